@@ -1,0 +1,41 @@
+"""Training data for line-intensity mapping, generated on the fly.
+
+The public names; see the README for what they do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from streamtrain._version import __version__
+
+if TYPE_CHECKING:
+    from streamtrain.catalogs.lightcone import Lightcone as Lightcone
+    from streamtrain.config import Config as Config
+    from streamtrain.config import load_config as load_config
+    from streamtrain.generator.generator import Batch as Batch
+    from streamtrain.generator.generator import Generator as Generator
+    from streamtrain.generator.geometry import Grid as Grid
+    from streamtrain.generator.paint import paint as paint
+    from streamtrain.stream import SampleStream as SampleStream
+
+_HOMES = {
+    "Batch": "streamtrain.generator.generator",
+    "Config": "streamtrain.config",
+    "Generator": "streamtrain.generator.generator",
+    "Grid": "streamtrain.generator.geometry",
+    "Lightcone": "streamtrain.catalogs.lightcone",
+    "SampleStream": "streamtrain.stream",
+    "load_config": "streamtrain.config",
+    "paint": "streamtrain.generator.paint",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import streamtrain` is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'streamtrain' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,284 @@
+"""The configuration of a run: sections, defaults, ranges.
+
+`load_config` reads a YAML file, applies `dotted.key=value` overrides and returns a `Config`, whose
+every field is checked. `emit` and `observe` are ordered mappings: the order of the keys is the
+order of the operations, and a second use of one takes a suffix (`noise_2`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from streamtrain.resources import find_config
+from streamtrain.schema import (
+    ConfigError,
+    apply_override,
+    build,
+    nearest,
+    parse_yaml,
+    setting,
+    to_dict,
+)
+
+__all__ = ["Config", "ConfigError", "load_config"]
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The cube that halos are painted into."""
+
+    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
+    shape: tuple[int, int, int] = setting((10, 64, 64), "voxels (freq, dec, ra)", low=1, high=4096)
+    nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
+    nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
+    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Lightcones per split, and how fields are cut from them."""
+
+    train: list[str] = setting([], "lightcone files or globs")
+    validation: list[str] = setting([], "lightcone files or globs; other realisations than train")
+    test: list[str] = setting([], "lightcone files or globs; other realisations than train")
+    roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
+    mirror: bool = setting(True, "mirror half of the fields")
+    min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
+
+
+@dataclass(frozen=True)
+class LineConfig:
+    """The luminosity model that the halos shine with."""
+
+    model: str = setting("li16", "a model's name, or file.py:function")
+    prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
+    prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
+    parameters: dict[str, float] = setting({}, "parameters held at a value")
+    scatter: bool = setting(True, "log-normal scatter of L at fixed mass")
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """Join blocks of voxels."""
+
+    factor: tuple[int, int, int] = setting((1, 1, 1), "voxels (freq, dec, ra) joined", low=1)
+    reduce: Literal["mean", "sum"] = setting("mean", "mean (of an intensity) or sum")
+
+
+@dataclass(frozen=True)
+class VoxelSize:
+    """The voxel that a noise level is quoted for."""
+
+    arcmin: float = setting(help="side on the sky [arcmin]", above=0)
+    MHz: float = setting(help="width in frequency [MHz]", above=0)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Independent Gaussian noise in every voxel."""
+
+    sigma_uK: float | tuple[float, float] = setting(
+        11.0, "noise [map units], or [lo, hi]: uniform per sample", low=0
+    )
+    per: Literal["map_voxel", "fine_voxel"] | VoxelSize = setting(
+        "map_voxel", "the voxel that sigma is for: map_voxel, fine_voxel, or {arcmin, MHz}"
+    )
+    absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class LogModulusConfig:
+    """sign(T) log10(|T| + 1)."""
+
+
+OBSERVE = {"pool": PoolConfig, "noise": NoiseConfig, "log_modulus": LogModulusConfig}
+EMIT = {"line": LineConfig}
+OperatorConfig = PoolConfig | NoiseConfig | LogModulusConfig
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What the network predicts."""
+
+    quantity: Literal["counts", "cumulative"] = setting(
+        "counts", "halos per luminosity bin, or N(>L) at each bin's lower edge"
+    )
+    scale: Literal["log10", "linear"] = setting("log10", "log10 (0 for an empty bin) or linear")
+    log10_L: tuple[float, float] = setting((3.5, 7.0), "first and last edge, log10(L/Lsun)")
+    bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
+    overflow: bool = setting(True, "cumulative: count halos above the last edge")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """2-D convolutional network, frequencies as channels."""
+
+    layers: int = setting(4, "convolutions, each followed by a pooling by two", low=1, high=10)
+    filters: int = setting(32, "filters of the first layer; doubled by each", low=1, high=1024)
+    kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
+    max_filters: int = setting(256, "filters never exceed this", low=1, high=8192)
+    dense: int = setting(256, "width of the dense layer", low=1, high=65536)
+    dropout: float = setting(0.0, "dropout before the output", low=0, high=0.95)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation, and what is recorded of it."""
+
+    steps: int = setting(1000, "optimiser steps", low=1)
+    batch_size: int = setting(32, "samples per step over all ranks", low=1)
+    learning_rate: float = setting(1e-3, "AdamW, after the warm-up", above=0, high=10)
+    weight_decay: float = setting(1e-4, "AdamW", low=0, high=10)
+    warmup_steps: int = setting(100, "linear warm-up, then a cosine to zero", low=0)
+    clip_norm: float = setting(1.0, "largest gradient norm", above=0)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "bfloat16 on a GPU, float32 on a CPU"
+    )
+    log_every: int = setting(10, "steps between entries in TensorBoard", low=1)
+    validate_every: int = setting(200, "steps between validations", low=1)
+    validation_samples: int = setting(256, "samples per validation, the same every time", low=1)
+    checkpoint_every: int = setting(200, "steps between checkpoints", low=1)
+    threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
+    queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """The fixed test set."""
+
+    __test__ = False
+    samples: int = setting(512, "samples of the test set", low=1)
+    seed: int | None = setting(None, "its seed; default: the seed of the run", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
+    run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
+    grid: GridConfig = setting(GridConfig(), "")
+    data: DataConfig = setting(DataConfig(), "")
+    emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
+    observe: dict[str, Any] = setting({}, "map operators, in order")
+    label: LabelConfig = setting(LabelConfig(), "")
+    network: NetworkConfig = setting(NetworkConfig(), "")
+    train: TrainConfig = setting(TrainConfig(), "")
+    test: TestConfig = setting(TestConfig(), "")
+
+    def to_yaml(self) -> str:
+        """The resolved whole, as YAML that `load_config` reads back."""
+        return yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+
+    def sample_settings(self) -> dict[str, Any]:
+        """The part that decides samples: all but network, training, run folder and file paths."""
+        whole = to_dict(self)
+        keep = {k: whole[k] for k in ("seed", "grid", "emit", "observe", "label")}
+        keep["data"] = {k: whole["data"][k] for k in ("roll", "mirror", "min_mass_Msun")}
+        return keep
+
+    def digest(self) -> str:
+        """sha256 of every setting that changes samples or training (not of the run's folder)."""
+        whole = to_dict(self)
+        whole.pop("run")
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+    @property
+    def line(self) -> LineConfig:
+        """The luminosity model's section."""
+        section: LineConfig = self.emit["line"]
+        return section
+
+
+def operator_kind(name: str) -> str:
+    """'noise' for 'noise' and 'noise_2'."""
+    stem, _, suffix = name.rpartition("_")
+    return stem if stem and suffix.isdigit() else name
+
+
+def _build_ordered(
+    sections: dict[str, Any], kinds: dict[str, Any], where: str
+) -> dict[str, OperatorConfig | LineConfig]:
+    built = {}
+    for name, data in sections.items():
+        kind = operator_kind(name)
+        if kind not in kinds:
+            raise ConfigError(f"unknown setting '{where}.{name}': {nearest(kind, kinds)}")
+        is_built = isinstance(data, kinds[kind])
+        built[name] = data if is_built else build(kinds[kind], data, f"{where}.{name}")
+    return built
+
+
+def _check(config: Config) -> None:
+    grid = config.grid
+    if grid.nu_GHz[0] <= grid.nu_GHz[1]:
+        raise ConfigError(f"grid.nu_GHz = {list(grid.nu_GHz)} must run from high to low")
+    if grid.nu_GHz[0] >= grid.nu_rest_GHz:
+        raise ConfigError(
+            f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
+        )
+    if config.label.log10_L[0] >= config.label.log10_L[1]:
+        raise ConfigError(f"label.log10_L = {list(config.label.log10_L)} must increase")
+    if "line" not in config.emit:
+        raise ConfigError("emit needs one entry 'line', the luminosity model")
+    shape = grid.shape
+    for name, operator in config.observe.items():
+        if isinstance(operator, PoolConfig):
+            if any(n % f for n, f in zip(shape, operator.factor, strict=True)):
+                raise ConfigError(
+                    f"observe.{name}.factor = {list(operator.factor)} does not divide the cube's "
+                    f"shape {list(shape)}"
+                )
+            pairs = zip(shape, operator.factor, strict=True)
+            freq, dec, ra = (n // f for n, f in pairs)
+            shape = (freq, dec, ra)
+        if isinstance(operator, NoiseConfig) and isinstance(operator.sigma_uK, tuple):
+            low, high = operator.sigma_uK
+            if low > high:
+                raise ConfigError(f"observe.{name}.sigma_uK = [{low:g}, {high:g}] must increase")
+    if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
+        raise ConfigError(
+            f"train.warmup_steps = {config.train.warmup_steps} must be below "
+            f"train.steps = {config.train.steps}"
+        )
+
+
+def from_mapping(data: dict[str, Any]) -> Config:
+    """A checked `Config` from nested plain data."""
+    config = build(Config, data)
+    config = replace(
+        config,
+        emit=_build_ordered(config.emit, EMIT, "emit"),
+        observe=_build_ordered(config.observe, OBSERVE, "observe"),
+    )
+    _check(config)
+    return config
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML configuration and apply `dotted.key=value` overrides.
+
+    path: a file, or the name of one that ships with streamtrain. Relative lightcone paths start
+    from the current folder. Raises ConfigError (a ValueError) with one sentence for bad input.
+    """
+    try:
+        file = find_config(path)
+        data = parse_yaml(file.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(data).__name__}")
+    for override in overrides:
+        apply_override(data, override)
+    return from_mapping(data)

@@ -1,0 +1,240 @@
+"""From a YAML mapping to a typed, checked tree of dataclasses.
+
+A section is a frozen dataclass; its fields are declared with `setting(default, help, ...)`. Errors
+are one sentence: where, the offending value, what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is for the person who wrote it."""
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A field of a section: its default, one line of help, and the values allowed
+    (low <= value <= high, value > above, or one of `choices`; sequences element by element)."""
+    metadata = {"help": help, "low": low, "high": high, "above": above, "choices": choices}
+    if isinstance(default, dict | list):
+        frozen = default
+        return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """Half a sentence that names the nearest valid name and all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(names)}"
+
+
+def build(cls: type[T], data: Any, where: str = "") -> T:
+    """Make the section `cls` from a mapping; `where` is its dotted name in messages.
+
+    Raises ConfigError for an unknown key, a missing one, a wrong type or a value out of range.
+    """
+    label = where or "the configuration"
+    if data is None:
+        data = {}
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{label} must be a mapping of settings, not {_show(data)}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            raise ConfigError(f"unknown setting '{path}': {nearest(str(key), fields)}")
+        values[key] = convert(value, hints[key], path)
+        _check_range(values[key], fields[key].metadata, path)
+    for name, field in fields.items():
+        absent = field.default is dataclasses.MISSING
+        if name not in values and absent and field.default_factory is dataclasses.MISSING:
+            path = f"{where}.{name}" if where else name
+            raise ConfigError(f"'{path}' is missing ({field.metadata.get('help', '')})")
+    return cls(**values)
+
+
+def convert(value: Any, kind: Any, path: str) -> Any:
+    """Check `value` against a type hint; a number written as text (YAML reads `1e-4` as text)
+    becomes a number."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, args, path)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{path} = {_show(value)} is none of {', '.join(map(str, args))}")
+        return value
+    if dataclasses.is_dataclass(kind):
+        return build(typing.cast(type, kind), value, path)
+    if origin is tuple:
+        return _convert_tuple(value, args, path)
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} must be a list, not {_show(value)}")
+        return [convert(v, args[0], f"{path}[{k}]") for k, v in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} must be a mapping, not {_show(value)}")
+        return {str(k): convert(v, args[1], f"{path}.{k}") for k, v in value.items()}
+    return _convert_scalar(value, kind, path)
+
+
+def _convert_scalar(value: Any, kind: Any, path: str) -> Any:
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{path} must be a number, not {_show(value)}") from None
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ConfigError(f"{path} = {value} is not a finite number")
+        return float(value)
+    if kind is int and isinstance(value, int | float) and not isinstance(value, bool):
+        if value != int(value):
+            raise ConfigError(f"{path} must be a whole number, not {_show(value)}")
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    if kind is type(None) and value is None:
+        return None
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ConfigError(f"{path} must be {names.get(kind, 'empty')}, not {_show(value)}")
+
+
+def _convert_tuple(value: Any, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{path} must be a list, not {_show(value)}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        args = (args[0],) * len(value)
+    if len(value) != len(args):
+        raise ConfigError(f"{path} must have {len(args)} entries, not {len(value)}: {list(value)}")
+    return tuple(
+        convert(v, a, f"{path}[{k}]") for k, (v, a) in enumerate(zip(value, args, strict=True))
+    )
+
+
+def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    first: ConfigError | None = None
+    for kind in args:
+        try:
+            return convert(value, kind, path)
+        except ConfigError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
+    if isinstance(value, tuple | list):
+        for k, element in enumerate(value):
+            _check_range(element, metadata, f"{path}[{k}]")
+        return
+    choices = metadata.get("choices")
+    if choices is not None and value is not None and value not in choices:
+        raise ConfigError(f"{path} = {_show(value)} is none of {', '.join(map(str, choices))}")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"{path} = {value:g} is outside {_range_text(low, high)}")
+    if above is not None and value <= above:
+        raise ConfigError(f"{path} = {value:g} must be above {above:g}")
+
+
+def _range_text(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"its range (at least {low:g})"
+    if low is None:
+        return f"its range (at most {high:g})"
+    return f"its range {low:g}..{high:g}"
+
+
+def _show(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else repr(value)
+
+
+def to_dict(section: Any) -> Any:
+    """A section as plain dictionaries, lists and scalars, in the order of its fields."""
+    if dataclasses.is_dataclass(section) and not isinstance(section, type):
+        return {f.name: to_dict(getattr(section, f.name)) for f in dataclasses.fields(section)}
+    if isinstance(section, Mapping):
+        return {k: to_dict(v) for k, v in section.items()}
+    if isinstance(section, tuple | list):
+        return [to_dict(v) for v in section]
+    return section
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise ConfigError(
+                f"'{key}' is given twice (line {line}); a second use of an operator takes a "
+                f"suffix, as in '{key}_2'"
+            )
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """YAML text to plain data, with one sentence for a syntax error."""
+    try:
+        return yaml.load(text, Loader=_UniqueLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{name} is not valid YAML{place}: {problem}") from None
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one `dotted.key=value` (the value is YAML) in a nested mapping."""
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"'{override}' is not of the form dotted.key=value")
+    *parents, last = key.strip().split(".")
+    node = data
+    for depth, parent in enumerate(parents):
+        child = node.get(parent)
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(
+                f"'{key}': '{'.'.join(parents[: depth + 1])}' is a value, not a section"
+            )
+        node = child
+    node[last] = parse_yaml(text, f"the value of {key}")
