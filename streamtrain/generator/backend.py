@@ -1,0 +1,271 @@
+"""Compile and launch the kernels: CuPy on a GPU, the host C++ compiler on a CPU.
+
+The only file that knows that CuPy or a compiler exists. One source, built from kernels/*.cu, goes
+to both; flags that decide bits (no contraction to fused multiply-add) are the same everywhere, the
+instruction set and the optimisation level are free.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from streamtrain.resources import resource_dir
+
+HOST_FLAGS = (
+    "-std=c++14",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+"""The first is load-bearing: contraction changes a quarter of all voxels. The last two let gcc
+vectorise and change no bit."""
+CUDA_FLAGS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
+_C_TYPES = {
+    np.int64: ctypes.c_longlong,
+    np.int32: ctypes.c_int,
+    np.uint32: ctypes.c_uint,
+    np.float32: ctypes.c_float,
+}
+Argument = torch.Tensor | np.generic
+NO_COMPILER = (
+    "no C++ compiler found: install g++ or clang++, set CXX to one, or "
+    "`pip install streamtrain[compiler]` (the ziglang wheel)"
+)
+
+
+class BackendError(RuntimeError):
+    """The kernels cannot be compiled or launched on this machine."""
+
+
+class Kernels(Protocol):
+    """Compiled kernels of one source on one device."""
+
+    device: torch.device
+
+    def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        """Launch a FOR_EACH kernel over samples x elements."""
+
+    def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with one block (GPU) or one loop turn (CPU) per work item."""
+
+
+def kernel_source(name: str, prologue: str = "") -> str:
+    """One self-contained source: the common headers, `prologue` (a traced model), kernels/`name`.
+
+    Everything is one text, so that a compiler's cache sees every edit.
+    """
+    folder = resource_dir("kernels")
+    parts = [folder / "portable.cuh", folder / "philox.cuh", folder / "elementwise.cuh"]
+    texts = [p.read_text(encoding="ascii").replace("#pragma once", "") for p in parts]
+    return "\n".join([*texts, prologue, (folder / name).read_text(encoding="ascii")])
+
+
+def _without_comments(source: str) -> str:
+    return re.sub(r"//[^\n]*", "", source)
+
+
+def kernels_for(
+    device: torch.device | str, name: str, prologue: str = "", flags: Sequence[str] = ()
+) -> Kernels:
+    """Compile kernels/`name` for a device; `flags` are added for the host compiler."""
+    device = torch.device(device)
+    source = kernel_source(name, prologue)
+    if device.type == "cuda":
+        return CudaKernels(source, device)
+    if device.type == "cpu":
+        return HostKernels(source, flags)
+    raise BackendError(f"device '{device}' is neither cpu nor cuda")
+
+
+class HostKernels:
+    """Kernels compiled by the host C++ compiler, called through ctypes (the GIL is released)."""
+
+    def __init__(self, source: str, flags: Sequence[str] = ()) -> None:
+        self.device = torch.device("cpu")
+        self._library = ctypes.CDLL(str(compile_host(source, tuple(flags))))
+
+    def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        self._call(name, (np.int64(samples), np.int64(elements), *arguments))
+
+    def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        self._call(name, (np.int64(items), *arguments))
+
+    def _call(self, name: str, arguments: tuple[Argument, ...]) -> None:
+        values: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                assert argument.is_contiguous() and argument.device.type == "cpu", name
+                values.append(ctypes.c_void_p(argument.data_ptr()))
+            else:
+                values.append(_C_TYPES[type(argument)](argument.item()))
+        getattr(self._library, name)(*values)
+
+
+class CudaKernels:
+    """Kernels compiled by NVRTC through CuPy, launched on torch's current stream.
+
+    All memory is torch's; CuPy only launches.
+    """
+
+    THREADS = 256
+    MAX_BLOCKS = 65535
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        self._cupy = import_cupy()
+        self.device = device
+        self._functions: dict[str, Any] = {}
+        with self._cupy.cuda.Device(self.device.index or 0):
+            self._module = self._cupy.RawModule(code=source, options=CUDA_FLAGS)
+            self._module.compile()
+
+    def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
+        scalars = (np.int64(samples), np.int64(elements))
+        self._launch(name, (blocks, samples), 0, (*scalars, *arguments))
+
+    def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        self._launch(name, (items, 1), shared_bytes, (np.int64(items), *arguments))
+
+    def _launch(
+        self, name: str, grid: tuple[int, int], shared: int, arguments: tuple[Argument, ...]
+    ) -> None:
+        if grid[0] == 0 or grid[1] == 0:
+            return
+        values: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                assert argument.is_contiguous() and argument.device == self.device, name
+                values.append(np.uint64(argument.data_ptr()))
+            else:
+                values.append(argument)
+        stream = self._cupy.cuda.Stream.from_external(_TorchStream(self.device))
+        with self._cupy.cuda.Device(self.device.index or 0), stream:
+            if name not in self._functions:
+                self._functions[name] = self._module.get_function(name)
+            self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)
+
+
+class _TorchStream:
+    """Torch's current stream in the form of the CUDA stream protocol."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.current_stream(device)
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, int(self._stream.cuda_stream)
+
+
+def import_cupy() -> Any:
+    """CuPy, or one sentence on what to install. Torch is imported first, as both load CUDA."""
+    wheel = "cuda13" if (torch.version.cuda or "").startswith("13") else "cuda12"
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError(
+            f"a GPU needs CuPy: `pip install streamtrain[{wheel}]` ({error})"
+        ) from None
+    if int(cupy.__version__.split(".")[0]) < 14:
+        raise BackendError(f"CuPy {cupy.__version__} is too old: 14 or newer is needed")
+    return cupy
+
+
+def compiler_command() -> list[str] | None:
+    """The C++ compiler: $CXX, c++, g++, clang++ or the ziglang wheel; None without any."""
+    chosen = os.environ.get("CXX")
+    if chosen:
+        command = chosen.split()
+        if shutil.which(command[0]) is None:
+            raise BackendError(f"CXX = '{chosen}' is not a program on this machine")
+        return command
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc", "-nostdlib", "-nostdinc++"]
+    return None
+
+
+@lru_cache
+def _compiler_version(command: tuple[str, ...]) -> str:
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return result.stdout
+
+
+@lru_cache
+def _processor() -> str:
+    """What -march=native depends on: a library built on another processor must not be loaded."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        kept = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        return "\n".join(sorted(kept))
+    return platform.processor() + platform.machine()
+
+
+def cache_dir() -> Path:
+    """Where compiled libraries are kept: $STREAMTRAIN_CACHE, or streamtrain in the user's cache
+    folder, or a private temporary folder where neither can be written."""
+    given = os.environ.get("STREAMTRAIN_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(given) if given else Path(base) / "streamtrain"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        private = Path(tempfile.gettempdir()) / f"streamtrain-{os.getuid()}"
+        private.mkdir(mode=0o700, exist_ok=True)
+        if private.stat().st_uid != os.getuid():
+            raise BackendError(f"{private} belongs to another user: set STREAMTRAIN_CACHE") from None
+        return private
+
+
+def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
+    """Compile to a shared library, cached by the hash of source, flags, compiler and processor.
+
+    `flags` replace the default optimisation (-O3 for this processor). Raises BackendError.
+    """
+    command = compiler_command()
+    if command is None:
+        raise BackendError(NO_COMPILER)
+    optimise = flags or ("-O3", "-march=native")
+    version = _compiler_version(tuple(command))
+    code = _without_comments(source)
+    identity = "\0".join([code, *HOST_FLAGS, *optimise, *command, version, _processor()])
+    target = cache_dir() / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
+    if target.is_file():
+        return target
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        text, built = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        text.write_text(code, encoding="ascii")
+        for tried in dict.fromkeys([optimise, flags or ("-O3",)]):  # not every compiler has native
+            arguments = [*HOST_FLAGS, *tried, "-x", "c++", str(text), "-o", str(built)]
+            result = subprocess.run(
+                [*command, *arguments], capture_output=True, text=True, check=False
+            )
+            if result.returncode == 0:
+                break
+        else:
+            raise BackendError(
+                f"{' '.join(command)} cannot compile the kernels:\n{result.stderr[-3000:]}"
+            )
+        built.replace(target)
+    return target

@@ -1,0 +1,316 @@
+"""Samples as a pure function of (configuration, seed, split, index)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.bank import Bank, check_disjoint, expand
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.config import Config, ConfigError, GridConfig
+from streamtrain.generator.backend import Kernels, kernels_for
+from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
+from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
+from streamtrain.generator.luminosity import find_model
+from streamtrain.generator.operators import Drawn, Pool, build_operators
+from streamtrain.generator.painter import Job, Painter
+from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
+
+GENERATOR_VERSION = 1
+"""Goes up when a release changes the bits of samples, together with the golden digests."""
+MASS_TOLERANCE = 1.1
+Z_TOLERANCE = 0.01
+
+
+@dataclass
+class Batch:
+    """B samples on one device."""
+
+    cube: torch.Tensor
+    """Network input, float32 [B, n_freq, n_dec, n_ra]."""
+    label: torch.Tensor
+    """float32 [B, n_bins]."""
+    counts: torch.Tensor
+    """Halos per luminosity bin, int32 [B, n_bins]."""
+    draws: list[dict[str, Any]]
+    """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ..."""
+    indices: list[int]
+    """Global sample indices."""
+    saturated: torch.Tensor = field(repr=False)
+    """Deposits at the largest representable value, int32 [B]; any makes the sample wrong."""
+    seconds: float = 0.0
+    """Host seconds spent on this batch."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def check(self) -> None:
+        """Raise ValueError if a halo was too bright for the fixed-point cube (synchronises)."""
+        bad = torch.nonzero(self.saturated).flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"sample {self.indices[bad[0]]}: {int(self.saturated[bad[0]])} halos are too bright "
+                f"for the cube's fixed-point range; parameters {self.draws[bad[0]]['parameters']}"
+            )
+
+    def digests(self) -> list[str]:
+        """sha256 of cube and counts of each sample (little-endian bytes)."""
+        cubes = self.cube.cpu().numpy().astype("<f4", copy=False)
+        counts = self.counts.cpu().numpy().astype("<i4", copy=False)
+        return [
+            hashlib.sha256(np.ascontiguousarray(c).tobytes() + np.ascontiguousarray(n).tobytes())
+            .hexdigest()
+            for c, n in zip(cubes, counts, strict=True)
+        ]
+
+
+def grid_of(config: GridConfig) -> Grid:
+    """The grid of a configuration."""
+    return Grid(config.fov_deg, config.shape, config.nu_GHz, config.nu_rest_GHz, config.units)
+
+
+class Generator:
+    """Makes the samples of one split: `generate([0, 7, 10**12])`.
+
+    split: train, validation or test. device: "cpu" or "cuda". threads: samples made side by side
+    on a CPU (they do not change a bit). lightcones: used instead of the configuration's files.
+    Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        split: Split = "train",
+        device: torch.device | str = "cpu",
+        threads: int = 1,
+        *,
+        lightcones: Sequence[Lightcone] | None = None,
+        compiler_flags: Sequence[str] = (),
+    ) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"split '{split}' is none of {', '.join(SPLITS)}")
+        self.config, self.split = config, split
+        self.seed = config.seed
+        if split == "test" and config.test.seed is not None:
+            self.seed = config.test.seed
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.grid = grid_of(config.grid)
+        self.model = find_model(config.line.model)
+        self.prior = self.model.prior(config.line.prior)
+        self._fixed = config.line.parameters
+        self._defaults = self.model.parameters(self._fixed)
+        self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
+        self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
+        for lightcone in self.lightcones:
+            self._check(lightcone)
+        self.operators = build_operators(config.observe, self.grid)
+        pool = self.operators.pop(0) if self._pools_first() else None
+        pooling = pool.factor if isinstance(pool, Pool) else (1, 1, 1)
+        self.bank = Bank(self.lightcones)
+        self.painter = Painter(
+            self.bank,
+            self.grid,
+            self.model,
+            self.bins,
+            min_mass_Msun=config.data.min_mass_Msun,
+            pooling=pooling,
+            mean=pool.mean if isinstance(pool, Pool) else True,
+            scatter=config.line.scatter,
+            device=self.device,
+            compiler_flags=compiler_flags,
+        )
+        self._check_halos()
+        self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
+        self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
+        self.threads = max(1, threads or os.cpu_count() or 1)
+        self._pool: ThreadPoolExecutor | None = None
+
+    def _pools_first(self) -> bool:
+        """A pool at the head of the list is done by painting into the joined voxels: integers add
+        up to the same sum, so the bits are those of painting first and pooling then."""
+        return bool(self.operators) and isinstance(self.operators[0], Pool)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
+        shape = self.painter.shape
+        for operator in self.operators:
+            shape = operator.output_shape(shape)
+        return shape
+
+    @property
+    def num_bins(self) -> int:
+        """Number of luminosity bins."""
+        return self.bins.num
+
+    @property
+    def bin_edges(self) -> NDArray[np.float64]:
+        """log10(L / Lsun) [num_bins + 1]."""
+        return self.bins.edges
+
+    def _check(self, lightcone: Lightcone) -> None:
+        """Refuse a lightcone that cannot fill the cube."""
+        data, grid = self.config.data, self.grid
+        try:
+            check_fits(lightcone.footprint_deg, grid.fov_deg, data.roll, lightcone.name)
+        except ValueError as error:
+            raise CatalogError(str(error)) from None
+        low, high = grid.z_range
+        have = lightcone.z_range
+        if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
+            raise CatalogError(
+                f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
+                f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
+            )
+        if lightcone.min_mass_Msun > MASS_TOLERANCE * data.min_mass_Msun:
+            raise CatalogError(
+                f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
+                f"data.min_mass_Msun = {data.min_mass_Msun:.3g}: raise it to that"
+            )
+
+    def _check_halos(self) -> None:
+        for lightcone, number in zip(self.lightcones, self.painter.num_painted, strict=True):
+            if number == 0:
+                raise CatalogError(
+                    f"no halo of {lightcone.name} is left above {self.config.data.min_mass_Msun:.3g}"
+                    f" Msun and inside {self.grid.nu_GHz[0]:g}..{self.grid.nu_GHz[1]:g} GHz"
+                )
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
+        start = time.perf_counter()
+        numbers = sample_indices(indices)
+        job, drawn, records = self._draw(numbers)
+        size = len(numbers)
+        cube = torch.empty((size, *self.input_shape), dtype=torch.float32, device=self.device)
+        raw = torch.empty(
+            (size, self.num_bins + EXTRA_COUNTS), dtype=torch.int32, device=self.device
+        )
+        if self.device.type == "cpu" and self.threads > 1 and size > 1:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, "streamtrain-generate")
+            list(self._pool.map(lambda k: self._make(job, drawn, k, k + 1, cube, raw), range(size)))
+        elif self.device.type == "cpu":
+            for k in range(size):
+                self._make(job, drawn, k, k + 1, cube, raw)
+        elif size:
+            self._make(job, drawn, 0, size, cube, raw)
+        label = make_label(self._label, raw, self.config.label)
+        counts = raw[:, : self.num_bins].contiguous()
+        batch = Batch(cube, label, counts, records, [int(i) for i in indices], raw[:, -1])
+        if self.device.type == "cpu":
+            batch.check()
+        batch.seconds = time.perf_counter() - start
+        return batch
+
+    def _make(
+        self,
+        job: Job,
+        drawn: list[Drawn],
+        first: int,
+        last: int,
+        cube_out: torch.Tensor,
+        counts_out: torch.Tensor,
+    ) -> None:
+        """Paint and observe samples first..last-1 into their places."""
+        total, counts = self.painter.paint(job, first, last)
+        counts_out[first:last] = counts
+        target = cube_out[first:last]
+        cube = target
+        if self.painter.shape != self.input_shape:
+            cube = torch.empty(total.shape, dtype=torch.float32, device=self.device)
+        unit = torch.full((last - first,), self.painter.unit, dtype=torch.float64)
+        keys = torch.from_numpy(job.keys[first:last].view(np.int32)).to(self.device)
+        self._observe.elementwise(
+            "from_fixed_point", last - first, total[0].numel(), total, unit.to(self.device), cube
+        )
+        for operator, values in zip(self.operators, drawn, strict=True):
+            tensors = {
+                name: torch.from_numpy(v[first:last]).to(self.device) for name, v in values.items()
+            }
+            cube = operator.apply(self._observe, cube, keys, tensors)
+        if cube is not target:
+            target.copy_(cube)
+
+    def _draw(self, numbers: NDArray[np.uint64]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
+        """Everything that is drawn for B samples, for the kernels and for the record."""
+        pose_draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
+        cones = len(self.lightcones)
+        lightcone = np.minimum(
+            np.floor(pose_draws.uniform([0])[:, 0] * cones), cones - 1
+        ).astype(np.int64)
+        pose = draw_poses(
+            pose_draws,
+            self.bank.footprints[lightcone],
+            self.grid.fov_deg,
+            self.config.data.roll,
+            self.config.data.mirror,
+        )
+        model_draws = Draws(self.seed, self.split, numbers, STAGE_MODEL)
+        parameters = self.prior.draw(model_draws, self._defaults, self.config.line.prior_scale)
+        for name, value in self._fixed.items():
+            parameters[name] = np.full(len(numbers), float(value))
+        job = self.painter.job(
+            lightcone, pose, parameters, seed=self.seed, split=self.split, indices=numbers
+        )
+        drawn = [
+            operator.draw(Draws(self.seed, self.split, numbers, operator.stage))
+            for operator in self.operators
+        ]
+        return job, drawn, self._records(lightcone, pose, parameters, drawn)
+
+    def _records(
+        self,
+        lightcone: NDArray[np.int64],
+        pose: Pose,
+        parameters: dict[str, NDArray[np.float64]],
+        drawn: list[Drawn],
+    ) -> list[dict[str, Any]]:
+        records = []
+        for k, number in enumerate(lightcone):
+            record: dict[str, Any] = {
+                "lightcone": self.lightcones[number].name,
+                "centre_deg": [float(a) for a in pose.centre_deg[k]],
+                "roll_deg": float(pose.roll_deg[k]),
+                "mirror": bool(pose.mirror[k]),
+                "model": self.model.name,
+                "parameters": {name: float(v[k]) for name, v in parameters.items()},
+            }
+            for operator, values in zip(self.operators, drawn, strict=True):
+                if values:
+                    record[operator.name] = {name: float(v[k]) for name, v in values.items()}
+            records.append(record)
+        return records
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _open(config: Config, split: Split) -> list[Lightcone]:
+    """The lightcones of a split; the splits must be different realisations."""
+    paths = {
+        name: expand(getattr(config.data, name), f"data.{name}")
+        for name in SPLITS
+        if name == split or getattr(config.data, name)
+    }
+    if not paths[split]:
+        raise ConfigError(
+            f"data.{split} names no lightcone: make some with `streamtrain catalog make`, or "
+            "import your own with `streamtrain catalog import`"
+        )
+    check_disjoint(dict(paths))
+    return [Lightcone.open(path) for path in paths[split]]

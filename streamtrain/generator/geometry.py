@@ -1,0 +1,264 @@
+"""The cube's voxels, and how a field is laid on the sky of a lightcone.
+
+Observer at the origin, line of sight +z; ra = atan2(-x, z), dec = asin(y / chi). A field has a
+centre, a roll about its own centre and perhaps a mirror: r' = Mirror Rz(roll) C(centre) r, where C
+turns the centre to +z. Frequency index 0 is the highest frequency (lowest redshift).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamtrain import portable
+from streamtrain.rng import STAGE_POSE, Draws
+
+Float = NDArray[np.float64]
+Roll = Literal["any", "quarter", "none"]
+
+K_UK = 2.6171521
+"""T = K_UK / 2 / nu^2 L / (4 pi chi^2 (1+z)^2 dnu Omega) [uK], with L in Lsun (3.828e26 W, IAU
+2015 B3), nu and dnu in GHz, chi in Mpc, Omega in sr: c^2 Lsun / (k_B Mpc^2 GHz^3), CODATA 2018."""
+K_JY = 4.0204146e-2
+"""I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
+DEG = np.pi / 180.0
+LAST_TILE_MARGIN_DEG = 2e-3
+"""Tiles are chosen this much wider than the field's outline, which is drawn with short chords."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units."""
+
+    fov_deg: tuple[float, float] = (1.4, 1.4)
+    shape: tuple[int, int, int] = (100, 256, 256)
+    nu_GHz: tuple[float, float] = (34.0, 26.0)
+    nu_rest_GHz: float = 115.27
+    units: Literal["uK", "Jy/sr"] = "uK"
+
+    def __post_init__(self) -> None:
+        if not all(0.0 < side <= 20.0 for side in self.fov_deg):
+            raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..20 deg")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape = {self.shape} must be three positive numbers")
+        if not 0.0 < self.nu_GHz[1] < self.nu_GHz[0] < self.nu_rest_GHz:
+            raise ValueError(
+                f"nu_GHz = {self.nu_GHz} must run from high to low, below "
+                f"nu_rest_GHz = {self.nu_rest_GHz:g}"
+            )
+        if self.units not in ("uK", "Jy/sr"):
+            raise ValueError(f"units '{self.units}' is none of uK, Jy/sr")
+
+    @property
+    def dnu_GHz(self) -> float:
+        """Width of a channel [GHz]."""
+        return (self.nu_GHz[0] - self.nu_GHz[1]) / self.shape[0]
+
+    @property
+    def pixel_sr(self) -> float:
+        """Solid angle of a pixel [sr]."""
+        ra, dec = self.fov_deg
+        return (ra * DEG / self.shape[2]) * (dec * DEG / self.shape[1])
+
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Redshifts of the band's ends."""
+        return self.nu_rest_GHz / self.nu_GHz[0] - 1.0, self.nu_rest_GHz / self.nu_GHz[1] - 1.0
+
+    @cached_property
+    def edges(self) -> tuple[Float, Float, Float]:
+        """Voxel edges: frequency [GHz] (descending), dec [deg], ra [deg]."""
+        freq, dec, ra = self.shape
+        half_ra, half_dec = self.fov_deg[0] / 2, self.fov_deg[1] / 2
+        return (
+            np.linspace(self.nu_GHz[0], self.nu_GHz[1], freq + 1),
+            np.linspace(-half_dec, half_dec, dec + 1),
+            np.linspace(-half_ra, half_ra, ra + 1),
+        )
+
+    def channel(self, z_obs: ArrayLike) -> NDArray[np.int16]:
+        """Frequency channel of redshifts [n]: int16 [n], -1 outside the band.
+
+        Bins are half-open in increasing frequency, channel 0 closed at its top.
+        """
+        nu = self.nu_rest_GHz / (1.0 + np.asarray(z_obs, np.float64))
+        edges = self.edges[0][::-1]
+        bin_ = np.searchsorted(edges, nu, side="right") - 1
+        inside = (nu >= edges[0]) & (nu <= edges[-1])
+        from_top = self.shape[0] - 1 - np.minimum(bin_, self.shape[0] - 1)
+        return np.where(inside, from_top, -1).astype(np.int16)
+
+    @cached_property
+    def intensity_factor(self) -> float:
+        """c of T = c L / chi^2 [uK], or of I = c L / (chi (1+z))^2 [Jy/sr]; L in Lsun, chi in Mpc.
+
+        In brightness temperature the redshift cancels: nu_obs (1 + z) = nu_rest.
+        """
+        common = 4.0 * np.pi * self.dnu_GHz * self.pixel_sr
+        if self.units == "uK":
+            return K_UK / 2.0 / (self.nu_rest_GHz * self.nu_rest_GHz) / common
+        return K_JY / common
+
+    @cached_property
+    def fixed_point_exponent(self) -> int:
+        """Power of two that deposits are scaled by: 1e9 Lsun at the near edge fill about 2^40.
+
+        It depends on the grid alone (the distance is that of a fixed cosmology).
+        """
+        near = self.z_range[0]
+        brightest = self.intensity_factor * 1e9 / _distance_Mpc(near) ** 2
+        if self.units == "Jy/sr":
+            brightest = brightest / (1.0 + near) ** 2
+        return 40 - int(np.ceil(portable.log2(brightest)))
+
+
+def _distance_Mpc(z: float) -> float:
+    """Comoving distance for Omega_m = 0.286, h = 0.7, flat, in plain float64 (midpoint rule)."""
+    steps = 512
+    total = 0.0
+    for k in range(steps):
+        a = 1.0 + z * (k + 0.5) / steps
+        total += 1.0 / float(np.sqrt(0.286 * a * a * a + 0.714))
+    return 2997.92458 / 0.7 * z * total / steps
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where fields lie on their lightcones: B of them."""
+
+    centre_deg: Float
+    """ra, dec of the centre [B, 2]."""
+    roll_deg: Float
+    """Roll about the centre [B]."""
+    mirror: NDArray[np.bool_]
+    """Whether x' -> -x' after the roll [B]."""
+
+    @cached_property
+    def matrix(self) -> Float:
+        """Rotation (and mirror) to the field's frame [B, 3, 3]."""
+        sin_a, cos_a = portable.sincos_deg(self.centre_deg[:, 0])
+        sin_d, cos_d = portable.sincos_deg(self.centre_deg[:, 1])
+        sin_r, cos_r = portable.sincos_deg(self.roll_deg)
+        # rows of C: the directions that become +x, +y, +z
+        centre = np.stack(
+            [
+                np.stack([cos_a, 0.0 * cos_a, sin_a], -1),
+                np.stack([sin_a * sin_d, cos_d, -cos_a * sin_d], -1),
+                np.stack([-sin_a * cos_d, sin_d, cos_a * cos_d], -1),
+            ],
+            axis=1,
+        )
+        sign = np.where(self.mirror, -1.0, 1.0)[:, None]
+        first = sign * (cos_r[:, None] * centre[:, 0] - sin_r[:, None] * centre[:, 1])
+        second = sin_r[:, None] * centre[:, 0] + cos_r[:, None] * centre[:, 1]
+        return np.stack([first, second, centre[:, 2]], axis=1)
+
+
+def single_pose(
+    centre_deg: tuple[float, float] = (0.0, 0.0), roll_deg: float = 0.0, mirror: bool = False
+) -> Pose:
+    """One field."""
+    return Pose(np.array([centre_deg], float), np.array([roll_deg], float), np.array([mirror]))
+
+
+Footprint = tuple[float, float, float, float]
+
+
+def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, name: str) -> None:
+    """ValueError with both sizes when no field of this size and roll fits in the footprint."""
+    widest = np.hypot(*fov_deg)
+    need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
+    have = footprint[1] - footprint[0], footprint[3] - footprint[2]
+    stretch = _stretch(footprint)
+    if need[0] * stretch > have[0] + LAST_TILE_MARGIN_DEG or need[1] > have[1] + LAST_TILE_MARGIN_DEG:
+        hint = "a smaller field, a wider lightcone" + (
+            " or data.roll=quarter" if roll == "any" else ""
+        )
+        raise ValueError(
+            f"a field of {fov_deg[0]:g} x {fov_deg[1]:g} deg with roll '{roll}' needs "
+            f"{need[0]:.3g} x {need[1]:.3g} deg, but the footprint of {name} is "
+            f"{have[0]:.3g} x {have[1]:.3g} deg: use {hint}"
+        )
+
+
+def _stretch(footprint: Footprint) -> float:
+    """1 / cos(dec) at the footprint's far edge: an angle on the sky seen as a difference in ra."""
+    return float(1.0 / portable.sincos_deg(max(abs(footprint[2]), abs(footprint[3])))[1])
+
+
+def draw_poses(
+    draws: Draws, footprints: Float, fov_deg: tuple[float, float], roll: Roll, mirror: bool
+) -> Pose:
+    """Poses of B samples: roll, mirror, then the centre uniformly where the field is complete.
+
+    footprints: (ra_min, ra_max, dec_min, dec_max) per sample [B, 4]. `draws` is of STAGE_POSE;
+    element 0 is the choice of the lightcone.
+    """
+    assert draws.stage == STAGE_POSE
+    u = draws.uniform([1, 2, 3, 4])
+    if roll == "any":
+        roll_deg = 360.0 * u[:, 2]
+    elif roll == "quarter":
+        roll_deg = 90.0 * np.floor(4.0 * u[:, 2])
+    else:
+        roll_deg = np.zeros(len(u))
+    mirrored = (u[:, 3] < 0.5) & mirror
+    sine, cosine = (np.abs(a) for a in portable.sincos_deg(roll_deg))
+    half_ra = 0.5 * (cosine * fov_deg[0] + sine * fov_deg[1])
+    half_dec = 0.5 * (sine * fov_deg[0] + cosine * fov_deg[1])
+    half_ra = half_ra * np.array([_stretch(tuple(f)) for f in footprints])
+    span_ra = np.maximum(footprints[:, 1] - footprints[:, 0] - 2.0 * half_ra, 0.0)
+    span_dec = np.maximum(footprints[:, 3] - footprints[:, 2] - 2.0 * half_dec, 0.0)
+    middle_ra = 0.5 * (footprints[:, 0] + footprints[:, 1])
+    middle_dec = 0.5 * (footprints[:, 2] + footprints[:, 3])
+    ra = middle_ra + span_ra * (u[:, 0] - 0.5)
+    dec = middle_dec + span_dec * (u[:, 1] - 0.5)
+    return Pose(np.stack([ra, dec], axis=1), roll_deg, mirrored)
+
+
+def outline_deg(pose: Pose, fov_deg: tuple[float, float], per_side: int = 16) -> tuple[Float, Float]:
+    """The field's border on the lightcone's sky: ra, dec [B, 4 * per_side] [deg], closed."""
+    step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
+    side = np.full(per_side, 0.5)
+    u = np.concatenate([step, side, -step, -side]) * fov_deg[0] * DEG
+    v = np.concatenate([-side, step, side, -step]) * fov_deg[1] * DEG
+    field = np.stack([-np.sin(u) * np.cos(v), np.sin(v), np.cos(u) * np.cos(v)], -1)
+    sky = np.einsum("pi,bij->bpj", field, pose.matrix)  # the inverse rotation
+    return np.arctan2(-sky[..., 0], sky[..., 2]) / DEG, np.arcsin(sky[..., 1]) / DEG
+
+
+def tile_columns(
+    pose: Pose,
+    fov_deg: tuple[float, float],
+    footprint: Footprint,
+    tile_shape: tuple[int, int],
+    tile_deg: float,
+) -> NDArray[np.int64]:
+    """Tiles that fields touch: first and one past last ra column per dec row, [B, n_dec, 2]."""
+    ra, dec = outline_deg(pose, fov_deg)
+    ra_next, dec_next = np.roll(ra, -1, axis=1), np.roll(dec, -1, axis=1)
+    n_dec, n_ra = tile_shape
+    low = footprint[2] + tile_deg * np.arange(n_dec) - LAST_TILE_MARGIN_DEG
+    high = low + tile_deg + 2.0 * LAST_TILE_MARGIN_DEG
+    if n_dec:
+        low[0], high[-1] = -np.inf, np.inf  # halos that rounding put in an edge tile
+    slope = np.where(dec_next == dec, 1e-12, dec_next - dec)[:, :, None]
+    with np.errstate(invalid="ignore"):
+        ends = [np.clip((edge - dec[:, :, None]) / slope, 0.0, 1.0) for edge in (low, high)]
+    inside = (np.maximum(dec, dec_next)[:, :, None] >= low) & (
+        np.minimum(dec, dec_next)[:, :, None] <= high
+    )
+    at = [ra[:, :, None] + t * (ra_next - ra)[:, :, None] for t in ends]
+    first = np.where(inside, np.minimum(at[0], at[1]), np.inf).min(axis=1) - LAST_TILE_MARGIN_DEG
+    last = np.where(inside, np.maximum(at[0], at[1]), -np.inf).max(axis=1) + LAST_TILE_MARGIN_DEG
+    touched = first <= last
+    start = np.floor((np.where(touched, first, 0.0) - footprint[0]) / tile_deg)
+    stop = np.floor((np.where(touched, last, 0.0) - footprint[0]) / tile_deg) + 1.0
+    start, stop = np.clip(start, 0, n_ra - 1), np.clip(stop, 1, n_ra)
+    columns = np.stack([start, stop], axis=-1).astype(np.int64)
+    columns[~touched] = 0
+    return columns

@@ -1,0 +1,109 @@
+"""Priors of the parameters of a luminosity model, drawn as a function of the sample's index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.rng import Draws
+
+Parameters = dict[str, NDArray[np.float64]]
+
+MAX_ATTEMPTS = 10_000
+ELEMENTS_PER_ATTEMPT = 64
+FIRST_CORRELATED = 32
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution, truncated to low < value < high."""
+
+    mean: float
+    width: float
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True)
+class Correlated:
+    """A multivariate normal over `names`, in the order of mean [n] and covariance [n, n]."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+
+    def cholesky(self) -> list[list[float]]:
+        """Lower triangle of covariance = L L^T, in plain float64 (the same bits everywhere)."""
+        size = len(self.mean)
+        lower = [[0.0] * size for _ in range(size)]
+        for i in range(size):
+            for j in range(i + 1):
+                rest = self.covariance[i][j] - sum(
+                    lower[i][k] * lower[j][k] for k in range(j)
+                )
+                if i == j and rest <= 0.0:
+                    raise ValueError(f"the covariance of {', '.join(self.names)} is not positive")
+                lower[i][j] = float(np.sqrt(rest)) if i == j else rest / lower[j][j]
+        return lower
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The joint prior of a model's parameters; parameters it does not name keep their default."""
+
+    parameters: Mapping[str, Normal] = field(default_factory=dict)
+    correlated: Correlated | None = None
+    constraint: Callable[[Parameters], NDArray[np.bool_]] | None = None
+    """A draw for which this is false is drawn again."""
+
+    def draw(self, draws: Draws, defaults: Mapping[str, float], scale: float) -> Parameters:
+        """Parameters of B samples, each float64 [B]. Widths are multiplied by `scale`.
+
+        Each attempt has counters of its own, so the accepted draw is a function of the index.
+        Raises ValueError when no attempt satisfies the truncations and the constraint.
+        """
+        size = len(draws.indices)
+        values = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
+        if not self.parameters and self.correlated is None:
+            return values
+        waiting = np.arange(size)
+        for attempt in range(MAX_ATTEMPTS):
+            trial = self._attempt(draws.take(waiting), attempt, scale)
+            whole = {n: trial.get(n, v[waiting]) for n, v in values.items()}
+            accepted = self._accepts(whole, len(waiting))
+            for name, drawn in trial.items():
+                values[name][waiting[accepted]] = drawn[accepted]
+            waiting = waiting[~accepted]
+            if not len(waiting):
+                return values
+        raise ValueError(
+            f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and constraint"
+        )
+
+    def _attempt(self, draws: Draws, attempt: int, scale: float) -> Parameters:
+        first = attempt * ELEMENTS_PER_ATTEMPT
+        names = list(self.parameters)
+        normals = draws.normal([first + k for k in range(len(names))])
+        trial = {
+            name: prior.mean + scale * prior.width * normals[:, k]
+            for k, (name, prior) in enumerate(self.parameters.items())
+        }
+        if self.correlated is not None:
+            joint = self.correlated
+            count = len(joint.names)
+            normals = draws.normal([first + FIRST_CORRELATED + k for k in range(count)])
+            for name, mean, row in zip(joint.names, joint.mean, joint.cholesky(), strict=True):
+                shift = np.zeros(len(draws.indices))
+                for k, factor in enumerate(row):
+                    shift = shift + factor * normals[:, k]
+                trial[name] = mean + scale * shift
+        return trial
+
+    def _accepts(self, values: Parameters, size: int) -> NDArray[np.bool_]:
+        inside = np.ones(size, bool)
+        for name, prior in self.parameters.items():
+            inside &= (prior.low < values[name]) & (values[name] < prior.high)
+        return inside if self.constraint is None else inside & self.constraint(values)

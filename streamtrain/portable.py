@@ -1,0 +1,90 @@
+"""float64 arithmetic on the host that gives the same bits on every machine.
+
+NumPy's own `exp`, `log` and `cos` differ in the last bit between processors, so whatever decides
+a sample (drawn parameters, derived columns) uses these functions. They consist of IEEE-754
++ - * / and exact scalings by powers of two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+LN2 = 0.6931471805599453
+LOG2_10 = 3.321928094887362
+LOG10_2 = 0.30102999566398120
+_EXP2_TERMS = [1.0]
+for _n in range(1, 19):
+    _EXP2_TERMS.append(_EXP2_TERMS[-1] * LN2 / _n)
+_SIN_TERMS = [1.0]
+_COS_TERMS = [1.0]
+for _n in range(1, 12):
+    _SIN_TERMS.append(-_SIN_TERMS[-1] / ((2 * _n) * (2 * _n + 1)))
+    _COS_TERMS.append(-_COS_TERMS[-1] / ((2 * _n - 1) * (2 * _n)))
+
+
+def _horner(terms: list[float], x: Float) -> Float:
+    total = np.full_like(x, terms[-1])
+    for term in reversed(terms[:-1]):
+        total = total * x + term
+    return total
+
+
+def log2(x: ArrayLike) -> Float:
+    """log2(x) to 2 ulp. Zero and negative numbers give -1022 (the smallest normal exponent)."""
+    value = np.maximum(np.asarray(x, np.float64), 2.2250738585072014e-308)
+    mantissa, exponent = np.frexp(value)
+    low = mantissa < 0.7071067811865476
+    mantissa = np.where(low, 2.0 * mantissa, mantissa)
+    exponent = np.where(low, exponent - 1, exponent).astype(np.float64)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    s2 = s * s
+    series = _horner([1.0 / (2 * k + 1) for k in range(13)], s2)
+    return exponent + s * series * (2.0 / LN2)
+
+
+def exp2(x: ArrayLike) -> Float:
+    """2^x to 2 ulp, x clamped to [-1022, 1023]."""
+    clamped = np.minimum(np.maximum(np.asarray(x, np.float64), -1022.0), 1023.0)
+    whole = np.rint(clamped)
+    return np.ldexp(_horner(_EXP2_TERMS, clamped - whole), whole.astype(np.int64))
+
+
+def log10(x: ArrayLike) -> Float:
+    """log10(x) to 3 ulp."""
+    return log2(x) * LOG10_2
+
+
+def exp10(x: ArrayLike) -> Float:
+    """10^x; relative error below 1e-15 * max(1, |x|)."""
+    return exp2(np.asarray(x, np.float64) * LOG2_10)
+
+
+def log(x: ArrayLike) -> Float:
+    """Natural logarithm to 3 ulp."""
+    return log2(x) * LN2
+
+
+def exp(x: ArrayLike) -> Float:
+    """e^x; relative error below 1e-15 * max(1, |x|)."""
+    return exp2(np.asarray(x, np.float64) * (1.0 / LN2))
+
+
+def sincos_turns(turns: ArrayLike) -> tuple[Float, Float]:
+    """sin and cos of 2 pi `turns`, absolute error below 1e-15; exact for quarter turns."""
+    quarters = 4.0 * np.asarray(turns, np.float64)
+    whole = np.rint(quarters)
+    angle = (quarters - whole) * (np.pi / 2)
+    square = angle * angle
+    sine, cosine = angle * _horner(_SIN_TERMS, square), _horner(_COS_TERMS, square)
+    quadrant = whole.astype(np.int64) & 3
+    out_sine = np.choose(quadrant, [sine, cosine, -sine, -cosine])
+    out_cosine = np.choose(quadrant, [cosine, -sine, -cosine, sine])
+    return out_sine, out_cosine
+
+
+def sincos_deg(angle_deg: ArrayLike) -> tuple[Float, Float]:
+    """sin and cos of an angle [deg]."""
+    return sincos_turns(np.asarray(angle_deg, np.float64) / 360.0)
