@@ -1,0 +1,53 @@
+"""The box of cells that a density field lives on, and the random streams that fill it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Box:
+    """A periodic box of cubic cells; arrays on it are [x, y, z], z fastest."""
+
+    shape: tuple[int, int, int]
+    """Number of cells along x, y and z."""
+    cell_Mpc: float
+    """Side of a cell [Mpc]."""
+    corner_Mpc: tuple[float, float, float]
+    """Position of the lower corner of the first cell [Mpc]."""
+
+    @property
+    def num_cells(self) -> int:
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def centres(self, axis: int) -> NDArray[np.float64]:
+        """Coordinates of the cell centres along one axis [Mpc]."""
+        index = np.arange(self.shape[axis], dtype=np.float64) + 0.5
+        return self.corner_Mpc[axis] + self.cell_Mpc * index
+
+
+def along(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Values of one axis, shaped to broadcast over the other two."""
+    return values.reshape([-1 if i == axis else 1 for i in range(3)])
+
+
+def random_bits(key: int, stage: int, start: int, stop: int) -> NDArray[np.uint64]:
+    """Words start..stop of a Philox4x64 stream: a function of (key, stage, word number) alone."""
+    first = start // 4
+    stream = np.random.Philox(key=key, counter=[first, 0, 0, stage])
+    return stream.random_raw(stop - 4 * first)[start - 4 * first :]
+
+
+def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Uniform numbers in (0, 1) from the upper 52 bits."""
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): one random word per input word."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

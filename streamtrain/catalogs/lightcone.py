@@ -1,0 +1,406 @@
+"""A halo lightcone: what every sample is painted from, in memory and as one HDF5 file.
+
+Frame: observer at the origin, line of sight +z, comoving Mpc (not Mpc/h), Msun (not Msun/h).
+On the sky ra = atan2(-x, z) and dec = asin(y / chi) [deg], as in limlam_mocker. Rows are sorted by
+sky tiles of 0.1 deg (dec rows first, then ra; stable), so a field touches few tiles, and a halo's
+row number is its identity for the random numbers of every sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamtrain.catalogs import info as lightcone_info
+from streamtrain.cosmology import Cosmology
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+TILE_DEG = 0.1
+FORMAT = "streamtrain lightcone"
+FORMAT_VERSION = 1
+ROUNDING_DEG = 1e-5
+"""How far outside its footprint float32 rounding may put a halo."""
+_CORE = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
+
+
+class CatalogError(ValueError):
+    """A halo catalog that cannot be used; the message is one sentence for its owner."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Lightcone:
+    """Halos seen by one observer. Made by `from_arrays` and `open`; its arrays are read-only."""
+
+    x_Mpc: Float32
+    """Comoving position [n], with y_Mpc and z_Mpc."""
+    y_Mpc: Float32
+    z_Mpc: Float32
+    mass_Msun: Float32
+    """Halo mass [n]."""
+    z_obs: Float32
+    """Observed redshift [n], peculiar velocity included."""
+    columns: dict[str, Float32]
+    """Further numbers per halo [n] that a luminosity model can name, e.g. "sfr" [Msun/yr]."""
+    velocities_kms: Float32 | None
+    """Proper peculiar velocity [n, 3] [km/s], or None."""
+    cosmology: dict[str, float]
+    """Omega_m, Omega_b, h, n_s, sigma8; flat."""
+    footprint_deg: tuple[float, float, float, float]
+    """ra_min, ra_max, dec_min, dec_max."""
+    z_range: tuple[float, float]
+    """The redshifts between which the lightcone is filled."""
+    min_mass_Msun: float
+    """The mass above which it is complete."""
+    realisation: str
+    """Name of the simulated sky: two cuts of one sky share it, two splits must not."""
+    provenance: str
+    """Where the halos come from: program, parameters, source file."""
+    tile_shape: tuple[int, int]
+    """Number of tiles (n_dec, n_ra)."""
+    tile_offsets: NDArray[np.int64]
+    """First row of every tile [n_tiles + 1]; tile = dec row * n_ra + ra column."""
+    digest: str
+    """sha256 over arrays, cosmology and footprint; the file's layout does not enter."""
+    path: Path | None = None
+    """The file it was read from."""
+    tile_deg: float = field(default=TILE_DEG, init=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_Mpc: ArrayLike,
+        y_Mpc: ArrayLike,
+        z_Mpc: ArrayLike,
+        mass_Msun: ArrayLike,
+        z_obs: ArrayLike,
+        *,
+        cosmology: Mapping[str, float],
+        velocities_kms: ArrayLike | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+        provenance: str = "",
+        footprint_deg: Sequence[float] | None = None,
+        z_range: Sequence[float] | None = None,
+        min_mass_Msun: float | None = None,
+        realisation: str | None = None,
+    ) -> Lightcone:
+        """Check the halos, sort them by sky tile and keep them as float32.
+
+        Arrays have shape [n], `velocities_kms` [n, 3], in the units of the attributes. Defaults:
+        the footprint is the halos' bounding box, `z_range` and `min_mass_Msun` their extremes,
+        `realisation` the start of the digest. Raises `CatalogError`.
+        """
+        given = {"x_Mpc": x_Mpc, "y_Mpc": y_Mpc, "z_Mpc": z_Mpc, "mass_Msun": mass_Msun}
+        halos = {name: _float32(name, a) for name, a in (given | {"z_obs": z_obs}).items()}
+        extra = {name: _float32(f"column '{name}'", a) for name, a in (columns or {}).items()}
+        velocity = None if velocities_kms is None else _float32("velocities_kms", velocities_kms)
+        _check_halos(halos, extra, velocity)
+        parameters = _checked_cosmology(cosmology)
+        if problem := lightcone_info.distance_problem(halos, parameters):
+            raise CatalogError(problem)
+
+        ra, dec = sky_angles_deg(halos["x_Mpc"], halos["y_Mpc"], halos["z_Mpc"])
+        footprint = _checked_footprint(footprint_deg, ra, dec)
+        shape = tile_shape(footprint)
+        tile = _tile_numbers(ra, dec, footprint, shape)
+        order = np.argsort(tile, kind="stable")
+        counts = np.bincount(tile, minlength=shape[0] * shape[1])
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        halos = {name: a[order] for name, a in halos.items()}
+        extra = {name: a[order] for name, a in extra.items()}
+        velocity = None if velocity is None else velocity[order]
+
+        digest = _digest(halos, extra, velocity, offsets, parameters, footprint)
+        seen = (halos["z_obs"].min(), halos["z_obs"].max())
+        z_low, z_high = seen if z_range is None else z_range
+        if not -1.0 < z_low <= z_high < np.inf:
+            raise CatalogError(f"z_range must be (low, high) with -1 < low <= high, got {z_range}")
+        limit = float(halos["mass_Msun"].min()) if min_mass_Msun is None else float(min_mass_Msun)
+        if not 0.0 < limit < np.inf:
+            raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
+        return cls(
+            **_read_only(halos),
+            columns=_read_only(extra),
+            velocities_kms=None if velocity is None else _read_only({"v": velocity})["v"],
+            cosmology=parameters,
+            footprint_deg=footprint,
+            z_range=(float(z_low), float(z_high)),
+            min_mass_Msun=limit,
+            realisation=realisation or f"sha256-{digest[:16]}",
+            provenance=provenance,
+            tile_shape=shape,
+            tile_offsets=_read_only({"offsets": offsets})["offsets"],
+            digest=digest,
+        )
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Lightcone:
+        """Read a lightcone file; every row is checked against the digest that it carries.
+
+        Raises `CatalogError` for a file that is missing, truncated, damaged, not a lightcone, or
+        of an unknown format version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CatalogError(f"{path}: there is no such file")
+        if not h5py.is_hdf5(path):
+            raise CatalogError(f"{path}: not an HDF5 file, so not a streamtrain lightcone")
+        try:
+            with h5py.File(path, "r") as file:
+                return cls._from_file(file, path)
+        except CatalogError as error:
+            raise CatalogError(f"{path}: {error}") from error
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise CatalogError(f"{path}: truncated or damaged lightcone file ({error})") from error
+
+    @classmethod
+    def _from_file(cls, file: h5py.File, path: Path) -> Lightcone:
+        attributes = dict(file.attrs)
+        if attributes.get("format") != FORMAT:
+            raise CatalogError(
+                "an HDF5 file, but not a streamtrain lightcone (its attribute 'format' is not "
+                f"'{FORMAT}'); `streamtrain catalog import` converts other formats"
+            )
+        if attributes.get("format_version") != FORMAT_VERSION:
+            raise CatalogError(
+                f"lightcone format version {attributes.get('format_version')}, "
+                f"this streamtrain reads version {FORMAT_VERSION}"
+            )
+        needed = [f"halos/{name}" for name in _CORE] + ["tile_offsets", "cosmology", "columns"]
+        for name in needed:
+            if name not in file:
+                raise CatalogError(f"the lightcone file lacks '{name}'")
+        halos = {name: _float32(name, file[f"halos/{name}"][()]) for name in _CORE}
+        extra = {name: _float32(name, a[()]) for name, a in file["columns"].items()}
+        velocity = None
+        if "halos/velocities_kms" in file:
+            velocity = _float32("velocities_kms", file["halos/velocities_kms"][()])
+        offsets = np.ascontiguousarray(file["tile_offsets"][()], np.int64)
+        _check_halos(halos, extra, velocity)
+        cosmology = _checked_cosmology(dict(file["cosmology"].attrs))
+        ra_min, ra_max, dec_min, dec_max = (float(a) for a in attributes["footprint_deg"])
+        footprint = (ra_min, ra_max, dec_min, dec_max)
+        digest = _digest(halos, extra, velocity, offsets, cosmology, footprint)
+        if digest != attributes["digest"]:
+            raise CatalogError(
+                f"damaged or edited lightcone file: its content has the digest {digest[:16]}, "
+                f"the file says {str(attributes['digest'])[:16]}"
+            )
+        z_low, z_high = (float(a) for a in attributes["z_range"])
+        return cls(
+            **_read_only(halos),
+            columns=_read_only(extra),
+            velocities_kms=None if velocity is None else _read_only({"v": velocity})["v"],
+            cosmology=cosmology,
+            footprint_deg=footprint,
+            z_range=(z_low, z_high),
+            min_mass_Msun=float(attributes["min_mass_Msun"]),
+            realisation=str(attributes["realisation"]),
+            provenance=str(file["provenance"][()].decode()),
+            tile_shape=tile_shape(footprint),
+            tile_offsets=_read_only({"offsets": offsets})["offsets"],
+            digest=digest,
+            path=path,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with h5py.File(temporary, "w") as file:
+                self._to_file(file)
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise CatalogError(f"{path}: the lightcone cannot be written ({error})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _to_file(self, file: h5py.File) -> None:
+        halos = file.create_group("halos")
+        for name in _CORE:
+            halos.create_dataset(name, data=getattr(self, name))
+        if self.velocities_kms is not None:
+            halos.create_dataset("velocities_kms", data=self.velocities_kms)
+        columns = file.create_group("columns")
+        for name in sorted(self.columns):
+            columns.create_dataset(name, data=self.columns[name])
+        file.create_dataset("tile_offsets", data=self.tile_offsets)
+        file.create_dataset("provenance", data=self.provenance)
+        file.create_group("cosmology").attrs.update(self.cosmology)
+        file.attrs.update(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            digest=self.digest,
+            realisation=self.realisation,
+            footprint_deg=self.footprint_deg,
+            z_range=self.z_range,
+            min_mass_Msun=self.min_mass_Msun,
+            tile_deg=self.tile_deg,
+            tile_shape=self.tile_shape,
+        )
+
+    def __len__(self) -> int:
+        return len(self.mass_Msun)
+
+    @property
+    def name(self) -> str:
+        """The file's name, or the realisation of a lightcone in memory."""
+        return self.path.name if self.path else self.realisation
+
+    def __repr__(self) -> str:
+        return f"<Lightcone {self.realisation}: {len(self)} halos, {self.path or 'in memory'}>"
+
+    def info(self) -> dict[str, Any]:
+        """What it holds, its halo density against Tinker08, and warnings about its units."""
+        return lightcone_info.info(self)
+
+    def describe(self) -> str:
+        """`info` as text."""
+        return lightcone_info.describe(self)
+
+
+def sky_angles_deg(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> tuple[Float64, Float64]:
+    """ra and dec [deg] of positions in any unit of length, in float64."""
+    x, y, z = (np.asarray(a, np.float64) for a in (x, y, z))
+    chi = np.sqrt(x * x + y * y + z * z)
+    return np.degrees(np.arctan2(-x, z)), np.degrees(np.arcsin(y / chi))
+
+
+def tile_shape(footprint_deg: Sequence[float]) -> tuple[int, int]:
+    """Number of tiles (n_dec, n_ra) that cover a footprint (ra_min, ra_max, dec_min, dec_max)."""
+    ra_min, ra_max, dec_min, dec_max = footprint_deg
+    n_dec, n_ra = (
+        max(1, int(np.ceil(round(width / TILE_DEG, 9))))
+        for width in (dec_max - dec_min, ra_max - ra_min)
+    )
+    return n_dec, n_ra
+
+
+def _tile_numbers(
+    ra: Float64, dec: Float64, footprint: Sequence[float], shape: tuple[int, int]
+) -> NDArray[Any]:
+    n_dec, n_ra = shape
+    column = np.clip(np.floor((ra - footprint[0]) / TILE_DEG), 0, n_ra - 1).astype(np.int64)
+    row = np.clip(np.floor((dec - footprint[2]) / TILE_DEG), 0, n_dec - 1).astype(np.int64)
+    tile = row * n_ra + column
+    return tile.astype(np.uint16) if n_dec * n_ra <= 65536 else tile  # uint16: a radix sort
+
+
+def _float32(name: str, values: ArrayLike) -> Float32:
+    try:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise CatalogError(f"{name} is not an array of numbers ({error})") from error
+
+
+def _read_only(arrays: dict[str, Any]) -> dict[str, Any]:
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def _check_halos(
+    halos: dict[str, Float32], columns: dict[str, Float32], velocity: Float32 | None
+) -> None:
+    size = halos["x_Mpc"].size
+    named = halos | {f"column '{name}'": a for name, a in columns.items()}
+    for name, array in named.items():
+        if array.shape != (size,):
+            raise CatalogError(
+                f"arrays of different shape: x_Mpc has {size} halos, {name} has shape {array.shape}"
+            )
+    for name in columns:
+        if not name.isidentifier() or name in _CORE:
+            raise CatalogError(f"'{name}' cannot name a column: use a new name like 'sfr'")
+    if velocity is not None:
+        if velocity.shape != (size, 3):
+            raise CatalogError(
+                f"velocities_kms must have shape ({size}, 3), one row per halo, "
+                f"but has shape {velocity.shape}"
+            )
+        named = named | {"velocities_kms": velocity}
+    if size == 0:
+        raise CatalogError("the lightcone holds no halo")
+    for name, array in named.items():
+        _refuse(name, array, ~np.isfinite(array), "every number must be finite (in float32)")
+    mass, depth, z_obs = halos["mass_Msun"], halos["z_Mpc"], halos["z_obs"]
+    _refuse("mass_Msun", mass, mass <= 0, "masses must be positive")
+    _refuse("z_Mpc", depth, depth <= 0, "at or behind the observer; the line of sight is +z")
+    _refuse("z_obs", z_obs, z_obs <= -1, "redshifts must be above -1")
+
+
+def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> None:
+    if bad.any():
+        first = tuple(np.argwhere(bad)[0])
+        raise CatalogError(
+            f"{name} = {array[first]:.7g} at row {first[0]} ({np.count_nonzero(bad)} such values): "
+            f"{rule}"
+        )
+
+
+def _checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
+    try:
+        return Cosmology.from_dict(cosmology).to_dict()
+    except ValueError as error:
+        raise CatalogError(str(error)) from error
+
+
+def _checked_footprint(
+    footprint: Sequence[float] | None, ra: Float64, dec: Float64
+) -> tuple[float, float, float, float]:
+    if footprint is None:
+        return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
+    ra_min, ra_max, dec_min, dec_max = (float(edge) for edge in footprint)
+    if not (-90.0 <= ra_min < ra_max <= 90.0 and -90.0 <= dec_min < dec_max <= 90.0):
+        raise CatalogError(
+            "footprint_deg must be (ra_min, ra_max, dec_min, dec_max), increasing and within "
+            f"-90..90 deg, got {tuple(footprint)}"
+        )
+    outside = np.maximum(
+        np.maximum(ra_min - ra, ra - ra_max), np.maximum(dec_min - dec, dec - dec_max)
+    )
+    if outside.max() > ROUNDING_DEG:
+        row = int(outside.argmax())
+        raise CatalogError(
+            f"{np.count_nonzero(outside > ROUNDING_DEG)} halos lie outside footprint_deg "
+            f"{(ra_min, ra_max, dec_min, dec_max)}, the farthest at row {row}: "
+            f"ra = {ra[row]:.6g}, dec = {dec[row]:.6g} deg"
+        )
+    return ra_min, ra_max, dec_min, dec_max
+
+
+def _digest(
+    halos: dict[str, Float32],
+    columns: dict[str, Float32],
+    velocity: Float32 | None,
+    offsets: NDArray[np.int64],
+    cosmology: Mapping[str, float],
+    footprint: Sequence[float],
+) -> str:
+    """sha256 [hex] over little-endian arrays with their names and shapes, cosmology, footprint."""
+    arrays: dict[str, NDArray[Any]] = {name: halos[name] for name in _CORE}
+    arrays |= {f"columns/{name}": columns[name] for name in sorted(columns)}
+    arrays |= {} if velocity is None else {"velocities_kms": velocity}
+    arrays |= {"tile_offsets": offsets}
+    total = hashlib.sha256(f"{FORMAT} {FORMAT_VERSION}\n".encode())
+    for name, array in arrays.items():
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        total.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
+        total.update(little.data)
+    numbers = [f"{key}={float(cosmology[key]).hex()}" for key in sorted(cosmology)]
+    numbers += [float(edge).hex() for edge in footprint]
+    total.update("\n".join(numbers).encode())
+    return total.hexdigest()

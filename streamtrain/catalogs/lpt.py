@@ -1,0 +1,193 @@
+"""A Gaussian random density field over one box of cells and the displacements that follow from it.
+
+Second-order Lagrangian perturbation theory (2LPT), everything linearly extrapolated to z = 0: a
+particle that starts at q is, at growth factor D, at `x = q + D psi1(q) + D^2 psi2(q)`. The short
+modes are white noise on the cells, coloured by FFT and periodic; the long ones are summed
+(`longmodes`), so the field as a whole is not periodic and the outermost 40 Mpc are padding.
+
+Arrays are [x, y, z] with z fastest; `_kxyz` arrays hold the half space of rfftn, [nx, ny, nz/2+1].
+
+References:
+    Transients from initial conditions in cosmological simulations
+    (Crocce, Pueblas & Scoccimarro, 2006), arXiv:astro-ph/0606505
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfftn, rfftn
+from scipy.special import ndtri
+
+from streamtrain.catalogs.box import Box, along, random_bits
+from streamtrain.catalogs.longmodes import LongModes, long_fraction
+from streamtrain.cosmology import Cosmology
+
+Float = NDArray[np.float32]
+
+NOISE_STAGE = 0
+LONG_STAGE = 1
+"""Random streams of the short and of the long modes; a sampler takes the numbers above."""
+
+_K_BINS = 4096
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class DensityField:
+    """One realisation of the linear density contrast at z = 0."""
+
+    short_kxyz: NDArray[np.complex64]
+    """Modes of the periodic part."""
+    long_kxyz: NDArray[np.complex128]
+    """Modes of `LongModes`."""
+
+
+class DensityModes:
+    """The modes over one box: draws of the field, its filters and its displacements.
+
+    Domain: linear density contrast at z = 0 with the power spectrum of `cosmology`; variances are
+    those of the very modes that are summed. Nothing here depends on a seed but `draw`.
+    """
+
+    def __init__(self, box: Box, cosmology: Cosmology) -> None:
+        self.box = box
+        self.long = LongModes(box, cosmology)
+        step = 2.0 * np.pi / box.cell_Mpc
+        nx, ny, nz = box.shape
+        waves = (np.fft.fftfreq(nx), np.fft.fftfreq(ny), np.fft.rfftfreq(nz))
+        k = [along(step * wave.astype(np.float64), axis) for axis, wave in enumerate(waves)]
+        k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+        power = _power_table(cosmology, step / max(box.shape) / 2.0, 2.0 * step, k2)
+        power *= 1.0 - long_fraction(k2)
+        power[0, 0, 0] = 0.0
+        self._k2 = k2.astype(np.float32)
+        self._amplitude = np.sqrt(power / box.cell_Mpc**3).astype(np.float32)
+        # i k is not Hermitian at the Nyquist frequency of an even side: no gradient there.
+        self._k = [np.where(np.abs(ki) > 0.4999 * step, 0.0, ki).astype(np.float32) for ki in k]
+        window = [1.0 / np.sinc(ki / step) for ki in k]
+        self._inverse_window = [axis_window.astype(np.float32) for axis_window in window]
+        long_window = [1.0 / np.sinc(ki / step) for ki in self.long.k]
+        self._long_inverse_window = long_window[0] * long_window[1] * long_window[2]
+
+        copies = np.full(nz // 2 + 1, 2.0)
+        copies[0] = 1.0
+        if nz % 2 == 0:
+            copies[-1] = 1.0
+        power *= copies / (box.num_cells * box.cell_Mpc**3)
+        inverse_k4 = 1.0 / np.maximum(k2, 1e-30) ** 2
+        self.displacement_rms = np.sqrt(
+            [np.sum(power * inverse_k4 * ki**2) for ki in k]
+            + np.array(
+                [
+                    np.sum(self.long.variance * (self.long.inverse_k2 * ki) ** 2)
+                    for ki in self.long.k
+                ]
+            )
+        )
+        """Linear rms displacement along x, y and z at z = 0 [Mpc], [3]."""
+        del inverse_k4
+        for axis_window in window:
+            power *= axis_window**2
+        self._k_step = float(np.sqrt(k2.max())) / _K_BINS
+        self._variance_per_bin = self._binned(k2, power) + self._binned(
+            self.long.k2, self.long.variance * self._long_inverse_window**2
+        )
+
+    def _binned(self, k2: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        bins = np.minimum(np.sqrt(k2) / self._k_step, _K_BINS - 1).astype(np.intp)
+        return np.bincount(bins.ravel(), weight.ravel(), minlength=_K_BINS).astype(np.float64)
+
+    def variance(self, k_cut: float) -> float:
+        """Ensemble variance of `filtered` fields at z = 0."""
+        k = (np.arange(_K_BINS) + 0.5) * self._k_step
+        return float(self._variance_per_bin @ np.exp(-((k / k_cut) ** 4)))
+
+    def draw(self, key: int, pool: Executor) -> DensityField:
+        """One realisation; cell n takes half a word of the noise stream."""
+        noise = np.empty(self.box.num_cells, np.float32)
+
+        def fill(start: int) -> None:
+            stop = min(start + _CHUNK, noise.size)
+            words = random_bits(key, NOISE_STAGE, start // 2, (stop + 1) // 2)
+            halves = words.astype("<u8").view("<u4")[: stop - start]
+            noise[start:stop] = ndtri((halves + 0.5) * 2.0**-32)
+
+        list(pool.map(fill, range(0, noise.size, _CHUNK)))
+        short = rfftn(noise.reshape(self.box.shape), workers=2, overwrite_x=True)
+        short *= self._amplitude
+        return DensityField(short, self.long.draw(key, LONG_STAGE))
+
+    def filtered(self, density: DensityField, k_cut: float) -> Float:
+        """The field seen through exp(-(k/k_cut)^4/2), cells deconvolved, [nx, ny, nz]."""
+        window = self._k2 * np.float32(1.0 / k_cut**2)
+        np.square(window, out=window)
+        window *= np.float32(-0.5)
+        np.exp(window, out=window)
+        short = density.short_kxyz * window
+        for inverse in self._inverse_window:
+            short *= inverse
+        long_window = np.exp(-0.5 * (self.long.k2 / k_cut**2) ** 2) * self._long_inverse_window
+        return self._to_cells(short, density.long_kxyz * long_window)
+
+    def displacements(self, density: DensityField, pool: Executor) -> Float:
+        """psi1 and psi2 at the cell centres [Mpc], [nx, ny, nz, 6]: x, y, z of the first, then
+        of the second order (`+3/7 i k/k^2` times the source)."""
+        out = np.empty((*self.box.shape, 6), np.float32)
+        inverse_k2 = 1.0 / np.maximum(self._k2, np.float32(1e-12))
+        inverse_k2[0, 0, 0] = 0.0
+        short = density.short_kxyz * inverse_k2
+        long = density.long_kxyz * self.long.inverse_k2
+
+        def second_derivative(axes: tuple[int, int]) -> Float:
+            i, j = axes
+            return self._to_cells(
+                short * (self._k[i] * self._k[j]), long * (self.long.k[i] * self.long.k[j])
+            )
+
+        pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
+        xx, yy, zz, xy, xz, yz = pool.map(second_derivative, pairs)
+        source = xx * yy
+        xx += yy
+        xx *= zz
+        source += xx
+        for mixed in (xy, xz, yz):
+            source -= np.square(mixed, out=mixed)
+        del xx, yy, zz, xy, xz, yz
+        second = rfftn(source, workers=2, overwrite_x=True)
+        second *= inverse_k2
+        second *= np.float32(3.0 / 7.0)
+
+        def gradient(component: int) -> None:
+            axis = component % 3
+            if component < 3:
+                out[..., component] = self._to_cells(
+                    short * (1j * self._k[axis]), long * (1j * self.long.k[axis])
+                )
+            else:
+                out[..., component] = self._short_to_cells(second * (1j * self._k[axis]))
+
+        list(pool.map(gradient, range(6)))
+        return out
+
+    def _short_to_cells(self, short_kxyz: NDArray[np.complex64]) -> Float:
+        return irfftn(short_kxyz, s=self.box.shape, overwrite_x=True)
+
+    def _to_cells(
+        self, short_kxyz: NDArray[np.complex64], long_kxyz: NDArray[np.complex128]
+    ) -> Float:
+        field = self._short_to_cells(short_kxyz)
+        field += self.long.to_cells(long_kxyz)
+        return field
+
+
+def _power_table(
+    cosmology: Cosmology, k_low: float, k_high: float, k2: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """P(k) at many squared wavenumbers, from 1e4 nodes in ln k (wiggles to 1e-6)."""
+    log_k = np.linspace(np.log(k_low), np.log(k_high), 10_000)
+    log_power = np.log(cosmology.linear_power(np.exp(log_k)))
+    return np.exp(np.interp(0.5 * np.log(np.maximum(k2, 1e-30)), log_k, log_power))

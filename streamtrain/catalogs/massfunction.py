@@ -1,0 +1,112 @@
+"""How many halos there are of each mass, and how strongly they cluster on large scales.
+
+The choice among published mass functions is the largest error of a synthetic lightcone: at
+2.5e10 Msun and z = 2.9 they differ by tens of per cent. So every option carries its mass
+definition, and a lightcone records both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamtrain.cosmology import DELTA_C, Cosmology
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MassFunction:
+    """A published abundance of halos, `dn/dlnM = f(sigma, z) rho_m / M |dln sigma/dlnM|`."""
+
+    name: str
+    """Name of the option."""
+    mass_definition: str
+    """What is meant by the mass of a halo."""
+    multiplicity: Callable[[Array, Array], Array]
+    """f(sigma, z), halos per unit of ln(1/sigma), dimensionless."""
+    reference: str
+    """Title (authors, year), arXiv number and the range of the calibration."""
+
+    def dn_dlog10M(self, mass_Msun: ArrayLike, z: ArrayLike, cosmology: Cosmology) -> Array:
+        """Comoving number density per decade of mass [1/Mpc^3/dex]; M and z broadcast."""
+        mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
+        slope = -cosmology.dlnsigma_dlnM(mass)
+        per_ln_mass = self.multiplicity(cosmology.sigma(mass, z), z) * slope
+        return math.log(10.0) * per_ln_mass * cosmology.matter_density / mass
+
+    def number_density(
+        self, mass_edges_Msun: tuple[float, float], z: ArrayLike, cosmology: Cosmology
+    ) -> Array:
+        """Comoving number density of halos between two masses [1/Mpc^3], the shape of z."""
+        low, high = mass_edges_Msun
+        if not 0.0 < low < high:
+            raise ValueError(f"mass edges {low:g}, {high:g} Msun must be positive and increasing")
+        node, weight = np.polynomial.legendre.leggauss(64)
+        half = 0.5 * math.log10(high / low)
+        mass = low * 10.0 ** (half * (node + 1.0))
+        z = np.asarray(z, np.float64)
+        return half * (self.dn_dlog10M(mass, z[..., None], cosmology) @ weight)
+
+
+def _tinker08(sigma: Array, z: Array) -> Array:
+    """Equations 3 and 5 to 8 at an overdensity of 200 against the mean; z not capped."""
+    growth = 1.0 + z
+    a = 1.47 * growth**-0.06
+    b = 2.57 * growth ** -(10.0 ** -((0.75 / math.log10(200.0 / 75.0)) ** 1.2))
+    amplitude = 0.186 * growth**-0.14
+    return amplitude * ((sigma / b) ** -a + 1.0) * np.exp(-1.19 / sigma**2)
+
+
+def _watson13_fof(sigma: Array, z: Array) -> Array:
+    """Equation 12 with the universal parameters of table 2."""
+    return 0.282 * ((1.406 / sigma) ** 2.163 + 1.0) * np.exp(-1.210 / sigma**2)
+
+
+MASS_FUNCTIONS: dict[str, MassFunction] = {
+    "tinker08": MassFunction(
+        "tinker08",
+        "200m: spherical overdensity of 200 times the mean matter density",
+        _tinker08,
+        "Toward a halo mass function for precision cosmology (Tinker et al., 2008), "
+        "arXiv:0803.2706; calibrated for 1e11..1e15 Msun/h, z < 2.5, extrapolated beyond",
+    ),
+    "watson13_fof": MassFunction(
+        "watson13_fof",
+        "FoF: friends of friends with a linking length of 0.2",
+        _watson13_fof,
+        "The halo mass function through the cosmic ages (Watson et al., 2013), "
+        "arXiv:1212.0095; calibrated for z < 26; what PINOCCHIO is tuned to",
+    ),
+}
+"""The options by name."""
+
+
+def mass_function(name: str) -> MassFunction:
+    """The mass function called `name`; ValueError lists the names there are."""
+    if name not in MASS_FUNCTIONS:
+        allowed = ", ".join(sorted(MASS_FUNCTIONS))
+        raise ValueError(f"unknown mass function {name!r}; allowed: {allowed}")
+    return MASS_FUNCTIONS[name]
+
+
+def halo_bias(mass_Msun: ArrayLike, z: ArrayLike, cosmology: Cosmology) -> Array:
+    """Large-scale Eulerian bias of halos of 200m mass M at z; M and z broadcast.
+
+    Equation 6 and table 2 at an overdensity of 200 against the mean, peak height
+    `nu = 1.686 / sigma(M, z)`.
+
+    References:
+        The large-scale bias of dark matter halos (Tinker et al., 2010), arXiv:1001.3162
+    """
+    nu = DELTA_C / cosmology.sigma(mass_Msun, z)
+    y = math.log10(200.0)
+    fade = math.exp(-((4.0 / y) ** 4))
+    rise = 1.0 + 0.24 * y * fade
+    a = 0.44 * y - 0.88
+    c = 0.019 + 0.107 * y + 0.19 * fade
+    return 1.0 - rise * nu**a / (nu**a + DELTA_C**a) + 0.183 * nu**1.5 + c * nu**2.4

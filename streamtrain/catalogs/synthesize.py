@@ -1,0 +1,114 @@
+"""Halo lightcones from nothing but a seed: a peak-background-split sampler moved by 2LPT.
+
+In Lagrangian space halos are a Poisson sample whose rate follows the filtered linear density
+(see `massnodes`); each is then displaced by second-order perturbation theory at the growth of its
+own distance, and observed along the line of sight. No simulation was used for calibration, and
+the mass function holds exactly in the mean.
+
+Good: counts, mass function, bias and redshift-space distortion up to k ~ 0.4/Mpc (5 to 10 %).
+Poor: pairs closer than 3 Mpc, where clustering is 20 to 50 % low near k ~ 1/Mpc; no halo
+exclusion, satellites, assembly bias or formation history; above 2e13 Msun only the number is
+right. Tinker08 is extrapolated beyond z = 2.5 and below 1e11 Msun.
+
+References:
+    The halo bias function in an excursion set model (Mo & White, 1996), arXiv:astro-ph/9512127
+    Transients from initial conditions in 2LPT (Crocce, Pueblas & Scoccimarro, 2006),
+    arXiv:astro-ph/0606505
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from streamtrain._version import __version__
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.massfunction import mass_function as find_mass_function
+from streamtrain.catalogs.sampler import METHOD, METHOD_VERSION, HaloSampler
+from streamtrain.catalogs.skyoptions import DEFAULT_COSMOLOGY, SkyOptions
+from streamtrain.cosmology import Cosmology
+
+
+def synthesize(
+    seed: int,
+    *,
+    footprint_deg: tuple[float, float] = (2.0, 2.0),
+    z_range: tuple[float, float] = (2.38, 3.45),
+    min_mass_Msun: float = 2.5e10,
+    cosmology: Cosmology = DEFAULT_COSMOLOGY,
+    cell_Mpc: float = 2.5,
+    mass_function: str = "tinker08",
+    progress: Callable[[float, str], None] | None = None,
+) -> Lightcone:
+    """A lightcone of halos as a function of a seed and the options.
+
+    Args:
+        seed: 0..2^64-1; another seed is another, independent sky.
+        footprint_deg: width in ra and in dec [deg], 0.05..10.
+        z_range: lowest and highest observed redshift, within 0.1..12.
+        min_mass_Msun: halos above this mass are made, 1e8..1e14.
+        cosmology: flat LCDM.
+        cell_Mpc: side of the Lagrangian cells, 1..8; 2.5 is what the accuracy is stated for.
+        mass_function: a name in `massfunction.MASS_FUNCTIONS`.
+        progress: called with the fraction done and what is being done.
+
+    Raises ValueError for an option outside its range and for a field that does not fit in memory.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed {seed} must lie in 0..2^64-1")
+    options = SkyOptions(
+        footprint_deg, z_range, float(min_mass_Msun), cosmology, float(cell_Mpc), mass_function
+    )
+    report = progress if progress is not None else lambda fraction, what: None
+    report(0.0, "plan")
+    sampler = _sampler(options)
+    with ThreadPoolExecutor(_num_threads()) as pool:
+        halos = sampler.halos(sampler.key(int(seed)), pool, report)
+    report(0.9, "sort")
+    width, height = options.footprint_deg
+    lightcone = Lightcone.from_arrays(
+        halos["x_Mpc"],
+        halos["y_Mpc"],
+        halos["z_Mpc"],
+        halos["mass_Msun"],
+        halos["z_obs"],
+        velocities_kms=halos["velocities_kms"],
+        cosmology=cosmology.to_dict(),
+        provenance=_provenance(seed, options, sampler),
+        footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
+        z_range=options.z_range,
+        min_mass_Msun=options.min_mass_Msun,
+        realisation=f"{METHOD}-{seed}-{sampler.phases[:8]}",
+    )
+    report(1.0, "done")
+    return lightcone
+
+
+def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
+    chosen = find_mass_function(options.mass_function)
+    record = {
+        "program": "streamtrain.catalogs.synthesize",
+        "version": __version__,
+        "method": METHOD,
+        "method_version": METHOD_VERSION,
+        "seed": int(seed),
+        **options.to_dict(),
+        "mass_definition": chosen.mass_definition,
+        "mass_function_reference": chosen.reference,
+        "box_cells": list(sampler.box.shape),
+    }
+    return json.dumps(record)
+
+
+@lru_cache(maxsize=1)
+def _sampler(options: SkyOptions) -> HaloSampler:
+    return HaloSampler(options)
+
+
+def _num_threads() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    available = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(4, available)

@@ -1,0 +1,79 @@
+"""Mass nodes against the mass function and the moments of the rate law."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from streamtrain.catalogs.box import Box
+from streamtrain.catalogs.lpt import DensityModes
+from streamtrain.catalogs.massfunction import halo_bias, mass_function
+from streamtrain.catalogs.massnodes import MassNodes
+from streamtrain.cosmology import Cosmology
+
+COMAP = Cosmology()
+TINKER = mass_function("tinker08")
+MIN_MASS = 2.5e10
+
+
+@pytest.fixture(scope="module")
+def nodes() -> MassNodes:
+    return MassNodes(TINKER, COMAP, MIN_MASS, (2.38, 3.45), 3e7)
+
+
+def test_nodes_add_up_to_the_mass_function(nodes: MassNodes) -> None:
+    expected = TINKER.number_density((MIN_MASS, nodes.mass[-1]), nodes.z, COMAP)
+    np.testing.assert_allclose(nodes.density.sum(axis=0), expected, rtol=1e-4)
+
+
+def test_drawn_masses_follow_the_mass_function(nodes: MassNodes) -> None:
+    """Evenly spaced uniform numbers instead of random ones, weighted by the nodes' densities."""
+    z = 2.87
+    uniform = (np.arange(20_000) + 0.5) / 20_000
+    edges = np.linspace(nodes.log_mass[0], 13.7, 23)
+    number = np.zeros(len(edges) - 1)
+    for node, density in enumerate(nodes.density):
+        log_mass = nodes.log_mass_at(
+            np.full(uniform.shape, node), np.full(uniform.shape, z), uniform
+        )
+        share = np.histogram(log_mass, edges)[0] / uniform.size
+        number += share * np.interp(z, nodes.z, density)
+    expected = [
+        TINKER.number_density((10.0**low, 10.0**high), z, COMAP) for low, high in pairwise(edges)
+    ]
+    np.testing.assert_allclose(number, expected, rtol=0.01)
+
+
+@pytest.mark.parametrize("node", [0, 5, 10])
+def test_rate_law_has_the_mean_and_bias_it_promises(nodes: MassNodes, node: int) -> None:
+    """Gauss-Hermite integration over the Gaussian field: mean n V, response (bias - 1) S n V and
+    second bias (bias - 1)^2 - g, all of the density extrapolated to z."""
+    z, cell = np.array([2.5, 3.3]), 2.5
+    variance_today = 0.8 / nodes._curvature(nodes.mass[node], 2.38) / COMAP.growth(2.38) ** 2
+    law = nodes.rates(node, float(variance_today), cell, z)
+    x, weight = np.polynomial.hermite_e.hermegauss(80)
+    weight = weight / weight.sum()
+    field = np.sqrt(variance_today) * x[:, None]
+    rate = np.exp(law.constant + field * (law.linear + field * law.quadratic))
+    s = variance_today * COMAP.growth(z) ** 2
+    d = field * COMAP.growth(z)
+    number = np.exp(np.interp(z, nodes.z, np.log(nodes.density[node]))) * cell**3
+    bias = halo_bias(nodes.mass[node], z, COMAP) - 1.0
+    g = 1.0 / COMAP.sigma(nodes.mass[node], z) ** 2 + 1.0 / 1.68647**2
+    np.testing.assert_allclose(weight @ rate, number, rtol=2e-3)
+    np.testing.assert_allclose(weight @ (rate * d) / (weight @ rate), bias * s, rtol=1e-4)
+    second = weight @ (rate * (d**2 - s)) / (weight @ rate) / s**2
+    np.testing.assert_allclose(second, bias**2 - g, rtol=2e-3, atol=2e-3)
+
+
+def test_filters_widen_with_mass_and_never_overload(nodes: MassNodes) -> None:
+    modes = DensityModes(Box((64, 64, 64), 2.5, (-80.0, -80.0, 6000.0)), COMAP)
+    cuts = nodes.filters(modes)
+    assert np.all(np.diff(cuts) <= 0.0)
+    load = [
+        nodes._curvature(mass, 2.38) * COMAP.growth(2.38) ** 2 * modes.variance(cut)
+        for mass, cut in zip(nodes.mass, cuts, strict=True)
+    ]
+    assert min(load) > 0.6 and max(load) <= 0.8501
