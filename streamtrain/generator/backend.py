@@ -234,7 +234,9 @@ def cache_dir() -> Path:
         private = Path(tempfile.gettempdir()) / f"streamtrain-{os.getuid()}"
         private.mkdir(mode=0o700, exist_ok=True)
         if private.stat().st_uid != os.getuid():
-            raise BackendError(f"{private} belongs to another user: set STREAMTRAIN_CACHE") from None
+            raise BackendError(
+                f"{private} belongs to another user: set STREAMTRAIN_CACHE"
+            ) from None
         return private
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,10 @@ class Batch:
         """Raise ValueError if a halo was too bright for the fixed-point cube (synchronises)."""
         bad = torch.nonzero(self.saturated).flatten().tolist()
         if bad:
+            first = bad[0]
             raise ValueError(
-                f"sample {self.indices[bad[0]]}: {int(self.saturated[bad[0]])} halos are too bright "
-                f"for the cube's fixed-point range; parameters {self.draws[bad[0]]['parameters']}"
+                f"sample {self.indices[first]}: {int(self.saturated[first])} halos are too bright "
+                f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']}"
             )
 
     def digests(self) -> list[str]:
@@ -67,8 +69,9 @@ class Batch:
         cubes = self.cube.cpu().numpy().astype("<f4", copy=False)
         counts = self.counts.cpu().numpy().astype("<i4", copy=False)
         return [
-            hashlib.sha256(np.ascontiguousarray(c).tobytes() + np.ascontiguousarray(n).tobytes())
-            .hexdigest()
+            hashlib.sha256(
+                np.ascontiguousarray(c).tobytes() + np.ascontiguousarray(n).tobytes()
+            ).hexdigest()
             for c, n in zip(cubes, counts, strict=True)
         ]
 
@@ -182,13 +185,18 @@ class Generator:
     def _check_halos(self) -> None:
         for lightcone, number in zip(self.lightcones, self.painter.num_painted, strict=True):
             if number == 0:
+                high, low = self.grid.nu_GHz
                 raise CatalogError(
-                    f"no halo of {lightcone.name} is left above {self.config.data.min_mass_Msun:.3g}"
-                    f" Msun and inside {self.grid.nu_GHz[0]:g}..{self.grid.nu_GHz[1]:g} GHz"
+                    f"no halo of {lightcone.name} is left above "
+                    f"{self.config.data.min_mass_Msun:.3g} Msun and inside {high:g}..{low:g} GHz"
                 )
 
     def generate(self, indices: Sequence[int]) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
+        with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
+            return self._generate(indices)
+
+    def _generate(self, indices: Sequence[int]) -> Batch:
         start = time.perf_counter()
         numbers = sample_indices(indices)
         job, drawn, records = self._draw(numbers)
@@ -247,9 +255,9 @@ class Generator:
         """Everything that is drawn for B samples, for the kernels and for the record."""
         pose_draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         cones = len(self.lightcones)
-        lightcone = np.minimum(
-            np.floor(pose_draws.uniform([0])[:, 0] * cones), cones - 1
-        ).astype(np.int64)
+        lightcone = np.minimum(np.floor(pose_draws.uniform([0])[:, 0] * cones), cones - 1).astype(
+            np.int64
+        )
         pose = draw_poses(
             pose_draws,
             self.bank.footprints[lightcone],
@@ -302,15 +310,14 @@ class Generator:
 
 def _open(config: Config, split: Split) -> list[Lightcone]:
     """The lightcones of a split; the splits must be different realisations."""
-    paths = {
-        name: expand(getattr(config.data, name), f"data.{name}")
+    paths: dict[str, list[Path]] = {
+        name: expand(getattr(config.data, name), f"data.{name}", must_exist=name == split)
         for name in SPLITS
-        if name == split or getattr(config.data, name)
     }
     if not paths[split]:
         raise ConfigError(
             f"data.{split} names no lightcone: make some with `streamtrain catalog make`, or "
             "import your own with `streamtrain catalog import`"
         )
-    check_disjoint(dict(paths))
+    check_disjoint(paths)
     return [Lightcone.open(path) for path in paths[split]]

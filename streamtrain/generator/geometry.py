@@ -174,7 +174,10 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
     need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
     have = footprint[1] - footprint[0], footprint[3] - footprint[2]
     stretch = _stretch(footprint)
-    if need[0] * stretch > have[0] + LAST_TILE_MARGIN_DEG or need[1] > have[1] + LAST_TILE_MARGIN_DEG:
+    if (
+        need[0] * stretch > have[0] + LAST_TILE_MARGIN_DEG
+        or need[1] > have[1] + LAST_TILE_MARGIN_DEG
+    ):
         hint = "a smaller field, a wider lightcone" + (
             " or data.roll=quarter" if roll == "any" else ""
         )
@@ -220,7 +223,9 @@ def draw_poses(
     return Pose(np.stack([ra, dec], axis=1), roll_deg, mirrored)
 
 
-def outline_deg(pose: Pose, fov_deg: tuple[float, float], per_side: int = 16) -> tuple[Float, Float]:
+def outline_deg(
+    pose: Pose, fov_deg: tuple[float, float], per_side: int = 16
+) -> tuple[Float, Float]:
     """The field's border on the lightcone's sky: ra, dec [B, 4 * per_side] [deg], closed."""
     step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
     side = np.full(per_side, 0.5)

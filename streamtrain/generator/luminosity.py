@@ -142,7 +142,9 @@ def padmanabhan18(
     """L [Lsun], abundance matching of CO(1-0) at z = 0..3."""
     t = z / (1 + z)
     ratio = mass_Msun / 10 ** (np.log10(m10) + m11 * t)
-    lprime = 2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
+    lprime = (
+        2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
+    )
     return LSUN_PER_LPRIME * (nu_rest_GHz / 115.27) ** 3 * lprime
 
 
@@ -264,9 +266,10 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
 
     Keyword arguments with a numeric default are its parameters; one called `sigma_dex` is the
     mean-preserving log-normal scatter. The attribute `function.prior`, {name: (mean, width)} or
-    {name: Normal(...)}, is drawn from with `prior: own`. Raises ConfigError if it is no such function.
+    {name: Normal(...)}, is drawn from with `prior: own`. Raises ConfigError if the function cannot
+    be a model.
     """
-    name = name or getattr(function, "__name__", "model")
+    name = name or str(getattr(function, "__name__", "model"))
     if not callable(function):
         raise ConfigError(f"the model {name} is not a function of (mass_Msun, z)")
     arguments = list(inspect.signature(function).parameters.values())
@@ -284,7 +287,9 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
     }
     unknown = [k for k in own if k not in defaults]
     if unknown:
-        raise ConfigError(f"the prior of {name} names '{unknown[0]}': {nearest(unknown[0], defaults)}")
+        raise ConfigError(
+            f"the prior of {name} names '{unknown[0]}': {nearest(unknown[0], defaults)}"
+        )
     scattered = "sigma_dex" in defaults
     return LuminosityModel(
         name,

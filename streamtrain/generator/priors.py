@@ -41,9 +41,7 @@ class Correlated:
         lower = [[0.0] * size for _ in range(size)]
         for i in range(size):
             for j in range(i + 1):
-                rest = self.covariance[i][j] - sum(
-                    lower[i][k] * lower[j][k] for k in range(j)
-                )
+                rest = self.covariance[i][j] - sum(lower[i][k] * lower[j][k] for k in range(j))
                 if i == j and rest <= 0.0:
                     raise ValueError(f"the covariance of {', '.join(self.names)} is not positive")
                 lower[i][j] = float(np.sqrt(rest)) if i == j else rest / lower[j][j]

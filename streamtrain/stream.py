@@ -1,0 +1,104 @@
+"""An endless dataset of generated batches whose whole state is one integer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from streamtrain.generator.generator import Batch, Generator
+
+
+class SampleStream(IterableDataset[Batch]):
+    """Yields whole batches for ever; use it directly or in `DataLoader(stream, batch_size=None)`.
+
+    Step s of rank r holds the samples s*B + r*B/W ... of the global sequence (B = batch_size, the
+    global one; W = world_size), so the sequence does not depend on the number of ranks. The state
+    is the next global index. On a CPU the generator's threads make `queue` batches ahead; the order
+    never changes. On a GPU batches are made on the current stream when they are asked for.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+        queue: int = 4,
+    ) -> None:
+        """Raises ValueError for sizes that do not fit."""
+        super().__init__()
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"batch_size = {batch_size} must be a positive multiple of the {world_size} ranks"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
+        if start < 0 or start % batch_size:
+            raise ValueError(f"start = {start} must be a multiple of batch_size = {batch_size}")
+        self.generator = generator
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self._ahead = max(1, queue)
+        self._next_index = start
+        self._executor: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[Batch]] = deque()
+
+    def state_dict(self) -> dict[str, int]:
+        """The first global index that has not been yielded."""
+        return {"next_index": self._next_index}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a stored index, with any number of ranks and the same batch_size."""
+        index = int(state["next_index"])
+        if index < 0 or index % self.batch_size:
+            raise ValueError(
+                f"next_index = {index} is not a multiple of batch_size = {self.batch_size}: "
+                "the stream was stored with another batch size"
+            )
+        self._drop_pending()
+        self._next_index = index
+
+    def indices(self, first: int) -> list[int]:
+        """This rank's global indices in the step that starts at global index `first`."""
+        local = self.batch_size // self.world_size
+        return list(range(first + self.rank * local, first + (self.rank + 1) * local))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if get_worker_info() is not None:
+            raise ValueError(
+                "SampleStream makes its batches itself: use DataLoader(stream, batch_size=None, "
+                "num_workers=0)"
+            )
+        self._drop_pending()
+        while True:
+            batch = self._take()
+            self._next_index += self.batch_size
+            yield batch
+
+    def _take(self) -> Batch:
+        """The batch at `_next_index`; on a CPU the following ones are put in the making."""
+        if self.generator.device.type == "cuda":
+            return self.generator.generate(self.indices(self._next_index))
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "streamtrain-stream")
+        for ahead in range(len(self._pending), self._ahead + 1):
+            indices = self.indices(self._next_index + ahead * self.batch_size)
+            self._pending.append(self._executor.submit(self.generator.generate, indices))
+        return self._pending.popleft().result()
+
+    def _drop_pending(self) -> None:
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Stop making batches; the stream can be iterated again afterwards."""
+        self._drop_pending()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
