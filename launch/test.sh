@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# All checks and tests: bash launch/test.sh [arguments of pytest]
+# Makes .venv with pinned versions if it is not there. Under 15 minutes on 2 cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/setup_venv.sh test
+
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "$@"

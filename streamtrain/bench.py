@@ -1,0 +1,175 @@
+"""`streamtrain bench`: how fast samples are made, how fast the network trains, and both together.
+
+All numbers of one call are measured in turn within one run, so that their ratios mean something on
+a noisy machine; each is the median over repetitions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamtrain._version import __version__
+from streamtrain.alternatives import limlam_pipeline, numpy_user
+from streamtrain.config import Config
+from streamtrain.generator.generator import Generator
+from streamtrain.models import build_network, label_loss
+from streamtrain.models.loss import label_std_floor
+from streamtrain.stream import SampleStream
+from streamtrain.train.calibration import calibrate
+from streamtrain.train.optimiser import build_optimiser
+from streamtrain.train.torch_state import TorchState
+
+
+def _median_seconds(
+    call: Callable[[], Any], seconds: float, device: torch.device, least: int = 3
+) -> float:
+    """Median duration [s] of `call`, repeated for about `seconds`, after one warm-up."""
+    call()
+    _synchronise(device)
+    durations: list[float] = []
+    begin = time.perf_counter()
+    while len(durations) < least or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        call()
+        _synchronise(device)
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def processor_name() -> str:
+    """What the numbers were measured on."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
+    """Samples per second of generation, of training on one resident batch, and of both."""
+    target = torch.device(device)
+    threads = config.train.threads or os.cpu_count() or 1
+    generator = Generator(config, "train", target, threads)
+    size = config.train.batch_size
+    numbers = iter(range(0, 10**9, size))
+    with TorchState(target, config.seed):
+        generate = _median_seconds(
+            lambda: generator.generate(range(start := next(numbers), start + size)), seconds, target
+        )
+        train_step = _train_step(config, generator)
+        resident = generator.generate(range(size))
+        train = _median_seconds(lambda: train_step(resident), seconds, target)
+        stream = SampleStream(generator, size, queue=config.train.queue)
+        batches = iter(stream)
+        both = _median_seconds(lambda: train_step(next(batches)), seconds, target)
+        stream.close()
+    generator.close()
+    shorter = min(generate, train)
+    return {
+        "batch_size": size,
+        "threads": threads if target.type == "cpu" else 0,
+        "halos_per_sample": round(float(resident.counts.sum(1).float().mean())),
+        "input_shape": list(generator.input_shape),
+        "generate_samples_per_s": size / generate,
+        "generate_ms_per_sample": 1e3 * generate / size,
+        "train_resident_samples_per_s": size / train,
+        "train_resident_ms_per_batch": 1e3 * train,
+        "both_samples_per_s": size / both,
+        "both_ms_per_batch": 1e3 * both,
+        "step_live_over_resident": both / train,
+        "overlap": (generate + train - both) / shorter,
+    }
+
+
+def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
+    network = build_network(config.network, generator.input_shape, generator.num_bins)
+    network = network.to(generator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    calibrate(
+        network,
+        generator,
+        chunk=config.train.batch_size,
+        label_std_floor=label_std_floor(config.label),
+        report=lambda done, of: None,
+    )
+    optimiser = build_optimiser(network, config.train)
+    bfloat16 = generator.device.type == "cuda"
+
+    def step(batch: Any) -> None:
+        with torch.autocast(generator.device.type, torch.bfloat16, enabled=bfloat16):
+            prediction = network(batch.cube)
+        loss = label_loss(prediction, batch.label, network.label_std, config.label.scale)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def compare(config: Config, seconds: float) -> dict[str, Any]:
+    """Milliseconds per sample on one CPU thread: streamtrain and what one would write otherwise."""
+    generator = Generator(config, "train", "cpu", 1)
+    lightcone, grid = generator.lightcones[0], generator.grid
+    pooled = replace(grid, shape=generator.input_shape)
+    cpu = torch.device("cpu")
+    numbers = iter(range(10**9))
+    mass = config.data.min_mass_Msun
+    ways = [numpy_user(lightcone, pooled, mass), limlam_pipeline(lightcone, pooled, mass)]
+    ours = 1e3 * _median_seconds(lambda: generator.generate([next(numbers)]), seconds, cpu, 5)
+    result: dict[str, Any] = {"streamtrain_ms": ours}
+    for way in ways:
+        milliseconds = 1e3 * _median_seconds(lambda w=way: w.make(next(numbers)), seconds, cpu)  # type: ignore[misc]
+        result[way.name] = {"ms": milliseconds, "ratio": milliseconds / ours}
+    again = 1e3 * _median_seconds(lambda: generator.generate([next(numbers)]), seconds, cpu, 5)
+    result["streamtrain_ms_again"] = again
+    inside = [int(generator.generate([k]).counts.sum()) for k in range(4)]
+    result["halos_in_bins_per_sample"] = round(statistics.mean(inside))
+    result["halos_in_lightcone"] = len(lightcone)
+    return result
+
+
+def bench(
+    config: Config, *, device: str, seconds: float, out: Path | None, alternatives: bool
+) -> int:
+    """Measure, print a table, write JSON if asked."""
+    report: dict[str, Any] = {
+        "streamtrain": __version__,
+        "torch": torch.__version__,
+        "machine": processor_name(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "date": time.strftime("%Y-%m-%d"),
+        **measure(config, device, seconds),
+    }
+    if alternatives:
+        report["alternatives"] = compare(config, seconds)
+    for name, value in report.items():
+        if name != "alternatives":
+            print(f"{name:30s} {value:.4g}" if isinstance(value, float) else f"{name:30s} {value}")
+    if alternatives:
+        print("\none sample on one CPU thread")
+        for name, value in report["alternatives"].items():
+            if isinstance(value, dict):
+                print(f"{name:42s} {value['ms']:9.1f} ms  {value['ratio']:6.1f} x")
+            else:
+                print(f"{name:42s} {value:9.1f}")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {out}")
+    return 0

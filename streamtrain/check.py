@@ -1,0 +1,63 @@
+"""`streamtrain check`: what this machine has, and whether it makes the published bits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+
+import torch
+
+from streamtrain._version import __version__
+from streamtrain.config import load_config
+from streamtrain.generator import backend
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+
+GOLDEN = {
+    0: "2a8f6ffc2f4fe880cafe80dc4b60f53a2eda9706e6433a37cb56a995c7284cb4",
+    1: "b4f921cb42a058e0ca0422315d7ffed83d538aebc379c58a0a678ab144eb7737",
+    10**12: "54561ff36425861b93782910e0eee13e2d294bb63ae365f459549b85da1af705",
+}
+"""sha256 of cube and counts of samples of configs/reference.yaml (split "test", generator version
+1). They change only together with GENERATOR_VERSION."""
+
+
+def golden_matches(device: str) -> list[bool]:
+    """Whether each golden sample comes out on a device, bit for bit."""
+    config = load_config("configs/reference.yaml")
+    generator = Generator(config, "test", device)
+    digests = generator.generate(list(GOLDEN)).digests()
+    return [a == b for a, b in zip(digests, GOLDEN.values(), strict=True)]
+
+
+def check() -> int:
+    """Print the report; 0 if every device that works is bit-exact, else 1."""
+    print(f"streamtrain {__version__}, generator version {GENERATOR_VERSION}")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores")
+    good = True
+    command = backend.compiler_command()
+    print(f"compiler: {' '.join(command) if command else backend.NO_COMPILER}")
+    devices = ["cpu"] if command else []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            name = torch.cuda.get_device_name(number)
+            print(f"GPU {number}: {name}, CUDA {torch.version.cuda} (torch)")
+        try:
+            cupy = backend.import_cupy()
+            runtime = cupy.cuda.runtime.runtimeGetVersion()
+            cuda = f"{runtime // 1000}.{runtime % 1000 // 10}"
+            match = cuda.split(".")[0] == (torch.version.cuda or "").split(".")[0]
+            print(f"CuPy {cupy.__version__}, CUDA {cuda}: {'matches' if match else 'MISMATCH'}")
+            devices.append("cuda")
+        except backend.BackendError as error:
+            print(f"CuPy: {error}")
+            good = False
+    else:
+        print("GPU: none that torch can use; everything runs on the CPU")
+    for device in devices:
+        start = time.perf_counter()
+        exact = all(golden_matches(device))
+        good = good and exact
+        seconds = time.perf_counter() - start
+        print(f"bit-exact on {device}: {'yes' if exact else 'NO'} ({seconds:.1f} s)")
+    return 0 if good and devices else 1

@@ -1,0 +1,275 @@
+"""The command `streamtrain`: thin wrappers around the library, one function per command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamtrain._version import __version__
+from streamtrain.config import load_config
+from streamtrain.progress import Progress
+
+if TYPE_CHECKING:
+    from streamtrain.config import Config
+
+DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
+
+Commands that take CONFIG read a YAML file (or the name of one that ships with streamtrain) and
+`dotted.key=value` settings after it; --print-config shows the resolved whole."""
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    return load_config(arguments.config, arguments.settings)
+
+
+def _threads(config: Config) -> int:
+    return config.train.threads or os.cpu_count() or 1
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from streamtrain.check import check
+
+    return check()
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from streamtrain.train import train
+
+    return train(_config(arguments), arguments.device)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate.evaluation import evaluate
+
+    config = _config(arguments)
+    evaluate(
+        config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
+    )
+    return 0
+
+
+def _testset_make(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate import testset
+
+    config, progress = _config(arguments), Progress()
+    path = testset.make(
+        config,
+        arguments.out,
+        device=_device(arguments.device),
+        threads=_threads(config),
+        progress=progress,
+    )
+    progress.close()
+    print(f"wrote {path}: {config.test.samples} samples as a recipe, a digest each")
+    return 0
+
+
+def _testset_verify(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate import testset
+
+    config, progress = _config(arguments), Progress()
+    report = testset.verify(
+        arguments.manifest or testset.default_path(config),
+        config,
+        device=_device(arguments.device),
+        threads=_threads(config),
+        progress=progress,
+    )
+    progress.close()
+    for problem in report.problems:
+        print(problem)
+    if report.ok:
+        print("the same bytes: yes")
+    return 0 if report.ok else 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from streamtrain.bench import bench
+
+    return bench(
+        _config(arguments),
+        device=_device(arguments.device),
+        seconds=arguments.seconds,
+        out=arguments.out,
+        alternatives=arguments.alternatives,
+    )
+
+
+def _catalog_make(arguments: argparse.Namespace) -> int:
+    from streamtrain.catalogs.make import make_lightcones
+
+    return make_lightcones(
+        arguments.number,
+        arguments.out,
+        prefix=arguments.prefix,
+        first_seed=arguments.first_seed,
+        footprint_deg=arguments.footprint_deg,
+        z_range=(arguments.z_range[0], arguments.z_range[1]),
+        min_mass_Msun=arguments.min_mass,
+        mass_function=arguments.mass_function,
+        velocities=not arguments.no_velocities,
+    )
+
+
+def _catalog_import(arguments: argparse.Namespace) -> int:
+    from streamtrain.catalogs.make import import_lightcones
+
+    return import_lightcones(arguments.files, arguments.out, realisation=arguments.realisation)
+
+
+def _catalog_info(arguments: argparse.Namespace) -> int:
+    from streamtrain.catalogs.readers import read
+
+    for number, file in enumerate(arguments.files):
+        print(("\n" if number else "") + read(file).describe())
+    return 0
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamtrain",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"streamtrain {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("config", metavar="CONFIG", help="a configuration file")
+    configured.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
+    configured.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and stop"
+    )
+
+    command = commands.add_parser("check", help="what this machine has; a bit-exactness test")
+    command.set_defaults(run=_check)
+
+    catalog = commands.add_parser("catalog", help="make, import and inspect halo lightcones")
+    kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
+    command.add_argument("number", type=int, help="how many")
+    command.add_argument(
+        "--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]"
+    )
+    command.add_argument("--prefix", default="sky", help="start of the file names [%(default)s]")
+    command.add_argument(
+        "--first-seed", type=int, default=0, help="seed of the first [%(default)s]"
+    )
+    command.add_argument(
+        "--footprint-deg", type=float, default=2.0, help="side on the sky [%(default)s deg]"
+    )
+    command.add_argument(
+        "--z-range",
+        type=float,
+        nargs=2,
+        default=(2.38, 3.45),
+        metavar=("LOW", "HIGH"),
+        help="observed redshifts [2.38 3.45: CO(1-0) at 26-34 GHz]",
+    )
+    command.add_argument(
+        "--min-mass", type=float, default=2.5e10, help="halos above this mass [%(default)s Msun]"
+    )
+    command.add_argument("--mass-function", default="tinker08", help="[%(default)s]")
+    command.add_argument(
+        "--no-velocities", action="store_true", help="keep only what painting needs"
+    )
+    command.set_defaults(run=_catalog_make)
+    command = kinds.add_parser("import", help="convert other programs' halo lightcones")
+    command.add_argument("files", nargs="+", type=Path, help="limlam_mocker / Peak-Patch npz files")
+    command.add_argument(
+        "--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]"
+    )
+    command.add_argument(
+        "--realisation", help="name of the simulated sky; cuts of one sky must share it"
+    )
+    command.set_defaults(run=_catalog_import)
+    command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
+    command.add_argument("files", nargs="+", type=Path)
+    command.set_defaults(run=_catalog_info)
+
+    command = commands.add_parser(
+        "train", parents=[configured, device], help="train, or continue training"
+    )
+    command.set_defaults(run=_train)
+    testset = commands.add_parser("testset", help="fixed test sets as recipes")
+    kinds = testset.add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser("make", parents=[configured, device], help="write the manifest")
+    command.add_argument("--out", type=Path, help="file; default: testset.json in the run folder")
+    command.set_defaults(run=_testset_make)
+    command = kinds.add_parser(
+        "verify", parents=[configured, device], help="generate it again and compare every digest"
+    )
+    command.add_argument("--manifest", type=Path, help="default: testset.json in the run folder")
+    command.set_defaults(run=_testset_verify)
+    command = commands.add_parser(
+        "evaluate", parents=[configured, device], help="judge the trained network on its test set"
+    )
+    command.set_defaults(run=_evaluate)
+    command = commands.add_parser(
+        "bench", parents=[configured, device], help="speed of generation and training"
+    )
+    command.add_argument("--seconds", type=float, default=5.0, help="per measurement [%(default)s]")
+    command.add_argument("--out", type=Path, help="write the numbers to this JSON file")
+    command.add_argument(
+        "--alternatives",
+        action="store_true",
+        help="also time what one would write otherwise: NumPy bincount, limlam_mocker's pipeline",
+    )
+    command.set_defaults(run=_bench)
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; settings may stand before, between and after options."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    settings = [text for text in rest if "=" in text and not text.startswith("-")]
+    if len(settings) < len(rest) or (settings and "settings" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if settings:
+        given.settings = [*given.settings, *settings]
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit status: 0 done, 1 failed, 2 bad input (one sentence on stderr), 130
+    interrupted."""
+    given = _parse(arguments)
+    from streamtrain.generator.backend import BackendError
+    from streamtrain.train import TrainingError
+
+    try:
+        if getattr(given, "print_config", False):
+            print(_config(given).to_yaml(), end="")
+            return 0
+        status: int = given.run(given)
+        return status
+    except (ValueError, OSError) as error:
+        if os.environ.get("STREAMTRAIN_DEBUG"):
+            raise
+        return _fail(str(error), 2)
+    except (BackendError, TrainingError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"streamtrain: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

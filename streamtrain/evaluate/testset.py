@@ -1,0 +1,308 @@
+"""Test sets are recipes: a manifest says how to make the maps and what must come out.
+
+A manifest is a JSON file with the configuration, the seed, the number of samples, the sha256 of
+every test lightcone, the generator's version and the sha256 of every sample. The maps themselves
+are made again, sample by sample, wherever they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from streamtrain.config import Config, ConfigError, from_mapping
+from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.progress import Progress
+from streamtrain.schema import to_dict
+
+BATCH_SIZE = 16
+"""Samples made at a time; it decides nothing but memory."""
+_KINDS: dict[str, type] = {
+    "generator_version": int,
+    "seed": int,
+    "count": int,
+    "config": dict,
+    "lightcones": list,
+    "samples": list,
+}
+_NAMES: dict[type, str] = {dict: "a mapping", int: "a whole number", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The recipe of a test set."""
+
+    generator_version: int
+    seed: int
+    count: int
+    config: dict[str, Any]
+    """The run's configuration; its own seed may differ from `seed` (test.seed)."""
+    lightcones: list[dict[str, Any]]
+    """Test lightcones in the generator's order: name, digest (sha256), realisation."""
+    samples: list[str]
+    """sha256 of each sample's cube and counts."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found; each problem is one sentence."""
+
+    problems: list[str]
+    samples_compared: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the same bytes came out."""
+        return not self.problems
+
+
+def make(
+    config: Config,
+    path: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """Generate config.test.samples samples of the split "test", write their manifest, return its
+    path (default: testset.json in the run folder). The file appears whole or not at all."""
+    target = Path(path) if path is not None else default_path(config)
+    generator = open_generator(config, device=device, threads=threads)
+    digests: list[str] = []
+    for _, batch in _generate(generator, config.test.samples):
+        digests += batch.digests()
+        if progress is not None:
+            progress.update(f"test set: {len(digests)}/{config.test.samples} samples made")
+    generator.close()
+    manifest = Manifest(
+        generator_version=GENERATOR_VERSION,
+        seed=_seed(config),
+        count=config.test.samples,
+        config=to_dict(config),
+        lightcones=_lightcones(generator),
+        samples=digests,
+    )
+    write_atomically(target, json.dumps(asdict(manifest), indent=1) + "\n")
+    return target
+
+
+def default_path(config: Config) -> Path:
+    """Where the manifest of a run lies."""
+    return Path(config.run) / "testset.json"
+
+
+def open_generator(config: Config, *, device: str = "cpu", threads: int = 1) -> Generator:
+    """The generator of a configuration's test set: split "test", seed test.seed if it is set."""
+    return Generator(config, split="test", device=device, threads=threads)
+
+
+def load(path: str | Path) -> Manifest:
+    """Read a manifest. Raises ValueError with one sentence for a file that is none."""
+    file = Path(path)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no test-set manifest {path}; make one with 'streamtrain testset make'"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"the manifest {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a test-set manifest: it is not a text file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not a test-set manifest, or is cut short: "
+            f"no valid JSON at line {error.lineno} ({error.msg})"
+        ) from None
+    return _checked(data, path)
+
+
+def verify(
+    path: str | Path,
+    config: Config | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Report:
+    """Generate a manifest's samples again and compare digests.
+
+    config: says where the lightcone files lie here; its sample settings must be the manifest's.
+    Without it the paths of the manifest itself are used. Every sample is compared if settings
+    and lightcones agree; the first that differs is named.
+    """
+    manifest = load(path)
+    try:
+        generator = open_generator(recipe(manifest, config), device=device, threads=threads)
+    except (ValueError, OSError) as error:
+        names = ", ".join(cone["name"] for cone in manifest.lightcones)
+        return Report([f"The test set cannot be made here from {names}: {error}"], 0)
+    problems = mismatches(manifest, generator)
+    if _compare_lightcones(manifest, generator):
+        return Report(problems, 0)
+    differing: list[int] = []
+    done = 0
+    for indices, batch in regenerate(manifest, generator):
+        differing += differing_samples(manifest, indices, batch)
+        done += len(indices)
+        if progress is not None:
+            progress.update(f"test set: {done}/{manifest.count} samples compared")
+    generator.close()
+    if differing:
+        problems.append(
+            f"Sample {differing[0]} is the first whose bytes differ, {len(differing)} of "
+            f"{manifest.count} differ in all."
+        )
+    return Report(problems, done)
+
+
+def recipe(manifest: Manifest, config: Config | None = None) -> Config:
+    """The configuration that makes a manifest's samples, with the lightcone paths of `config`.
+
+    Raises ValueError if `config` would make other samples, naming the first setting at fault.
+    """
+    try:
+        recorded = from_mapping(manifest.config)
+    except ConfigError as error:
+        raise ValueError(f"the manifest's configuration cannot be used: {error}") from None
+    recorded = replace(
+        recorded, test=replace(recorded.test, seed=manifest.seed, samples=manifest.count)
+    )
+    if config is None:
+        return recorded
+    ours, theirs = _settings(config), _settings(recorded)
+    if json.dumps(ours) != json.dumps(theirs):
+        name, then, now = _first_difference(theirs, ours)
+        raise ValueError(
+            f"the manifest was made with {name} = {then}, this configuration has {now}; "
+            "'streamtrain testset make' makes another"
+        )
+    return replace(recorded, run=config.run, data=config.data)
+
+
+def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
+    """What rules the same bytes out before any is made, one sentence each: the generator's
+    version, and lightcones by name."""
+    problems = []
+    if manifest.generator_version != GENERATOR_VERSION:
+        problems.append(
+            f"The manifest was made by generator version {manifest.generator_version}, "
+            f"this is version {GENERATOR_VERSION}."
+        )
+    return problems + _compare_lightcones(manifest, generator)
+
+
+def regenerate(
+    manifest: Manifest, generator: Generator, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[list[int], Batch]]:
+    """A manifest's samples again, in order: (indices, batch). `generator`: of `open_generator`."""
+    return _generate(generator, manifest.count, batch_size)
+
+
+def differing_samples(manifest: Manifest, indices: list[int], batch: Batch) -> list[int]:
+    """The samples of a batch whose bytes are not the manifest's."""
+    pairs = zip(indices, batch.digests(), strict=True)
+    return [k for k, digest in pairs if digest != manifest.samples[k]]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _seed(config: Config) -> int:
+    return config.seed if config.test.seed is None else config.test.seed
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What decides the samples of a test set."""
+    settings = dict(config.sample_settings())
+    del settings["seed"]
+    return settings | {"test": {"samples": config.test.samples, "seed": _seed(config)}}
+
+
+def _lightcones(generator: Generator) -> list[dict[str, Any]]:
+    return [
+        {"name": cone.name, "digest": cone.digest, "realisation": cone.realisation}
+        for cone in generator.lightcones
+    ]
+
+
+def _compare_lightcones(manifest: Manifest, generator: Generator) -> list[str]:
+    recorded = [(cone["name"], cone["digest"]) for cone in manifest.lightcones]
+    here = [(cone.name, cone.digest) for cone in generator.lightcones]
+    problems = []
+    for name, digest in recorded:
+        found = [d for n, d in here if n == name]
+        if not found:
+            problems.append(f"Lightcone {name} of the manifest is missing here.")
+        elif digest not in found:
+            problems.append(
+                f"Lightcone {name} differs: its sha256 begins {found[0][:12]}, "
+                f"the manifest has {digest[:12]}."
+            )
+    known = {name for name, _ in recorded}
+    problems += [f"Lightcone {n} is not in the manifest." for n, _ in here if n not in known]
+    if not problems and recorded != here:
+        names = ", ".join(name for name, _ in recorded)
+        problems.append(f"The lightcones are not in the manifest's order: {names}.")
+    return problems
+
+
+def _generate(
+    generator: Generator, count: int, size: int = BATCH_SIZE
+) -> Iterator[tuple[list[int], Batch]]:
+    for start in range(0, count, size):
+        indices = list(range(start, min(start + size, count)))
+        batch = generator.generate(indices)
+        batch.check()
+        yield indices, batch
+
+
+def _checked(data: Any, path: str | Path) -> Manifest:
+    """A manifest from parsed JSON, its parts checked."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{path} is not a test-set manifest: it holds no mapping")
+    for field in fields(Manifest):
+        if field.name not in data:
+            raise ValueError(f"{path} is not a test-set manifest: '{field.name}' is missing")
+        value, kind = data[field.name], _KINDS[field.name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{path}: '{field.name}' must be {_NAMES[kind]}, not {value!r:.60}")
+    for k, cone in enumerate(data["lightcones"]):
+        if not isinstance(cone, dict) or not {"name", "digest"} <= cone.keys():
+            raise ValueError(f"{path}: lightcones[{k}] must have a name and a digest")
+    if data["count"] < 1 or len(data["samples"]) != data["count"]:
+        raise ValueError(
+            f"{path}: 'count' is {data['count']}, but {len(data['samples'])} samples are listed"
+        )
+    return Manifest(**{field.name: data[field.name] for field in fields(Manifest)})
+
+
+def _first_difference(
+    left: Mapping[str, Any], right: Mapping[str, Any], where: str = ""
+) -> tuple[str, Any, Any]:
+    """The first setting in which two nested mappings differ: dotted name and both values."""
+    for key in [*left, *(k for k in right if k not in left)]:
+        one, other = left.get(key), right.get(key)
+        if one != other and isinstance(one, dict) and isinstance(other, dict):
+            return _first_difference(one, other, f"{where}{key}.")
+        if one != other:
+            return f"{where}{key}", one, other
+    for key, value in left.items():
+        if isinstance(value, dict) and list(value) != list(right[key]):
+            return f"{where}{key} in the order", list(value), list(right[key])
+    raise AssertionError("the mappings are equal")

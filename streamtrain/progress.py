@@ -1,0 +1,62 @@
+"""A progress line: rewritten in place on a terminal, one line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Shows where something long stands.
+
+    every_s: time between lines where the output is not a terminal [s]
+    stream: where to write; default: stderr
+    active: False writes nothing (the other ranks)
+    """
+
+    def __init__(
+        self, *, every_s: float = 10.0, stream: TextIO | None = None, active: bool = True
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._every_s = every_s
+        self._active = active
+        self._terminal = self._stream.isatty()
+        self._last = -float("inf")
+        self._width = 0
+
+    def update(self, text: str) -> None:
+        """Show the line `text`, in place of the one before."""
+        if not self._active:
+            return
+        now = time.monotonic()
+        if self._terminal:
+            self._stream.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        elif now - self._last >= self._every_s:
+            self._stream.write(text + "\n")
+            self._last = now
+        self._stream.flush()
+
+    def note(self, text: str) -> None:
+        """Leave the line `text` for good; the progress line goes on below it."""
+        if not self._active:
+            return
+        start = "\r" if self._terminal and self._width else ""
+        self._stream.write(start + text.ljust(self._width) + "\n")
+        self._width = 0
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the cursor below the line."""
+        if self._active and self._terminal and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._width = 0
+
+
+def duration(seconds: float) -> str:
+    """'0:42' or '3:07:09'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,21 @@
+"""Training: the loop, its checkpoints, its ranks, its record."""
+
+from __future__ import annotations
+
+import torch
+
+from streamtrain.config import Config
+from streamtrain.train.trainer import Summary, Trainer, TrainingError
+
+__all__ = ["Summary", "Trainer", "TrainingError", "train"]
+
+
+def train(config: Config, device: str | torch.device | None = None) -> int:
+    """Train, or continue training; the exit status.
+
+    0 both for a finished run and for one that was asked to stop: its work is safe in a checkpoint,
+    and a launcher treats any other status of a rank as a failure. Raises ValueError for what the
+    user can put right, TrainingError if the loss is not finite.
+    """
+    Trainer(config, device).run()
+    return 0

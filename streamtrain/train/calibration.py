@@ -1,0 +1,59 @@
+"""Moments of inputs and labels, from the first training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from streamtrain.generator.generator import Generator
+from streamtrain.models.cnn import CNN2d
+
+NUM_SAMPLES = 128
+"""Training samples 0..127: a mean label to 9 % of its scatter."""
+
+
+def calibrate(
+    network: CNN2d,
+    generator: Generator,
+    *,
+    chunk: int,
+    label_std_floor: float,
+    report: Callable[[int, int], None],
+) -> None:
+    """Set the network's input and label moments; the same ones in every rank.
+
+    chunk: samples generated at once; label_std_floor: smallest standard deviation of a bin [label
+    units]; report: called with (samples done, samples in all).
+    """
+    inputs, labels = _Moments(), _Moments()
+    for start in range(0, NUM_SAMPLES, chunk):
+        report(start, NUM_SAMPLES)
+        batch = generator.generate(range(start, min(start + chunk, NUM_SAMPLES)))
+        inputs.add(batch.cube.transpose(0, 1).flatten(1))
+        labels.add(batch.label.T)
+    label_mean, label_std = labels.mean_and_std()
+    network.calibrate(*inputs.mean_and_std(), label_mean, label_std.clamp(min=label_std_floor))
+
+
+class _Moments:
+    """Mean and standard deviation per row, accumulated in float64."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """values: [rows, samples of each row]."""
+        wide = values.double()
+        self._number += wide.shape[1]
+        self._sum = self._sum + wide.sum(1)
+        self._squares = self._squares + (wide * wide).sum(1)
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """float32 [rows] each."""
+        mean = torch.as_tensor(self._sum) / self._number
+        variance = torch.as_tensor(self._squares) / self._number - mean * mean
+        return mean.float(), variance.clamp(min=0.0).sqrt().float()

@@ -1,0 +1,205 @@
+"""Checkpoints: the whole state of a training, written so that no interruption can damage it.
+
+A checkpoint is a folder `checkpoints/step_000001200` of
+
+    state.pt         network, optimiser, step, next_index (torch.save, read with weights_only)
+    config.yaml      the configuration of the run, resolved
+    manifest.json    size and sha256 of both, config digest, generator_version; written last
+
+made under a temporary name, flushed to disk, then renamed. The two newest are kept; loading takes
+the newest that verifies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from streamtrain.config import Config
+from streamtrain.schema import to_dict
+
+KEEP = 2
+"""Complete checkpoints kept: the newest, and the one before it."""
+
+FREE_SETTINGS = (
+    "run",
+    "test",
+    "train.threads",
+    "train.queue",
+    "train.log_every",
+    "train.validate_every",
+    "train.validation_samples",
+    "train.checkpoint_every",
+)
+"""Settings that change neither the samples nor the weights: a run may continue with other ones."""
+
+_NAME = re.compile(r"step_(\d{9,})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be continued from; the message is for the person who asked."""
+
+
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Any], config: Config, generator_version: int
+) -> Path:
+    """Write `state` (with its 'step' and 'next_index') as a complete checkpoint, or not at all.
+
+    folder: the run's folder of checkpoints, created if it is not there. Returns the checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step_{state['step']:09d}"
+    temporary = folder / f".{final.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    with open(temporary / "state.pt", "wb") as file:
+        torch.save(dict(state), file)
+        _flush(file.fileno())
+    _write(temporary / "config.yaml", config.to_yaml())
+    manifest = {
+        "step": state["step"],
+        "next_index": state["next_index"],
+        "config_digest": config.digest(),
+        "generator_version": generator_version,
+        "files": {name: _describe(temporary / name) for name in ("state.pt", "config.yaml")},
+    }
+    _write(temporary / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    _flush_folder(temporary)
+    if final.exists():  # of this step, but it did not verify
+        shutil.rmtree(final)
+    os.rename(temporary, final)
+    _flush_folder(folder)
+    for _, old in list(_checkpoints(folder))[KEEP:]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(folder: Path, config: Config, generator_version: int) -> dict[str, Any] | None:
+    """The state of the newest checkpoint that verifies, on the CPU; None where there is none.
+
+    A damaged one is named on stderr and passed over. Raises CheckpointError if it belongs to
+    another configuration or generator version, or if all are damaged.
+    """
+    found = list(_checkpoints(folder))
+    for _, path in found:
+        try:
+            manifest = _verify(path)
+            saved = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+            state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds for a damaged file
+            print(f"streamtrain: passing over {path}: {error}", file=sys.stderr)
+            continue
+        _refuse_other_run(path, saved, config, manifest["generator_version"], generator_version)
+        assert isinstance(state, dict)
+        return state
+    if found:
+        raise CheckpointError(
+            f"none of the {len(found)} checkpoints in {folder} is intact; remove that folder to "
+            "start again"
+        )
+    return None
+
+
+def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
+    """The first setting that differs, as 'train.steps = 100 there, 200 here', or None.
+
+    saved, current: configurations as plain data. `FREE_SETTINGS` are passed over.
+    """
+    if where in FREE_SETTINGS:
+        return None
+    if not isinstance(saved, Mapping) or not isinstance(current, Mapping):
+        same = saved == current
+        return None if same else f"{where} = {_show(saved)} there, {_show(current)} here"
+    for key in [*current, *(key for key in saved if key not in current)]:
+        path = f"{where}.{key}" if where else str(key)
+        difference = first_difference(saved.get(key), current.get(key), path)
+        if difference:
+            return difference
+    if where in ("emit", "observe") and list(saved) != list(current):
+        return f"the order of {where} is {', '.join(saved)} there, {', '.join(current)} here"
+    return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what an interrupted `save_checkpoint` left; only for the one owner of the run."""
+    for path in folder.glob(".step_*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(step, path) of the finished checkpoints, newest first."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    steps = [(int(m[1]), folder / m[0]) for m in map(_NAME.fullmatch, names) if m]
+    yield from sorted(steps, reverse=True)
+
+
+def _verify(path: Path) -> dict[str, Any]:
+    """The manifest, after every file has been compared with it."""
+    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        found = _describe(path / name)
+        if found != expected:
+            raise CheckpointError(
+                f"{name} has {found['bytes']} bytes of the {expected['bytes']} written"
+                if found["bytes"] != expected["bytes"]
+                else f"{name} is not what was written (its sha256 differs)"
+            )
+    return manifest
+
+
+def _refuse_other_run(
+    path: Path, saved: Any, config: Config, saved_version: int, version: int
+) -> None:
+    difference = first_difference(saved, to_dict(config))
+    if difference:
+        raise CheckpointError(
+            f"{path} is of another configuration: {difference}; give this run another folder "
+            "(run=...) or remove that one"
+        )
+    if saved_version != version:
+        raise CheckpointError(
+            f"{path} was trained on samples of generator version {saved_version}, this is version "
+            f"{version} and its samples differ; give this run another folder (run=...)"
+        )
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if sys.version_info >= (3, 11) else None
+        if digest is None:
+            digest = hashlib.sha256(file.read())
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _write(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        _flush(file.fileno())
+
+
+def _flush(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _show(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

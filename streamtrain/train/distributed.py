@@ -1,0 +1,149 @@
+"""One process or many: ranks, devices, and what the ranks agree on.
+
+torchrun sets RANK, WORLD_SIZE and LOCAL_RANK. Gradients travel over nccl between GPUs and over
+gloo between CPUs (DistributedDataParallel); everything else (votes, sums, messages) goes over a
+gloo group of its own, so that it never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass
+class World:
+    """The processes of this run, seen from one of them."""
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+    _vote: tuple[Tensor, dist.Work] | None = field(default=None, repr=False)
+
+    @classmethod
+    def start(cls, device: str | torch.device | None = None) -> World:
+        """Join the processes that torchrun started, or be alone.
+
+        device: 'cpu', 'cuda', 'cuda:1' ...; None: this rank's GPU if there is one, else the CPU.
+        Raises ValueError if a machine has fewer GPUs than processes.
+        """
+        rank, size, local_rank, local_size = (
+            int(os.environ.get(name, default))
+            for name, default in (
+                ("RANK", "0"),
+                ("WORLD_SIZE", "1"),
+                ("LOCAL_RANK", "0"),
+                ("LOCAL_WORLD_SIZE", "1"),
+            )
+        )
+        chosen = choose_device(device, local_rank, local_size)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        if size == 1:
+            return cls(0, 1, 1, chosen)
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
+        return cls(rank, size, local_size, chosen, dist.new_group(backend="gloo"))
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes files."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network with gradients averaged over the ranks; parameters and buffers of rank 0."""
+        if self.size == 1:
+            return network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, on the CPU in float64 (synchronises)."""
+        total = values.detach().to("cpu", torch.float64)
+        if self.size > 1:
+            dist.all_reduce(total, group=self.control)
+        return total
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call `function` in rank 0; every rank gets its value, or raises its ValueError."""
+        if self.size == 1:
+            return function()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = function()
+            except ValueError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self.control)
+        if outcome[1] is not None:
+            raise outcome[1]
+        value: T = outcome[0]
+        return value
+
+    def agree(self, stop: bool) -> bool:
+        """True in all ranks at the same call, once any rank has asked to stop.
+
+        With several ranks the votes of one call are counted in the next, so nobody waits for them.
+        """
+        if self.size == 1:
+            return stop
+        previous, self._vote = self._vote, None
+        decided = False
+        if previous is not None:
+            votes, work = previous
+            work.wait()
+            decided = bool(votes.item())
+        if not decided:
+            votes = torch.tensor(int(stop))
+            work = dist.all_reduce(votes, dist.ReduceOp.MAX, group=self.control, async_op=True)
+            assert work is not None
+            self._vote = (votes, work)
+        return decided
+
+    def close(self) -> None:
+        """Leave in good order: count the last vote, wait for the others, end the groups."""
+        if self.size == 1:
+            return
+        if self._vote is not None:
+            self._vote[1].wait()
+            self._vote = None
+        self.barrier()
+        dist.destroy_process_group()
+
+
+def choose_device(
+    device: str | torch.device | None, local_rank: int, local_size: int
+) -> torch.device:
+    """This rank's device; see `World.start`."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise ValueError(f"device '{device}' asked for, but torch finds no GPU; try device 'cpu'")
+    num_gpus = torch.cuda.device_count()
+    if local_size > num_gpus:
+        raise ValueError(
+            f"{local_size} processes on a machine with {num_gpus} GPU(s): start at most "
+            f"{num_gpus}, or use device 'cpu'"
+        )
+    return chosen if chosen.index is not None else torch.device("cuda", local_rank)

@@ -1,0 +1,105 @@
+"""The folder of a run: who may write in it, and its history.
+
+run/config.yaml        the resolved configuration
+run/history.jsonl      one line per logged step
+run/checkpoints/       see checkpoint.py
+run/events.out.*       TensorBoard
+run/lock               held by the process that trains
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class RunLock:
+    """Keeps a run's folder to one training at a time, from now until `close`.
+
+    The lock ends with its process, however that ends. A training that was just killed may have
+    ranks that take a moment to notice, so a held lock is waited for.
+
+    path: the folder, created if needed; config: goes into it as config.yaml once it is ours
+    patience_s: how long to wait for the lock [s]
+    Raises ValueError if another process keeps it.
+    """
+
+    def __init__(self, path: Path, patience_s: float = 30.0) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._acquire(patience_s)
+
+    def _acquire(self, patience_s: float) -> TextIO:
+        file = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held open)
+        end = time.monotonic() + patience_s
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                if time.monotonic() > end:
+                    file.close()
+                    raise ValueError(
+                        f"{self.path} is in use by {owner}: stop that training, or give this one "
+                        "another folder (run=...)"
+                    ) from None
+                if not waiting:
+                    print(f"waiting for {self.path}, in use by {owner}", file=sys.stderr)
+                waiting = True
+                time.sleep(0.2)
+            except OSError:  # a file system without locks
+                break
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        return file
+
+    def close(self) -> None:
+        """Let the next training in."""
+        self._lock.close()
+
+
+class History:
+    """`history.jsonl`: one JSON object per logged step, for figures and tests.
+
+    path: the file
+    step: the step that training continues from; entries past it are dropped, as they are made again
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [entry for entry in read_history(path) if entry["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        os.replace(temporary, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line; it reaches the file at once."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The entries of a history file; an unfinished last line is left out."""
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return entries

@@ -1,0 +1,114 @@
+"""What a training leaves to look at: TensorBoard, the history file, the progress line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from streamtrain.config import Config
+from streamtrain.progress import Progress, duration
+from streamtrain.train.figures import luminosity_functions, map_slices
+from streamtrain.train.folder import History
+from streamtrain.train.stopwatch import Times
+from streamtrain.train.validation import ValidationResult
+
+
+class Monitor:
+    """Rank 0's record of a run.
+
+    folder: the run's folder; config: the run's configuration; bin_edges: log10(L/Lsun) of the
+    label; step: what training continues from: events and entries past it are dropped.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, bin_edges: NDArray[np.float64], step: int
+    ) -> None:
+        self._config = config
+        self._bin_edges = bin_edges
+        self._history = History(folder / "history.jsonl", step)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        if not step:
+            self._writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
+        self._progress = Progress()
+        self._first_step, self._begin = step, time.monotonic()
+        self._validation = ""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._progress.note(text)
+
+    def busy(self, text: str) -> None:
+        """A progress line for something other than training steps."""
+        self._progress.update(text)
+
+    def log(
+        self, step: int, loss: float, learning_rate: float, grad_norm: float, times: Times
+    ) -> None:
+        """Record the steps since the last log. loss: their mean, over all ranks."""
+        train = self._config.train
+        scalars = {
+            "loss/train": loss,
+            "optimiser/learning_rate": learning_rate,
+            "optimiser/gradient_norm": grad_norm,
+            "speed/samples_per_s": times.samples_per_s,
+            "speed/generate_ms": times.generate_ms,
+            "speed/train_ms": times.train_ms,
+            "speed/wait_ms": times.wait_ms,
+            "progress/samples_seen": float(step * train.batch_size),
+        }
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        self._history.append(
+            {
+                "step": step,
+                "samples": step * train.batch_size,
+                "loss": loss,
+                "learning_rate": learning_rate,
+                "samples_per_s": times.samples_per_s,
+                "generate_ms": times.generate_ms,
+                "train_ms": times.train_ms,
+                "wait_ms": times.wait_ms,
+            }
+        )
+        self._show(step, loss, times)
+
+    def _show(self, step: int, loss: float, times: Times) -> None:
+        done, total = step - self._first_step, self._config.train.steps
+        left = (time.monotonic() - self._begin) / max(done, 1) * (total - step)
+        self._progress.update(
+            f"step {step}/{total}  loss {loss:.4g}{self._validation}  "
+            f"{times.samples_per_s:.0f} samples/s  generate {times.generate_ms:.0f} ms  "
+            f"train {times.train_ms:.0f} ms  left {duration(left)}"
+        )
+
+    def validated(self, step: int, result: ValidationResult) -> None:
+        """Record a validation, with its two figures."""
+        entry: dict[str, Any] = {"step": step, "validation_loss": result.loss}
+        self._writer.add_scalar("loss/validation", result.loss, step)
+        for error in result.ranges:
+            self._writer.add_scalar(f"error_dex/logL_{error.name}", error.rms_dex, step)
+            entry[f"error_dex_{error.name}"] = error.rms_dex
+            entry[f"baseline_dex_{error.name}"] = error.baseline_dex
+        self._history.append(entry)
+        example = result.example
+        if example is not None:
+            shown = ("lightcone", "centre", "model", "parameters", "noise")
+            title = "  ".join(f"{k}={example.draw[k]}" for k in shown if k in example.draw)
+            self._writer.add_figure("map", map_slices(example.cube, title), step)
+            functions = luminosity_functions(
+                self._bin_edges, example.truth, example.prediction, self._config.label
+            )
+            self._writer.add_figure("luminosity_function", functions, step)
+        self._writer.flush()
+        self._validation = f"  validation {result.loss:.4g}"
+
+    def close(self) -> None:
+        """Write out everything."""
+        self._progress.close()
+        self._history.close()
+        self._writer.close()

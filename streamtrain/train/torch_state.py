@@ -1,0 +1,53 @@
+"""What a training sets in torch, and puts back afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from types import TracebackType
+
+import torch
+
+
+class TorchState:
+    """While entered: torch's generators start from `seed`, and one thread computes on a CPU.
+
+    One thread, because generator threads use the other cores, and torch's own threads, which spin
+    while they wait, slow down everything when there are more threads than cores. OMP_NUM_THREADS
+    says otherwise where it is set.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self._seed = seed
+        self._rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        self._set_threads = device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ
+        self._num_threads = torch.get_num_threads()
+
+    def __enter__(self) -> None:
+        self._rng.__enter__()
+        torch.manual_seed(self._seed)
+        if self._set_threads:
+            torch.set_num_threads(1)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._rng.__exit__(kind, error, trace)
+        if self._set_threads:
+            torch.set_num_threads(self._num_threads)
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step, so that dropout is a function of the step and needs no state."""
+    digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,349 @@
+"""The kernels' arithmetic once more, in NumPy: the bits that every device must reproduce.
+
+Each function does, one IEEE operation after the other, what its namesake in kernels/ does, on
+whole arrays and without its text. float32 and float64 are never mixed by accident: every constant
+has a type. A sample is made from all halos of its lightcone, so choosing tiles is tested with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import reference as ref
+from numpy.typing import NDArray
+
+from streamtrain import portable
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.config import LabelConfig, LogModulusConfig, NoiseConfig, PoolConfig
+from streamtrain.generator import sfr
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.geometry import single_pose
+
+F = np.float32
+U = np.uint32
+Float32 = NDArray[np.float32]
+Words = NDArray[np.uint32]
+
+LOG2_SERIES = (
+    1.4426950216293335, -0.7213473320007324, 0.48091062903404236, -0.3607036769390106,
+    0.28791624307632446, -0.23894481360912323, 0.21571564674377441, -0.2072697877883911,
+    0.12583696842193604,
+)  # fmt: skip
+EXP2_SERIES = (
+    1.0, 0.6931471824645996, 0.24022650718688965, 0.055504102259874344, 0.009618038311600685,
+    0.0013333935057744384, 0.00015466756303794682, 1.5196156709862407e-05,
+)  # fmt: skip
+SINE_SERIES = (
+    1.5707963705062866, -0.6459640860557556, 0.07969257980585098, -0.004681266378611326,
+    0.00015820664702914655,
+)  # fmt: skip
+COSINE_SERIES = (
+    1.0, -1.2337005138397217, 0.25366923213005066, -0.02086028829216957, 0.0009040210279636085,
+)  # fmt: skip
+ATAN_SERIES = tuple((-1) ** k / (2 * k + 1) for k in range(7))
+ASIN_SERIES = (1.0, 1 / 6, 3 / 40, 5 / 112, 35 / 1152, 63 / 2816, 231 / 13312)
+
+
+def _polynomial(series: tuple[float, ...], x: NDArray[Any]) -> NDArray[Any]:
+    total = np.full_like(x, series[-1])
+    for coefficient in reversed(series[:-1]):
+        total = total * x + x.dtype.type(coefficient)
+    return total
+
+
+# portable.cuh
+
+
+def log2(x: Float32) -> Float32:
+    smallest = F(1.17549435e-38)
+    bits = np.where(x > smallest, x, smallest).view(U)
+    exponent = (bits - U(0x3F3504F3)).view(np.int32) >> 23
+    f = (bits - (exponent.view(U) << U(23))).view(F) - F(1)
+    return exponent.astype(F) + f * _polynomial(LOG2_SERIES, f)
+
+
+def exp2(x: Float32) -> Float32:
+    x = np.where(x > F(-126), x, F(-126))
+    x = np.where(x < F(127), x, F(127))
+    whole = (x + F(12582912)) - F(12582912)
+    mantissa = _polynomial(EXP2_SERIES, x - whole)
+    return (mantissa.view(U) + (whole.astype(np.int32).view(U) << U(23))).view(F)
+
+
+def unit_interval(word: Words) -> Float32:
+    return ((word >> U(9)).astype(F) + F(0.5)) * F(2.0**-23)
+
+
+def quarter_turns(turns4: Float32) -> tuple[Float32, Float32]:
+    whole = (turns4 + F(12582912)) - F(12582912)
+    r = turns4 - whole
+    quadrant = whole.astype(np.int32)
+    square = r * r
+    sine, cosine = _polynomial(SINE_SERIES, square) * r, _polynomial(COSINE_SERIES, square)
+    odd = quadrant % 2 == 1
+    sine, cosine = np.where(odd, cosine, sine), np.where(odd, sine, cosine)
+    return (
+        np.where(quadrant % 4 >= 2, -sine, sine),
+        np.where((quadrant + 1) % 4 >= 2, -cosine, cosine),
+    )
+
+
+def normal_pair(first: Words, second: Words) -> tuple[Float32, Float32]:
+    radius = np.sqrt(F(-1.3862943649291992) * log2(unit_interval(first)))
+    sine, cosine = quarter_turns(F(4) * unit_interval(second))
+    return radius * cosine, radius * sine
+
+
+# philox.cuh
+
+
+def philox(
+    element: NDArray[Any], word1: int, word2: int, word3: int, key: tuple[int, int]
+) -> tuple[Words, Words, Words, Words]:
+    c = [
+        np.asarray(element, np.uint64),
+        *(np.full(len(element), w, np.uint64) for w in (word1, word2, word3)),
+    ]
+    k0, k1 = key
+    low = np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [
+            (b >> np.uint64(32)) ^ c[1] ^ np.uint64(k0),
+            b & low,
+            (a >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
+            a & low,
+        ]
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    first, second, third, fourth = (word.astype(U) for word in c)
+    return first, second, third, fourth
+
+
+# paint.cu
+
+
+def place_halo(
+    x: Float32,
+    y: Float32,
+    z: Float32,
+    rotation: NDArray[np.float64],
+    fov_deg: tuple[float, float],
+    fine: tuple[int, int],
+    pooling: tuple[int, int],
+) -> tuple[NDArray[np.int64], Float32]:
+    """Voxel in the frame n_dec x n_ra (or -1) and chi^2; fine and pooling are (dec, ra)."""
+    x, y, z = (a.astype(np.float64) for a in (x, y, z))
+    u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in rotation)
+    chi2 = x * x + y * y + z * z
+    chi = np.sqrt(chi2)
+    inverse = 1.0 / (w * chi)
+    tangent, sine = -(u * chi) * inverse, (v * w) * inverse
+    t, s = tangent * tangent, sine * sine
+    ra, dec = tangent * _polynomial(ATAN_SERIES, t), sine * _polynomial(ASIN_SERIES, s)
+    half_ra, half_dec = (np.pi / 360.0 * side for side in fov_deg)
+    inside = (w > 0) & (t < 0.04) & (s < 0.04) & (np.abs(ra) <= half_ra) & (np.abs(dec) <= half_dec)
+    ra, dec = np.where(inside, ra, 0.0), np.where(inside, dec, 0.0)
+    row = ((dec + half_dec) * (fine[0] / (2.0 * half_dec))).astype(np.int64)
+    column = ((ra + half_ra) * (fine[1] / (2.0 * half_ra))).astype(np.int64)
+    row = np.minimum(row, fine[0] - 1) // pooling[0]
+    column = np.minimum(column, fine[1] - 1) // pooling[1]
+    return np.where(inside, row * (fine[1] // pooling[1]) + column, -1), chi2.astype(F)
+
+
+def deposit(
+    log2_l: Float32,
+    log2_1pz: Float32,
+    chi_squared: Float32,
+    factor: float,
+    power: float,
+    scale: float,
+    largest: float,
+) -> NDArray[np.int64]:
+    luminosity = exp2(log2_l + F(power) * log2_1pz)
+    q = (luminosity * F(factor) / chi_squared).astype(np.float64) * scale
+    return np.rint(np.where(q < largest, q, largest)).astype(np.int64)
+
+
+def luminosity_bin(log2_l: Float32, low: float, high: float, num: int) -> NDArray[np.int64]:
+    """0..num-1, num above the last edge, num + 1 below the first."""
+    position = (log2_l - F(low)) * F(num / (high - low))
+    inside = (log2_l >= F(low)) & (log2_l <= F(high))
+    number = np.minimum(np.where(inside, position, F(0)).astype(np.int64), num - 1)
+    return np.where(log2_l >= F(low), np.where(log2_l > F(high), num, number), num + 1)
+
+
+def model(
+    source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
+) -> Float32:
+    """Run the printed straight-line code of a traced model, one float32 operation at a time."""
+    names: dict[str, Any] = {
+        "log2_mass": log2_mass,
+        "log2_1pz": log2_1pz,
+        "columns": columns,
+        "u": u,
+        "F": F,
+        "where": np.where,
+        "portable_exp2": exp2,
+        "portable_log2": log2,
+        "square_root": np.sqrt,
+    }
+    with np.errstate(all="ignore"):
+        for name, expression in re.findall(r"const float (t\d+) = (.*);", source):
+            names[name] = eval(_to_python(expression), names)
+        result = eval(_to_python(re.findall(r"return (.*);", source)[0]), names)
+    return np.broadcast_to(result, log2_mass.shape).astype(F)
+
+
+def _to_python(expression: str) -> str:
+    expression = re.sub(r"\b(\d+\.?\d*(?:e[+-]?\d+)?)f\b", r"F(\1)", expression)
+    expression = re.sub(r"columns\[(\d+) \* stride\]", r"columns[\1]", expression)
+    choice = re.fullmatch(r"(.*) \? (.*) : (.*)", expression)
+    return "where({}, {}, {})".format(*choice.groups()) if choice else expression
+
+
+# observe.cu, label.cu
+
+
+def white_noise(
+    cube: Float32, seed: int, index: int, split: int, stage: int, sigma: Float32
+) -> Float32:
+    """`stage` is the operator's first stage; voxel noise has the one after it."""
+    groups = np.arange(-(-cube.size // 4))
+    words = philox(groups, (split << 16) + stage + 1, index % 2**32, index >> 32, split_seed(seed))
+    normal = np.stack([*normal_pair(*words[:2]), *normal_pair(*words[2:])], axis=1)
+    return cube + sigma * normal.ravel()[: cube.size].reshape(cube.shape)
+
+
+def pool(cube: Float32, factor: tuple[int, int, int], mean: bool) -> Float32:
+    freq, dec, ra = factor
+    total = np.zeros([n // f for n, f in zip(cube.shape, factor, strict=True)])
+    for i in range(freq):
+        for j in range(dec):
+            for k in range(ra):
+                total = total + cube[i::freq, j::dec, k::ra]
+    return total.astype(F) * F(1.0 / (freq * dec * ra) if mean else 1.0)
+
+
+def log_modulus(cube: Float32) -> Float32:
+    result = F(0.30102999566398120) * log2(np.abs(cube) + F(1))
+    return np.copysign(result, cube)
+
+
+def label(counts: NDArray[np.int64], above: int, config: LabelConfig) -> Float32:
+    if config.quantity == "cumulative":
+        counts = counts[::-1].cumsum()[::-1] + (above if config.overflow else 0)
+    value = counts.astype(F)
+    if config.scale == "log10":
+        value = np.where(counts > 0, F(0.30102999566398120) * log2(value), F(0))
+    return value
+
+
+def split_seed(seed: int) -> tuple[int, int]:
+    return seed % 2**32, seed >> 32
+
+
+# A whole sample.
+
+
+def fixed_point(
+    generator: Generator, lightcone: Lightcone, index: int, draws: Mapping[str, Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Fine cube in fixed point and counts [bins + 2] of a sample; `draws` is its record."""
+    config, grid, bins = generator.config, generator.grid, generator.bins
+    split = ("train", "validation", "test").index(generator.split)
+    upward = ref.bin_number(
+        grid.nu_rest_GHz / (1.0 + lightcone.z_obs.astype(np.float64)),
+        ref.edges(grid.fov_deg, grid.shape, grid.nu_GHz)[0][::-1],
+    )
+    channel = grid.shape[0] - 1 - upward
+    painted = (upward >= 0) & (lightcone.mass_Msun > config.data.min_mass_Msun)
+    log2_mass = portable.log2(lightcone.mass_Msun).astype(F)
+    log2_1pz = portable.log2(1.0 + lightcone.z_obs.astype(np.float64)).astype(F)
+
+    traced = generator.painter.traced
+    parameters = {name: np.array([value]) for name, value in draws["parameters"].items()}
+    uniforms = traced.evaluate_uniforms(parameters)[0]
+    log2_l = model(
+        traced.source,
+        log2_mass,
+        log2_1pz,
+        [_column(lightcone, *c) for c in traced.columns],
+        uniforms,
+    )
+    sigma, mu = 0.0, 0.0
+    if config.line.scatter and generator.model.scatter is not None:
+        sigma, mu = (a[0] for a in generator.model.scatter(parameters))
+    words = philox(
+        np.arange(len(lightcone)),
+        split << 16,
+        index % 2**32,
+        index >> 32,
+        split_seed(generator.seed),
+    )
+    normal, _ = normal_pair(words[0], words[1])
+    log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
+
+    rotation = single_pose(tuple(draws["centre_deg"]), draws["roll_deg"], draws["mirror"]).matrix[0]
+    frame, chi_squared = place_halo(
+        lightcone.x_Mpc, lightcone.y_Mpc, lightcone.z_Mpc, rotation,
+        grid.fov_deg, grid.shape[1:], (1, 1),
+    )  # fmt: skip
+    quanta = deposit(
+        log2_l, log2_1pz, chi_squared, grid.intensity_factor, 0.0 if grid.units == "uK" else -2.0,
+        2.0**grid.fixed_point_exponent, min(2.0**50, np.floor(2.0**62 / len(lightcone))),
+    )  # fmt: skip
+    low, high = (edge * portable.LOG2_10 for edge in bins.log10_L)
+    number = luminosity_bin(log2_l, low, high, bins.num)
+    painted &= frame >= 0
+    total = np.zeros(grid.shape, np.int64)
+    place = channel * (grid.shape[1] * grid.shape[2]) + frame
+    np.add.at(total.reshape(-1), place[painted], quanta[painted])
+    return total, np.bincount(number[painted], minlength=bins.num + 2)
+
+
+def _column(lightcone: Lightcone, name: str, form: str) -> Float32:
+    if name in lightcone.columns:
+        values = lightcone.columns[name].astype(np.float64)
+        return (portable.log2(values) if form == "log2" else values).astype(F)
+    assert name == "sfr"
+    log10_sfr = sfr.log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
+    return (log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)).astype(F)
+
+
+def sample(
+    generator: Generator, batch: Batch, k: int
+) -> tuple[Float32, NDArray[np.int64], Float32]:
+    """cube, counts and label of sample k of a batch, from what the batch says was drawn for it.
+
+    A pool at the head of the list adds up integers: that is how the painter does it.
+    """
+    index, draws = batch.indices[k], batch.draws[k]
+    (lightcone,) = (c for c in generator.lightcones if c.name == draws["lightcone"])
+    total, counts = fixed_point(generator, lightcone, index, draws)
+    unit = 1.0 / 2.0**generator.grid.fixed_point_exponent
+    operators = list(generator.config.observe.items())
+    stage = 16
+    if operators and isinstance(operators[0][1], PoolConfig):
+        first = operators.pop(0)[1]
+        (freq, dec, ra), shape = first.factor, total.shape
+        blocks = total.reshape(shape[0] // freq, freq, shape[1] // dec, dec, shape[2] // ra, ra)
+        total = blocks.sum(axis=(1, 3, 5))
+        unit = unit / (freq * dec * ra if first.reduce == "mean" else 1)
+        stage += 2
+    cube = (total.astype(np.float64) * unit).astype(F)
+    split = ("train", "validation", "test").index(generator.split)
+    for name, operator in operators:
+        if isinstance(operator, PoolConfig):
+            cube = pool(cube, operator.factor, operator.reduce == "mean")
+        elif isinstance(operator, NoiseConfig):
+            sigma = F(draws[name]["voxel_sigma"])
+            cube = white_noise(cube, generator.seed, index, split, stage, sigma)
+        else:
+            assert isinstance(operator, LogModulusConfig)
+            cube = log_modulus(cube)
+        stage += 2
+    bins = counts[: generator.num_bins]
+    return cube, bins, label(bins, int(counts[generator.num_bins]), generator.config.label)

@@ -1,0 +1,55 @@
+"""The device functions of kernels/*.cuh, compiled by the host compiler and called on arrays."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.generator.backend import HostKernels, kernel_source
+
+Float32 = NDArray[np.float32]
+Words = NDArray[np.uint32]
+
+
+@cache
+def _kernels() -> HostKernels:
+    functions = Path(__file__).with_name("functions.cu").read_text(encoding="ascii")
+    return HostKernels(kernel_source("label.cu") + functions)
+
+
+def _call(name: str, inputs: list[NDArray], outputs: int, dtype: type) -> list[NDArray]:
+    shapes = [np.empty(inputs[0].shape, dtype) for _ in range(outputs)]
+    tensors = [torch.from_numpy(np.array(a).view(np.int32)) for a in [*inputs, *shapes]]
+    _kernels().elementwise(name, 1, len(inputs[0]), *tensors)
+    return [t.numpy().view(dtype) for t in tensors[len(inputs) :]]
+
+
+def log2(x: Float32) -> Float32:
+    return _call("apply_log2", [x], 1, np.float32)[0]
+
+
+def exp2(x: Float32) -> Float32:
+    return _call("apply_exp2", [x], 1, np.float32)[0]
+
+
+def quarter_turns(x: Float32) -> tuple[Float32, Float32]:
+    sine, cosine = _call("apply_quarter_turns", [x], 2, np.float32)
+    return sine, cosine
+
+
+def unit_interval(words: Words) -> Float32:
+    return _call("apply_unit_interval", [words], 1, np.float32)[0]
+
+
+def normal_pair(first: Words, second: Words) -> tuple[Float32, Float32]:
+    a, b = _call("apply_normal_pair", [first, second], 2, np.float32)
+    return a, b
+
+
+def philox(counter: Words, key: Words) -> Words:
+    """counter [n, 4], key [n, 2] -> [n, 4]."""
+    return _call("apply_philox", [counter, key], 1, np.uint32)[0]

@@ -1,0 +1,84 @@
+"""What every test shares: skips with a reason, a guard of global state, a small sky."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from streamtrain.catalogs.lightcone import Lightcone
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {"gpu": _no_gpus(1), "multigpu": _no_gpus(2)}
+    if not config.getoption("--slow"):
+        reasons["slow"] = "slow: run with --slow"
+    for item in items:
+        for name, reason in reasons.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpus(needed: int) -> str:
+    """Why tests that need so many GPUs cannot run here, or nothing."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < needed:
+        return f"needs {needed} NVIDIA GPU(s) that torch can use, found {found}"
+    from streamtrain.generator.backend import BackendError, import_cupy
+
+    try:
+        import_cupy()
+    except BackendError as error:
+        return str(error)
+    return ""
+
+
+def _global_state() -> dict[str, Any]:
+    others = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # pytest's and torch's own doing
+    environment = {k: v for k, v in os.environ.items() if k not in others}
+    return {
+        "os.environ": environment,
+        "the current folder": os.getcwd(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's number of threads": torch.get_num_threads(),
+        "torch's random state": torch.get_rng_state().numpy().tobytes(),
+        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "NumPy's random state": repr(np.random.get_state()),  # noqa: NPY002
+        "NumPy's error state": np.geterr(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state_changes() -> Iterator[None]:
+    """Fails a test that leaves global state behind, so that no test depends on another."""
+    before = _global_state()
+    yield
+    after = _global_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed {', '.join(changed)}"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's shared folder, for tests of data that the repository does not carry."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("STREAMTRAIN_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no shared folder at {folder} (set STREAMTRAIN_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_sky() -> Lightcone:
+    """20 000 halos over 1.2 deg, z = 2.3..3.5."""
+    return small.lightcone()

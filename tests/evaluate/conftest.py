@@ -1,0 +1,115 @@
+"""A small stand-in for the generator, and runs that use it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streamtrain.config import Config, from_mapping
+from streamtrain.evaluate import evaluation, testset
+
+NUM_BINS = 14
+SHAPE = (2, 16, 16)
+
+
+@dataclass
+class FakeLightcone:
+    name: str
+    digest: str
+    realisation: str
+
+
+@dataclass
+class FakeBatch:
+    cube: torch.Tensor
+    label: torch.Tensor
+    counts: torch.Tensor
+
+    def check(self) -> None:
+        """No halo is too bright here."""
+
+    def digests(self) -> list[str]:
+        pairs = zip(self.cube, self.counts, strict=True)
+        return [
+            hashlib.sha256(cube.numpy().tobytes() + counts.numpy().tobytes()).hexdigest()
+            for cube, counts in pairs
+        ]
+
+
+class FakeGenerator:
+    """Samples that depend on seed, split, index and the bytes of the lightcone files. Counts are
+    Poisson; the first map row of the first channel spells out the label."""
+
+    def __init__(self, config, split="test", device="cpu", threads=1):
+        paths = [Path(p) for p in getattr(config.data, split)]
+        for path in paths:
+            if not path.is_file():
+                raise ValueError(f"there is no lightcone {path}")
+        self.lightcones = [
+            FakeLightcone(p.name, hashlib.sha256(p.read_bytes()).hexdigest(), p.stem) for p in paths
+        ]
+        test_seed = config.test.seed if split == "test" else None
+        self.seed = config.seed if test_seed is None else test_seed
+        self.split = split
+        self.label = config.label
+        self.num_bins = NUM_BINS
+        self.bin_edges = np.linspace(*config.label.log10_L, NUM_BINS + 1)
+        self.device = torch.device(device)
+
+    def close(self):
+        """Nothing is open."""
+
+    def generate(self, indices):
+        # the real one writes from threads, which do not share the caller's inference mode
+        assert not torch.is_inference_mode_enabled()
+        cubes, counts = [], []
+        for index in indices:
+            identity = repr((self.seed, self.split, index, [c.digest for c in self.lightcones]))
+            words = np.frombuffer(hashlib.sha256(identity.encode()).digest(), np.uint32)
+            rng = np.random.default_rng(words)
+            expected = 10 ** np.linspace(4.0 + 0.3 * rng.normal(), -1.0, NUM_BINS)
+            counts.append(rng.poisson(expected))
+            cubes.append(rng.normal(size=SHAPE))
+        count = np.array(counts)
+        label = count.astype(float)
+        if self.label.quantity == "cumulative":
+            label = np.cumsum(label[:, ::-1], axis=1)[:, ::-1]
+        if self.label.scale == "log10":
+            label = np.log10(np.maximum(label, 1.0))
+        cube = np.array(cubes)
+        cube[:, 0, 0, :NUM_BINS] = label
+        return FakeBatch(
+            torch.tensor(cube, dtype=torch.float32),
+            torch.tensor(label.copy(), dtype=torch.float32),
+            torch.tensor(count, dtype=torch.int32),
+        )
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Config:
+    """A run of 40 test samples on two test lightcones and one training lightcone."""
+    for module in (testset, evaluation):
+        monkeypatch.setattr(module, "Generator", FakeGenerator)
+        monkeypatch.setattr(module, "GENERATOR_VERSION", 3)
+    monkeypatch.setattr(evaluation, "MEAN_LABEL_SAMPLES", 64)
+    for name in ("train", "north", "south"):
+        (tmp_path / f"{name}.h5").write_text(f"halos of {name}")
+    data = {
+        "train": [str(tmp_path / "train.h5")],
+        "test": [str(tmp_path / "north.h5"), str(tmp_path / "south.h5")],
+    }
+    return from_mapping(
+        {
+            "seed": 5,
+            "run": str(tmp_path / "run"),
+            "data": data,
+            "grid": {"shape": list(SHAPE)},
+            "observe": {"noise": {"sigma_uK": 2.0}, "log_modulus": {}},
+            "label": {"bins": NUM_BINS},
+            "network": {"layers": 2, "filters": 2, "dense": 4},
+            "test": {"samples": 40},
+        }
+    )

@@ -1,0 +1,164 @@
+"""A run evaluated from its folder: predictors with known errors."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streamtrain.config import from_mapping
+from streamtrain.evaluate import evaluation, testset
+from streamtrain.models import build_network
+from streamtrain.schema import to_dict
+from streamtrain.train.checkpoint import save_checkpoint
+
+NUM_BINS = 14
+SHAPE = (2, 16, 16)
+
+
+class Reader(torch.nn.Module):
+    """Reads the label that the stand-in generator writes into the map, plus an offset [dex]."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, cube):
+        return cube[:, 0, 0, :NUM_BINS] + self.offset
+
+
+def save(config, network) -> None:
+    state = {
+        "step": 120,
+        "next_index": 0,
+        "network": network.state_dict(),
+        "input_shape": list(SHAPE),
+        "num_bins": NUM_BINS,
+    }
+    save_checkpoint(Path(config.run) / "checkpoints", state, config, generator_version=3)
+    (Path(config.run) / "config.yaml").write_text(config.to_yaml())
+
+
+def use(monkeypatch, config, network, draw=False) -> None:
+    """Let the run's network be `network`; figures, the slow part, only with `draw`."""
+    save(config, network)
+    if not draw:
+        monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
+    monkeypatch.setattr(evaluation, "build_network", lambda *_: network)
+
+
+def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys):
+    use(monkeypatch, config, Reader())
+    result = evaluation.evaluate(config)
+    assert result["network"]["mse"] == 0.0
+    assert result["network"]["whole"]["interval_95"] == (0.0, 0.0)
+    assert result["mean_label"]["mse"] > 0.01
+    assert result["checkpoint_step"] == 120
+    stored = json.loads((Path(config.run) / "evaluation.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+    assert "40 test maps (seed 5), checkpoint of step 120" in capsys.readouterr().out
+
+
+def test_an_offset_is_found_in_every_range(config, monkeypatch):
+    use(monkeypatch, config, Reader(offset=0.2))
+    for values in evaluation.evaluate(config)["network"]["ranges"]:
+        assert values["rms_dex"] == pytest.approx(0.2, abs=1e-6)
+        assert values["median"] == pytest.approx(10**0.2 - 1, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["log10", "linear"])
+@pytest.mark.parametrize("quantity", ["counts", "cumulative"])
+def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale, quantity):
+    label = {"bins": NUM_BINS, "scale": scale, "quantity": quantity}
+    config = from_mapping(to_dict(config) | {"label": label})
+    use(monkeypatch, config, Reader())
+    result = evaluation.evaluate(config)
+    assert result["network"]["mse"] == 0.0
+    assert 0.0 < result["network"]["whole"]["excluded"] < 0.5
+    assert ("N(>L)" in evaluation.table(result)) == (quantity == "cumulative")
+
+
+def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
+    # log10(1) = log10 label of an empty bin = 0: the counts tell
+    use(monkeypatch, config, Reader())
+    result = evaluation.evaluate(config)
+    generator = testset.open_generator(config)
+    counts = generator.generate(range(40)).counts.numpy()
+    assert (counts == 1).any()
+    assert result["network"]["whole"]["num_values"] == (counts > 0).sum()
+
+
+def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
+    # the mean label is that of training samples: another generator, another lightcone
+    generator = evaluation.Generator(config, split="train")
+    labels = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES)).label
+    network = build_network(config.network, SHAPE, NUM_BINS)
+    network.calibrate(torch.zeros(2), torch.ones(2), labels.mean(0), torch.ones(NUM_BINS))
+    save(config, network)
+    result = evaluation.evaluate(config)
+    assert result["mean_label_log10_dN"] == pytest.approx(labels.mean(0).numpy(), abs=1e-5)
+    assert result["network"]["mse"] == pytest.approx(result["mean_label"]["mse"], rel=1e-5)
+    test_labels = testset.open_generator(config).generate(range(40)).label.numpy()
+    expected = np.mean((labels.mean(0).numpy() - test_labels) ** 2)
+    assert result["mean_label"]["mse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
+    use(monkeypatch, config, Reader(), draw=True)
+    (Path(config.run) / "history.jsonl").write_text(
+        '{"step": 10, "loss": 0.5}\n{"step": 20, "validation_loss": 0.3}\n{"st'
+    )
+    testset.make(config)
+    moved = Path(shutil.move(config.run, tmp_path / "elsewhere"))
+    result = evaluation.evaluate(moved)
+    assert result["figures"] == ["comparison.png", "ratio.png", "loss.png"]
+    assert all((moved / name).stat().st_size > 10_000 for name in result["figures"])
+    assert not Path(config.run).exists()
+
+
+def test_table_puts_the_network_above_the_mean_label(config, monkeypatch):
+    use(monkeypatch, config, Reader(offset=0.1))
+    lines = evaluation.table(evaluation.evaluate(config)).splitlines()
+    rows = [line.split() for line in lines if re.search(r" (network|mean label) +[+-]", line)]
+    starts = ["3.5-4.5", "4.5-5.5", "5.5-6", "6-6.5", "6.5-7", "3.5-7"]
+    assert [row[0] for row in rows[::2]] == starts
+    assert all(row[1] == "network" and row[2] == "+0.259" for row in rows[::2])
+    assert all(row[:2] == ["mean", "label"] for row in rows[1::2])
+    assert max(map(len, lines)) <= 100
+    assert len({len(line) for line in lines if "network  " in line and " .. " in line}) == 1
+
+
+def test_one_test_map_is_enough(config, monkeypatch):
+    config = replace(config, test=replace(config.test, samples=1))
+    use(monkeypatch, config, Reader())
+    assert evaluation.evaluate(config)["network"]["mse_error"] is None
+
+
+def test_what_cannot_be_evaluated_is_refused(config, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="has no checkpoint"):
+        evaluation.evaluate(config)
+    with pytest.raises(ValueError, match=r"has no config\.yaml"):
+        evaluation.evaluate(tmp_path)
+    use(monkeypatch, config, Reader(offset=float("nan")))
+    with pytest.raises(ValueError, match="not finite"):
+        evaluation.evaluate(config)
+    assert not (Path(config.run) / "evaluation.json").exists()
+
+
+def test_another_test_set_is_refused(config, monkeypatch, tmp_path):
+    use(monkeypatch, config, Reader())
+    path = testset.make(config)
+    original = path.read_text()
+    manifest = json.loads(original)
+    manifest["samples"][3] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="test sample 3 is not the manifest's"):
+        evaluation.evaluate(config)
+    path.write_text(original)
+    (tmp_path / "north.h5").write_text("other halos")
+    with pytest.raises(ValueError, match=r"Lightcone north\.h5 differs"):
+        evaluation.evaluate(config)

@@ -1,0 +1,126 @@
+"""What the figures show, read back from their artists."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from streamtrain.evaluate import figures
+from streamtrain.evaluate.metrics import delta_percentiles
+
+EDGES = np.linspace(3.5, 7.0, 50)
+CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
+
+
+@pytest.fixture
+def functions():
+    """Schechter-like luminosity functions: predicted, true (log10 dN), occupied, mean."""
+    rng = np.random.default_rng(0)
+    knee = 5.8 + 0.3 * rng.normal(size=(60, 1))
+    counts = rng.poisson(10 ** (4.5 - 0.25 * (CENTRES - 3.5) - 0.4 * 10 ** (CENTRES - knee)))
+    true = np.log10(np.maximum(counts, 1))
+    predicted = np.maximum(true + 0.1 * rng.normal(size=true.shape), 0.0)
+    return predicted, true, counts > 0, true.mean(axis=0)
+
+
+def png_size(figure: Figure) -> int:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return len(buffer.getvalue())
+
+
+def line(axes, label):
+    return next(item for item in axes.lines if item.get_label() == label)
+
+
+def test_comparison_takes_maps_from_all_of_the_test_set(functions):
+    _, true, occupied, mean = functions
+    offset = np.linspace(0.0, 0.59, 60)
+    figure = figures.comparison(
+        np.where(occupied, true + offset[:, None], true), true, occupied, EDGES, reference=mean
+    )
+    titles = [axes.get_title() for axes in figure.axes[:3]]
+    assert [t.split(",")[0] for t in titles] == ["map 9", "map 30", "map 50"]
+    assert "rms 0.090 dex" in titles[0]
+    assert png_size(figure) > 10_000
+
+
+def test_luminosity_function_draws_what_it_is_given(functions):
+    predicted, true, occupied, mean = functions
+    figure = figures.luminosity_function(
+        predicted[:2], true[:2], EDGES, occupied=occupied[:2], reference=mean
+    )
+    upper = figure.axes[0]
+    drawn = line(upper, "true")
+    assert drawn.get_xdata() == pytest.approx(10 ** CENTRES[occupied[0]])
+    assert drawn.get_ydata() == pytest.approx(10 ** true[0, occupied[0]])
+    assert line(upper, "network").get_ydata() == pytest.approx(10 ** predicted[0])
+    assert line(upper, "mean label").get_ydata() == pytest.approx(10**mean)
+    lower = figure.axes[2]
+    ratio = lower.lines[0].get_ydata()[occupied[0]]
+    assert ratio == pytest.approx(10 ** (predicted - true)[0, occupied[0]])
+    assert "L_\\odot" in lower.get_xlabel()
+    assert "dN" in upper.get_ylabel()
+
+
+def test_cumulative_functions_stand_at_the_lower_edges(functions):
+    predicted, true, _, _ = functions
+    figure = figures.luminosity_function(predicted[:1], true[:1], EDGES, quantity="cumulative")
+    assert line(figure.axes[0], "network").get_xdata() == pytest.approx(10 ** EDGES[:-1])
+    assert "N(>L)" in figure.axes[0].get_ylabel()
+
+
+def test_luminosity_function_refuses_other_shapes(functions):
+    predicted, true, _, _ = functions
+    with pytest.raises(ValueError, match="shape mismatch"):
+        figures.luminosity_function(predicted[:2], true[:1], EDGES)
+
+
+def test_ratio_bands_are_the_percentiles(functions):
+    predicted, true, occupied, mean = functions
+    figure = figures.ratio_bands(predicted, mean, true, occupied, EDGES)
+    for axes, values in zip(figure.axes, (predicted, mean), strict=True):
+        median = 1 + delta_percentiles(values - true, occupied)[2]
+        assert line(axes, "median").get_ydata() == pytest.approx(median, nan_ok=True)
+    assert png_size(figure) > 10_000
+
+
+def test_ratio_bands_of_a_perfect_network_and_empty_bins(functions):
+    _, true, occupied, mean = functions
+    occupied[:, -3:] = False
+    assert png_size(figures.ratio_bands(true, mean, true, occupied, EDGES)) > 10_000
+
+
+def test_loss_history_joins_training_and_validation():
+    entries = [
+        {"step": 10, "loss": 0.5},
+        {"step": 20, "loss": 0.25},
+        {"step": 20, "validation_loss": 0.3},
+    ]
+    axes = figures.loss_history(entries).axes[0]
+    assert line(axes, "training").get_xydata().tolist() == [[10, 0.5], [20, 0.25]]
+    assert line(axes, "validation").get_xydata().tolist() == [[20, 0.3]]
+    assert axes.get_yscale() == "log"
+
+
+def test_loss_history_of_an_empty_run_is_an_empty_figure():
+    assert png_size(figures.loss_history([])) > 1000
+
+
+def test_map_slices_lie_as_on_the_sky():
+    cube = np.arange(10 * 4 * 6, dtype=np.float32).reshape(10, 4, 6)
+    figure = figures.map_slices(
+        cube, fov_deg=(1.5, 1.0), nu_GHz=(34.0, 26.0), num_slices=3, title="li16"
+    )
+    assert figure.get_suptitle() == "li16"
+    panels = figure.axes[:3]
+    assert [axes.get_title() for axes in panels] == ["33.60 GHz", "30.40 GHz", "26.40 GHz"]
+    assert (panels[2].images[0].get_array() == cube[9]).all()
+    assert panels[0].get_xlim() == (0.75, -0.75)  # east, positive ra, is left
+    assert panels[0].images[0].get_extent() == [-0.75, 0.75, -0.5, 0.5]
+    assert png_size(figure) > 5_000
+
+
+def test_map_slices_of_a_constant_cube():
+    assert png_size(figures.map_slices(np.zeros((1, 4, 4), np.float32))) > 1000

@@ -1,0 +1,77 @@
+"""A generator of tiny samples with a known answer, for tests of the training loop.
+
+Sample = white noise of an amplitude a per sample; label of bin n = 3 + a - n / 10. It keeps the
+promises of the real one: a sample is a function of (seed, split, index).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from streamtrain.config import Config, from_mapping
+from streamtrain.generator.generator import Batch
+
+NUM_BINS = 7
+SPLITS = ("train", "validation", "test")
+
+
+class FakeGenerator:
+    """Has the interface of `streamtrain.generator.generator.Generator`."""
+
+    input_shape = (2, 8, 8)
+    num_bins = NUM_BINS
+    bin_edges = np.linspace(3.5, 7.0, NUM_BINS + 1)
+
+    def __init__(
+        self, config: Config, split: str = "train", device: str = "cpu", threads: int = 1
+    ) -> None:
+        self.config, self.split, self.threads = config, split, threads
+        self.device = torch.device(device)
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        begin = time.perf_counter()
+        cubes, labels = [], []
+        for index in indices:
+            key = [self.config.seed, SPLITS.index(self.split), index]
+            rng = np.random.default_rng(key)
+            amplitude = rng.uniform(0.5, 1.5)
+            cubes.append(amplitude * rng.standard_normal(self.input_shape))
+            labels.append(3.0 + amplitude - np.arange(NUM_BINS) / 10)
+        label = torch.tensor(np.array(labels), dtype=torch.float32)
+        return Batch(
+            cube=torch.tensor(np.array(cubes), dtype=torch.float32),
+            label=label,
+            counts=(10**label).round().int(),
+            draws=[{"lightcone": "none", "model": "fake"} for _ in indices],
+            indices=list(indices),
+            saturated=torch.zeros(len(indices), dtype=torch.int32),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def close(self) -> None:
+        """It has no threads."""
+
+
+def tiny_config(folder: object, dropout: float = 0.1, **train: object) -> Config:
+    """A run of a few small steps in `folder`."""
+    settings: dict[str, object] = {
+        "steps": 12,
+        "batch_size": 8,
+        "warmup_steps": 2,
+        "log_every": 2,
+        "validate_every": 4,
+        "validation_samples": 10,
+        "checkpoint_every": 4,
+        "threads": 1,
+    }
+    return from_mapping(
+        {
+            "run": str(folder),
+            "network": {"layers": 2, "filters": 4, "dense": 8, "dropout": dropout},
+            "train": {**settings, **train},
+        }
+    )

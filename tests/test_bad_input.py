@@ -1,0 +1,132 @@
+"""C8: bad input gets one clear sentence, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cli import main
+from streamtrain.cosmology import Cosmology
+from streamtrain.resources import resource_dir
+
+REFERENCE = resource_dir("configs") / "reference_0000.h5"
+CONFIG = "configs/reference.yaml"
+
+
+def _sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says on stderr; it must exit with 2 and say one line."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("streamtrain: ") and "\n" not in text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("grid.shap=[1,2,3]", "unknown setting 'grid.shap': did you mean 'shape'?"),
+        ("observe.nois={}", "unknown setting 'observe.nois': did you mean 'noise'?"),
+        ("train.steps=-3", "train.steps = -3 is outside its range (at least 1)"),
+        ("train.learning_rate=fast", "train.learning_rate must be a number, not 'fast'"),
+        ("grid.nu_GHz=[26,34]", "grid.nu_GHz = [26.0, 34.0] must run from high to low"),
+        ("observe.pool.factor=[3,4,4]", "does not divide the cube's shape [20, 64, 64]"),
+        ("emit.line.model=li61", "unknown luminosity model 'li61': did you mean 'li16'?"),
+        ("emit.line.prior=narow", "the model li16 has no prior 'narow': did you mean 'narrow'?"),
+        ("emit.line.parameters.alfa=1", "has no parameter 'alfa': did you mean 'alpha'?"),
+        ("data.min_mass_Msun=1e16", "no halo of reference_0000.h5 is left above 1e+16 Msun"),
+        ("data.min_mass_Msun=1e10", "holds halos above 5e+10 Msun only"),
+        ("grid.fov_deg=[0.4,0.4]", "needs 0.566 x 0.566 deg, but the footprint of"),
+        ("grid.nu_GHz=[40,26]", "but the band 40..26 GHz needs z = 1.882..3.433"),
+        ("data.test=[nowhere/*.h5]", "data.test: no file matches 'nowhere/*.h5'"),
+        ("data.test=[]", "data.test names no lightcone"),
+        ("seed", "'seed' is not of the form dotted.key=value"),
+    ],
+)
+def test_setting(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, expected: str
+) -> None:
+    run = tmp_path / "run"
+    text = _sentence(capsys, "testset", "make", CONFIG, f"run={run}", setting)
+    assert expected in text
+    assert not run.exists()
+
+
+def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no configuration file 'nothing.yaml'" in _sentence(capsys, "train", "nothing.yaml")
+
+
+def test_broken_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("grid: [1,\ntrain: {")
+    assert "is not valid YAML at line" in _sentence(capsys, "train", str(file))
+
+
+def test_same_realisation_in_two_splits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(REFERENCE.read_bytes())
+    settings = (f"data.train=[{REFERENCE}]", f"data.test=[{copy}]")
+    text = _sentence(capsys, "testset", "make", CONFIG, f"run={tmp_path / 'run'}", *settings)
+    assert "is in two splits" in text and str(copy) in text and str(REFERENCE) in text
+
+
+def test_truncated_lightcone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.h5"
+    content = REFERENCE.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    assert str(cut) in _sentence(capsys, "catalog", "info", str(cut))
+
+
+def _halos(**changes: object) -> dict[str, object]:
+    z_obs = np.linspace(2.4, 3.4, 50)
+    chi = Cosmology().comoving_distance(z_obs)
+    halos = {
+        "x": np.zeros(50),
+        "y": np.linspace(-5.0, 5.0, 50),
+        "z": chi,
+        "M": np.full(50, 1e12),
+        "zhalo": z_obs,
+        "cosmo_header_json": np.array(
+            '{"Omega_M": 0.286, "Omega_B": 0.047, "h": 0.7, "ns": 0.96, "sigma8": 0.82}'
+        ),
+    }
+    return halos | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"M": np.r_[np.full(49, 1e12), np.nan]}, "mass_Msun = nan at row 49"),
+        ({"M": np.r_[np.full(49, 1e12), -1.0]}, "masses must be positive"),
+        ({"x": np.zeros(49)}, "arrays of different shape"),
+        ({"z": Cosmology().comoving_distance(np.linspace(2.4, 3.4, 50)) * 0.7}, "Mpc/h"),
+    ],
+)
+def test_import(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    changes: dict[str, object],
+    expected: str,
+) -> None:
+    file, out = tmp_path / "halos.npz", tmp_path / "out"
+    np.savez(file, **_halos(**changes))  # type: ignore[arg-type]
+    assert expected in _sentence(capsys, "catalog", "import", str(file), "--out", str(out))
+    assert list(out.glob("*")) == []
+
+
+def test_good_import_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same file without its fault is read: the sentences above are not for something else."""
+    file = tmp_path / "halos.npz"
+    np.savez(file, **_halos())  # type: ignore[arg-type]
+    assert main(["catalog", "import", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert len(Lightcone.open(tmp_path / "out" / "halos.h5")) == 50
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["trian"])
+    assert stop.value.code == 2

@@ -1,0 +1,92 @@
+"""The command line: what a user types and sees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streamtrain.check import GOLDEN, golden_matches
+from streamtrain.cli import main
+from streamtrain.config import load_config
+
+CONFIG = "configs/reference.yaml"
+
+
+def test_golden_digests_on_the_cpu() -> None:
+    """C2, C7: the shipped samples come out bit for bit."""
+    assert golden_matches("cpu") == [True] * len(GOLDEN)
+
+
+@pytest.mark.gpu
+def test_golden_digests_on_a_gpu() -> None:
+    assert golden_matches("cuda") == [True] * len(GOLDEN)
+
+
+def test_check_says_bit_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert "bit-exact on cpu: yes" in capsys.readouterr().out
+
+
+def test_print_config_is_a_configuration(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["train", CONFIG, "--print-config", "observe.noise.sigma_uK=5"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["observe"]["noise"]["sigma_uK"] == 5
+    file = tmp_path / "printed.yaml"
+    file.write_text(printed)
+    assert load_config(file) == load_config(CONFIG, ["observe.noise.sigma_uK=5"])
+
+
+def test_testset_make_and_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    settings = [f"run={tmp_path}", "test.samples=3"]
+    assert main(["testset", "make", CONFIG, *settings]) == 0
+    manifest = tmp_path / "testset.json"
+    digests = json.loads(manifest.read_text())["samples"]
+    assert digests[:2] == [GOLDEN[0], GOLDEN[1]]
+    assert main(["testset", "verify", CONFIG, *settings]) == 0
+    assert "the same bytes: yes" in capsys.readouterr().out
+    manifest.write_text(manifest.read_text().replace(digests[2], "0" * 64))
+    assert main(["testset", "verify", CONFIG, *settings]) == 1
+    assert "Sample 2 is the first whose bytes differ" in capsys.readouterr().out
+
+
+def test_settings_may_follow_options(tmp_path: Path) -> None:
+    out = tmp_path / "manifest.json"
+    status = main(["testset", "make", CONFIG, "--out", str(out), "test.samples=1", "seed=3"])
+    assert status == 0 and json.loads(out.read_text())["count"] == 1
+
+
+def test_bench_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bench.json"
+    settings = ["data.train=[configs/reference_0000.h5]", "data.test=[]", "train.batch_size=4"]
+    assert main(["bench", CONFIG, *settings, "--seconds", "0.1", "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["generate_samples_per_s"] > 0 and report["both_samples_per_s"] > 0
+
+
+def test_commands_start_without_importing_torch() -> None:
+    """`streamtrain --help` must not take seconds."""
+    code = (
+        "import sys, streamtrain.cli as c\n"
+        "try: c.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'cupy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_make_is_resumable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["catalog", "make", "1", "--out", str(tmp_path), "--footprint-deg", "0.2"]
+    arguments += ["--z-range", "2.9", "3.0", "--min-mass", "1e12", "--prefix", "small"]
+    assert main(arguments) == 0
+    file = tmp_path / "small_0000.h5"
+    written = file.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert file.stat().st_mtime_ns == written
+    assert "is there" in capsys.readouterr().err

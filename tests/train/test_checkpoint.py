@@ -1,0 +1,143 @@
+"""Checkpoints: complete or absent, the newest that verifies, of this configuration only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_generator import tiny_config
+
+from streamtrain.config import Config, from_mapping
+from streamtrain.schema import to_dict
+from streamtrain.train import checkpoint
+from streamtrain.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+
+
+def state_of(step: int) -> dict[str, Any]:
+    return {"step": step, "next_index": 8 * step, "network": {"w": torch.arange(step, step + 999)}}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return tiny_config(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, config: Config) -> Path:
+    for step in (4, 8, 12):
+        save_checkpoint(tmp_path / "checkpoints", state_of(step), config, 1)
+    return tmp_path / "checkpoints"
+
+
+def changed(config: Config, section: str, **settings: Any) -> Config:
+    data = to_dict(config)
+    data[section] = {**data[section], **settings}
+    return from_mapping(data)
+
+
+def test_newest_is_loaded_and_the_one_before_kept(folder: Path, config: Config) -> None:
+    state = load_checkpoint(folder, config, 1)
+    assert state is not None
+    assert (state["step"], state["next_index"]) == (12, 96)
+    assert torch.equal(state["network"]["w"], torch.arange(12, 12 + 999))
+    assert sorted(p.name for p in folder.iterdir()) == ["step_000000008", "step_000000012"]
+
+
+def test_no_checkpoint_is_none(tmp_path: Path, config: Config) -> None:
+    assert load_checkpoint(tmp_path / "absent", config, 1) is None
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "config.yaml", "manifest.json"])
+@pytest.mark.parametrize("damage", [truncate, flip_one_bit, os.remove])
+def test_damaged_checkpoint_falls_back_to_the_previous(
+    folder: Path, config: Config, capsys: pytest.CaptureFixture[str], damage: Any, name: str
+) -> None:
+    if damage is flip_one_bit and name == "manifest.json":
+        damage = truncate  # a manifest carries no digest of itself
+    damage(folder / "step_000000012" / name)
+    state = load_checkpoint(folder, config, 1)
+    assert state is not None
+    assert state["step"] == 8
+    assert "step_000000012" in capsys.readouterr().err
+
+
+def test_same_step_replaces_a_damaged_checkpoint(folder: Path, config: Config) -> None:
+    truncate(folder / "step_000000012" / "state.pt")
+    save_checkpoint(folder, state_of(12), config, 1)
+    state = load_checkpoint(folder, config, 1)
+    assert state is not None
+    assert state["step"] == 12
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(folder: Path, config: Config) -> None:
+    for path in folder.iterdir():
+        truncate(path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints .* is intact"):
+        load_checkpoint(folder, config, 1)
+
+
+def test_interruption_while_writing_leaves_the_previous(
+    folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for function in ("rename", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.os, function, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(folder, state_of(16), config, 1)
+        state = load_checkpoint(folder, config, 1)
+        assert state is not None
+        assert state["step"] == 12
+    checkpoint.remove_leftovers(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["step_000000008", "step_000000012"]
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "sentence"),
+    [
+        ("train", {"batch_size": 16}, "train.batch_size = 8 there, 16 here"),
+        ("network", {"filters": 5}, "network.filters = 4 there, 5 here"),
+        ("observe", {"noise": {"sigma_uK": 3.0}}, "observe.noise = absent there"),
+        ("grid", {"shape": [5, 64, 64]}, r"grid.shape = \[10, 64, 64\] there, \[5, 64, 64\] here"),
+    ],
+)
+def test_other_configuration_is_refused_by_its_first_differing_setting(
+    folder: Path, config: Config, section: str, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"of another configuration: {sentence}"):
+        load_checkpoint(folder, changed(config, section, **settings), 1)
+
+
+def test_order_of_operators_matters(tmp_path: Path, config: Config) -> None:
+    pool, noise = {"factor": [1, 2, 2]}, {"sigma_uK": 3.0}
+    first = changed(config, "observe", pool=pool, noise=noise)
+    save_checkpoint(tmp_path, state_of(1), first, 1)
+    second = changed(config, "observe", noise=noise, pool=pool)
+    with pytest.raises(CheckpointError, match="order of observe is pool, noise there, noise, pool"):
+        load_checkpoint(tmp_path, second, 1)
+
+
+def test_settings_that_change_no_weight_may_differ(folder: Path, config: Config) -> None:
+    other = changed(replace(config, run="elsewhere"), "train", threads=7, log_every=3, queue=9)
+    assert load_checkpoint(folder, other, 1) is not None
+
+
+def test_other_generator_version_is_refused(folder: Path, config: Config) -> None:
+    with pytest.raises(CheckpointError, match="generator version 1, this is version 2"):
+        load_checkpoint(folder, config, 2)

@@ -1,0 +1,238 @@
+"""The training loop: an interruption leaves no trace in what is learnt."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_generator import FakeGenerator, tiny_config
+from processes import finish, start, trained_indices, wait_for_step
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import streamtrain.train.trainer
+from streamtrain.config import Config
+from streamtrain.generator.generator import GENERATOR_VERSION, Batch
+from streamtrain.train import Summary, Trainer, TrainingError
+from streamtrain.train.checkpoint import load_checkpoint
+from streamtrain.train.folder import RunLock, read_history
+from streamtrain.train.optimiser import learning_rate
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
+
+
+def run(config: Config, max_steps: int | None = None) -> Summary:
+    return Trainer(config, "cpu", max_steps).run()
+
+
+def state_of(config: Config) -> dict[str, Any]:
+    state = load_checkpoint(Path(config.run) / "checkpoints", config, GENERATOR_VERSION)
+    assert state is not None
+    return state
+
+
+def losses(config: Config, kind: str = "loss") -> list[tuple[int, float]]:
+    history = read_history(Path(config.run) / "history.jsonl")
+    return [(entry["step"], entry[kind]) for entry in history if kind in entry]
+
+
+def assert_same_bits(first: Any, second: Any, where: str = "") -> None:
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_bits(first[key], second[key], f"{where}.{key}")
+    else:
+        assert first == second, where
+
+
+def test_continued_run_is_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, parts = tiny_config(tmp_path / "whole"), tiny_config(tmp_path / "parts")
+    run(whole)
+    for steps in (3, 1, 5, None):
+        run(parts, steps)
+    assert_same_bits(state_of(whole), state_of(parts))
+    assert state_of(whole)["next_index"] == 12 * 8
+    assert losses(whole, "validation_loss") == losses(parts, "validation_loss")
+
+
+def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
+    """Killed after step 7, it goes on from the checkpoint of step 4."""
+    whole, killed = tiny_config(tmp_path / "whole"), tiny_config(tmp_path / "killed")
+    status, errors = finish(start(tmp_path / "killed", "--kill-at", "7"))
+    assert status == -signal.SIGKILL, errors
+    assert state_of(killed)["next_index"] == 4 * 8
+    status, errors = finish(start(tmp_path / "killed"))
+    assert status == 0, errors
+    assert "continuing" in errors
+    run(whole)
+    assert_same_bits(state_of(whole), state_of(killed))
+    assert losses(whole) == losses(killed)
+    sequence = [batch[0] for batch in trained_indices(tmp_path / "killed")]
+    again = sequence.index(32, sequence.index(32) + 1)  # the first sample after the checkpoint
+    assert sequence[again : again + 8] == list(range(32, 96, 8))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_step_and_exits_0_with_a_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, "--delay", "0.05", train=("steps=500",))
+    wait_for_step(tmp_path, 2, process)
+    process.send_signal(number)
+    status, errors = finish(process)
+    assert status == 0, errors
+    state = state_of(tiny_config(tmp_path, steps=500))
+    assert 2 <= state["step"] < 500
+    assert state["next_index"] == 8 * state["step"]
+
+
+def test_second_sigint_leaves_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, "--delay", "2", train=("steps=500", "log_every=1"))
+    wait_for_step(tmp_path, 1, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    assert process.poll() is None  # it finishes the step, which takes 2 s
+    process.send_signal(signal.SIGINT)
+    assert process.wait(1.0) == -signal.SIGINT
+    process.communicate()
+
+
+def test_global_state_of_torch_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    before = torch.random.get_rng_state(), torch.get_num_threads()
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    run(tiny_config(tmp_path, steps=3))
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """The amplitude of white noise, to half the error of the mean label."""
+    config = tiny_config(
+        tmp_path, steps=150, learning_rate=0.01, validate_every=50, validation_samples=64
+    )
+    result = run(config).validation
+    assert result is not None
+    whole = result.ranges[-1]
+    assert whole.name == "all"
+    assert whole.rms_dex < 0.5 * whole.baseline_dex
+    assert whole.baseline_dex == pytest.approx(1 / math.sqrt(12), rel=0.2)  # of uniform(0.5, 1.5)
+
+
+def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
+    """By hand, from the same samples and the weights of the checkpoint."""
+    config = tiny_config(tmp_path, validation_samples=11)
+    trainer = Trainer(config, "cpu")
+    result = trainer.run().validation
+    assert result is not None
+    batch = FakeGenerator(config, "validation").generate(range(11))
+    trainer.network.eval()
+    with torch.no_grad():
+        error = trainer.network(batch.cube) - batch.label
+    assert result.loss == pytest.approx(error.square().mean().item(), rel=1e-5)
+    by_name = {e.name: e for e in result.ranges}
+    assert list(by_name) == ["3.5-4.5", "4.5-5.5", "5.5-6", "6-6.5", "6.5-7", "all"]
+    assert by_name["5.5-6"].rms_dex == pytest.approx(
+        error[:, 4].square().mean().sqrt().item(), rel=1e-5
+    )
+    assert by_name["all"].baseline_dex == pytest.approx(
+        batch.label.std(0, correction=0).square().mean().sqrt().item(), rel=1e-5
+    )
+
+
+def test_tensorboard_after_a_restart_has_each_step_once(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    run(config, 7)
+    run(config)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    wanted = {
+        "loss/train",
+        "loss/validation",
+        "error_dex/logL_3.5-4.5",
+        "optimiser/learning_rate",
+        "speed/samples_per_s",
+        "speed/generate_ms",
+        "speed/train_ms",
+        "progress/samples_seen",
+    }
+    assert wanted <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"map", "luminosity_function"}
+    assert "config/text_summary" in events.Tags()["tensors"]
+    steps = [event.step for event in events.Scalars("loss/train")]
+    assert steps == [2, 4, 6, 7, 8, 10, 12]
+    assert events.Scalars("progress/samples_seen")[-1].value == 96
+
+
+def test_steps_past_the_checkpoint_are_dropped_from_the_record(tmp_path: Path) -> None:
+    status, _ = finish(start(tmp_path, "--kill-at", "7"))
+    assert status == -signal.SIGKILL
+    config = tiny_config(tmp_path)
+    assert losses(config)[-1][0] == 6
+    run(config)
+    assert [step for step, _ in losses(config)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_loss_that_is_not_finite_is_an_error_and_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FakeGenerator):
+        def generate(self, indices: Sequence[int]) -> Batch:
+            batch = super().generate(indices)
+            if self.split == "train" and 43 in indices and len(indices) == 8:
+                self.seen = getattr(self, "seen", 0) + 1
+                if self.seen == 2:  # the first time was for the calibration
+                    batch.cube[3, 0, 0, 0] = math.nan
+            return batch
+
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Broken)
+    config = tiny_config(tmp_path)
+    with pytest.raises(TrainingError, match=r"loss is nan .* step 6 \(samples 32 to 47\)"):
+        run(config)
+    assert state_of(config)["step"] == 4
+
+
+def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    run(config)
+    before = (tmp_path / "history.jsonl").read_text()
+    assert run(config).step == 12
+    assert (tmp_path / "history.jsonl").read_text() == before
+
+
+def test_refused_run_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    run(config, 4)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"train\.batch_size = 8 there, 16 here"):
+        run(tiny_config(tmp_path, batch_size=16))
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert state_of(config)["step"] == 4
+
+
+def test_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    with pytest.raises(ValueError, match=r"is in use by process \d+ on .* stop that training"):
+        RunLock(tmp_path, patience_s=0.3)
+    lock.close()
+    RunLock(tmp_path, patience_s=0).close()
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    train = tiny_config("unused", steps=110, warmup_steps=10, learning_rate=1.0).train
+    rates = [learning_rate(step, train) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-3
