@@ -2,10 +2,11 @@
 
 A field is narrow: the modes above its width carry most of the bulk flow and of the scatter
 between fields. In a periodic box no larger than the field they are missing or, along its long
-axis, badly sampled (a 160 x 160 x 1200 Mpc box gives 390 km/s along the line of sight where
-linear theory has 210). So the power is split, P = P_long + P_short, `P_long = P exp(-(k/ks)^2)`,
-and the few modes of P_long in a much larger box are summed at every cell centre, one matrix
-product per axis. Missing remains what is longer than the larger box: below 1 % of the velocity.
+axis, badly sampled: the modes of a 160 x 160 x 1200 Mpc box give velocities of 161, 161 and
+406 km/s at z = 2.87, where linear theory has 211. So the power is split, P = P_long + P_short,
+`P_long = P exp(-(k/ks)^2)`, and the few modes of P_long in a much larger box are summed at every
+cell centre, one matrix product per axis: 204, 204 and 215 km/s. Missing remains what is longer
+than the larger box.
 
 Arrays `_kxyz` are [num_kx, num_ky, num_kz] with kz >= 0.
 """
@@ -29,7 +30,7 @@ LONG_BOX_MPC = (800.0, 800.0, 1600.0)
 """Least sides of the larger box; it also exceeds the field's box by half."""
 
 
-_PIECE = 250_000
+_PIECE = 50_000
 """Multiplications in one piece of a matrix product."""
 
 

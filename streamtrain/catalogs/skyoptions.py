@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from streamtrain.catalogs.massfunction import mass_function as find_mass_function
 from streamtrain.cosmology import Cosmology
 
@@ -30,8 +32,10 @@ class SkyOptions:
     def __post_init__(self) -> None:
         """Plain floats and tuples, all inside their ranges."""
         for name in ("footprint_deg", "z_range"):
-            low, high = getattr(self, name)
-            object.__setattr__(self, name, (float(low), float(high)))
+            value = getattr(self, name)
+            if np.shape(value) != (2,):
+                raise ValueError(f"{name} {value!r} must be two numbers")
+            object.__setattr__(self, name, (float(value[0]), float(value[1])))
         for side in self.footprint_deg:
             _check("footprint_deg", side, 0.05, 10.0, "deg")
         for z in self.z_range:

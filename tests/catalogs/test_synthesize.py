@@ -7,6 +7,8 @@ the Poisson noise and the linear-theory variance of the volume, never from the o
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from streamtrain.cosmology import C_KMS, Cosmology
 COMAP = Cosmology()
 TINKER = mass_function("tinker08")
 SIDE_DEG, Z_RANGE, MIN_MASS, MAX_MASS = 0.5, (2.38, 3.45), 1e11, 1e15
-SMALL = dict(footprint_deg=(0.3, 0.3), z_range=(2.7, 2.8), min_mass_Msun=2e11)
+SMALL: dict[str, Any] = {"footprint_deg": (0.3, 0.3), "z_range": (2.7, 2.8), "min_mass_Msun": 2e11}
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +100,7 @@ def test_slices_scatter_as_bias_and_linear_theory_say(fields: list[Lightcone]) -
     z = COMAP.redshift(0.5 * (edges[1:] + edges[:-1]))
     masses = (MIN_MASS, MAX_MASS)
     bounds = COMAP.redshift(edges)
-    expected = np.array(
-        [expected_number(a, b, masses) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    )
+    expected = np.array([expected_number(a, b, masses) for a, b in pairwise(bounds)])
     contrast = np.array([np.histogram(distance(f), edges)[0] for f in fields]) / expected - 1.0
     measured = np.mean(contrast**2) - np.mean(1.0 / expected)
     depth = edges[1] - edges[0]
@@ -218,6 +218,7 @@ def test_poisson_counts_have_mean_and_variance() -> None:
         ({"seed": -1}, r"seed -1 must lie in 0\.\.2\^64-1"),
         ({"footprint_deg": (2.0, 11.0)}, r"footprint_deg 11 deg must lie in 0\.05\.\.10 deg"),
         ({"footprint_deg": (0.0, 1.0)}, r"footprint_deg 0 deg must lie"),
+        ({"footprint_deg": 2.0}, r"footprint_deg 2\.0 must be two numbers"),
         ({"z_range": (3.4, 2.4)}, r"z_range \(3\.4, 2\.4\) must run from the lower"),
         ({"z_range": (0.0, 2.4)}, r"z_range 0 must lie in 0\.1\.\.12"),
         ({"z_range": (2.4, float("nan"))}, r"z_range nan must lie"),
@@ -226,7 +227,7 @@ def test_poisson_counts_have_mean_and_variance() -> None:
         ({"mass_function": "st"}, r"unknown mass function 'st'; allowed: tinker08"),
     ],
 )
-def test_bad_options_get_one_sentence(options: dict, message: str) -> None:
+def test_bad_options_get_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         synthesize(**{"seed": 1, **SMALL, **options})
 
