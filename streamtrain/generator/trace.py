@@ -216,8 +216,14 @@ def trace(
             arguments[name] = extra[name]
         elif argument.default is inspect.Parameter.empty:
             arguments[name] = column(name)
+    luminosity = function(MASS, REDSHIFT, **arguments)
+    if not isinstance(luminosity, Symbol | int | float | np.number):
+        raise TraceError(
+            f"{getattr(function, '__name__', 'the model')} must return the luminosity [Lsun], one "
+            f"number per halo, but returns an object of type {type(luminosity).__name__}"
+        )
     printer = _Printer()
-    output = printer.intern(symbol(function(MASS, REDSHIFT, **arguments)))
+    output = printer.intern(symbol(luminosity))
     result = printer.log2(output)
     body = "\n".join(printer.lines)
     printer.traced.output = output

@@ -7,6 +7,7 @@ gloo group of its own, so that it never waits for a GPU.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,11 +65,17 @@ class World:
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with gradients averaged over the ranks; parameters and buffers of rank 0."""
+        """The network with gradients averaged over the ranks, and the parameters of rank 0.
+
+        Buffers are constants that every rank has (see `calibrate`), so no step sends them.
+        """
         if self.size == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        settings: dict[str, Any] = {"device_ids": devices, buffers: False}
+        return DistributedDataParallel(network, **settings)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over the ranks, on the CPU in float64 (synchronises)."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -12,13 +16,13 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 
-def map_slices(cube: F32, draw: str, columns: int = 4) -> Figure:
-    """Four frequency slices of one cube as the network sees it.
+def map_slices(cube: F32, draw: Mapping[str, Any], columns: int = 4) -> Figure:
+    """A few frequency slices of one cube as the network sees it.
 
-    cube: float32 [n_freq, n_dec, n_ra]; draw: how the sample came about, the title
+    cube: float32 [n_freq, n_dec, n_ra]; draw: how the sample came about, for the title
     """
     channels = np.unique(np.linspace(0, len(cube) - 1, columns).round().astype(int))
-    figure = Figure(figsize=(3.0 * len(channels), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(channels), 3.7), layout="constrained")
     low, high = np.percentile(cube, [1, 99])
     image = None
     for column, channel in enumerate(channels):
@@ -27,7 +31,7 @@ def map_slices(cube: F32, draw: str, columns: int = 4) -> Figure:
         axes.set(title=f"channel {channel}", xticks=[], yticks=[])
     if image is not None:
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="network input")
-    figure.suptitle(draw, fontsize=8)
+    figure.suptitle(textwrap.fill(_describe(draw), 110), fontsize=8)
     return figure
 
 
@@ -57,3 +61,16 @@ def luminosity_functions(
             upper.legend()
             lower.set(ylabel="predicted - true")
     return figure
+
+
+def _describe(value: Any) -> str:
+    """A draw in a line or two: 'model li16, parameters (alpha 1.37, ...), ...'."""
+    if isinstance(value, Mapping):
+        parts = (
+            f"{k} ({_describe(v)})" if isinstance(v, Mapping) else f"{k} {_describe(v)}"
+            for k, v in value.items()
+        )
+        return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_describe, value)) + "]"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -97,9 +97,7 @@ class Monitor:
         self._history.append(entry)
         example = result.example
         if example is not None:
-            shown = ("lightcone", "centre", "model", "parameters", "noise")
-            title = "  ".join(f"{k}={example.draw[k]}" for k in shown if k in example.draw)
-            self._writer.add_figure("map", map_slices(example.cube, title), step)
+            self._writer.add_figure("map", map_slices(example.cube, example.draw), step)
             functions = luminosity_functions(
                 self._bin_edges, example.truth, example.prediction, self._config.label
             )

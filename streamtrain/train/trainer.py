@@ -76,11 +76,16 @@ class Trainer:
                 "processes"
             )
         self._share = train.batch_size // world.size
-        threads = train.threads or max(1, num_cores() // world.local_size)
+        self._cores = max(1, num_cores() // world.local_size)
+        threads = train.threads or self._cores
         bfloat16 = "auto" if self._device.type == "cuda" else "bfloat16"
         self._bfloat16 = train.precision in ("bfloat16", bfloat16)
         self.generator = Generator(config, "train", self._device, threads)
         self._validation = Generator(config, "validation", self._device, threads)
+        with self._torch_state():
+            self.network = build_network(
+                config.network, self.generator.input_shape, self.generator.num_bins
+            ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._folder = Path(config.run)
         self._monitor: Monitor | None = None
 
@@ -93,7 +98,7 @@ class Trainer:
         with ExitStack() as stack:
             stack.callback(self.generator.close)
             stack.callback(self._validation.close)
-            stack.enter_context(TorchState(self._device, self.config.seed))
+            stack.enter_context(self._torch_state())
             self._open(stack)
             self._request = stack.enter_context(StopRequest())
             stopped = self._loop()
@@ -101,6 +106,9 @@ class Trainer:
             summary = Summary(self.step, self._next_index, stopped, loss, result)
         self.world.close()
         return summary
+
+    def _torch_state(self) -> TorchState:
+        return TorchState(self._device, self.config.seed, self._cores)
 
     def _claim(self, stack: ExitStack) -> dict[str, Any] | None:
         """Lock the run's folder, in rank 0; the state to continue from, if there is one."""
@@ -121,23 +129,21 @@ class Trainer:
             edges = self.generator.bin_edges
             self._monitor = Monitor(self._folder, config, edges, self.step)
             stack.callback(self._monitor.close)
-        network = build_network(
-            config.network, self.generator.input_shape, self.generator.num_bins
-        ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimiser = build_optimiser(network, config.train)
+        self._optimiser = build_optimiser(self.network, config.train)
         if state:
-            network.load_state_dict(state["network"])
+            self.network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
-            self._say(f"continuing {config.run} from step {self.step}")
+            if self.step < config.train.steps:
+                self._say(f"continuing {config.run} from step {self.step}")
         else:
             calibrate(
-                network,
+                self.network,
                 self.generator,
                 chunk=self._share,
                 label_std_floor=label_std_floor(config.label),
                 report=lambda done, of: self._busy(f"calibrating: {done}/{of} samples"),
             )
-        self.network, self._model = network, world.wrap(network)
+        self._model = world.wrap(self.network)
         self._stream = SampleStream(
             self.generator,
             config.train.batch_size,
@@ -174,6 +180,10 @@ class Trainer:
                     stop = self._validate()
                 if saves or stop:
                     self._save()
+        if self.step == train.steps:
+            self._say(f"all {train.steps} steps are done: {self._folder}")
+        else:
+            self._say(f"stopped after step {self.step}; the same command continues")
         return stop
 
     def _step(self, batches: Iterator[Batch]) -> None:

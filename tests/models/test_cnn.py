@@ -15,10 +15,13 @@ NUM_BINS = 5
 
 
 @pytest.fixture(autouse=True)
-def _private_rng() -> Iterator[None]:
+def _private_torch() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+    torch.set_num_threads(threads)
 
 
 def small(**settings: object) -> CNN2d:

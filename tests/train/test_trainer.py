@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 from fake_generator import FakeGenerator, tiny_config
 from processes import finish, start, trained_indices, wait_for_step
@@ -17,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import streamtrain.train.trainer
 from streamtrain.config import Config
-from streamtrain.generator.generator import GENERATOR_VERSION, Batch
+from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.train import Summary, Trainer, TrainingError
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import RunLock, read_history
@@ -25,9 +27,14 @@ from streamtrain.train.optimiser import learning_rate
 
 
 @pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The fake generator, and one thread as in `processes`: their number changes bits of weights"""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def run(config: Config, max_steps: int | None = None) -> Summary:
@@ -63,6 +70,37 @@ def test_continued_run_is_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> N
         run(parts, steps)
     assert_same_bits(state_of(whole), state_of(parts))
     assert state_of(whole)["next_index"] == 12 * 8
+    assert losses(whole, "validation_loss") == losses(parts, "validation_loss")
+
+
+def test_continued_run_on_real_samples_is_bit_equal_for_any_generator_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Generator)
+    for seed, name in ((1, "train"), (2, "validation")):
+        small.lightcone(seed).save(tmp_path / f"{name}.h5")
+
+    def config_of(folder: str, threads: int) -> Config:
+        return small.config(
+            run=str(tmp_path / folder),
+            data={name: [str(tmp_path / f"{name}.h5")] for name in ("train", "validation")},
+            emit={"line": {"model": "li16", "prior": "narrow"}},
+            observe={"noise": {"sigma_uK": 1.0}, "log_modulus": {}},
+            network={"layers": 3, "filters": 4, "dense": 8, "dropout": 0.2},
+            train={
+                "steps": 7,
+                "batch_size": 8,
+                "warmup_steps": 2,
+                "validation_samples": 5,
+                "threads": threads,
+            },
+        )
+
+    whole, parts = config_of("whole", 1), config_of("parts", 3)
+    run(whole)
+    for steps in (2, 3, None):
+        run(parts, steps)
+    assert_same_bits(state_of(whole), state_of(parts))
     assert losses(whole, "validation_loss") == losses(parts, "validation_loss")
 
 
@@ -155,6 +193,7 @@ def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
 def test_tensorboard_after_a_restart_has_each_step_once(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     run(config, 7)
+    time.sleep(1.1)  # TensorBoard orders event files by the second they were made in
     run(config)
     events = EventAccumulator(str(tmp_path)).Reload()
     wanted = {
@@ -219,6 +258,14 @@ def test_refused_run_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
         run(tiny_config(tmp_path, batch_size=16))
     assert (tmp_path / "config.yaml").read_text() == before
     assert state_of(config)["step"] == 4
+
+
+def test_network_that_does_not_fit_leaves_no_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    config = replace(config, network=replace(config.network, layers=4))
+    with pytest.raises(ValueError, match=r"network\.layers = 4 .* 8 x 8 pixels"):
+        run(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Everything that needs an NVIDIA GPU, in one command, with a short table last.
+
+python launch/gpu_checks.py                 from a checkout, nothing installed but the packages
+python launch/gpu_checks.py --out results   also writes gpu_checks.json there
+
+Bit-equality of GPU and CPU samples comes first, then the tests marked gpu, then `streamtrain
+bench` on the COMAP field of a lightcone that is synthesised on the spot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from streamtrain import Generator, load_config  # noqa: E402
+from streamtrain.bench import measure  # noqa: E402
+from streamtrain.catalogs.make import make_lightcones  # noqa: E402
+from streamtrain.check import golden_matches  # noqa: E402
+
+
+def golden() -> str:
+    """The published digests on the GPU."""
+    matches = golden_matches("cuda")
+    return "bit-exact" if all(matches) else f"DIFFERENT: {matches}"
+
+
+def digests(settings: list[str]) -> str:
+    """64 samples of the COMAP field: GPU in batches of 64 and 7, CPU."""
+    config = load_config("configs/comap.yaml", settings)
+    gpu, cpu = (Generator(config, "train", device, 8) for device in ("cuda", "cpu"))
+    numbers = list(range(64))
+    whole = gpu.generate(numbers).digests()
+    pieces = [d for k in range(0, 64, 7) for d in gpu.generate(numbers[k : k + 7]).digests()]
+    host = cpu.generate(numbers).digests()
+    equal = sum(a == b for a, b in zip(whole, host, strict=True))
+    return f"GPU = CPU for {equal}/64, batch 7 = batch 64: {'yes' if pieces == whole else 'NO'}"
+
+
+def tests() -> str:
+    """The tests marked gpu."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(result.stdout[-4000:], flush=True)
+    return result.stdout.strip().splitlines()[-1] if result.stdout.strip() else result.stderr[-200:]
+
+
+def benchmark(settings: list[str], numbers: dict[str, Any]) -> str:
+    """Samples per second on the COMAP field."""
+    config = load_config("configs/comap.yaml", settings)
+    report = measure(config, "cuda", 5.0)
+    numbers["bench"] = report
+    print(json.dumps(report, indent=1), flush=True)
+    return (
+        f"{report['generate_samples_per_s']:.0f} samples/s, "
+        f"live / resident step {report['step_live_over_resident']:.3f}"
+    )
+
+
+def main() -> int:
+    """Exit status 1 if anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder for gpu_checks.json")
+    out: Path | None = parser.parse_args().out
+    if not torch.cuda.is_available():
+        print("no NVIDIA GPU that torch can use", file=sys.stderr)
+        return 1
+    numbers: dict[str, Any] = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__}
+    rows: list[tuple[str, str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [f"data.train=[{folder}/sky_*.h5]", "data.validation=[]", "data.test=[]"]
+
+        def run(name: str, check: Callable[[], str]) -> None:
+            start = time.perf_counter()
+            try:
+                result = check()
+            except Exception as error:
+                result = f"FAILED: {type(error).__name__}: {error}"
+            rows.append((name, result, time.perf_counter() - start))
+            print(f"{name}: {result}", flush=True)
+
+        run("golden digests", golden)
+        run(
+            "lightcones",
+            lambda: f"exit {make_lightcones(2, Path(folder), velocities=False)}",
+        )
+        run("64 digests", lambda: digests(settings))
+        run("tests marked gpu", tests)
+        run("bench", lambda: benchmark(settings, numbers))
+    numbers["checks"] = {name: result for name, result, _ in rows}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "gpu_checks.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    print(f"\n{numbers['device']}, torch {numbers['torch']}")
+    for name, result, seconds in rows:
+        print(f"{name:20s} {seconds:7.1f} s  {result}")
+    bad = ("FAILED", "DIFFERENT", "NO", "failed", "error")
+    return int(any(word in result for _, result, _ in rows for word in bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

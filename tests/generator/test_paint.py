@@ -1,0 +1,219 @@
+"""Painted maps: one halo in closed form, and limlam_mocker's maps halo by halo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference as ref
+import small
+from limlam import CARRIED, SHARED_ONLY, Case, load
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cosmology import Cosmology
+from streamtrain.generator.geometry import Grid
+from streamtrain.generator.paint import paint
+
+MAX_OF_LARGEST = 2e-5
+"""What a voxel may differ by, in units of the map's largest (float32 luminosities)."""
+
+
+# One halo in closed form.
+
+
+@pytest.mark.parametrize("nu_rest", [115.27, 230.538])
+@pytest.mark.parametrize("units", ["uK", "Jy/sr"])
+def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
+    """1e6 Lsun in a voxel of 4 arcmin and 15.6 MHz, from SI constants."""
+    z_obs = nu_rest / 30.32 - 1.0
+    chi = ref.comoving_distance(z_obs)
+    x, y, z = ref.position(0.01, -0.01, chi)
+    sky = Lightcone.from_arrays(
+        [x], [y], [z], [1e12], [z_obs],
+        cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1),
+    )  # fmt: skip
+    grid = Grid((2 / 15, 2 / 15), (2, 2, 2), (30.3432, 30.312), nu_rest)
+    cube, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, scatter=False, units=units)
+
+    omega, nu = np.radians(1 / 15) ** 2, nu_rest / (1 + z_obs) * 1e9
+    distance = chi * (1 + z_obs) * ref.MPC_M
+    expected = 1e6 * ref.LSUN_W / (4 * np.pi * distance**2 * 15.6e6 * omega)  # W/m2/Hz/sr
+    if units == "Jy/sr":
+        expected *= 1e26
+    else:
+        expected *= 1e6 * 299792458.0**2 / (2 * ref.K_BOLTZMANN * nu**2)
+    assert float(cube[1, 0, 1]) == pytest.approx(expected, rel=5e-6)
+    assert float(cube.sum()) == float(cube[1, 0, 1])
+    assert counts.sum() == 1
+    assert counts[np.searchsorted(ref.LUMINOSITY_EDGES, 1e6, side="right") - 1] == 1
+
+
+def test_mean_luminosity_does_not_depend_on_the_scatter() -> None:
+    """Sum of the map over 20 000 halos with and without scatter, where the mean is kept."""
+    sky, grid = small.lightcone(), Grid((1.2, 1.2), (1, 1, 1), (34.9, 25.65))
+    quiet = float(paint(sky, grid, "chung22", scatter=False)[0].sum())
+    loud = [float(paint(sky, grid, "chung22", {"sigma": 0.2}, seed=s)[0].sum()) for s in range(40)]
+    error = np.std(loud) / np.sqrt(40)
+    assert error < 0.005 * quiet  # keeping the median instead would add 11 %
+    assert np.mean(loud) == pytest.approx(quiet, abs=5 * error)
+
+
+def test_scatter_follows_the_seed() -> None:
+    sky, grid = small.lightcone(num=2000), Grid((1.0, 1.0), (4, 8, 8))
+    first, again, other = (paint(sky, grid, "li16", seed=s)[0].numpy() for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.count_nonzero(first != other) > 0.9 * np.count_nonzero(first)
+
+
+def test_a_map_is_the_sum_of_its_halos() -> None:
+    """The reference paints 20 000 halos with a model of the mass and redshift, in both units."""
+    sky, grid = small.lightcone(), Grid((0.9, 0.7), (12, 14, 18))
+    for units in ("uK", "Jy/sr"):
+        pose = {"centre_deg": (0.1, -0.15), "roll_deg": 33.0, "mirror": True}
+        cube, counts = paint(sky, grid, "padmanabhan18", scatter=False, units=units, **pose)
+        truth, label = ref.paint(
+            sky.x_Mpc, sky.y_Mpc, sky.z_Mpc, sky.mass_Msun, sky.z_obs,
+            ref.padmanabhan18(sky.mass_Msun, sky.z_obs),
+            fov_deg=grid.fov_deg, shape=grid.shape, nu_GHz=grid.nu_GHz, nu_rest_GHz=115.27,
+            min_mass_Msun=2.5e10, units=units, **pose,
+        )  # fmt: skip
+        np.testing.assert_array_equal(cube.numpy() > 0, truth > 0)
+        np.testing.assert_allclose(cube.numpy(), truth, rtol=2e-5)
+        assert np.abs(counts.numpy() - label).sum() <= 4  # halos within 1e-5 of a bin's edge
+
+
+def test_errors() -> None:
+    sky, grid = small.lightcone(num=500), Grid((1.0, 1.0), (4, 8, 8))
+    with pytest.raises(ValueError, match=r"no halo of small-1 is left above 1e\+15 Msun"):
+        paint(sky, grid, "li16", min_mass_Msun=1e15)
+    with pytest.raises(ValueError, match="halos are too bright for the cube's fixed-point range"):
+        paint(sky, grid, "breysse15", {"A": 1e6})
+    with pytest.raises(ValueError, match=r"needs the column 'age', which small-1 does not have"):
+        paint(sky, grid, lambda mass_Msun, z, *, age: age)
+    with pytest.raises(ValueError, match="units 'K' is none of uK, Jy/sr"):
+        paint(sky, grid, "li16", units="K")  # type: ignore[arg-type]
+    dark = small.lightcone(num=500, columns={"sfr": np.full(500, -1.0)})
+    with pytest.raises(ValueError, match=r"column 'sfr' of small-1 holds -1: .* not negative"):
+        paint(dark, grid, "li16")
+
+
+# limlam_mocker.
+
+
+@pytest.fixture(params=[*CARRIED[:2], *SHARED_ONLY])
+def case(request: pytest.FixtureRequest) -> Case:
+    return load(request.param)
+
+
+def lightcone_of(case: Case, **columns: NDArray[Any]) -> Lightcone:
+    return Lightcone.from_arrays(*case.halos(), cosmology=Cosmology().to_dict(), columns=columns)
+
+
+def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Our map in limlam's constants and conventions, and our counts."""
+    params, intensity = case.params, case.params["units"] == "intensity"
+    names = {
+        "Breysse": ("breysse15", ["A", "b"]),
+        "Padmanabhan": ("padmanabhan18", []),
+        "Li": ("li16", ["log10_delta_mf", "alpha", "beta"]),
+    }
+    model, letters = names[params["model"]]
+    grid = Grid(**case.grid(), nu_rest_GHz=params["nu_rest"])
+    cube, counts = paint(
+        sky, grid, model, dict(zip(letters, params["coeffs"] or [], strict=False)),
+        scatter=False, min_mass_Msun=params["min_mass"], units="Jy/sr" if intensity else "uK",
+    )  # fmt: skip
+    constant = ref.K_JY_LIMLAM / ref.K_JY if intensity else ref.K_T_LIMLAM / ref.K_T
+    # limlam keeps L = 4.9e-5 L' for every line
+    lines = (115.27 / params["nu_rest"]) ** 3 if model != "breysse15" else 1.0
+    return cube.numpy() * (constant * lines), counts.numpy()
+
+
+def test_maps_of_limlam(case: Case) -> None:
+    """With limlam's own star-formation rates: every voxel, and no halo in another one."""
+    columns = {}
+    if "sfr" in case.arrays:
+        columns["sfr"] = np.zeros(len(case.arrays["keep"]))
+        columns["sfr"][case.arrays["keep"]] = case.arrays["sfr"]
+    cube, counts = painted(case, lightcone_of(case, **columns))
+    truth = case.map("map")
+    np.testing.assert_array_equal(cube > 0, truth > 0)
+    assert np.abs(cube - truth).max() < MAX_OF_LARGEST * truth.max()
+    np.testing.assert_allclose(cube, truth, rtol=3e-5)
+    if case.params["nu_rest"] == 115.27:  # else L is not limlam's
+        np.testing.assert_array_equal(counts, case.arrays["lum_dN"])
+
+
+@pytest.mark.parametrize("name", SHARED_ONLY)
+def test_our_star_formation_rate_is_close_to_limlams(name: str, shared: Path) -> None:
+    """Per halo within 6 % in luminosity, and the whole map within 1 %."""
+    case = load(name)
+    kept = case.arrays["keep"]
+    _, _, _, mass, z_obs = (a[kept] for a in case.halos())
+    _, alpha, _ = case.params["coeffs"][:3]
+    table_end = np.polyval([-0.4773078, -2.434461, -4.871748, 13.84657], np.log10(1 + z_obs) - 0.5)
+    inside = np.log10(mass) < table_end - 0.1  # beyond it the table has no data
+    ratio = (ref.sfr_fit(mass, z_obs) / case.arrays["sfr"]) ** (1 / alpha)
+    assert np.mean(inside) > 0.999
+    assert np.abs(ratio[inside] - 1).max() < 0.06
+    cube, _ = painted(case, lightcone_of(case))
+    truth = case.map("map")
+    np.testing.assert_array_equal(cube > 0, truth > 0)
+    assert cube.sum() == pytest.approx(truth.sum(), rel=0.01)
+
+
+# Halos on edges.
+
+
+def test_halos_on_edges() -> None:
+    """Each of v6's tie halos alone: ours is limlam's float64 arithmetic, except where stated."""
+    case = load("v6_edge_ties")
+    x, y, z, mass, z_obs = case.halos()
+    ties = case.arrays["tie_rows"]
+    ra, dec, _ = ref.sky(x, y, z)
+    nu = case.params["nu_rest"] / (1 + z_obs)
+    voxel = ref.voxel_number(ra, dec, nu, ref.edges(**case.grid()))
+    voxel[~case.arrays["keep_f64"]] = -1
+    elsewhere, other_bin = [], []
+    for n, row in enumerate(ties):
+        alone = np.where(np.arange(len(mass)) == row, mass, 1e9)  # the others fail the mass cut
+        sky = Lightcone.from_arrays(x, y, z, alone, z_obs, cosmology=Cosmology().to_dict())
+        luminosity = mass[row] * case.params["coeffs"][0]
+        label = ref.luminosity_counts([luminosity])
+        try:
+            cube, counts = painted(case, sky)
+        except ValueError as error:
+            assert "no halo" in str(error)
+            assert voxel[row] == -1
+            continue
+        if np.flatnonzero(cube).tolist() != [voxel[row]]:
+            elsewhere.append(n)
+        if counts.tolist() != label.tolist():
+            other_bin.append(n)
+    # On edges of pixels (0..12: ra or dec is zero) and channels (13..21), with M equal to the cut
+    # (25..28: not painted) or above it (29..32), at the ends of the band (33..36): all agree.
+    assert elsewhere == []
+    # 37, 38: L = 1e7, the closed end of the last bin. log2 L rounded to float32 is above it: they
+    # are overflow. On the edges 1e5, 1e6 and the last but one (41..43) all agree.
+    assert other_bin == [37, 38]
+
+
+def test_map_of_halos_on_edges() -> None:
+    """v6 as a whole: limlam's float64 map; its float32 map has two halos more."""
+    case = load("v6_edge_ties")
+    cube, counts = painted(case, lightcone_of(case))
+    truth = case.map("map_f64")
+    np.testing.assert_array_equal(cube > 0, truth > 0)
+    assert np.abs(cube - truth).max() < MAX_OF_LARGEST * truth.max()
+    # rows 33, 34: z = float32(z_i), which is below z_i, so nu is above the band (in float64)
+    more = case.arrays["keep"] & ~case.arrays["keep_f64"]
+    ties = case.arrays["tie_rows"]
+    assert sorted(ties[33:35]) == np.flatnonzero(more).tolist()
+    _, _, _, mass, z_obs = case.halos()
+    assert np.all(case.params["nu_rest"] / (1 + z_obs[more]) > case.params["nu_i"])
+    lost = ref.luminosity_counts(mass[more] * case.params["coeffs"][0])
+    lost[48] += 2  # rows 37, 38, as above
+    np.testing.assert_array_equal(case.arrays["lum_dN"] - counts, lost)

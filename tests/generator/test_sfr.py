@@ -1,0 +1,51 @@
+"""The star-formation rate against numbers of the code it was fitted with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as ref
+
+from streamtrain.generator.sfr import log10_sfr, sfr
+
+LOG10_MASS = (10.4, 11.4, 12.0, 13.2)
+PINNED = {  # z: log10 SFR of the fit's own code (shared/data/sfr_fit.md) at LOG10_MASS
+    0.1: (-1.933403767, -0.119848479, 0.295918867, -0.056959549),
+    0.8: (-1.466469645, 0.393623203, 1.087222543, 0.872648464),
+    1.5: (-1.435574387, 0.369500502, 1.518367201, 1.293976595),
+    1.7: (-1.440296997, 0.370749983, 1.572121902, 1.458475340),
+    2.0: (-1.445615580, 0.379990924, 1.665548299, 1.631238523),
+    2.4: (-1.413886678, 0.444114297, 1.754122897, 1.829516948),
+    3.0: (-1.301068796, 0.622555245, 1.872977425, 2.037847580),
+    3.4: (-1.194941133, 0.772210301, 1.945429475, 2.123766735),
+    5.0: (-0.653587584, 1.382261491, 2.043295143, 2.205127296),
+    8.0: (0.356267923, 1.734690623, 2.159649881, 2.987225925),
+}
+
+
+def test_pinned_values() -> None:
+    for z, expected in PINNED.items():
+        np.testing.assert_allclose(log10_sfr(10 ** np.array(LOG10_MASS), z), expected, atol=2e-9)
+
+
+def test_against_the_reference() -> None:
+    """Everywhere in 0.1 <= z <= 8.1, also where the two fits are blended."""
+    rng = np.random.default_rng(6)
+    z = np.concatenate([rng.uniform(0.1, 8.1, 5000), rng.uniform(1.45, 1.75, 2000), [1.5, 1.7]])
+    mass = 10 ** rng.uniform(10, 15, len(z))
+    np.testing.assert_allclose(sfr(mass, z), ref.sfr_fit(mass, z), rtol=1e-10)
+
+
+def test_shapes() -> None:
+    assert log10_sfr(1e12, 3.0).shape == ()
+    assert log10_sfr(np.ones((3, 1)) * 1e12, [2.0, 3.0]).shape == (3, 2)
+    assert log10_sfr([], []).shape == (0,)
+
+
+def test_redshift_outside_the_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"covers z = 0\.1\.\.8\.1, not 0\.050\.\.3\.000.*'sfr'"):
+        log10_sfr([1e12, 1e12], [0.05, 3.0])
+    with pytest.raises(ValueError, match=r"not 3\.000\.\.8\.200"):
+        log10_sfr([1e12, 1e12], [3.0, 8.2])
+    with pytest.raises(ValueError, match="covers"):
+        log10_sfr([1e12], [np.nan])

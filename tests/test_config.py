@@ -1,0 +1,237 @@
+"""Configurations: every mistake gets one sentence, and the resolved whole reads back as itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamtrain.config import (
+    Config,
+    LogModulusConfig,
+    NoiseConfig,
+    PoolConfig,
+    VoxelSize,
+    from_mapping,
+    load_config,
+)
+from streamtrain.schema import ConfigError
+
+EXAMPLE = """
+seed: 3
+grid: {fov_deg: [1.0, 0.8], shape: [10, 32, 64]}
+data:
+  train: [a.h5, "b*.h5"]
+emit:
+  line: {model: li16, prior: narrow, parameters: {alpha: 1.2}}
+observe:
+  noise: {sigma_uK: [0, 6.31], per: fine_voxel, absent: 0.1}
+  pool: {factor: [1, 4, 4]}
+  noise_2: {sigma_uK: 1e1, per: {arcmin: 4, MHz: 15.6}}
+  log_modulus:
+train: {learning_rate: 1e-4, steps: 2_000}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "example.yaml"
+    path.write_text(EXAMPLE)
+    return path
+
+
+def refusal(text_or_mapping: Any, tmp_path: Path, *overrides: str) -> str:
+    """The one sentence that a configuration is refused with."""
+    with pytest.raises(ConfigError) as error:
+        if isinstance(text_or_mapping, str):
+            path = tmp_path / "bad.yaml"
+            path.write_text(text_or_mapping)
+            load_config(path, overrides)
+        else:
+            from_mapping(text_or_mapping)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_values_and_defaults(file: Path) -> None:
+    config = load_config(file)
+    assert config.seed == 3
+    assert config.grid.shape == (10, 32, 64)
+    assert config.grid.nu_GHz == (34.0, 26.0)
+    assert config.data.train == ["a.h5", "b*.h5"]
+    assert config.line.parameters == {"alpha": 1.2}
+    assert config.line.scatter is True
+    assert list(config.observe) == ["noise", "pool", "noise_2", "log_modulus"]
+    assert config.observe["noise"] == NoiseConfig((0.0, 6.31), "fine_voxel", 0.1)
+    assert config.observe["pool"] == PoolConfig((1, 4, 4), "mean")
+    assert config.observe["noise_2"] == NoiseConfig(10.0, VoxelSize(4.0, 15.6), 0.0)
+    assert config.observe["log_modulus"] == LogModulusConfig()
+    assert from_mapping({}) == Config(emit=from_mapping({}).emit)
+
+
+def test_numbers_that_yaml_reads_as_text(file: Path) -> None:
+    """YAML takes 1e-4 for text; here it is a number."""
+    config = load_config(file)
+    assert config.train.learning_rate == 1e-4
+    assert config.observe["noise_2"].sigma_uK == 10.0
+    assert config.train.steps == 2000
+    assert load_config(file, ["train.learning_rate=5e-4"]).train.learning_rate == 5e-4
+
+
+def test_order_of_operations_is_the_order_of_the_keys(file: Path) -> None:
+    swapped = {"observe": {"log_modulus": {}, "pool": {"factor": [1, 2, 2]}, "noise": {}}}
+    assert list(from_mapping(swapped).observe) == ["log_modulus", "pool", "noise"]
+
+
+def test_overrides(file: Path) -> None:
+    given = ["observe.noise.sigma_uK=11", "data.train=[c.h5]", "observe.noise_3.absent=0.5"]
+    config = load_config(file, [*given, "emit.line.scatter=false", "grid.units=Jy/sr"])
+    assert config.observe["noise"].sigma_uK == 11.0
+    assert config.observe["noise"].absent == 0.1
+    assert list(config.observe)[-1] == "noise_3"
+    assert config.data.train == ["c.h5"]
+    assert config.line.scatter is False
+    assert config.grid.units == "Jy/sr"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", "'train.steps' is not of the form dotted.key=value"),
+        ("=3", "'=3' is not of the form dotted.key=value"),
+        ("seed.x=3", "'seed.x': 'seed' is a value, not a section"),
+        ("train.stepz=3", "unknown setting 'train.stepz': did you mean 'steps'?"),
+        ("train.steps=[", "the value of train.steps is not valid YAML"),
+    ],
+)
+def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
+    assert refusal(EXAMPLE, tmp_path, override).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"tain": {}}, "unknown setting 'tain': did you mean 'train'? valid: data, emit, grid"),
+        (
+            {"grid": {"fov": 1}},
+            "unknown setting 'grid.fov': did you mean 'fov_deg'? valid: fov_deg",
+        ),
+        ({"observe": {"nois": {}}}, "unknown setting 'observe.nois': did you mean 'noise'? valid"),
+        ({"observe": {"noise_x": {}}}, "unknown setting 'observe.noise_x': did you mean 'noise'?"),
+        (
+            {"observe": {"noise": {"sigma": 1}}},
+            "unknown setting 'observe.noise.sigma': did you mean",
+        ),
+        ({"emit": {"lines": {}}}, "unknown setting 'emit.lines': did you mean 'line'?"),
+        ({"emit": {}}, "emit needs one entry 'line', the luminosity model"),
+        ({"seed": -1}, "seed = -1 is outside its range 0..1.84467e+19"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"seed": "many"}, "seed must be a number, not 'many'"),
+        ({"run": 3}, "run must be text, not 3"),
+        ({"data": {"mirror": 1}}, "data.mirror must be true or false, not 1"),
+        ({"data": {"train": "a.h5"}}, "data.train must be a list, not 'a.h5'"),
+        ({"data": {"train": [3]}}, "data.train[0] must be text, not 3"),
+        ({"data": {"roll": "some"}}, "data.roll = 'some' is none of any, quarter, none"),
+        ({"data": {"min_mass_Msun": 0}}, "data.min_mass_Msun = 0 must be above 0"),
+        ({"data": 3}, "data must be a mapping of settings, not 3"),
+        ({"grid": {"shape": [1, 2]}}, "grid.shape must have 3 entries, not 2: [1, 2]"),
+        ({"grid": {"shape": 4}}, "grid.shape must be a list, not 4"),
+        ({"grid": {"shape": [0, 2, 2]}}, "grid.shape[0] = 0 is outside its range 1..4096"),
+        ({"grid": {"fov_deg": [1, 30]}}, "grid.fov_deg[1] = 30 is outside its range (at most 20)"),
+        ({"grid": {"nu_GHz": [26, 34]}}, "grid.nu_GHz = [26.0, 34.0] must run from high to low"),
+        (
+            {"grid": {"nu_rest_GHz": 30}},
+            "grid.nu_GHz = [34.0, 26.0] must lie below nu_rest_GHz = 30",
+        ),
+        ({"grid": {"nu_rest_GHz": float("nan")}}, "grid.nu_rest_GHz = nan is not a finite number"),
+        ({"emit": {"line": {"parameters": {"A": "x"}}}}, "emit.line.parameters.A must be a number"),
+        ({"label": {"log10_L": [7, 3]}}, "label.log10_L = [7.0, 3.0] must increase"),
+        ({"network": {"kernel": 4}}, "network.kernel = 4 is none of 1, 3, 5, 7"),
+        ({"train": {"steps": 50}}, "train.warmup_steps = 100 must be below train.steps = 50"),
+        ({"test": {"samples": None}}, "test.samples must be a whole number, not None"),
+        (
+            {"observe": {"pool": {"factor": [3, 4, 4]}}},
+            "observe.pool.factor = [3, 4, 4] does not divide the cube's shape [10, 64, 64]",
+        ),
+        (
+            {"observe": {"pool": {"factor": [5, 4, 4]}, "pool_2": {"factor": [1, 32, 1]}}},
+            "observe.pool_2.factor = [1, 32, 1] does not divide the cube's shape [2, 16, 16]",
+        ),
+        (
+            {"observe": {"noise": {"sigma_uK": [5, 2]}}},
+            "observe.noise.sigma_uK = [5, 2] must increase",
+        ),
+        (
+            {"observe": {"noise": {"sigma_uK": -1}}},
+            "observe.noise.sigma_uK = -1 is outside its range",
+        ),
+        (
+            {"observe": {"noise": {"absent": 2}}},
+            "observe.noise.absent = 2 is outside its range 0..1",
+        ),
+        ({"observe": {"noise": {"per": {"arcmin": 4}}}}, "observe.noise.per"),
+    ],
+)
+def test_bad_settings(data: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert refusal(data, tmp_path).startswith(message)
+
+
+def test_a_key_given_twice(tmp_path: Path) -> None:
+    text = "observe:\n  noise: {sigma_uK: 1}\n  pool: {}\n  noise: {sigma_uK: 2}\n"
+    assert refusal(text, tmp_path) == (
+        "'noise' is given twice (line 4); a second use of an operator takes a suffix, as in "
+        "'noise_2'"
+    )
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    assert "is not valid YAML at line 2" in refusal("seed: 1\ngrid: }\n", tmp_path)
+    assert refusal("- 1\n- 2\n", tmp_path).endswith("must hold a mapping of settings, not list")
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match="is not a text file"):
+        load_config(tmp_path / "binary.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_config(tmp_path / "empty.yaml") == from_mapping({})
+    text = "seed: !!python/object/apply:os.getcwd []\n"
+    assert "is not valid YAML" in refusal(text, tmp_path)
+
+
+def test_resolved_yaml_reads_back(file: Path, tmp_path: Path) -> None:
+    config = load_config(file)
+    again = tmp_path / "resolved.yaml"
+    again.write_text(config.to_yaml())
+    assert load_config(again) == config
+    assert load_config(again).digest() == config.digest()
+    assert list(load_config(again).observe) == list(config.observe)
+
+
+def test_digest_sees_what_matters(file: Path) -> None:
+    """Everything but the folder of the run, and the order of the operators too."""
+    digest = load_config(file).digest()
+    assert load_config(file, ["run=elsewhere"]).digest() == digest
+    changes = ["seed=4", "train.steps=2001", "observe.noise.absent=0.2", "network.filters=16"]
+    assert len({load_config(file, [c]).digest() for c in changes} | {digest}) == 5
+    pool, noise = {"pool": {}}, {"noise": {}}
+    ahead = from_mapping({"observe": pool | noise}).digest()
+    assert ahead != from_mapping({"observe": noise | pool}).digest()
+
+
+def test_sample_settings_are_those_that_decide_samples(file: Path) -> None:
+    settings = load_config(file).sample_settings()
+    same = ["run=x", "train.steps=500", "network.layers=2", "data.train=[z.h5]"]
+    for change in same:
+        assert load_config(file, [change]).sample_settings() == settings
+    other = ["seed=4", "grid.units=Jy/sr", "data.roll=none", "label.bins=7", "emit.line.scatter=no"]
+    for change in other:
+        assert load_config(file, [change]).sample_settings() != settings
+
+
+def test_sections_are_frozen(file: Path) -> None:
+    config = load_config(file)
+    with pytest.raises(AttributeError):
+        config.seed = 4  # type: ignore[misc]
