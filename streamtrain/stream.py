@@ -11,6 +11,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streamtrain.generator.generator import Batch, Generator
 
+NO_WORKERS = (
+    "SampleStream makes its batches itself: use DataLoader(stream, batch_size=None, num_workers=0)"
+)
+
 
 class SampleStream(IterableDataset[Batch]):
     """Yields whole batches for ever; use it directly or in `DataLoader(stream, batch_size=None)`.
@@ -68,12 +72,12 @@ class SampleStream(IterableDataset[Batch]):
         local = self.batch_size // self.world_size
         return list(range(first + self.rank * local, first + (self.rank + 1) * local))
 
+    def __getstate__(self) -> Any:
+        raise ValueError(NO_WORKERS)  # worker processes that are spawned get a pickled copy
+
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
-            raise ValueError(
-                "SampleStream makes its batches itself: use DataLoader(stream, batch_size=None, "
-                "num_workers=0)"
-            )
+            raise ValueError(NO_WORKERS)
         self._drop_pending()
         while True:
             batch = self._take()

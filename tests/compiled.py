@@ -16,9 +16,9 @@ Words = NDArray[np.uint32]
 
 
 @cache
-def _kernels() -> HostKernels:
-    functions = Path(__file__).with_name("functions.cu").read_text(encoding="ascii")
-    return HostKernels(kernel_source("label.cu") + functions)
+def _kernels(file: str = "functions.cu", prologue: str = "") -> HostKernels:
+    functions = Path(__file__).with_name(file).read_text(encoding="ascii")
+    return HostKernels(kernel_source("label.cu", prologue) + functions)
 
 
 def _call(name: str, inputs: list[NDArray], outputs: int, dtype: type) -> list[NDArray]:
@@ -53,3 +53,14 @@ def normal_pair(first: Words, second: Words) -> tuple[Float32, Float32]:
 def philox(counter: Words, key: Words) -> Words:
     """counter [n, 4], key [n, 2] -> [n, 4]."""
     return _call("apply_philox", [counter, key], 1, np.uint32)[0]
+
+
+def model(
+    source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
+) -> Float32:
+    """A traced model of halos [n]: log2 L."""
+    stacked = np.stack([*columns, np.zeros_like(log2_mass)])
+    arrays = [log2_mass, log2_1pz, stacked, np.append(u, np.float32(0)), np.empty_like(log2_mass)]
+    tensors = [torch.from_numpy(np.array(a)) for a in arrays]
+    _kernels("model.cu", source).elementwise("apply_model", 1, len(log2_mass), *tensors)
+    return tensors[-1].numpy()

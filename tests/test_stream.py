@@ -90,11 +90,16 @@ def test_in_a_data_loader(make: Make) -> None:
     assert found == first(make(), 2)
 
 
-def test_worker_processes_are_refused(make: Make) -> None:
-    options = {"num_workers": 1, "multiprocessing_context": "fork"}
+def test_worker_processes_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spawned workers when they are started, forked ones when they ask for a batch."""
+    refusal = r"DataLoader\(stream, batch_size=None, num_workers=0\)"
+    options = {"num_workers": 1, "multiprocessing_context": "spawn"}
     loader = DataLoader(make(), batch_size=None, generator=torch.Generator(), **options)
-    with pytest.raises(ValueError, match=r"DataLoader\(stream, batch_size=None, num_workers=0\)"):
+    with pytest.raises(ValueError, match=refusal):
         next(iter(loader))
+    monkeypatch.setattr("streamtrain.stream.get_worker_info", lambda: "a worker's")
+    with pytest.raises(ValueError, match=refusal):
+        next(iter(make()))
 
 
 def test_close_ends_the_threads_and_can_be_undone(make: Make) -> None:

@@ -58,7 +58,9 @@ def evaluate(
     """
     config = run if isinstance(run, Config) else run_config(run)
     folder = Path(config.run)
-    state = load_checkpoint(folder / "checkpoints", config, GENERATOR_VERSION)
+    state = load_checkpoint(
+        folder / "checkpoints", config, GENERATOR_VERSION, ("grid", "label", "network")
+    )
     if state is None:
         raise ValueError(f"the run folder {folder} has no checkpoint; train first")
     path = testset.default_path(config)
@@ -74,7 +76,8 @@ def evaluate(
     train_generator = Generator(config, split="train", device=device, threads=threads)
     reference = mean_label(train_generator, config, progress)
     train_generator.close()
-    network = build_network(config.network, tuple(state["input_shape"]), generator.num_bins)
+    with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
+        network = build_network(config.network, tuple(state["input_shape"]), generator.num_bins)
     network.load_state_dict(state["network"])
     network.to(generator.device).eval()
     answers = predict(network, manifest, generator, config, progress)

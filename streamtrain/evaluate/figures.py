@@ -1,84 +1,27 @@
-"""Figures of an evaluation: luminosity functions, ratio bands, loss history, slices of a map.
-
-Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
-files, TensorBoard and threads alike. Colours are those of Okabe & Ito, told apart by colour-blind
-readers.
-"""
+"""Figures of an evaluation: three test maps, ratio bands, loss history."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
 
 from streamtrain.evaluate.metrics import Bool, Float, delta_percentiles
-
-NETWORK = "#0072B2"
-REFERENCE = "#D55E00"
-TRUTH = "#000000"
-_LABEL_SIZE = 11
-_TICK_SIZE = 10
-_RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-Quantity = Literal["counts", "cumulative"]
-_QUANTITY_LABELS = {"counts": "halos per bin, $dN$", "cumulative": "halos above $L$, $N(>L)$"}
-
-
-def luminosity_function(
-    predicted: Float,
-    true: Float,
-    bin_edges: Float,
-    *,
-    occupied: Bool | None = None,
-    reference: Float | None = None,
-    titles: Sequence[str] = (),
-    quantity: Quantity = "counts",
-) -> Figure:
-    """Predicted and true luminosity functions of a few maps, their ratio below.
-
-    predicted, true: log10 dN, [num_maps, num_bins]; one column of panels per map.
-    bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
-    (default: true > 0). reference: mean label, log10 dN, [num_bins].
-    """
-    if predicted.shape != true.shape or true.ndim != 2:
-        raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
-    num_maps = len(true)
-    figure = Figure(figsize=(1.2 + 3.4 * num_maps, 4.8), dpi=150, layout="constrained")
-    panels = figure.subplots(
-        2, num_maps, sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
-    )
-    mask = true > 0 if occupied is None else occupied
-    at = _positions(bin_edges, quantity)
-    highest = max(float(true.max()), float(predicted.max()), 1.0)
-    for k in range(num_maps):
-        upper, lower = panels[:, k]
-        shown = mask[k]
-        upper.plot(
-            at[shown], 10 ** true[k, shown], "o", color=TRUTH, ms=2.8, zorder=4, label="true"
-        )
-        curves = [("network", predicted[k], NETWORK, "-")]
-        if reference is not None:
-            curves.append(("mean label", reference, REFERENCE, "--"))
-        for name, values, colour, line in curves:
-            upper.plot(at, 10**values, line, color=colour, lw=1.8, label=name)
-            ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
-            lower.plot(at, ratio, line, color=colour, lw=1.6)
-        upper.set_yscale("log")
-        upper.set_ylim(0.7, 3 * 10**highest)
-        if k < len(titles):
-            upper.set_title(titles[k], fontsize=_TICK_SIZE)
-        _style(upper, bin_edges)
-        _style(lower, bin_edges)
-        _ratio_axis(lower, (0.2, 5.0))
-        lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=_LABEL_SIZE)
-    panels[0, 0].set_ylabel(_QUANTITY_LABELS[quantity], fontsize=_LABEL_SIZE)
-    panels[1, 0].set_ylabel("predicted / true", fontsize=_LABEL_SIZE)
-    panels[0, 0].legend(fontsize=_TICK_SIZE - 1, frameon=False, loc="lower left")
-    return figure
+from streamtrain.figures import (
+    LABEL_SIZE,
+    NETWORK,
+    RATIO_TICKS,
+    REFERENCE,
+    TICK_SIZE,
+    Quantity,
+    luminosity_function,
+    positions,
+    ratio_axis,
+    style,
+)
 
 
 def comparison(
@@ -130,23 +73,23 @@ def ratio_bands(
     figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     cases = (("network", predicted, NETWORK), ("always the mean label", reference, REFERENCE))
-    at = _positions(bin_edges, quantity)
+    at = positions(bin_edges, quantity)
     extreme = 0.5
     for axes, (name, values, colour) in zip(panels, cases, strict=True):
         low95, low68, median, high68, high95 = 1 + delta_percentiles(values - true, occupied)
         axes.fill_between(at, low95, high95, color=colour, alpha=0.22, lw=0, label="95 % of maps")
         axes.fill_between(at, low68, high68, color=colour, alpha=0.45, lw=0, label="68 % of maps")
         axes.plot(at, median, color=colour, lw=2, label="median")
-        axes.set_title(name, fontsize=_LABEL_SIZE)
-        axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=_LABEL_SIZE)
-        _style(axes, bin_edges)
-        axes.legend(fontsize=_TICK_SIZE, frameon=False, loc="lower left")
+        axes.set_title(name, fontsize=LABEL_SIZE)
+        axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
+        style(axes, bin_edges)
+        axes.legend(fontsize=TICK_SIZE, frameon=False, loc="lower left")
         ends = np.abs(np.log10(np.concatenate([low95, high95])))
         extreme = max(extreme, float(np.nanmax(ends, initial=0.0)))
-    limit = 10 ** min(extreme, np.log10(_RATIO_TICKS[-1]))
-    _ratio_axis(panels[0], (1 / limit, limit))
-    _ratio_axis(panels[1], (1 / limit, limit))
-    panels[0].set_ylabel(r"predicted / true $= 1 + \delta$", fontsize=_LABEL_SIZE)
+    limit = 10 ** min(extreme, np.log10(RATIO_TICKS[-1]))
+    ratio_axis(panels[0], (1 / limit, limit))
+    ratio_axis(panels[1], (1 / limit, limit))
+    panels[0].set_ylabel(r"predicted / true $= 1 + \delta$", fontsize=LABEL_SIZE)
     return figure
 
 
@@ -168,82 +111,11 @@ def loss_history(entries: Sequence[Mapping[str, Any]]) -> Figure:
             drawn += losses
     if drawn and min(drawn) > 0:
         axes.set_yscale("log")
-    axes.set_xlabel("optimiser step", fontsize=_LABEL_SIZE)
-    axes.set_ylabel("loss", fontsize=_LABEL_SIZE)
-    axes.tick_params(labelsize=_TICK_SIZE)
+    axes.set_xlabel("optimiser step", fontsize=LABEL_SIZE)
+    axes.set_ylabel("loss (mean squared error of the label)", fontsize=LABEL_SIZE)
+    axes.tick_params(labelsize=TICK_SIZE)
     axes.grid(alpha=0.25, lw=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if drawn:
-        axes.legend(fontsize=_TICK_SIZE, frameon=False)
+        axes.legend(fontsize=TICK_SIZE, frameon=False)
     return figure
-
-
-def map_slices(
-    cube: NDArray[np.floating],
-    *,
-    fov_deg: tuple[float, float] | None = None,
-    nu_GHz: tuple[float, float] | None = None,
-    num_slices: int = 4,
-    unit: str = "network input",
-    title: str = "",
-) -> Figure:
-    """Frequency slices of a map, evenly spaced, on one colour scale; east is left.
-
-    cube: [n_freq, n_dec, n_ra]. fov_deg: (ra, dec) [deg]; default: axes count voxels.
-    nu_GHz: band (high, low) [GHz]; default: slices are numbered. unit: what the colours mean.
-    title: above all, such as how the sample was drawn.
-    """
-    num_freq, num_dec, num_ra = cube.shape
-    chosen = np.unique(np.linspace(0, num_freq - 1, min(num_slices, num_freq)).round().astype(int))
-    width, height = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
-    low, high = (float(v) for v in np.percentile(cube[chosen], (0.5, 99.8)))
-    figure = Figure(figsize=(1.5 + 2.7 * len(chosen), 3.6), dpi=150, layout="compressed")
-    panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
-    for axes, k in zip(panels, chosen, strict=True):
-        image = axes.imshow(
-            cube[k],
-            origin="lower",
-            extent=(-width / 2, width / 2, -height / 2, height / 2),
-            cmap="cividis",
-            vmin=low,
-            vmax=high if high > low else low + 1,
-            interpolation="nearest",
-        )
-        axes.invert_xaxis()
-        heading = f"frequency slice {k}"
-        if nu_GHz is not None:
-            heading = f"{nu_GHz[0] + (k + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num_freq:.2f} GHz"
-        axes.set_title(heading, fontsize=_LABEL_SIZE)
-        axes.set_xlabel(f"ra [{'deg' if fov_deg else 'voxels'}]", fontsize=_LABEL_SIZE)
-        axes.tick_params(labelsize=_TICK_SIZE)
-    figure.suptitle(title, fontsize=_TICK_SIZE)
-    panels[0].set_ylabel(f"dec [{'deg' if fov_deg else 'voxels'}]", fontsize=_LABEL_SIZE)
-    bar = figure.colorbar(image, ax=list(panels), pad=0.01, extend="both")
-    bar.set_label(unit, fontsize=_LABEL_SIZE)
-    bar.ax.tick_params(labelsize=_TICK_SIZE)
-    return figure
-
-
-def _positions(bin_edges: Float, quantity: Quantity) -> Float:
-    """L of each bin [Lsun]: its centre, or its lower edge for N(>L)."""
-    if quantity == "cumulative":
-        return np.asarray(10.0 ** bin_edges[:-1])
-    return np.asarray(10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1])))
-
-
-def _style(axes: Axes, bin_edges: Float) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(10.0 ** bin_edges[0], 10.0 ** bin_edges[-1])
-    axes.tick_params(labelsize=_TICK_SIZE)
-    axes.grid(alpha=0.25, lw=0.6)
-
-
-def _ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
-    """Logarithmic, with plain numbers, and a line at one."""
-    axes.set_yscale("log")
-    axes.set_ylim(*limits)
-    axes.yaxis.set_major_locator(FixedLocator(_RATIO_TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.axhline(1.0, color=TRUTH, lw=0.8, zorder=1)

@@ -12,23 +12,20 @@ correlated; test maps cut from the same few lightcones share halos, which it doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.generator.labels import ranges_with_bins
+
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
-"""Luminosity ranges of the table, log10(L/Lsun)."""
 PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 RESAMPLES = 400
 """Bootstrap resamples; a standard error is known to about 4 %."""
-_TOLERANCE = 1e-9
-"""Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def score(predicted: Float, true: Float, occupied: Bool, bin_edges: Float, seed:
     residual = predicted - true
     ranges = [
         _range_score(residual[:, inside], occupied[:, inside], bounds, seed)
-        for bounds, inside in _ranges_with_bins(bin_edges)
+        for bounds, inside in ranges_with_bins(bin_edges)
     ]
     bounds = (float(bin_edges[0]), float(bin_edges[-1]))
     squares = residual**2
@@ -119,15 +116,6 @@ def delta_percentiles(residual: Float, occupied: Bool) -> Float:
         if len(values):
             result[:, k] = np.percentile(_delta(values), PERCENTILES)
     return result
-
-
-def _ranges_with_bins(bin_edges: Float) -> Iterator[tuple[tuple[float, float], Bool]]:
-    """Each range that holds the centre of a bin, and the mask of its bins, [num_bins]."""
-    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
-    for low, high in RANGES:
-        inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
-        if inside.any():
-            yield (low, high), inside
 
 
 def _range_score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,12 @@ from streamtrain.generator.backend import Kernels
 
 EXTRA_COUNTS = 3
 """Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
+
+
+RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
+"""Luminosity ranges that errors are given for, log10(L/Lsun)."""
+_TOLERANCE = 1e-9
+"""Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,20 @@ class LuminosityBins:
         """First and last edge as log2, bins per unit of log2."""
         low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
         return low, high, self.num / (high - low)
+
+
+def ranges_with_bins(
+    bin_edges: NDArray[np.float64],
+) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
+    """Each of `RANGES` that holds the centre of a bin, and the mask of its bins [num_bins].
+
+    bin_edges: log10(L/Lsun) [num_bins + 1].
+    """
+    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
+    for low, high in RANGES:
+        inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
+        if inside.any():
+            yield (low, high), inside
 
 
 def make_label(kernels: Kernels, counts: torch.Tensor, config: LabelConfig) -> torch.Tensor:

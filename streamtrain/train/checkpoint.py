@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,18 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(folder: Path, config: Config, generator_version: int) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path,
+    config: Config,
+    generator_version: int,
+    sections: Collection[str] | None = None,
+) -> dict[str, Any] | None:
     """The state of the newest checkpoint that verifies, on the CPU; None where there is none.
 
-    A damaged one is named on stderr and passed over. Raises CheckpointError if it belongs to
-    another configuration or generator version, or if all are damaged.
+    sections: compare these sections of the configuration only, for a network that is used rather
+    than trained on; default: every setting that decides samples or weights.
+    A damaged checkpoint is named on stderr and passed over. Raises CheckpointError if it belongs
+    to another configuration or generator version, or if all are damaged.
     """
     found = list(_checkpoints(folder))
     for _, path in found:
@@ -99,7 +106,10 @@ def load_checkpoint(folder: Path, config: Config, generator_version: int) -> dic
         except Exception as error:  # torch.load raises many kinds for a damaged file
             print(f"streamtrain: passing over {path}: {error}", file=sys.stderr)
             continue
-        _refuse_other_run(path, saved, config, manifest["generator_version"], generator_version)
+        current = to_dict(config)
+        if sections is not None:
+            saved, current = ({k: c[k] for k in sections} for c in (saved, current))
+        _refuse_other_run(path, saved, current, manifest["generator_version"], generator_version)
         assert isinstance(state, dict)
         return state
     if found:
@@ -158,9 +168,9 @@ def _verify(path: Path) -> dict[str, Any]:
 
 
 def _refuse_other_run(
-    path: Path, saved: Any, config: Config, saved_version: int, version: int
+    path: Path, saved: Any, current: Any, saved_version: int, version: int
 ) -> None:
-    difference = first_difference(saved, to_dict(config))
+    difference = first_difference(saved, current)
     if difference:
         raise CheckpointError(
             f"{path} is of another configuration: {difference}; give this run another folder "

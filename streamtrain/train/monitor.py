@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from streamtrain.config import Config
+from streamtrain.figures import luminosity_function, map_slices
 from streamtrain.progress import Progress, duration
-from streamtrain.train.figures import luminosity_functions, map_slices
 from streamtrain.train.folder import History
 from streamtrain.train.stopwatch import Times
 from streamtrain.train.validation import ValidationResult
@@ -97,9 +99,20 @@ class Monitor:
         self._history.append(entry)
         example = result.example
         if example is not None:
-            self._writer.add_figure("map", map_slices(example.cube, example.draw), step)
-            functions = luminosity_functions(
-                self._bin_edges, example.truth, example.prediction, self._config.label
+            grid = self._config.grid
+            slices = map_slices(
+                example.cube,
+                fov_deg=grid.fov_deg,
+                nu_GHz=grid.nu_GHz,
+                title=textwrap.fill(describe(example.draw), 110),
+            )
+            self._writer.add_figure("map", slices, step)
+            functions = luminosity_function(
+                example.predicted,
+                example.true,
+                self._bin_edges,
+                occupied=example.occupied,
+                quantity=self._config.label.quantity,
             )
             self._writer.add_figure("luminosity_function", functions, step)
         self._writer.flush()
@@ -110,3 +123,16 @@ class Monitor:
         self._progress.close()
         self._history.close()
         self._writer.close()
+
+
+def describe(value: Any) -> str:
+    """A draw in a line or two: 'model li16, parameters (alpha 1.37, ...), ...'."""
+    if isinstance(value, Mapping):
+        parts = (
+            f"{k} ({describe(v)})" if isinstance(v, Mapping) else f"{k} {describe(v)}"
+            for k, v in value.items()
+        )
+        return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(describe, value)) + "]"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

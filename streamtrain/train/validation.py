@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.labels import ranges_with_bins
 from streamtrain.train.distributed import World
 
-F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
-"""Luminosity ranges that errors are given for, log10(L/Lsun)."""
 NUM_EXAMPLES = 3
 """Samples in the figure of predicted against true functions."""
 
@@ -43,10 +41,13 @@ class RangeError:
 class Example:
     """A few samples for the figures; in rank 0."""
 
-    cube: F32
+    cube: NDArray[np.float32]
     draw: dict[str, Any]
-    truth: F32
-    prediction: F32
+    true: F64
+    """log10 dN [NUM_EXAMPLES, n_bins]."""
+    predicted: F64
+    occupied: NDArray[np.bool_]
+    """Bins that hold a halo."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,6 @@ class ValidationResult:
     loss: float
     ranges: list[RangeError]
     example: Example | None = field(repr=False)
-
-
-def ranges_with_bins(bin_edges: F64) -> list[tuple[str, NDArray[np.bool_]]]:
-    """(name, mask of its bins [n_bins]) of each range that holds the centre of a bin; all last."""
-    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
-    found = []
-    for low, high in RANGES:
-        inside = (centres >= low - 1e-9) & (centres < high - 1e-9)
-        if inside.any():
-            found.append((f"{low:g}-{high:g}", inside))
-    return [*found, ("all", np.ones(len(centres), bool))]
 
 
 def validate(
@@ -96,17 +86,17 @@ def validate(
         if not indices:  # this rank has one sample less than the others
             continue
         batch = generator.generate(indices)
-        label = batch.label.to(world.device)
         prediction, loss = evaluate(batch)
+        occupied = (batch.counts.to(world.device) > 0).double()
+        true, predicted = (_dex(v.to(world.device), scale) for v in (batch.label, prediction))
         if start == 0 and world.is_main:
             example = Example(
                 cube=batch.cube[0].cpu().numpy(),
                 draw=batch.draws[0],
-                truth=label[:NUM_EXAMPLES].cpu().numpy(),
-                prediction=prediction[:NUM_EXAMPLES].cpu().numpy(),
+                true=true[:NUM_EXAMPLES].cpu().numpy(),
+                predicted=predicted[:NUM_EXAMPLES].cpu().numpy(),
+                occupied=batch.counts[:NUM_EXAMPLES].cpu().numpy() > 0,
             )
-        occupied = (batch.counts.to(world.device) > 0).double()
-        true, predicted = (_dex(values, scale) for values in (label, prediction))
         sums[0] += (occupied * (predicted - true) ** 2).sum(0)
         sums[1] += occupied.sum(0)
         sums[2] += (occupied * true).sum(0)
@@ -128,7 +118,8 @@ def _range_errors(totals: F64, bin_edges: F64) -> list[RangeError]:
     squares, number, label, label_squares = totals[:4]
     spread = label_squares - label**2 / np.maximum(number, 1.0)
     errors = []
-    for name, inside in ranges_with_bins(bin_edges):
+    named = [(f"{low:g}-{high:g}", inside) for (low, high), inside in ranges_with_bins(bin_edges)]
+    for name, inside in [*named, ("all", np.ones(len(bin_edges) - 1, bool))]:
         values = number[inside].sum()
         if values:
             rms = float(np.sqrt(squares[inside].sum() / values))

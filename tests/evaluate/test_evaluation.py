@@ -96,7 +96,8 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
     labels = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES)).label
-    network = build_network(config.network, SHAPE, NUM_BINS)
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config.network, SHAPE, NUM_BINS)
     network.calibrate(torch.zeros(2), torch.ones(2), labels.mean(0), torch.ones(NUM_BINS))
     save(config, network)
     result = evaluation.evaluate(config)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
 from streamtrain.evaluate.metrics import delta_percentiles
+from streamtrain.figures import map_slices
 
 EDGES = np.linspace(3.5, 7.0, 50)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
@@ -110,9 +111,7 @@ def test_loss_history_of_an_empty_run_is_an_empty_figure():
 
 def test_map_slices_lie_as_on_the_sky():
     cube = np.arange(10 * 4 * 6, dtype=np.float32).reshape(10, 4, 6)
-    figure = figures.map_slices(
-        cube, fov_deg=(1.5, 1.0), nu_GHz=(34.0, 26.0), num_slices=3, title="li16"
-    )
+    figure = map_slices(cube, fov_deg=(1.5, 1.0), nu_GHz=(34.0, 26.0), num_slices=3, title="li16")
     assert figure.get_suptitle() == "li16"
     panels = figure.axes[:3]
     assert [axes.get_title() for axes in panels] == ["33.60 GHz", "30.40 GHz", "26.40 GHz"]
@@ -123,4 +122,4 @@ def test_map_slices_lie_as_on_the_sky():
 
 
 def test_map_slices_of_a_constant_cube():
-    assert png_size(figures.map_slices(np.zeros((1, 4, 4), np.float32))) > 1000
+    assert png_size(map_slices(np.zeros((1, 4, 4), np.float32))) > 1000

@@ -11,14 +11,16 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
+from user_models import everything
 
 from streamtrain.generator.backend import CUDA_FLAGS, kernel_source
-from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.luminosity import MODELS, user_model
 from streamtrain.generator.trace import trace
 
 Compile = Callable[[str, Sequence[str]], str]
 ARCHITECTURES = ("sm_80", "sm_90")
-SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", name) for name in MODELS)]
+SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", n) for n in MODELS)]
+SOURCES.append(("paint.cu", "everything"))
 ENTRIES = {
     "paint.cu": ["paint"],
     "observe.cu": ["from_fixed_point", "log_modulus", "pool", "white_noise"],
@@ -80,7 +82,7 @@ def compile_ptx() -> Compile:
 def source_of(file: str, model: str) -> str:
     if not model:
         return kernel_source(file)
-    entry = MODELS[model]
+    entry = MODELS.get(model) or user_model(everything)
     traced = trace(entry.function, entry.traced_parameters, {"nu_rest_GHz": 115.27})
     return kernel_source(file, traced.source)
 

@@ -1,0 +1,154 @@
+"""Figures that training and evaluation share: luminosity functions, slices of a map.
+
+Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
+files, TensorBoard and threads alike. Colours are those of Okabe & Ito, told apart by colour-blind
+readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+NETWORK = "#0072B2"
+REFERENCE = "#D55E00"
+TRUTH = "#000000"
+LABEL_SIZE = 11
+TICK_SIZE = 10
+RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+Quantity = Literal["counts", "cumulative"]
+_QUANTITY_LABELS = {"counts": "halos per bin, $dN$", "cumulative": "halos above $L$, $N(>L)$"}
+
+
+def luminosity_function(
+    predicted: Float,
+    true: Float,
+    bin_edges: Float,
+    *,
+    occupied: Bool | None = None,
+    reference: Float | None = None,
+    titles: Sequence[str] = (),
+    quantity: Quantity = "counts",
+) -> Figure:
+    """Predicted and true luminosity functions of a few maps, their ratio below.
+
+    predicted, true: log10 dN, [num_maps, num_bins]; one column of panels per map.
+    bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
+    (default: true > 0). reference: mean label, log10 dN, [num_bins].
+    """
+    if predicted.shape != true.shape or true.ndim != 2:
+        raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
+    num_maps = len(true)
+    figure = Figure(figsize=(1.2 + 3.4 * num_maps, 4.8), dpi=150, layout="constrained")
+    panels = figure.subplots(
+        2, num_maps, sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
+    )
+    mask = true > 0 if occupied is None else occupied
+    at = positions(bin_edges, quantity)
+    highest = max(float(true.max()), float(predicted.max()), 1.0)
+    for k in range(num_maps):
+        upper, lower = panels[:, k]
+        shown = mask[k]
+        upper.plot(
+            at[shown], 10 ** true[k, shown], "o", color=TRUTH, ms=2.8, zorder=4, label="true"
+        )
+        curves = [("network", predicted[k], NETWORK, "-")]
+        if reference is not None:
+            curves.append(("mean label", reference, REFERENCE, "--"))
+        for name, values, colour, line in curves:
+            upper.plot(at, 10**values, line, color=colour, lw=1.8, label=name)
+            ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
+            lower.plot(at, ratio, line, color=colour, lw=1.6)
+        upper.set_yscale("log")
+        upper.set_ylim(0.7, 3 * 10**highest)
+        if k < len(titles):
+            upper.set_title(titles[k], fontsize=TICK_SIZE)
+        style(upper, bin_edges)
+        style(lower, bin_edges)
+        ratio_axis(lower, (0.2, 5.0))
+        lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
+    panels[0, 0].set_ylabel(_QUANTITY_LABELS[quantity], fontsize=LABEL_SIZE)
+    panels[1, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
+    panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    return figure
+
+
+def map_slices(
+    cube: NDArray[np.floating],
+    *,
+    fov_deg: tuple[float, float] | None = None,
+    nu_GHz: tuple[float, float] | None = None,
+    num_slices: int = 4,
+    unit: str = "network input",
+    title: str = "",
+) -> Figure:
+    """Frequency slices of a map, evenly spaced, on one colour scale; east is left.
+
+    cube: [n_freq, n_dec, n_ra]. fov_deg: (ra, dec) [deg]; default: axes count voxels.
+    nu_GHz: band (high, low) [GHz]; default: slices are numbered. unit: what the colours mean.
+    title: above all, such as how the sample was drawn.
+    """
+    num_freq, num_dec, num_ra = cube.shape
+    chosen = np.unique(np.linspace(0, num_freq - 1, min(num_slices, num_freq)).round().astype(int))
+    width, height = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
+    low, high = (float(v) for v in np.percentile(cube[chosen], (0.5, 99.8)))
+    figure = Figure(figsize=(1.5 + 2.7 * len(chosen), 3.6), dpi=150, layout="compressed")
+    panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
+    for axes, k in zip(panels, chosen, strict=True):
+        image = axes.imshow(
+            cube[k],
+            origin="lower",
+            extent=(-width / 2, width / 2, -height / 2, height / 2),
+            cmap="cividis",
+            vmin=low,
+            vmax=high if high > low else low + 1,
+            interpolation="nearest",
+        )
+        axes.invert_xaxis()
+        heading = f"frequency slice {k}"
+        if nu_GHz is not None:
+            heading = f"{nu_GHz[0] + (k + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num_freq:.2f} GHz"
+        axes.set_title(heading, fontsize=LABEL_SIZE)
+        axes.set_xlabel(f"ra [{'deg' if fov_deg else 'voxels'}]", fontsize=LABEL_SIZE)
+        axes.tick_params(labelsize=TICK_SIZE)
+    figure.suptitle(title, fontsize=TICK_SIZE)
+    panels[0].set_ylabel(f"dec [{'deg' if fov_deg else 'voxels'}]", fontsize=LABEL_SIZE)
+    bar = figure.colorbar(image, ax=list(panels), pad=0.01, extend="both")
+    bar.set_label(unit, fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
+    return figure
+
+
+def positions(bin_edges: Float, quantity: Quantity) -> Float:
+    """L of each bin [Lsun]: its centre, or its lower edge for N(>L)."""
+    if quantity == "cumulative":
+        return np.asarray(10.0 ** bin_edges[:-1])
+    return np.asarray(10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1])))
+
+
+def style(axes: Axes, bin_edges: Float) -> None:
+    """A logarithmic luminosity axis over the label's range."""
+    axes.set_xscale("log")
+    axes.set_xlim(10.0 ** bin_edges[0], 10.0 ** bin_edges[-1])
+    axes.tick_params(labelsize=TICK_SIZE)
+    axes.grid(alpha=0.25, lw=0.6)
+
+
+def ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    """Logarithmic, with plain numbers, and a line at one."""
+    axes.set_yscale("log")
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(FixedLocator(RATIO_TICKS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
