@@ -141,3 +141,14 @@ def test_settings_that_change_no_weight_may_differ(folder: Path, config: Config)
 def test_other_generator_version_is_refused(folder: Path, config: Config) -> None:
     with pytest.raises(CheckpointError, match="generator version 1, this is version 2"):
         load_checkpoint(folder, config, 2)
+
+
+def test_a_network_in_use_compares_the_named_sections_only(folder: Path, config: Config) -> None:
+    moved = changed(config, "data", train=["elsewhere/*.h5"])
+    with pytest.raises(CheckpointError, match=r"data\.train"):
+        load_checkpoint(folder, moved, 1)
+    state = load_checkpoint(folder, moved, 1, ("grid", "label", "network"))
+    assert state is not None and state["step"] == 12
+    other = changed(moved, "network", filters=config.network.filters + 1)
+    with pytest.raises(CheckpointError, match=r"network\.filters"):
+        load_checkpoint(folder, other, 1, ("grid", "label", "network"))
