@@ -4,6 +4,7 @@
 # command continues. Uses an NVIDIA GPU if there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+extras=""
 . launch/setup_venv.sh
 
 config=configs/quickstart.yaml

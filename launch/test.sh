@@ -3,7 +3,8 @@
 # Makes .venv with pinned versions if it is not there. Under 15 minutes on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/setup_venv.sh test
+extras=test
+. launch/setup_venv.sh
 
 ruff check .
 ruff format --check .
