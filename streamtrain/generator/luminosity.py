@@ -21,10 +21,13 @@ from streamtrain.generator.priors import Correlated, Normal, Prior
 from streamtrain.schema import ConfigError, nearest
 
 LN10 = 2.302585092994046
-LSUN_PER_LPRIME = 4.9e-5
-"""L [Lsun] of 1 K km/s pc^2 at 115.27 GHz (1503.08833, equation 4)."""
-
 ModelFunction = Callable[..., Any]
+
+
+def lsun_per_lprime(nu_rest_GHz: float) -> float:
+    """L [Lsun] of L' = 1 K km/s pc^2: 4.9e-5 at 115.27 GHz (1503.08833, equation 4)."""
+    ratio = nu_rest_GHz / 115.27
+    return 4.9e-5 * ratio * ratio * ratio  # products: a power would depend on the C library
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def li16(
     """L [Lsun] from the star-formation rate [Msun/yr] through the infrared luminosity."""
     infrared = sfr * 1e10 / 10**log10_delta_mf
     lprime = (infrared * 10**-beta) ** (1 / alpha)
-    return LSUN_PER_LPRIME * (nu_rest_GHz / 115.27) ** 3 * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime
 
 
 def _li16_scatter(p: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -122,7 +125,7 @@ def chung22(
     """L [Lsun], a double power law of the halo mass."""
     ratio = mass_Msun / 10**log10_Mstar
     lprime = 10**log10_C / (ratio**A + ratio**B)
-    return LSUN_PER_LPRIME * (nu_rest_GHz / 115.27) ** 3 * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime
 
 
 def padmanabhan18(
@@ -145,7 +148,7 @@ def padmanabhan18(
     lprime = (
         2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
     )
-    return LSUN_PER_LPRIME * (nu_rest_GHz / 115.27) ** 3 * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime
 
 
 def _padmanabhan18_rises_and_falls(p: Mapping[str, Any]) -> Any:

@@ -152,6 +152,23 @@ def test_field_is_closed_at_its_border() -> None:
                     lit_voxel(*outside)
 
 
+@pytest.mark.parametrize("axis", ["ra", "dec"])
+def test_halo_exactly_on_the_upper_border_is_in_the_last_pixel(axis: str) -> None:
+    sky = halo_at(0.27, 0.27)
+    ra, dec, _ = ref.sky(sky.x_Mpc, sky.y_Mpc, sky.z_Mpc)
+    border = float(np.radians(ra if axis == "ra" else dec)[0])
+    found = set()
+    for half in border * (1 + np.arange(-8, 9) * 2.0**-53):  # one is the kernel's ra or dec
+        side = 360 / np.pi * half
+        grid = {"ra": Grid((side, 1.0), (1, 1, 5)), "dec": Grid((1.0, side), (1, 5, 1))}[axis]
+        try:
+            cube, _ = paint(sky, grid, one_colour, scatter=False)
+        except ValueError:
+            continue
+        found.add(int(np.flatnonzero(cube)[0]))
+    assert found == {4}
+
+
 def test_directions_behind_the_observer_are_outside() -> None:
     with pytest.raises(ValueError, match="no halo"):
         lit_voxel(0.0, 0.0, centre_deg=(180.0, 0.0))
@@ -215,6 +232,8 @@ def test_distribution_of_poses() -> None:
     assert pose.mirror.mean() == pytest.approx(0.5, abs=0.5 * error)
     assert pose.roll_deg.mean() == pytest.approx(180, abs=104 * error)
     np.testing.assert_allclose(pose.centre_deg.mean(axis=0), [0, 0], atol=error)
+    drawn = np.array([*pose.centre_deg.T, pose.roll_deg, pose.mirror])
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < error
     quarter = many_poses("quarter", (1.0, 1.0), (-2.0, 2.0, -2.0, 2.0))
     angles, counts = np.unique(quarter.roll_deg, return_counts=True)
     assert angles.tolist() == [0, 90, 180, 270]
