@@ -70,6 +70,7 @@ class Painter:
         self.scale = 2.0**grid.fixed_point_exponent
         self.unit = 1.0 / self.scale / joined
         self.device = torch.device(device)
+        self.rows_per_item = ROWS_PER_ITEM if self.device.type == "cuda" else None
         extra = {"nu_rest_GHz": grid.nu_rest_GHz}
         self.traced = trace(model.function, model.traced_parameters, extra)
         self.kernels = kernels_for(self.device, "paint.cu", self.traced.source, compiler_flags)
@@ -167,8 +168,8 @@ class Painter:
         items = np.concatenate(slices)
         items = items[items[:, 2] > 0]
         items = items[np.argsort(items[:, 0], kind="stable")]
-        if self.device.type == "cuda":
-            items = _split_items(items, ROWS_PER_ITEM)
+        if self.rows_per_item is not None:
+            items = _split_items(items, self.rows_per_item)
         start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))
         return np.ascontiguousarray(items), start
 

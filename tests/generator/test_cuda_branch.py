@@ -1,0 +1,76 @@
+"""The GPU branch of the kernels, run thread by thread on the CPU, makes the bits of the CPU branch.
+
+What CUDA itself does with the same source is for the tests marked gpu; this one covers what is
+written twice: indexing, work items, shared histogram, launch arguments.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.generator.backend import Argument, HostKernels, kernel_source
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.labels import EXTRA_COUNTS, make_label
+
+SHIM = (Path(__file__).parent.parent / "cuda_shim.h").read_text(encoding="ascii")
+BLOCKS, THREADS = 2, 3
+
+
+class EmulatedCuda(HostKernels):
+    """Launches like CudaKernels, with the same grids in spirit: items x 1, blocks x samples."""
+
+    def __init__(self, name: str, prologue: str = "") -> None:
+        super().__init__(SHIM + kernel_source(name, prologue))
+
+    def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        scalars = (np.int64(samples), np.int64(elements))
+        for sample in range(samples):
+            for number in range(BLOCKS * THREADS):
+                self._thread(number % BLOCKS, sample, number // BLOCKS, BLOCKS, THREADS)
+                self._call(name, (*scalars, *arguments))
+
+    def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        for item in range(items):
+            self._thread(item, 0, 0, items, 1)
+            self._call(name, (np.int64(items), *arguments))
+
+    def _thread(self, *numbers: int) -> None:
+        self._call("set_thread", tuple(np.uint32(n) for n in numbers))
+
+
+@pytest.mark.parametrize("model", ["li16", "padmanabhan18"])
+@pytest.mark.parametrize("rows_per_item", [64, 2048])
+def test_bits_of_the_cpu(small_sky: Lightcone, model: str, rows_per_item: int) -> None:
+    config = small.config(
+        emit={"line": {"model": model}},
+        observe={
+            "noise": {"sigma_uK": [0, 5], "absent": 0.3},
+            "pool": {"factor": [3, 3, 3], "reduce": "sum"},
+            "log_modulus": {},
+        },
+        label={"quantity": "cumulative"},
+    )
+    generator = Generator(config, lightcones=[small_sky, small.lightcone(2)])
+    indices = [0, 1, 2, 2**40 + 5]
+    expected = generator.generate(indices)
+
+    painter = generator.painter
+    painter.kernels = EmulatedCuda("paint.cu", painter.traced.source)
+    generator._observe = EmulatedCuda("observe.cu")
+    label_kernels = EmulatedCuda("label.cu")
+    painter.rows_per_item = rows_per_item
+    job, drawn, _ = generator.draw(indices)
+    assert job.items[:, 2].max() <= rows_per_item
+    cube = torch.full_like(expected.cube, torch.nan)
+    raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
+    generator._make(job, drawn, 0, len(job), cube, raw)
+
+    assert torch.equal(cube, expected.cube)
+    assert torch.equal(raw[:, : generator.num_bins], expected.counts)
+    assert torch.equal(make_label(label_kernels, raw, config.label), expected.label)
