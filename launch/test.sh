@@ -3,7 +3,7 @@
 # Makes .venv with pinned versions if it is not there. Under 15 minutes on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=test
+extras=test,compiler
 . launch/setup_venv.sh
 
 ruff check .
