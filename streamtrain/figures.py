@@ -101,7 +101,9 @@ def map_slices(
     chosen = np.unique(np.linspace(0, num_freq - 1, min(num_slices, num_freq)).round().astype(int))
     width, height = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
     low, high = (float(v) for v in np.percentile(cube[chosen], (0.5, 99.8)))
-    figure = Figure(figsize=(1.5 + 2.7 * len(chosen), 3.6), dpi=150, layout="compressed")
+    lines = title.count("\n") + 1 if title else 0
+    size = (1.5 + 2.7 * len(chosen), 3.6 + 0.25 * lines)
+    figure = Figure(figsize=size, dpi=150, layout="compressed")
     panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for axes, k in zip(panels, chosen, strict=True):
         image = axes.imshow(
