@@ -150,10 +150,9 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestSetConfig:
     """The fixed test set."""
 
-    __test__ = False
     samples: int = setting(512, "samples of the test set", low=1)
     seed: int | None = setting(None, "its seed; default: the seed of the run", low=0)
 
@@ -171,7 +170,7 @@ class Config:
     label: LabelConfig = setting(LabelConfig(), "")
     network: NetworkConfig = setting(NetworkConfig(), "")
     train: TrainConfig = setting(TrainConfig(), "")
-    test: TestConfig = setting(TestConfig(), "")
+    test: TestSetConfig = setting(TestSetConfig(), "")
 
     def to_yaml(self) -> str:
         """The resolved whole, as YAML that `load_config` reads back."""
