@@ -21,7 +21,8 @@
 // Deterministic because every deposit is rounded to an integer before it is added: integer sums
 // do not depend on the order. On the GPU a block paints one item; on the CPU a thread paints one
 // sample, in blocks of halos: three loops that vectorise, then one that scatters.
-// The luminosity model is the function model_log2_luminosity printed by streamtrain's tracer.
+// The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
+// model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle).
 
 enum Value { INTENSITY_FACTOR, INTENSITY_POWER, SCATTER_SIGMA, SCATTER_MU,
              BIN_LOW, BIN_HIGH, BINS_PER_LOG2, FIRST_UNIFORM };
@@ -78,16 +79,41 @@ INLINE Place place_halo(double x, double y, double z, const double* r, const dou
     return place;
 }
 
-// log2 L [Lsun] with log-normal scatter.
-INLINE float scatter_luminosity(float log2_l, float normal, const float* values) {
-    return log2_l + (values[SCATTER_SIGMA] * normal + values[SCATTER_MU]);
+struct Chance {
+    float normal;   // for the scatter
+    float uniform;  // for the duty cycle
+};
+
+INLINE Chance halo_chance(u32 element, const u32* keys) {
+    const Words words = philox(element, keys[4], keys[2], keys[3], keys[0], keys[1]);
+    Chance chance;
+    float unused;
+    normal_pair(words.a, words.b, &chance.normal, &unused);
+    chance.uniform = unit_interval(words.c);
+    return chance;
 }
 
-INLINE float halo_normal(u32 element, const u32* keys) {
-    const Words words = philox(element, keys[4], keys[2], keys[3], keys[0], keys[1]);
-    float a, b;
-    normal_pair(words.a, words.b, &a, &b);
-    return a;
+// log2 L [Lsun] of a halo: the model, its log-normal scatter, its duty cycle (a halo that is off
+// has L = 2^-126 Lsun, which deposits nothing). A model whose scatter depends on the halo defines
+// MODEL_SIGMA, one with a duty cycle MODEL_DUTY.
+INLINE float halo_luminosity(float log2_mass, float log2_1pz, const float* columns, i64 stride,
+                             float normal, float uniform, const float* values) {
+    const float* u = values + FIRST_UNIFORM;
+    const float log2_l = model_log2_luminosity(log2_mass, log2_1pz, columns, stride, u);
+#ifdef MODEL_SIGMA
+    const float width =
+        values[SCATTER_SIGMA] * model_sigma(log2_mass, log2_1pz, columns, stride, u);
+    const float emitted = log2_l + (width * normal + values[SCATTER_MU] * (width * width));
+#else
+    const float emitted = log2_l + (values[SCATTER_SIGMA] * normal + values[SCATTER_MU]);
+#endif
+#ifdef MODEL_DUTY
+    const float fraction = model_on_fraction(log2_mass, log2_1pz, columns, stride, u);
+    return uniform < fraction ? emitted : -126.0f;
+#else
+    (void)uniform;
+    return emitted;
+#endif
 }
 
 // The deposit in fixed point, rounded to nearest even: adding 2^52 puts the integer in the mantissa.
@@ -144,11 +170,9 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
         if (slice < 0) continue;
         const Place place = place_halo(x[row], y[row], z[row], pose, field, shape);
         if (place.voxel < 0) continue;
-        const float normal = halo_normal((u32)(row - keys[5]), keys);
-        const float log2_l = scatter_luminosity(
-            model_log2_luminosity(log2_mass[row], log2_1pz[row], columns + row, column_stride,
-                                  values + FIRST_UNIFORM),
-            normal, values);
+        const Chance chance = halo_chance((u32)(row - keys[5]), keys);
+        const float log2_l = halo_luminosity(log2_mass[row], log2_1pz[row], columns + row,
+                                             column_stride, chance.normal, chance.uniform, values);
         const i64 q = deposit_of(log2_l, log2_1pz[row], place.chi_squared, pose, values);
         atomicAdd(out + slice * frame + place.voxel, (u64)q);
         atomicAdd(histogram + bin_of(log2_l, values, num_bins), 1u);
@@ -173,7 +197,7 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                       const int* __restrict__ shape_in, i64* __restrict__ cube,
                       u32* __restrict__ counts) {
     int voxel[BLOCK], bin[BLOCK];
-    float chi_squared[BLOCK], normal[BLOCK], luminosity[BLOCK];
+    float chi_squared[BLOCK], normal[BLOCK], uniform[BLOCK], luminosity[BLOCK];
     i64 deposit[BLOCK];
     double field[6];
     int shape[6];
@@ -203,13 +227,16 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                 voxel[k] = place.voxel;
                 chi_squared[k] = place.chi_squared;
             }
-            for (int k = 0; k < n; ++k) normal[k] = halo_normal(element + (u32)k, keys);
+            for (int k = 0; k < n; ++k) {
+                const Chance chance = halo_chance(element + (u32)k, keys);
+                normal[k] = chance.normal;
+                uniform[k] = chance.uniform;
+            }
             for (int k = 0; k < n; ++k) {
                 const i64 row = start + k;
-                luminosity[k] = scatter_luminosity(
-                    model_log2_luminosity(log2_mass[row], log2_1pz[row], columns + row,
-                                          column_stride, values + FIRST_UNIFORM),
-                    normal[k], values);
+                luminosity[k] =
+                    halo_luminosity(log2_mass[row], log2_1pz[row], columns + row, column_stride,
+                                    normal[k], uniform[k], values);
                 bin[k] = bin_of(luminosity[k], values, num_bins);
             }
             for (int k = 0; k < n; ++k)

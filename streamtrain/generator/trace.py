@@ -10,7 +10,7 @@ sample, and handed to the kernel as one number ("uniform").
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ from streamtrain.generator.symbol import (
 __all__ = ["Symbol", "TraceError", "Traced", "trace"]
 
 INPUTS = ("mass_Msun", "z")
+Z_MARGIN = 1e-3
+"""How far a comparison must be from all redshifts to be decided beforehand."""
 
 
 @dataclass
@@ -39,7 +41,8 @@ class Traced:
     """A model function as kernel code and the host expressions that feed it."""
 
     source: str = ""
-    """C function model_log2_luminosity, float32."""
+    """C functions model_log2_luminosity and, if the model has them, model_sigma and
+    model_on_fraction; float32."""
     uniforms: list[Symbol] = field(default_factory=list)
     """Expressions of parameters alone; the kernel reads their values as u[0], u[1], ..."""
     columns: list[tuple[str, str]] = field(default_factory=list)
@@ -70,20 +73,51 @@ class Traced:
 class _Printer:
     """Prints an expression as C statements, each value once, as itself or as its log2."""
 
-    def __init__(self) -> None:
+    def __init__(self, z_range: tuple[float, float] | None = None) -> None:
         self.traced = Traced()
+        self.z_range = z_range
         self.lines: list[str] = []
         self.memo: dict[tuple[str, tuple[Any, ...]], str] = {}
         self.interned: dict[tuple[Any, ...], Symbol] = {}
         self.slots: dict[tuple[Any, ...], int] = {}
 
+    def function(self, name: str, form: str, node: Symbol) -> None:
+        """Add a C function of a halo that returns `node`, as itself or as its log2."""
+        self.lines, self.memo = [], {}
+        node = self.intern(node)
+        result = self.log2(node) if form == "log2" else self.linear(node)
+        body = "".join(f"{line}\n" for line in self.lines)
+        self.traced.source += (
+            f"INLINE float {name}(float log2_mass, float log2_1pz, const float* columns,\n"
+            f"{' ' * (len(name) + 14)}i64 stride, const float* u) {{\n"
+            "    (void)log2_mass; (void)log2_1pz; (void)columns; (void)stride; (void)u;\n"
+            f"{body}    return {result};\n}}\n"
+        )
+
     def intern(self, node: Symbol) -> Symbol:
-        """Equal expressions become one object."""
+        """Equal expressions become one object; comparisons that z_range decides disappear."""
+        decided = self._decided(node)
+        if decided is not None:
+            return self.intern(decided)
         args = tuple(self.intern(a) for a in node.args)
         copy = node
         if any(a is not b for a, b in zip(args, node.args, strict=True)):
             copy = Symbol(node.op, args, node.name, node.value)
         return self.interned.setdefault(copy.key, copy)
+
+    def _decided(self, node: Symbol) -> Symbol | None:
+        """The branch of np.where(z < constant, ...) that all redshifts take, if they do."""
+        if self.z_range is None or node.op != "where" or node.args[0].op not in ("lt", "le"):
+            return None
+        low, high = self.z_range[0] - Z_MARGIN, self.z_range[1] + Z_MARGIN
+        left, right = node.args[0].args
+        if left.op == "redshift" and right.op == "const":
+            below, above = high < right.value, low > right.value
+        elif right.op == "redshift" and left.op == "const":
+            below, above = low > left.value, high < left.value
+        else:
+            return None
+        return node.args[1] if below else node.args[2] if above else None
 
     def _name(self, form: str, node: Symbol, expression: str) -> str:
         name = f"t{len(self.lines)}"
@@ -198,41 +232,57 @@ def _literal(value: float) -> str:
 
 
 def trace(
-    function: Callable[..., Any], parameters: list[str], extra: Mapping[str, float] | None = None
+    function: Callable[..., Any],
+    parameters: Sequence[str],
+    extra: Mapping[str, float] | None = None,
+    *,
+    sigma_dex: Callable[..., Any] | None = None,
+    on_fraction: Callable[..., Any] | None = None,
+    z_range: tuple[float, float] | None = None,
 ) -> Traced:
     """Record `function(mass_Msun, z, ...)` and print it as kernel code.
 
     parameters: names that become parameters of a sample; `extra`: names with a fixed value (the
     line's rest frequency); any other argument without a default is a column of the lightcone.
+    sigma_dex, on_fraction: functions of the same kind for the scatter [dex] and the duty cycle of
+    a halo. z_range: redshifts of the halos that matter, which decide comparisons with z.
     Raises TraceError for an operation that cannot be compiled.
     """
+    printer = _Printer(z_range)
+    output = _record(function, parameters, extra or {})
+    printer.traced.output = printer.intern(output)
+    printer.function("model_log2_luminosity", "log2", output)
+    if sigma_dex is not None:
+        width = _record(sigma_dex, parameters, extra or {}) * portable.LOG2_10
+        printer.function("model_sigma", "linear", width)
+        printer.traced.source += "#define MODEL_SIGMA\n"
+    if on_fraction is not None:
+        printer.function(
+            "model_on_fraction", "linear", _record(on_fraction, parameters, extra or {})
+        )
+        printer.traced.source += "#define MODEL_DUTY\n"
+    printer.traced.source += f"#define NUM_UNIFORMS {len(printer.traced.uniforms)}\n"
+    return printer.traced
+
+
+def _record(
+    function: Callable[..., Any], parameters: Sequence[str], extra: Mapping[str, float]
+) -> Symbol:
+    """Call the function with symbols."""
     arguments: dict[str, Any] = {}
     for name, argument in inspect.signature(function).parameters.items():
         if name in INPUTS:
             continue
         if name in parameters:
             arguments[name] = parameter(name)
-        elif extra and name in extra:
+        elif name in extra:
             arguments[name] = extra[name]
         elif argument.default is inspect.Parameter.empty:
             arguments[name] = column(name)
-    luminosity = function(MASS, REDSHIFT, **arguments)
-    if not isinstance(luminosity, Symbol | int | float | np.number):
+    result = function(MASS, REDSHIFT, **arguments)
+    if not isinstance(result, Symbol | int | float | np.number):
         raise TraceError(
             f"{getattr(function, '__name__', 'the model')} must return the luminosity [Lsun], one "
-            f"number per halo, but returns an object of type {type(luminosity).__name__}"
+            f"number per halo, but returns an object of type {type(result).__name__}"
         )
-    printer = _Printer()
-    output = printer.intern(symbol(luminosity))
-    result = printer.log2(output)
-    body = "\n".join(printer.lines)
-    printer.traced.output = output
-    printer.traced.source = (
-        f"// {getattr(function, '__name__', 'model')}: traced from Python\n"
-        "INLINE float model_log2_luminosity(float log2_mass, float log2_1pz,\n"
-        "                                   const float* columns, i64 stride, const float* u) {\n"
-        "    (void)log2_mass; (void)log2_1pz; (void)columns; (void)stride; (void)u;\n"
-        f"{body}\n    return {result};\n}}\n"
-        f"#define NUM_UNIFORMS {len(printer.traced.uniforms)}\n"
-    )
-    return printer.traced
+    return symbol(result)
