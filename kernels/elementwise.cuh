@@ -1,5 +1,5 @@
-// FOR_EACH(name, (arguments), num, body): one statement of a per-element function becomes a CUDA
-// kernel (element = thread, sample = blockIdx.y) and a host loop over samples and elements.
+// FOR_EACH(name, (arguments), body): one statement of a per-element function becomes a CUDA
+// kernel (element = thread, sample = blockIdx.y and on) and a host loop over samples and elements.
 // `element` and `sample` are its variables; every argument list starts with
 // `i64 num_samples, i64 num_elements`.
 
@@ -8,10 +8,9 @@
 #ifdef __CUDACC__
 #define FOR_EACH(name, arguments, body)                                                    \
     extern "C" __global__ void name arguments {                                            \
-        const i64 sample = blockIdx.y;                                                     \
-        if (sample >= num_samples) return;                                                 \
-        for (i64 element = (i64)blockIdx.x * blockDim.x + threadIdx.x;                     \
-             element < num_elements; element += (i64)gridDim.x * blockDim.x) body          \
+        for (i64 sample = blockIdx.y; sample < num_samples; sample += gridDim.y)           \
+            for (i64 element = (i64)blockIdx.x * blockDim.x + threadIdx.x;                 \
+                 element < num_elements; element += (i64)gridDim.x * blockDim.x) body      \
     }
 #else
 #define FOR_EACH(name, arguments, body)                                                    \

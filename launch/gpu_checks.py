@@ -45,7 +45,8 @@ def digests(settings: list[str]) -> str:
     pieces = [d for k in range(0, 64, 7) for d in gpu.generate(numbers[k : k + 7]).digests()]
     host = cpu.generate(numbers).digests()
     equal = sum(a == b for a, b in zip(whole, host, strict=True))
-    return f"GPU = CPU for {equal}/64, batch 7 = batch 64: {'yes' if pieces == whole else 'NO'}"
+    text = f"GPU = CPU for {equal}/64, batch 7 = batch 64: {'yes' if pieces == whole else 'no'}"
+    return text if equal == len(whole) and pieces == whole else f"DIFFERENT: {text}"
 
 
 def tests() -> str:
@@ -53,7 +54,8 @@ def tests() -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(result.stdout[-4000:], flush=True)
-    return result.stdout.strip().splitlines()[-1] if result.stdout.strip() else result.stderr[-200:]
+    last = (result.stdout.strip() or result.stderr.strip() or "no output").splitlines()[-1]
+    return last if result.returncode == 0 and " passed" in last else f"FAILED: {last}"
 
 
 def benchmark(settings: list[str], numbers: dict[str, Any]) -> str:
@@ -105,8 +107,7 @@ def main() -> int:
     print(f"\n{numbers['device']}, torch {numbers['torch']}")
     for name, result, seconds in rows:
         print(f"{name:20s} {seconds:7.1f} s  {result}")
-    bad = ("FAILED", "DIFFERENT", "NO", "failed", "error")
-    return int(any(word in result for _, result, _ in rows for word in bad))
+    return int(any(result.startswith(("FAILED", "DIFFERENT")) for _, result, _ in rows))
 
 
 if __name__ == "__main__":

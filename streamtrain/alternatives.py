@@ -58,6 +58,7 @@ def numpy_user(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Altern
         log_l = log_l + (scatter * np.float32(0.37) - np.float32(0.13))
         column = ((ra + half_ra) * (ra_pixels / (2 * half_ra))).astype(np.int32)
         row = ((dec + half_dec) * (dec_pixels / (2 * half_dec))).astype(np.int32)
+        column, row = np.minimum(column, ra_pixels - 1), np.minimum(row, dec_pixels - 1)
         voxel = (channel[inside] * dec_pixels + row) * ra_pixels + column
         weight = factor[inside] * np.float32(10) ** log_l
         painted = np.bincount(voxel, weight, freq * dec_pixels * ra_pixels)

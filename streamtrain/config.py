@@ -61,7 +61,9 @@ class LineConfig:
     prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
     prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
     parameters: dict[str, float] = setting({}, "parameters held at a value")
-    scatter: bool = setting(True, "log-normal scatter of L at fixed mass")
+    scatter: bool | Literal["mean", "median"] = setting(
+        True, "log-normal scatter of L at fixed mass: as published, none, or what it preserves"
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ class TestSetConfig:
     """The fixed test set."""
 
     samples: int = setting(512, "samples of the test set", low=1)
-    seed: int | None = setting(None, "its seed; default: the seed of the run", low=0)
+    seed: int | None = setting(
+        None, "its seed; default: the seed of the run", low=0, high=2**64 - 1
+    )
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,9 @@ def _check(config: Config) -> None:
         raise ConfigError(f"label.log10_L = {list(config.label.log10_L)} must increase")
     if "line" not in config.emit:
         raise ConfigError("emit needs one entry 'line', the luminosity model")
+    for name in config.emit:
+        if name != "line":
+            raise ConfigError(f"emit.{name}: this version paints one line, 'emit.line'")
     shape = grid.shape
     for name, operator in config.observe.items():
         if isinstance(operator, PoolConfig):

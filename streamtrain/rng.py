@@ -7,6 +7,7 @@ halo's row, a voxel group or the number of a draw. kernels/philox.cuh is the sam
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -107,7 +108,8 @@ def _unit(high: U32, low: U32) -> Float:
 
 def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
     """Global sample indices as uint64 [B]; ValueError outside 0..2^64-1."""
-    for index in indices:
+    whole = [operator.index(index) for index in indices]
+    for index in whole:
         if not 0 <= index < 2**64:
             raise ValueError(f"sample index {index} is outside 0..2^64-1")
-    return np.array([int(i) for i in indices], np.uint64)
+    return np.array(whole, np.uint64)

@@ -38,11 +38,11 @@ static inline T atomicAdd(T* address, T value) {
 }
 
 extern "C" void set_thread(unsigned int block_x, unsigned int block_y, unsigned int thread,
-                           unsigned int blocks, unsigned int threads) {
+                           unsigned int blocks, unsigned int rows, unsigned int threads) {
     blockIdx = {block_x, block_y, 0};
     threadIdx = {thread, 0, 0};
     blockDim = {threads, 1, 1};
-    gridDim = {blocks, 1, 1};
+    gridDim = {blocks, rows, 1};
 }
 
 unsigned int histogram[4096];  // the dynamic shared memory of one block

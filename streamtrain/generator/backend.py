@@ -28,14 +28,14 @@ import torch
 from streamtrain.resources import resource_dir
 
 HOST_FLAGS = (
-    "-std=c++14",
-    "-fPIC",
-    "-shared",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-std=c++14",
+    "-fPIC",
+    "-shared",
 )
-"""The first is load-bearing: contraction changes a quarter of all voxels. The last two let gcc
+"""The first is load-bearing: contraction changes a quarter of all voxels. The next two let gcc
 vectorise and change no bit."""
 CUDA_FLAGS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
 _C_TYPES = {
@@ -67,6 +67,24 @@ class Kernels(Protocol):
         """Launch a kernel with one block (GPU) or one loop turn (CPU) per work item."""
 
 
+def full_device(device: torch.device | str) -> torch.device:
+    """A device of this machine, with its number. Raises BackendError, one sentence."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise BackendError(f"device '{device}' is none of cpu, cuda, cuda:N") from None
+    if found.type == "cpu":
+        return found
+    if found.type != "cuda":
+        raise BackendError(f"device '{device}' is neither cpu nor cuda")
+    if not torch.cuda.is_available():
+        raise BackendError(f"device '{device}': torch finds no NVIDIA GPU on this machine")
+    number = torch.cuda.current_device() if found.index is None else found.index
+    if number >= torch.cuda.device_count():
+        raise BackendError(f"device '{device}': there are {torch.cuda.device_count()} GPUs")
+    return torch.device("cuda", number)
+
+
 def kernel_source(name: str, prologue: str = "") -> str:
     """One self-contained source: the common headers, `prologue` (a traced model), kernels/`name`.
 
@@ -86,13 +104,11 @@ def kernels_for(
     device: torch.device | str, name: str, prologue: str = "", flags: Sequence[str] = ()
 ) -> Kernels:
     """Compile kernels/`name` for a device; `flags` are added for the host compiler."""
-    device = torch.device(device)
+    device = full_device(device)
     source = kernel_source(name, prologue)
     if device.type == "cuda":
         return CudaKernels(source, device)
-    if device.type == "cpu":
-        return HostKernels(source, flags)
-    raise BackendError(f"device '{device}' is neither cpu nor cuda")
+    return HostKernels(source, flags)
 
 
 class HostKernels:
@@ -132,14 +148,14 @@ class CudaKernels:
         self._cupy = import_cupy()
         self.device = device
         self._functions: dict[str, Any] = {}
-        with self._cupy.cuda.Device(self.device.index or 0):
+        with self._cupy.cuda.Device(self.device.index):
             self._module = self._cupy.RawModule(code=source, options=CUDA_FLAGS)
             self._module.compile()
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
         scalars = (np.int64(samples), np.int64(elements))
-        self._launch(name, (blocks, samples), 0, (*scalars, *arguments))
+        self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         self._launch(name, (items, 1), shared_bytes, (np.int64(items), *arguments))
@@ -157,7 +173,7 @@ class CudaKernels:
             else:
                 values.append(argument)
         stream = self._cupy.cuda.Stream.from_external(_TorchStream(self.device))
-        with self._cupy.cuda.Device(self.device.index or 0), stream:
+        with self._cupy.cuda.Device(self.device.index), stream:
             if name not in self._functions:
                 self._functions[name] = self._module.get_function(name)
             self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)

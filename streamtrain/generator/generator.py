@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.bank import Bank, check_disjoint, expand
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.config import Config, ConfigError, GridConfig
-from streamtrain.generator.backend import Kernels, kernels_for
+from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
 from streamtrain.generator.luminosity import find_model
@@ -105,14 +105,11 @@ class Generator:
         self.seed = config.seed
         if split == "test" and config.test.seed is not None:
             self.seed = config.test.seed
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.model = find_model(config.line.model)
         self.prior = self.model.prior(config.line.prior)
-        self._fixed = config.line.parameters
-        self._defaults = self.model.parameters(self._fixed)
+        self._defaults = self.model.parameters(config.line.parameters)
         self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
@@ -161,6 +158,11 @@ class Generator:
     def bin_edges(self) -> NDArray[np.float64]:
         """log10(L / Lsun) [num_bins + 1]."""
         return self.bins.edges
+
+    def identity(self) -> dict[str, Any]:
+        """What decides samples besides the configuration: digests of lightcones and model."""
+        model = hashlib.sha256(self.painter.traced.identity().encode()).hexdigest()
+        return {"lightcones": [c.digest for c in self.lightcones], "model": model}
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""
@@ -267,9 +269,13 @@ class Generator:
             self.config.data.mirror,
         )
         model_draws = Draws(self.seed, self.split, numbers, STAGE_MODEL)
-        parameters = self.prior.draw(model_draws, self._defaults, self.config.line.prior_scale)
-        for name, value in self._fixed.items():
-            parameters[name] = np.full(len(numbers), float(value))
+        parameters = self.prior.draw(
+            model_draws,
+            self._defaults,
+            self.config.line.prior_scale,
+            fixed=self.config.line.parameters,
+            accept=self.painter.fits,
+        )
         job = self.painter.job(
             lightcone, pose, parameters, seed=self.seed, split=self.split, indices=numbers
         )

@@ -26,8 +26,9 @@ K_UK = 2.6171521
 K_JY = 4.0204146e-2
 """I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
 DEG = np.pi / 180.0
-LAST_TILE_MARGIN_DEG = 2e-3
-"""Tiles are chosen this much wider than the field's outline, which is drawn with short chords."""
+MARGIN_DEG = 2e-3
+"""Tiles are chosen this much wider than the field's outline, which is drawn with short chords; a
+footprint may be this much narrower than a field."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class Grid:
         freq, dec, ra = self.shape
         half_ra, half_dec = self.fov_deg[0] / 2, self.fov_deg[1] / 2
         return (
-            np.linspace(self.nu_GHz[0], self.nu_GHz[1], freq + 1),
-            np.linspace(-half_dec, half_dec, dec + 1),
-            np.linspace(-half_ra, half_ra, ra + 1),
+            _edges(self.nu_GHz[0], self.nu_GHz[1], freq),
+            _edges(-half_dec, half_dec, dec),
+            _edges(-half_ra, half_ra, ra),
         )
 
     def channel(self, z_obs: ArrayLike) -> NDArray[np.int16]:
@@ -110,20 +111,28 @@ class Grid:
         It depends on the grid alone (the distance is that of a fixed cosmology).
         """
         near = self.z_range[0]
-        brightest = self.intensity_factor * 1e9 / _distance_Mpc(near) ** 2
+        distance = distance_Mpc(near)
+        brightest = self.intensity_factor * 1e9 / (distance * distance)
         if self.units == "Jy/sr":
-            brightest = brightest / (1.0 + near) ** 2
+            brightest = brightest / ((1.0 + near) * (1.0 + near))
         return 40 - int(np.ceil(portable.log2(brightest)))
 
 
-def _distance_Mpc(z: float) -> float:
-    """Comoving distance for Omega_m = 0.286, h = 0.7, flat, in plain float64 (midpoint rule)."""
+def _edges(first: float, last: float, bins: int) -> Float:
+    """Edges of equal bins [bins + 1], in plain float64: they decide where a halo falls."""
+    edges: Float = first + np.arange(bins + 1, dtype=np.float64) * ((last - first) / bins)
+    edges[-1] = last
+    return edges
+
+
+def distance_Mpc(z: float, Omega_m: float = 0.286, h: float = 0.7) -> float:
+    """Comoving distance [Mpc], flat LCDM, in plain float64 (midpoint rule, 1e-6 relative)."""
     steps = 512
     total = 0.0
     for k in range(steps):
         a = 1.0 + z * (k + 0.5) / steps
-        total += 1.0 / float(np.sqrt(0.286 * a * a * a + 0.714))
-    return 2997.92458 / 0.7 * z * total / steps
+        total += 1.0 / float(np.sqrt(Omega_m * a * a * a + (1.0 - Omega_m)))
+    return 2997.92458 / h * z * total / steps
 
 
 @dataclass(frozen=True)
@@ -174,10 +183,7 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
     need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
     have = footprint[1] - footprint[0], footprint[3] - footprint[2]
     stretch = _stretch(footprint)
-    if (
-        need[0] * stretch > have[0] + LAST_TILE_MARGIN_DEG
-        or need[1] > have[1] + LAST_TILE_MARGIN_DEG
-    ):
+    if need[0] * stretch > have[0] + MARGIN_DEG or need[1] > have[1] + MARGIN_DEG:
         hint = "a smaller field, a wider lightcone" + (
             " or data.roll=quarter" if roll == "any" else ""
         )
@@ -247,8 +253,8 @@ def tile_columns(
     ra, dec = outline_deg(pose, fov_deg)
     ra_next, dec_next = np.roll(ra, -1, axis=1), np.roll(dec, -1, axis=1)
     n_dec, n_ra = tile_shape
-    low = footprint[2] + tile_deg * np.arange(n_dec) - LAST_TILE_MARGIN_DEG
-    high = low + tile_deg + 2.0 * LAST_TILE_MARGIN_DEG
+    low = footprint[2] + tile_deg * np.arange(n_dec) - MARGIN_DEG
+    high = low + tile_deg + 2.0 * MARGIN_DEG
     if n_dec:
         low[0], high[-1] = -np.inf, np.inf  # halos that rounding put in an edge tile
     slope = np.where(dec_next == dec, 1e-12, dec_next - dec)[:, :, None]
@@ -258,8 +264,8 @@ def tile_columns(
         np.minimum(dec, dec_next)[:, :, None] <= high
     )
     at = [ra[:, :, None] + t * (ra_next - ra)[:, :, None] for t in ends]
-    first = np.where(inside, np.minimum(at[0], at[1]), np.inf).min(axis=1) - LAST_TILE_MARGIN_DEG
-    last = np.where(inside, np.maximum(at[0], at[1]), -np.inf).max(axis=1) + LAST_TILE_MARGIN_DEG
+    first = np.where(inside, np.minimum(at[0], at[1]), np.inf).min(axis=1) - MARGIN_DEG
+    last = np.where(inside, np.maximum(at[0], at[1]), -np.inf).max(axis=1) + MARGIN_DEG
     touched = first <= last
     start = np.floor((np.where(touched, first, 0.0) - footprint[0]) / tile_deg)
     stop = np.floor((np.where(touched, last, 0.0) - footprint[0]) / tile_deg) + 1.0

@@ -29,7 +29,7 @@ def paint(
     mirror: bool = False,
     centre_deg: tuple[float, float] = (0.0, 0.0),
     min_mass_Msun: float = 2.5e10,
-    units: Literal["uK", "Jy/sr"] = "uK",
+    units: Literal["uK", "Jy/sr"] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Paint the halos of a lightcone into an intensity cube.
@@ -39,15 +39,15 @@ def paint(
     (ra, dec), rolled about its centre, then mirrored; where the lightcone does not reach, it is
     empty. Halos must be above `min_mass_Msun`.
 
-    Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (frequency 0 is the highest), and
-    the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a function of the
-    seed and of the halo's row. Raises ValueError when no halo is left.
+    Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
+    the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
+    function of the seed and of the halo's row. Raises ValueError when no halo is left.
     """
     bins = LuminosityBins()
     found = find_model(model)
     painter = Painter(
         Bank([lightcone]),
-        replace(grid, units=units),
+        replace(grid, units=units or grid.units),
         found,
         bins,
         min_mass_Msun=min_mass_Msun,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,17 +13,21 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import sfr
-from streamtrain.generator.backend import kernels_for
+from streamtrain.generator import abundance, sfr
+from streamtrain.generator.backend import full_device, kernels_for
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins
-from streamtrain.generator.luminosity import LuminosityModel
+from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.trace import trace
 from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
 
 ROWS_PER_ITEM = 2048
 """Halos that one GPU block paints."""
 LARGEST_DEPOSIT = 2.0**50
+SAFE_SIGMA = 6.0
+"""Scatter that a drawn model must leave room for; one halo in 1e9 is brighter."""
+WIDE_SIGMA_DEX = 0.5
+"""Scatter assumed for that where it depends on the halo."""
 
 
 @dataclass
@@ -57,22 +62,30 @@ class Painter:
         min_mass_Msun: float,
         pooling: tuple[int, int, int] = (1, 1, 1),
         mean: bool = True,
-        scatter: bool = True,
+        scatter: bool | Literal["mean", "median"] = True,
         device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
     ) -> None:
         self.bank, self.grid, self.model, self.bins = bank, grid, model, bins
-        self.scatter = scatter
+        self.scatter = model.preserves if scatter is True else scatter
+        model.check_line(grid.nu_rest_GHz)
         self.pooling = pooling
         freq, dec, ra = (n // f for n, f in zip(grid.shape, pooling, strict=True))
         self.shape = freq, dec, ra
         joined = pooling[0] * pooling[1] * pooling[2] if mean else 1
         self.scale = 2.0**grid.fixed_point_exponent
         self.unit = 1.0 / self.scale / joined
-        self.device = torch.device(device)
+        self.device = full_device(device)
         self.rows_per_item = ROWS_PER_ITEM if self.device.type == "cuda" else None
         extra = {"nu_rest_GHz": grid.nu_rest_GHz}
-        self.traced = trace(model.function, model.traced_parameters, extra)
+        self.traced = trace(
+            model.function,
+            model.traced_parameters,
+            extra,
+            sigma_dex=model.sigma_dex,
+            on_fraction=model.on_fraction,
+            z_range=grid.z_range,
+        )
         self.kernels = kernels_for(self.device, "paint.cu", self.traced.source, compiler_flags)
         self._upload(min_mass_Msun)
 
@@ -101,6 +114,40 @@ class Painter:
         self._field = torch.tensor(field, dtype=torch.float64, device=self.device)
         self._shape = torch.tensor(shape, dtype=torch.int32, device=self.device)
         self._tiles = [c.tile_offsets for c in bank.lightcones]
+        self._set_limit(channel, stacked)
+
+    def _set_limit(self, channel: NDArray[np.int16], columns: NDArray[np.float32]) -> None:
+        """Choose the halos that `fits` looks at: the heaviest, and some of every mass."""
+        bank = self.bank
+        painted = np.flatnonzero(channel >= 0)
+        order = painted[np.argsort(-bank.log2_mass[painted], kind="stable")]
+        ranks = np.unique(np.linspace(0, len(order) - 1, 40).astype(np.int64))
+        chosen = np.unique(np.concatenate([order[:24], order[ranks] if len(order) else order]))
+        self._probes = {
+            "mass": portable.exp2(bank.log2_mass[chosen]),
+            "one_plus_z": portable.exp2(bank.log2_1pz[chosen]),
+        }
+        for number, (name, form) in enumerate(self.traced.columns):
+            values = columns[number, chosen].astype(np.float64)
+            self._probes[name] = portable.exp2(values) if form == "log2" else values
+        x, y, z = (a[chosen].astype(np.float64) for a in (bank.x, bank.y, bank.z))
+        chi2 = x * x + y * y + z * z
+        intensity = self.scale * self.grid.intensity_factor / chi2
+        if self.grid.units == "Jy/sr":
+            intensity = intensity / (self._probes["one_plus_z"] * self._probes["one_plus_z"])
+        largest = min(2.0**62 / max(len(c) for c in bank.lightcones), LARGEST_DEPOSIT)
+        self._log2_limit = portable.log2(largest / intensity)
+
+    def fits(self, parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
+        """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
+        range, `SAFE_SIGMA` of scatter included. A function of the bank and the parameters."""
+        size = len(next(iter(parameters.values()), np.zeros(1)))
+        log2_l = self.traced.evaluate(parameters, self._probes)
+        sigma, mu = self._scatter(parameters, size)
+        if self.model.sigma_dex is not None:
+            sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
+        bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
+        return np.asarray((bright < self._log2_limit).all(axis=1) & np.isfinite(sigma))
 
     def _channel(self, lightcone: Lightcone, min_mass_Msun: float) -> NDArray[np.int16]:
         """Channel of the (pooled) cube per halo, -1 outside the band or the mass cut."""
@@ -126,18 +173,20 @@ class Painter:
         kernel_pose[:, :9] = pose.matrix.reshape(size, 9)
         kernel_pose[:, 9] = self.scale
         kernel_pose[:, 10] = np.minimum(np.floor(2.0**62 / rows[lightcone]), LARGEST_DEPOSIT)
-        sigma, mu = (np.zeros(size), np.zeros(size))
-        if self.scatter and self.model.scatter is not None:
-            sigma, mu = (np.broadcast_to(a, (size,)) for a in self.model.scatter(parameters))
+        sigma, mu = self._scatter(parameters, size)
         low, high, per_log2 = self.bins.kernel_values()
         uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
         values = np.empty((size, 7 + uniforms.shape[1]), np.float32)
         values[:, 0] = self.grid.intensity_factor
         values[:, 1] = 0.0 if self.grid.units == "uK" else -2.0
-        values[:, 2] = sigma / portable.LN2
-        values[:, 3] = mu / portable.LN2
+        values[:, 2] = sigma
+        values[:, 3] = mu
         values[:, 4:7] = low, high, per_log2
         values[:, 7:] = uniforms
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
+        if len(bad):
+            drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
+            raise ValueError(f"{self.model.name} has no luminosity for the parameters {drawn}")
         keys = np.empty((size, 6), np.uint32)
         keys[:, :2] = seed_words(seed)
         keys[:, 2] = indices & np.uint64(0xFFFFFFFF)
@@ -145,6 +194,19 @@ class Painter:
         keys[:, 4] = stage_word(split, STAGE_PAINT)
         keys[:, 5] = self.bank.first_row[lightcone]
         return Job(items, item_start, kernel_pose, values, keys)
+
+    def _scatter(
+        self, parameters: Mapping[str, NDArray[np.float64]], size: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scatter of log2 L and what is added to log2 L, [B] each; for a model whose scatter
+        depends on the halo: a switch, and what the squared scatter is multiplied by."""
+        sigma, mu = np.zeros(size), np.zeros(size)
+        if self.scatter and self.model.sigma_dex is not None:
+            sigma, mu = sigma + 1.0, mu - 0.5 * portable.LN2
+        elif self.scatter and self.model.scatter is not None:
+            pair = self.model.scatter(parameters)
+            sigma, mu = (np.broadcast_to(a, (size,)) / portable.LN2 for a in pair)
+        return sigma, mu if self.scatter == "mean" else np.zeros(size)
 
     def _items(
         self, lightcone: NDArray[np.int64], pose: Pose
@@ -232,6 +294,9 @@ def _column(lightcone: Lightcone, name: str, form: str) -> NDArray[np.floating]:
     if name == "sfr":
         log10_sfr = sfr.log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
         return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
+    if name == "abundance_matched_L":
+        luminosity = abundance.matched_luminosity(lightcone)
+        return portable.log2(luminosity) if form == "log2" else luminosity
     known = ", ".join(["sfr (from the fit)", *lightcone.columns])
     raise ValueError(
         f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from streamtrain.rng import Draws
 
 Parameters = dict[str, NDArray[np.float64]]
 
-MAX_ATTEMPTS = 10_000
+MAX_ATTEMPTS = 1000
 ELEMENTS_PER_ATTEMPT = 64
 FIRST_CORRELATED = 32
 
@@ -41,7 +41,9 @@ class Correlated:
         lower = [[0.0] * size for _ in range(size)]
         for i in range(size):
             for j in range(i + 1):
-                rest = self.covariance[i][j] - sum(lower[i][k] * lower[j][k] for k in range(j))
+                rest = self.covariance[i][j]
+                for k in range(j):  # not sum(): Python 3.12 rounds it another way
+                    rest -= lower[i][k] * lower[j][k]
                 if i == j and rest <= 0.0:
                     raise ValueError(f"the covariance of {', '.join(self.names)} is not positive")
                 lower[i][j] = float(np.sqrt(rest)) if i == j else rest / lower[j][j]
@@ -57,28 +59,41 @@ class Prior:
     constraint: Callable[[Parameters], NDArray[np.bool_]] | None = None
     """A draw for which this is false is drawn again."""
 
-    def draw(self, draws: Draws, defaults: Mapping[str, float], scale: float) -> Parameters:
+    def draw(
+        self,
+        draws: Draws,
+        defaults: Mapping[str, float],
+        scale: float,
+        fixed: Collection[str] = (),
+        accept: Callable[[Parameters], NDArray[np.bool_]] | None = None,
+    ) -> Parameters:
         """Parameters of B samples, each float64 [B]. Widths are multiplied by `scale`.
 
-        Each attempt has counters of its own, so the accepted draw is a function of the index.
-        Raises ValueError when no attempt satisfies the truncations and the constraint.
+        fixed: names that keep their default whatever the prior says. accept: a further condition
+        on a draw. Each attempt has counters of its own, so the accepted draw is a function of the
+        index. Raises ValueError when no attempt satisfies the bounds and conditions.
         """
         size = len(draws.indices)
         values = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
-        if not self.parameters and self.correlated is None:
+        named = {*self.parameters, *(self.correlated.names if self.correlated else ())}
+        if not named - set(fixed):
             return values
         waiting = np.arange(size)
         for attempt in range(MAX_ATTEMPTS):
             trial = self._attempt(draws.take(waiting), attempt, scale)
+            trial = {name: drawn for name, drawn in trial.items() if name not in fixed}
             whole = {n: trial.get(n, v[waiting]) for n, v in values.items()}
-            accepted = self._accepts(whole, len(waiting))
+            accepted = self._accepts(whole, trial, len(waiting))
+            if accept is not None and accepted.any():
+                accepted[accepted] = accept({n: v[accepted] for n, v in whole.items()})
             for name, drawn in trial.items():
                 values[name][waiting[accepted]] = drawn[accepted]
             waiting = waiting[~accepted]
             if not len(waiting):
                 return values
         raise ValueError(
-            f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and constraint"
+            f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and conditions: use "
+            "a narrower prior, or a smaller emit.line.prior_scale"
         )
 
     def _attempt(self, draws: Draws, attempt: int, scale: float) -> Parameters:
@@ -100,8 +115,9 @@ class Prior:
                 trial[name] = mean + scale * shift
         return trial
 
-    def _accepts(self, values: Parameters, size: int) -> NDArray[np.bool_]:
+    def _accepts(self, values: Parameters, drawn: Collection[str], size: int) -> NDArray[np.bool_]:
         inside = np.ones(size, bool)
         for name, prior in self.parameters.items():
-            inside &= (prior.low < values[name]) & (values[name] < prior.high)
+            if name in drawn:
+                inside &= (prior.low < values[name]) & (values[name] < prior.high)
         return inside if self.constraint is None else inside & self.constraint(values)

@@ -107,6 +107,7 @@ class Symbol:
     )
     __iter__ = __len__ = _refused("a loop over halos")
     __getitem__ = _refused("indexing (use np.where)")
+    __setitem__ = _refused("an assignment to elements (use np.where)")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -147,6 +148,21 @@ def _is_positive(op: str, args: tuple[Symbol, ...], value: float) -> bool:
     return False
 
 
+def _may_be_negative(node: Symbol) -> bool:
+    """Whether a halo's value changes sign for sensible parameters (those are taken as positive)."""
+    if node.op == "const" or not node.varying:
+        return node.value < 0.0
+    if node.positive:
+        return False
+    if node.op in ("add", "mul", "div", "min"):
+        return any(map(_may_be_negative, node.args))
+    if node.op == "max":
+        return all(map(_may_be_negative, node.args))
+    if node.op == "where":
+        return any(map(_may_be_negative, node.args[1:]))
+    return node.op in ("sub", "neg", "log2")
+
+
 _LOG2_MASS = Symbol("log2_mass")
 _LOG2_1PZ = Symbol("log2_1pz")
 MASS = Symbol("mass", (_LOG2_MASS,))
@@ -171,6 +187,8 @@ def symbol(value: Any) -> Symbol:
     if isinstance(value, bool | int | float | np.number) or (
         isinstance(value, np.ndarray) and value.ndim == 0
     ):
+        if value != value:
+            raise TraceError(_blame("a constant that is not a number (NaN)"))
         return Symbol("const", value=float(value))
     raise TraceError(_blame(f"a constant of type {type(value).__name__}"))
 
@@ -198,6 +216,10 @@ def _power(base: Any, exponent: Any) -> Symbol:
         power = Symbol("pow", (abs(a), b))  # the logarithm of a negative base does not exist
         sign = Symbol("where", (_binary("lt", a, 0.0), symbol(-1.0), symbol(1.0)))
         return sign * power if b.value % 2 else power
+    if _may_be_negative(a):
+        raise TraceError(
+            _blame("a power of something that may be negative (use np.abs or np.maximum)")
+        )
     return Symbol("pow", (a, b))
 
 

@@ -32,6 +32,8 @@ from streamtrain.generator.symbol import (
 __all__ = ["Symbol", "TraceError", "Traced", "trace"]
 
 INPUTS = ("mass_Msun", "z")
+SMALLEST = 1.1754944e-38
+"""Smallest normal float32: a GPU takes smaller numbers for zero, so all do."""
 Z_MARGIN = 1e-3
 """How far a comparison must be from all redshifts to be decided beforehand."""
 
@@ -48,6 +50,50 @@ class Traced:
     columns: list[tuple[str, str]] = field(default_factory=list)
     """(column, form) in the order the kernel reads them; form is 'linear' or 'log2'."""
     output: Symbol = field(default_factory=lambda: symbol(0.0))
+
+    def identity(self) -> str:
+        """The whole model as text: the kernel code and the expressions that feed it."""
+
+        def text(node: Symbol) -> str:
+            if node.op in ("const", "parameter"):
+                return repr(node.value) if node.op == "const" else node.name
+            return f"{node.op}({', '.join(map(text, node.args))})"
+
+        return "\n".join([self.source, *map(text, self.uniforms)])
+
+    def evaluate(
+        self,
+        parameters: Mapping[str, NDArray[np.float64]],
+        halos: Mapping[str, NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """The model in portable float64 on the host: log2 L, [B, n].
+
+        parameters: [B] each; halos: "mass", "one_plus_z" and the columns by name, [n] each.
+        """
+        memo: dict[int, Any] = {}
+
+        def value(node: Symbol) -> Any:
+            if id(node) not in memo:
+                memo[id(node)] = compute(node)
+            return memo[id(node)]
+
+        def compute(node: Symbol) -> Any:
+            if node.op == "const":
+                return np.float64(node.value)
+            if node.op == "parameter":
+                return np.asarray(parameters[node.name], np.float64)[:, None]
+            if node.op in ("mass", "one_plus_z"):
+                return halos[node.op]
+            if node.op == "redshift":
+                return halos["one_plus_z"] - 1.0
+            if node.op == "column":
+                return halos[node.name]
+            return evaluate(node.op, [value(a) for a in node.args])
+
+        size = len(next(iter(parameters.values()), np.zeros(1)))
+        with np.errstate(all="ignore"):
+            result = portable.log2(value(self.output))
+        return np.broadcast_to(result, (size, len(halos["mass"])))
 
     def evaluate_uniforms(self, parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[Any]:
         """Values of the uniforms for B samples: float32 [B, num_uniforms]."""
@@ -67,6 +113,7 @@ class Traced:
         with np.errstate(all="ignore"):
             rows = [np.broadcast_to(value(u), (size,)) for u in self.uniforms]
             table = np.stack(rows, axis=1) if rows else np.zeros((size, 0))
+            table = np.where(np.abs(table) < SMALLEST, 0.0, table)
             return np.clip(table, -3e38, 3e38).astype(np.float32)
 
 
@@ -227,6 +274,7 @@ def _log2_of_uniform(node: Symbol) -> Symbol:
 
 
 def _literal(value: float) -> str:
+    value = 0.0 if abs(value) < SMALLEST else value
     text = repr(float(np.float32(np.clip(value, -3e38, 3e38))))
     return f"({text}f)" if value < 0 else f"{text}f"
 
@@ -279,10 +327,18 @@ def _record(
             arguments[name] = extra[name]
         elif argument.default is inspect.Parameter.empty:
             arguments[name] = column(name)
-    result = function(MASS, REDSHIFT, **arguments)
+    name = getattr(function, "__name__", "the model")
+    try:
+        result = function(MASS, REDSHIFT, **arguments)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise TraceError(
+            f"{name} cannot be compiled into the kernel: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(result, Symbol | int | float | np.number):
         raise TraceError(
-            f"{getattr(function, '__name__', 'the model')} must return the luminosity [Lsun], one "
+            f"{name} must return the luminosity [Lsun], one "
             f"number per halo, but returns an object of type {type(result).__name__}"
         )
     return symbol(result)

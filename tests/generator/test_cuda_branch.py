@@ -32,12 +32,12 @@ class EmulatedCuda(HostKernels):
         scalars = (np.int64(samples), np.int64(elements))
         for sample in range(samples):
             for number in range(BLOCKS * THREADS):
-                self._thread(number % BLOCKS, sample, number // BLOCKS, BLOCKS, THREADS)
+                self._thread(number % BLOCKS, sample, number // BLOCKS, BLOCKS, samples, THREADS)
                 self._call(name, (*scalars, *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         for item in range(items):
-            self._thread(item, 0, 0, items, 1)
+            self._thread(item, 0, 0, items, 1, 1)
             self._call(name, (np.int64(items), *arguments))
 
     def _thread(self, *numbers: int) -> None:

@@ -74,15 +74,20 @@ def test_models(model: str, prior: str) -> None:
     entry = MODELS[model]
     draws = Draws(3, "train", np.arange(20, dtype=np.uint64), 2)
     drawn = entry.prior(prior).draw(draws, entry.defaults, 1.0)
-    columns = {"sfr": SFR} if model == "li16" else {}
+    columns = {"sfr": SFR, "abundance_matched_L": 1e4 * SFR}
     tested = 0
     for k in range(20):
-        own = {name: float(drawn[name][k]) for name in entry.traced_parameters}
+        taken = inspect.signature(entry.function).parameters
+        own = {name: float(drawn[name][k]) for name in entry.traced_parameters if name in taken}
         expected = truth(entry.function, own, columns)
         visible = (expected > 1e-6) & (expected < 1e12)
         tested += np.count_nonzero(visible)
         found = in_the_kernel(entry.function, own, columns)
-        np.testing.assert_allclose(found[visible], expected[visible], rtol=MAX_RELATIVE)
+        bound = np.full(len(MASS), MAX_RELATIVE)
+        if model == "padmanabhan19_cii":  # exp(-x) costs x times the float32 error of x
+            bound += 3e-6 * own["N1"] / MASS
+        error = np.abs(found / np.where(visible, expected, 1.0) - 1.0)
+        assert (error <= bound)[visible].all(), error[visible].max()
     assert tested > 0.5 * 20 * len(MASS)
 
 

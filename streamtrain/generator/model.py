@@ -1,0 +1,89 @@
+"""What a luminosity model consists of.
+
+A model is a plain NumPy function of (mass_Msun, z, parameters) that returns L [Lsun]; the tracer
+compiles it into the paint kernel. An argument without a default that is no parameter is a column
+of the lightcone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from streamtrain.generator.priors import Prior
+from streamtrain.schema import ConfigError, nearest
+
+LN10 = 2.302585092994046
+ModelFunction = Callable[..., Any]
+
+
+def lsun_per_lprime(nu_rest_GHz: float) -> float:
+    """L [Lsun] of L' = 1 K km/s pc^2: 4.9e-5 at 115.27 GHz (1503.08833, equation 4)."""
+    ratio = nu_rest_GHz / 115.27
+    return 4.9e-5 * ratio * ratio * ratio  # products: a power would depend on the C library
+
+
+@dataclass(frozen=True)
+class LuminosityModel:
+    """A luminosity model: function, default parameters, scatter, priors."""
+
+    name: str
+    function: ModelFunction
+    defaults: Mapping[str, float]
+    source: str = ""
+    scatter: Callable[[Mapping[str, Any]], tuple[Any, Any]] | None = None
+    """(sigma, mu) of ln L from the parameters; this mu preserves the mean, mu = 0 the median."""
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    sigma_dex: ModelFunction | None = None
+    """Scatter [dex] that depends on the halo, a function like `function`."""
+    on_fraction: ModelFunction | None = None
+    """Fraction of halos that shine at all, a function like `function`."""
+    preserves: Literal["mean", "median"] = "mean"
+    """What the published scatter preserves."""
+    nu_rest_GHz: float | None = None
+    """Rest frequency of the one line it is for; None: a CO ladder scaled from CO(1-0)."""
+
+    def prior(self, name: str) -> Prior:
+        """The prior `name`; 'fiducial' keeps every parameter at its default."""
+        if name == "fiducial":
+            return Prior()
+        if name not in self.priors:
+            known = ["fiducial", *self.priors]
+            raise ConfigError(
+                f"the model {self.name} has no prior '{name}': {nearest(name, known)}"
+            )
+        return self.priors[name]
+
+    def parameters(self, given: Mapping[str, float]) -> dict[str, float]:
+        """The defaults with `given` values in their place; an unknown name is an error."""
+        for name in given:
+            if name not in self.defaults:
+                raise ConfigError(
+                    f"the model {self.name} has no parameter '{name}': "
+                    f"{nearest(name, self.defaults)}"
+                )
+        return {**self.defaults, **given}
+
+    @property
+    def traced_parameters(self) -> list[str]:
+        """Parameters that the compiled functions take (scatter widths may not be among them)."""
+        functions = (self.function, self.sigma_dex, self.on_fraction)
+        taken = {n for f in functions if f is not None for n in inspect.signature(f).parameters}
+        return [name for name in self.defaults if name in taken]
+
+    def check_line(self, nu_rest_GHz: float) -> None:
+        """ConfigError if a grid's line is another one than the model's."""
+        own = self.nu_rest_GHz
+        if own is not None and abs(nu_rest_GHz / own - 1.0) > 0.001:
+            raise ConfigError(
+                f"the model {self.name} is for the line at {own:g} GHz, but "
+                f"nu_rest_GHz = {nu_rest_GHz:g}: set grid.nu_rest_GHz={own:g} (and the band)"
+            )
+
+
+def mean_preserving(sigma_dex: Any) -> tuple[Any, Any]:
+    """(sigma, mu) of ln L for a log-normal scatter [dex] that keeps <L>."""
+    sigma = LN10 * sigma_dex
+    return sigma, -0.5 * sigma * sigma
