@@ -54,13 +54,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class DistributionConfig:
+    """A parameter drawn for every sample: one of normal, uniform and log_uniform."""
+
+    normal: tuple[float, float] | None = setting(None, "mean and width")
+    uniform: tuple[float, float] | None = setting(None, "lowest and highest value")
+    log_uniform: tuple[float, float] | None = setting(
+        None, "lowest and highest value; uniform in the logarithm", above=0
+    )
+    low: float | None = setting(None, "normal: values below are drawn again")
+    high: float | None = setting(None, "normal: values above are drawn again")
+
+
+@dataclass(frozen=True)
 class LineConfig:
     """The luminosity model that the halos shine with."""
 
     model: str = setting("li16", "a model's name, or file.py:function")
     prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
     prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
-    parameters: dict[str, float] = setting({}, "parameters held at a value")
+    parameters: dict[str, float | DistributionConfig] = setting(
+        {}, "parameters held at a value, or drawn from a distribution of their own"
+    )
     scatter: bool | Literal["mean", "median"] = setting(
         True, "log-normal scatter of L at fixed mass: as published, none, or what it preserves"
     )
@@ -219,6 +234,20 @@ def _build_ordered(
     return built
 
 
+def _check_distribution(given: DistributionConfig, where: str) -> None:
+    kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
+    chosen = [name for name, value in kinds.items() if value is not None]
+    if len(chosen) != 1:
+        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
+    first, second = kinds[chosen[0]]
+    if chosen[0] == "normal" and second < 0:
+        raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
+    if chosen[0] != "normal" and first >= second:
+        raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
+    if chosen[0] != "normal" and (given.low is not None or given.high is not None):
+        raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")
+
+
 def _check(config: Config) -> None:
     grid = config.grid
     if grid.nu_GHz[0] <= grid.nu_GHz[1]:
@@ -231,6 +260,9 @@ def _check(config: Config) -> None:
         raise ConfigError(f"label.log10_L = {list(config.label.log10_L)} must increase")
     if "line" not in config.emit:
         raise ConfigError("emit needs one entry 'line', the luminosity model")
+    for name, given in config.line.parameters.items():
+        if isinstance(given, DistributionConfig):
+            _check_distribution(given, f"emit.line.parameters.{name}")
     for name in config.emit:
         if name != "line":
             raise ConfigError(f"emit.{name}: this version paints one line, 'emit.line'")

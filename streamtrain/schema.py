@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -108,20 +109,27 @@ def _convert_scalar(value: Any, kind: Any, path: str) -> Any:
             value = float(value)
         except ValueError:
             raise ConfigError(f"{path} must be a number, not {_show(value)}") from None
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ConfigError(f"{path} = {value} is not a finite number")
-        return float(value)
-    if kind is int and isinstance(value, int | float) and not isinstance(value, bool):
-        if value != int(value):
-            raise ConfigError(f"{path} must be a whole number, not {_show(value)}")
-        return int(value)
+    if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return _convert_number(value, kind, path)
     if kind in (bool, str) and isinstance(value, kind):
         return value
     if kind is type(None) and value is None:
         return None
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     raise ConfigError(f"{path} must be {names.get(kind, 'empty')}, not {_show(value)}")
+
+
+def _convert_number(value: int | float, kind: type, path: str) -> int | float:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} = {value} is not a finite number")
+    if kind is int:
+        if value != int(value):
+            raise ConfigError(f"{path} must be a whole number, not {_show(value)}")
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(f"{path} = {value} is too large") from None
 
 
 def _convert_tuple(value: Any, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
@@ -140,6 +148,8 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in args:
         return None
     first: ConfigError | None = None
+    if isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, args)):
+        args = tuple(kind for kind in args if dataclasses.is_dataclass(kind))
     for kind in args:
         try:
             return convert(value, kind, path)
@@ -161,17 +171,25 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         return
     low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ConfigError(f"{path} = {value:g} is outside {_range_text(low, high)}")
+        raise ConfigError(f"{path} = {_number(value)} is outside {_range_text(low, high)}")
     if above is not None and value <= above:
-        raise ConfigError(f"{path} = {value:g} must be above {above:g}")
+        raise ConfigError(f"{path} = {_number(value)} must be above {_number(above)}")
 
 
 def _range_text(low: float | None, high: float | None) -> str:
     if high is None:
-        return f"its range (at least {low:g})"
+        return f"its range (at least {_number(low)})"
     if low is None:
-        return f"its range (at most {high:g})"
-    return f"its range {low:g}..{high:g}"
+        return f"its range (at most {_number(high)})"
+    return f"its range {_number(low)}..{_number(high)}"
+
+
+def _number(value: int | float) -> str:
+    """Every digit that tells a value from its limit."""
+    if isinstance(value, int):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)
 
 
 def _show(value: Any) -> str:
@@ -197,8 +215,10 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        line = key_node.start_mark.line + 1
+        if not isinstance(key, Hashable):
+            raise ConfigError(f"{_show(key)} cannot be the name of a setting (line {line})")
         if key in seen:
-            line = key_node.start_mark.line + 1
             raise ConfigError(
                 f"'{key}' is given twice (line {line}); a second use of an operator takes a "
                 f"suffix, as in '{key}_2'"

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import Bank, check_disjoint, expand
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.config import Config, ConfigError, GridConfig
+from streamtrain.config import Config, ConfigError, GridConfig, LineConfig
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
 from streamtrain.generator.luminosity import find_model
+from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.painter import Job, Painter
+from streamtrain.generator.priors import Distribution, Normal, Prior, Uniform
 from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
@@ -108,8 +110,7 @@ class Generator:
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.model = find_model(config.line.model)
-        self.prior = self.model.prior(config.line.prior)
-        self._defaults = self.model.parameters(config.line.parameters)
+        self.prior, self._defaults, self._fixed = _prior(self.model, config.line)
         self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
@@ -273,7 +274,7 @@ class Generator:
             model_draws,
             self._defaults,
             self.config.line.prior_scale,
-            fixed=self.config.line.parameters,
+            fixed=self._fixed,
             accept=self.painter.fits,
         )
         job = self.painter.job(
@@ -313,6 +314,28 @@ class Generator:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def _prior(
+    model: LuminosityModel, line: LineConfig
+) -> tuple[Prior, dict[str, float], dict[str, float]]:
+    """The prior with the configuration's own distributions in it, defaults, and what is fixed."""
+    fixed = {k: v for k, v in line.parameters.items() if isinstance(v, float)}
+    drawn: dict[str, Distribution] = {}
+    for name, given in line.parameters.items():
+        if isinstance(given, float):
+            continue
+        if given.normal is not None:
+            low, high = (-np.inf if given.low is None else given.low), given.high
+            drawn[name] = Normal(*given.normal, low, np.inf if high is None else high)
+        else:
+            ends = given.uniform or given.log_uniform
+            assert ends is not None
+            drawn[name] = Uniform(*ends, log=given.uniform is None)
+    defaults = model.parameters({**dict.fromkeys(drawn, 0.0), **fixed})
+    published = model.prior(line.prior)
+    prior = replace(published, parameters={**published.parameters, **drawn})
+    return prior, defaults, fixed
 
 
 def _open(config: Config, split: Split) -> list[Lightcone]:

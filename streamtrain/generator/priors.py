@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain import portable
 from streamtrain.rng import Draws
 
 Parameters = dict[str, NDArray[np.float64]]
@@ -25,6 +26,18 @@ class Normal:
     width: float
     low: float = -np.inf
     high: float = np.inf
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform distribution between low and high, of the logarithm if `log` (both positive)."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Distribution = Normal | Uniform
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Correlated:
 class Prior:
     """The joint prior of a model's parameters; parameters it does not name keep their default."""
 
-    parameters: Mapping[str, Normal] = field(default_factory=dict)
+    parameters: Mapping[str, Distribution] = field(default_factory=dict)
     correlated: Correlated | None = None
     constraint: Callable[[Parameters], NDArray[np.bool_]] | None = None
     """A draw for which this is false is drawn again."""
@@ -98,12 +111,7 @@ class Prior:
 
     def _attempt(self, draws: Draws, attempt: int, scale: float) -> Parameters:
         first = attempt * ELEMENTS_PER_ATTEMPT
-        names = list(self.parameters)
-        normals = draws.normal([first + k for k in range(len(names))])
-        trial = {
-            name: prior.mean + scale * prior.width * normals[:, k]
-            for k, (name, prior) in enumerate(self.parameters.items())
-        }
+        trial: Parameters = {}
         if self.correlated is not None:
             joint = self.correlated
             count = len(joint.names)
@@ -113,11 +121,26 @@ class Prior:
                 for k, factor in enumerate(row):
                     shift = shift + factor * normals[:, k]
                 trial[name] = mean + scale * shift
+        elements = [first + k for k in range(len(self.parameters))]
+        normals, uniforms = draws.normal(elements), draws.uniform(elements)
+        for k, (name, prior) in enumerate(self.parameters.items()):
+            if isinstance(prior, Normal):
+                trial[name] = prior.mean + scale * prior.width * normals[:, k]
+            else:
+                trial[name] = _between(prior, scale * (uniforms[:, k] - 0.5))
         return trial
 
     def _accepts(self, values: Parameters, drawn: Collection[str], size: int) -> NDArray[np.bool_]:
         inside = np.ones(size, bool)
         for name, prior in self.parameters.items():
-            if name in drawn:
+            if name in drawn and isinstance(prior, Normal):
                 inside &= (prior.low < values[name]) & (values[name] < prior.high)
         return inside if self.constraint is None else inside & self.constraint(values)
+
+
+def _between(prior: Uniform, place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The value at `place` of the range, -1/2..1/2 from end to end."""
+    if not prior.log:
+        return 0.5 * (prior.low + prior.high) + (prior.high - prior.low) * place
+    low, high = (float(portable.log2(end)) for end in (prior.low, prior.high))
+    return portable.exp2(0.5 * (low + high) + (high - low) * place)
