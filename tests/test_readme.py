@@ -1,14 +1,18 @@
-"""The README's Python runs as it stands there."""
+"""The code in the README and in docs/ runs as it stands there."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import load_config
+from streamtrain.generator.luminosity import MODELS
 from streamtrain.resources import resource_dir
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -41,3 +45,28 @@ def test_readme_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
             main([*command[: 2 if command[0] in ("catalog", "testset") else 1], "--help"])
         assert stop.value.code == 0
     capsys.readouterr()
+
+
+def test_models_page(tmp_path: Path) -> None:
+    """The user's model and the YAML of docs/models.md make samples."""
+    text = (README.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "my_models.py"
+    file.write_text(python)
+    own = [f"emit.line.model={file}:my_line", "emit.line.prior=own"]
+    emit = yaml.safe_load(settings)["emit"]
+    for overrides in (own, [f"emit={json.dumps(emit)}"]):
+        batch = Generator(load_config("configs/reference.yaml", overrides), "test").generate([0, 1])
+        assert batch.counts.sum(1).min() > 100
+        assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
+
+
+def test_models_page_names_every_model() -> None:
+    text = (README.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, model in MODELS.items():
+        stem = re.sub(r"\d+$|_m\d$", "", name) if "kamenetzky" in name or "silva" in name else name
+        assert stem in text
+        row = next(line for line in text.splitlines() if line.startswith(f"| {stem}"))
+        assert all(parameter in row or stem == "keating20" for parameter in model.defaults)
+        assert all(prior in row for prior in model.priors)
