@@ -293,6 +293,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         {},
         "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
         "1609.01728",
+        nu_rest_GHz=115.271,
     ),
     LuminosityModel(
         "keating16",
@@ -302,6 +303,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "(Keating et al. 2016), 1605.03971",
         lambda p: mean_preserving(p["sigma"]),
         {"published": Prior({"A": Normal(6.3e-7, 1.75e-7, low=0.0)})},
+        nu_rest_GHz=115.271,
     ),
     LuminosityModel(
         "keating20",
@@ -324,6 +326,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Intensity mapping with carbon monoxide emission lines and the redshifted 21 cm line (Lidz "
         "et al. 2011), 1104.4800",
         on_fraction=_constant_duty,
+        nu_rest_GHz=115.271,
     ),
     LuminosityModel(
         "pullen13",
@@ -332,6 +335,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Cross-correlations as a diagnostic for CO intensity mapping (Pullen et al. 2013), "
         "1211.1397",
         on_fraction=_pullen13_duty,
+        nu_rest_GHz=115.271,
     ),
     LuminosityModel(
         "yang22_co10",

@@ -43,7 +43,7 @@ class LuminosityModel:
     preserves: Literal["mean", "median"] = "mean"
     """What the published scatter preserves."""
     nu_rest_GHz: float | None = None
-    """Rest frequency of the one line it is for; None: a CO ladder scaled from CO(1-0)."""
+    """Rest frequency of the one line it is for; None: the function takes any."""
 
     def prior(self, name: str) -> Prior:
         """The prior `name`; 'fiducial' keeps every parameter at its default."""

@@ -11,7 +11,7 @@ from streamtrain.generator.model import LuminosityModel, mean_preserving
 from streamtrain.generator.priors import Normal, Prior
 
 NU_CII_GHZ = 1900.537
-NU_LYA_GHZ = 2466061.0
+NU_LYA_GHZ = 2466067.7
 LSUN_ERG_S = 3.828e33
 
 SILVA15 = {

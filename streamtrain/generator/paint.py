@@ -23,7 +23,7 @@ def paint(
     grid: Grid,
     model: str | ModelFunction,
     parameters: Mapping[str, float] | None = None,
-    scatter: bool = True,
+    scatter: bool | Literal["mean", "median"] = True,
     seed: int = 0,
     roll_deg: float = 0.0,
     mirror: bool = False,
