@@ -167,9 +167,12 @@ class _Printer:
         return node.args[1] if below else node.args[2] if above else None
 
     def _name(self, form: str, node: Symbol, expression: str) -> str:
+        self.memo[form, node.key] = name = self._line(expression)
+        return name
+
+    def _line(self, expression: str) -> str:
         name = f"t{len(self.lines)}"
         self.lines.append(f"    const float {name} = {expression};")
-        self.memo[form, node.key] = name
         return name
 
     def _uniform(self, node: Symbol) -> str:
@@ -251,6 +254,13 @@ class _Printer:
                 node,
                 f"{self.linear(args[0])} != 0.0f ? {self.log2(args[1])} : {self.log2(args[2])}",
             )
+        if op == "add" and all(map(_natural, args)):
+            # log2(2^p + 2^q) with one exponential, whatever the size of p and q
+            p, q = self.log2(args[0]), self.log2(args[1])
+            larger = self._line(f"{p} > {q} ? {p} : {q}")
+            gap = self._line(f"{p} > {q} ? {q} - {p} : {p} - {q}")
+            sum_ = self._line(f"1.0f + portable_exp2({gap})")
+            return self._name("log2", node, f"{larger} + portable_log2({sum_})")
         return self._name("log2", node, f"portable_log2({self.linear(node)})")
 
 
