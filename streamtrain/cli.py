@@ -130,9 +130,9 @@ def _catalog_info(arguments: argparse.Namespace) -> int:
 
 
 def _device(name: str | None) -> str:
-    import torch
+    from streamtrain.train.distributed import choose_device
 
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    return str(choose_device(name))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     from streamtrain.generator.backend import BackendError
     from streamtrain.train import TrainingError
+    from streamtrain.train.distributed import from_main
 
     try:
         if getattr(given, "print_config", False):
@@ -258,16 +259,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("STREAMTRAIN_DEBUG"):
             raise
-        return _fail(str(error), 2)
-    except (BackendError, TrainingError) as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), 2, in_all_ranks=from_main(error))
+    except BackendError as error:
+        return _fail(str(error), 1, in_all_ranks=from_main(error))
+    except TrainingError as error:
+        return _fail(str(error), 1, in_all_ranks=True)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", 130, in_all_ranks=True)
 
 
-def _fail(message: str, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"streamtrain: {message}", file=sys.stderr)
+def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:
+    """Say what happened: once if it happened in all ranks, else with the number of this one."""
+    rank = os.environ.get("RANK", "0")
+    prefix = ""
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not in_all_ranks:
+        prefix = f"rank {rank}: "
+    if prefix or rank == "0":
+        print(f"streamtrain: {prefix}{message}", file=sys.stderr)
     return status
 
 

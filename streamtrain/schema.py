@@ -177,11 +177,12 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
 
 
 def _range_text(low: float | None, high: float | None) -> str:
-    if high is None:
+    if low is not None and high is not None:
+        return f"its range {_number(low)}..{_number(high)}"
+    if low is not None:
         return f"its range (at least {_number(low)})"
-    if low is None:
-        return f"its range (at most {_number(high)})"
-    return f"its range {_number(low)}..{_number(high)}"
+    assert high is not None
+    return f"its range (at most {_number(high)})"
 
 
 def _number(value: int | float) -> str:

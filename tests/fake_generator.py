@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class FakeGenerator:
             saturated=torch.zeros(len(indices), dtype=torch.int32),
             seconds=time.perf_counter() - begin,
         )
+
+    def identity(self) -> dict[str, Any]:
+        """As of one lightcone."""
+        return {"lightcones": ["none"], "model": "fake"}
 
     def close(self) -> None:
         """It has no threads."""

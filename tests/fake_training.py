@@ -1,10 +1,11 @@
 """A training on `fake_generator`, to be run as a process of its own:
 
 python tests/fake_training.py FOLDER [--kill-at STEP] [--delay SECONDS] [--dropout P]
-    [--train key=value ...]
+    [--fail-at INDEX] [--train key=value ...]
 
-Each rank writes the indices of its training batches to FOLDER/indices.RANK.jsonl. --kill-at: kill
--9 this process when so many steps are done; --delay: per training batch.
+It is `streamtrain train`, with its messages and exit status. Each rank writes the indices of its
+training batches to FOLDER/indices.RANK.jsonl. --kill-at: kill -9 this process when so many steps
+are done; --fail-at: a training sample that cannot be made; --delay: per training batch.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import yaml
 from fake_generator import FakeGenerator, tiny_config
 
 import streamtrain.train
+from streamtrain import cli
 from streamtrain.generator.generator import Batch
-from streamtrain.train import Trainer, train
+from streamtrain.train import Trainer
 from streamtrain.train.calibration import NUM_SAMPLES
 
 
@@ -31,11 +33,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--fail-at", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--train", nargs="*", default=[])
     given = parser.parse_args()
-    record = given.folder / f"indices.{os.environ.get('RANK', '0')}.jsonl"
+    rank = os.environ.get("RANK", "0")
+    record = given.folder / f"indices.{rank}.jsonl"
 
     class Recorder(FakeGenerator):
         calibration_left = 0 if (given.folder / "checkpoints").exists() else NUM_SAMPLES
@@ -45,6 +49,8 @@ def main() -> int:
                 self.calibration_left -= len(indices)
             elif self.split == "train":
                 time.sleep(given.delay)
+                if given.fail_at in indices:
+                    raise ValueError(f"sample {given.fail_at}: no such halo")
                 with open(record, "a", encoding="utf-8") as file:
                     file.write(json.dumps(list(indices)) + "\n")
             return super().generate(indices)
@@ -58,7 +64,10 @@ def main() -> int:
     streamtrain.train.trainer.Generator = Recorder
     streamtrain.train.Trainer = Victim
     settings = {key: yaml.safe_load(text) for key, text in (s.split("=") for s in given.train)}
-    return train(tiny_config(given.folder, dropout=given.dropout, **settings), "cpu")
+    config = tiny_config(given.folder, dropout=given.dropout, **settings)
+    file = given.folder / f"given.{rank}.yaml"
+    file.write_text(config.to_yaml(), encoding="utf-8")
+    return cli.main(["train", str(file), "--device", "cpu"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
@@ -54,6 +55,38 @@ def test_setting(
     text = _sentence(capsys, "testset", "make", CONFIG, f"run={run}", setting)
     assert expected in text
     assert not run.exists()
+
+
+@pytest.mark.parametrize("device", ["foo", "mps", "cuda", "cuda:3"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "testset make", "testset verify", "bench"]
+)
+def test_device(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    device: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = tmp_path / "run"
+    settings = (CONFIG, f"run={run}", "--device", device)
+    assert f"device '{device}'" in _sentence(capsys, *command.split(), *settings)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "testset make", "testset verify"])
+def test_run_without_a_name(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """An empty name would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    text = _sentence(capsys, *command.split(), "reference.yaml", "run=''", "--device", "cpu")
+    assert "run = '' must be the name of a folder" in text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,38 @@ def test_bench_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["bench", CONFIG, *settings, "--seconds", "0.1", "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     assert report["generate_samples_per_s"] > 0 and report["both_samples_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "prefix"), [("0", "1", ""), ("0", "2", "rank 0: "), ("1", "2", "rank 1: ")]
+)
+def test_each_rank_says_what_went_wrong_in_it(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rank: str,
+    size: str,
+    prefix: str,
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert main(["train", "nothing.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"streamtrain: {prefix}no configuration file 'nothing.yaml'")
+
+
+def test_launch_script_is_the_command_train(tmp_path: Path) -> None:
+    """Its messages and exit status too: here, for a compiler that is none."""
+    script = Path(__file__).parents[1] / "launch" / "train.py"
+    settings = ["data.train=[configs/reference_0000.h5]", "data.test=[]", f"run={tmp_path / 'run'}"]
+    result = subprocess.run(
+        [sys.executable, str(script), CONFIG, "--device", "cpu", *settings],
+        env={**os.environ, "CXX": "no-compiler"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "streamtrain: CXX = 'no-compiler' is not a program on this machine\n"
 
 
 def test_commands_start_without_importing_torch() -> None:

@@ -103,6 +103,9 @@ def test_overrides(file: Path) -> None:
         ("=3", "'=3' is not of the form dotted.key=value"),
         ("seed.x=3", "'seed.x': 'seed' is a value, not a section"),
         ("train.stepz=3", "unknown setting 'train.stepz': did you mean 'steps'?"),
+        ("train.steps=.inf", "train.steps = inf is not a finite number"),
+        ("train.steps=.nan", "train.steps = nan is not a finite number"),
+        ("observe={[1]: 2}", "[1] cannot be the name of a setting (line 1)"),
         ("train.steps=[", "the value of train.steps is not valid YAML"),
     ],
 )
@@ -127,6 +130,17 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"emit": {"lines": {}}}, "unknown setting 'emit.lines': did you mean 'line'?"),
         ({"emit": {}}, "emit needs one entry 'line', the luminosity model"),
         ({"seed": -1}, "seed = -1 is outside its range 0..18446744073709551615"),
+        (
+            {"seed": 2**64},
+            "seed = 18446744073709551616 is outside its range 0..18446744073709551615",
+        ),
+        ({"train": {"steps": float("inf")}}, "train.steps = inf is not a finite number"),
+        ({"train": {"steps": "nan"}}, "train.steps = nan is not a finite number"),
+        ({"train": {"learning_rate": 10**400}}, "train.learning_rate = 1000"),
+        (
+            {"train": {"learning_rate": 10.0000001}},
+            "train.learning_rate = 10.0000001 is outside its range (at most 10)",
+        ),
         ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
         ({"seed": True}, "seed must be a whole number, not True"),
         ({"seed": "many"}, "seed must be a number, not 'many'"),

@@ -24,7 +24,7 @@ from streamtrain.models import build_network
 from streamtrain.progress import Progress
 from streamtrain.schema import parse_yaml
 from streamtrain.train.checkpoint import load_checkpoint
-from streamtrain.train.folder import read_history
+from streamtrain.train.folder import read_history, run_folder
 
 MEAN_LABEL_SAMPLES = 512
 """Samples of the split "train", from index 0, whose mean label is the reference."""
@@ -57,7 +57,7 @@ def evaluate(
     if there is no checkpoint, or if the test set is not the manifest's.
     """
     config = run if isinstance(run, Config) else run_config(run)
-    folder = Path(config.run)
+    folder = run_folder(config)
     state = load_checkpoint(
         folder / "checkpoints", config, GENERATOR_VERSION, ("grid", "label", "network")
     )
@@ -121,6 +121,7 @@ def mean_label(generator: Generator, config: Config, progress: Progress | None =
     total = np.zeros(generator.num_bins)
     for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
         batch = generator.generate(range(start, start + testset.BATCH_SIZE))
+        batch.check()
         total += log10_label(batch.label.cpu().numpy(), config.label.scale).sum(axis=0)
         if progress is not None:
             progress.update(

@@ -18,6 +18,7 @@ from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.progress import Progress
 from streamtrain.schema import to_dict
+from streamtrain.train.folder import run_folder
 
 BATCH_SIZE = 16
 """Samples made at a time; it decides nothing but memory."""
@@ -92,7 +93,7 @@ def make(
 
 def default_path(config: Config) -> Path:
     """Where the manifest of a run lies."""
-    return Path(config.run) / "testset.json"
+    return run_folder(config) / "testset.json"
 
 
 def open_generator(config: Config, *, device: str = "cpu", threads: int = 1) -> Generator:
@@ -161,7 +162,7 @@ def verify(
 
 
 def recipe(manifest: Manifest, config: Config | None = None) -> Config:
-    """The configuration that makes a manifest's samples, with the lightcone paths of `config`.
+    """The configuration that makes a manifest's samples, with the file paths of `config`.
 
     Raises ValueError if `config` would make other samples, naming the first setting at fault.
     """
@@ -181,7 +182,7 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
             f"the manifest was made with {name} = {then}, this configuration has {now}; "
             "'streamtrain testset make' makes another"
         )
-    return replace(recorded, run=config.run, data=config.data)
+    return replace(recorded, run=config.run, data=config.data, emit=config.emit)
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
@@ -228,9 +229,11 @@ def _seed(config: Config) -> int:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What decides the samples of a test set."""
+    """What decides the samples of a test set, wherever its files lie."""
     settings = dict(config.sample_settings())
     del settings["seed"]
+    for emitter in settings["emit"].values():
+        emitter["model"] = os.path.basename(emitter["model"])
     return settings | {"test": {"samples": config.test.samples, "seed": _seed(config)}}
 
 

@@ -26,11 +26,13 @@ def calibrate(
 
     chunk: samples generated at once; label_std_floor: smallest standard deviation of a bin [label
     units]; report: called with (samples done, samples in all).
+    Raises ValueError if a sample is too bright for the cube.
     """
     inputs, labels = _Moments(), _Moments()
     for start in range(0, NUM_SAMPLES, chunk):
         report(start, NUM_SAMPLES)
         batch = generator.generate(range(start, min(start + chunk, NUM_SAMPLES)))
+        batch.check()
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         labels.add(batch.label.T)
     label_mean, label_std = labels.mean_and_std()

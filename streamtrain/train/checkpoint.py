@@ -34,6 +34,8 @@ KEEP = 2
 FREE_SETTINGS = (
     "run",
     "test",
+    "data.validation",
+    "data.test",
     "train.threads",
     "train.queue",
     "train.log_every",
@@ -41,7 +43,7 @@ FREE_SETTINGS = (
     "train.validation_samples",
     "train.checkpoint_every",
 )
-"""Settings that change neither the samples nor the weights: a run may continue with other ones."""
+"""Settings that change neither training samples nor weights: a run may continue with others."""
 
 _NAME = re.compile(r"step_(\d{9,})")
 

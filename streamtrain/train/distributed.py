@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from streamtrain.generator.backend import BackendError, full_device
+
 T = TypeVar("T")
+_FROM_MAIN = "_streamtrain_from_main"
 
 
 @dataclass
@@ -37,7 +41,7 @@ class World:
         """Join the processes that torchrun started, or be alone.
 
         device: 'cpu', 'cuda', 'cuda:1' ...; None: this rank's GPU if there is one, else the CPU.
-        Raises ValueError if a machine has fewer GPUs than processes.
+        Raises ValueError for a device that is not here, or that the processes cannot share.
         """
         rank, size, local_rank, local_size = (
             int(os.environ.get(name, default))
@@ -90,17 +94,18 @@ class World:
             dist.barrier(group=self.control)
 
     def on_main(self, function: Callable[[], T]) -> T:
-        """Call `function` in rank 0; every rank gets its value, or raises its ValueError."""
+        """Call `function` in rank 0; every rank gets its value, or raises its exception."""
         if self.size == 1:
             return function()
         outcome: list[Any] = [None, None]
         if self.is_main:
             try:
                 outcome[0] = function()
-            except ValueError as error:
-                outcome[1] = error
+            except Exception as error:
+                outcome[1] = _sendable(error)
         dist.broadcast_object_list(outcome, src=0, group=self.control)
         if outcome[1] is not None:
+            vars(outcome[1])[_FROM_MAIN] = True
             raise outcome[1]
         value: T = outcome[0]
         return value
@@ -136,21 +141,41 @@ class World:
         dist.destroy_process_group()
 
 
+def from_main(error: BaseException) -> bool:
+    """True for an exception that `World.on_main` raised in every rank."""
+    return _FROM_MAIN in vars(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The exception, or its text in a RuntimeError where pickle cannot carry it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 def choose_device(
-    device: str | torch.device | None, local_rank: int, local_size: int
+    device: str | torch.device | None, local_rank: int = 0, local_size: int = 1
 ) -> torch.device:
-    """This rank's device; see `World.start`."""
+    """This rank's device, of `local_size` on this machine; see `World.start`."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type != "cuda":
-        return chosen
-    if not torch.cuda.is_available():
-        raise ValueError(f"device '{device}' asked for, but torch finds no GPU; try device 'cpu'")
-    num_gpus = torch.cuda.device_count()
-    if local_size > num_gpus:
+    if str(device) == "cuda" and torch.cuda.is_available():
+        num_gpus = torch.cuda.device_count()
+        if local_size > num_gpus:
+            raise ValueError(
+                f"{local_size} processes on a machine with {num_gpus} GPU(s): start at most "
+                f"{num_gpus}, or use device 'cpu'"
+            )
+        return torch.device("cuda", local_rank)
+    try:
+        chosen = full_device(device)
+    except BackendError as error:
+        raise ValueError(str(error)) from None
+    if chosen.type == "cuda" and local_size > 1:
         raise ValueError(
-            f"{local_size} processes on a machine with {num_gpus} GPU(s): start at most "
-            f"{num_gpus}, or use device 'cpu'"
+            f"device '{device}' is one GPU for {local_size} processes: use device 'cuda', which "
+            "gives each its own"
         )
-    return chosen if chosen.index is not None else torch.device("cuda", local_rank)
+    return chosen

@@ -18,6 +18,15 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from streamtrain.config import Config, ConfigError
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of a run. Raises ConfigError if the configuration names none."""
+    if not config.run.strip():
+        raise ConfigError(f"run = '{config.run}' must be the name of a folder")
+    return Path(config.run)
+
 
 class RunLock:
     """Keeps a run's folder to one training at a time, from now until `close`.
@@ -25,7 +34,7 @@ class RunLock:
     The lock ends with its process, however that ends. A training that was just killed may have
     ranks that take a moment to notice, so a held lock is waited for.
 
-    path: the folder, created if needed; config: goes into it as config.yaml once it is ours
+    path: the folder, created if needed
     patience_s: how long to wait for the lock [s]
     Raises ValueError if another process keeps it.
     """

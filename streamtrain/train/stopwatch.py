@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+Events = tuple[torch.cuda.Event, torch.cuda.Event]
+
 
 @dataclass(frozen=True)
 class Times:
@@ -16,11 +18,11 @@ class Times:
 
     samples_per_s: float
     generate_ms: float
-    """Making this rank's share of a batch, beside training where that is possible [ms]."""
+    """Making this rank's share of a batch; on a CPU beside training [ms]."""
     train_ms: float
     """Forward, backward and update for one batch [ms]."""
     wait_ms: float
-    """Training waiting for the batch [ms]."""
+    """Training waiting for the batch; on a GPU: enqueueing it [ms]."""
 
 
 class Stopwatch:
@@ -35,33 +37,41 @@ class Stopwatch:
     def _clear(self) -> None:
         self._steps = 0
         self._generate = self._train = self._wait = self._paused = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._generate_events: list[Events] = []
+        self._train_events: list[Events] = []
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """Around waiting for a batch."""
+        """Around waiting for a batch (on a GPU: around enqueueing it)."""
         start = time.perf_counter()
-        yield
+        with self._between(self._generate_events):
+            yield
         self._wait += time.perf_counter() - start
 
     def generated(self, seconds: float) -> None:
-        """Making the batch took `seconds`."""
+        """Making the batch took the host `seconds`."""
         self._generate += seconds
 
     @contextmanager
     def train(self) -> Iterator[None]:
         """Around a training step (on a GPU: around enqueueing it)."""
-        if self._cuda:
-            events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            events[0].record()
+        start = time.perf_counter()
+        with self._between(self._train_events):
             yield
-            events[1].record()
-            self._events.append(events)
-        else:
-            start = time.perf_counter()
-            yield
-            self._train += time.perf_counter() - start
+        self._train += time.perf_counter() - start
         self._steps += 1
+
+    @contextmanager
+    def _between(self, pairs: list[Events]) -> Iterator[None]:
+        """On a GPU: add to `pairs` an event before and one after what is enqueued meanwhile."""
+        if not self._cuda:
+            yield
+            return
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
+        yield
+        after.record()
+        pairs.append((before, after))
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -74,7 +84,8 @@ class Stopwatch:
         """The means since the last reading; waits for the GPU."""
         if self._cuda:
             torch.cuda.synchronize()
-            self._train = sum(start.elapsed_time(end) for start, end in self._events) / 1e3
+            self._generate = _seconds(self._generate_events)
+            self._train = _seconds(self._train_events)
         now = time.perf_counter()
         steps = max(self._steps, 1)
         elapsed = max(now - self._begin - self._paused, 1e-9)
@@ -87,3 +98,8 @@ class Stopwatch:
         self._begin = now
         self._clear()
         return times
+
+
+def _seconds(pairs: list[Events]) -> float:
+    """Sum of the times between pairs of events that the GPU has passed [s]."""
+    return sum(before.elapsed_time(after) for before, after in pairs) / 1e3

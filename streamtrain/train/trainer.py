@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
 from streamtrain.train.distributed import World
-from streamtrain.train.folder import RunLock
+from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.interrupt import StopRequest
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.optimiser import build_optimiser, learning_rate
@@ -68,6 +67,7 @@ class Trainer:
         max_steps: int | None = None,
     ) -> None:
         self.config, self._max_steps = config, max_steps
+        self._folder = run_folder(config)
         self.world = world = World.start(device)
         train, self._device = config.train, world.device
         if train.batch_size % world.size:
@@ -86,14 +86,14 @@ class Trainer:
             self.network = build_network(
                 config.network, self.generator.input_shape, self.generator.num_bins
             ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._folder = Path(config.run)
         self._monitor: Monitor | None = None
 
     def run(self) -> Summary:
         """Train to the last step, or until SIGINT or SIGTERM; a checkpoint ends it either way.
 
         Raises ValueError if the run's folder is in use or holds a checkpoint of another
-        configuration, and TrainingError if the loss is not finite.
+        configuration or of other samples, or for a sample that cannot be made (after a checkpoint
+        of the steps before it), and TrainingError if the loss is not finite.
         """
         with ExitStack() as stack:
             stack.callback(self.generator.close)
@@ -116,14 +116,32 @@ class Trainer:
         stack.callback(lock.close)
         checkpoints = self._folder / "checkpoints"
         state = load_checkpoint(checkpoints, self.config, GENERATOR_VERSION)
+        self._refuse_other_samples(state)
         remove_leftovers(checkpoints)
         (self._folder / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
         return state
+
+    def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
+        """Raise ValueError if a run would go on with other lightcones or another model."""
+        then, now = (state or {}).get("samples"), self.generator.identity()
+        if then is None or then == now:
+            return
+        if then["lightcones"] != now["lightcones"]:
+            old, new = then["lightcones"], now["lightcones"]
+            what = (
+                "the lightcones of data.train are not those the run was trained on: "
+                f"{len(old)} then, {len(new)} now, {len(set(old) & set(new))} in both (their order "
+                "counts)"
+            )
+        else:
+            what = f"the luminosity model {self.config.line.model} was edited since the run began"
+        raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")
 
     def _open(self, stack: ExitStack) -> None:
         """Network, optimiser and stream where the run left off; `stack` closes what is opened."""
         config, world = self.config, self.world
         state = world.on_main(lambda: self._claim(stack))
+        self._refuse_other_samples(state)
         self.step = state["step"] if state else 0
         if world.is_main:
             edges = self.generator.bin_edges
@@ -177,7 +195,8 @@ class Trainer:
                 self._log()
             with self._stopwatch.pause():
                 if validates and not stop:
-                    stop = self._validate()
+                    with self._rescue():
+                        stop = self._validate()
                 if saves or stop:
                     self._save()
         if self.step == train.steps:
@@ -189,7 +208,7 @@ class Trainer:
     def _step(self, batches: Iterator[Batch]) -> None:
         """One update."""
         train = self.config.train
-        with self._stopwatch.wait():
+        with self._rescue(), self._stopwatch.wait():
             batch = next(batches)
         self._stopwatch.generated(batch.seconds)
         with self._stopwatch.train():
@@ -198,14 +217,25 @@ class Trainer:
             if self.config.network.dropout:
                 seed_dropout(self.config.seed, self.step, self.world.rank)
             self._model.train()
-            _, loss = self._evaluate(batch)
-            loss.backward()
+            with self._rescue():  # another rank's error ends up here
+                _, loss = self._evaluate(batch)
+                loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), train.clip_norm)
             self._optimiser.step()
             self._optimiser.zero_grad()
             self._sums += torch.stack([loss.detach(), norm, batch.saturated.sum()])
         self.step += 1
         self._next_index = self._stream.state_dict()["next_index"]
+
+    @contextmanager
+    def _rescue(self) -> Iterator[None]:
+        """Around what changes no weight: after an error, keep the steps that are done."""
+        try:
+            yield
+        except Exception:
+            if torch.isfinite(self._sums).all() and not self._sums[2]:
+                self._save()
+            raise
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted labels [B, n_bins], and the mean loss."""
@@ -283,6 +313,7 @@ class Trainer:
                 "optimiser": self._optimiser.state_dict(),
                 "input_shape": list(self.generator.input_shape),
                 "num_bins": self.generator.num_bins,
+                "samples": self.generator.identity(),
             }
             save_checkpoint(self._folder / "checkpoints", state, self.config, GENERATOR_VERSION)
 

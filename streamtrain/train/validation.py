@@ -74,6 +74,7 @@ def validate(
     chunk: samples generated at once in a rank; scale: 'log10' or 'linear', of the label
     stopped: called before each chunk with the number of samples done; True abandons the validation
     in all ranks, and None is returned.
+    Raises ValueError if a sample is too bright for the cube.
     """
     mine = range(world.rank, num_samples, world.size)
     longest = -(-num_samples // world.size)
@@ -86,6 +87,7 @@ def validate(
         if not indices:  # this rank has one sample less than the others
             continue
         batch = generator.generate(indices)
+        batch.check()
         prediction, loss = evaluate(batch)
         occupied = (batch.counts.to(world.device) > 0).double()
         true, predicted = (_dex(v.to(world.device), scale) for v in (batch.label, prediction))

@@ -150,6 +150,21 @@ def test_what_cannot_be_evaluated_is_refused(config, monkeypatch, tmp_path):
     assert not (Path(config.run) / "evaluation.json").exists()
 
 
+def test_halos_too_bright_are_an_error(config, monkeypatch):
+    # on a GPU nothing else looks
+    manifest = testset.load(testset.make(config))
+    generator = testset.open_generator(config)
+
+    def check(batch):
+        raise ValueError("halos are too bright")
+
+    monkeypatch.setattr(type(generator.generate([0])), "check", check)
+    with pytest.raises(ValueError, match="too bright"):
+        evaluation.mean_label(evaluation.Generator(config, split="train"), config)
+    with pytest.raises(ValueError, match="too bright"):
+        evaluation.predict(Reader(), manifest, generator, config)
+
+
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):
     use(monkeypatch, config, Reader())
     path = testset.make(config)

@@ -136,6 +136,16 @@ def test_network_and_training_do_not_matter(config):
     assert testset.verify(path, other).ok
 
 
+def test_a_model_file_is_found_from_another_folder(config, tmp_path):
+    at_home = change(config, emit={"line": {"model": "lines.py:ok"}})
+    manifest = testset.load(testset.make(at_home))
+    away = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:ok"}})
+    assert testset.recipe(manifest, away).line.model == f"{tmp_path}/lines.py:ok"
+    other = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:other"}})
+    with pytest.raises(ValueError, match=r"emit.line.model = lines.py:ok, .* has lines.py:other"):
+        testset.recipe(manifest, other)
+
+
 @pytest.mark.parametrize(
     ("change_text", "said"),
     [

@@ -15,7 +15,7 @@ from processes import finish, start, trained_indices, wait_for_step
 
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.train.checkpoint import load_checkpoint
-from streamtrain.train.distributed import choose_device
+from streamtrain.train.distributed import _sendable, choose_device
 from streamtrain.train.folder import RunLock, read_history
 
 
@@ -84,7 +84,7 @@ def test_ranks_end_when_torchrun_is_killed(tmp_path: Path) -> None:
 def test_gpu_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(None, 0, 1) == torch.device("cpu")
-    with pytest.raises(ValueError, match="device 'cuda' asked for, but torch finds no GPU"):
+    with pytest.raises(ValueError, match="device 'cuda': torch finds no NVIDIA GPU"):
         choose_device("cuda", 0, 1)
 
 
@@ -94,3 +94,39 @@ def test_one_gpu_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device(None, 1, 2) == torch.device("cuda:1")
     with pytest.raises(ValueError, match=r"3 processes on a machine with 2 GPU\(s\)"):
         choose_device(None, 1, 3)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:1' is one GPU for 2 processes: use device 'cuda'"):
+        choose_device("cuda:1", 0, 2)
+
+
+def test_a_rank_that_fails_says_so_and_the_steps_before_are_kept(tmp_path: Path) -> None:
+    """Sample 46 is the third of rank 1 in the sixth step."""
+    status, errors = finish(start(tmp_path, "--fail-at", "46", ranks=2))
+    assert status != 0
+    assert said(errors) == ["streamtrain: rank 1: sample 46: no such halo"]
+    state = load_checkpoint(tmp_path / "checkpoints", tiny_config(tmp_path), GENERATOR_VERSION)
+    assert state is not None
+    assert (state["step"], state["next_index"]) == (5, 40)
+
+
+def test_an_error_of_rank_0_reaches_all_ranks_and_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    status, errors = finish(start(tmp_path, ranks=2))
+    assert status != 0
+    (sentence,) = said(errors)
+    assert sentence.startswith("streamtrain: [Errno 21] Is a directory")
+    assert 'fake_training.py", line' not in errors  # torchrun itself shows a traceback
+
+
+def said(errors: str) -> list[str]:
+    """What the ranks printed themselves."""
+    return [line for line in errors.splitlines() if line.startswith("streamtrain: ")]
+
+
+def test_error_that_pickle_cannot_carry_is_sent_as_text() -> None:
+    class Local(Exception):
+        """Pickle finds no class of this name."""
+
+    assert str(_sendable(Local("the reason"))) == "Local: the reason"
+    error = ValueError("the reason")
+    assert _sendable(error) is error

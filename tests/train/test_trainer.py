@@ -242,6 +242,102 @@ def test_loss_that_is_not_finite_is_an_error_and_saves_nothing(
     assert state_of(config)["step"] == 4
 
 
+class Failing(FakeGenerator):
+    """Training sample 43 cannot be made, but for the calibration."""
+
+    calibrated = False
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        if self.split == "train" and 43 in indices:
+            if self.calibrated:
+                raise ValueError("sample 43: no such halo")
+            self.calibrated = True
+        return super().generate(indices)
+
+
+def test_sample_that_cannot_be_made_costs_no_step_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path / "failed")
+    with monkeypatch.context() as patch:
+        patch.setattr(streamtrain.train.trainer, "Generator", Failing)
+        with pytest.raises(ValueError, match="sample 43: no such halo"):
+            run(config)
+    assert (state_of(config)["step"], state_of(config)["next_index"]) == (5, 40)
+    run(config)
+    whole = tiny_config(tmp_path / "whole")
+    run(whole)
+    assert_same_bits(state_of(whole), state_of(config))
+
+
+def test_weights_that_are_not_finite_are_not_kept_when_a_sample_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Failing):
+        def generate(self, indices: Sequence[int]) -> Batch:
+            batch = super().generate(indices)
+            if self.calibrated and self.split == "train" and 32 in indices and 43 not in indices:
+                batch.cube[0, 0, 0, 0] = math.nan
+            return batch
+
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Broken)
+    monkeypatch.setattr(streamtrain.train.trainer, "calibrate", lambda *_, **__: None)
+    monkeypatch.setattr(Failing, "calibrated", True)
+    config = tiny_config(tmp_path)
+    with pytest.raises(ValueError, match="sample 43"):
+        run(config)
+    assert state_of(config)["step"] == 4
+
+
+@pytest.mark.parametrize(("split", "index", "saved"), [("train", 7, 0), ("validation", 3, 3)])
+def test_halos_too_bright_outside_a_training_step_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, index: int, saved: int
+) -> None:
+    """On a GPU `generate` does not look; calibration and validation must."""
+
+    class Bright(FakeGenerator):
+        def generate(self, indices: Sequence[int]) -> Batch:
+            batch = super().generate(indices)
+            batch.draws = [{**draw, "parameters": {"A": 1e9}} for draw in batch.draws]
+            if self.split == split and index in indices:
+                batch.saturated[list(indices).index(index)] = 2
+            return batch
+
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Bright)
+    config = tiny_config(tmp_path, validate_every=3, checkpoint_every=100)
+    with pytest.raises(ValueError, match=rf"sample {index}: 2 halos are too bright .*'A'"):
+        run(config)
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").glob("*"))
+    assert checkpoints == ([f"step_{saved:09d}"] if saved else [])
+
+
+@pytest.mark.parametrize(
+    ("identity", "sentence"),
+    [
+        (
+            {"lightcones": ["none", "new"], "model": "fake"},
+            r"the lightcones of data\.train are not those .*: 1 then, 2 now, 1 in both",
+        ),
+        (
+            {"lightcones": ["none"], "model": "edited"},
+            "the luminosity model li16 was edited since the run began",
+        ),
+    ],
+)
+def test_run_does_not_go_on_with_other_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: dict[str, Any], sentence: str
+) -> None:
+    config = tiny_config(tmp_path)
+    run(config, 4)
+    before = (tmp_path / "config.yaml").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeGenerator, "identity", lambda _: identity)
+        with pytest.raises(ValueError, match=sentence):
+            run(replace(config, data=replace(config.data, validation=["other.h5"])))
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert run(config).step == 12
+
+
 def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     run(config)
