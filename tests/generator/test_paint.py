@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference as ref
 import small
+import torch
 from limlam import CARRIED, SHARED_ONLY, Case, load
 from numpy.typing import NDArray
 
@@ -217,3 +218,24 @@ def test_map_of_halos_on_edges() -> None:
     lost = ref.luminosity_counts(mass[more] * case.params["coeffs"][0])
     lost[48] += 2  # rows 37, 38, as above
     np.testing.assert_array_equal(case.arrays["lum_dN"] - counts, lost)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_gpu_paints_the_same_bits(small_sky: Lightcone, device: str) -> None:
+    grid = Grid(fov_deg=(0.8, 0.8), shape=(9, 21, 21), nu_GHz=(34, 26), units="Jy/sr")
+    for model in ("li16", "yang22_co10", "lidz11"):
+        cube, counts = paint(small_sky, grid, model, seed=3)
+        there, counted = paint(small_sky, grid, model, seed=3, device=device)
+        assert there.device.type == "cuda"
+        assert torch.equal(there.cpu(), cube) and torch.equal(counted.cpu(), counts)
+
+
+def test_the_grid_says_the_units(small_sky: Lightcone) -> None:
+    kelvin, jansky = (
+        Grid(fov_deg=(0.8, 0.8), shape=(9, 21, 21), nu_GHz=(34, 26), units=u)
+        for u in ("uK", "Jy/sr")
+    )
+    cube, _ = paint(small_sky, jansky, "li16")
+    assert torch.equal(cube, paint(small_sky, kelvin, "li16", units="Jy/sr")[0])
+    assert not torch.equal(cube, paint(small_sky, kelvin, "li16")[0])
