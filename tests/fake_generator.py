@@ -33,6 +33,9 @@ class FakeGenerator:
         self.config, self.split, self.threads = config, split, threads
         self.device = torch.device(device)
 
+    def describe(self) -> str:
+        return f"{self.split}: made up"
+
     def generate(self, indices: Sequence[int]) -> Batch:
         begin = time.perf_counter()
         cubes, labels = [], []

@@ -160,6 +160,21 @@ class Generator:
         """log10(L / Lsun) [num_bins + 1]."""
         return self.bins.edges
 
+    def describe(self) -> str:
+        """What samples are made of, in a line: skies, halos, model, share of accepted draws."""
+        cones, line = self.lightcones, self.config.line
+        skies = len({cone.realisation for cone in cones})
+        draws = Draws(self.seed, self.split, np.arange(512, dtype=np.uint64), STAGE_MODEL)
+        accepted = self.prior.acceptance(
+            draws, self._defaults, line.prior_scale, self._fixed, self.painter.fits
+        )
+        return (
+            f"{self.split}: {len(cones)} lightcones of {skies} skies, "
+            f"{int(self.painter.num_painted.sum())} halos in the band above "
+            f"{self.config.data.min_mass_Msun:.3g} Msun; {self.model.name}, prior '{line.prior}', "
+            f"{100 * accepted:.0f} % of its draws accepted"
+        )
+
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones and model."""
         model = hashlib.sha256(self.painter.traced.identity().encode()).hexdigest()

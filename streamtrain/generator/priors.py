@@ -88,17 +88,12 @@ class Prior:
         """
         size = len(draws.indices)
         values = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
-        named = {*self.parameters, *(self.correlated.names if self.correlated else ())}
-        if not named - set(fixed):
+        if not self._draws_any(fixed):
             return values
         waiting = np.arange(size)
         for attempt in range(MAX_ATTEMPTS):
-            trial = self._attempt(draws.take(waiting), attempt, scale)
-            trial = {name: drawn for name, drawn in trial.items() if name not in fixed}
-            whole = {n: trial.get(n, v[waiting]) for n, v in values.items()}
-            accepted = self._accepts(whole, trial, len(waiting))
-            if accept is not None and accepted.any():
-                accepted[accepted] = accept({n: v[accepted] for n, v in whole.items()})
+            given = {name: v[waiting] for name, v in values.items()}
+            trial, accepted = self._try(draws.take(waiting), attempt, given, scale, fixed, accept)
             for name, drawn in trial.items():
                 values[name][waiting[accepted]] = drawn[accepted]
             waiting = waiting[~accepted]
@@ -108,6 +103,43 @@ class Prior:
             f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and conditions: use "
             "a narrower prior, or a smaller emit.line.prior_scale"
         )
+
+    def acceptance(
+        self,
+        draws: Draws,
+        defaults: Mapping[str, float],
+        scale: float,
+        fixed: Collection[str] = (),
+        accept: Callable[[Parameters], NDArray[np.bool_]] | None = None,
+    ) -> float:
+        """Fraction of first attempts that are accepted; arguments as in `draw`."""
+        size = len(draws.indices)
+        given = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
+        if not self._draws_any(fixed):
+            return 1.0
+        return float(self._try(draws, 0, given, scale, fixed, accept)[1].mean())
+
+    def _draws_any(self, fixed: Collection[str]) -> bool:
+        named = {*self.parameters, *(self.correlated.names if self.correlated else ())}
+        return bool(named - set(fixed))
+
+    def _try(
+        self,
+        draws: Draws,
+        attempt: int,
+        given: Parameters,
+        scale: float,
+        fixed: Collection[str],
+        accept: Callable[[Parameters], NDArray[np.bool_]] | None,
+    ) -> tuple[Parameters, NDArray[np.bool_]]:
+        """The drawn parameters of one attempt, and for which samples they are accepted."""
+        trial = self._attempt(draws, attempt, scale)
+        trial = {name: drawn for name, drawn in trial.items() if name not in fixed}
+        whole = {**given, **trial}
+        accepted = self._accepts(whole, trial, len(draws.indices))
+        if accept is not None and accepted.any():
+            accepted[accepted] = accept({n: v[accepted] for n, v in whole.items()})
+        return trial, accepted
 
     def _attempt(self, draws: Draws, attempt: int, scale: float) -> Parameters:
         first = attempt * ELEMENTS_PER_ATTEMPT

@@ -147,6 +147,8 @@ class Trainer:
             edges = self.generator.bin_edges
             self._monitor = Monitor(self._folder, config, edges, self.step)
             stack.callback(self._monitor.close)
+            if self.step < config.train.steps:
+                self._say(self.generator.describe())
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])

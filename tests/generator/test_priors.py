@@ -92,3 +92,21 @@ def test_refusals(given: Any, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         small.config(emit={"line": {"model": "li16", "parameters": {"alpha": given}}})
     assert expected in str(error.value)
+
+
+def test_acceptance_is_said_at_the_start(small_sky: Lightcone) -> None:
+    """Half of a normal lies above its mean; a prior without bounds is accepted whole."""
+    for given, expected in (
+        ({"normal": [1.4, 0.1], "low": 1.4}, 50),
+        ({"normal": [1.4, 0.01]}, 100),
+    ):
+        line = {"model": "li16", "parameters": {"alpha": given}}
+        generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
+        text = generator.describe()
+        percent = int(text.rsplit("% of its draws accepted")[0].split()[-1])
+        assert percent == pytest.approx(
+            expected, abs=4 * 50 / np.sqrt(512) if expected < 100 else 0
+        )
+        inside = generator.grid.channel(small_sky.z_obs) >= 0
+        heavy = small_sky.mass_Msun.astype(float) > 2.5e10
+        assert f"1 lightcones of 1 skies, {(inside & heavy).sum()} halos in the band" in text
