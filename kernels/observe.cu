@@ -3,13 +3,13 @@
 // contiguous; keys uint32 [B, 6] as in paint.cu; one thread per element, no element shared, so the
 // result does not depend on the order.
 
-// Fixed point to float32: cube = total / scale (times the pooling weight); unit float64 [B].
+// Fixed point to float32: cube = total * unit, unit = 1 / scale (times the pooling weight).
 FOR_EACH(from_fixed_point,
-         (i64 num_samples, i64 num_elements, const i64* __restrict__ total,
-          const double* __restrict__ unit, float* __restrict__ cube),
+         (i64 num_samples, i64 num_elements, double unit, const i64* __restrict__ total,
+          float* __restrict__ cube),
          {
              const i64 voxel = sample * num_elements + element;
-             cube[voxel] = (float)((double)total[voxel] * unit[sample]);
+             cube[voxel] = (float)((double)total[voxel] * unit);
          })
 
 // White noise: sigma float32 [B] per voxel. An element is a group of four voxels, which share one

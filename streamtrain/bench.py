@@ -7,7 +7,6 @@ a noisy machine; each is the median over repetitions.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -21,13 +20,14 @@ import torch
 from streamtrain._version import __version__
 from streamtrain.alternatives import limlam_pipeline, numpy_user
 from streamtrain.config import Config
+from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Generator
 from streamtrain.models import build_network, label_loss
 from streamtrain.models.loss import label_std_floor
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.optimiser import build_optimiser
-from streamtrain.train.torch_state import TorchState, num_cores
+from streamtrain.train.torch_state import TorchState, use_bfloat16
 
 
 def _median_seconds(
@@ -74,7 +74,7 @@ def halos_per_field(generator: Generator, indices: range) -> int:
 def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
     """Samples per second of generation, of training on one resident batch, and of both."""
     target = torch.device(device)
-    threads = config.train.threads or os.cpu_count() or 1
+    threads = config.train.threads or num_cores()
     generator = Generator(config, "train", target, threads)
     size = config.train.batch_size
     numbers = iter(range(0, 10**9, size))
@@ -118,13 +118,14 @@ def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
         report=lambda done, of: None,
     )
     optimiser = build_optimiser(network, config.train)
-    bfloat16 = generator.device.type == "cuda"
+    bfloat16 = use_bfloat16(config.train, generator.device)
 
     def step(batch: Any) -> None:
         with torch.autocast(generator.device.type, torch.bfloat16, enabled=bfloat16):
             prediction = network(batch.cube)
         loss = label_loss(prediction, batch.label, network.label_std, config.label.scale)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
         optimiser.step()
         optimiser.zero_grad()
 
@@ -163,7 +164,7 @@ def bench(
         "streamtrain": __version__,
         "torch": torch.__version__,
         "machine": processor_name(),
-        "cores": os.cpu_count(),
+        "cores": num_cores(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "date": time.strftime("%Y-%m-%d"),
         **measure(config, device, seconds),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 
@@ -10,6 +9,7 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.config import load_config
+from streamtrain.cores import num_cores
 from streamtrain.generator import backend
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 
@@ -33,7 +33,7 @@ def golden_matches(device: str) -> list[bool]:
 def check() -> int:
     """Print the report; 0 if every device that works is bit-exact, else 1."""
     print(f"streamtrain {__version__}, generator version {GENERATOR_VERSION}")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {num_cores()} cores")
     good = True
     command = backend.compiler_command()
     print(f"compiler: {' '.join(command) if command else backend.NO_COMPILER}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamtrain._version import __version__
 from streamtrain.config import load_config
+from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _threads(config: Config) -> int:
-    return config.train.threads or os.cpu_count() or 1
+    return config.train.threads or num_cores()
 
 
 def _check(arguments: argparse.Namespace) -> int:

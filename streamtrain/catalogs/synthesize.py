@@ -19,7 +19,6 @@ References:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -29,6 +28,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.sampler import METHOD, METHOD_VERSION, HaloSampler
 from streamtrain.catalogs.skyoptions import DEFAULT_COSMOLOGY, SkyOptions
+from streamtrain.cores import num_cores
 from streamtrain.cosmology import Cosmology
 
 
@@ -109,6 +109,4 @@ def _sampler(options: SkyOptions) -> HaloSampler:
 
 
 def _num_threads() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    available = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(4, available)
+    return min(4, num_cores())

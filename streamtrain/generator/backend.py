@@ -43,6 +43,7 @@ _C_TYPES = {
     np.int32: ctypes.c_int,
     np.uint32: ctypes.c_uint,
     np.float32: ctypes.c_float,
+    np.float64: ctypes.c_double,
 }
 Argument = torch.Tensor | np.generic
 NO_COMPILER = (

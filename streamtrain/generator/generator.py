@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.bank import Bank, check_disjoint, expand
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.config import Config, ConfigError, GridConfig, LineConfig
+from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
@@ -134,7 +134,7 @@ class Generator:
         self._check_halos()
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
-        self.threads = max(1, threads or os.cpu_count() or 1)
+        self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
 
     def _pools_first(self) -> bool:
@@ -255,10 +255,14 @@ class Generator:
         cube = target
         if self.painter.shape != self.input_shape:
             cube = torch.empty(total.shape, dtype=torch.float32, device=self.device)
-        unit = torch.full((last - first,), self.painter.unit, dtype=torch.float64)
         keys = torch.from_numpy(job.keys[first:last].view(np.int32)).to(self.device)
         self._observe.elementwise(
-            "from_fixed_point", last - first, total[0].numel(), total, unit.to(self.device), cube
+            "from_fixed_point",
+            last - first,
+            total[0].numel(),
+            np.float64(self.painter.unit),
+            total,
+            cube,
         )
         for operator, values in zip(self.operators, drawn, strict=True):
             tensors = {

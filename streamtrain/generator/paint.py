@@ -74,8 +74,7 @@ def paint(
             f"{int(counts[0, -1])} halos are too bright for the cube's fixed-point range"
         )
     cube = torch.empty(total.shape, dtype=torch.float32, device=total.device)
-    unit = torch.full((1,), painter.unit, dtype=torch.float64, device=total.device)
     kernels_for(total.device, "observe.cu").elementwise(
-        "from_fixed_point", 1, total[0].numel(), total, unit, cube
+        "from_fixed_point", 1, total[0].numel(), np.float64(painter.unit), total, cube
     )
     return cube[0], counts[0, : bins.num].clone()

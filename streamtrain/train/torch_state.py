@@ -8,6 +8,8 @@ from types import TracebackType
 
 import torch
 
+from streamtrain.config import TrainConfig
+
 
 class TorchState:
     """While entered: torch's generators start from `seed`, and on a CPU it uses half the cores.
@@ -50,8 +52,8 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "little"))
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def use_bfloat16(train: TrainConfig, device: torch.device) -> bool:
+    """Whether the network computes in bfloat16: as `train.precision` says, or on a GPU."""
+    if train.precision == "auto":
+        return device.type == "cuda"
+    return train.precision == "bfloat16"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from streamtrain.config import Config
+from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.models import build_network, label_loss
 from streamtrain.models.loss import label_std_floor
@@ -28,7 +29,7 @@ from streamtrain.train.interrupt import StopRequest
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.optimiser import build_optimiser, learning_rate
 from streamtrain.train.stopwatch import Stopwatch
-from streamtrain.train.torch_state import TorchState, num_cores, seed_dropout
+from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
 from streamtrain.train.validation import ValidationResult, validate
 
 
@@ -78,8 +79,7 @@ class Trainer:
         self._share = train.batch_size // world.size
         self._cores = max(1, num_cores() // world.local_size)
         threads = train.threads or self._cores
-        bfloat16 = "auto" if self._device.type == "cuda" else "bfloat16"
-        self._bfloat16 = train.precision in ("bfloat16", bfloat16)
+        self._bfloat16 = use_bfloat16(train, self._device)
         self.generator = Generator(config, "train", self._device, threads)
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
@@ -123,8 +123,10 @@ class Trainer:
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
         """Raise ValueError if a run would go on with other lightcones or another model."""
-        then, now = (state or {}).get("samples"), self.generator.identity()
-        if then is None or then == now:
+        if state is None:
+            return
+        then, now = state["samples"], self.generator.identity()
+        if then == now:
             return
         if then["lightcones"] != now["lightcones"]:
             old, new = then["lightcones"], now["lightcones"]
