@@ -70,6 +70,14 @@ class Grid:
         """Redshifts of the band's ends."""
         return self.nu_rest_GHz / self.nu_GHz[0] - 1.0, self.nu_rest_GHz / self.nu_GHz[1] - 1.0
 
+    def volume_Mpc3(self, Omega_m: float = 0.286, h: float = 0.7) -> float:
+        """Comoving volume of the field between the band's redshifts [Mpc^3], flat LCDM."""
+        solid_angle = (
+            self.fov_deg[0] * DEG * 2.0 * float(portable.sincos_deg(self.fov_deg[1] / 2)[0])
+        )
+        near, far = (distance_Mpc(z, Omega_m, h) for z in self.z_range)
+        return solid_angle * (far * far * far - near * near * near) / 3.0
+
     @cached_property
     def edges(self) -> tuple[Float, Float, Float]:
         """Voxel edges: frequency [GHz] (descending), dec [deg], ra [deg]."""

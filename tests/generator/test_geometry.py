@@ -308,3 +308,11 @@ def test_a_field_that_hangs_over_the_edge_is_painted_where_there_are_halos() -> 
     inside = (np.abs(ra) <= 0.4) & (np.abs(dec) <= 0.4) & (grid.channel(sky.z_obs) >= 0)
     assert counts.sum() == np.count_nonzero(inside & (sky.mass_Msun > 2.5e10))
     assert np.all(cube.numpy()[:, :, 2:] == 0)
+
+
+def test_volume_of_the_field_is_its_share_of_the_shell() -> None:
+    grid = Grid(fov_deg=(10.0, 6.0), shape=(4, 8, 8), nu_GHz=(34.0, 26.0))
+    chi = [ref.comoving_distance(z) for z in grid.z_range]
+    shell = 4 * np.pi / 3 * (chi[1] ** 3 - chi[0] ** 3)
+    share = (10 / 360) * (np.sin(np.radians(3.0)) - np.sin(np.radians(-3.0))) / 2
+    assert grid.volume_Mpc3(0.286, 0.7) == pytest.approx(shell * share, rel=1e-5)
