@@ -5,7 +5,8 @@
 //   log2_mass      float32 [num_rows]  log2(M / Msun)
 //   log2_1pz       float32 [num_rows]  log2(1 + z_obs)
 //   channel        int16   [num_rows]  frequency channel of the cube, -1 outside band or mass cut
-//   columns        float32 [num_columns, column_stride]  inputs of the luminosity model
+//   columns        float32 [num_columns, column_stride]  inputs of the luminosity model, then what
+//                                      it computes of a halo alone (fill_static)
 // Work and samples:
 //   items          int64   [num_items, 3]   sample, first row, number of rows (of one tile slice)
 //   pose           float64 [B, 11]     rotation (9, row major), fixed-point scale, largest deposit
@@ -135,6 +136,17 @@ INLINE int bin_of(float log2_l, const float* values, int num_bins) {
     const int inside = bin < num_bins ? bin : num_bins - 1;
     return low ? (high ? num_bins : inside) : num_bins + 1;
 }
+
+// What the model says of a halo whatever the parameters, computed once: an element is a row.
+#ifdef NUM_STATIC
+FOR_EACH(fill_static,
+         (i64 num_samples, i64 num_elements, const float* __restrict__ log2_mass,
+          const float* __restrict__ log2_1pz, float* __restrict__ columns, i64 stride),
+         {
+             (void)sample;
+             store_static(log2_mass[element], log2_1pz[element], columns + element, stride);
+         })
+#endif
 
 #ifdef __CUDACC__
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from streamtrain.config_line import LineConfig, check_line
 from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
@@ -51,34 +52,6 @@ class DataConfig:
     roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
     mirror: bool = setting(True, "mirror half of the fields")
     min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
-
-
-@dataclass(frozen=True)
-class DistributionConfig:
-    """A parameter drawn for every sample: one of normal, uniform and log_uniform."""
-
-    normal: tuple[float, float] | None = setting(None, "mean and width")
-    uniform: tuple[float, float] | None = setting(None, "lowest and highest value")
-    log_uniform: tuple[float, float] | None = setting(
-        None, "lowest and highest value; uniform in the logarithm", above=0
-    )
-    low: float | None = setting(None, "normal: values below are drawn again")
-    high: float | None = setting(None, "normal: values above are drawn again")
-
-
-@dataclass(frozen=True)
-class LineConfig:
-    """The luminosity model that the halos shine with."""
-
-    model: str = setting("li16", "a model's name, or file.py:function")
-    prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
-    prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
-    parameters: dict[str, float | DistributionConfig] = setting(
-        {}, "parameters held at a value, or drawn from a distribution of their own"
-    )
-    scatter: bool | Literal["mean", "median"] = setting(
-        True, "log-normal scatter of L at fixed mass: as published, none, or what it preserves"
-    )
 
 
 @dataclass(frozen=True)
@@ -234,20 +207,6 @@ def _build_ordered(
     return built
 
 
-def _check_distribution(given: DistributionConfig, where: str) -> None:
-    kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
-    chosen = [name for name, value in kinds.items() if value is not None]
-    if len(chosen) != 1:
-        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
-    first, second = kinds[chosen[0]]
-    if chosen[0] == "normal" and second < 0:
-        raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
-    if chosen[0] != "normal" and first >= second:
-        raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
-    if chosen[0] != "normal" and (given.low is not None or given.high is not None):
-        raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")
-
-
 def _check(config: Config) -> None:
     grid = config.grid
     if grid.nu_GHz[0] <= grid.nu_GHz[1]:
@@ -260,9 +219,7 @@ def _check(config: Config) -> None:
         raise ConfigError(f"label.log10_L = {list(config.label.log10_L)} must increase")
     if "line" not in config.emit:
         raise ConfigError("emit needs one entry 'line', the luminosity model")
-    for name, given in config.line.parameters.items():
-        if isinstance(given, DistributionConfig):
-            _check_distribution(given, f"emit.line.parameters.{name}")
+    check_line(config.line)
     for name in config.emit:
         if name != "line":
             raise ConfigError(f"emit.{name}: this version paints one line, 'emit.line'")
@@ -300,12 +257,8 @@ def from_mapping(data: dict[str, Any]) -> Config:
     return config
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML configuration and apply `dotted.key=value` overrides.
-
-    path: a file, or the name of one that ships with streamtrain. Relative lightcone paths start
-    from the current folder. Raises ConfigError (a ValueError) with one sentence for bad input.
-    """
+def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    """The settings of a file and of those it extends. readers: the files that led to it."""
     try:
         file = find_config(path)
         data = parse_yaml(file.read_text(encoding="utf-8"), str(path))
@@ -317,6 +270,37 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(data).__name__}")
+    if file in readers:
+        raise ConfigError(f"{path} extends itself")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends must name a configuration file, not {base!r}")
+    beside = file.parent / base
+    return _merge(_read(beside if beside.is_file() else base, (*readers, file)), data)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> dict[str, Any]:
+    """Settings with some of them changed, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        whole = top and key in ("emit", "observe")
+        deeper = isinstance(old, dict) and isinstance(value, dict) and not whole
+        merged[key] = _merge(old, value, top=False) if deeper else value  # type: ignore[arg-type]
+    return merged
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML configuration and apply `dotted.key=value` overrides.
+
+    path: a file, or the name of one that ships with streamtrain. A file may start from another:
+    `extends: other.yaml`, beside it, and change some settings; `emit` and `observe`, whose order
+    matters, are replaced as a whole. Relative lightcone paths start from the current folder.
+    Raises ConfigError (a ValueError) with one sentence for bad input.
+    """
+    data = _read(path, ())
     for override in overrides:
         apply_override(data, override)
     return from_mapping(data)

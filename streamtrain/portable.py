@@ -90,3 +90,15 @@ def sincos_turns(turns: ArrayLike) -> tuple[Float, Float]:
 def sincos_deg(angle_deg: ArrayLike) -> tuple[Float, Float]:
     """sin and cos of an angle [deg]."""
     return sincos_turns(np.asarray(angle_deg, np.float64) / 360.0)
+
+
+def normal_cdf(x: ArrayLike) -> Float:
+    """Probability that a standard normal is below x, to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
+    value = np.asarray(x, np.float64)
+    size = np.abs(value) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * size)
+    p = np.full_like(t, 1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        p = p * t + coefficient
+    tail = 0.5 * p * t * exp(-np.minimum(size * size, 700.0))
+    return np.where(value < 0.0, tail, 1.0 - tail)

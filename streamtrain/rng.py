@@ -26,6 +26,8 @@ STAGE_POSE = 1
 """Lightcone, pointing, roll and mirror of a sample."""
 STAGE_MODEL = 2
 """Parameters of the luminosity model."""
+STAGE_MIXTURE = 3
+"""Which luminosity model makes a sample."""
 STAGE_OBSERVE = 16
 """First map operator; operator k of the config uses stages 16 + 2k (draws) and 17 + 2k (voxels)."""
 

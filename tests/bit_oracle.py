@@ -263,7 +263,8 @@ def fixed_point(
     log2_mass = portable.log2(lightcone.mass_Msun).astype(F)
     log2_1pz = portable.log2(1.0 + lightcone.z_obs.astype(np.float64)).astype(F)
 
-    traced = generator.painter.traced
+    number = generator.mixture.names.index(draws["model"])
+    traced = generator.painter.emissions[number].traced
     parameters = {name: np.array([value]) for name, value in draws["parameters"].items()}
     uniforms = traced.evaluate_uniforms(parameters)[0]
     log2_l = model(
@@ -274,8 +275,9 @@ def fixed_point(
         uniforms,
     )
     sigma, mu = 0.0, 0.0
-    if config.line.scatter and generator.model.scatter is not None:
-        sigma, mu = (a[0] for a in generator.model.scatter(parameters))
+    scatter = generator.mixture.models[number].scatter
+    if scatter is not None:
+        sigma, mu = (a[0] for a in scatter(parameters))
     words = philox(
         np.arange(len(lightcone)),
         split << 16,

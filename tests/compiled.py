@@ -58,9 +58,11 @@ def philox(counter: Words, key: Words) -> Words:
 def model(
     source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
 ) -> Float32:
-    """A traced model of halos [n]: log2 L."""
-    stacked = np.stack([*columns, np.zeros_like(log2_mass)])
+    """A traced model of halos [n]: log2 L, by way of the static columns where it has them."""
+    stacked = np.stack([*columns, *np.full((3, len(log2_mass)), np.nan, np.float32)])
     arrays = [log2_mass, log2_1pz, stacked, np.append(u, np.float32(0)), np.empty_like(log2_mass)]
     tensors = [torch.from_numpy(np.array(a)) for a in arrays]
+    if "NUM_STATIC" in source:
+        _kernels("model.cu", source).elementwise("apply_static", 1, len(log2_mass), *tensors[:3])
     _kernels("model.cu", source).elementwise("apply_model", 1, len(log2_mass), *tensors)
     return tensors[-1].numpy()

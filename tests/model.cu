@@ -8,3 +8,13 @@ FOR_EACH(apply_model,
              out[element] = model_log2_luminosity(log2_mass[element], log2_1pz[element],
                                                   columns + element, num_elements, u);
          })
+
+#ifdef NUM_STATIC
+FOR_EACH(apply_static,
+         (i64 num_samples, i64 num_elements, const float* log2_mass, const float* log2_1pz,
+          float* columns),
+         {
+             (void)sample;
+             store_static(log2_mass[element], log2_1pz[element], columns + element, num_elements);
+         })
+#endif

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import Bank, check_disjoint, expand
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.config import Config, ConfigError, GridConfig, LineConfig
+from streamtrain.config import Config, ConfigError, GridConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
+from streamtrain.generator.emission import Emission
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
-from streamtrain.generator.luminosity import find_model
-from streamtrain.generator.model import LuminosityModel
+from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.painter import Job, Painter
-from streamtrain.generator.priors import Distribution, Normal, Prior, Uniform
+from streamtrain.generator.priors import Condition, Parameters
 from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
 """Goes up when a release changes the bits of samples, together with the golden digests."""
+MAX_OUTSIDE_PERCENT = 5.0
+"""Halos outside the label's luminosities that go without a warning."""
 MASS_TOLERANCE = 1.1
 Z_TOLERANCE = 0.01
 
@@ -109,8 +111,7 @@ class Generator:
             self.seed = config.test.seed
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
-        self.model = find_model(config.line.model)
-        self.prior, self._defaults, self._fixed = _prior(self.model, config.line)
+        self.mixture = Mixture(config.line)
         self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
@@ -122,16 +123,16 @@ class Generator:
         self.painter = Painter(
             self.bank,
             self.grid,
-            self.model,
+            self.mixture.models,
             self.bins,
             min_mass_Msun=config.data.min_mass_Msun,
             pooling=pooling,
             mean=pool.mean if isinstance(pool, Pool) else True,
-            scatter=config.line.scatter,
             device=self.device,
             compiler_flags=compiler_flags,
         )
         self._check_halos()
+        self._accept = [self._condition(emission) for emission in self.painter.emissions]
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
@@ -161,23 +162,43 @@ class Generator:
         return self.bins.edges
 
     def describe(self) -> str:
-        """What samples are made of, in a line: skies, halos, model, share of accepted draws."""
-        cones, line = self.lightcones, self.config.line
+        """What samples are made of: skies and halos in a line, then one for each luminosity model,
+        with the share of its prior's draws that are accepted and of the halos that its accepted
+        draws put beyond the label's luminosities."""
+        cones, data = self.lightcones, self.config.data
         skies = len({cone.realisation for cone in cones})
-        draws = Draws(self.seed, self.split, np.arange(512, dtype=np.uint64), STAGE_MODEL)
-        accepted = self.prior.acceptance(
-            draws, self._defaults, line.prior_scale, self._fixed, self.painter.fits
-        )
-        return (
+        head = (
             f"{self.split}: {len(cones)} lightcones of {skies} skies, "
-            f"{int(self.painter.num_painted.sum())} halos in the band above "
-            f"{self.config.data.min_mass_Msun:.3g} Msun; {self.model.name}, prior '{line.prior}', "
-            f"{100 * accepted:.0f} % of its draws accepted"
+            f"{int(self.painter.halos.num_painted.sum())} halos in the band above "
+            f"{data.min_mass_Msun:.3g} Msun"
+        )
+        return "\n".join([head, *map(self._describe_model, range(len(self.mixture.components)))])
+
+    def _describe_model(self, number: int) -> str:
+        component = self.mixture.components[number]
+        emission, accept = self.painter.emissions[number], self._accept[number]
+        defaults = component.model.defaults
+        draws = Draws(self.seed, self.split, np.arange(512, dtype=np.uint64), STAGE_MODEL)
+        accepted = component.prior.acceptance(draws, defaults, accept)
+        some = draws.take(np.arange(64))
+        expected = emission.expect(component.prior.draw(some, defaults, accept))
+        total = float((expected.inside + expected.below + expected.above).sum())
+        below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
+        several = len(self.mixture.components) > 1
+        share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
+        warning = ""
+        if below + above > MAX_OUTSIDE_PERCENT:
+            warning = f" (warning: more than {MAX_OUTSIDE_PERCENT:g} % are outside the label)"
+        return (
+            f"{component.name}: prior '{component.prior_name}'{share}, "
+            f"{100 * accepted:.0f} % of its draws accepted; {below:.1f} % of the halos are fainter "
+            f"than the label's luminosities, {above:.2g} % brighter{warning}"
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides samples besides the configuration: digests of lightcones and model."""
-        model = hashlib.sha256(self.painter.traced.identity().encode()).hexdigest()
+        """What decides samples besides the configuration: digests of lightcones and models."""
+        texts = [emission.traced.identity() for emission in self.painter.emissions]
+        model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return {"lightcones": [c.digest for c in self.lightcones], "model": model}
 
     def _check(self, lightcone: Lightcone) -> None:
@@ -200,8 +221,26 @@ class Generator:
                 f"data.min_mass_Msun = {data.min_mass_Msun:.3g}: raise it to that"
             )
 
+    def _condition(self, emission: Emission) -> Condition:
+        """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
+        require = self.config.line.require
+        if require.mean_uK is None and require.halos is None:
+            return emission.fits
+
+        def accept(parameters: Parameters) -> NDArray[np.bool_]:
+            accepted, expected = emission.fits(parameters), emission.expect(parameters)
+            for bounds, value in (
+                (require.mean_uK, expected.mean),
+                (require.halos, expected.inside),
+            ):
+                if bounds is not None:
+                    accepted &= (bounds[0] <= value) & (value <= bounds[1])
+            return accepted
+
+        return accept
+
     def _check_halos(self) -> None:
-        for lightcone, number in zip(self.lightcones, self.painter.num_painted, strict=True):
+        for lightcone, number in zip(self.lightcones, self.painter.halos.num_painted, strict=True):
             if number == 0:
                 high, low = self.grid.nu_GHz
                 raise CatalogError(
@@ -288,39 +327,37 @@ class Generator:
             self.config.data.roll,
             self.config.data.mirror,
         )
-        model_draws = Draws(self.seed, self.split, numbers, STAGE_MODEL)
-        parameters = self.prior.draw(
-            model_draws,
-            self._defaults,
-            self.config.line.prior_scale,
-            fixed=self._fixed,
-            accept=self.painter.fits,
-        )
+        choice = self.mixture.choose(pose_draws)
+        parameters = self.mixture.draw(pose_draws, choice, self._accept)
         job = self.painter.job(
-            lightcone, pose, parameters, seed=self.seed, split=self.split, indices=numbers
+            lightcone, pose, choice, parameters, seed=self.seed, split=self.split, indices=numbers
         )
         drawn = [
             operator.draw(Draws(self.seed, self.split, numbers, operator.stage))
             for operator in self.operators
         ]
-        return job, drawn, self._records(lightcone, pose, parameters, drawn)
+        return job, drawn, self._records(lightcone, pose, choice, parameters, drawn)
 
     def _records(
         self,
         lightcone: NDArray[np.int64],
         pose: Pose,
-        parameters: dict[str, NDArray[np.float64]],
+        choice: NDArray[np.int64],
+        parameters: list[Parameters],
         drawn: list[Drawn],
     ) -> list[dict[str, Any]]:
         records = []
-        for k, number in enumerate(lightcone):
+        names, seen = self.mixture.names, [0] * len(parameters)
+        for k, (number, model) in enumerate(zip(lightcone, choice, strict=True)):
+            place = seen[model]
+            seen[model] += 1
             record: dict[str, Any] = {
                 "lightcone": self.lightcones[number].name,
                 "centre_deg": [float(a) for a in pose.centre_deg[k]],
                 "roll_deg": float(pose.roll_deg[k]),
                 "mirror": bool(pose.mirror[k]),
-                "model": self.model.name,
-                "parameters": {name: float(v[k]) for name, v in parameters.items()},
+                "model": names[model],
+                "parameters": {n: float(v[place]) for n, v in parameters[model].items()},
             }
             for operator, values in zip(self.operators, drawn, strict=True):
                 if values:
@@ -333,28 +370,6 @@ class Generator:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-
-
-def _prior(
-    model: LuminosityModel, line: LineConfig
-) -> tuple[Prior, dict[str, float], dict[str, float]]:
-    """The prior with the configuration's own distributions in it, defaults, and what is fixed."""
-    fixed = {k: v for k, v in line.parameters.items() if isinstance(v, float)}
-    drawn: dict[str, Distribution] = {}
-    for name, given in line.parameters.items():
-        if isinstance(given, float):
-            continue
-        if given.normal is not None:
-            low, high = (-np.inf if given.low is None else given.low), given.high
-            drawn[name] = Normal(*given.normal, low, np.inf if high is None else high)
-        else:
-            ends = given.uniform or given.log_uniform
-            assert ends is not None
-            drawn[name] = Uniform(*ends, log=given.uniform is None)
-    defaults = model.parameters({**dict.fromkeys(drawn, 0.0), **fixed})
-    published = model.prior(line.prior)
-    prior = replace(published, parameters={**published.parameters, **drawn})
-    return prior, defaults, fixed
 
 
 def _open(config: Config, split: Split) -> list[Lightcone]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain import portable
 from streamtrain.generator.priors import Prior
 from streamtrain.schema import ConfigError, nearest
 
@@ -41,7 +45,7 @@ class LuminosityModel:
     on_fraction: ModelFunction | None = None
     """Fraction of halos that shine at all, a function like `function`."""
     preserves: Literal["mean", "median"] = "mean"
-    """What the published scatter preserves."""
+    """What the scatter preserves."""
     nu_rest_GHz: float | None = None
     """Rest frequency of the one line it is for; None: the function takes any."""
 
@@ -65,6 +69,28 @@ class LuminosityModel:
                     f"{nearest(name, self.defaults)}"
                 )
         return {**self.defaults, **given}
+
+    def with_scatter(self, scatter: bool | Literal["mean", "median"]) -> LuminosityModel:
+        """The model with its scatter as published (True), without (False), or preserving the mean
+        or the median of L."""
+        if scatter is True:
+            return self
+        if scatter is False:
+            return replace(self, scatter=None, sigma_dex=None)
+        return replace(self, preserves=scatter)
+
+    def log2_scatter(
+        self, parameters: Mapping[str, NDArray[np.float64]], size: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scatter of log2 L and what is added to log2 L, [B] each; for a model whose scatter
+        depends on the halo: a switch, and what the squared scatter is multiplied by."""
+        sigma, mu = np.zeros(size), np.zeros(size)
+        if self.sigma_dex is not None:
+            sigma, mu = sigma + 1.0, mu - 0.5 * portable.LN2
+        elif self.scatter is not None:
+            pair = self.scatter(parameters)
+            sigma, mu = (np.broadcast_to(a, (size,)) / portable.LN2 for a in pair)
+        return sigma, mu if self.preserves == "mean" else np.zeros(size)
 
     @property
     def traced_parameters(self) -> list[str]:

@@ -44,21 +44,21 @@ def paint(
     function of the seed and of the halo's row. Raises ValueError when no halo is left.
     """
     bins = LuminosityBins()
-    found = find_model(model)
+    found = find_model(model).with_scatter(scatter)
     painter = Painter(
         Bank([lightcone]),
         replace(grid, units=units or grid.units),
-        found,
+        [found],
         bins,
         min_mass_Msun=min_mass_Msun,
-        scatter=scatter,
         device=device,
     )
     values = {k: np.array([v], float) for k, v in found.parameters(parameters or {}).items()}
     job = painter.job(
         np.zeros(1, np.int64),
         single_pose(centre_deg, roll_deg, mirror),
-        values,
+        np.zeros(1, np.int64),
+        [values],
         seed=seed,
         split="train",
         indices=np.zeros(1, np.uint64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from streamtrain import portable
 from streamtrain.rng import Draws
 
 Parameters = dict[str, NDArray[np.float64]]
+Condition = Callable[[Parameters], NDArray[np.bool_]]
 
 MAX_ATTEMPTS = 1000
 ELEMENTS_PER_ATTEMPT = 64
@@ -37,7 +38,14 @@ class Uniform:
     log: bool = False
 
 
-Distribution = Normal | Uniform
+@dataclass(frozen=True)
+class Fixed:
+    """A parameter held at a value; a prior's bounds do not touch it."""
+
+    value: float
+
+
+Distribution = Normal | Uniform | Fixed
 
 
 @dataclass(frozen=True)
@@ -65,35 +73,46 @@ class Correlated:
 
 @dataclass(frozen=True)
 class Prior:
-    """The joint prior of a model's parameters; parameters it does not name keep their default."""
+    """The joint prior of a model's parameters; parameters it does not name keep their default.
+
+    A parameter with a distribution of its own leaves the correlated ones: they keep their marginal
+    distribution. Widths are multiplied by `scale`.
+    """
 
     parameters: Mapping[str, Distribution] = field(default_factory=dict)
     correlated: Correlated | None = None
-    constraint: Callable[[Parameters], NDArray[np.bool_]] | None = None
+    constraint: Condition | None = None
     """A draw for which this is false is drawn again."""
+    scale: float = 1.0
+
+    @property
+    def names(self) -> set[str]:
+        """Parameters that it names."""
+        return {*self.parameters, *(self.correlated.names if self.correlated else ())}
+
+    @property
+    def varies(self) -> bool:
+        """Whether any parameter is drawn."""
+        held = {name for name, given in self.parameters.items() if isinstance(given, Fixed)}
+        return bool(self.names - held)
 
     def draw(
-        self,
-        draws: Draws,
-        defaults: Mapping[str, float],
-        scale: float,
-        fixed: Collection[str] = (),
-        accept: Callable[[Parameters], NDArray[np.bool_]] | None = None,
+        self, draws: Draws, defaults: Mapping[str, float], accept: Condition | None = None
     ) -> Parameters:
-        """Parameters of B samples, each float64 [B]. Widths are multiplied by `scale`.
+        """Parameters of B samples, each float64 [B].
 
-        fixed: names that keep their default whatever the prior says. accept: a further condition
-        on a draw. Each attempt has counters of its own, so the accepted draw is a function of the
-        index. Raises ValueError when no attempt satisfies the bounds and conditions.
+        accept: a further condition on a draw. Each attempt has counters of its own, so the
+        accepted draw is a function of the index. Raises ValueError when no attempt satisfies the
+        bounds and conditions.
         """
         size = len(draws.indices)
-        values = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
-        if not self._draws_any(fixed):
+        values = self._start(defaults, size)
+        if not self.varies:
             return values
         waiting = np.arange(size)
         for attempt in range(MAX_ATTEMPTS):
             given = {name: v[waiting] for name, v in values.items()}
-            trial, accepted = self._try(draws.take(waiting), attempt, given, scale, fixed, accept)
+            trial, accepted = self._try(draws.take(waiting), attempt, given, accept)
             for name, drawn in trial.items():
                 values[name][waiting[accepted]] = drawn[accepted]
             waiting = waiting[~accepted]
@@ -101,47 +120,36 @@ class Prior:
                 return values
         raise ValueError(
             f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and conditions: use "
-            "a narrower prior, or a smaller emit.line.prior_scale"
+            "a narrower prior, or a smaller prior_scale"
         )
 
     def acceptance(
-        self,
-        draws: Draws,
-        defaults: Mapping[str, float],
-        scale: float,
-        fixed: Collection[str] = (),
-        accept: Callable[[Parameters], NDArray[np.bool_]] | None = None,
+        self, draws: Draws, defaults: Mapping[str, float], accept: Condition | None = None
     ) -> float:
         """Fraction of first attempts that are accepted; arguments as in `draw`."""
-        size = len(draws.indices)
-        given = {name: np.full(size, value, np.float64) for name, value in defaults.items()}
-        if not self._draws_any(fixed):
+        if not self.varies or not len(draws.indices):
             return 1.0
-        return float(self._try(draws, 0, given, scale, fixed, accept)[1].mean())
+        given = self._start(defaults, len(draws.indices))
+        return float(self._try(draws, 0, given, accept)[1].mean())
 
-    def _draws_any(self, fixed: Collection[str]) -> bool:
-        named = {*self.parameters, *(self.correlated.names if self.correlated else ())}
-        return bool(named - set(fixed))
+    def _start(self, defaults: Mapping[str, float], size: int) -> Parameters:
+        held = {n: given.value for n, given in self.parameters.items() if isinstance(given, Fixed)}
+        whole = {**defaults, **held}
+        return {name: np.full(size, value, np.float64) for name, value in whole.items()}
 
     def _try(
-        self,
-        draws: Draws,
-        attempt: int,
-        given: Parameters,
-        scale: float,
-        fixed: Collection[str],
-        accept: Callable[[Parameters], NDArray[np.bool_]] | None,
+        self, draws: Draws, attempt: int, given: Parameters, accept: Condition | None
     ) -> tuple[Parameters, NDArray[np.bool_]]:
         """The drawn parameters of one attempt, and for which samples they are accepted."""
-        trial = self._attempt(draws, attempt, scale)
-        trial = {name: drawn for name, drawn in trial.items() if name not in fixed}
+        trial = self._attempt(draws, attempt)
         whole = {**given, **trial}
-        accepted = self._accepts(whole, trial, len(draws.indices))
+        accepted = self._accepts(whole, len(draws.indices))
         if accept is not None and accepted.any():
             accepted[accepted] = accept({n: v[accepted] for n, v in whole.items()})
         return trial, accepted
 
-    def _attempt(self, draws: Draws, attempt: int, scale: float) -> Parameters:
+    def _attempt(self, draws: Draws, attempt: int) -> Parameters:
+        """What is drawn; a distribution's random numbers depend on its place among the others."""
         first = attempt * ELEMENTS_PER_ATTEMPT
         trial: Parameters = {}
         if self.correlated is not None:
@@ -152,20 +160,21 @@ class Prior:
                 shift = np.zeros(len(draws.indices))
                 for k, factor in enumerate(row):
                     shift = shift + factor * normals[:, k]
-                trial[name] = mean + scale * shift
+                if name not in self.parameters:
+                    trial[name] = mean + self.scale * shift
         elements = [first + k for k in range(len(self.parameters))]
         normals, uniforms = draws.normal(elements), draws.uniform(elements)
         for k, (name, prior) in enumerate(self.parameters.items()):
             if isinstance(prior, Normal):
-                trial[name] = prior.mean + scale * prior.width * normals[:, k]
-            else:
-                trial[name] = _between(prior, scale * (uniforms[:, k] - 0.5))
+                trial[name] = prior.mean + self.scale * prior.width * normals[:, k]
+            elif isinstance(prior, Uniform):
+                trial[name] = _between(prior, self.scale * (uniforms[:, k] - 0.5))
         return trial
 
-    def _accepts(self, values: Parameters, drawn: Collection[str], size: int) -> NDArray[np.bool_]:
+    def _accepts(self, values: Parameters, size: int) -> NDArray[np.bool_]:
         inside = np.ones(size, bool)
         for name, prior in self.parameters.items():
-            if name in drawn and isinstance(prior, Normal):
+            if isinstance(prior, Normal):
                 inside &= (prior.low < values[name]) & (values[name] < prior.high)
         return inside if self.constraint is None else inside & self.constraint(values)
 

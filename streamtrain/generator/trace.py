@@ -49,7 +49,11 @@ class Traced:
     """Expressions of parameters alone; the kernel reads their values as u[0], u[1], ..."""
     columns: list[tuple[str, str]] = field(default_factory=list)
     """(column, form) in the order the kernel reads them; form is 'linear' or 'log2'."""
-    output: Symbol = field(default_factory=lambda: symbol(0.0))
+    static: list[str] = field(default_factory=list)
+    """Which of the three depend on the halo alone: their values are columns after `columns`, which
+    the kernel fills once."""
+    outputs: dict[str, Symbol] = field(default_factory=dict)
+    """What the functions return: luminosity [Lsun], sigma (of log2 L), on_fraction."""
 
     def identity(self) -> str:
         """The whole model as text: the kernel code and the expressions that feed it."""
@@ -63,10 +67,11 @@ class Traced:
 
     def evaluate(
         self,
+        output: str,
         parameters: Mapping[str, NDArray[np.float64]],
         halos: Mapping[str, NDArray[np.float64]],
     ) -> NDArray[np.float64]:
-        """The model in portable float64 on the host: log2 L, [B, n].
+        """One of `outputs` in portable float64 on the host, [B, n].
 
         parameters: [B] each; halos: "mass", "one_plus_z" and the columns by name, [n] each.
         """
@@ -92,7 +97,7 @@ class Traced:
 
         size = len(next(iter(parameters.values()), np.zeros(1)))
         with np.errstate(all="ignore"):
-            result = portable.log2(value(self.output))
+            result = value(self.outputs[output])
         return np.broadcast_to(result, (size, len(halos["mass"])))
 
     def evaluate_uniforms(self, parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[Any]:
@@ -128,18 +133,50 @@ class _Printer:
         self.interned: dict[tuple[Any, ...], Symbol] = {}
         self.slots: dict[tuple[Any, ...], int] = {}
 
-    def function(self, name: str, form: str, node: Symbol) -> None:
-        """Add a C function of a halo that returns `node`, as itself or as its log2."""
+    def function(self, name: str, output: str, form: str, node: Symbol) -> None:
+        """Add a C function of a halo that returns `node`, as itself or as its log2.
+
+        Where it depends on the halo alone and needs a logarithm or an exponential, its values are
+        computed once per halo, by static_`name`, and the function looks them up.
+        """
         self.lines, self.memo = [], {}
         node = self.intern(node)
+        self.traced.outputs[output] = node
         result = self.log2(node) if form == "log2" else self.linear(node)
         body = "".join(f"{line}\n" for line in self.lines)
+        if "portable_" in body and "u[" not in body + result:
+            self._print(f"static_{name}", body, result)
+            place = f"columns[(NUM_INPUTS + {len(self.traced.static)}) * stride]"
+            self._print(name, "", place)
+            self.traced.static.append(name)
+        else:
+            self._print(name, body, result)
+
+    def _print(self, name: str, body: str, result: str) -> None:
         self.traced.source += (
             f"INLINE float {name}(float log2_mass, float log2_1pz, const float* columns,\n"
             f"{' ' * (len(name) + 14)}i64 stride, const float* u) {{\n"
             "    (void)log2_mass; (void)log2_1pz; (void)columns; (void)stride; (void)u;\n"
             f"{body}    return {result};\n}}\n"
         )
+
+    def finish(self) -> None:
+        """Sizes, and the function that fills the static columns."""
+        traced = self.traced
+        head = f"#define NUM_INPUTS {len(traced.columns)}\n"
+        head += f"#define NUM_UNIFORMS {len(traced.uniforms)}\n"
+        if traced.static:
+            head += f"#define NUM_STATIC {len(traced.static)}\n"
+            stores = "".join(
+                f"    columns[(NUM_INPUTS + {k}) * stride] =\n"
+                f"        static_{name}(log2_mass, log2_1pz, columns, stride, columns);\n"
+                for k, name in enumerate(traced.static)
+            )
+            traced.source += (
+                "INLINE void store_static(float log2_mass, float log2_1pz, float* columns,\n"
+                f"                         i64 stride) {{\n{stores}}}\n"
+            )
+        traced.source = head + traced.source
 
     def intern(self, node: Symbol) -> Symbol:
         """Equal expressions become one object; comparisons that z_range decides disappear."""
@@ -308,18 +345,16 @@ def trace(
     """
     printer = _Printer(z_range)
     output = _record(function, parameters, extra or {})
-    printer.traced.output = printer.intern(output)
-    printer.function("model_log2_luminosity", "log2", output)
+    printer.function("model_log2_luminosity", "luminosity", "log2", output)
     if sigma_dex is not None:
         width = _record(sigma_dex, parameters, extra or {}) * portable.LOG2_10
-        printer.function("model_sigma", "linear", width)
+        printer.function("model_sigma", "sigma", "linear", width)
         printer.traced.source += "#define MODEL_SIGMA\n"
     if on_fraction is not None:
-        printer.function(
-            "model_on_fraction", "linear", _record(on_fraction, parameters, extra or {})
-        )
+        share = _record(on_fraction, parameters, extra or {})
+        printer.function("model_on_fraction", "on_fraction", "linear", share)
         printer.traced.source += "#define MODEL_DUTY\n"
-    printer.traced.source += f"#define NUM_UNIFORMS {len(printer.traced.uniforms)}\n"
+    printer.finish()
     return printer.traced
 
 

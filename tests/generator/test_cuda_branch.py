@@ -61,10 +61,11 @@ def test_bits_of_the_cpu(small_sky: Lightcone, model: str, rows_per_item: int) -
     expected = generator.generate(indices)
 
     painter = generator.painter
-    painter.kernels = EmulatedCuda("paint.cu", painter.traced.source)
+    for emission in painter.emissions:
+        emission.kernels = EmulatedCuda("paint.cu", emission.traced.source)
     generator._observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
-    painter.rows_per_item = rows_per_item
+    painter.halos.rows_per_item = rows_per_item
     job, drawn, _ = generator.draw(indices)
     assert job.items[:, 2].max() <= rows_per_item
     cube = torch.full_like(expected.cube, torch.nan)

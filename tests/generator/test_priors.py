@@ -22,13 +22,9 @@ def drawn(sky: Lightcone, name: str, given: Any, **line: Any) -> NDArray[np.floa
     line = {"model": "li16", "parameters": {name: given}, **line}
     generator = Generator(small.config(emit={"line": line}), lightcones=[sky])
     draws = Draws(3, "train", np.arange(NUM, dtype=np.uint64), STAGE_MODEL)
-    values = generator.prior.draw(
-        draws,
-        generator._defaults,
-        generator.config.line.prior_scale,
-        fixed=generator._fixed,
-        accept=generator.painter.fits,
-    )
+    (component,) = generator.mixture.components
+    accept = generator.painter.emissions[0].fits
+    values = component.prior.draw(draws, component.model.defaults, accept)
     return values[name]
 
 

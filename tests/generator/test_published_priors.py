@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.config_line import LineConfig
+from streamtrain.generator.emission import Emission
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.luminosity import MODELS
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.priors import Normal, Prior
 from streamtrain.rng import STAGE_MODEL, Draws
 
@@ -22,7 +26,8 @@ CII_BAND = {"nu_GHz": [1900.537 / 3.4, 1900.537 / 4.43], "nu_rest_GHz": 1900.537
 
 def draw(model: str, prior: str, num: int = 4000, scale: float = 1.0) -> dict[str, np.ndarray]:
     draws = Draws(1, "train", np.arange(num, dtype=np.uint64), STAGE_MODEL)
-    return MODELS[model].prior(prior).draw(draws, MODELS[model].defaults, scale)
+    published = replace(MODELS[model].prior(prior), scale=scale)
+    return published.draw(draws, MODELS[model].defaults)
 
 
 def assert_moments(values: np.ndarray, mean: float, width: float) -> None:
@@ -61,7 +66,7 @@ def test_truncated_normal_has_the_moments_of_one() -> None:
     """x ~ N(0, 1) given x > 0: mean sqrt(2/pi), variance 1 - 2/pi."""
     prior = Prior({"x": Normal(0.0, 1.0, low=0.0)})
     draws = Draws(1, "train", np.arange(20_000, dtype=np.uint64), STAGE_MODEL)
-    x = prior.draw(draws, {"x": 5.0, "kept": 2.0}, 1.0)
+    x = prior.draw(draws, {"x": 5.0, "kept": 2.0})
     assert_moments(x["x"], np.sqrt(2 / np.pi), np.sqrt(1 - 2 / np.pi))
     assert np.all(x["kept"] == 2.0)
 
@@ -148,9 +153,9 @@ def test_draws_are_a_function_of_the_index() -> None:
     """Also where some attempts are refused: each attempt has its own counters."""
     prior, defaults = MODELS["chung22"].prior("wide"), MODELS["chung22"].defaults
     indices = np.arange(200, dtype=np.uint64)
-    together = prior.draw(Draws(1, "train", indices, STAGE_MODEL), defaults, 1.0)
+    together = prior.draw(Draws(1, "train", indices, STAGE_MODEL), defaults)
     for k in (199, 3, 77):
-        alone = prior.draw(Draws(1, "train", indices[k : k + 1], STAGE_MODEL), defaults, 1.0)
+        alone = prior.draw(Draws(1, "train", indices[k : k + 1], STAGE_MODEL), defaults)
         assert {n: v[0] for n, v in alone.items()} == {n: v[k] for n, v in together.items()}
 
 
@@ -175,8 +180,8 @@ def test_fixed_parameters_keep_to_the_priors_conditions(small_sky: Lightcone) ->
 def test_a_fixed_parameter_may_lie_outside_its_own_bounds() -> None:
     """alpha held at 0.4, outside alpha > 0.5, which bounds draws; the others keep their bounds."""
     draws = Draws(1, "train", np.arange(4000, dtype=np.uint64), STAGE_MODEL)
-    given = MODELS["li16"].parameters({"alpha": 0.4})
-    drawn = MODELS["li16"].prior("wide").draw(draws, given, 3.0, fixed=["alpha"])
+    line = LineConfig(prior="wide", prior_scale=3.0, parameters={"alpha": 0.4})
+    drawn = Mixture(line).components[0].prior.draw(draws, MODELS["li16"].defaults)
     assert np.all(drawn["alpha"] == 0.4)
     assert min(drawn["sigma_sfr"].min(), drawn["sigma_lco"].min()) > 0
     assert_moments(drawn["beta"], -1.74, 3 * 3.74)
@@ -205,10 +210,10 @@ def test_every_prior_generates(name: str, prior: str, small_sky: Lightcone) -> N
 def test_wide_priors_saturate_without_the_check(
     name: str, prior: str, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def anything(_: Painter, drawn: dict[str, np.ndarray]) -> np.ndarray:
+    def anything(_: Emission, drawn: dict[str, np.ndarray]) -> np.ndarray:
         return np.ones(len(next(iter(drawn.values()))), bool)
 
-    monkeypatch.setattr(Painter, "fits", anything)
+    monkeypatch.setattr(Emission, "fits", anything)
     config = small.config(emit={"line": {"model": name, "prior": prior}})
     with pytest.raises(ValueError, match="too bright for the cube's fixed-point range"):
         Generator(config, lightcones=[small_sky]).generate(range(200))
@@ -218,4 +223,4 @@ def test_impossible_prior_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamtrain.generator.priors.MAX_ATTEMPTS", 5)
     prior = Prior({"x": Normal(0.0, 1.0, low=50.0)})
     with pytest.raises(ValueError, match="no draw in 5 attempts satisfies the prior's bounds"):
-        prior.draw(Draws(1, "train", np.zeros(1, np.uint64), 2), {"x": 0.0}, 1.0)
+        prior.draw(Draws(1, "train", np.zeros(1, np.uint64), 2), {"x": 0.0})

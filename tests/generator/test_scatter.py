@@ -94,10 +94,12 @@ def paint_equal(
         *place, cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1)
     )
     model, bins = MODELS[name], LuminosityBins((0.0, 14.0), 7000)
-    painter = Painter(Bank([sky]), grid, model, bins, min_mass_Msun=1e9, scatter=scatter)
+    painter = Painter(Bank([sky]), grid, [model.with_scatter(scatter)], bins, min_mass_Msun=1e9)
     values = {k: np.array([v]) for k, v in model.parameters(parameters).items()}
     one, first = np.zeros(1, np.int64), np.array([5], np.uint64)
-    job = painter.job(one, single_pose((0.0, 0.0)), values, seed=3, split="train", indices=first)
+    job = painter.job(
+        one, single_pose((0.0, 0.0)), one, [values], seed=3, split="train", indices=first
+    )
     total, counts = painter.paint(job, 0, 1)
     per_lsun = ref.surface_brightness(
         1.0, chi, z, nu_rest_GHz=grid.nu_rest_GHz, dnu_GHz=grid.dnu_GHz, omega_sr=grid.pixel_sr

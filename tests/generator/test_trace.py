@@ -73,7 +73,7 @@ def test_models(model: str, prior: str) -> None:
     """Every model over its prior; where the luminosity is one that any label or map can see."""
     entry = MODELS[model]
     draws = Draws(3, "train", np.arange(20, dtype=np.uint64), 2)
-    drawn = entry.prior(prior).draw(draws, entry.defaults, 1.0)
+    drawn = entry.prior(prior).draw(draws, entry.defaults)
     columns = {"sfr": SFR, "abundance_matched_L": 1e4 * SFR}
     tested = 0
     for k in range(20):

@@ -1,0 +1,140 @@
+"""The section `emit.line` of a configuration: what the halos shine with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from streamtrain.schema import ConfigError, setting
+
+
+@dataclass(frozen=True)
+class DistributionConfig:
+    """A parameter drawn for every sample: one of normal, uniform and log_uniform."""
+
+    normal: tuple[float, float] | None = setting(None, "mean and width")
+    uniform: tuple[float, float] | None = setting(None, "lowest and highest value")
+    log_uniform: tuple[float, float] | None = setting(
+        None, "lowest and highest value; uniform in the logarithm", above=0
+    )
+    low: float | None = setting(None, "normal: values below are drawn again")
+    high: float | None = setting(None, "normal: values above are drawn again")
+
+
+@dataclass(frozen=True)
+class MultivariateConfig:
+    """Parameters drawn together from a multivariate normal."""
+
+    names: list[str] = setting(help="parameters")
+    mean: list[float] = setting(help="their means")
+    covariance: list[list[float]] = setting(help="their covariance, row by row")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A luminosity model, and how its parameters are drawn for every sample."""
+
+    model: str = setting("li16", "a model's name, or file.py:function")
+    prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
+    prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
+    parameters: dict[str, float | DistributionConfig] = setting(
+        {}, "parameters held at a value, or drawn from a distribution of their own"
+    )
+    multivariate: MultivariateConfig | None = setting(
+        None, "parameters drawn together, instead of those of the prior"
+    )
+    constraints: list[str] = setting([], "conditions on a draw, as in 'A < B' or '0 < sigma < 1'")
+    scatter: bool | Literal["mean", "median"] = setting(
+        True, "log-normal scatter of L at fixed mass: as published, none, or what it preserves"
+    )
+
+
+@dataclass(frozen=True)
+class ComponentConfig(ModelConfig):
+    """One of the models that a sample may be made with."""
+
+    model: str = setting("", "a model's name, or file.py:function; default: the component's name")
+    weight: float = setting(1.0, "its share of the samples, relative to the others", above=0)
+
+
+@dataclass(frozen=True)
+class RequireConfig:
+    """What a draw must be expected to make; another one is drawn again."""
+
+    mean_uK: tuple[float, float] | None = setting(
+        None, "lowest and highest mean of the map [map units]", low=0
+    )
+    halos: tuple[float, float] | None = setting(
+        None, "lowest and highest number of halos among the label's luminosities", low=0
+    )
+
+
+@dataclass(frozen=True)
+class LineConfig(ModelConfig):
+    """The luminosity model that the halos shine with, or several to choose from."""
+
+    mixture: dict[str, ComponentConfig] = setting(
+        {}, "instead of one model: several by name, one of which is drawn for every sample"
+    )
+    require: RequireConfig = setting(RequireConfig(), "")
+
+    @property
+    def components(self) -> dict[str, ComponentConfig]:
+        """The models of the mixture by name; without one, the one model."""
+        if self.mixture:
+            return {
+                name: replace(component, model=component.model or name)
+                for name, component in self.mixture.items()
+            }
+        one = {field.name: getattr(self, field.name) for field in fields(ModelConfig)}
+        return {self.model: ComponentConfig(**one)}
+
+
+def check_line(line: LineConfig) -> None:
+    """Raise ConfigError for what the types alone do not tell."""
+    where = "emit.line"
+    if line.mixture:
+        for field in fields(ModelConfig):
+            if getattr(line, field.name) != getattr(LineConfig(), field.name):
+                raise ConfigError(
+                    f"{where}.{field.name} stands beside {where}.mixture, which says it for each "
+                    "of its models"
+                )
+    for name, component in line.components.items():
+        place = f"{where}.mixture.{name}" if line.mixture else where
+        for parameter, given in component.parameters.items():
+            if isinstance(given, DistributionConfig):
+                _check_distribution(given, f"{place}.parameters.{parameter}")
+        if component.multivariate is not None:
+            _check_multivariate(component.multivariate, f"{place}.multivariate")
+    for bound in fields(RequireConfig):
+        ends = getattr(line.require, bound.name)
+        if ends is not None and ends[0] >= ends[1]:
+            raise ConfigError(f"{where}.require.{bound.name} = {list(ends)} must increase")
+
+
+def _check_multivariate(given: MultivariateConfig, where: str) -> None:
+    size = len(given.names)
+    if len(set(given.names)) < size or not size:
+        raise ConfigError(f"{where}.names = {given.names} must be different parameters")
+    if len(given.mean) != size:
+        raise ConfigError(f"{where}.mean has {len(given.mean)} entries for {size} names")
+    rows = given.covariance
+    if len(rows) != size or any(len(row) != size for row in rows):
+        raise ConfigError(f"{where}.covariance must have {size} rows of {size} entries")
+    if any(rows[i][j] != rows[j][i] for i in range(size) for j in range(i)):
+        raise ConfigError(f"{where}.covariance must be symmetric")
+
+
+def _check_distribution(given: DistributionConfig, where: str) -> None:
+    kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
+    chosen = [name for name, value in kinds.items() if value is not None]
+    if len(chosen) != 1:
+        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
+    first, second = kinds[chosen[0]]
+    if chosen[0] == "normal" and second < 0:
+        raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
+    if chosen[0] != "normal" and first >= second:
+        raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
+    if chosen[0] != "normal" and (given.low is not None or given.high is not None):
+        raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")

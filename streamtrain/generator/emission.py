@@ -1,0 +1,240 @@
+"""How a bank's halos shine by one luminosity model: the model compiled for a device, with the
+columns it reads, and what it is expected to make of a set of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain import portable
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.generator import abundance, sfr
+from streamtrain.generator.backend import kernels_for
+from streamtrain.generator.geometry import Grid
+from streamtrain.generator.halos import Halos
+from streamtrain.generator.labels import LuminosityBins
+from streamtrain.generator.model import LuminosityModel
+from streamtrain.generator.trace import trace
+
+LARGEST_DEPOSIT = 2.0**50
+SAFE_SIGMA = 6.0
+"""Scatter that a drawn model must leave room for; one halo in 1e9 is brighter."""
+WIDE_SIGMA_DEX = 0.5
+"""Scatter assumed for that where it depends on the halo."""
+STRATA = 96
+"""Halos, one for each range of mass, that stand for all in `Emission.expect`."""
+
+Float = NDArray[np.float64]
+Parameters = Mapping[str, Float]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a field is expected to hold, to a few per cent; float64 [B] each."""
+
+    mean: Float
+    """Mean of the map [map units of the grid]."""
+    inside: Float
+    """Halos among the label's luminosities."""
+    below: Float
+    """Fainter halos, those that do not shine included."""
+    above: Float
+    """Brighter halos."""
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """Some halos of the bank as the model sees them."""
+
+    halos: dict[str, Float]
+    """mass, one_plus_z and the columns by name, [n] each."""
+    intensity: Float
+    """Map units per Lsun that a halo adds to its voxel, [n]."""
+
+
+class Emission:
+    """A luminosity model for the halos of a bank, painted into a grid."""
+
+    def __init__(
+        self,
+        model: LuminosityModel,
+        halos: Halos,
+        bins: LuminosityBins,
+        compiler_flags: Sequence[str] = (),
+    ) -> None:
+        grid = halos.grid
+        model.check_line(grid.nu_rest_GHz)
+        self.model, self._halos, self._bins = model, halos, bins
+        self.traced = trace(
+            model.function,
+            model.traced_parameters,
+            {"nu_rest_GHz": grid.nu_rest_GHz},
+            sigma_dex=model.sigma_dex,
+            on_fraction=model.on_fraction,
+            z_range=grid.z_range,
+        )
+        self.kernels = kernels_for(halos.device, "paint.cu", self.traced.source, compiler_flags)
+        inputs = [
+            halos.bank.gather(lambda c, name=name, form=form: _column(c, name, form))  # type: ignore[misc]
+            for name, form in self.traced.columns
+        ]
+        self.columns = self._upload(inputs)
+        """Inputs of the model, then its static values, float32 [num, num_rows]."""
+        self._bright = self._probes(_heaviest_and_some(halos), inputs)
+        grid_scale = 2.0**grid.fixed_point_exponent
+        largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
+        self._log2_limit = portable.log2(largest / (grid_scale * self._bright.intensity))
+        rows, self._weights = _strata(halos)
+        self._typical = self._probes(rows, inputs)
+
+    def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
+        halos, number = self._halos, len(inputs) + len(self.traced.static)
+        rows = halos.bank.num_rows
+        columns = torch.empty((max(number, 1), rows), dtype=torch.float32, device=halos.device)
+        for place, values in zip(columns, inputs, strict=False):
+            place.copy_(torch.from_numpy(values))
+        if self.traced.static:
+            log2_mass, log2_1pz = halos.arrays[3:5]
+            self.kernels.elementwise(
+                "fill_static", 1, rows, log2_mass, log2_1pz, columns, np.int64(rows)
+            )
+        return columns
+
+    def _probes(self, chosen: NDArray[np.int64], inputs: list[NDArray[np.float32]]) -> _Probes:
+        bank, grid = self._halos.bank, self._halos.grid
+        seen = {
+            "mass": portable.exp2(bank.log2_mass[chosen]),
+            "one_plus_z": portable.exp2(bank.log2_1pz[chosen]),
+        }
+        for (name, form), column in zip(self.traced.columns, inputs, strict=True):
+            values = column[chosen].astype(np.float64)
+            seen[name] = portable.exp2(values) if form == "log2" else values
+        return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
+
+    def values(self, parameters: Parameters, size: int) -> NDArray[np.float32]:
+        """What the kernel is told about B = `size` samples, float32 [B, 7 + uniforms], as in
+        kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
+        grid = self._halos.grid
+        sigma, mu = self.model.log2_scatter(parameters, size)
+        uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
+        values = np.empty((size, 7 + uniforms.shape[1]), np.float32)
+        values[:, 0] = grid.intensity_factor
+        values[:, 1] = 0.0 if grid.units == "uK" else -2.0
+        values[:, 2] = sigma
+        values[:, 3] = mu
+        values[:, 4:7] = self._bins.kernel_values()
+        values[:, 7:] = uniforms
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
+        if len(bad):
+            drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
+            raise ValueError(f"{self.model.name} has no luminosity for the parameters {drawn}")
+        return values
+
+    def fits(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
+        range, `SAFE_SIGMA` of scatter included. A function of the bank and the parameters."""
+        size = _size(parameters)
+        log2_l = self._log2_luminosity(parameters, self._bright)
+        sigma, mu = self.model.log2_scatter(parameters, size)
+        if self.model.sigma_dex is not None:
+            sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
+        bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
+        return np.asarray((bright < self._log2_limit).all(axis=1) & np.isfinite(sigma))
+
+    def expect(self, parameters: Parameters) -> Expectation:
+        """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
+        each of `STRATA` ranges of mass. A function of the bank and the parameters."""
+        probes, weights = self._typical, self._weights
+        log2_l = self._log2_luminosity(parameters, probes)
+        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(log2_l)))
+        if self.model.sigma_dex is not None:
+            width = self.traced.evaluate("sigma", parameters, probes.halos)
+            sigma, mu = sigma * width, mu * width * width
+        centre, ln2 = log2_l + mu, portable.LN2
+        boost = portable.exp2(np.clip(centre + 0.5 * ln2 * sigma * sigma, -1000.0, 1000.0))
+        shining = np.broadcast_to(weights, log2_l.shape)
+        if "on_fraction" in self.traced.outputs:
+            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
+            shining = weights * np.clip(share, 0.0, 1.0)
+        low, high, _ = self._bins.kernel_values()
+        narrow = np.maximum(sigma, 1e-6)
+        fainter = portable.normal_cdf((low - centre) / narrow)
+        brighter = portable.normal_cdf((centre - high) / narrow)
+        voxels = np.prod(self._halos.grid.shape)
+        inside = (shining * (1.0 - fainter - brighter)).sum(axis=1)
+        above = (shining * brighter).sum(axis=1)
+        return Expectation(
+            (shining * boost * probes.intensity).sum(axis=1) / voxels,
+            inside,
+            weights.sum() - inside - above,
+            above,
+        )
+
+    def _log2_luminosity(self, parameters: Parameters, probes: _Probes) -> Float:
+        luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
+        with np.errstate(all="ignore"):
+            return portable.log2(luminosity)
+
+
+def _size(parameters: Parameters) -> int:
+    return len(next(iter(parameters.values()), np.zeros(1)))
+
+
+def _intensity_per_lsun(
+    bank: Any, chosen: NDArray[np.int64], one_plus_z: Float, grid: Grid
+) -> Float:
+    x, y, z = (a[chosen].astype(np.float64) for a in (bank.x, bank.y, bank.z))
+    intensity = grid.intensity_factor / (x * x + y * y + z * z)
+    return intensity if grid.units == "uK" else intensity / (one_plus_z * one_plus_z)
+
+
+def _by_mass(halos: Halos) -> NDArray[np.int64]:
+    """Rows of the halos that are painted, the heaviest first."""
+    painted = np.flatnonzero(halos.channel >= 0)
+    return painted[np.argsort(-halos.bank.log2_mass[painted], kind="stable")]
+
+
+def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
+    """Rows of the heaviest halos, and of some of every mass."""
+    order = _by_mass(halos)
+    ranks = np.unique(np.linspace(0, len(order) - 1, 40).astype(np.int64))
+    return np.unique(np.concatenate([order[:24], order[ranks] if len(order) else order]))
+
+
+def _strata(halos: Halos) -> tuple[NDArray[np.int64], Float]:
+    """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
+    order = _by_mass(halos)
+    edges = np.unique(np.geomspace(1, len(order) + 1, STRATA + 1).astype(np.int64)) - 1
+    middle = (edges[:-1] + edges[1:]) // 2
+    ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
+    area = float(((ra_max - ra_min) * (dec_max - dec_min)).sum())
+    share = halos.grid.fov_deg[0] * halos.grid.fov_deg[1] / area
+    return order[middle], np.diff(edges) * share
+
+
+def _column(lightcone: Lightcone, name: str, form: str) -> NDArray[np.floating]:
+    """A model's input per halo, from the lightcone or, for `sfr`, from the fit."""
+    if name in lightcone.columns:
+        values = lightcone.columns[name].astype(np.float64)
+        if values.size and values.min() < 0.0:
+            raise ValueError(
+                f"the column '{name}' of {lightcone.name} holds {values.min():g}: "
+                "a luminosity model needs numbers that are not negative"
+            )
+        return portable.log2(values) if form == "log2" else values
+    if name == "sfr":
+        log10_sfr = sfr.log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
+        return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
+    if name == "abundance_matched_L":
+        luminosity = abundance.matched_luminosity(lightcone)
+        return portable.log2(luminosity) if form == "log2" else luminosity
+    known = ", ".join(["sfr (from the fit)", *lightcone.columns])
+    raise ValueError(
+        f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "
+        f"(it has: {known})"
+    )
