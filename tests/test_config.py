@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from streamtrain.config import (
     from_mapping,
     load_config,
 )
-from streamtrain.schema import ConfigError
+from streamtrain.resources import resource_dir
+from streamtrain.schema import ConfigError, parse_yaml
 
 EXAMPLE = """
 seed: 3
@@ -252,3 +254,61 @@ def test_sections_are_frozen(file: Path) -> None:
     config = load_config(file)
     with pytest.raises(AttributeError):
         config.seed = 4  # type: ignore[misc]
+
+
+def test_a_file_may_extend_another(tmp_path: Path) -> None:
+    """Sections are merged setting by setting; emit and observe are replaced as a whole."""
+    (tmp_path / "base.yaml").write_text(
+        "seed: 3\ntrain: {steps: 7, warmup_steps: 1}\n"
+        "emit: {line: {model: chung22, prior: wide}}\nobserve: {noise: {}, log_modulus: {}}\n"
+    )
+    (tmp_path / "middle.yaml").write_text("extends: base.yaml\ntrain: {steps: 8}\n")
+    (tmp_path / "top.yaml").write_text(
+        "extends: middle.yaml\nseed: 4\nemit: {line: {model: li16}}\nobserve: {log_modulus: {}}\n"
+    )
+    config = load_config(tmp_path / "top.yaml", ["train.batch_size=5"])
+    assert (config.seed, config.train.steps, config.train.warmup_steps) == (4, 8, 1)
+    assert (config.line.model, config.line.prior) == ("li16", "fiducial")
+    assert list(config.observe) == ["log_modulus"]
+    assert config.train.batch_size == 5
+    assert load_config(tmp_path / "middle.yaml").line.prior == "wide"
+
+
+def test_extends_finds_shipped_files_and_refuses_nonsense(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: comap.yaml\nrun: runs/mine\n")
+    comap = load_config("configs/comap.yaml")
+    assert load_config(file) == replace(comap, run="runs/mine")
+    for text, expected in (
+        ("extends: mine.yaml\n", "extends itself"),
+        ("extends: [comap.yaml]\n", "extends must name a configuration file"),
+        ("extends: no.yaml\n", "no configuration file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=expected):
+            load_config(file)
+
+
+@pytest.mark.parametrize("path", sorted(resource_dir("configs").rglob("*.yaml")), ids=str)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    """And say something of themselves at the top."""
+    config = load_config(path)
+    assert from_mapping(parse_yaml(config.to_yaml(), "the resolved whole")) == config
+    assert path.read_text().startswith("# ")
+
+
+def test_scenarios_of_the_seed_project() -> None:
+    """Four sets of luminosity models, each without and with noise; each has a run of its own."""
+    names = [
+        f"{kind}{noise}"
+        for kind in ("base", "random", "combined_base", "combined_random")
+        for noise in ("", "_noise")
+    ]
+    configs = {name: load_config(f"configs/pfeffer2019/{name}.yaml") for name in names}
+    assert len({config.run for config in configs.values()}) == len(names)
+    for name, config in configs.items():
+        expected = ["pool", "noise", "log_modulus"] if "noise" in name else ["pool", "log_modulus"]
+        assert list(config.observe) == expected
+        assert len(config.line.components) == (3 if "combined" in name else 1)
+        priors = {component.prior for component in config.line.components.values()}
+        assert ("fiducial" in priors) == ("base" in name) and len(priors) <= 2

@@ -11,6 +11,7 @@ import compiled
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from streamtrain import portable
 
@@ -207,3 +208,8 @@ def test_host_edges_that_are_not_finite() -> None:
     with np.errstate(all="raise"):
         assert np.isnan(portable.log2(NAN))
         assert portable.log2(INF) == 1024
+
+
+def test_normal_cdf() -> None:
+    x = np.concatenate([np.linspace(-9, 9, 2001), [-1e9, 1e9]])
+    assert np.abs(portable.normal_cdf(x) - norm.cdf(x)).max() < 1.5e-7

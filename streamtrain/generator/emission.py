@@ -27,7 +27,8 @@ SAFE_SIGMA = 6.0
 WIDE_SIGMA_DEX = 0.5
 """Scatter assumed for that where it depends on the halo."""
 STRATA = 96
-"""Halos, one for each range of mass, that stand for all in `Emission.expect`."""
+"""Halos, one for each range of mass, that stand for all in `Emission.expect`: half of the ranges
+equal in the logarithm of the rank, for the light, half in the rank, for the number."""
 
 Float = NDArray[np.float64]
 Parameters = Mapping[str, Float]
@@ -171,7 +172,7 @@ class Emission:
         return Expectation(
             (shining * boost * probes.intensity).sum(axis=1) / voxels,
             inside,
-            weights.sum() - inside - above,
+            np.maximum(weights.sum() - inside - above, 0.0),
             above,
         )
 
@@ -209,7 +210,10 @@ def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
 def _strata(halos: Halos) -> tuple[NDArray[np.int64], Float]:
     """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
     order = _by_mass(halos)
-    edges = np.unique(np.geomspace(1, len(order) + 1, STRATA + 1).astype(np.int64)) - 1
+    ends = 1, len(order) + 1, STRATA // 2 + 1
+    edges = (
+        np.unique(np.concatenate([np.geomspace(*ends), np.linspace(*ends)]).astype(np.int64)) - 1
+    )
     middle = (edges[:-1] + edges[1:]) // 2
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
     area = float(((ra_max - ra_min) * (dec_max - dec_min)).sum())

@@ -44,11 +44,19 @@ class EmulatedCuda(HostKernels):
         self._call("set_thread", tuple(np.uint32(n) for n in numbers))
 
 
-@pytest.mark.parametrize("model", ["li16", "padmanabhan18"])
+LINES = {
+    "li16": {"model": "li16"},
+    "padmanabhan18": {"model": "padmanabhan18"},
+    "yang22_co10": {"model": "yang22_co10"},
+    "mixture": {"mixture": {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}},
+}
+
+
+@pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("rows_per_item", [64, 2048])
-def test_bits_of_the_cpu(small_sky: Lightcone, model: str, rows_per_item: int) -> None:
+def test_bits_of_the_cpu(small_sky: Lightcone, line: str, rows_per_item: int) -> None:
     config = small.config(
-        emit={"line": {"model": model}},
+        emit={"line": LINES[line]},
         observe={
             "noise": {"sigma_uK": [0, 5], "absent": 0.3},
             "pool": {"factor": [3, 3, 3], "reduce": "sum"},
@@ -63,6 +71,8 @@ def test_bits_of_the_cpu(small_sky: Lightcone, model: str, rows_per_item: int) -
     painter = generator.painter
     for emission in painter.emissions:
         emission.kernels = EmulatedCuda("paint.cu", emission.traced.source)
+        inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
+        emission.columns = emission._upload(inputs)
     generator._observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
     painter.halos.rows_per_item = rows_per_item
