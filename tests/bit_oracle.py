@@ -178,7 +178,20 @@ def luminosity_bin(log2_l: Float32, low: float, high: float, num: int) -> NDArra
 def model(
     source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
 ) -> Float32:
-    """Run the printed straight-line code of a traced model, one float32 operation at a time."""
+    """Run the printed straight-line code of a traced model, one float32 operation at a time; first
+    the functions whose values become columns."""
+    columns = list(columns)
+    arguments = log2_mass, log2_1pz, columns, u
+    source = source.replace("(NUM_INPUTS", f"({len(columns)}")
+    bodies = dict(re.findall(r"INLINE float (\w+)\((.*?)\n}\n", source, re.DOTALL))
+    for number in range(sum(name.startswith("static_") for name in bodies)):
+        columns.append(_function(bodies[f"static_{number}"], *arguments))
+    return _function(bodies["model_log2_luminosity"], *arguments)
+
+
+def _function(
+    body: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
+) -> Float32:
     names: dict[str, Any] = {
         "log2_mass": log2_mass,
         "log2_1pz": log2_1pz,
@@ -191,15 +204,15 @@ def model(
         "square_root": np.sqrt,
     }
     with np.errstate(all="ignore"):
-        for name, expression in re.findall(r"const float (t\d+) = (.*);", source):
+        for name, expression in re.findall(r"const float (t\d+) = (.*);", body):
             names[name] = eval(_to_python(expression), names)
-        result = eval(_to_python(re.findall(r"return (.*);", source)[0]), names)
+        result = eval(_to_python(re.findall(r"return (.*);", body)[0]), names)
     return np.broadcast_to(result, log2_mass.shape).astype(F)
 
 
 def _to_python(expression: str) -> str:
     expression = re.sub(r"\b(\d+\.?\d*(?:e[+-]?\d+)?)f\b", r"F(\1)", expression)
-    expression = re.sub(r"columns\[(\d+) \* stride\]", r"columns[\1]", expression)
+    expression = re.sub(r"columns\[(\S+|\(.*?\)) \* stride\]", r"columns[\1]", expression)
     choice = re.fullmatch(r"(.*) \? (.*) : (.*)", expression)
     return "where({}, {}, {})".format(*choice.groups()) if choice else expression
 

@@ -59,7 +59,7 @@ def model(
     source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
 ) -> Float32:
     """A traced model of halos [n]: log2 L, by way of the static columns where it has them."""
-    stacked = np.stack([*columns, *np.full((3, len(log2_mass)), np.nan, np.float32)])
+    stacked = np.stack([*columns, *np.full((20, len(log2_mass)), np.nan, np.float32)])
     arrays = [log2_mass, log2_1pz, stacked, np.append(u, np.float32(0)), np.empty_like(log2_mass)]
     tensors = [torch.from_numpy(np.array(a)) for a in arrays]
     if "NUM_STATIC" in source:

@@ -94,12 +94,12 @@ class Emission:
         self._typical = self._probes(rows, inputs)
 
     def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
-        halos, number = self._halos, len(inputs) + len(self.traced.static)
+        halos, number = self._halos, len(inputs) + self.traced.num_static
         rows = halos.bank.num_rows
         columns = torch.empty((max(number, 1), rows), dtype=torch.float32, device=halos.device)
         for place, values in zip(columns, inputs, strict=False):
             place.copy_(torch.from_numpy(values))
-        if self.traced.static:
+        if self.traced.num_static:
             log2_mass, log2_1pz = halos.arrays[3:5]
             self.kernels.elementwise(
                 "fill_static", 1, rows, log2_mass, log2_1pz, columns, np.int64(rows)

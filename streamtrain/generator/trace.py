@@ -4,7 +4,8 @@ The record of the model (see `symbol`) is printed as float32 C over the portable
 kernels/portable.cuh. Positive quantities made of products and powers are carried as their base-2
 logarithm, so that `(M / M1) ** b` costs one subtraction and one product, and the range of float32
 is never the limit. What depends on parameters alone is evaluated on the host in float64, once per
-sample, and handed to the kernel as one number ("uniform").
+sample, and handed to the kernel as one number ("uniform"). What depends on the halo alone and needs
+a logarithm or an exponential is computed by the kernel once per halo, as a column ("static").
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Traced:
     """Expressions of parameters alone; the kernel reads their values as u[0], u[1], ..."""
     columns: list[tuple[str, str]] = field(default_factory=list)
     """(column, form) in the order the kernel reads them; form is 'linear' or 'log2'."""
-    static: list[str] = field(default_factory=list)
-    """Which of the three depend on the halo alone: their values are columns after `columns`, which
-    the kernel fills once."""
+    num_static: int = 0
+    """Expressions of the halo alone that need a logarithm or an exponential: their values are
+    columns after `columns`, which the kernel fills once."""
     outputs: dict[str, Symbol] = field(default_factory=dict)
     """What the functions return: luminosity [Lsun], sigma (of log2 L), on_fraction."""
 
@@ -132,27 +133,18 @@ class _Printer:
         self.memo: dict[tuple[str, tuple[Any, ...]], str] = {}
         self.interned: dict[tuple[Any, ...], Symbol] = {}
         self.slots: dict[tuple[Any, ...], int] = {}
+        self.in_static = False
 
     def function(self, name: str, output: str, form: str, node: Symbol) -> None:
-        """Add a C function of a halo that returns `node`, as itself or as its log2.
-
-        Where it depends on the halo alone and needs a logarithm or an exponential, its values are
-        computed once per halo, by static_`name`, and the function looks them up.
-        """
+        """Add a C function of a halo that returns `node`, as itself or as its log2."""
         self.lines, self.memo = [], {}
         node = self.intern(node)
         self.traced.outputs[output] = node
         result = self.log2(node) if form == "log2" else self.linear(node)
-        body = "".join(f"{line}\n" for line in self.lines)
-        if "portable_" in body and "u[" not in body + result:
-            self._print(f"static_{name}", body, result)
-            place = f"columns[(NUM_INPUTS + {len(self.traced.static)}) * stride]"
-            self._print(name, "", place)
-            self.traced.static.append(name)
-        else:
-            self._print(name, body, result)
+        self._print(name, result)
 
-    def _print(self, name: str, body: str, result: str) -> None:
+    def _print(self, name: str, result: str) -> None:
+        body = "".join(f"{line}\n" for line in self.lines)
         self.traced.source += (
             f"INLINE float {name}(float log2_mass, float log2_1pz, const float* columns,\n"
             f"{' ' * (len(name) + 14)}i64 stride, const float* u) {{\n"
@@ -160,17 +152,33 @@ class _Printer:
             f"{body}    return {result};\n}}\n"
         )
 
+    def _static(self, form: str, node: Symbol) -> str | None:
+        """Where the value of `node` depends on the halo alone and needs a logarithm or an
+        exponential: the column it is looked up in, made by a function of its own."""
+        if self.in_static or not _heavy(form, node) or _has_parameters(node):
+            return None
+        outside, self.lines, self.memo, self.in_static = (self.lines, self.memo), [], {}, True
+        result = self.log2(node) if form == "log2" else self.linear(node)
+        if "u[" not in "".join([*self.lines, result]):
+            self._print(f"static_{self.traced.num_static}", result)
+            result = f"columns[(NUM_INPUTS + {self.traced.num_static}) * stride]"
+            self.traced.num_static += 1
+        else:
+            result = ""
+        (self.lines, self.memo), self.in_static = outside, False
+        return self._name(form, node, result) if result else None
+
     def finish(self) -> None:
         """Sizes, and the function that fills the static columns."""
         traced = self.traced
         head = f"#define NUM_INPUTS {len(traced.columns)}\n"
         head += f"#define NUM_UNIFORMS {len(traced.uniforms)}\n"
-        if traced.static:
-            head += f"#define NUM_STATIC {len(traced.static)}\n"
+        if traced.num_static:
+            head += f"#define NUM_STATIC {traced.num_static}\n"
             stores = "".join(
                 f"    columns[(NUM_INPUTS + {k}) * stride] =\n"
-                f"        static_{name}(log2_mass, log2_1pz, columns, stride, columns);\n"
-                for k, name in enumerate(traced.static)
+                f"        static_{k}(log2_mass, log2_1pz, columns, stride, columns);\n"
+                for k in range(traced.num_static)
             )
             traced.source += (
                 "INLINE void store_static(float log2_mass, float log2_1pz, float* columns,\n"
@@ -232,6 +240,9 @@ class _Printer:
             return known
         if not node.varying:
             return self._uniform(node)
+        static = self._static("linear", node)
+        if static is not None:
+            return static
         op, args = node.op, node.args
         if op in ("log2_mass", "log2_1pz"):
             return op
@@ -271,6 +282,9 @@ class _Printer:
             return known
         if not node.varying:
             return self._uniform(self.intern(_log2_of_uniform(node)))
+        static = self._static("log2", node)
+        if static is not None:
+            return static
         op, args = node.op, node.args
         if op in ("mass", "one_plus_z"):
             return args[0].op
@@ -299,6 +313,34 @@ class _Printer:
             sum_ = self._line(f"1.0f + portable_exp2({gap})")
             return self._name("log2", node, f"{larger} + portable_log2({sum_})")
         return self._name("log2", node, f"portable_log2({self.linear(node)})")
+
+
+def _has_parameters(node: Symbol) -> bool:
+    return node.op == "parameter" or any(map(_has_parameters, node.args))
+
+
+def _heavy(form: str, node: Symbol) -> bool:
+    """Whether the kernel needs a logarithm or an exponential for the value."""
+    op, args = node.op, node.args
+    if not node.varying or op in ("log2_mass", "log2_1pz", "column"):
+        return False
+    if form == "linear":
+        if op == "log2":
+            return _heavy("log2", args[0])
+        compares = op in ("lt", "le") and _by_logarithm(*args)
+        inner = "log2" if compares else "linear"
+        return op == "redshift" or _natural(node) or any(_heavy(inner, a) for a in args)
+    if op in ("mass", "one_plus_z"):
+        return False
+    if op == "exp2":
+        return _heavy("linear", args[0])
+    if op == "pow":
+        return _heavy("log2", args[0]) or _heavy("linear", args[1])
+    if (op == "sqrt" and args[0].positive) or (op in ("mul", "div") and node.positive):
+        return any(_heavy("log2", a) for a in args)
+    if op == "where" and node.positive:
+        return _heavy("linear", args[0]) or any(_heavy("log2", a) for a in args[1:])
+    return True
 
 
 def _natural(node: Symbol) -> bool:

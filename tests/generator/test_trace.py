@@ -163,6 +163,26 @@ def test_what_depends_on_parameters_alone_is_left_to_the_host() -> None:
     np.testing.assert_allclose(sorted(uniforms[0]), sorted(expected), rtol=1e-7)
 
 
+def test_what_depends_on_the_halo_alone_is_computed_once() -> None:
+    """In functions of their own, which fill columns; the loop over halos looks them up."""
+    entry = MODELS["yang22_co10"]
+    traced = trace(
+        entry.function, [], sigma_dex=entry.sigma_dex, on_fraction=entry.on_fraction, z_range=(2, 3)
+    )
+    assert traced.num_static == 3
+    functions = traced.source.split("INLINE ")
+    assert sum("portable_" in text for text in functions if "static_" in text[:20]) == 3
+    assert not any("portable_" in text for text in functions if "model_" in text[:20])
+
+    def mixed(mass_Msun: Any, z: Any, *, slope: Any = 1.0) -> Any:
+        return np.exp(-z) * (1e6 + (mass_Msun / 1e12) ** slope)
+
+    traced = trace(mixed, ["slope"])
+    assert traced.num_static == 1
+    (static,) = (t for t in traced.source.split("INLINE ") if t.startswith("float static_"))
+    assert "u[" not in static.replace("const float* u", "")
+
+
 def test_a_value_that_is_used_twice_is_computed_once() -> None:
     traced = trace(lambda mass_Msun, z: np.exp(z) / (1 + np.exp(z)) + np.exp(z), [])
     assert traced.source.count("portable_exp2(t") == 1
