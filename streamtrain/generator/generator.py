@@ -26,6 +26,7 @@ from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.priors import Distribution, Normal, Prior, Uniform
+from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
@@ -111,6 +112,7 @@ class Generator:
         self.grid = grid_of(config.grid)
         self.model = find_model(config.line.model)
         self.prior, self._defaults, self._fixed = _prior(self.model, config.line)
+        self.sfr = sfr_source(config.data.sfr, "data.sfr")
         self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
@@ -130,6 +132,7 @@ class Generator:
             scatter=config.line.scatter,
             device=self.device,
             compiler_flags=compiler_flags,
+            sfr=self.sfr,
         )
         self._check_halos()
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
@@ -176,9 +179,11 @@ class Generator:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides samples besides the configuration: digests of lightcones and model."""
+        """What decides samples besides the configuration: digests of lightcones, model and, if one
+        is used, table of star-formation rates."""
         model = hashlib.sha256(self.painter.traced.identity().encode()).hexdigest()
-        return {"lightcones": [c.digest for c in self.lightcones], "model": model}
+        table = {"sfr": self.sfr.digest} if isinstance(self.sfr, SFRTable) else {}
+        return {"lightcones": [c.digest for c in self.lightcones], "model": model, **table}
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import abundance, sfr
+from streamtrain.generator import abundance
 from streamtrain.generator.backend import full_device, kernels_for
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins
 from streamtrain.generator.model import LuminosityModel
+from streamtrain.generator.sfr import log10_sfr as fitted_log10_sfr
+from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.trace import trace
 from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
 
@@ -50,6 +52,7 @@ class Painter:
 
     pooling: factors (freq, dec, ra) by which the grid's voxels are joined while painting; the
     cube then has the joined voxels, and `unit` says whether they hold a sum or a mean.
+    sfr: "auto", "fit", "column" or a table, see `sfr_table`.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Painter:
         scatter: bool | Literal["mean", "median"] = True,
         device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
+        sfr: str | SFRTable = "auto",
     ) -> None:
         self.bank, self.grid, self.model, self.bins = bank, grid, model, bins
+        self.sfr = sfr
         self.scatter = model.preserves if scatter is True else scatter
         model.check_line(grid.nu_rest_GHz)
         self.pooling = pooling
@@ -99,7 +104,7 @@ class Painter:
             ]
         )
         columns = [
-            bank.gather(lambda c, name=name, form=form: _column(c, name, form))  # type: ignore[misc]
+            bank.gather(lambda c, name=name, form=form: _column(c, name, form, sfr=self.sfr))  # type: ignore[misc]
             for name, form in self.traced.columns
         ]
         stacked = np.stack(columns) if columns else np.zeros((1, 1), np.float32)
@@ -281,9 +286,14 @@ def _split_items(items: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return cut
 
 
-def _column(lightcone: Lightcone, name: str, form: str) -> NDArray[np.floating]:
-    """A model's input per halo, from the lightcone or, for `sfr`, from the fit."""
-    if name in lightcone.columns:
+def _column(
+    lightcone: Lightcone, name: str, form: str, sfr: str | SFRTable = "auto"
+) -> NDArray[np.floating]:
+    """A model's input per halo, from the lightcone or, for `sfr`, from where that setting says."""
+    if name == "sfr" and isinstance(sfr, SFRTable):
+        rate = sfr.sfr(lightcone.mass_Msun, lightcone.z_obs)
+        return portable.log2(rate) if form == "log2" else rate
+    if name in lightcone.columns and not (name == "sfr" and sfr == "fit"):
         values = lightcone.columns[name].astype(np.float64)
         if values.size and values.min() < 0.0:
             raise ValueError(
@@ -291,14 +301,14 @@ def _column(lightcone: Lightcone, name: str, form: str) -> NDArray[np.floating]:
                 "a luminosity model needs numbers that are not negative"
             )
         return portable.log2(values) if form == "log2" else values
-    if name == "sfr":
-        log10_sfr = sfr.log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
+    if name == "sfr" and sfr != "column":
+        log10_sfr = fitted_log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
         return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
     if name == "abundance_matched_L":
         luminosity = abundance.matched_luminosity(lightcone)
         return portable.log2(luminosity) if form == "log2" else luminosity
-    known = ", ".join(["sfr (from the fit)", *lightcone.columns])
+    known = [*([] if sfr == "column" else ["sfr (from the fit)"]), *lightcone.columns]
     raise ValueError(
         f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "
-        f"(it has: {known})"
+        f"(it has: {', '.join(known) or 'none'})"
     )
