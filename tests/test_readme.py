@@ -70,3 +70,8 @@ def test_models_page_names_every_model() -> None:
         row = next(line for line in text.splitlines() if line.startswith(f"| {stem}"))
         assert all(parameter in row or stem == "keating20" for parameter in model.defaults)
         assert all(prior in row for prior in model.priors)
+        assert model.z_range is not None and model.mass_range_Msun is not None
+        low, high = (f"{end:g}".replace("e+", "e") for end in model.mass_range_Msun)
+        masses = f"{low}..{high}" if high != "inf" else "any" if low == "0" else f"> {low}"
+        low, high = (f"{end:g}" for end in model.z_range)
+        assert row.endswith(f"| {low}..{high} | {masses.replace('e0', 'e')} |")

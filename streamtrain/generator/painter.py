@@ -118,6 +118,8 @@ class Painter:
         self._column_stride = np.int64(stacked.shape[1])
         self._field = torch.tensor(field, dtype=torch.float64, device=self.device)
         self._shape = torch.tensor(shape, dtype=torch.int32, device=self.device)
+        heaviest = float(portable.exp2(bank.log2_mass[channel >= 0].max(initial=-np.inf)))
+        self.model.check_range(grid.z_range, (min_mass_Msun, heaviest))
         self._tiles = [c.tile_offsets for c in bank.lightcones]
         self._set_limit(channel, stacked)
 

@@ -169,6 +169,7 @@ def test_a_table_paints_what_a_column_made_from_it_does(small_sky: Lightcone, fi
     assert more.sum() > 1.1 * cube.sum() and more_counts.sum() > counts.sum()
 
 
+@small.EXTRAPOLATES
 def test_halos_without_data_are_dark(small_sky: Lightcone, file: Path) -> None:
     """A sky of nothing else is black, also where the model's scatter is large."""
     heavy = small.lightcone(num=200, mass_Msun=np.full(200, 9e12))
