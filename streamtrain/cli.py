@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
 from streamtrain.config import load_config
@@ -248,14 +249,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupted."""
     given = _parse(arguments)
     from streamtrain.generator.backend import BackendError
+    from streamtrain.generator.model import ModelRangeWarning
     from streamtrain.train import TrainingError
     from streamtrain.train.distributed import from_main
+
+    usual = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, ModelRangeWarning):
+            usual(message, category, *where, **more)
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"streamtrain: warning: {message}", file=sys.stderr)
 
     try:
         if getattr(given, "print_config", False):
             print(_config(given).to_yaml(), end="")
             return 0
-        status: int = given.run(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:
         if os.environ.get("STREAMTRAIN_DEBUG"):

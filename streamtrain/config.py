@@ -30,6 +30,10 @@ from streamtrain.schema import (
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
+SFR_CHOICES = ("auto", "fit", "column")
+"""Where star-formation rates come from if not from a table: the lightcone's column `sfr` if it has
+one and else the fit; the fit; the column."""
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -52,6 +56,9 @@ class DataConfig:
     roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
     mirror: bool = setting(True, "mirror half of the fields")
     min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
+    sfr: str = setting(
+        "auto", "star-formation rates: auto (column if any, else fit), fit, column, or a table file"
+    )
 
 
 @dataclass(frozen=True)
@@ -169,10 +176,13 @@ class Config:
         return yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
 
     def sample_settings(self) -> dict[str, Any]:
-        """The part that decides samples: all but network, training, run folder and file paths."""
+        """The part that decides samples: all but network, training, run folder and file paths
+        (a table of star-formation rates counts by its numbers, see `Generator.identity`)."""
         whole = to_dict(self)
         keep = {k: whole[k] for k in ("seed", "grid", "emit", "observe", "label")}
-        keep["data"] = {k: whole["data"][k] for k in ("roll", "mirror", "min_mass_Msun")}
+        keep["data"] = {k: whole["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
+        if self.data.sfr not in SFR_CHOICES:
+            keep["data"]["sfr"] = "table"
         return keep
 
     def digest(self) -> str:

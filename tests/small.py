@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import reference as ref
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -18,6 +19,9 @@ NUM_HALOS = 20_000
 
 GRID = {"fov_deg": [0.8, 0.8], "shape": [9, 21, 21]}
 """Its voxels, also when pooled by three, are no multiple of the four that share a random word."""
+
+EXTRAPOLATES = pytest.mark.filterwarnings("ignore::streamtrain.generator.model.ModelRangeWarning")
+"""Marks tests that paint outside what a model was published for: they are not about L(M, z)."""
 
 
 def lightcone(seed: int = 1, num: int = NUM_HALOS, **changes: Any) -> Lightcone:

@@ -88,6 +88,29 @@ def test_each_rank_says_what_went_wrong_in_it(
     assert said.startswith(f"streamtrain: {prefix}no configuration file 'nothing.yaml'")
 
 
+@pytest.mark.filterwarnings("default::streamtrain.generator.model.ModelRangeWarning")
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_a_model_outside_its_range_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rank: str,
+    lines: int,
+) -> None:
+    """Without file and line, and from one rank only."""
+    monkeypatch.setenv("RANK", rank)
+    settings = ["emit.line={model: padmanabhan18}", "test.samples=2", f"run={tmp_path}"]
+    assert main(["testset", "make", CONFIG, *settings]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") >= lines
+    assert said.count("padmanabhan18") == lines
+    if lines:
+        assert (
+            "streamtrain: warning: the model padmanabhan18 is published for z = 0..3, but the band "
+            "holds z = 2.39..3.43: its luminosities are extrapolated\n"
+        ) in said
+
+
 def test_launch_script_is_the_command_train(tmp_path: Path) -> None:
     """Its messages and exit status too: here, for a compiler that is none."""
     script = Path(__file__).parents[1] / "launch" / "train.py"

@@ -151,6 +151,7 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"data": {"train": "a.h5"}}, "data.train must be a list, not 'a.h5'"),
         ({"data": {"train": [3]}}, "data.train[0] must be text, not 3"),
         ({"data": {"roll": "some"}}, "data.roll = 'some' is none of any, quarter, none"),
+        ({"data": {"sfr": 3}}, "data.sfr must be text, not 3"),
         ({"data": {"min_mass_Msun": 0}}, "data.min_mass_Msun = 0 must be above 0"),
         ({"data": 3}, "data must be a mapping of settings, not 3"),
         ({"grid": {"shape": [1, 2]}}, "grid.shape must have 3 entries, not 2: [1, 2]"),
@@ -246,8 +247,17 @@ def test_sample_settings_are_those_that_decide_samples(file: Path) -> None:
     for change in same:
         assert load_config(file, [change]).sample_settings() == settings
     other = ["seed=4", "grid.units=Jy/sr", "data.roll=none", "label.bins=7", "emit.line.scatter=no"]
+    other += ["data.sfr=fit", "data.sfr=column", "data.sfr=behroozi.dat"]
     for change in other:
         assert load_config(file, [change]).sample_settings() != settings
+
+
+def test_where_a_table_lies_decides_no_sample(file: Path) -> None:
+    """Its numbers do: they are part of the generator's identity."""
+    here, there = (load_config(file, [f"data.sfr={path}"]) for path in ("a.dat", "b/c.dat"))
+    assert here.sample_settings() == there.sample_settings()
+    assert here.sample_settings()["data"]["sfr"] == "table"
+    assert here.data.sfr == "a.dat"
 
 
 def test_sections_are_frozen(file: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import small
 import yaml
 
 from streamtrain import Generator
@@ -47,18 +48,24 @@ def test_readme_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
+@small.EXTRAPOLATES
 def test_models_page(tmp_path: Path) -> None:
     """The user's model and the YAML of docs/models.md make samples."""
     text = (README.parent / "docs" / "models.md").read_text(encoding="utf-8")
     (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 4
     file = tmp_path / "my_models.py"
     file.write_text(python)
     own = [f"emit.line.model={file}:my_line", "emit.line.prior=own"]
-    emit = yaml.safe_load(settings)["emit"]
-    for overrides in (own, [f"emit={json.dumps(emit)}"]):
-        batch = Generator(load_config("configs/reference.yaml", overrides), "test").generate([0, 1])
-        assert batch.counts.sum(1).min() > 100
+    settings = [
+        [f"{key}={json.dumps(value)}" for key, value in yaml.safe_load(block).items()]
+        for block in blocks
+    ]
+    for overrides in (own, *settings):
+        config = load_config("configs/reference.yaml", overrides)
+        batch = Generator(config, "test").generate(range(8))
+        assert batch.counts.sum(1).median() > 100
         assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
 
 
@@ -70,3 +77,8 @@ def test_models_page_names_every_model() -> None:
         row = next(line for line in text.splitlines() if line.startswith(f"| {stem}"))
         assert all(parameter in row or stem == "keating20" for parameter in model.defaults)
         assert all(prior in row for prior in model.priors)
+        assert model.z_range is not None and model.mass_range_Msun is not None
+        low, high = (f"{end:g}".replace("e+", "e") for end in model.mass_range_Msun)
+        masses = f"{low}..{high}" if high != "inf" else "any" if low == "0" else f"> {low}"
+        low, high = (f"{end:g}" for end in model.z_range)
+        assert row.endswith(f"| {low}..{high} | {masses.replace('e0', 'e')} |")

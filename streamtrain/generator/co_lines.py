@@ -191,6 +191,12 @@ def breysse17(mass_Msun: Any, z: Any, *, abundance_matched_L: Any) -> Any:
     return abundance_matched_L
 
 
+COMAP_Z = (2.39, 3.44)
+"""CO(1-0) at 26..34 GHz: the redshifts of models published for COMAP or for "z ~ 3"."""
+
+# Each model's z_range and mass_range_Msun are what its paper fitted, simulated or predicted; the
+# table in docs/models.md gives the basis of each.
+
 CO_MODELS: tuple[LuminosityModel, ...] = (
     LuminosityModel(
         "li16",
@@ -211,6 +217,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "stronger": _li16_prior(0.3, (1.37, 0.04), (-1.74, 0.4), 0.1),
             "comap": _li16_prior(0.3, (1.17, 0.37), (0.21, 3.74), 0.1),
         },
+        z_range=COMAP_Z,
+        mass_range_Msun=(1e10, 1e15),
     ),
     LuminosityModel(
         "chung22",
@@ -245,6 +253,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
                 constraint=lambda p: (p["A"] < p["B"]) & (p["sigma"] > 0),
             ),
         },
+        z_range=COMAP_Z,
+        mass_range_Msun=(1e10, np.inf),
     ),
     LuminosityModel(
         "padmanabhan18",
@@ -277,6 +287,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
                 constraint=_padmanabhan18_rises_and_falls,
             )
         },
+        z_range=(0.0, 3.0),
+        mass_range_Msun=(1e10, np.inf),
     ),
     LuminosityModel(
         "breysse15",
@@ -286,6 +298,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Kamionkowski 2015), 1503.05202",
         None,
         {"published": Prior({"A": Normal(2e-6, 5e-7, low=0.0), "b": Normal(1.0, 0.125)})},
+        z_range=COMAP_Z,
+        mass_range_Msun=(1e9, np.inf),
     ),
     LuminosityModel(
         "breysse17",
@@ -294,6 +308,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
         "1609.01728",
         nu_rest_GHz=115.271,
+        z_range=COMAP_Z,
+        mass_range_Msun=(0.0, np.inf),
     ),
     LuminosityModel(
         "keating16",
@@ -304,6 +320,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         lambda p: mean_preserving(p["sigma"]),
         {"published": Prior({"A": Normal(6.3e-7, 1.75e-7, low=0.0)})},
         nu_rest_GHz=115.271,
+        z_range=(2.3, 3.3),
+        mass_range_Msun=(1e10, np.inf),
     ),
     LuminosityModel(
         "keating20",
@@ -318,6 +336,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "An intensity mapping detection of aggregate CO line emission at 3 mm (Keating et al. "
         "2020), 2008.08087",
         _li16_scatter,
+        z_range=(1.0, 5.0),
+        mass_range_Msun=(1e10, 1e15),
     ),
     LuminosityModel(
         "lidz11",
@@ -327,15 +347,19 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "et al. 2011), 1104.4800",
         on_fraction=_constant_duty,
         nu_rest_GHz=115.271,
+        z_range=(6.0, 10.0),
+        mass_range_Msun=(1e8, np.inf),
     ),
     LuminosityModel(
         "pullen13",
         pullen13,
         {"A": 1e6, "t_Gyr": 0.1, "Omega_m": 0.286, "h": 0.7},
-        "Cross-correlations as a diagnostic for CO intensity mapping (Pullen et al. 2013), "
+        "Cross-correlations as a cosmological carbon monoxide detector (Pullen et al. 2013), "
         "1211.1397",
         on_fraction=_pullen13_duty,
         nu_rest_GHz=115.271,
+        z_range=(0.2, 3.5),
+        mass_range_Msun=(1e9, np.inf),
     ),
     LuminosityModel(
         "yang22_co10",
@@ -346,6 +370,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         sigma_dex=_yang22_co10_sigma,
         on_fraction=_yang22_co10_on,
         nu_rest_GHz=115.271,
+        z_range=(1.0, 9.0),
+        mass_range_Msun=(1e10, np.inf),
     ),
     *(
         LuminosityModel(
@@ -355,6 +381,8 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "L'_CO/L_FIR relations with CO rotational ladders of galaxies across the Herschel "
             "SPIRE archive (Kamenetzky et al. 2016), 1508.05102",
             nu_rest_GHz=115.271 * j,
+            z_range=(0.0, 0.3),
+            mass_range_Msun=(0.0, np.inf),
         )
         for j in range(1, 14)
     ),

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain import portable
-from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import abundance, sfr
 from streamtrain.generator.backend import kernels_for
+from streamtrain.generator.columns import model_column
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.model import LuminosityModel
+from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.trace import trace
 
 LARGEST_DEPOSIT = 2.0**50
@@ -59,13 +59,14 @@ class _Probes:
 
 
 class Emission:
-    """A luminosity model for the halos of a bank, painted into a grid."""
+    """A luminosity model for the halos of a bank, painted into a grid. sfr: see `model_column`."""
 
     def __init__(
         self,
         model: LuminosityModel,
         halos: Halos,
         bins: LuminosityBins,
+        sfr: str | SFRTable = "auto",
         compiler_flags: Sequence[str] = (),
     ) -> None:
         grid = halos.grid
@@ -81,7 +82,7 @@ class Emission:
         )
         self.kernels = kernels_for(halos.device, "paint.cu", self.traced.source, compiler_flags)
         inputs = [
-            halos.bank.gather(lambda c, name=name, form=form: _column(c, name, form))  # type: ignore[misc]
+            halos.bank.gather(lambda c, name=name, form=form: model_column(c, name, form, sfr))  # type: ignore[misc]
             for name, form in self.traced.columns
         ]
         self.columns = self._upload(inputs)
@@ -219,26 +220,3 @@ def _strata(halos: Halos) -> tuple[NDArray[np.int64], Float]:
     area = float(((ra_max - ra_min) * (dec_max - dec_min)).sum())
     share = halos.grid.fov_deg[0] * halos.grid.fov_deg[1] / area
     return order[middle], np.diff(edges) * share
-
-
-def _column(lightcone: Lightcone, name: str, form: str) -> NDArray[np.floating]:
-    """A model's input per halo, from the lightcone or, for `sfr`, from the fit."""
-    if name in lightcone.columns:
-        values = lightcone.columns[name].astype(np.float64)
-        if values.size and values.min() < 0.0:
-            raise ValueError(
-                f"the column '{name}' of {lightcone.name} holds {values.min():g}: "
-                "a luminosity model needs numbers that are not negative"
-            )
-        return portable.log2(values) if form == "log2" else values
-    if name == "sfr":
-        log10_sfr = sfr.log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
-        return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
-    if name == "abundance_matched_L":
-        luminosity = abundance.matched_luminosity(lightcone)
-        return portable.log2(luminosity) if form == "log2" else luminosity
-    known = ", ".join(["sfr (from the fit)", *lightcone.columns])
-    raise ValueError(
-        f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "
-        f"(it has: {known})"
-    )

@@ -26,6 +26,7 @@ from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.priors import Condition, Parameters
+from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
@@ -112,6 +113,7 @@ class Generator:
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.mixture = Mixture(config.line)
+        self.sfr = sfr_source(config.data.sfr, "data.sfr")
         self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
@@ -130,6 +132,7 @@ class Generator:
             mean=pool.mean if isinstance(pool, Pool) else True,
             device=self.device,
             compiler_flags=compiler_flags,
+            sfr=self.sfr,
         )
         self._check_halos()
         self._accept = [self._condition(emission) for emission in self.painter.emissions]
@@ -196,10 +199,12 @@ class Generator:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides samples besides the configuration: digests of lightcones and models."""
+        """What decides samples besides the configuration: digests of lightcones, models and, if one
+        is used, table of star-formation rates."""
         texts = [emission.traced.identity() for emission in self.painter.emissions]
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        return {"lightcones": [c.digest for c in self.lightcones], "model": model}
+        table = {"sfr": self.sfr.digest} if isinstance(self.sfr, SFRTable) else {}
+        return {"lightcones": [c.digest for c in self.lightcones], "model": model, **table}
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain import portable
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
@@ -38,6 +39,11 @@ class Halos:
         """Halos in the band and above the mass cut, per lightcone."""
         ends = zip(self.bank.first_row[:-1], self.bank.first_row[1:], strict=True)
         return np.array([np.count_nonzero(self.channel[a:b] >= 0) for a, b in ends])
+
+    @property
+    def heaviest_Msun(self) -> float:
+        """Mass of the heaviest halo that is painted [Msun]; 0 without any."""
+        return float(portable.exp2(self.bank.log2_mass[self.channel >= 0].max(initial=-np.inf)))
 
     def items(
         self, lightcone: NDArray[np.int64], pose: Pose

@@ -24,8 +24,9 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
 
     Keyword arguments with a numeric default are its parameters; one called `sigma_dex` is the
     mean-preserving log-normal scatter. The attribute `function.prior`, {name: (mean, width)} or
-    {name: Normal(...)}, is drawn from with `prior: own`. Raises ConfigError if the function cannot
-    be a model.
+    {name: Normal(...)}, is drawn from with `prior: own`; the attributes `z_range` and
+    `mass_range_Msun`, (low, high), are where it holds. Raises ConfigError if the function cannot be
+    a model.
     """
     name = name or str(getattr(function, "__name__", "model"))
     if not callable(function):
@@ -60,7 +61,23 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
         "a user's function",
         (lambda p: mean_preserving(p["sigma_dex"])) if scattered else None,
         {"own": Prior(own)} if own else {},
+        z_range=_range(function, "z_range", name),
+        mass_range_Msun=_range(function, "mass_range_Msun", name),
     )
+
+
+def _range(function: ModelFunction, attribute: str, name: str) -> tuple[float, float] | None:
+    """A user's (low, high), or None."""
+    given = getattr(function, attribute, None)
+    if given is None:
+        return None
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise ConfigError(f"{name}.{attribute} must be (low, high), not {given!r}")
+    return low, high
 
 
 def find_model(model: str | ModelFunction) -> LuminosityModel:

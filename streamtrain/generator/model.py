@@ -8,6 +8,8 @@ of the lightcone.
 from __future__ import annotations
 
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,6 +23,11 @@ from streamtrain.schema import ConfigError, nearest
 
 LN10 = 2.302585092994046
 ModelFunction = Callable[..., Any]
+Range = tuple[float, float]
+
+
+class ModelRangeWarning(UserWarning):
+    """A model is used at redshifts or masses that it was not published for."""
 
 
 def lsun_per_lprime(nu_rest_GHz: float) -> float:
@@ -48,6 +55,10 @@ class LuminosityModel:
     """What the scatter preserves."""
     nu_rest_GHz: float | None = None
     """Rest frequency of the one line it is for; None: the function takes any."""
+    z_range: Range | None = None
+    """Redshifts it was published for; None: unknown, as of a user's model."""
+    mass_range_Msun: Range | None = None
+    """Halo masses likewise; 0 and infinity where the paper sets no end."""
 
     def prior(self, name: str) -> Prior:
         """The prior `name`; 'fiducial' keeps every parameter at its default."""
@@ -107,6 +118,34 @@ class LuminosityModel:
                 f"the model {self.name} is for the line at {own:g} GHz, but "
                 f"nu_rest_GHz = {nu_rest_GHz:g}: set grid.nu_rest_GHz={own:g} (and the band)"
             )
+
+    def check_range(self, z_range: Range, mass_range_Msun: Range) -> None:
+        """Warn (ModelRangeWarning) if a band's redshifts or the masses of its halos are others than
+        the model was published for."""
+        published, held = [], []
+        if self.z_range is not None and not _within(z_range, self.z_range):
+            published.append("z = {:g}..{:g}".format(*self.z_range))
+            held.append("z = {:.2f}..{:.2f}".format(*z_range))
+        if self.mass_range_Msun is not None and not _within(mass_range_Msun, self.mass_range_Msun):
+            published.append(_masses(self.mass_range_Msun))
+            held.append(_masses(mass_range_Msun))
+        if held:
+            warnings.warn(
+                f"the model {self.name} is published for {' and '.join(published)}, but the band "
+                f"holds {' and '.join(held)}: its luminosities are extrapolated",
+                ModelRangeWarning,
+                stacklevel=2,
+            )
+
+
+def _within(inner: Range, outer: Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _masses(ends: Range) -> str:
+    if math.isinf(ends[1]):
+        return f"halos above {ends[0]:.3g} Msun"
+    return f"halos of {ends[0]:.3g}..{ends[1]:.3g} Msun"
 
 
 def mean_preserving(sigma_dex: Any) -> tuple[Any, Any]:

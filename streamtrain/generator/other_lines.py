@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.generator.co_lines import double_power_law
+from streamtrain.generator.co_lines import COMAP_Z, double_power_law
 from streamtrain.generator.model import LuminosityModel, mean_preserving
 from streamtrain.generator.priors import Normal, Prior
 
@@ -94,6 +94,8 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
             "Prospects for detecting CII emission during the epoch of reionization (Silva et al. "
             "2015), 1410.4808",
             nu_rest_GHz=NU_CII_GHZ,
+            z_range=(5.3, 8.5),
+            mass_range_Msun=(0.0, np.inf),
         )
         for name, (a, b) in SILVA15.items()
     ),
@@ -106,6 +108,8 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         lambda p: mean_preserving(p["sigma"]),
         preserves="median",
         nu_rest_GHz=NU_CII_GHZ,
+        z_range=(4.0, 7.6),
+        mass_range_Msun=(0.0, np.inf),
     ),
     LuminosityModel(
         "padmanabhan19_cii",
@@ -124,6 +128,8 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
             )
         },
         nu_rest_GHz=NU_CII_GHZ,
+        z_range=(0.0, 6.0),
+        mass_range_Msun=(1e10, np.inf),
     ),
     LuminosityModel(
         "yang22_cii",
@@ -133,6 +139,8 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         "at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_cii_sigma,
         nu_rest_GHz=NU_CII_GHZ,
+        z_range=(1.0, 9.0),
+        mass_range_Msun=(1e10, np.inf),
     ),
     LuminosityModel(
         "chung19_lya",
@@ -141,5 +149,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         "Cross-correlating carbon monoxide line-intensity maps with spectroscopic and photometric "
         "galaxy surveys (Chung et al. 2019), 1809.04550",
         nu_rest_GHz=NU_LYA_GHZ,
+        z_range=COMAP_Z,
+        mass_range_Msun=(0.0, np.inf),
     ),
 )

@@ -16,6 +16,7 @@ from streamtrain.generator.geometry import Grid, single_pose
 from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.luminosity import ModelFunction, find_model
 from streamtrain.generator.painter import Painter
+from streamtrain.generator.sfr_table import sfr_source
 
 
 def paint(
@@ -31,13 +32,16 @@ def paint(
     min_mass_Msun: float = 2.5e10,
     units: Literal["uK", "Jy/sr"] | None = None,
     device: torch.device | str = "cpu",
+    sfr: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Paint the halos of a lightcone into an intensity cube.
 
     model: the name of a published model, or a function of (mass_Msun, z, *, parameters=defaults)
     that returns L [Lsun]; `parameters` replace its defaults. The field lies at `centre_deg`
     (ra, dec), rolled about its centre, then mirrored; where the lightcone does not reach, it is
-    empty. Halos must be above `min_mass_Msun`.
+    empty. Halos must be above `min_mass_Msun`. `sfr` is where star-formation rates come from:
+    "auto" (the lightcone's column if it has one, else the fit), "fit", "column", or the path of a
+    table (see `sfr_table`).
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
     the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
@@ -52,6 +56,7 @@ def paint(
         bins,
         min_mass_Msun=min_mass_Msun,
         device=device,
+        sfr=sfr_source(sfr),
     )
     values = {k: np.array([v], float) for k, v in found.parameters(parameters or {}).items()}
     job = painter.job(

@@ -16,6 +16,7 @@ from streamtrain.generator.geometry import Grid, Pose
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins
 from streamtrain.generator.model import LuminosityModel
+from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
 
 
@@ -42,6 +43,8 @@ class Painter:
 
     pooling: factors (freq, dec, ra) by which the grid's voxels are joined while painting; the
     cube then has the joined voxels, and `unit` says whether they hold a sum or a mean.
+    sfr: "auto", "fit", "column" or a table, see `model_column`. Warns (ModelRangeWarning) where a
+    model is used at redshifts or masses it was not published for.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Painter:
         mean: bool = True,
         device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
+        sfr: str | SFRTable = "auto",
     ) -> None:
         self.bank, self.grid, self.bins = bank, grid, bins
         freq, dec, ra = (n // f for n, f in zip(grid.shape, pooling, strict=True))
@@ -65,7 +69,9 @@ class Painter:
         self.unit = 1.0 / self.scale / joined
         self.device = full_device(device)
         self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device)
-        self.emissions = [Emission(m, self.halos, bins, compiler_flags) for m in models]
+        self.emissions = [Emission(m, self.halos, bins, sfr, compiler_flags) for m in models]
+        for model in models:
+            model.check_range(grid.z_range, (min_mass_Msun, self.halos.heaviest_Msun))
         half_ra, half_dec = (np.pi / 360.0 * side for side in grid.fov_deg)
         _, fine_dec, fine_ra = grid.shape
         field = [half_ra, half_dec, fine_ra / (2.0 * half_ra), fine_dec / (2.0 * half_dec)]

@@ -135,6 +135,8 @@ class Trainer:
                 f"{len(old)} then, {len(new)} now, {len(set(old) & set(new))} in both (their order "
                 "counts)"
             )
+        elif then.get("sfr") != now.get("sfr"):
+            what = "the table of star-formation rates data.sfr is not the one the run began with"
         else:
             what = f"the luminosity model {self.config.line.model} was edited since the run began"
         raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")

@@ -41,6 +41,18 @@ def test_verify_gets_the_same_bytes(config):
     assert report.ok and report.samples_compared == 40
 
 
+def test_a_manifest_from_before_a_setting_existed(config):
+    """Without data.sfr it is that of the default; another choice would make other samples."""
+    path = testset.make(config)
+    recorded = json.loads(path.read_text())["config"]
+    assert recorded["data"].pop("sfr") == "auto"
+    tamper(path, config=recorded)
+    assert testset.verify(path, config).ok
+    data = to_dict(config)["data"] | {"sfr": "fit"}
+    with pytest.raises(ValueError, match=r"made with data\.sfr = auto, this configuration has fit"):
+        testset.recipe(testset.load(path), change(config, data=data))
+
+
 def test_seed_of_the_test_set(config):
     own = testset.load(testset.make(change(config, test={"samples": 4, "seed": 77})))
     assert own.seed == 77

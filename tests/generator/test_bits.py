@@ -19,6 +19,8 @@ from streamtrain.config import Config
 from streamtrain.generator.backend import BackendError
 from streamtrain.generator.generator import Batch, Generator
 
+pytestmark = small.EXTRAPOLATES
+
 SETUPS: dict[str, dict[str, Any]] = {
     "li16": {
         "emit": {"line": {"model": "li16", "prior": "narrow"}},

@@ -18,6 +18,8 @@ from streamtrain.generator.backend import Argument, HostKernels, kernel_source
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS, make_label
 
+pytestmark = small.EXTRAPOLATES
+
 SHIM = (Path(__file__).parent.parent / "cuda_shim.h").read_text(encoding="ascii")
 BLOCKS, THREADS = 2, 3
 

@@ -56,6 +56,7 @@ def test_a_far_sample_is_one_like_any_other(generator: Generator) -> None:
         generator.generate([2**64])
 
 
+@small.EXTRAPOLATES
 def test_what_was_drawn_is_recorded(small_sky: Lightcone) -> None:
     """A sample can be painted again from its record, by the reference."""
     line = {"model": "padmanabhan18", "prior": "published", "parameters": {"b11": 0.48}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,20 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.luminosity import MODELS, find_model, user_model
+from streamtrain.generator.model import ModelRangeWarning
 from streamtrain.generator.paint import paint
 from streamtrain.generator.priors import Normal
 from streamtrain.schema import ConfigError, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
 Z = np.array([[2.5], [2.9]])
-HIGH_Z = {"lagache18": np.array([[4.5], [7.0]])}
+OTHER_Z = {
+    "lagache18": np.array([[4.5], [7.0]]),
+    "lidz11": np.array([[6.5], [9.0]]),
+    **{f"silva15_m{k}": np.array([[5.5], [8.0]]) for k in (1, 2, 3, 4)},
+    **{f"kamenetzky16_co{j}": np.array([[0.12], [0.28]]) for j in range(1, 14)},
+}
+"""Where a model was not published for the redshifts of Z."""
 LATER = {"breysse17"}  # a column of the lightcone: test_abundance.py
 CII_BAND = {"nu_GHz": [1900.537 / 3.4, 1900.537 / 4.43], "nu_rest_GHz": 1900.537}
 
@@ -49,7 +58,10 @@ def test_every_model_has_a_reference() -> None:
 @pytest.mark.parametrize("name", list(ref.MODELS))
 def test_fiducial_models_are_the_papers(name: str) -> None:
     """Luminosity at three masses and two redshifts, scatter, duty cycle and rest frequency."""
-    model, z = MODELS[name], HIGH_Z.get(name, Z)
+    model, z = MODELS[name], OTHER_Z.get(name, Z)
+    assert model.z_range is not None and model.mass_range_Msun is not None
+    assert model.z_range[0] <= z.min() < z.max() <= model.z_range[1]
+    assert model.mass_range_Msun[0] <= MASS.min() < MASS.max() <= model.mass_range_Msun[1]
     nothing = np.zeros((2, 3))
     luminosity = evaluate(name, z=z) + nothing
     assert np.all(luminosity > 0)
@@ -177,6 +189,73 @@ def test_the_line_that_the_refusal_names_is_taken(name: str) -> None:
 
 def test_a_co_ladder_takes_any_line() -> None:
     MODELS["li16"].check_line(345.8)
+
+
+# Where a model holds.
+
+
+def test_every_model_says_where_it_holds() -> None:
+    for name, model in MODELS.items():
+        assert model.z_range is not None and model.mass_range_Msun is not None, name
+        assert 0.0 <= model.z_range[0] < model.z_range[1] <= 10.0, name
+        assert 0.0 <= model.mass_range_Msun[0] <= 1e10 < 1e15 <= model.mass_range_Msun[1], name
+
+
+def warned(model: Any, sky: Lightcone, grid: Grid, **options: Any) -> list[str]:
+    """The warnings of painting."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        paint(sky, grid, model, **options)
+    assert all(w.category is ModelRangeWarning for w in caught)
+    return [str(w.message) for w in caught]
+
+
+def test_outside_its_range_a_model_warns_once(small_sky: Lightcone) -> None:
+    """26..34 GHz is z = 2.39..3.43."""
+    grid = Grid((0.8, 0.8), (4, 8, 8))
+    assert warned("li16", small_sky, grid) == []
+    assert warned("padmanabhan18", small_sky, grid) == [
+        "the model padmanabhan18 is published for z = 0..3, but the band holds z = 2.39..3.43: "
+        "its luminosities are extrapolated"
+    ]
+    below = replace(grid, nu_GHz=(34.0, 29.0))  # z = 2.39..2.97
+    assert warned("padmanabhan18", small_sky, below) == []
+    above = replace(grid, nu_GHz=(27.5, 26.0))
+    (message,) = warned("keating16", small_sky, above, min_mass_Msun=5e9)
+    heaviest = small_sky.mass_Msun[above.channel(small_sky.z_obs) >= 0].max()
+    assert message == (
+        "the model keating16 is published for z = 2.3..3.3 and halos above 1e+10 Msun, but the "
+        f"band holds z = 3.19..3.43 and halos of 5e+09..{heaviest:.3g} Msun: its luminosities "
+        "are extrapolated"
+    )
+    generator = small.config(emit={"line": {"model": "lidz11"}})
+    with pytest.warns(ModelRangeWarning, match=r"lidz11 is published for z = 6\.\.10, but"):
+        Generator(generator, lightcones=[small_sky])
+
+
+def test_the_heaviest_halo_in_the_band_counts(small_sky: Lightcone) -> None:
+    """Of a user's model, which has a range if its function says so."""
+
+    def mine(mass_Msun: Any, z: Any) -> Any:
+        return 1e-6 * mass_Msun
+
+    grid = Grid((0.8, 0.8), (4, 8, 8))
+    inside = grid.channel(small_sky.z_obs) >= 0
+    heaviest = float(small_sky.mass_Msun[inside].max())
+    assert user_model(mine).z_range is None
+    assert warned(mine, small_sky, Grid((0.8, 0.8), (4, 8, 8), (34.9, 25.7))) == []
+    mine.mass_range_Msun = (1e10, 1.001 * heaviest)  # type: ignore[attr-defined]
+    assert warned(mine, small_sky, grid) == []
+    mine.mass_range_Msun = (1e10, 0.999 * heaviest)  # type: ignore[attr-defined]
+    mine.z_range = [2.0, 4.0]  # type: ignore[attr-defined]
+    (message,) = warned(mine, small_sky, grid)
+    assert message.startswith("the model mine is published for halos of 1e+10..") and (
+        "z = " not in message
+    )
+    for wrong in (3.0, (4.0, 2.0), ("low", "high"), (1.0, 2.0, 3.0)):
+        mine.z_range = wrong  # type: ignore[attr-defined]
+        with pytest.raises(ConfigError, match=r"mine\.z_range must be \(low, high\), not"):
+            user_model(mine)
 
 
 # Names, files and functions.

@@ -142,6 +142,7 @@ def test_constraints_of_ones_own(small_sky: Lightcone) -> None:
     assert np.any(free["A"] > free["B"])
 
 
+@small.EXTRAPOLATES
 @pytest.mark.parametrize(
     "name", ["li16", "chung22", "padmanabhan18", "breysse15", "yang22_co10", "pullen13"]
 )

@@ -25,6 +25,7 @@ MAX_OF_LARGEST = 2e-5
 # One halo in closed form.
 
 
+@small.EXTRAPOLATES
 @pytest.mark.parametrize("nu_rest", [115.27, 230.538])
 @pytest.mark.parametrize("units", ["uK", "Jy/sr"])
 def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
@@ -52,6 +53,7 @@ def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
     assert counts[np.searchsorted(ref.LUMINOSITY_EDGES, 1e6, side="right") - 1] == 1
 
 
+@small.EXTRAPOLATES
 def test_mean_luminosity_does_not_depend_on_the_scatter() -> None:
     """Sum of the map over 20 000 halos with and without scatter, where the mean is kept."""
     sky, grid = small.lightcone(), Grid((1.2, 1.2), (1, 1, 1), (34.9, 25.65))
@@ -69,6 +71,7 @@ def test_scatter_follows_the_seed() -> None:
     assert np.count_nonzero(first != other) > 0.9 * np.count_nonzero(first)
 
 
+@small.EXTRAPOLATES
 def test_a_map_is_the_sum_of_its_halos() -> None:
     """The reference paints 20 000 halos with a model of the mass and redshift, in both units."""
     sky, grid = small.lightcone(), Grid((0.9, 0.7), (12, 14, 18))
@@ -133,6 +136,7 @@ def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np
     return cube.numpy() * (constant * lines), counts.numpy()
 
 
+@small.EXTRAPOLATES
 def test_maps_of_limlam(case: Case) -> None:
     """With limlam's own star-formation rates: every voxel, and no halo in another one."""
     columns = {}
@@ -221,6 +225,7 @@ def test_map_of_halos_on_edges() -> None:
 
 
 @pytest.mark.gpu
+@small.EXTRAPOLATES
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_paints_the_same_bits(small_sky: Lightcone, device: str) -> None:
     grid = Grid(fov_deg=(0.8, 0.8), shape=(9, 21, 21), nu_GHz=(34, 26), units="Jy/sr")

@@ -190,6 +190,7 @@ def test_a_fixed_parameter_may_lie_outside_its_own_bounds() -> None:
 PRIORS = [(name, prior) for name, model in MODELS.items() for prior in model.priors]
 
 
+@small.EXTRAPOLATES
 @pytest.mark.parametrize(("name", "prior"), PRIORS)
 def test_every_prior_generates(name: str, prior: str, small_sky: Lightcone) -> None:
     """200 samples: no halo is too bright for the cube (`generate` would raise), all draws differ,

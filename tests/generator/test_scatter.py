@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference as ref
+import small
 from scipy.special import ndtr
 
 from streamtrain.catalogs.bank import Bank
@@ -18,6 +19,8 @@ from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import Painter
+
+pytestmark = small.EXTRAPOLATES
 
 # Scatter.
 

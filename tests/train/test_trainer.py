@@ -322,6 +322,10 @@ def test_halos_too_bright_outside_a_training_step_are_an_error(
             {"lightcones": ["none"], "model": "edited"},
             "the luminosity model li16 was edited since the run began",
         ),
+        (
+            {"lightcones": ["none"], "model": "fake", "sfr": "a table"},
+            r"the table of star-formation rates data\.sfr is not the one the run began with",
+        ),
     ],
 )
 def test_run_does_not_go_on_with_other_samples(
