@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain import preview_figures
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
 from streamtrain.progress import Progress
+from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -210,9 +212,6 @@ def preview_prior(
 
     Returns the two paths. Raises ValueError, one sentence, for input that cannot be used.
     """
-    from streamtrain import preview_figures
-    from streamtrain.train.folder import run_folder
-
     start = time.perf_counter()
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")

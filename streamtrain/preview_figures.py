@@ -77,7 +77,7 @@ def _functions(axes: Axes, painted: PaintedSamples) -> None:
         axes.plot(at, median, line, color=colour, lw=2, label=label)
     low95, low68, _, high68, high95 = _on_axis(painted.count_percentiles())
     colour, which = (NETWORK, "") if alone else (TRUTH, " of all")
-    axes.fill_between(at, low68, high68, alpha=0.3, color=colour, lw=0, label=f"68 %{which}")
+    axes.fill_between(at, low68, high68, alpha=0.25, color=colour, lw=0, label=f"68 %{which}")
     axes.fill_between(at, low95, high95, alpha=0.15, color=colour, lw=0, label=f"95 %{which}")
     for k in range(min(NUM_SINGLE, len(painted)) if alone else 0):
         label = "single samples" if k == 0 else ""
@@ -191,27 +191,21 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
     axes = figure.subplots()
     centres = positions(functions.bin_edges, "counts")
     volume, density = r"Mpc$^{-3}$", r"Mpc$^{-3}\,L_\odot^{-1}$"
+    edges = positions(functions.bin_edges, "cumulative")
     curves = (
-        (
-            "$N(>L)$",
-            "",
-            functions.above,
-            positions(functions.bin_edges, "cumulative"),
-            "-",
-            TRUTH,
-        ),
-        (r"$\phi = dn/dL$", density, functions.phi, centres, "s", NETWORK),
-        (r"$\phi L = dn/d\ln L$", volume, functions.phi_L, centres, "^", REFERENCE),
+        ("$N(>L)$", "", functions.above, edges, "--", TRUTH),
+        (r"$\phi = dn/dL$", density, functions.phi, centres, "-s", NETWORK),
+        (r"$\phi L = dn/d\ln L$", volume, functions.phi_L, centres, "-^", REFERENCE),
     )
     lowest = 1.0
-    for name, unit, values, at, marker, colour in curves:
+    for name, unit, values, at, line, colour in curves:
         largest = float(values.max())
         if largest <= 0.0:
             continue
         shown = np.where(values > 0, values / largest, np.nan)
         lowest = min(lowest, float(np.nanmin(shown)))
         label = f"{name}, maximum {_scientific(largest)} {unit}".rstrip()
-        axes.plot(at, shown, "-" + marker, ms=3.5, color=colour, lw=1.2, label=label)
+        axes.plot(at, shown, line, ms=3.5, color=colour, lw=1.2, label=label)
     style(axes, functions.bin_edges)
     axes.set_yscale("log")
     axes.set_ylim(0.5 * lowest, 2.0)
