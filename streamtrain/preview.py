@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import preview_figures
-from streamtrain.config import Config
+from streamtrain.config import Config, PoolConfig
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
@@ -32,8 +32,6 @@ FEW_HALOS = 1000
 LARGEST_LOSS = 0.05
 """Share of halos outside the label's luminosities that is warned of."""
 BATCH_SIZE = 64
-BATCH_BYTES = 2**30
-"""Painted cubes that a GPU holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +112,24 @@ def luminosity_functions(
     )
 
 
+def signal_generator(config: Config, device: str = "cpu", threads: int = 1) -> Generator:
+    """Paints a configuration's training samples with a single pixel per channel: their halos,
+    luminosities and sums are the same, and nothing is done to the map."""
+    _, dec, ra = config.grid.shape
+    observe = {"pool": PoolConfig(factor=(1, dec, ra))}
+    return Generator(replace(config, observe=observe), "train", device, threads)
+
+
 def paint_samples(
     generator: Generator, indices: Sequence[int], progress: Progress | None = None
 ) -> PaintedSamples:
     """Paint the samples of these indices, without noise or any other operator, and keep their
     numbers. On a CPU the generator's number of threads paint a sample each."""
-    on_cpu = generator.device.type == "cpu"
-    cube_bytes = 8 * int(np.prod(generator.painter.shape))
-    batch_size = BATCH_SIZE if on_cpu else max(1, min(BATCH_SIZE, BATCH_BYTES // cube_bytes))
     signal, counts, records = [], [], []
     with ThreadPoolExecutor(generator.threads, "streamtrain-preview") as pool:
-        for start in range(0, len(indices), batch_size):
-            job, _, drawn = generator.draw(indices[start : start + batch_size])
-            step = 1 if on_cpu else len(job)
+        for start in range(0, len(indices), BATCH_SIZE):
+            job, _, drawn = generator.draw(indices[start : start + BATCH_SIZE])
+            step = 1 if generator.device.type == "cpu" else len(job)
             parts = [(k, k + step) for k in range(0, len(job), step)]
             for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
                 signal.append(means)
@@ -160,6 +163,17 @@ def _paint(
     sums = total.flatten(1).sum(dim=1).cpu().numpy().astype(np.float64)
     num_voxels = int(np.prod(generator.grid.shape))
     return sums / generator.painter.scale / num_voxels, counts.cpu().numpy()
+
+
+def functions_of_sample(
+    generator: Generator, index: int
+) -> tuple[PaintedSamples, LuminosityFunctions]:
+    """A single sample painted, and its N(>L), phi and phi*L in the cosmology of its lightcone."""
+    painted = paint_samples(generator, [index])
+    cone = next(c for c in generator.lightcones if c.name == painted.lightcones[0])
+    volume = generator.grid.volume_Mpc3(cone.cosmology["Omega_m"], cone.cosmology["h"])
+    above = int(painted.above[0])
+    return painted, luminosity_functions(painted.counts[0], above, painted.bin_edges, volume)
 
 
 def summary(painted: PaintedSamples, unit: str) -> str:
@@ -216,16 +230,13 @@ def preview_prior(
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
     folder = run_folder(config) if out is None else out
-    generator = Generator(config, "train", device, threads)
+    generator = signal_generator(config, device, threads)
     print(generator.describe())
     unit = config.grid.units
-    one = paint_samples(generator, [index])
+    one, functions = functions_of_sample(generator, index)
     painted = paint_samples(generator, range(samples), progress)
     if progress is not None:
         progress.close()
-    cone = next(c for c in generator.lightcones if c.name == one.lightcones[0])
-    volume = generator.grid.volume_Mpc3(cone.cosmology["Omega_m"], cone.cosmology["h"])
-    functions = luminosity_functions(one.counts[0], int(one.above[0]), one.bin_edges, volume)
     title = f"training sample {index}: {one.models[0]}, " + preview_figures.mean_text(
         float(one.mean[0]), unit
     )

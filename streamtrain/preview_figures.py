@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from streamtrain.figures import (
     LABEL_SIZE,
@@ -65,6 +65,11 @@ def _line(number: int) -> tuple[str, str]:
     return COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
 
 
+def _short(name: str) -> str:
+    """A model's name, its middle left out if it is long."""
+    return name if len(name) <= 18 else f"{name[:8]}...{name[-7:]}"
+
+
 def _functions(axes: Axes, painted: PaintedSamples) -> None:
     """68 % and 95 % of dN in all samples, the median of each model."""
     at = positions(painted.bin_edges, "counts")
@@ -73,12 +78,12 @@ def _functions(axes: Axes, painted: PaintedSamples) -> None:
     for number, name in enumerate(names):
         colour, line = _line(number)
         median = _on_axis(painted.count_percentiles(painted.of_model(name))[2])
-        label = "median" if alone else f"{name}, median"
+        label = "median" if alone else _short(name)
         axes.plot(at, median, line, color=colour, lw=2, label=label)
     low95, low68, _, high68, high95 = _on_axis(painted.count_percentiles())
-    colour, which = (NETWORK, "") if alone else (TRUTH, " of all")
-    axes.fill_between(at, low68, high68, alpha=0.25, color=colour, lw=0, label=f"68 %{which}")
-    axes.fill_between(at, low95, high95, alpha=0.15, color=colour, lw=0, label=f"95 %{which}")
+    colour = NETWORK if alone else TRUTH
+    axes.fill_between(at, low68, high68, alpha=0.25, color=colour, lw=0, label="68 %")
+    axes.fill_between(at, low95, high95, alpha=0.15, color=colour, lw=0, label="95 %")
     for k in range(min(NUM_SINGLE, len(painted)) if alone else 0):
         label = "single samples" if k == 0 else ""
         axes.plot(at, _on_axis(painted.counts[k]), color=TRUTH, lw=0.5, alpha=0.7, label=label)
@@ -86,7 +91,7 @@ def _functions(axes: Axes, painted: PaintedSamples) -> None:
     _count_axis(axes, float(painted.counts.max()))
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel("halos per bin, $dN$", fontsize=LABEL_SIZE)
-    _legend(axes, 4 if alone else 3)
+    _legend(axes, 4 if alone else 3, "" if alone else "all samples, and the median of each model")
 
 
 def _legend(axes: Axes, columns: int, title: str = "") -> None:
@@ -129,7 +134,7 @@ def _means(axes: Axes, painted: PaintedSamples, unit: str) -> None:
     shining = painted.mean > 0
     logs = np.log10(np.where(shining, painted.mean, 1.0))
     low, high = (logs[shining].min(), logs[shining].max()) if shining.any() else (0.0, 0.0)
-    pad = max(0.03 * (high - low), 0.02)
+    pad = max(0.03 * (high - low), 0.1)
     edges = np.linspace(low - pad, high + pad, 41)
     names = list(painted.num_of_model)
     axes.hist(
@@ -151,6 +156,7 @@ def _means(axes: Axes, painted: PaintedSamples, unit: str) -> None:
     axes.set_title(text, fontsize=TICK_SIZE)
     axes.set_xlabel(rf"$\log_{{10}}\,{symbol}$ [{written}]", fontsize=LABEL_SIZE)
     axes.set_ylabel("samples", fontsize=LABEL_SIZE)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.tick_params(labelsize=TICK_SIZE)
 
 
@@ -179,7 +185,9 @@ def _shares(axes: Axes, painted: PaintedSamples) -> None:
         axes.set_yticks([0.0, 0.45, 0.9], ["0", "50", "100"])
         axes.set_ylabel("halos [%]", fontsize=LABEL_SIZE)
     else:
-        axes.set_yticks([row + 0.45 for row in range(len(names))], names[::-1])
+        axes.set_yticks(
+            [row + 0.45 for row in range(len(names))], [_short(name) for name in names[::-1]]
+        )
     axes.tick_params(labelsize=TICK_SIZE)
     low, high = (f"10^{{{painted.bin_edges[k]:.3g}}}" for k in (0, -1))
     _legend(axes, 3, rf"halos and the label's range, ${low}$ to ${high}$ $L_\odot$")

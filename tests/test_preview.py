@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference as ref
 import small
 from matplotlib.axes import Axes
 
@@ -17,9 +18,11 @@ from streamtrain.cli import main
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import (
     PaintedSamples,
+    functions_of_sample,
     luminosity_functions,
     paint_samples,
     preview_prior,
+    signal_generator,
     summary,
 )
 from streamtrain.progress import Progress
@@ -30,6 +33,13 @@ EMIT = {"line": {"model": "li16", "prior": "wide"}}
 INDICES = [*range(12), 10**12]
 NOISE = {"noise": {"sigma_uK": 50.0}}
 POOL = {"factor": [3, 7, 3]}
+
+
+@pytest.fixture
+def sky_file(small_sky: Lightcone, tmp_path: Path) -> Path:
+    """The small sky as a file."""
+    small_sky.save(tmp_path / "sky.h5")
+    return tmp_path / "sky.h5"
 
 
 def generator(sky: Lightcone, threads: int = 2, device: str = "cpu", **sections: Any) -> Generator:
@@ -78,6 +88,16 @@ def test_the_mean_is_that_of_the_signal_alone(
     assert np.abs(seen / signal - 1).min() > 1e-3
 
 
+def test_a_single_pixel_gives_the_same_numbers(sky_file: Path) -> None:
+    """What the command paints into is no part of a sample."""
+    pool = {"pool": {**POOL, "reduce": "sum"}}
+    config = small.config(emit=EMIT, observe=pool, data={"train": [str(sky_file)]})
+    fine, coarse = Generator(config), signal_generator(config)
+    assert fine.painter.shape == (3, 3, 7) and coarse.painter.shape == (9, 1, 1)
+    one, other = (paint_samples(each, INDICES) for each in (fine, coarse))
+    assert (one.mean == other.mean).all() and (one.halos == other.halos).all()
+
+
 def test_halos_outside_the_label(small_sky: Lightcone) -> None:
     """Those above and below are the counts of labels that look there."""
     painted = paint_samples(generator(small_sky), INDICES)
@@ -124,6 +144,18 @@ def test_luminosity_functions_of_a_power_law() -> None:
     assert found.phi_L == pytest.approx(found.phi * ratio)
     assert found.phi @ np.diff(edges) * volume == pytest.approx(counts.sum())
     assert found.phi_L @ np.diff(np.log(edges)) * volume == pytest.approx(counts.sum())
+
+
+def test_densities_are_in_the_cosmology_of_the_lightcone(small_sky: Lightcone) -> None:
+    """The integral of phi is N/V with V = Omega (chi_2^3 - chi_1^3) / 3."""
+    other = replace(small_sky, cosmology={**small_sky.cosmology, "Omega_m": 0.4, "h": 0.6})
+    painted, functions = functions_of_sample(generator(other), 3)
+    near, far = (ref.comoving_distance(115.27 / nu - 1, 0.4, 0.6) for nu in (34.0, 26.0))
+    side = np.deg2rad(0.8)
+    volume = side * 2 * np.sin(side / 2) * (far**3 - near**3) / 3
+    density = functions.phi @ np.diff(10**functions.bin_edges)
+    assert density == pytest.approx(painted.counts.sum() / volume, rel=1e-5)
+    assert functions.above[0] == painted.counts.sum() + painted.above.sum() > 100
 
 
 def test_summary_counts_models_and_poor_draws() -> None:
@@ -239,13 +271,12 @@ def test_mistakes_get_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
-def test_interrupted_preview_writes_nothing(small_sky: Lightcone, tmp_path: Path) -> None:
+def test_interrupted_preview_writes_nothing(sky_file: Path, tmp_path: Path) -> None:
     class Interrupted(Progress):
         def update(self, text: str) -> None:
             raise KeyboardInterrupt
 
-    small_sky.save(tmp_path / "sky.h5")
-    config = small.config(data={"train": [str(tmp_path / "sky.h5")]}, run=str(tmp_path / "run"))
+    config = small.config(data={"train": [str(sky_file)]}, run=str(tmp_path / "run"))
     with pytest.raises(KeyboardInterrupt):
         preview_prior(config, samples=100, threads=2, progress=Interrupted())
     assert not (tmp_path / "run").exists()
