@@ -205,7 +205,7 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
         (r"$\phi = dn/dL$", density, functions.phi, centres, "-s", NETWORK),
         (r"$\phi L = dn/d\ln L$", volume, functions.phi_L, centres, "-^", REFERENCE),
     )
-    lowest = 1.0
+    lowest = 0.1
     for name, unit, values, at, line, colour in curves:
         largest = float(values.max())
         if largest <= 0.0:
@@ -222,6 +222,9 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
     figure.suptitle(title, fontsize=LABEL_SIZE)
     if axes.lines:
         _legend(axes, 1)
+    else:
+        empty = "no halo has a luminosity of the label's range"
+        axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", fontsize=LABEL_SIZE)
     return figure
 
 

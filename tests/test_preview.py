@@ -233,7 +233,8 @@ def test_luminosity_figure_is_normalised_and_says_by_what() -> None:
 
 def test_luminosity_figure_of_a_dark_map() -> None:
     functions = luminosity_functions(np.zeros(4, np.int64), 0, np.linspace(4, 6, 5), 1.0)
-    assert not preview_figures.luminosity(functions).axes[0].lines
+    (axes,) = preview_figures.luminosity(functions).axes
+    assert not axes.lines and axes.texts[0].get_text().startswith("no halo")
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
