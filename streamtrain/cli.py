@@ -89,6 +89,22 @@ def _testset_verify(arguments: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
+def _preview(arguments: argparse.Namespace) -> int:
+    from streamtrain.preview import preview_prior
+
+    config = _config(arguments)
+    preview_prior(
+        config,
+        samples=arguments.samples,
+        index=arguments.index,
+        out=arguments.out,
+        device=_device(arguments.device),
+        threads=_threads(config),
+        progress=Progress(),
+    )
+    return 0
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     from streamtrain.bench import bench
 
@@ -200,6 +216,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="+", type=Path)
     command.set_defaults(run=_catalog_info)
 
+    command = commands.add_parser(
+        "preview", parents=[configured, device], help="figures of what a prior makes"
+    )
+    command.add_argument(
+        "--prior",
+        action="store_true",
+        required=True,
+        help="luminosity functions and mean temperatures of many samples: prior.png",
+    )
+    command.add_argument(
+        "--samples", type=int, default=1000, help="training samples to paint [%(default)s]"
+    )
+    command.add_argument(
+        "--index",
+        type=int,
+        default=0,
+        help="training sample whose N, phi and phi L go to luminosity.png [%(default)s]",
+    )
+    command.add_argument("--out", type=Path, help="folder; default: the run folder")
+    command.set_defaults(run=_preview)
     command = commands.add_parser(
         "train", parents=[configured, device], help="train, or continue training"
     )

@@ -1,0 +1,254 @@
+"""What a prior makes, seen before any training: luminosity functions, mean map, lost halos."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain import preview_figures
+from streamtrain.config import Config, PoolConfig
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.labels import EXTRA_COUNTS
+from streamtrain.generator.painter import Job
+from streamtrain.progress import Progress
+from streamtrain.train.folder import run_folder
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
+"""Median, 68 % and 95 %."""
+FEW_HALOS = 1000
+"""A draw with fewer halos inside the label's luminosities is counted in the summary."""
+LARGEST_LOSS = 0.05
+"""Share of halos outside the label's luminosities that is warned of."""
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class PaintedSamples:
+    """What is kept of n painted samples: numbers, no cubes."""
+
+    counts: Int
+    """dN, halos per luminosity bin [n, num_bins]."""
+    above: Int
+    """Halos above the last edge [n]."""
+    below: Int
+    """Halos below the first edge [n]; a halo that a duty cycle switches off is one of them."""
+    saturated: Int
+    """Halos too bright for the cube's fixed-point range [n]."""
+    mean: Float
+    """Mean of the signal over the field [n], in the grid's units: no operator has touched it."""
+    models: list[str]
+    """Luminosity model of each sample."""
+    lightcones: list[str]
+    """Name of each sample's lightcone."""
+    bin_edges: Float
+    """log10(L/Lsun) [num_bins + 1]."""
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @cached_property
+    def num_of_model(self) -> dict[str, int]:
+        """Samples of each luminosity model, the most frequent first."""
+        return dict(Counter(self.models).most_common())
+
+    def of_model(self, name: str) -> Bool:
+        """Which samples a luminosity model made [n]."""
+        return np.array([model == name for model in self.models])
+
+    @property
+    def halos(self) -> Int:
+        """Halos below, inside and above the label's luminosities [n, 3]."""
+        return np.stack([self.below, self.counts.sum(axis=1), self.above], axis=1)
+
+    def count_percentiles(self, which: Bool | None = None) -> Float:
+        """`PERCENTILES` of dN in each bin [5, num_bins]; each is the dN of a sample, 0 included."""
+        counts = self.counts if which is None else self.counts[which]
+        percentiles = np.percentile(counts, PERCENTILES, axis=0, method="inverted_cdf")
+        return np.asarray(percentiles, np.float64)
+
+    def mean_percentiles(self) -> tuple[float, float, float]:
+        """2.5, 50 and 97.5 % of the mean signal, in the grid's units."""
+        low, middle, high = np.percentile(self.mean, (2.5, 50.0, 97.5))
+        return float(low), float(middle), float(high)
+
+
+@dataclass(frozen=True)
+class LuminosityFunctions:
+    """The label's three forms for one map [num_bins each]."""
+
+    above: Float
+    """N(>L) at each bin's lower edge, halos above the last edge included."""
+    phi: Float
+    """dn/dL [Mpc^-3 Lsun^-1], n = N/V (Pfeffer, Breysse & Stein 2019, arXiv:1905.10376, eq. 3)."""
+    phi_L: Float
+    """dn/dlnL [Mpc^-3]; as bins are equal in log L, its shape is that of dN."""
+    bin_edges: Float
+    """log10(L/Lsun) [num_bins + 1]."""
+
+
+def luminosity_functions(
+    counts: Int, above: int, bin_edges: Float, volume_Mpc3: float
+) -> LuminosityFunctions:
+    """N(>L), phi and phi*L of a map: counts [num_bins], halos above the last edge, edges
+    log10(L/Lsun) [num_bins + 1], comoving volume [Mpc^3]."""
+    edges = 10.0**bin_edges
+    return LuminosityFunctions(
+        above=(np.cumsum(counts[::-1])[::-1] + above).astype(np.float64),
+        phi=counts / (volume_Mpc3 * np.diff(edges)),
+        phi_L=counts / (volume_Mpc3 * np.diff(np.log(edges))),
+        bin_edges=bin_edges,
+    )
+
+
+def signal_generator(config: Config, device: str = "cpu", threads: int = 1) -> Generator:
+    """Paints a configuration's training samples with a single pixel per channel: their halos,
+    luminosities and sums are the same, and nothing is done to the map."""
+    _, dec, ra = config.grid.shape
+    observe = {"pool": PoolConfig(factor=(1, dec, ra))}
+    return Generator(replace(config, observe=observe), "train", device, threads)
+
+
+def paint_samples(
+    generator: Generator, indices: Sequence[int], progress: Progress | None = None
+) -> PaintedSamples:
+    """Paint the samples of these indices, without noise or any other operator, and keep their
+    numbers. On a CPU the generator's number of threads paint a sample each."""
+    signal, counts, records = [], [], []
+    with ThreadPoolExecutor(generator.threads, "streamtrain-preview") as pool:
+        for start in range(0, len(indices), BATCH_SIZE):
+            job, _, drawn = generator.draw(indices[start : start + BATCH_SIZE])
+            step = 1 if generator.device.type == "cpu" else len(job)
+            parts = [(k, k + step) for k in range(0, len(job), step)]
+            for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
+                signal.append(means)
+                counts.append(numbers)
+            records += drawn
+            if progress is not None:
+                progress.update(f"painting: {len(records)}/{len(indices)} samples")
+    all_counts = np.concatenate(counts).astype(np.int64)
+    bins = all_counts.shape[1] - EXTRA_COUNTS
+    return PaintedSamples(
+        counts=all_counts[:, :bins],
+        above=all_counts[:, bins],
+        below=all_counts[:, bins + 1],
+        saturated=all_counts[:, bins + 2],
+        mean=np.concatenate(signal),
+        models=[str(record["model"]) for record in records],
+        lightcones=[str(record["lightcone"]) for record in records],
+        bin_edges=generator.bin_edges,
+    )
+
+
+def _paint(
+    generator: Generator, job: Job, first: int, last: int
+) -> tuple[Float, NDArray[np.int32]]:
+    """Mean signal [n] and counts [n, num_bins + 3] of samples first..last-1 of a job.
+
+    Pooling joins voxels but leaves the sum of the deposits, so this sum over the number of voxels
+    before pooling is the mean of the map, whether pooling is a mean or a sum.
+    """
+    total, counts = generator.painter.paint(job, first, last)
+    sums = total.flatten(1).sum(dim=1).cpu().numpy().astype(np.float64)
+    num_voxels = int(np.prod(generator.grid.shape))
+    return sums / generator.painter.scale / num_voxels, counts.cpu().numpy()
+
+
+def functions_of_sample(
+    generator: Generator, index: int
+) -> tuple[PaintedSamples, LuminosityFunctions]:
+    """A single sample painted, and its N(>L), phi and phi*L in the cosmology of its lightcone."""
+    painted = paint_samples(generator, [index])
+    cone = next(c for c in generator.lightcones if c.name == painted.lightcones[0])
+    volume = generator.grid.volume_Mpc3(cone.cosmology["Omega_m"], cone.cosmology["h"])
+    above = int(painted.above[0])
+    return painted, luminosity_functions(painted.counts[0], above, painted.bin_edges, volume)
+
+
+def summary(painted: PaintedSamples, unit: str) -> str:
+    """What the prior makes, in a few lines; those of a problem start with `warning:`."""
+    low, middle, high = painted.mean_percentiles()
+    first, last = (f"10^{painted.bin_edges[k]:.3g}" for k in (0, -1))
+    halos = painted.halos.sum(axis=0)
+    below, inside, above = halos / max(halos.sum(), 1)
+    few = float(np.mean(painted.halos[:, 1] < FEW_HALOS))
+    models = ", ".join(f"{name} {number}" for name, number in painted.num_of_model.items())
+    lines = [
+        f"{len(painted)} training samples: {models}",
+        f"mean signal <T>: median {middle:.3g} {unit}, 95 % of the samples in "
+        f"{low:.3g} .. {high:.3g} {unit}",
+        f"halos: {_percent(below)} below {first} Lsun, {_percent(inside)} inside {first} .. {last} "
+        f"Lsun, {_percent(above)} above",
+        f"samples with fewer than {FEW_HALOS} halos inside: {_percent(few)}",
+    ]
+    if below + above > LARGEST_LOSS:
+        lines.append(
+            f"warning: {_percent(below + above)} of all halos lie outside the label's luminosities "
+            "(those that a duty cycle switches off count as below); see label.log10_L and "
+            "emit.line.prior"
+        )
+    wrong = int(np.count_nonzero(painted.saturated))
+    if wrong:
+        lines.append(
+            f"warning: {wrong} samples hold halos too bright for the cube's fixed-point range: "
+            "training would stop at them"
+        )
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.1f} %"
+
+
+def preview_prior(
+    config: Config,
+    *,
+    samples: int = 1000,
+    index: int = 0,
+    out: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Paint training samples 0..samples-1, print what the prior made of them, and draw prior.png,
+    and luminosity.png of the sample `index`, into `out` (default: the run folder).
+
+    Returns the two paths. Raises ValueError, one sentence, for input that cannot be used.
+    """
+    start = time.perf_counter()
+    if samples < 1:
+        raise ValueError(f"--samples {samples}: a preview needs one sample or more")
+    folder = run_folder(config) if out is None else out
+    generator = signal_generator(config, device, threads)
+    print(generator.describe())
+    unit = config.grid.units
+    one, functions = functions_of_sample(generator, index)
+    painted = paint_samples(generator, range(samples), progress)
+    if progress is not None:
+        progress.close()
+    title = f"training sample {index}: {one.models[0]}, " + preview_figures.mean_text(
+        float(one.mean[0]), unit
+    )
+    figures = {
+        "prior.png": preview_figures.prior(painted, unit),
+        "luminosity.png": preview_figures.luminosity(functions, title),
+    }
+    generator.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / name)
+    print(summary(painted, unit))
+    print(f"wrote {' and '.join(str(folder / name) for name in figures)}")
+    print(f"took {time.perf_counter() - start:.1f} s")
+    return [folder / name for name in figures]
