@@ -10,7 +10,7 @@ from pathlib import Path
 from streamtrain.generator.co_lines import CO_MODELS
 from streamtrain.generator.model import LuminosityModel, ModelFunction, mean_preserving
 from streamtrain.generator.other_lines import OTHER_MODELS
-from streamtrain.generator.priors import Normal, Prior
+from streamtrain.generator.priors import Distribution, Normal, Prior, Uniform
 from streamtrain.schema import ConfigError, nearest
 
 __all__ = ["MODELS", "LuminosityModel", "ModelFunction", "find_model", "user_model"]
@@ -23,10 +23,10 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
     """A luminosity model from a user's function of (mass_Msun, z, *, parameters=defaults).
 
     Keyword arguments with a numeric default are its parameters; one called `sigma_dex` is the
-    mean-preserving log-normal scatter. The attribute `function.prior`, {name: (mean, width)} or
-    {name: Normal(...)}, is drawn from with `prior: own`; the attributes `z_range` and
-    `mass_range_Msun`, (low, high), are where it holds. Raises ConfigError if the function cannot be
-    a model.
+    mean-preserving log-normal scatter. Attributes of the function, all optional: `prior`, {name:
+    (mean, width), Normal(...) or Uniform(...)}, drawn from with `prior: own`; `on_fraction`, a
+    function like it for the share of the halos that shine; `z_range` and `mass_range_Msun`, (low,
+    high), where it holds. Raises ConfigError if the function cannot be a model.
     """
     name = name or str(getattr(function, "__name__", "model"))
     if not callable(function):
@@ -40,13 +40,18 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
         for a in arguments[2:]
         if isinstance(a.default, int | float) and a.name != "nu_rest_GHz"
     }
-    own: dict[str, Normal] = {}
+    on_fraction = getattr(function, "on_fraction", None)
+    if on_fraction is not None:
+        duty = inspect.signature(on_fraction).parameters.values()
+        defaults |= {a.name: float(a.default) for a in duty if isinstance(a.default, int | float)}
+    own: dict[str, Distribution] = {}
     for key, value in getattr(function, "prior", {}).items():
         try:
-            own[key] = value if isinstance(value, Normal) else Normal(*map(float, value))
+            ready = isinstance(value, Normal | Uniform)
+            own[key] = value if ready else Normal(*map(float, value))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"the prior of {name}'s '{key}' must be (mean, width) or a Normal, not {value!r}"
+                f"the prior of {name}'s '{key}' must be (mean, width), a Normal or a Uniform, not {value!r}"
             ) from None
     unknown = [k for k in own if k not in defaults]
     if unknown:
@@ -61,6 +66,7 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
         "a user's function",
         (lambda p: mean_preserving(p["sigma_dex"])) if scattered else None,
         {"own": Prior(own)} if own else {},
+        on_fraction=on_fraction,
         z_range=_range(function, "z_range", name),
         mass_range_Msun=_range(function, "mass_range_Msun", name),
     )

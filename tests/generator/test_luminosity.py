@@ -20,7 +20,7 @@ from streamtrain.generator.geometry import Grid
 from streamtrain.generator.luminosity import MODELS, find_model, user_model
 from streamtrain.generator.model import ModelRangeWarning
 from streamtrain.generator.paint import paint
-from streamtrain.generator.priors import Normal
+from streamtrain.generator.priors import Normal, Uniform
 from streamtrain.schema import ConfigError, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
@@ -306,3 +306,23 @@ def test_functions_that_are_no_models() -> None:
         user_model(lost)
     with pytest.raises(ConfigError, match="is not a function"):
         find_model(3)  # type: ignore[arg-type]
+
+
+def test_users_model_with_a_duty_cycle(small_sky: Lightcone) -> None:
+    """Half of the halos shine at z = 3, and the share is a parameter like others."""
+
+    def mine(mass_Msun: Any, z: Any, *, A: float = 2e-6) -> Any:
+        return A * mass_Msun
+
+    def shining(mass_Msun: Any, z: Any, *, duty: float = 0.5) -> Any:
+        return duty * (1 + z) / 4
+
+    mine.on_fraction = shining  # type: ignore[attr-defined]
+    mine.prior = {"A": (2e-6, 1e-7), "duty": Uniform(0.2, 0.6)}  # type: ignore[attr-defined]
+    model = user_model(mine)
+    assert model.defaults == {"A": 2e-6, "duty": 0.5}
+    assert model.prior("own").names == {"A", "duty"}
+    grid = Grid(fov_deg=(1.0, 1.0), shape=(1, 8, 8), nu_GHz=(115.27 / 3.9, 115.27 / 4.1))
+    every = paint(small_sky, grid, mine, {"duty": 4.0})[1].sum().item()
+    some = paint(small_sky, grid, mine)[1].sum().item()
+    assert some / every == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / every))
