@@ -51,7 +51,8 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
             own[key] = value if ready else Normal(*map(float, value))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"the prior of {name}'s '{key}' must be (mean, width), a Normal or a Uniform, not {value!r}"
+                f"the prior of {name}'s '{key}' must be (mean, width), a Normal or a Uniform, "
+                f"not {value!r}"
             ) from None
     unknown = [k for k in own if k not in defaults]
     if unknown:
