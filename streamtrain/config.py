@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from streamtrain.config_line import LineConfig, check_line
+from streamtrain.config_observe import OBSERVE, check_observe, operator_kind
 from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
@@ -61,43 +62,7 @@ class DataConfig:
     )
 
 
-@dataclass(frozen=True)
-class PoolConfig:
-    """Join blocks of voxels."""
-
-    factor: tuple[int, int, int] = setting((1, 1, 1), "voxels (freq, dec, ra) joined", low=1)
-    reduce: Literal["mean", "sum"] = setting("mean", "mean (of an intensity) or sum")
-
-
-@dataclass(frozen=True)
-class VoxelSize:
-    """The voxel that a noise level is quoted for."""
-
-    arcmin: float = setting(help="side on the sky [arcmin]", above=0)
-    MHz: float = setting(help="width in frequency [MHz]", above=0)
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Independent Gaussian noise in every voxel."""
-
-    sigma_uK: float | tuple[float, float] = setting(
-        11.0, "noise [map units], or [lo, hi]: uniform per sample", low=0
-    )
-    per: Literal["map_voxel", "fine_voxel"] | VoxelSize = setting(
-        "map_voxel", "the voxel that sigma is for: map_voxel, fine_voxel, or {arcmin, MHz}"
-    )
-    absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
-
-
-@dataclass(frozen=True)
-class LogModulusConfig:
-    """sign(T) log10(|T| + 1)."""
-
-
-OBSERVE = {"pool": PoolConfig, "noise": NoiseConfig, "log_modulus": LogModulusConfig}
 EMIT = {"line": LineConfig}
-OperatorConfig = PoolConfig | NoiseConfig | LogModulusConfig
 
 
 @dataclass(frozen=True)
@@ -198,15 +163,7 @@ class Config:
         return section
 
 
-def operator_kind(name: str) -> str:
-    """'noise' for 'noise' and 'noise_2'."""
-    stem, _, suffix = name.rpartition("_")
-    return stem if stem and suffix.isdigit() else name
-
-
-def _build_ordered(
-    sections: dict[str, Any], kinds: dict[str, Any], where: str
-) -> dict[str, OperatorConfig | LineConfig]:
+def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
     built = {}
     for name, data in sections.items():
         kind = operator_kind(name)
@@ -233,21 +190,7 @@ def _check(config: Config) -> None:
     for name in config.emit:
         if name != "line":
             raise ConfigError(f"emit.{name}: this version paints one line, 'emit.line'")
-    shape = grid.shape
-    for name, operator in config.observe.items():
-        if isinstance(operator, PoolConfig):
-            if any(n % f for n, f in zip(shape, operator.factor, strict=True)):
-                raise ConfigError(
-                    f"observe.{name}.factor = {list(operator.factor)} does not divide the cube's "
-                    f"shape {list(shape)}"
-                )
-            pairs = zip(shape, operator.factor, strict=True)
-            freq, dec, ra = (n // f for n, f in pairs)
-            shape = (freq, dec, ra)
-        if isinstance(operator, NoiseConfig) and isinstance(operator.sigma_uK, tuple):
-            low, high = operator.sigma_uK
-            if low > high:
-                raise ConfigError(f"observe.{name}.sigma_uK = [{low:g}, {high:g}] must increase")
+    check_observe(config.observe, grid.shape)
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(
             f"train.warmup_steps = {config.train.warmup_steps} must be below "

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import preview_figures
-from streamtrain.config import Config, PoolConfig
+from streamtrain.config import Config
+from streamtrain.config_observe import PoolConfig
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import LabelConfig, LogModulusConfig, NoiseConfig, PoolConfig
+from streamtrain.config import LabelConfig
+from streamtrain.config_observe import LogModulusConfig, NoiseConfig, PoolConfig
 from streamtrain.generator import sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose

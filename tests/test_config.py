@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from streamtrain.config import (
-    Config,
-    LogModulusConfig,
-    NoiseConfig,
-    PoolConfig,
-    VoxelSize,
-    from_mapping,
-    load_config,
-)
+from streamtrain.config import Config, from_mapping, load_config
+from streamtrain.config_observe import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
 from streamtrain.resources import resource_dir
 from streamtrain.schema import ConfigError, parse_yaml
 

@@ -1,0 +1,41 @@
+"""Map operators: what happens to a cube after painting, in the order of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from streamtrain.config_observe import operator_kind
+from streamtrain.generator.geometry import Grid
+from streamtrain.generator.operators.base import Drawn, MapState, Operator, Shape
+from streamtrain.generator.operators.noise import Noise
+from streamtrain.generator.operators.pool import Pool
+from streamtrain.generator.operators.transforms import LogModulus
+from streamtrain.rng import STAGE_OBSERVE
+
+__all__ = [
+    "OPERATORS",
+    "Drawn",
+    "MapState",
+    "Noise",
+    "Operator",
+    "Pool",
+    "Shape",
+    "build_operators",
+]
+
+OPERATORS: dict[str, Any] = {"pool": Pool, "noise": Noise, "log_modulus": LogModulus}
+"""Every operator by the name a configuration gives it; its section is in `config_observe`."""
+
+
+def build_operators(observe: Mapping[str, Any], grid: Grid) -> list[Operator]:
+    """The operators of a configuration's `observe` section for a grid."""
+    operators: list[Operator] = []
+    state = MapState(grid)
+    for position, (name, config) in enumerate(observe.items()):
+        stage = STAGE_OBSERVE + 2 * position
+        operator = OPERATORS[operator_kind(name)].from_config(name, stage, config, state)
+        if isinstance(operator, Pool):
+            state = operator.state_after(state)
+        operators.append(operator)
+    return operators
