@@ -15,8 +15,9 @@ from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator import abundance, sfr
 from streamtrain.generator.backend import full_device, kernels_for
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
-from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins
+from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.trace import trace
 from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
@@ -40,6 +41,8 @@ class Job:
     pose: NDArray[np.float64]
     values: NDArray[np.float32]
     keys: NDArray[np.uint32]
+    lightcone: NDArray[np.int64]
+    """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -86,7 +89,8 @@ class Painter:
             on_fraction=model.on_fraction,
             z_range=grid.z_range,
         )
-        self.kernels = kernels_for(self.device, "paint.cu", self.traced.source, compiler_flags)
+        source = self.traced.source + bins.source()
+        self.kernels = kernels_for(self.device, "paint.cu", source, compiler_flags)
         self._upload(min_mass_Msun)
 
     def _upload(self, min_mass_Msun: float) -> None:
@@ -193,7 +197,7 @@ class Painter:
         keys[:, 3] = indices >> np.uint64(32)
         keys[:, 4] = stage_word(split, STAGE_PAINT)
         keys[:, 5] = self.bank.first_row[lightcone]
-        return Job(items, item_start, kernel_pose, values, keys)
+        return Job(items, item_start, kernel_pose, values, keys, lightcone)
 
     def _scatter(
         self, parameters: Mapping[str, NDArray[np.float64]], size: int

@@ -160,9 +160,9 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.mean_label(evaluation.Generator(config, split="train"), config)
+        evaluation.mean_label(evaluation.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.predict(Reader(), manifest, generator, config)
+        evaluation.predict(Reader(), manifest, generator)
 
 
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):

@@ -44,6 +44,11 @@ SETUPS: dict[str, dict[str, Any]] = {
         "data": {"roll": "quarter", "mirror": False},
         "label": {"scale": "linear", "log10_L": [4.0, 6.5], "bins": 20},
     },
+    "phi L in unequal bins": {
+        "emit": {"line": {"model": "li16", "prior": "narrow"}},
+        "observe": {"pool": {"factor": [3, 3, 1]}},
+        "label": {"quantity": "phi_L", "edges": [2.0, 3.9, 4.0, 4.5, 4.501, 5.7, 7.0]},
+    },
 }
 NUM = 64
 FAR = 10**12
