@@ -64,10 +64,13 @@ def config(name: str) -> Config:
 
 
 def digests(generator: Generator, indices: list[int] = INDICES, batch_size: int = NUM) -> Digests:
+    """Of cube and counts, followed by the label's bytes."""
     found: Digests = {}
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
-        found |= zip(part, generator.generate(part).digests(), strict=True)
+        batch = generator.generate(part)
+        for index, digest, label in zip(part, batch.digests(), batch.label.cpu(), strict=True):
+            found[index] = digest + label.numpy().tobytes().hex()
     generator.close()
     return found
 
