@@ -18,6 +18,6 @@ FOR_EACH(make_label,
              }
              const float value = (float)total;
              const float one = one_halo[sample * one_halo_stride + element];
-             const float log10 = total ? 0.30102999566398120f * portable_log2(value) : 0.0f;
-             label[sample * num_elements + element] = logarithm ? log10 + one : value * one;
+             const float dex = total ? 0.30102999566398120f * portable_log2(value) : 0.0f;
+             label[sample * num_elements + element] = logarithm ? dex + one : value * one;
          })

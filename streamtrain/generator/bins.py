@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ _TOLERANCE = 1e-9
 _ABOVE_ALL = 3e38
 """What pads the kernel's table of edges: no log2 L reaches it."""
 _MOST_CELLS = 1024
+"""Cells of the kernel's table, at most: 4 kB of a CPU's first cache."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,13 @@ class LuminosityBins:
     def kernel_values(self) -> tuple[float, float, float]:
         """First and last edge as log2, bins (or cells, where they are unequal) per unit of log2."""
         low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
-        return low, high, (self.num if self.given is None else self._num_cells()) / (high - low)
+        return low, high, (self.num if self.given is None else self._num_cells) / (high - low)
 
     def source(self) -> str:
         """What kernels/paint.cu is compiled with: nothing for equal bins, else its two tables."""
         if self.given is None:
             return ""
-        cell = self._cell_of_edges(self._num_cells())
+        cell = self._cell_of_edges(self._num_cells)
         first = np.searchsorted(cell[1:-1], np.arange(cell[-1] + 1))
         most = max(1, int(np.bincount(cell[1:-1], minlength=1).max()))
         stride = 1 << (most.bit_length() - 1)
@@ -82,6 +84,7 @@ class LuminosityBins:
     def _log2_edges(self) -> NDArray[np.float32]:
         return (self.edges * portable.LOG2_10).astype(np.float32)
 
+    @cached_property
     def _num_cells(self) -> int:
         """The fewest cells of which none holds two inner edges, up to `_MOST_CELLS`."""
         for cells in (64, 128, 256, 512):

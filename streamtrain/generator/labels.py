@@ -88,7 +88,8 @@ class Label:
             width = self.bins.width_Lsun
         elif self.config.quantity == "phi_L":
             width = self.bins.width_lnL
-        unit = 1.0 / (volumes_Mpc3[:, None] * width)
+        with np.errstate(divide="ignore"):
+            unit = 1.0 / (volumes_Mpc3[:, None] * width)
         low, high = float(unit.min()), float(unit.max())
         if not _SAFE[0] < low <= high < _SAFE[1]:
             raise ConfigError(
@@ -111,11 +112,6 @@ class Label:
     def form(self) -> Literal["log10", "linear", "class"]:
         """What the numbers of the label are."""
         return "class" if self.is_class else self.config.scale
-
-    @property
-    def quantity(self) -> Quantity:
-        """Names of the function of luminosity."""
-        return QUANTITIES[self.config.quantity]
 
     @property
     def num_outputs(self) -> int:
