@@ -23,7 +23,10 @@
 // do not depend on the order. On the GPU a block paints one item; on the CPU a thread paints one
 // sample, in blocks of halos: three loops that vectorise, then one that scatters.
 // The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
-// model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle).
+// model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle). For unequal
+// bins LuminosityBins prints EDGE_STRIDE and two tables: bin_edges, the lower edges [log2 L] with
+// infinity after them, and bin_of_cell, the bin that each of many equal cells of log2 L begins in.
+// A cell holds at most 2 EDGE_STRIDE - 1 edges, mostly one.
 
 enum Value { INTENSITY_FACTOR, INTENSITY_POWER, SCATTER_SIGMA, SCATTER_MU,
              BIN_LOW, BIN_HIGH, BINS_PER_LOG2, FIRST_UNIFORM };
@@ -133,7 +136,13 @@ INLINE int bin_of(float log2_l, const float* values, int num_bins) {
     const int high = log2_l > values[BIN_HIGH];
     const float position = (log2_l - values[BIN_LOW]) * values[BINS_PER_LOG2];
     const int bin = (int)((low & !high) ? position : 0.0f);
+#ifdef EDGE_STRIDE  // unequal bins: `bin` is a cell of a table, which says where to begin
+    int inside = bin_of_cell[bin];
+    for (int stride = EDGE_STRIDE; stride; stride >>= 1)
+        inside += log2_l >= bin_edges[inside + stride] ? stride : 0;
+#else
     const int inside = bin < num_bins ? bin : num_bins - 1;
+#endif
     return low ? (high ? num_bins : inside) : num_bins + 1;
 }
 
@@ -249,8 +258,8 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                 luminosity[k] =
                     halo_luminosity(log2_mass[row], log2_1pz[row], columns + row, column_stride,
                                     normal[k], uniform[k], values);
-                bin[k] = bin_of(luminosity[k], values, num_bins);
             }
+            for (int k = 0; k < n; ++k) bin[k] = bin_of(luminosity[k], values, num_bins);
             for (int k = 0; k < n; ++k)
                 deposit[k] = deposit_of(luminosity[k], log2_1pz[start + k], chi_squared[k], pose,
                                         values);

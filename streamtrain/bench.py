@@ -23,7 +23,6 @@ from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Generator
 from streamtrain.models import build_network, label_loss
-from streamtrain.models.loss import label_std_floor
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.optimiser import build_optimiser
@@ -108,13 +107,12 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 
 
 def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
-    network = build_network(config.network, generator.input_shape, generator.num_bins)
+    network = build_network(config.network, generator.input_shape, generator.num_outputs)
     network = network.to(generator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     calibrate(
         network,
         generator,
         chunk=config.train.batch_size,
-        label_std_floor=label_std_floor(config.label),
         report=lambda done, of: None,
     )
     optimiser = build_optimiser(network, config.train)
@@ -123,7 +121,7 @@ def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
     def step(batch: Any) -> None:
         with torch.autocast(generator.device.type, torch.bfloat16, enabled=bfloat16):
             prediction = network(batch.cube)
-        loss = label_loss(prediction, batch.label, network.label_std, config.label.scale)
+        loss = label_loss(prediction, batch.label, network.label_std, generator.label.form)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
         optimiser.step()

@@ -62,6 +62,8 @@ class DataConfig:
     )
 
 
+SMALLEST_BIN_DEX = 1e-5
+"""Narrowest luminosity bin: log2 L is known to 2e-6."""
 EMIT = {"line": LineConfig}
 
 
@@ -69,12 +71,19 @@ EMIT = {"line": LineConfig}
 class LabelConfig:
     """What the network predicts."""
 
-    quantity: Literal["counts", "cumulative"] = setting(
-        "counts", "halos per luminosity bin, or N(>L) at each bin's lower edge"
+    quantity: Literal["counts", "cumulative", "phi", "phi_L", "class"] = setting(
+        "counts",
+        "halos per luminosity bin, N(>L) at each bin's lower edge, dn/dL [Mpc^-3 Lsun^-1], dn/dlnL "
+        "[Mpc^-3], or which of the luminosity models",
     )
-    scale: Literal["log10", "linear"] = setting("log10", "log10 (0 for an empty bin) or linear")
+    scale: Literal["log10", "linear"] = setting(
+        "log10", "log10 (an empty bin counts as one halo) or linear"
+    )
     log10_L: tuple[float, float] = setting((3.5, 7.0), "first and last edge, log10(L/Lsun)")
     bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
+    edges: tuple[float, ...] | None = setting(
+        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins"
+    )
     overflow: bool = setting(True, "cumulative: count halos above the last edge")
 
 
@@ -174,6 +183,26 @@ def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) 
     return built
 
 
+def _check_label(label: LabelConfig) -> None:
+    if label.log10_L[0] >= label.log10_L[1]:
+        raise ConfigError(f"label.log10_L = {list(label.log10_L)} must increase")
+    if label.edges is None:
+        return
+    usual = LabelConfig()
+    if (label.log10_L, label.bins) != (usual.log10_L, usual.bins):
+        raise ConfigError(
+            "label.edges replaces label.log10_L and label.bins: give one or the other"
+        )
+    if not 2 <= len(label.edges) <= 1001:
+        raise ConfigError(f"label.edges must be 2 to 1001 numbers, not {len(label.edges)}")
+    for low, high in zip(label.edges[:-1], label.edges[1:], strict=True):
+        if high - low < SMALLEST_BIN_DEX:
+            raise ConfigError(
+                f"label.edges must increase by at least {SMALLEST_BIN_DEX:g} dex, but {high:.9g} "
+                f"follows {low:.9g}"
+            )
+
+
 def _check(config: Config) -> None:
     grid = config.grid
     if grid.nu_GHz[0] <= grid.nu_GHz[1]:
@@ -182,8 +211,7 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
         )
-    if config.label.log10_L[0] >= config.label.log10_L[1]:
-        raise ConfigError(f"label.log10_L = {list(config.label.log10_L)} must increase")
+    _check_label(config.label)
     if "line" not in config.emit:
         raise ConfigError("emit needs one entry 'line', the luminosity model")
     check_line(config.line)

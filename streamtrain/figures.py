@@ -1,4 +1,4 @@
-"""Figures that training and evaluation share: luminosity functions, slices of a map.
+"""Figures that training and evaluation share: luminosity functions, confusion, slices of a map.
 
 Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
 files, TensorBoard and threads alike. Colours are those of Okabe & Ito, told apart by colour-blind
@@ -8,13 +8,14 @@ readers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
+
+from streamtrain.generator.labels import QUANTITIES
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -25,8 +26,6 @@ TRUTH = "#000000"
 LABEL_SIZE = 11
 TICK_SIZE = 10
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-Quantity = Literal["counts", "cumulative"]
-_QUANTITY_LABELS = {"counts": "halos per bin, $dN$", "cumulative": "halos above $L$, $N(>L)$"}
 
 
 def luminosity_function(
@@ -37,13 +36,15 @@ def luminosity_function(
     occupied: Bool | None = None,
     reference: Float | None = None,
     titles: Sequence[str] = (),
-    quantity: Quantity = "counts",
+    quantity: str = "counts",
+    unit: Float | None = None,
 ) -> Figure:
     """Predicted and true luminosity functions of a few maps, their ratio below.
 
-    predicted, true: log10 dN, [num_maps, num_bins]; one column of panels per map.
+    predicted, true: log10 of the count, [num_maps, num_bins]; one column of panels per map.
     bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
-    (default: true > 0). reference: mean label, log10 dN, [num_bins].
+    (default: true > 0). reference: mean label, log10 of the count, [num_bins]. quantity: of
+    `QUANTITIES`, with `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1).
     """
     if predicted.shape != true.shape or true.ndim != 2:
         raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
@@ -54,29 +55,39 @@ def luminosity_function(
     )
     mask = true > 0 if occupied is None else occupied
     at = positions(bin_edges, quantity)
-    highest = max(float(true.max()), float(predicted.max()), 1.0)
+    one_halo = np.broadcast_to(1.0 if unit is None else unit, true.shape)
+    highest = np.max(one_halo * 10 ** np.maximum(np.maximum(true, predicted), 0.0))
+    lowest = np.min(one_halo)
     for k in range(num_maps):
         upper, lower = panels[:, k]
         shown = mask[k]
         upper.plot(
-            at[shown], 10 ** true[k, shown], "o", color=TRUTH, ms=2.8, zorder=4, label="true"
+            at[shown],
+            (one_halo[k] * 10 ** true[k])[shown],
+            "o",
+            color=TRUTH,
+            ms=2.8,
+            zorder=4,
+            label="true",
         )
         curves = [("network", predicted[k], NETWORK, "-")]
         if reference is not None:
             curves.append(("mean label", reference, REFERENCE, "--"))
         for name, values, colour, line in curves:
-            upper.plot(at, 10**values, line, color=colour, lw=1.8, label=name)
+            upper.plot(at, one_halo[k] * 10**values, line, color=colour, lw=1.8, label=name)
             ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
             lower.plot(at, ratio, line, color=colour, lw=1.6)
+        if unit is not None:
+            upper.plot(at, one_halo[k], ":", color="grey", lw=1.2, zorder=1, label="one halo")
         upper.set_yscale("log")
-        upper.set_ylim(0.7, 3 * 10**highest)
+        upper.set_ylim(0.7 * lowest, 3 * highest)
         if k < len(titles):
             upper.set_title(titles[k], fontsize=TICK_SIZE)
         style(upper, bin_edges)
         style(lower, bin_edges)
         ratio_axis(lower, (0.2, 5.0))
         lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
-    panels[0, 0].set_ylabel(_QUANTITY_LABELS[quantity], fontsize=LABEL_SIZE)
+    panels[0, 0].set_ylabel(QUANTITIES[quantity].axis, fontsize=LABEL_SIZE)
     panels[1, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
     panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
     return figure
@@ -130,9 +141,42 @@ def map_slices(
     return figure
 
 
-def positions(bin_edges: Float, quantity: Quantity) -> Float:
+def confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
+    """How often maps of each class were taken for each: shares of a row, numbers of maps.
+
+    counts: [num_classes, num_classes], true class by predicted class.
+    """
+    num = len(classes)
+    side = 2.6 + 0.8 * num
+    figure = Figure(figsize=(side + 0.8, side), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    for true in range(num):
+        for predicted in range(num):
+            share = shares[true, predicted]
+            axes.text(
+                predicted,
+                true,
+                f"{share:.2f}\n({int(counts[true, predicted])})",
+                ha="center",
+                va="center",
+                fontsize=TICK_SIZE,
+                color="white" if share > 0.6 else TRUTH,
+            )
+    axes.set_xticks(range(num), classes, rotation=30, ha="right", fontsize=TICK_SIZE)
+    axes.set_yticks(range(num), classes, fontsize=TICK_SIZE)
+    axes.set_xlabel("predicted model", fontsize=LABEL_SIZE)
+    axes.set_ylabel("true model", fontsize=LABEL_SIZE)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the maps of a model", fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
+    return figure
+
+
+def positions(bin_edges: Float, quantity: str) -> Float:
     """L of each bin [Lsun]: its centre, or its lower edge for N(>L)."""
-    if quantity == "cumulative":
+    if QUANTITIES[quantity].at_lower_edge:
         return np.asarray(10.0 ** bin_edges[:-1])
     return np.asarray(10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1])))
 

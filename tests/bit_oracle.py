@@ -176,6 +176,15 @@ def luminosity_bin(log2_l: Float32, low: float, high: float, num: int) -> NDArra
     return np.where(log2_l >= F(low), np.where(log2_l > F(high), num, number), num + 1)
 
 
+def unequal_bin(log2_l: Float32, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The same between any edges, log10(L/Lsun) [num + 1], compared as log2 in float32."""
+    low_to_high = (edges * portable.LOG2_10).astype(F)
+    num = len(edges) - 1
+    number = np.searchsorted(low_to_high, log2_l, side="right").astype(np.int64) - 1
+    number = np.where(number < 0, num + 1, number)
+    return np.where(log2_l == low_to_high[-1], num - 1, number)
+
+
 def model(
     source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
 ) -> Float32:
@@ -246,13 +255,28 @@ def log_modulus(cube: Float32) -> Float32:
     return np.copysign(result, cube)
 
 
-def label(counts: NDArray[np.int64], above: int, config: LabelConfig) -> Float32:
+def one_halo(
+    config: LabelConfig, edges: NDArray[np.float64], volume_Mpc3: float
+) -> NDArray[np.float64]:
+    """What a halo is worth in the label, before its logarithm."""
+    width = np.ones(len(edges) - 1)
+    if config.quantity == "phi":
+        width = np.diff(portable.exp10(edges))
+    elif config.quantity == "phi_L":
+        width = np.diff(edges) * (portable.LOG2_10 * portable.LN2)
+    return 1.0 / (volume_Mpc3 * width) if config.quantity.startswith("phi") else width
+
+
+def label(
+    counts: NDArray[np.int64], above: int, config: LabelConfig, unit: NDArray[np.float64]
+) -> Float32:
     if config.quantity == "cumulative":
         counts = counts[::-1].cumsum()[::-1] + (above if config.overflow else 0)
     value = counts.astype(F)
-    if config.scale == "log10":
-        value = np.where(counts > 0, F(0.30102999566398120) * log2(value), F(0))
-    return value
+    if config.scale == "linear":
+        return value * unit.astype(F)
+    value = np.where(counts > 0, F(0.30102999566398120) * log2(value), F(0))
+    return value + portable.log10(unit).astype(F)
 
 
 def split_seed(seed: int) -> tuple[int, int]:
@@ -311,8 +335,11 @@ def fixed_point(
         log2_l, log2_1pz, chi_squared, grid.intensity_factor, 0.0 if grid.units == "uK" else -2.0,
         2.0**grid.fixed_point_exponent, min(2.0**50, np.floor(2.0**62 / len(lightcone))),
     )  # fmt: skip
-    low, high = (edge * portable.LOG2_10 for edge in bins.log10_L)
-    number = luminosity_bin(log2_l, low, high, bins.num)
+    if config.label.edges is not None:
+        number = unequal_bin(log2_l, np.array(config.label.edges))
+    else:
+        low, high = (edge * portable.LOG2_10 for edge in bins.log10_L)
+        number = luminosity_bin(log2_l, low, high, bins.num)
     painted &= frame >= 0
     total = np.zeros(grid.shape, np.int64)
     place = channel * (grid.shape[1] * grid.shape[2]) + frame
@@ -361,5 +388,8 @@ def sample(
             assert isinstance(operator, LogModulusConfig)
             cube = log_modulus(cube)
         stage += 2
-    bins = counts[: generator.num_bins]
-    return cube, bins, label(bins, int(counts[generator.num_bins]), generator.config.label)
+    bins, config = counts[: generator.num_bins], generator.config.label
+    cosmology = lightcone.cosmology
+    volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
+    unit = one_halo(config, generator.bin_edges, volume)
+    return cube, bins, label(bins, int(counts[generator.num_bins]), config, unit)

@@ -1,13 +1,14 @@
 """A generator of tiny samples with a known answer, for tests of the training loop.
 
-Sample = white noise of an amplitude a per sample; label of bin n = 3 + a - n / 10. It keeps the
-promises of the real one: a sample is a function of (seed, split, index).
+Sample = white noise of an amplitude a per sample; log10 dN of bin n = 3 + a - n / 10, or class 1
+where a > 1. It keeps the promises of the real one: a sample is a function of (seed, split, index).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
+from streamtrain.generator.labels import Label
 
 NUM_BINS = 7
+VOLUME_MPC3 = 2e6
 SPLITS = ("train", "validation", "test")
 
 
@@ -32,27 +35,39 @@ class FakeGenerator:
     ) -> None:
         self.config, self.split, self.threads = config, split, threads
         self.device = torch.device(device)
+        self.classes = ["faint", "bright"]
+        bins = replace(config.label, bins=NUM_BINS)
+        self.label = Label(bins, [VOLUME_MPC3], self.classes)
+        self.num_outputs = self.label.num_outputs
 
     def describe(self) -> str:
         return f"{self.split}: made up"
 
     def generate(self, indices: Sequence[int]) -> Batch:
         begin = time.perf_counter()
-        cubes, labels = [], []
+        cubes, labels, classes = [], [], []
         for index in indices:
             key = [self.config.seed, SPLITS.index(self.split), index]
             rng = np.random.default_rng(key)
             amplitude = rng.uniform(0.5, 1.5)
             cubes.append(amplitude * rng.standard_normal(self.input_shape))
             labels.append(3.0 + amplitude - np.arange(NUM_BINS) / 10)
-        label = torch.tensor(np.array(labels), dtype=torch.float32)
+            classes.append(int(amplitude > 1.0))
+        log10_counts = torch.tensor(np.array(labels), dtype=torch.float32)
+        one_halo = self.label.one_halo(np.zeros(len(indices), np.int64))
+        label = log10_counts + one_halo
+        if self.label.is_class:
+            label = torch.eye(2)[classes]
+        elif self.label.form == "linear":
+            label = 10**log10_counts * one_halo
         return Batch(
             cube=torch.tensor(np.array(cubes), dtype=torch.float32),
             label=label,
-            counts=(10**label).round().int(),
+            counts=(10**log10_counts).round().int(),
             draws=[{"lightcone": "none", "model": "fake"} for _ in indices],
             indices=list(indices),
             saturated=torch.zeros(len(indices), dtype=torch.int32),
+            one_halo=one_halo,
             seconds=time.perf_counter() - begin,
         )
 
@@ -64,7 +79,9 @@ class FakeGenerator:
         """It has no threads."""
 
 
-def tiny_config(folder: object, dropout: float = 0.1, **train: object) -> Config:
+def tiny_config(
+    folder: object, dropout: float = 0.1, label: dict[str, object] | None = None, **train: object
+) -> Config:
     """A run of a few small steps in `folder`."""
     settings: dict[str, object] = {
         "steps": 12,
@@ -79,6 +96,7 @@ def tiny_config(folder: object, dropout: float = 0.1, **train: object) -> Config
     return from_mapping(
         {
             "run": str(folder),
+            "label": label or {},
             "network": {"layers": 2, "filters": 4, "dense": 8, "dropout": dropout},
             "train": {**settings, **train},
         }

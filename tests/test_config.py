@@ -159,6 +159,17 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"grid": {"nu_rest_GHz": float("nan")}}, "grid.nu_rest_GHz = nan is not a finite number"),
         ({"emit": {"line": {"parameters": {"A": "x"}}}}, "emit.line.parameters.A must be a number"),
         ({"label": {"log10_L": [7, 3]}}, "label.log10_L = [7.0, 3.0] must increase"),
+        (
+            {"label": {"edges": [4, 5, 6], "bins": 2}},
+            "label.edges replaces label.log10_L and label.bins: give one or the other",
+        ),
+        (
+            {"label": {"edges": [4, 6, 5.5]}},
+            "label.edges must increase by at least 1e-05 dex, but 5.5 follows 6",
+        ),
+        ({"label": {"edges": [4]}}, "label.edges must be 2 to 1001 numbers, not 1"),
+        ({"label": {"edges": "4, 5"}}, "label.edges must be a list, not '4, 5'"),
+        ({"label": {"quantity": "psi"}}, "label.quantity = 'psi' is none of counts, cumulative"),
         ({"network": {"kernel": 4}}, "network.kernel = 4 is none of 1, 3, 5, 7"),
         ({"train": {"steps": 50}}, "train.warmup_steps = 100 must be below train.steps = 50"),
         ({"test": {"samples": None}}, "test.samples must be a whole number, not None"),

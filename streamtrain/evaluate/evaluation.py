@@ -2,7 +2,7 @@
 
 The test set is made again from its manifest and compared with it, the newest intact checkpoint
 predicts, and its errors are put beside those of the plainest predictor, which gives the mean
-training label for every map.
+training label for every map (where the label is a class: the frequencies of the classes).
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import figures, testset
-from streamtrain.evaluate.metrics import Bool, Float, log10_label, score
+from streamtrain.evaluate.classes import score_classes
+from streamtrain.evaluate.metrics import Bool, Float, score
+from streamtrain.evaluate.tables import table
+from streamtrain.figures import confusion
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.labels import Label
 from streamtrain.models import build_network
 from streamtrain.progress import Progress
 from streamtrain.schema import parse_yaml
@@ -32,14 +37,27 @@ MEAN_LABEL_SAMPLES = 512
 
 @dataclass(frozen=True)
 class Answers:
-    """A network's answers and the truth; log10 dN, float64 [num_samples, num_bins]."""
+    """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
 
     predicted: Float
     true: Float
     occupied: Bool
-    """Where dN >= 1, [num_samples, num_bins]."""
+    """Where the count is at least 1, [num_samples, num_bins]."""
     bin_edges: Float
     """log10(L/Lsun), [num_bins + 1]."""
+    unit: Float | None = None
+    """What one halo is worth in the label's quantity, [num_samples, num_bins]; None: one."""
+
+
+@dataclass(frozen=True)
+class ClassAnswers:
+    """A network's answers and the truth, where the label is a class."""
+
+    chances: Float
+    """Probability of each class, [num_samples, num_classes]."""
+    true: NDArray[np.int64]
+    """Number of the class [num_samples]."""
+    classes: list[str]
 
 
 def evaluate(
@@ -73,14 +91,19 @@ def evaluate(
     problems = testset.mismatches(manifest, generator)
     if problems:
         raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
+    if generator.label.is_class and state["classes"] != generator.classes:
+        raise ValueError(
+            f"the network of {folder} tells {', '.join(state['classes'])} apart, but the test set "
+            f"is made of {', '.join(generator.classes)}"
+        )
     train_generator = Generator(config, split="train", device=device, threads=threads)
-    reference = mean_label(train_generator, config, progress)
+    reference = mean_label(train_generator, progress)
     train_generator.close()
     with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
-        network = build_network(config.network, tuple(state["input_shape"]), generator.num_bins)
+        network = build_network(config.network, tuple(state["input_shape"]), generator.num_outputs)
     network.load_state_dict(state["network"])
     network.to(generator.device).eval()
-    answers = predict(network, manifest, generator, config, progress)
+    answers = predict(network, manifest, generator, progress)
     generator.close()
     result = {
         "checkpoint_step": int(state["step"]),
@@ -113,16 +136,20 @@ def run_config(folder: str | Path) -> Config:
     return from_mapping(data | {"run": str(folder)})
 
 
-def mean_label(generator: Generator, config: Config, progress: Progress | None = None) -> Float:
-    """Mean log10 dN of the first training samples, float64 [num_bins].
+def mean_label(generator: Generator, progress: Progress | None = None) -> Float:
+    """Mean log10 of the counts of the first training samples, float64 [num_bins], or the
+    frequencies of their classes [num_classes].
 
     generator: of the split "train".
     """
-    total = np.zeros(generator.num_bins)
+    label, total = generator.label, np.zeros(generator.num_outputs)
     for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
         batch = generator.generate(range(start, start + testset.BATCH_SIZE))
         batch.check()
-        total += log10_label(batch.label.cpu().numpy(), config.label.scale).sum(axis=0)
+        values = batch.label.double()
+        if not label.is_class:
+            values = label.log10_counts(values, batch.one_halo)
+        total += values.sum(dim=0).cpu().numpy()
         if progress is not None:
             progress.update(
                 f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
@@ -134,15 +161,13 @@ def predict(
     network: torch.nn.Module,
     manifest: testset.Manifest,
     generator: Generator,
-    config: Config,
     progress: Progress | None = None,
-) -> Answers:
+) -> Answers | ClassAnswers:
     """Make the test set again, compare each sample with the manifest, and ask the network.
 
     Raises ValueError at the first sample that differs, or if an answer is not finite.
     """
-    predicted, true, occupied = [], [], []
-    done = 0
+    label, parts, done = generator.label, [], 0
     for indices, batch in testset.regenerate(manifest, generator):
         differing = testset.differing_samples(manifest, indices, batch)
         if differing:
@@ -154,22 +179,22 @@ def predict(
             output = network(batch.cube)
         if not torch.isfinite(output).all():
             raise ValueError("the network's answer is not finite: its training has diverged")
-        predicted.append(log10_label(output.float().cpu().numpy(), config.label.scale))
-        true.append(log10_label(batch.label.cpu().numpy(), config.label.scale))
-        occupied.append(_occupied(true[-1], batch, config))
+        parts.append(_class_part(batch, output) if label.is_class else _part(label, batch, output))
         done += len(indices)
         if progress is not None:
             progress.update(f"evaluating: {done}/{manifest.count} samples")
-    return Answers(
-        np.concatenate(predicted),
-        np.concatenate(true),
-        np.concatenate(occupied),
-        generator.bin_edges,
-    )
+    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    if label.is_class:
+        return ClassAnswers(whole[0], whole[1], label.classes)
+    unit = whole[3] if label.has_unit else None
+    return Answers(whole[0], whole[1], whole[2], generator.bin_edges, unit)
 
 
-def judge(answers: Answers, reference: Float, config: Config) -> dict[str, Any]:
-    """The scores of the network and of the mean label as plain data, and how they were made."""
+def judge(answers: Answers | ClassAnswers, reference: Float, config: Config) -> dict[str, Any]:
+    """The scores of the network and of the plainest predictor as plain data, and how they were
+    made."""
+    if isinstance(answers, ClassAnswers):
+        return _judge_classes(answers, reference)
     network, mean = (
         asdict(score(values, answers.true, answers.occupied, answers.bin_edges))
         for values in (answers.predicted, reference)
@@ -188,74 +213,67 @@ def judge(answers: Answers, reference: Float, config: Config) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text of fixed width: the network above the mean label."""
-    name = "dN" if result["label"] == "counts" else "N(>L)"
-    test = result["test_set"]
-    lines = [
-        f"{test['samples']} test maps (seed {test['seed']}), checkpoint of step "
-        f"{result['checkpoint_step']}",
-        f"delta = predicted / true {name} - 1 where the true {name} is not 0; "
-        f"rms of log10 {name} in dex",
-        "",
-        f"{'log10 L':10}{'predictor':12}{'median':>8}{'68 % of delta':>20}{'95 % of delta':>20}"
-        f"{'rms':>19}{'empty':>9}",
-    ]
-    pairs = zip(
-        [*result["network"]["ranges"], result["network"]["whole"]],
-        [*result["mean_label"]["ranges"], result["mean_label"]["whole"]],
-        strict=True,
+def _judge_classes(answers: ClassAnswers, frequencies: Float) -> dict[str, Any]:
+    network, frequent = (
+        asdict(score_classes(chances, answers.true)) for chances in (answers.chances, frequencies)
     )
-    for ours, mean in pairs:
-        low, high = ours["log10_L"]
-        empty = f"{100 * ours['excluded']:7.1f} %"
-        lines.append(f"{f'{low:g}-{high:g}':10}{'network':12}{_row(ours)}{empty}")
-        lines.append(f"{'':10}{'mean label':12}{_row(mean)}")
-    lines.append("")
-    for key, title in (("network", "network"), ("mean_label", "mean label")):
-        errors = result[key]
-        spread = _plus_minus(errors["mse"], errors["mse_error"])
-        lines.append(f"mean squared error of log10 {name}, all bins   {title:12}{spread}")
-    return "\n".join(lines)
+    return {
+        "label": "class",
+        "classes": answers.classes,
+        "conventions": {
+            "accuracy": "share of the maps whose most probable class is the true one",
+            "confusion": "maps of each true class (row) taken for each class (column)",
+            "errors": "standard errors, bootstrap over maps",
+            "most_frequent": "always the class frequencies of samples "
+            f"0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
+        },
+        "network": network,
+        "most_frequent": frequent,
+        "class_frequencies": frequencies.tolist(),
+    }
 
 
-def _row(values: dict[str, Any]) -> str:
-    if not values["num_values"]:
-        return f"{'-':>8}{'-':>20}{'-':>20}{'-':>19}"
-    spans = "".join(
-        f"{f'{low:+.3f} .. {high:+.3f}':>20}"
-        for low, high in (values["interval_68"], values["interval_95"])
+def _part(label: Label, batch: Batch, output: torch.Tensor) -> tuple[NDArray[Any], ...]:
+    """Predicted and true log10 counts, occupied bins, unit, of a batch [B, num_bins] each."""
+    predicted, true = (
+        label.log10_counts(values, batch.one_halo).cpu().numpy() for values in (output, batch.label)
     )
-    rms = _plus_minus(values["rms_dex"], values["rms_dex_error"])
-    return f"{values['median']:>+8.3f}{spans}{rms:>19}"
+    occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
+    unit = label.unit_of(batch.one_halo)
+    return predicted, true, occupied, np.broadcast_to(1.0 if unit is None else unit, true.shape)
 
 
-def _plus_minus(value: float, error: float | None) -> str:
-    return f"{value:.4f}" + (f" +- {error:.4f}" if error is not None else "")
+def _class_part(batch: Batch, output: torch.Tensor) -> tuple[NDArray[Any], ...]:
+    """Probabilities [B, num_classes] and true classes [B] of a batch."""
+    chances = output.double().softmax(dim=1)
+    return chances.cpu().numpy(), batch.label.argmax(dim=1).cpu().numpy()
 
 
-def _occupied(true: Float, batch: Batch, config: Config) -> Bool:
-    """Where dN (or N(>L)) is at least one, [B, num_bins]; the log10 of one alone would not tell."""
-    counts = batch.counts.cpu().numpy()
-    if config.label.quantity == "cumulative":
-        counts = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    return np.asarray((true > 0) | (counts > 0))
-
-
-def _draw(answers: Answers, reference: Float, config: Config) -> list[str]:
+def _draw(answers: Answers | ClassAnswers, reference: Float, config: Config) -> list[str]:
     """Write the figures into the run folder; their file names."""
     folder = Path(config.run)
-    quantity = config.label.quantity
-    arrays = (answers.true, answers.occupied, answers.bin_edges)
-    drawn = {
-        "comparison.png": figures.comparison(
-            answers.predicted, *arrays, reference=reference, quantity=quantity
-        ),
-        "ratio.png": figures.ratio_bands(answers.predicted, reference, *arrays, quantity=quantity),
-    }
+    if isinstance(answers, ClassAnswers):
+        counts = score_classes(answers.chances, answers.true).confusion
+        drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
+    else:
+        quantity = config.label.quantity
+        arrays = (answers.true, answers.occupied, answers.bin_edges)
+        drawn = {
+            "comparison.png": figures.comparison(
+                answers.predicted,
+                *arrays,
+                reference=reference,
+                quantity=quantity,
+                unit=answers.unit,
+            ),
+            "ratio.png": figures.ratio_bands(
+                answers.predicted, reference, *arrays, quantity=quantity
+            ),
+        }
     entries = read_history(folder / "history.jsonl")
     if entries:
-        drawn["loss.png"] = figures.loss_history(entries)
+        loss = "cross-entropy" if config.label.quantity == "class" else "mean squared error"
+        drawn["loss.png"] = figures.loss_history(entries, f"{loss} of the label")
     for name, figure in drawn.items():
         figure.savefig(folder / name)
     return list(drawn)

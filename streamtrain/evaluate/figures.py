@@ -16,7 +16,6 @@ from streamtrain.figures import (
     RATIO_TICKS,
     REFERENCE,
     TICK_SIZE,
-    Quantity,
     luminosity_function,
     positions,
     ratio_axis,
@@ -31,10 +30,12 @@ def comparison(
     bin_edges: Float,
     *,
     reference: Float | None = None,
-    quantity: Quantity = "counts",
+    quantity: str = "counts",
+    unit: Float | None = None,
 ) -> Figure:
     """`luminosity_function` of three test maps: those whose rms error is the 16th, 50th and 84th
-    percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`."""
+    percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`; unit:
+    [num_samples, num_bins] too."""
     squares = np.where(occupied, (predicted - true) ** 2, 0.0).sum(axis=1)
     rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
     order = np.argsort(rms, kind="stable")
@@ -52,6 +53,7 @@ def comparison(
         reference=reference,
         titles=titles,
         quantity=quantity,
+        unit=None if unit is None else unit[chosen],
     )
 
 
@@ -62,7 +64,7 @@ def ratio_bands(
     occupied: Bool,
     bin_edges: Float,
     *,
-    quantity: Quantity = "counts",
+    quantity: str = "counts",
 ) -> Figure:
     """Median, 68 % and 95 % of predicted/true = 1 + delta in each luminosity bin, beside the
     same for the mean label.
@@ -93,9 +95,11 @@ def ratio_bands(
     return figure
 
 
-def loss_history(entries: Sequence[Mapping[str, Any]]) -> Figure:
+def loss_history(
+    entries: Sequence[Mapping[str, Any]], name: str = "mean squared error of the label"
+) -> Figure:
     """Training and validation loss against the step; entries: of a run's history
-    (step, loss, and validation_loss where it was measured)."""
+    (step, loss, and validation_loss where it was measured). name: what the loss is."""
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
     curves = (
@@ -112,7 +116,7 @@ def loss_history(entries: Sequence[Mapping[str, Any]]) -> Figure:
     if drawn and min(drawn) > 0:
         axes.set_yscale("log")
     axes.set_xlabel("optimiser step", fontsize=LABEL_SIZE)
-    axes.set_ylabel("loss (mean squared error of the label)", fontsize=LABEL_SIZE)
+    axes.set_ylabel(f"loss ({name})", fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=TICK_SIZE)
     axes.grid(alpha=0.25, lw=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))

@@ -1,8 +1,8 @@
 """How far predicted luminosity functions lie from the true ones, per luminosity range.
 
 Everything here works on p and t, the predicted and true log10 dN (dN: halos per luminosity bin),
-float64 [num_samples, num_bins], as `log10_label` makes them: dN below one counts as one, so an
-empty bin is 0, the convention of the label. delta = 10^(p - t) - 1 is the relative error of dN.
+float64 [num_samples, num_bins], as `Label.log10_counts` makes them: dN below one counts as one, so
+an empty bin is 0, the convention of the label. delta = 10^(p - t) - 1 is the relative error of dN.
 
 Statistics of delta and of p - t use the bins that hold a halo (`occupied`), because the ratio to
 an empty bin has no meaning; the fraction left out is part of the result. The mean squared error
@@ -13,12 +13,11 @@ correlated; test maps cut from the same few lightcones share halos, which it doe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from streamtrain.generator.labels import ranges_with_bins
+from streamtrain.generator.bins import ranges_with_bins
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -61,18 +60,6 @@ class Score:
     mse_error: float | None
 
 
-def log10_label(values: ArrayLike, scale: Literal["log10", "linear"]) -> Float:
-    """log10 dN, at least 0, from a label or a network's output in the label's own scale.
-
-    Below one halo there is nothing to predict: smaller values become log10(1) = 0, as they are in
-    the label. Same shape as `values`.
-    """
-    array = np.asarray(values, np.float64)
-    if scale == "linear":
-        array = np.log10(np.maximum(array, 1.0))
-    return np.maximum(array, 0.0)
-
-
 def score(predicted: Float, true: Float, occupied: Bool, bin_edges: Float, seed: int = 0) -> Score:
     """Statistics of a predictor on a test set.
 
@@ -101,7 +88,7 @@ def score(predicted: Float, true: Float, occupied: Bool, bin_edges: Float, seed:
         ranges=ranges,
         whole=_range_score(residual, occupied, bounds, seed),
         mse=float(per_map.mean()),
-        mse_error=_bootstrap_error(per_map, np.ones_like(per_map), seed, root=False),
+        mse_error=bootstrap_error(per_map, np.ones_like(per_map), seed, root=False),
     )
 
 
@@ -136,7 +123,7 @@ def _range_score(
         interval_68=(low68, high68),
         interval_95=(low95, high95),
         rms_dex=float(np.sqrt(np.mean(values**2))),
-        rms_dex_error=_bootstrap_error(squares.sum(1), weights.sum(1), seed, root=True),
+        rms_dex_error=bootstrap_error(squares.sum(1), weights.sum(1), seed, root=True),
     )
 
 
@@ -145,7 +132,7 @@ def _delta(residual: Float) -> Float:
     return 10.0 ** np.minimum(residual, 300.0) - 1.0
 
 
-def _bootstrap_error(sums: Float, counts: Float, seed: int, root: bool) -> float | None:
+def bootstrap_error(sums: Float, counts: Float, seed: int, root: bool) -> float | None:
     """Standard error of sum(sums) / sum(counts), or of its square root, when whole maps are drawn
     with replacement; None for a single map. sums, counts: per map, [num_samples]."""
     num_samples = len(sums)

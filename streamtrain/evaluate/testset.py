@@ -233,7 +233,9 @@ def _settings(config: Config) -> dict[str, Any]:
     settings = dict(config.sample_settings())
     del settings["seed"]
     for emitter in settings["emit"].values():
-        emitter["model"] = os.path.basename(emitter["model"])
+        for section in (emitter, *emitter.get("mixture", {}).values()):
+            if "model" in section:
+                section["model"] = os.path.basename(section["model"])
     return settings | {"test": {"samples": config.test.samples, "seed": _seed(config)}}
 
 

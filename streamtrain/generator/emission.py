@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.generator.backend import kernels_for
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.columns import model_column
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.halos import Halos
-from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.trace import trace
@@ -80,7 +80,8 @@ class Emission:
             on_fraction=model.on_fraction,
             z_range=grid.z_range,
         )
-        self.kernels = kernels_for(halos.device, "paint.cu", self.traced.source, compiler_flags)
+        source = self.traced.source + bins.source()
+        self.kernels = kernels_for(halos.device, "paint.cu", source, compiler_flags)
         inputs = [
             halos.bank.gather(lambda c, name=name, form=form: model_column(c, name, form, sfr))  # type: ignore[misc]
             for name, form in self.traced.columns

@@ -21,7 +21,7 @@ from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.emission import Emission
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
-from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins, make_label
+from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.painter import Job, Painter
@@ -44,7 +44,7 @@ class Batch:
     cube: torch.Tensor
     """Network input, float32 [B, n_freq, n_dec, n_ra]."""
     label: torch.Tensor
-    """float32 [B, n_bins]."""
+    """float32 [B, num_outputs]: per luminosity bin, or one-hot per class."""
     counts: torch.Tensor
     """Halos per luminosity bin, int32 [B, n_bins]."""
     draws: list[dict[str, Any]]
@@ -53,6 +53,8 @@ class Batch:
     """Global sample indices."""
     saturated: torch.Tensor = field(repr=False)
     """Deposits at the largest representable value, int32 [B]; any makes the sample wrong."""
+    one_halo: torch.Tensor = field(repr=False)
+    """The label of one halo in each bin, float32 [1 or B, n_bins]; see `Label.log10_counts`."""
     seconds: float = 0.0
     """Host seconds spent on this batch."""
 
@@ -113,11 +115,18 @@ class Generator:
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.mixture = Mixture(config.line)
+        self.classes = self.mixture.names
+        """Names of the luminosity models that samples are told apart by."""
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
-        self.bins = LuminosityBins(config.label.log10_L, config.label.bins)
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
         for lightcone in self.lightcones:
             self._check(lightcone)
+        cosmologies = [(c.cosmology["Omega_m"], c.cosmology["h"]) for c in self.lightcones]
+        volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
+        self.label = Label(
+            config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
+        )
+        self.bins = self.label.bins
         self.operators = build_operators(config.observe, self.grid)
         pool = self.operators.pop(0) if self._pools_first() else None
         pooling = pool.factor if isinstance(pool, Pool) else (1, 1, 1)
@@ -158,6 +167,11 @@ class Generator:
     def num_bins(self) -> int:
         """Number of luminosity bins."""
         return self.bins.num
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers in a label: luminosity bins, or classes."""
+        return self.label.num_outputs
 
     @property
     def bin_edges(self) -> NDArray[np.float64]:
@@ -275,9 +289,11 @@ class Generator:
                 self._make(job, drawn, k, k + 1, cube, raw)
         elif size:
             self._make(job, drawn, 0, size, cube, raw)
-        label = make_label(self._label, raw, self.config.label)
+        one_halo = self.label.one_halo(job.lightcone)
+        label = self.label.make(self._label, raw, one_halo, job.model)
         counts = raw[:, : self.num_bins].contiguous()
-        batch = Batch(cube, label, counts, records, [int(i) for i in indices], raw[:, -1])
+        numbers = [int(i) for i in indices]
+        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], one_halo)
         if self.device.type == "cpu":
             batch.check()
         batch.seconds = time.perf_counter() - start

@@ -1,72 +1,195 @@
-"""Labels: what the luminosity function of a sample is written as."""
+"""Labels: what a network predicts of a sample, and what its answer means.
+
+A label is a function of luminosity, one number per luminosity bin, or the class of the luminosity
+model. Functions are a count times the label of one halo (its unit, which depends on the volume of
+the field), or the log10 of that; so errors in dex are those of the count.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain import portable
-from streamtrain.config import LabelConfig
+from streamtrain.config import ConfigError, LabelConfig
 from streamtrain.generator.backend import Kernels
+from streamtrain.generator.bins import LuminosityBins
 
 EXTRA_COUNTS = 3
 """Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
-
-
-RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
-"""Luminosity ranges that errors are given for, log10(L/Lsun)."""
-_TOLERANCE = 1e-9
-"""Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
+SMALLEST_STD_DEX = 0.1
+"""Floor of a bin's standard deviation in the log10 form: a bin that happened to be constant in the
+calibration samples must not get an unbounded weight. In the linear form it is one halo."""
+SMALLEST_FREQUENCY = 1e-3
+"""Floor of a class's frequency in the calibration samples."""
+_SAFE = (1e-36, 1e30)
+"""Units that float32 can hold, also times a count."""
 
 
 @dataclass(frozen=True)
-class LuminosityBins:
-    """Equal bins of log10(L / Lsun); half-open, the last one closed."""
+class Quantity:
+    """A function of luminosity, for tables and figures."""
 
-    log10_L: tuple[float, float] = (3.5, 7.0)
-    num: int = 49
+    symbol: str
+    axis: str
+    """Name and unit, in matplotlib's mathematics."""
+    at_lower_edge: bool = False
+    """Its value belongs to the lower edge of a bin, not to the centre."""
+
+
+QUANTITIES = {
+    "counts": Quantity("dN", "halos per bin, $dN$"),
+    "cumulative": Quantity("N(>L)", "halos above $L$, $N(>L)$", at_lower_edge=True),
+    "phi": Quantity("phi", r"$\phi = dn/dL$ [Mpc$^{-3}$ $L_\odot^{-1}$]"),
+    "phi_L": Quantity("phi L", r"$\phi L = dn/d\ln L$ [Mpc$^{-3}$]"),
+}
+
+
+class Label:
+    """What a network predicts.
+
+    config: the section `label` of a configuration
+    volumes_Mpc3: comoving volume of the field, per lightcone
+    classes: names of the luminosity models, for the quantity `class`
+    device: where labels are made
+    Raises ConfigError if there is nothing to tell apart, or a unit that float32 cannot hold.
+    """
+
+    def __init__(
+        self,
+        config: LabelConfig,
+        volumes_Mpc3: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.bins, self.classes = config, LuminosityBins.of(config), list(classes)
+        if self.is_class and len(self.classes) < 2:
+            raise ConfigError(
+                "label.quantity = class needs several luminosity models to tell apart: list them "
+                "in emit.line.mixture"
+            )
+        volumes, self._row = np.unique(np.asarray(volumes_Mpc3, np.float64), return_inverse=True)
+        if not self.has_unit:
+            volumes, self._row = np.ones(1), np.zeros_like(self._row)
+        self.unit = self._units(volumes)
+        one_halo = portable.log10(self.unit) if self.form == "log10" else self.unit
+        self._one_halo = torch.from_numpy(one_halo.astype(np.float32)).to(device)
+
+    def _units(self, volumes_Mpc3: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What one halo in a bin is worth, [number of volumes, num_bins]."""
+        width = np.ones(self.bins.num)
+        if self.config.quantity == "phi":
+            width = self.bins.width_Lsun
+        elif self.config.quantity == "phi_L":
+            width = self.bins.width_lnL
+        with np.errstate(divide="ignore"):
+            unit = 1.0 / (volumes_Mpc3[:, None] * width)
+        low, high = float(unit.min()), float(unit.max())
+        if not _SAFE[0] < low <= high < _SAFE[1]:
+            raise ConfigError(
+                f"label.quantity = {self.config.quantity}: one halo is worth {low:g} to {high:g} "
+                f"per bin, outside {_SAFE[0]:g}..{_SAFE[1]:g}"
+            )
+        return unit
 
     @property
-    def edges(self) -> NDArray[np.float64]:
-        """log10(L / Lsun) [num + 1]."""
-        return np.linspace(*self.log10_L, self.num + 1)
+    def is_class(self) -> bool:
+        """Whether the label is a class, not a function of luminosity."""
+        return self.config.quantity == "class"
 
-    def kernel_values(self) -> tuple[float, float, float]:
-        """First and last edge as log2, bins per unit of log2."""
-        low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
-        return low, high, self.num / (high - low)
+    @property
+    def has_unit(self) -> bool:
+        """Whether the function of luminosity is a density, not a number of halos."""
+        return self.config.quantity in ("phi", "phi_L")
 
+    @property
+    def form(self) -> Literal["log10", "linear", "class"]:
+        """What the numbers of the label are."""
+        return "class" if self.is_class else self.config.scale
 
-def ranges_with_bins(
-    bin_edges: NDArray[np.float64],
-) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
-    """Each of `RANGES` that holds the centre of a bin, and the mask of its bins [num_bins].
+    @property
+    def num_outputs(self) -> int:
+        """Numbers in a label: luminosity bins, or classes."""
+        return len(self.classes) if self.is_class else self.bins.num
 
-    bin_edges: log10(L/Lsun) [num_bins + 1].
-    """
-    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
-    for low, high in RANGES:
-        inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
-        if inside.any():
-            yield (low, high), inside
+    def one_halo(self, lightcone: NDArray[np.int64]) -> Tensor:
+        """The label of one halo in each bin, float32 [B, num_bins], or [1, num_bins] where it is
+        the same for all lightcones. lightcone: number of each sample's [B]."""
+        if len(self._one_halo) == 1:
+            return self._one_halo
+        return self._one_halo[torch.from_numpy(self._row[lightcone]).to(self._one_halo.device)]
 
+    def make(
+        self, kernels: Kernels, counts: Tensor, one_halo: Tensor, classes: NDArray[np.int64]
+    ) -> Tensor:
+        """Labels float32 [B, num_outputs].
 
-def make_label(kernels: Kernels, counts: torch.Tensor, config: LabelConfig) -> torch.Tensor:
-    """Label float32 [B, bins] from the kernel's counts int32 [B, bins + 3]."""
-    bins = counts.shape[1] - EXTRA_COUNTS
-    label = torch.empty((len(counts), bins), dtype=torch.float32, device=counts.device)
-    kernels.elementwise(
-        "make_label",
-        len(counts),
-        bins,
-        np.int32(config.quantity == "cumulative"),
-        np.int32(config.overflow),
-        np.int32(config.scale == "log10"),
-        counts,
-        label,
-    )
-    return label
+        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; one_halo: see
+        there; classes: number of each sample's luminosity model [B].
+        """
+        if self.is_class:
+            one_hot = np.eye(len(self.classes), dtype=np.float32)[classes]
+            return torch.from_numpy(one_hot).to(counts.device)
+        bins = self.bins.num
+        label = torch.empty((len(counts), bins), dtype=torch.float32, device=counts.device)
+        kernels.elementwise(
+            "make_label",
+            len(counts),
+            bins,
+            np.int32(self.config.quantity == "cumulative"),
+            np.int32(self.config.overflow),
+            np.int32(self.form == "log10"),
+            np.int64(bins if len(one_halo) > 1 else 0),
+            one_halo,
+            counts,
+            label,
+        )
+        return label
+
+    def log10_counts(self, values: Tensor, one_halo: Tensor) -> Tensor:
+        """log10 of the count, at least 0, from labels or a network's answers [B, num_bins], in
+        float64 on their device.
+
+        Below one halo there is nothing to predict: smaller values become log10(1) = 0, as they are
+        in the label. one_halo: `Batch.one_halo`.
+        """
+        one = one_halo.to(values.device, torch.float64)
+        if self.form == "linear":
+            return (values.double() / one).clamp(min=1.0).log10()
+        return (values.double() - one).clamp(min=0.0)
+
+    def occupied(self, values: Tensor, counts: Tensor) -> Tensor:
+        """Where the count is at least one, bool [B, num_bins]; the log10 of one would not tell.
+
+        values: labels; counts: `Batch.counts`. A function N(>L) also has halos beyond the bins.
+        """
+        if self.config.quantity != "cumulative":
+            return counts > 0
+        above = counts.flip(1).cumsum(1).flip(1) > 0
+        return above | (values.to(counts.device) > 0)
+
+    def unit_of(self, one_halo: Tensor) -> NDArray[np.float64] | None:
+        """What one halo is worth in the label's quantity, whatever its scale, in the shape of
+        one_halo; None where it is one, a count."""
+        if not self.has_unit:
+            return None
+        one = one_halo.cpu().double().numpy()
+        return np.asarray(10.0**one if self.form == "log10" else one)
+
+    def output_moments(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """What a network's output is centred on and scaled by, float32 [num_outputs].
+
+        mean, std: of the labels of some samples. Classes start at the log of their frequencies.
+        """
+        if self.is_class:
+            return mean.clamp(min=SMALLEST_FREQUENCY).log(), torch.ones_like(std)
+        if self.form == "log10":
+            return mean, std.clamp(min=SMALLEST_STD_DEX)
+        floor = torch.from_numpy(self.unit.max(axis=0)).to(std)
+        return mean, torch.maximum(std, floor)

@@ -12,8 +12,8 @@ import torch
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.backend import kernels_for
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.geometry import Grid, single_pose
-from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.luminosity import ModelFunction, find_model
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.sfr_table import sfr_source

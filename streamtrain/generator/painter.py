@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import Bank
 from streamtrain.generator.backend import full_device
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
 from streamtrain.generator.geometry import Grid, Pose
 from streamtrain.generator.halos import Halos
-from streamtrain.generator.labels import EXTRA_COUNTS, LuminosityBins
+from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
@@ -32,6 +33,8 @@ class Job:
     pose: NDArray[np.float64]
     values: NDArray[np.float32]
     keys: NDArray[np.uint32]
+    lightcone: NDArray[np.int64]
+    """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -107,7 +110,7 @@ class Painter:
         keys[:, 4] = stage_word(split, STAGE_PAINT)
         keys[:, 5] = self.bank.first_row[lightcone]
         values = self._values(model, parameters)
-        return Job(items, item_start, model, kernel_pose, values, keys)
+        return Job(items, item_start, model, kernel_pose, values, keys, lightcone)
 
     def _values(
         self, model: NDArray[np.int64], parameters: Sequence[Parameters]

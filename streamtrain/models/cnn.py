@@ -1,9 +1,9 @@
-"""A 2-D convolutional network from map cubes to a label per luminosity bin.
+"""A 2-D convolutional network from map cubes to a label.
 
-Axes: b sample, f frequency (the input's channels), y declination, x right ascension, n luminosity
-bin. What it predicts is a total over the field, so every layer's mean over the sky reaches the
-dense layer: the first layers' means describe the distribution of voxel values, the later ones' the
-clustering.
+Axes: b sample, f frequency (the input's channels), y declination, x right ascension, n output
+(luminosity bin or class). What it predicts is a property of the whole field, so every layer's mean
+over the sky reaches the dense layer: the first layers' means describe the distribution of voxel
+values, the later ones' the clustering.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SMALLEST_STD = 1e-6
 class CNN2d(nn.Module):
     """Convolution, GELU and pooling by two, repeated; sky means of all layers; a dense layer.
 
-    The input is normalised per frequency channel and the output is scaled per luminosity bin with
-    moments that `calibrate` sets once and that are saved with the weights. An untrained network
-    predicts the mean label.
+    The input is normalised per frequency channel and each output is scaled, with moments that
+    `calibrate` sets once and that are saved with the weights. An untrained network predicts the
+    mean label.
 
     network: the section `network` of a configuration
     input_shape: (n_freq, n_dec, n_ra) of the cubes
-    num_bins: luminosity bins of the label
+    num_outputs: numbers of the label
     Raises ValueError if the poolings do not fit the map.
     """
 
@@ -37,7 +37,7 @@ class CNN2d(nn.Module):
     label_std: Tensor
 
     def __init__(
-        self, network: NetworkConfig, input_shape: tuple[int, int, int], num_bins: int
+        self, network: NetworkConfig, input_shape: tuple[int, int, int], num_outputs: int
     ) -> None:
         super().__init__()
         num_freq, num_dec, num_ra = input_shape
@@ -58,11 +58,11 @@ class CNN2d(nn.Module):
         self.pool = nn.AvgPool2d(2)
         self.dense = nn.Linear(sum(widths), network.dense)
         self.dropout = nn.Dropout(network.dropout)
-        self.output = nn.Linear(network.dense, num_bins)
+        self.output = nn.Linear(network.dense, num_outputs)
         self.register_buffer("input_mean", torch.zeros(num_freq))
         self.register_buffer("input_std", torch.ones(num_freq))
-        self.register_buffer("label_mean", torch.zeros(num_bins))
-        self.register_buffer("label_std", torch.ones(num_bins))
+        self.register_buffer("label_mean", torch.zeros(num_outputs))
+        self.register_buffer("label_std", torch.ones(num_outputs))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -80,14 +80,14 @@ class CNN2d(nn.Module):
     def calibrate(
         self, input_mean: Tensor, input_std: Tensor, label_mean: Tensor, label_std: Tensor
     ) -> None:
-        """Set the moments of the input [n_freq] and of the label [n_bins]."""
+        """Set the moments of the input [n_freq] and of the label [num_outputs]."""
         self.input_mean.copy_(input_mean)
         self.input_std.copy_(input_std.clamp(min=SMALLEST_STD))
         self.label_mean.copy_(label_mean)
         self.label_std.copy_(label_std)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Cubes float32 [B, n_freq, n_dec, n_ra] to labels float32 [B, n_bins]."""
+        """Cubes float32 [B, n_freq, n_dec, n_ra] to labels float32 [B, num_outputs]."""
         column = (1, -1, 1, 1)
         x = (cube_bfyx - self.input_mean.view(column)) / self.input_std.view(column)
         x = x.contiguous(memory_format=torch.channels_last)

@@ -19,13 +19,11 @@ def calibrate(
     generator: Generator,
     *,
     chunk: int,
-    label_std_floor: float,
     report: Callable[[int, int], None],
 ) -> None:
     """Set the network's input and label moments; the same ones in every rank.
 
-    chunk: samples generated at once; label_std_floor: smallest standard deviation of a bin [label
-    units]; report: called with (samples done, samples in all).
+    chunk: samples generated at once; report: called with (samples done, samples in all).
     Raises ValueError if a sample is too bright for the cube.
     """
     inputs, labels = _Moments(), _Moments()
@@ -35,8 +33,8 @@ def calibrate(
         batch.check()
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         labels.add(batch.label.T)
-    label_mean, label_std = labels.mean_and_std()
-    network.calibrate(*inputs.mean_and_std(), label_mean, label_std.clamp(min=label_std_floor))
+    moments = generator.label.output_moments(*labels.mean_and_std())
+    network.calibrate(*inputs.mean_and_std(), *moments)
 
 
 class _Moments:

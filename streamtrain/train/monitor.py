@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from streamtrain.config import Config
-from streamtrain.figures import luminosity_function, map_slices
+from streamtrain.figures import confusion, luminosity_function, map_slices
+from streamtrain.generator.labels import Label
 from streamtrain.progress import Progress, duration
 from streamtrain.train.folder import History
 from streamtrain.train.stopwatch import Times
@@ -23,15 +22,12 @@ from streamtrain.train.validation import ValidationResult
 class Monitor:
     """Rank 0's record of a run.
 
-    folder: the run's folder; config: the run's configuration; bin_edges: log10(L/Lsun) of the
-    label; step: what training continues from: events and entries past it are dropped.
+    folder: the run's folder; config: the run's configuration; label: of its generator;
+    step: what training continues from: events and entries past it are dropped.
     """
 
-    def __init__(
-        self, folder: Path, config: Config, bin_edges: NDArray[np.float64], step: int
-    ) -> None:
-        self._config = config
-        self._bin_edges = bin_edges
+    def __init__(self, folder: Path, config: Config, label: Label, step: int) -> None:
+        self._config, self._label = config, label
         self._history = History(folder / "history.jsonl", step)
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         if not step:
@@ -96,6 +92,23 @@ class Monitor:
             self._writer.add_scalar(f"error_dex/logL_{error.name}", error.rms_dex, step)
             entry[f"error_dex_{error.name}"] = error.rms_dex
             entry[f"baseline_dex_{error.name}"] = error.baseline_dex
+        self._validation = f"  validation {result.loss:.4g}"
+        if result.classes is not None:
+            scores = {
+                "accuracy": result.classes.accuracy,
+                "baseline_accuracy": result.classes.baseline_accuracy,
+                "baseline_loss": result.classes.baseline_loss,
+            }
+            for name, value in scores.items():
+                self._writer.add_scalar(f"classes/{name}", value, step)
+            entry |= scores
+            self._validation += (
+                f" (frequencies alone {result.classes.baseline_loss:.4g})  accuracy "
+                f"{result.classes.accuracy:.3f} (most frequent class "
+                f"{result.classes.baseline_accuracy:.3f})"
+            )
+            figure = confusion(result.classes.confusion, self._label.classes)
+            self._writer.add_figure("confusion", figure, step)
         self._history.append(entry)
         example = result.example
         if example is not None:
@@ -107,16 +120,17 @@ class Monitor:
                 title=textwrap.fill(describe(example.draw), 110),
             )
             self._writer.add_figure("map", slices, step)
-            functions = luminosity_function(
-                example.predicted,
-                example.true,
-                self._bin_edges,
-                occupied=example.occupied,
-                quantity=self._config.label.quantity,
-            )
-            self._writer.add_figure("luminosity_function", functions, step)
+            if example.functions is not None:
+                functions = luminosity_function(
+                    example.functions.predicted,
+                    example.functions.true,
+                    self._label.bins.edges,
+                    occupied=example.functions.occupied,
+                    quantity=self._config.label.quantity,
+                    unit=example.functions.unit,
+                )
+                self._writer.add_figure("luminosity_function", functions, step)
         self._writer.flush()
-        self._validation = f"  validation {result.loss:.4g}"
 
     def close(self) -> None:
         """Write out everything."""

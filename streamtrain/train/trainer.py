@@ -19,7 +19,6 @@ from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.models import build_network, label_loss
-from streamtrain.models.loss import label_std_floor
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
@@ -84,7 +83,7 @@ class Trainer:
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.num_bins
+                config.network, self.generator.input_shape, self.generator.num_outputs
             ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._monitor: Monitor | None = None
 
@@ -138,7 +137,8 @@ class Trainer:
         elif then.get("sfr") != now.get("sfr"):
             what = "the table of star-formation rates data.sfr is not the one the run began with"
         else:
-            what = f"the luminosity model {self.config.line.model} was edited since the run began"
+            models = ", ".join(self.config.line.components)
+            what = f"the luminosity model {models} was edited since the run began"
         raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")
 
     def _open(self, stack: ExitStack) -> None:
@@ -148,8 +148,7 @@ class Trainer:
         self._refuse_other_samples(state)
         self.step = state["step"] if state else 0
         if world.is_main:
-            edges = self.generator.bin_edges
-            self._monitor = Monitor(self._folder, config, edges, self.step)
+            self._monitor = Monitor(self._folder, config, self.generator.label, self.step)
             stack.callback(self._monitor.close)
             if self.step < config.train.steps:
                 self._say(self.generator.describe())
@@ -164,7 +163,6 @@ class Trainer:
                 self.network,
                 self.generator,
                 chunk=self._share,
-                label_std_floor=label_std_floor(config.label),
                 report=lambda done, of: self._busy(f"calibrating: {done}/{of} samples"),
             )
         self._model = world.wrap(self.network)
@@ -244,14 +242,14 @@ class Trainer:
             raise
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted labels [B, n_bins], and the mean loss."""
+        """Predicted labels [B, num_outputs], and the mean loss."""
         cube = batch.cube.to(self._device, non_blocking=True)
         label = batch.label.to(self._device, non_blocking=True)
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             prediction = model(cube)
-        scale = self.config.label.scale
-        return prediction, label_loss(prediction, label, self.network.label_std, scale)
+        form = self.generator.label.form
+        return prediction, label_loss(prediction, label, self.network.label_std, form)
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""
@@ -296,7 +294,6 @@ class Trainer:
                 self.world,
                 num_samples=number,
                 chunk=self._share,
-                scale=self.config.label.scale,
                 stopped=stopped,
             )
         if result is None:
@@ -319,6 +316,7 @@ class Trainer:
                 "optimiser": self._optimiser.state_dict(),
                 "input_shape": list(self.generator.input_shape),
                 "num_bins": self.generator.num_bins,
+                "classes": self.generator.label.classes,
                 "samples": self.generator.identity(),
             }
             save_checkpoint(self._folder / "checkpoints", state, self.config, GENERATOR_VERSION)

@@ -10,8 +10,10 @@ import torch
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import evaluation, testset
+from streamtrain.generator.labels import Label
 
 NUM_BINS = 14
+VOLUME_MPC3 = 3e6
 SHAPE = (2, 16, 16)
 
 
@@ -27,6 +29,7 @@ class FakeBatch:
     cube: torch.Tensor
     label: torch.Tensor
     counts: torch.Tensor
+    one_halo: torch.Tensor
 
     def check(self) -> None:
         """No halo is too bright here."""
@@ -54,9 +57,10 @@ class FakeGenerator:
         test_seed = config.test.seed if split == "test" else None
         self.seed = config.seed if test_seed is None else test_seed
         self.split = split
-        self.label = config.label
-        self.num_bins = NUM_BINS
-        self.bin_edges = np.linspace(*config.label.log10_L, NUM_BINS + 1)
+        self.classes = ["faint", "bright"]
+        self.label = Label(config.label, [VOLUME_MPC3], self.classes)
+        self.num_bins, self.num_outputs = NUM_BINS, self.label.num_outputs
+        self.bin_edges = self.label.bins.edges
         self.device = torch.device(device)
 
     def close(self):
@@ -75,16 +79,22 @@ class FakeGenerator:
             cubes.append(rng.normal(size=SHAPE))
         count = np.array(counts)
         label = count.astype(float)
-        if self.label.quantity == "cumulative":
+        one_halo = self.label.one_halo(np.zeros(len(count), np.int64))
+        if self.label.config.quantity == "cumulative":
             label = np.cumsum(label[:, ::-1], axis=1)[:, ::-1]
-        if self.label.scale == "log10":
-            label = np.log10(np.maximum(label, 1.0))
+        if self.label.is_class:
+            label = np.eye(2)[(count[:, 0] > 10**4).astype(int)]
+        elif self.label.form == "log10":
+            label = np.log10(np.maximum(label, 1.0)) + one_halo.numpy()
+        else:
+            label = label * one_halo.numpy()
         cube = np.array(cubes)
-        cube[:, 0, 0, :NUM_BINS] = label
+        cube[:, 0, 0, : label.shape[1]] = label
         return FakeBatch(
             torch.tensor(cube, dtype=torch.float32),
             torch.tensor(label.copy(), dtype=torch.float32),
             torch.tensor(count, dtype=torch.int32),
+            one_halo,
         )
 
 

@@ -31,21 +31,22 @@ class Reader(torch.nn.Module):
         return cube[:, 0, 0, :NUM_BINS] + self.offset
 
 
-def save(config, network) -> None:
+def save(config, network, classes=("faint", "bright")) -> None:
     state = {
         "step": 120,
         "next_index": 0,
         "network": network.state_dict(),
         "input_shape": list(SHAPE),
         "num_bins": NUM_BINS,
+        "classes": list(classes),
     }
     save_checkpoint(Path(config.run) / "checkpoints", state, config, generator_version=3)
     (Path(config.run) / "config.yaml").write_text(config.to_yaml())
 
 
-def use(monkeypatch, config, network, draw=False) -> None:
+def use(monkeypatch, config, network, draw=False, **saved) -> None:
     """Let the run's network be `network`; figures, the slow part, only with `draw`."""
-    save(config, network)
+    save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     monkeypatch.setattr(evaluation, "build_network", lambda *_: network)
@@ -71,7 +72,7 @@ def test_an_offset_is_found_in_every_range(config, monkeypatch):
 
 
 @pytest.mark.parametrize("scale", ["log10", "linear"])
-@pytest.mark.parametrize("quantity", ["counts", "cumulative"])
+@pytest.mark.parametrize("quantity", ["counts", "cumulative", "phi", "phi_L"])
 def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale, quantity):
     label = {"bins": NUM_BINS, "scale": scale, "quantity": quantity}
     config = from_mapping(to_dict(config) | {"label": label})
@@ -79,7 +80,93 @@ def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale,
     result = evaluation.evaluate(config)
     assert result["network"]["mse"] == 0.0
     assert 0.0 < result["network"]["whole"]["excluded"] < 0.5
-    assert ("N(>L)" in evaluation.table(result)) == (quantity == "cumulative")
+    symbol = {"counts": "dN", "cumulative": "N(>L)", "phi": "phi", "phi_L": "phi L"}[quantity]
+    assert f"rms of log10 {symbol} in dex" in evaluation.table(result)
+
+
+@pytest.mark.parametrize("quantity", ["phi", "phi_L"])
+def test_an_offset_in_dex_is_one_of_the_count(config, monkeypatch, quantity):
+    config = from_mapping(to_dict(config) | {"label": {"bins": NUM_BINS, "quantity": quantity}})
+    use(monkeypatch, config, Reader(offset=0.2))
+    result = evaluation.evaluate(config)
+    for values in result["network"]["ranges"]:
+        assert values["rms_dex"] == pytest.approx(0.2, abs=3e-6)
+    counts = from_mapping(to_dict(config) | {"label": {"bins": NUM_BINS}, "run": config.run + "2"})
+    use(monkeypatch, counts, Reader(offset=0.2))
+    mean, expected = (r["mean_label"] for r in (result, evaluation.evaluate(counts)))
+    assert mean["mse"] == pytest.approx(expected["mse"], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["log10", "linear"])
+def test_answers_times_their_unit_are_the_labels(config, scale):
+    label = {"bins": NUM_BINS, "quantity": "phi", "scale": scale}
+    config = from_mapping(to_dict(config) | {"label": label})
+    generator = testset.open_generator(config)
+    manifest = testset.load(testset.make(config))
+    answers = evaluation.predict(Reader(), manifest, generator)
+    labels = generator.generate(range(40)).label.double().numpy()
+    if scale == "log10":
+        labels = 10**labels
+    drawn = answers.unit * 10**answers.true
+    assert drawn[answers.occupied] == pytest.approx(labels[answers.occupied], rel=1e-5)
+
+
+# Classes.
+
+
+class Classifier(torch.nn.Module):
+    """Takes a share of the maps, spread evenly, for the wrong class; sure of itself."""
+
+    def __init__(self, wrong_every: int = 10**6, sure: float = 3.0) -> None:
+        super().__init__()
+        self.wrong_every, self.sure, self.seen = wrong_every, sure, 0
+
+    def forward(self, cube):
+        one_hot = cube[:, 0, 0, :2].clone()
+        for k in range(len(one_hot)):
+            self.seen += 1
+            if self.seen % self.wrong_every == 0:
+                one_hot[k] = 1.0 - one_hot[k]
+        return self.sure * one_hot
+
+
+def class_config(config):
+    return from_mapping(to_dict(config) | {"label": {"bins": NUM_BINS, "quantity": "class"}})
+
+
+def test_a_classifier_is_judged_beside_the_most_frequent_class(config, monkeypatch, capsys):
+    config = class_config(config)
+    use(monkeypatch, config, Classifier(wrong_every=8), draw=True)
+    result = evaluation.evaluate(config)
+    labels = testset.open_generator(config).generate(range(40)).label.numpy()
+    network, frequent = result["network"], result["most_frequent"]
+    assert network["accuracy"] == 35 / 40
+    p = 35 / 40
+    assert network["accuracy_error"] == pytest.approx(np.sqrt(p * (1 - p) / 40), rel=0.15)
+    right, wrong = np.log(1 + np.exp(-3.0)), np.log(1 + np.exp(3.0))
+    assert network["cross_entropy"] == pytest.approx(p * right + (1 - p) * wrong, rel=1e-6)
+    assert np.sum(network["confusion"], axis=1).tolist() == labels.sum(axis=0).tolist()
+    assert np.trace(network["confusion"]) == 35
+    train = evaluation.Generator(config, split="train").generate(range(64)).label.numpy()
+    shares = train.mean(axis=0)
+    assert result["class_frequencies"] == pytest.approx(shares)
+    assert frequent["accuracy"] == labels.mean(axis=0)[shares.argmax()]
+    assert frequent["cross_entropy"] == pytest.approx(-(labels @ np.log(shares)).mean())
+    assert (Path(config.run) / "confusion.png").stat().st_size > 10_000
+    assert result["figures"] == ["confusion.png"]
+    stored = json.loads((Path(config.run) / "evaluation.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+    text = capsys.readouterr().out
+    assert re.search(r"^network +0\.8750 \+- 0\.0", text, re.MULTILINE)
+    assert re.search(r"^always the most frequent +0\.\d{4}", text, re.MULTILINE)
+    assert re.search(r"^faint +\d+ +\d+$", text, re.MULTILINE)
+
+
+def test_a_network_of_other_classes_is_refused(config, monkeypatch):
+    config = class_config(config)
+    use(monkeypatch, config, Classifier(), classes=["faint", "dim"])
+    with pytest.raises(ValueError, match=r"tells faint, dim apart, but .* faint, bright"):
+        evaluation.evaluate(config)
 
 
 def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
@@ -160,9 +247,9 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.mean_label(evaluation.Generator(config, split="train"), config)
+        evaluation.mean_label(evaluation.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.predict(Reader(), manifest, generator, config)
+        evaluation.predict(Reader(), manifest, generator)
 
 
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):

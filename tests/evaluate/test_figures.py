@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
 from streamtrain.evaluate.metrics import delta_percentiles
-from streamtrain.figures import map_slices
+from streamtrain.figures import confusion, map_slices
 
 EDGES = np.linspace(3.5, 7.0, 50)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
@@ -70,6 +70,47 @@ def test_cumulative_functions_stand_at_the_lower_edges(functions):
     figure = figures.luminosity_function(predicted[:1], true[:1], EDGES, quantity="cumulative")
     assert line(figure.axes[0], "network").get_xdata() == pytest.approx(10 ** EDGES[:-1])
     assert "N(>L)" in figure.axes[0].get_ylabel()
+
+
+def test_densities_are_drawn_in_their_own_unit(functions):
+    predicted, true, occupied, mean = functions
+    unit = 1e-6 * 10.0 ** -CENTRES[None] * np.array([[1.0], [2.0]])
+    figure = figures.luminosity_function(
+        predicted[:2], true[:2], EDGES, occupied=occupied[:2], reference=mean, quantity="phi",
+        unit=unit,
+    )  # fmt: skip
+    for k, axes in enumerate(figure.axes[:2]):
+        shown = occupied[k]
+        assert line(axes, "true").get_ydata() == pytest.approx(
+            unit[k, shown] * 10 ** true[k, shown]
+        )
+        assert line(axes, "network").get_ydata() == pytest.approx(unit[k] * 10 ** predicted[k])
+        assert line(axes, "mean label").get_ydata() == pytest.approx(unit[k] * 10**mean)
+        assert line(axes, "one halo").get_ydata() == pytest.approx(unit[k])
+        low, high = axes.get_ylim()
+        assert low < unit.min() and high > (unit[k] * 10 ** predicted[k]).max()
+    assert "Mpc$^{-3}$ $L_\\odot^{-1}$" in figure.axes[0].get_ylabel()
+    ratio = figure.axes[2].lines[0].get_ydata()[occupied[0]]
+    assert ratio == pytest.approx(10 ** (predicted - true)[0, occupied[0]])
+
+
+def test_comparison_takes_the_units_of_its_maps(functions):
+    predicted, true, occupied, _ = functions
+    unit = np.broadcast_to(np.arange(1.0, 61.0)[:, None], true.shape)
+    figure = figures.comparison(predicted, true, occupied, EDGES, quantity="phi_L", unit=unit)
+    for axes in figure.axes[:3]:
+        chosen = int(axes.get_title().split(",")[0].split()[1])
+        assert set(line(axes, "one halo").get_ydata()) == {chosen + 1.0}
+
+
+def test_confusion_shows_shares_and_numbers():
+    counts = np.array([[30, 10], [0, 0]])
+    figure = confusion(counts, ["li16", "chung22"])
+    axes = figure.axes[0]
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 0.0]]
+    assert axes.texts[0].get_text() == "0.75\n(30)"
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["li16", "chung22"]
+    assert png_size(figure) > 5_000
 
 
 def test_luminosity_function_refuses_other_shapes(functions):

@@ -153,6 +153,10 @@ def test_a_model_file_is_found_from_another_folder(config, tmp_path):
     manifest = testset.load(testset.make(at_home))
     away = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:ok"}})
     assert testset.recipe(manifest, away).line.model == f"{tmp_path}/lines.py:ok"
+    several = {"one": {"model": "lines.py:ok"}, "two": {"model": "li16"}}
+    mixed = testset.load(testset.make(change(config, emit={"line": {"mixture": several}})))
+    several["one"] = {"model": f"{tmp_path}/lines.py:ok"}
+    testset.recipe(mixed, change(config, emit={"line": {"mixture": several}}))
     other = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:other"}})
     with pytest.raises(ValueError, match=r"emit.line.model = lines.py:ok, .* has lines.py:other"):
         testset.recipe(manifest, other)

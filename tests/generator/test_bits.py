@@ -46,6 +46,11 @@ SETUPS: dict[str, dict[str, Any]] = {
         "data": {"roll": "quarter", "mirror": False},
         "label": {"scale": "linear", "log10_L": [4.0, 6.5], "bins": 20},
     },
+    "phi L in unequal bins": {
+        "emit": {"line": {"model": "li16", "prior": "narrow"}},
+        "observe": {"pool": {"factor": [3, 3, 1]}},
+        "label": {"quantity": "phi_L", "edges": [2.0, 3.9, 4.0, 4.5, 4.501, 5.7, 7.0]},
+    },
 }
 NUM = 64
 FAR = 10**12
@@ -61,10 +66,13 @@ def config(name: str) -> Config:
 
 
 def digests(generator: Generator, indices: list[int] = INDICES, batch_size: int = NUM) -> Digests:
+    """Of cube and counts, followed by the label's bytes."""
     found: Digests = {}
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
-        found |= zip(part, generator.generate(part).digests(), strict=True)
+        batch = generator.generate(part)
+        for index, digest, label in zip(part, batch.digests(), batch.label.cpu(), strict=True):
+            found[index] = digest + label.numpy().tobytes().hex()
     generator.close()
     return found
 

@@ -7,6 +7,7 @@ written twice: indexing, work items, shared histogram, launch arguments.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cosmology import Cosmology
 from streamtrain.generator.backend import Argument, HostKernels, kernel_source
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.labels import EXTRA_COUNTS, make_label
+from streamtrain.generator.labels import EXTRA_COUNTS
 
 pytestmark = small.EXTRAPOLATES
 
@@ -52,11 +54,24 @@ LINES = {
     "yang22_co10": {"model": "yang22_co10"},
     "mixture": {"mixture": {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}},
 }
+LABELS: dict[str, dict[str, Any]] = {
+    "cumulative": {"quantity": "cumulative"},
+    "phi in unequal bins": {"quantity": "phi", "edges": [3.0, 4.0, 4.2, 5.5, 5.51, 7.0]},
+}
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("li16", "cumulative"),
+        ("padmanabhan18", "phi in unequal bins"),
+        ("yang22_co10", "cumulative"),
+        ("mixture", "phi in unequal bins"),
+    ],
+)
 @pytest.mark.parametrize("rows_per_item", [64, 2048])
-def test_bits_of_the_cpu(small_sky: Lightcone, line: str, rows_per_item: int) -> None:
+def test_bits_of_the_cpu(small_sky: Lightcone, line: str, label: str, rows_per_item: int) -> None:
+    """Two lightcones of two cosmologies: phi has a volume per sample."""
     config = small.config(
         emit={"line": LINES[line]},
         observe={
@@ -64,15 +79,17 @@ def test_bits_of_the_cpu(small_sky: Lightcone, line: str, rows_per_item: int) ->
             "pool": {"factor": [3, 3, 3], "reduce": "sum"},
             "log_modulus": {},
         },
-        label={"quantity": "cumulative"},
+        label=LABELS[label],
     )
-    generator = Generator(config, lightcones=[small_sky, small.lightcone(2)])
+    other = small.lightcone(2, cosmology={**Cosmology().to_dict(), "Omega_m": 0.29})
+    generator = Generator(config, lightcones=[small_sky, other])
     indices = [0, 1, 2, 2**40 + 5]
     expected = generator.generate(indices)
 
     painter = generator.painter
     for emission in painter.emissions:
-        emission.kernels = EmulatedCuda("paint.cu", emission.traced.source)
+        source = emission.traced.source + painter.bins.source()
+        emission.kernels = EmulatedCuda("paint.cu", source)
         inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
         emission.columns = emission._upload(inputs)
     generator._observe = EmulatedCuda("observe.cu")
@@ -86,4 +103,6 @@ def test_bits_of_the_cpu(small_sky: Lightcone, line: str, rows_per_item: int) ->
 
     assert torch.equal(cube, expected.cube)
     assert torch.equal(raw[:, : generator.num_bins], expected.counts)
-    assert torch.equal(make_label(label_kernels, raw, config.label), expected.label)
+    one_halo, classes = generator.label.one_halo(job.lightcone), np.zeros(len(job), np.int64)
+    made = generator.label.make(label_kernels, raw, one_halo, classes)
+    assert torch.equal(made, expected.label)

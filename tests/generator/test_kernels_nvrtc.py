@@ -14,13 +14,15 @@ import pytest
 from user_models import everything
 
 from streamtrain.generator.backend import CUDA_FLAGS, kernel_source
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.luminosity import MODELS, user_model
 from streamtrain.generator.trace import trace
 
 Compile = Callable[[str, Sequence[str]], str]
 ARCHITECTURES = ("sm_80", "sm_90")
 SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", n) for n in MODELS)]
-SOURCES.append(("paint.cu", "everything"))
+SOURCES += [("paint.cu", "everything"), ("paint.cu", "unequal bins")]
+UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
 ENTRIES = {
     "paint.cu": ["paint"],
     "observe.cu": ["from_fixed_point", "log_modulus", "pool", "white_noise"],
@@ -79,12 +81,14 @@ def compile_ptx() -> Compile:
     return compile_ptx
 
 
-def source_of(file: str, model: str) -> str:
+def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
     if not model:
         return kernel_source(file)
+    if model == "unequal bins":
+        return source_of(file, "li16", UNEQUAL)
     entry = MODELS.get(model) or user_model(everything)
     traced = trace(entry.function, entry.traced_parameters, {"nu_rest_GHz": 115.27})
-    return kernel_source(file, traced.source)
+    return kernel_source(file, traced.source + (bins.source() if bins else ""))
 
 
 def loose_instructions(ptx: str) -> list[str]:

@@ -14,8 +14,8 @@ from scipy.special import ndtr
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.geometry import Grid, single_pose
-from streamtrain.generator.labels import LuminosityBins
 from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import Painter

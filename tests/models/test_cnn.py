@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -123,3 +124,11 @@ def test_loss_is_in_dex_or_in_standard_deviations() -> None:
     std = torch.tensor([1.0, 10.0])
     assert label_loss(prediction, truth, std, "log10") == pytest.approx(50.5)
     assert label_loss(prediction, truth, std, "linear") == pytest.approx(1.0)
+
+
+def test_loss_of_a_class_is_minus_the_log_of_its_probability() -> None:
+    chances = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]])
+    one_hot = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+    logits = chances.log() + torch.tensor([[5.0], [-3.0]])  # only their differences count
+    loss = label_loss(logits, one_hot, torch.ones(3), "class")
+    assert loss == pytest.approx(-(math.log(0.7) + math.log(0.25)) / 2)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -21,6 +22,7 @@ import streamtrain.train.trainer
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.train import Summary, Trainer, TrainingError
+from streamtrain.train.calibration import NUM_SAMPLES
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import RunLock, read_history
 from streamtrain.train.optimiser import learning_rate
@@ -167,6 +169,56 @@ def test_it_learns(tmp_path: Path) -> None:
     assert whole.name == "all"
     assert whole.rms_dex < 0.5 * whole.baseline_dex
     assert whole.baseline_dex == pytest.approx(1 / math.sqrt(12), rel=0.2)  # of uniform(0.5, 1.5)
+
+
+@pytest.mark.parametrize("scale", ["log10", "linear"])
+def test_units_change_no_error(tmp_path: Path, scale: str) -> None:
+    """phi and phi L are dN times a constant per bin: the same errors in dex, the same loss."""
+    found = {}
+    for quantity in ("counts", "phi", "phi_L"):
+        config = tiny_config(
+            tmp_path / quantity, label={"quantity": quantity, "scale": scale}, dropout=0.0
+        )
+        result = run(config).validation
+        assert result is not None
+        found[quantity] = [result.loss] + [e.rms_dex for e in result.ranges]
+    for quantity in ("phi", "phi_L"):
+        assert found[quantity] == pytest.approx(found["counts"], rel=2e-3)
+
+
+def test_it_learns_a_class(tmp_path: Path) -> None:
+    """Whether the amplitude of white noise is above its mean."""
+    config = tiny_config(
+        tmp_path, label={"quantity": "class"}, steps=150, learning_rate=0.01, dropout=0.0,
+        validate_every=50, validation_samples=64,
+    )  # fmt: skip
+    result = run(config).validation
+    assert result is not None and result.classes is not None
+    labels = FakeGenerator(config, "validation").generate(range(64)).label
+    shares = labels.mean(0).double().numpy()
+    assert result.classes.baseline_accuracy == pytest.approx(shares.max())
+    assert result.classes.baseline_loss == pytest.approx(-(shares * np.log(shares)).sum())
+    assert result.classes.accuracy > 0.9
+    assert result.loss < 0.5 * result.classes.baseline_loss
+    assert result.classes.confusion.sum(axis=1).tolist() == labels.sum(0).tolist()
+    assert np.trace(result.classes.confusion) == round(64 * result.classes.accuracy)
+    assert result.ranges == []
+    history = read_history(tmp_path / "history.jsonl")
+    last = [entry for entry in history if "accuracy" in entry][-1]
+    assert last["accuracy"] == result.classes.accuracy
+    assert last["baseline_accuracy"] == result.classes.baseline_accuracy
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"classes/accuracy", "classes/baseline_accuracy"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"map", "confusion"}
+
+
+def test_untrained_classifier_answers_the_frequencies(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, label={"quantity": "class"}, steps=3)
+    trainer = Trainer(config, "cpu")
+    trainer.run()
+    chances = trainer.network.label_mean.softmax(0)
+    frequencies = FakeGenerator(config).generate(range(NUM_SAMPLES)).label.mean(0)
+    torch.testing.assert_close(chances, frequencies)
 
 
 def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Luminosity bins: where their edges lie, and what the paint kernel is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain import portable
+from streamtrain.config import LabelConfig
+
+RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
+"""Luminosity ranges that errors are given for, log10(L/Lsun)."""
+_TOLERANCE = 1e-9
+"""Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
+_ABOVE_ALL = 3e38
+"""What pads the kernel's table of edges: no log2 L reaches it."""
+_MOST_CELLS = 1024
+"""Cells of the kernel's table, at most: 4 kB of a CPU's first cache."""
+
+
+@dataclass(frozen=True)
+class LuminosityBins:
+    """Bins of log10(L / Lsun), half-open, the last one closed: equal ones, or between `given`
+    edges."""
+
+    log10_L: tuple[float, float] = (3.5, 7.0)
+    num: int = 49
+    given: tuple[float, ...] | None = None
+    """log10(L / Lsun) [num + 1] of unequal bins; the first and last are `log10_L`."""
+
+    @classmethod
+    def between(cls, edges: Sequence[float]) -> LuminosityBins:
+        """Bins between any increasing edges, log10(L / Lsun) [num + 1]."""
+        return cls((edges[0], edges[-1]), len(edges) - 1, tuple(edges))
+
+    @classmethod
+    def of(cls, label: LabelConfig) -> LuminosityBins:
+        """The bins of a configuration's label."""
+        return cls(label.log10_L, label.bins) if label.edges is None else cls.between(label.edges)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """log10(L / Lsun) [num + 1]."""
+        if self.given is not None:
+            return np.array(self.given)
+        return np.linspace(*self.log10_L, self.num + 1)
+
+    @property
+    def width_Lsun(self) -> NDArray[np.float64]:
+        """dL of each bin [Lsun], in portable float64 [num]."""
+        return np.diff(portable.exp10(self.edges))
+
+    @property
+    def width_lnL(self) -> NDArray[np.float64]:
+        """dlnL of each bin [num]."""
+        return np.diff(self.edges) * (portable.LOG2_10 * portable.LN2)
+
+    def kernel_values(self) -> tuple[float, float, float]:
+        """First and last edge as log2, bins (or cells, where they are unequal) per unit of log2."""
+        low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
+        return low, high, (self.num if self.given is None else self._num_cells) / (high - low)
+
+    def source(self) -> str:
+        """What kernels/paint.cu is compiled with: nothing for equal bins, else its two tables."""
+        if self.given is None:
+            return ""
+        cell = self._cell_of_edges(self._num_cells)
+        first = np.searchsorted(cell[1:-1], np.arange(cell[-1] + 1))
+        most = max(1, int(np.bincount(cell[1:-1], minlength=1).max()))
+        stride = 1 << (most.bit_length() - 1)
+        edges = np.full(self.num - 1 + 2 * stride, _ABOVE_ALL, np.float32)
+        edges[: self.num] = self._log2_edges[:-1]
+        return (
+            f"\n#define EDGE_STRIDE {stride}\n"
+            + _table("int", "bin_of_cell", map(str, first))
+            + _table("float", "bin_edges", (f"{edge:.8e}f" for edge in edges))
+        )
+
+    @property
+    def _log2_edges(self) -> NDArray[np.float32]:
+        return (self.edges * portable.LOG2_10).astype(np.float32)
+
+    @cached_property
+    def _num_cells(self) -> int:
+        """The fewest cells of which none holds two inner edges, up to `_MOST_CELLS`."""
+        for cells in (64, 128, 256, 512):
+            if len(np.unique(self._cell_of_edges(cells)[1:-1])) == self.num - 1:
+                return cells
+        return _MOST_CELLS
+
+    def _cell_of_edges(self, cells: int) -> NDArray[np.int64]:
+        """The cell that each edge lies in, with the kernel's own float32 arithmetic [num + 1]."""
+        low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
+        per_log2 = np.float32(cells / (high - low))
+        return ((self._log2_edges - np.float32(low)) * per_log2).astype(np.int64)
+
+
+def _table(kind: str, name: str, numbers: Iterable[str]) -> str:
+    """An array as source for either compiler."""
+    values = list(numbers)
+    text = ", ".join(values)
+    return (
+        f"#ifdef __CUDACC__\n__device__\n#endif\n"
+        f"static const {kind} {name}[{len(values)}] = {{{text}}};\n"
+    )
+
+
+def ranges_with_bins(
+    bin_edges: NDArray[np.float64],
+) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
+    """Each of `RANGES` that holds the centre of a bin, and the mask of its bins [num_bins].
+
+    bin_edges: log10(L/Lsun) [num_bins + 1].
+    """
+    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
+    for low, high in RANGES:
+        inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
+        if inside.any():
+            yield (low, high), inside
