@@ -326,3 +326,6 @@ def test_scenarios_of_the_seed_project() -> None:
         assert len(config.line.components) == (3 if "combined" in name else 1)
         priors = {component.prior for component in config.line.components.values()}
         assert ("fiducial" in priors) == ("base" in name) and len(priors) <= 2
+    classifier = load_config("configs/pfeffer2019/classifier.yaml")
+    assert classifier.label.quantity == "class"
+    assert classifier.line == configs["combined_random"].line

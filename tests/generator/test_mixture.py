@@ -60,6 +60,17 @@ def test_the_order_of_a_batch_does_not_matter(small_sky: Lightcone) -> None:
     assert there.digests() == back.digests()[::-1]
 
 
+def test_the_class_of_the_model_as_label(small_sky: Lightcone) -> None:
+    config = small.config(emit={"line": {"mixture": MIXTURE}}, label={"quantity": "class"})
+    made = Generator(config, lightcones=[small_sky])
+    assert made.classes == list(MIXTURE) and made.num_outputs == 3
+    batch = made.generate(range(12))
+    expected = np.eye(3)[[made.classes.index(record["model"]) for record in batch.draws]]
+    np.testing.assert_array_equal(batch.label.numpy(), expected)
+    functions = generator(small_sky, mixture=MIXTURE).generate(range(12))
+    assert batch.digests() == functions.digests()
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
