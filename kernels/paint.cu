@@ -28,8 +28,21 @@
 // infinity after them, and bin_of_cell, the bin that each of many equal cells of log2 L begins in.
 // A cell holds at most 2 EDGE_STRIDE - 1 edges, mostly one.
 
+//
+// What the emitters of a configuration add is compiled in where they are used:
+//   NUM_ADJUSTMENTS  pairs (threshold, shift) in `values`: what is brighter than the threshold
+//                    [log2 L] is shifted, one pair after the other
+//   LINE_WIDTH       number of the column that holds a halo's place along the frequency axis
+//                    [channels of the cube]; the next one holds log2 of its line's standard
+//                    deviation [channels]. LINE_INCLINED: times sin i / (sqrt(3) / 2), i random
+
+#ifndef NUM_ADJUSTMENTS
+#define NUM_ADJUSTMENTS 0
+#endif
+
 enum Value { INTENSITY_FACTOR, INTENSITY_POWER, SCATTER_SIGMA, SCATTER_MU,
-             BIN_LOW, BIN_HIGH, BINS_PER_LOG2, FIRST_UNIFORM };
+             BIN_LOW, BIN_HIGH, BINS_PER_LOG2, FIRST_ADJUSTMENT,
+             FIRST_UNIFORM = FIRST_ADJUSTMENT + 2 * NUM_ADJUSTMENTS };
 
 struct Place {
     int voxel;         // index in the frame n_dec x n_ra, or -1 outside the field
@@ -86,6 +99,7 @@ INLINE Place place_halo(double x, double y, double z, const double* r, const dou
 struct Chance {
     float normal;   // for the scatter
     float uniform;  // for the duty cycle
+    float inclination;
 };
 
 INLINE Chance halo_chance(u32 element, const u32* keys) {
@@ -94,6 +108,7 @@ INLINE Chance halo_chance(u32 element, const u32* keys) {
     float unused;
     normal_pair(words.a, words.b, &chance.normal, &unused);
     chance.uniform = unit_interval(words.c);
+    chance.inclination = unit_interval(words.d);
     return chance;
 }
 
@@ -107,10 +122,14 @@ INLINE float halo_luminosity(float log2_mass, float log2_1pz, const float* colum
 #ifdef MODEL_SIGMA
     const float width =
         values[SCATTER_SIGMA] * model_sigma(log2_mass, log2_1pz, columns, stride, u);
-    const float emitted = log2_l + (width * normal + values[SCATTER_MU] * (width * width));
+    float emitted = log2_l + (width * normal + values[SCATTER_MU] * (width * width));
 #else
-    const float emitted = log2_l + (values[SCATTER_SIGMA] * normal + values[SCATTER_MU]);
+    float emitted = log2_l + (values[SCATTER_SIGMA] * normal + values[SCATTER_MU]);
 #endif
+    for (int k = 0; k < NUM_ADJUSTMENTS; ++k) {
+        const float* pair = values + FIRST_ADJUSTMENT + 2 * k;
+        emitted = emitted > pair[0] ? emitted + pair[1] : emitted;
+    }
 #ifdef MODEL_DUTY
     const float fraction = model_on_fraction(log2_mass, log2_1pz, columns, stride, u);
     return uniform < fraction ? emitted : -126.0f;
@@ -145,6 +164,66 @@ INLINE int bin_of(float log2_l, const float* values, int num_bins) {
 #endif
     return low ? (high ? num_bins : inside) : num_bins + 1;
 }
+
+#ifdef LINE_WIDTH
+
+// The channels that a halo's line reaches, and the share of its light in each of them: the normal
+// distribution of frequency between the channel's edges, cut off at REACH standard deviations.
+#define REACH 4.0f
+struct Line {
+    int first, last;  // channels; the first may lie below 0, the last beyond the cube
+    float centre, inverse_sigma;
+};
+
+INLINE int floor_of(float x) {
+    const float bounded = x < -1e4f ? -1e4f : (x > 1e4f ? 1e4f : x);
+    const int whole = (int)bounded;
+    return whole - (bounded < (float)whole);
+}
+
+INLINE Line line_of(float centre, float log2_sigma, float inclination) {
+    float sigma = portable_exp2(log2_sigma);
+#ifdef LINE_INCLINED
+    sigma = sigma * (1.1547005383792515f * square_root(1.0f - inclination * inclination));
+#else
+    (void)inclination;
+#endif
+    sigma = sigma > 1e-6f ? sigma : 1e-6f;
+    Line line;
+    line.first = floor_of(centre - REACH * sigma);
+    line.last = floor_of(centre + REACH * sigma);
+    line.centre = centre;
+    line.inverse_sigma = 1.0f / sigma;
+    return line;
+}
+
+// Probability that a standard normal is below x, to 2e-7 (Abramowitz and Stegun 7.1.26).
+INLINE float normal_cdf(float x) {
+    const float size = 0.70710678118654752f * (x < 0.0f ? -x : x);
+    const float t = 1.0f / (1.0f + 0.3275911f * size);
+    float p = 1.061405429f;
+    p = p * t + -1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t + -0.284496736f;
+    p = p * t + 0.254829592f;
+    const float tail = 0.5f * (p * t * portable_exp2(-1.4426950408889634f * (size * size)));
+    return x < 0.0f ? tail : 1.0f - tail;
+}
+
+// Share of the light that lies before channel `channel`; 0 and 1 at the ends of the line.
+INLINE float line_share(const Line* line, int channel) {
+    if (channel <= line->first) return 0.0f;
+    if (channel > line->last) return 1.0f;
+    return normal_cdf(((float)channel - line->centre) * line->inverse_sigma);
+}
+
+// A part of a deposit, rounded like the whole.
+INLINE i64 part_of(i64 deposit, float share) {
+    const double q = (double)deposit * (double)share;
+    return bits_of(q + 4503599627370496.0) & 0xFFFFFFFFFFFFFll;
+}
+
+#endif
 
 // What the model says of a halo whatever the parameters, computed once: an element is a row.
 #ifdef NUM_STATIC
@@ -188,14 +267,33 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
     for (int k = threadIdx.x; k < num_rows; k += blockDim.x) {
         const i64 row = first + k;
         const int slice = channel[row];
+#ifdef LINE_WIDTH
+        const float centre = columns[LINE_WIDTH * column_stride + row];
+        if (!(centre > -1e4f)) continue;
+#else
         if (slice < 0) continue;
+#endif
         const Place place = place_halo(x[row], y[row], z[row], pose, field, shape);
         if (place.voxel < 0) continue;
         const Chance chance = halo_chance((u32)(row - keys[5]), keys);
         const float log2_l = halo_luminosity(log2_mass[row], log2_1pz[row], columns + row,
                                              column_stride, chance.normal, chance.uniform, values);
         const i64 q = deposit_of(log2_l, log2_1pz[row], place.chi_squared, pose, values);
+#ifdef LINE_WIDTH
+        const Line line = line_of(centre, columns[(LINE_WIDTH + 1) * column_stride + row],
+                                  chance.inclination);
+        const int end = line.last < shape[0] - 1 ? line.last : shape[0] - 1;
+        const int begin = line.first > 0 ? line.first : 0;
+        float before = line_share(&line, begin);
+        for (int f = begin; f <= end; ++f) {
+            const float after = line_share(&line, f + 1);
+            atomicAdd(out + f * frame + place.voxel, (u64)part_of(q, after - before));
+            before = after;
+        }
+        if (slice < 0) continue;
+#else
         atomicAdd(out + slice * frame + place.voxel, (u64)q);
+#endif
         atomicAdd(histogram + bin_of(log2_l, values, num_bins), 1u);
         if (q >= (i64)pose[10]) atomicAdd(histogram + num_bins + 2, 1u);
     }
@@ -219,6 +317,9 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                       u32* __restrict__ counts) {
     int voxel[BLOCK], bin[BLOCK];
     float chi_squared[BLOCK], normal[BLOCK], uniform[BLOCK], luminosity[BLOCK];
+#ifdef LINE_WIDTH
+    float inclination[BLOCK];
+#endif
     i64 deposit[BLOCK];
     double field[6];
     int shape[6];
@@ -252,6 +353,9 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                 const Chance chance = halo_chance(element + (u32)k, keys);
                 normal[k] = chance.normal;
                 uniform[k] = chance.uniform;
+#ifdef LINE_WIDTH
+                inclination[k] = chance.inclination;
+#endif
             }
             for (int k = 0; k < n; ++k) {
                 const i64 row = start + k;
@@ -265,8 +369,23 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                                         values);
             for (int k = 0; k < n; ++k) {
                 const int slice = channel[start + k];
+#ifdef LINE_WIDTH
+                const float* along = columns + LINE_WIDTH * column_stride + start + k;
+                if (!(along[0] > -1e4f) | (voxel[k] < 0)) continue;
+                const Line line = line_of(along[0], along[column_stride], inclination[k]);
+                const int past = line.last < shape[0] - 1 ? line.last : shape[0] - 1;
+                const int begin = line.first > 0 ? line.first : 0;
+                float before = line_share(&line, begin);
+                for (int f = begin; f <= past; ++f) {
+                    const float after = line_share(&line, f + 1);
+                    out[f * frame + voxel[k]] += part_of(deposit[k], after - before);
+                    before = after;
+                }
+                if (slice < 0) continue;
+#else
                 if ((slice < 0) | (voxel[k] < 0)) continue;
                 out[slice * frame + voxel[k]] += deposit[k];
+#endif
                 histogram[bin[k]] += 1u;
                 histogram[num_bins + 2] += deposit[k] >= largest;
             }

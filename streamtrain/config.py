@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import yaml
 
-from streamtrain.config_line import LineConfig, check_line
+from streamtrain.config_emit import EMIT, check_emit
+from streamtrain.config_line import LineConfig
 from streamtrain.config_observe import OBSERVE, check_observe, operator_kind
 from streamtrain.resources import find_config
 from streamtrain.schema import (
@@ -64,7 +65,6 @@ class DataConfig:
 
 SMALLEST_BIN_DEX = 1e-5
 """Narrowest luminosity bin: log2 L is known to 2e-6."""
-EMIT = {"line": LineConfig}
 
 
 @dataclass(frozen=True)
@@ -212,12 +212,7 @@ def _check(config: Config) -> None:
             f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
         )
     _check_label(config.label)
-    if "line" not in config.emit:
-        raise ConfigError("emit needs one entry 'line', the luminosity model")
-    check_line(config.line)
-    for name in config.emit:
-        if name != "line":
-            raise ConfigError(f"emit.{name}: this version paints one line, 'emit.line'")
+    check_emit(config.emit, grid.nu_GHz)
     check_observe(config.observe, grid.shape)
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(

@@ -79,6 +79,13 @@ class LineConfig(ModelConfig):
     require: RequireConfig = setting(RequireConfig(), "")
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the models; of a function in a file, the function's."""
+        if self.mixture:
+            return list(self.mixture)
+        return [self.model.rpartition(":")[2]]
+
+    @property
     def components(self) -> dict[str, ComponentConfig]:
         """The models of the mixture by name; without one, the one model."""
         if self.mixture:
@@ -101,16 +108,20 @@ def check_line(line: LineConfig) -> None:
                     "of its models"
                 )
     for name, component in line.components.items():
-        place = f"{where}.mixture.{name}" if line.mixture else where
-        for parameter, given in component.parameters.items():
-            if isinstance(given, DistributionConfig):
-                _check_distribution(given, f"{place}.parameters.{parameter}")
-        if component.multivariate is not None:
-            _check_multivariate(component.multivariate, f"{place}.multivariate")
+        check_model(component, f"{where}.mixture.{name}" if line.mixture else where)
     for bound in fields(RequireConfig):
         ends = getattr(line.require, bound.name)
         if ends is not None and ends[0] >= ends[1]:
             raise ConfigError(f"{where}.require.{bound.name} = {list(ends)} must increase")
+
+
+def check_model(model: ModelConfig, where: str) -> None:
+    """Raise ConfigError for what the types alone do not tell."""
+    for parameter, given in model.parameters.items():
+        if isinstance(given, DistributionConfig):
+            check_distribution(given, f"{where}.parameters.{parameter}")
+    if model.multivariate is not None:
+        _check_multivariate(model.multivariate, f"{where}.multivariate")
 
 
 def _check_multivariate(given: MultivariateConfig, where: str) -> None:
@@ -126,7 +137,8 @@ def _check_multivariate(given: MultivariateConfig, where: str) -> None:
         raise ConfigError(f"{where}.covariance must be symmetric")
 
 
-def _check_distribution(given: DistributionConfig, where: str) -> None:
+def check_distribution(given: DistributionConfig, where: str) -> None:
+    """Raise ConfigError unless it is one distribution, with ends in order."""
     kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
     chosen = [name for name, value in kinds.items() if value is not None]
     if len(chosen) != 1:

@@ -28,6 +28,9 @@ STAGE_MODEL = 2
 """Parameters of the luminosity model."""
 STAGE_MIXTURE = 3
 """Which luminosity model makes a sample."""
+STAGE_EMIT = 4096
+"""First emitter after the line; emitter k of the config uses stages 4096 + 4k (draws), + 1 (its own
+pose), + 2 (scatter) and + 3 (parameters)."""
 STAGE_OBSERVE = 16
 """First map operator; operator k of the config uses stages 16 + 2k (draws) and 17 + 2k (voxels)."""
 
@@ -97,6 +100,10 @@ class Draws:
         radius = np.sqrt(-2.0 * portable.log(_unit(words[..., 0], words[..., 1])))
         _, cosine = portable.sincos_turns(_unit(words[..., 2], words[..., 3]))
         return radius * cosine
+
+    def of_stage(self, stage: int) -> Draws:
+        """The same samples for another purpose."""
+        return replace(self, stage=stage)
 
     def take(self, samples: NDArray[np.int64]) -> Draws:
         """The same for some of the samples."""

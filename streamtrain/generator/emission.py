@@ -15,8 +15,10 @@ from streamtrain import portable
 from streamtrain.generator.backend import kernels_for
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.columns import model_column
+from streamtrain.generator.emitters import PLAIN, Emitters
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.halos import Halos
+from streamtrain.generator.linewidth import line_columns
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.trace import trace
@@ -59,7 +61,10 @@ class _Probes:
 
 
 class Emission:
-    """A luminosity model for the halos of a bank, painted into a grid. sfr: see `model_column`."""
+    """A luminosity model for the halos of a bank, painted into a grid.
+
+    sfr: see `model_column`. emitters: what changes the light of the model.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Emission:
         halos: Halos,
         bins: LuminosityBins,
         sfr: str | SFRTable = "auto",
+        emitters: Emitters = PLAIN,
         compiler_flags: Sequence[str] = (),
     ) -> None:
         grid = halos.grid
@@ -80,27 +86,32 @@ class Emission:
             on_fraction=model.on_fraction,
             z_range=grid.z_range,
         )
-        source = self.traced.source + bins.source()
-        self.kernels = kernels_for(halos.device, "paint.cu", source, compiler_flags)
+        self._width = line_columns(halos, emitters.width) if emitters.width is not None else []
+        place = len(self.traced.columns) + self.traced.num_static
+        self.source = self.traced.source + bins.source() + emitters.source(place)
+        """What kernels/paint.cu is compiled with."""
+        self.kernels = kernels_for(halos.device, "paint.cu", self.source, compiler_flags)
         inputs = [
             halos.bank.gather(lambda c, name=name, form=form: model_column(c, name, form, sfr))  # type: ignore[misc]
             for name, form in self.traced.columns
         ]
         self.columns = self._upload(inputs)
-        """Inputs of the model, then its static values, float32 [num, num_rows]."""
+        """Inputs of the model, its static values, and the lines' places and widths, float32
+        [num, num_rows]."""
         self._bright = self._probes(_heaviest_and_some(halos), inputs)
-        grid_scale = 2.0**grid.fixed_point_exponent
         largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
-        self._log2_limit = portable.log2(largest / (grid_scale * self._bright.intensity))
+        limit = portable.log2(largest / (halos.scale * self._bright.intensity))
+        self._log2_limit = limit - emitters.headroom
         rows, self._weights = _strata(halos)
         self._typical = self._probes(rows, inputs)
 
     def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
-        halos, number = self._halos, len(inputs) + self.traced.num_static
+        halos, first = self._halos, len(inputs) + self.traced.num_static
+        number = first + len(self._width)
         rows = halos.bank.num_rows
         columns = torch.empty((max(number, 1), rows), dtype=torch.float32, device=halos.device)
-        for place, values in zip(columns, inputs, strict=False):
-            place.copy_(torch.from_numpy(values))
+        for place, values in [*enumerate(inputs), *enumerate(self._width, first)]:
+            columns[place].copy_(torch.from_numpy(values))
         if self.traced.num_static:
             log2_mass, log2_1pz = halos.arrays[3:5]
             self.kernels.elementwise(
@@ -119,19 +130,26 @@ class Emission:
             seen[name] = portable.exp2(values) if form == "log2" else values
         return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
 
-    def values(self, parameters: Parameters, size: int) -> NDArray[np.float32]:
-        """What the kernel is told about B = `size` samples, float32 [B, 7 + uniforms], as in
-        kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
+    def values(
+        self, parameters: Parameters, adjustments: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What the kernel is told about B samples, float32 [B, 7 + adjustments + uniforms], as in
+        kernels/paint.cu. adjustments: [B, 2 per adjustment].
+
+        Raises ValueError for parameters that give no luminosity.
+        """
+        size, first = len(adjustments), 7 + adjustments.shape[1]
         grid = self._halos.grid
         sigma, mu = self.model.log2_scatter(parameters, size)
         uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
-        values = np.empty((size, 7 + uniforms.shape[1]), np.float32)
+        values = np.empty((size, first + uniforms.shape[1]), np.float32)
         values[:, 0] = grid.intensity_factor
         values[:, 1] = 0.0 if grid.units == "uK" else -2.0
         values[:, 2] = sigma
         values[:, 3] = mu
         values[:, 4:7] = self._bins.kernel_values()
-        values[:, 7:] = uniforms
+        values[:, 7:first] = adjustments
+        values[:, first:] = uniforms
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
         if len(bad):
             drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
@@ -151,7 +169,8 @@ class Emission:
 
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
-        each of `STRATA` ranges of mass. A function of the bank and the parameters."""
+        each of `STRATA` ranges of mass, before any emitter changes the model's light. A function of
+        the bank and the parameters."""
         probes, weights = self._typical, self._weights
         log2_l = self._log2_luminosity(parameters, probes)
         sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(log2_l)))

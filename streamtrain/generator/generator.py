@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.bank import Bank, check_disjoint, expand
+from streamtrain.catalogs.bank import check_disjoint, expand
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.config import Config, ConfigError, GridConfig
+from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
-from streamtrain.generator.emission import Emission
-from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
+from streamtrain.generator.emitters import build_emitters, emit_stage
+from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
-from streamtrain.generator.mixture import Mixture
+from streamtrain.generator.line import Line, Stages
 from streamtrain.generator.operators import Drawn, Pool, build_operators
-from streamtrain.generator.painter import Job, Painter
-from streamtrain.generator.priors import Condition, Parameters
+from streamtrain.generator.painter import Job
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
-from streamtrain.rng import SPLITS, STAGE_MODEL, STAGE_POSE, Draws, Split, sample_indices
+from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
 """Goes up when a release changes the bits of samples, together with the golden digests."""
-MAX_OUTSIDE_PERCENT = 5.0
-"""Halos outside the label's luminosities that go without a warning."""
-MASS_TOLERANCE = 1.1
-Z_TOLERANCE = 0.01
 
 
 @dataclass
@@ -114,13 +110,12 @@ class Generator:
             self.seed = config.test.seed
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
-        self.mixture = Mixture(config.line)
-        self.classes = self.mixture.names
-        """Names of the luminosity models that samples are told apart by."""
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
-        for lightcone in self.lightcones:
-            self._check(lightcone)
+        if not self.lightcones:
+            raise CatalogError("a generator needs at least one lightcone")
+        self.classes = list(config.line.class_names)
+        """Names of the luminosity models that samples are told apart by."""
         cosmologies = [(c.cosmology["Omega_m"], c.cosmology["h"]) for c in self.lightcones]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
         self.label = Label(
@@ -128,32 +123,65 @@ class Generator:
         )
         self.bins = self.label.bins
         self.operators = build_operators(config.observe, self.grid)
-        pool = self.operators.pop(0) if self._pools_first() else None
-        pooling = pool.factor if isinstance(pool, Pool) else (1, 1, 1)
-        self.bank = Bank(self.lightcones)
-        self.painter = Painter(
-            self.bank,
+        first = self.operators[0] if self.operators else None
+        pool = first if isinstance(first, Pool) else None
+        if pool is not None:
+            # painting into the joined voxels adds up to the same integers, so to the same bits
+            del self.operators[0]
+        self.emitters = build_emitters(config.emit, self.bins)
+        options: dict[str, Any] = {
+            "sfr": self.sfr,
+            "device": self.device,
+            "compiler_flags": compiler_flags,
+        }
+        self.line = Line(
+            config.line,
+            config.data,
             self.grid,
-            self.mixture.models,
+            self.lightcones,
             self.bins,
-            min_mass_Msun=config.data.min_mass_Msun,
-            pooling=pooling,
-            mean=pool.mean if isinstance(pool, Pool) else True,
-            device=self.device,
-            compiler_flags=compiler_flags,
-            sfr=self.sfr,
+            pool,
+            emitters=self.emitters,
+            stages=Stages(),
+            **options,
         )
-        self._check_halos()
-        self._accept = [self._condition(emission) for emission in self.painter.emissions]
+        self.mixture, self.painter = self.line.mixture, self.line.painter
+        self.interlopers = {
+            name: self._interloper(name, section, position, pool, options)
+            for position, (name, section) in enumerate(config.emit.items())
+            if isinstance(section, InterloperConfig)
+        }
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
 
-    def _pools_first(self) -> bool:
-        """A pool at the head of the list is done by painting into the joined voxels: integers add
-        up to the same sum, so the bits are those of painting first and pooling then."""
-        return bool(self.operators) and isinstance(self.operators[0], Pool)
+    def _interloper(
+        self,
+        name: str,
+        section: InterloperConfig,
+        position: int,
+        pool: Pool | None,
+        options: dict[str, Any],
+    ) -> Line:
+        """The halos that shine in another line into the same band."""
+        config, split = self.config, self.split
+        own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
+        stage = emit_stage(position)
+        return Line(
+            section.line,
+            config.data,
+            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
+            open_lightcones(own, split, f"emit.{name}") if any(own.values()) else self.lightcones,
+            self.bins,
+            pool,
+            emitters=self.emitters.blank,
+            stages=Stages(
+                stage + 1 if any(own.values()) else STAGE_POSE, stage, stage + 3, stage + 2
+            ),
+            exponent=self.grid.fixed_point_exponent,
+            **options,
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -180,8 +208,7 @@ class Generator:
 
     def describe(self) -> str:
         """What samples are made of: skies and halos in a line, then one for each luminosity model,
-        with the share of its prior's draws that are accepted and of the halos that its accepted
-        draws put beyond the label's luminosities."""
+        see `Line.describe`."""
         cones, data = self.lightcones, self.config.data
         skies = len({cone.realisation for cone in cones})
         head = (
@@ -189,83 +216,19 @@ class Generator:
             f"{int(self.painter.halos.num_painted.sum())} halos in the band above "
             f"{data.min_mass_Msun:.3g} Msun"
         )
-        return "\n".join([head, *map(self._describe_model, range(len(self.mixture.components)))])
-
-    def _describe_model(self, number: int) -> str:
-        component = self.mixture.components[number]
-        emission, accept = self.painter.emissions[number], self._accept[number]
-        defaults = component.model.defaults
-        draws = Draws(self.seed, self.split, np.arange(512, dtype=np.uint64), STAGE_MODEL)
-        accepted = component.prior.acceptance(draws, defaults, accept)
-        some = draws.take(np.arange(64))
-        expected = emission.expect(component.prior.draw(some, defaults, accept))
-        total = float((expected.inside + expected.below + expected.above).sum())
-        below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
-        several = len(self.mixture.components) > 1
-        share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
-        warning = ""
-        if below + above > MAX_OUTSIDE_PERCENT:
-            warning = f" (warning: more than {MAX_OUTSIDE_PERCENT:g} % are outside the label)"
-        return (
-            f"{component.name}: prior '{component.prior_name}'{share}, "
-            f"{100 * accepted:.0f} % of its draws accepted; {below:.1f} % of the halos are fainter "
-            f"than the label's luminosities, {above:.2g} % brighter{warning}"
-        )
+        others = [
+            f"{name}: {int(line.painter.halos.num_painted.sum())} halos in the band by "
+            f"{', '.join(line.mixture.names)} at {line.grid.nu_rest_GHz:g} GHz"
+            for name, line in self.interlopers.items()
+        ]
+        return "\n".join([head, *self.line.describe(self.seed, self.split), *others])
 
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones, models and, if one
         is used, table of star-formation rates."""
-        texts = [emission.traced.identity() for emission in self.painter.emissions]
-        model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         table = {"sfr": self.sfr.digest} if isinstance(self.sfr, SFRTable) else {}
-        return {"lightcones": [c.digest for c in self.lightcones], "model": model, **table}
-
-    def _check(self, lightcone: Lightcone) -> None:
-        """Refuse a lightcone that cannot fill the cube."""
-        data, grid = self.config.data, self.grid
-        try:
-            check_fits(lightcone.footprint_deg, grid.fov_deg, data.roll, lightcone.name)
-        except ValueError as error:
-            raise CatalogError(str(error)) from None
-        low, high = grid.z_range
-        have = lightcone.z_range
-        if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
-            raise CatalogError(
-                f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
-                f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
-            )
-        if lightcone.min_mass_Msun > MASS_TOLERANCE * data.min_mass_Msun:
-            raise CatalogError(
-                f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
-                f"data.min_mass_Msun = {data.min_mass_Msun:.3g}: raise it to that"
-            )
-
-    def _condition(self, emission: Emission) -> Condition:
-        """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
-        require = self.config.line.require
-        if require.mean_uK is None and require.halos is None:
-            return emission.fits
-
-        def accept(parameters: Parameters) -> NDArray[np.bool_]:
-            accepted, expected = emission.fits(parameters), emission.expect(parameters)
-            for bounds, value in (
-                (require.mean_uK, expected.mean),
-                (require.halos, expected.inside),
-            ):
-                if bounds is not None:
-                    accepted &= (bounds[0] <= value) & (value <= bounds[1])
-            return accepted
-
-        return accept
-
-    def _check_halos(self) -> None:
-        for lightcone, number in zip(self.lightcones, self.painter.halos.num_painted, strict=True):
-            if number == 0:
-                high, low = self.grid.nu_GHz
-                raise CatalogError(
-                    f"no halo of {lightcone.name} is left above "
-                    f"{self.config.data.min_mass_Msun:.3g} Msun and inside {high:g}..{low:g} GHz"
-                )
+        others = {name: line.identity() for name, line in self.interlopers.items()}
+        return {**self.line.identity(), **table, **others}
 
     def generate(self, indices: Sequence[int]) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
@@ -311,6 +274,8 @@ class Generator:
         """Paint and observe samples first..last-1 into their places."""
         total, counts = self.painter.paint(job, first, last)
         counts_out[first:last] = counts
+        for line, other in zip(self.interlopers.values(), job.others, strict=True):
+            counts_out[first:last, -1] += line.painter.paint(other, first, last, total)[1][:, -1]
         target = cube_out[first:last]
         cube = target
         if self.painter.shape != self.input_shape:
@@ -336,55 +301,29 @@ class Generator:
         """Everything that is drawn for B samples: for the painter, for each map operator, and as a
         record per sample. `generate` is this and the painting of it."""
         numbers = sample_indices(indices)
-        pose_draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
-        cones = len(self.lightcones)
-        lightcone = np.minimum(np.floor(pose_draws.uniform([0])[:, 0] * cones), cones - 1).astype(
-            np.int64
-        )
-        pose = draw_poses(
-            pose_draws,
-            self.bank.footprints[lightcone],
-            self.grid.fov_deg,
-            self.config.data.roll,
-            self.config.data.mirror,
-        )
-        choice = self.mixture.choose(pose_draws)
-        parameters = self.mixture.draw(pose_draws, choice, self._accept)
-        job = self.painter.job(
-            lightcone, pose, choice, parameters, seed=self.seed, split=self.split, indices=numbers
-        )
+        draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
+        fields = self.line.fields(draws)
+        adjustments, adjusted = self.emitters.draw(draws)
+        job, records = self.line.draw(draws, fields, adjustments)
+        for k, record in enumerate(records):
+            for name, made in adjusted.items():
+                record[name] = {key: float(v[k]) for key, v in made.items()}
+        for name, line in self.interlopers.items():
+            same = line.stages.pose == self.line.stages.pose
+            theirs = fields if same else line.fields(draws)
+            other, described = line.draw(draws, theirs, line.emitters.draw(draws)[0])
+            job.others.append(other)
+            for record, part in zip(records, described, strict=True):
+                record[name] = part
         drawn = [
             operator.draw(Draws(self.seed, self.split, numbers, operator.stage))
             for operator in self.operators
         ]
-        return job, drawn, self._records(lightcone, pose, choice, parameters, drawn)
-
-    def _records(
-        self,
-        lightcone: NDArray[np.int64],
-        pose: Pose,
-        choice: NDArray[np.int64],
-        parameters: list[Parameters],
-        drawn: list[Drawn],
-    ) -> list[dict[str, Any]]:
-        records = []
-        names, seen = self.mixture.names, [0] * len(parameters)
-        for k, (number, model) in enumerate(zip(lightcone, choice, strict=True)):
-            place = seen[model]
-            seen[model] += 1
-            record: dict[str, Any] = {
-                "lightcone": self.lightcones[number].name,
-                "centre_deg": [float(a) for a in pose.centre_deg[k]],
-                "roll_deg": float(pose.roll_deg[k]),
-                "mirror": bool(pose.mirror[k]),
-                "model": names[model],
-                "parameters": {n: float(v[place]) for n, v in parameters[model].items()},
-            }
-            for operator, values in zip(self.operators, drawn, strict=True):
-                if values:
+        for operator, values in zip(self.operators, drawn, strict=True):
+            if values:
+                for k, record in enumerate(records):
                     record[operator.name] = {name: float(v[k]) for name, v in values.items()}
-            records.append(record)
-        return records
+        return job, drawn, records
 
     def close(self) -> None:
         """Stop the threads."""
@@ -394,14 +333,21 @@ class Generator:
 
 
 def _open(config: Config, split: Split) -> list[Lightcone]:
-    """The lightcones of a split; the splits must be different realisations."""
+    """The lightcones of a split."""
+    return open_lightcones({name: getattr(config.data, name) for name in SPLITS}, split, "data")
+
+
+def open_lightcones(
+    patterns: Mapping[str, Sequence[str]], split: Split, where: str
+) -> list[Lightcone]:
+    """The lightcones of a split; the splits must be different realisations. patterns: files or
+    globs for each split; where: the section they stand in."""
     paths: dict[str, list[Path]] = {
-        name: expand(getattr(config.data, name), f"data.{name}", must_exist=name == split)
-        for name in SPLITS
+        name: expand(patterns[name], f"{where}.{name}", must_exist=name == split) for name in SPLITS
     }
     if not paths[split]:
         raise ConfigError(
-            f"data.{split} names no lightcone: make some with `streamtrain catalog make`, or "
+            f"{where}.{split} names no lightcone: make some with `streamtrain catalog make`, or "
             "import your own with `streamtrain catalog import`"
         )
     check_disjoint(paths)

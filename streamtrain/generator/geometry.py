@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain import portable
-from streamtrain.rng import STAGE_POSE, Draws
+from streamtrain.rng import Draws
 
 Float = NDArray[np.float64]
 Roll = Literal["any", "quarter", "none"]
@@ -212,10 +212,9 @@ def draw_poses(
 ) -> Pose:
     """Poses of B samples: roll, mirror, then the centre uniformly where the field is complete.
 
-    footprints: (ra_min, ra_max, dec_min, dec_max) per sample [B, 4]. `draws` is of STAGE_POSE;
-    element 0 is the choice of the lightcone.
+    footprints: (ra_min, ra_max, dec_min, dec_max) per sample [B, 4]. Element 0 of `draws` is the
+    choice of the lightcone.
     """
-    assert draws.stage == STAGE_POSE
     u = draws.uniform([1, 2, 3, 4])
     if roll == "any":
         roll_deg = 360.0 * u[:, 2]

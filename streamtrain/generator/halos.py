@@ -18,13 +18,23 @@ ROWS_PER_ITEM = 2048
 class Halos:
     """Positions, masses, redshifts and frequency channels of a bank's halos, and their tiles.
 
-    join: channels of the grid that are joined into one of the cube.
+    join: channels of the grid that are joined into one of the cube. exponent: of the fixed-point
+    scale; default: the grid's own.
     """
 
     def __init__(
-        self, bank: Bank, grid: Grid, min_mass_Msun: float, join: int, device: torch.device
+        self,
+        bank: Bank,
+        grid: Grid,
+        min_mass_Msun: float,
+        join: int,
+        device: torch.device,
+        exponent: int | None = None,
     ) -> None:
-        self.bank, self.grid, self.device = bank, grid, device
+        self.bank, self.grid, self.device, self.join = bank, grid, device, join
+        self.min_mass_Msun = min_mass_Msun
+        self.scale = 2.0 ** (grid.fixed_point_exponent if exponent is None else exponent)
+        """Fixed-point units per map unit."""
         self.channel = np.concatenate(
             [_channel(c, grid, min_mass_Msun, join) for c in bank.lightcones]
         )

@@ -9,20 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.config_line import ComponentConfig, DistributionConfig, LineConfig
+from streamtrain.config_line import ComponentConfig, LineConfig
 from streamtrain.generator.luminosity import find_model
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.priors import (
     Condition,
     Correlated,
-    Distribution,
     Fixed,
-    Normal,
     Parameters,
     Prior,
-    Uniform,
+    distribution,
 )
-from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, Draws
+from streamtrain.rng import Draws
 from streamtrain.schema import ConfigError, nearest
 
 
@@ -40,7 +38,7 @@ class Component:
     def from_config(cls, name: str, config: ComponentConfig) -> Component:
         """Raises ConfigError for what the model does not have."""
         model = find_model(config.model).with_scatter(config.scatter)
-        given = {n: _distribution(value) for n, value in config.parameters.items()}
+        given = {n: distribution(value) for n, value in config.parameters.items()}
         model.parameters(dict.fromkeys(given, 0.0))  # names it has
         held = {n: d for n, d in given.items() if isinstance(d, Fixed)}
         drawn = {n: d for n, d in given.items() if n not in held}
@@ -70,10 +68,8 @@ class Mixture:
     """Some luminosity models, one of which is drawn for every sample by weight."""
 
     def __init__(self, line: LineConfig) -> None:
-        self.components = [Component.from_config(n, c) for n, c in line.components.items()]
-        if not line.mixture:
-            (only,) = self.components
-            self.components = [replace(only, name=only.model.name)]
+        sections = zip(line.class_names, line.components.values(), strict=True)
+        self.components = [Component.from_config(name, section) for name, section in sections]
         weights = np.array([c.weight for c in self.components])
         self._upper = np.add.accumulate(weights)
         self._upper /= self._upper[-1]
@@ -93,10 +89,10 @@ class Mixture:
         return float(np.diff(self._upper, prepend=0.0)[number])
 
     def choose(self, draws: Draws) -> NDArray[np.int64]:
-        """Number of the component of B samples, [B]. draws: of any stage."""
+        """Number of the component of B samples, [B]."""
         if len(self.components) == 1:
             return np.zeros(len(draws.indices), np.int64)
-        u = replace(draws, stage=STAGE_MIXTURE).uniform([0])[:, 0]
+        u = draws.uniform([0])[:, 0]
         found = np.searchsorted(self._upper, u, side="right")
         return np.minimum(found, len(self.components) - 1)
 
@@ -105,11 +101,11 @@ class Mixture:
     ) -> list[Parameters]:
         """For every component the parameters of the samples that chose it, in their order.
 
-        draws: of any stage; accept: a further condition on the draws of each component.
+        accept: a further condition on the draws of each component.
         """
         return [
             component.prior.draw(
-                replace(draws, stage=STAGE_MODEL).take(np.flatnonzero(choice == number)),
+                draws.take(np.flatnonzero(choice == number)),
                 component.model.defaults,
                 condition,
             )
@@ -117,17 +113,6 @@ class Mixture:
                 zip(self.components, accept, strict=True)
             )
         ]
-
-
-def _distribution(given: float | DistributionConfig) -> Distribution:
-    if not isinstance(given, DistributionConfig):
-        return Fixed(given)
-    if given.normal is not None:
-        low = -np.inf if given.low is None else given.low
-        return Normal(*given.normal, low, np.inf if given.high is None else given.high)
-    ends = given.uniform or given.log_uniform
-    assert ends is not None
-    return Uniform(*ends, log=given.uniform is None)
 
 
 _COMPARISONS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]] = {

@@ -17,6 +17,7 @@ from streamtrain.generator.geometry import Grid, single_pose
 from streamtrain.generator.luminosity import ModelFunction, find_model
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.sfr_table import sfr_source
+from streamtrain.rng import STAGE_PAINT, Draws
 
 
 def paint(
@@ -64,9 +65,7 @@ def paint(
         single_pose(centre_deg, roll_deg, mirror),
         np.zeros(1, np.int64),
         [values],
-        seed=seed,
-        split="train",
-        indices=np.zeros(1, np.uint64),
+        draws=Draws(seed, "train", np.zeros(1, np.uint64), STAGE_PAINT),
     )
     total, counts = painter.paint(job, 0, 1)
     if not int(counts[0, : bins.num + 2].sum()):

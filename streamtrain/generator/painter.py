@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from streamtrain.catalogs.bank import Bank
 from streamtrain.generator.backend import full_device
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
+from streamtrain.generator.emitters import PLAIN, Emitters
 from streamtrain.generator.geometry import Grid, Pose
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
-from streamtrain.rng import STAGE_PAINT, Split, seed_words, stage_word
+from streamtrain.rng import Draws, seed_words, stage_word
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Job:
     keys: NDArray[np.uint32]
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
+    others: list[Job] = field(default_factory=list)
+    """Of the lines that are painted into the same cubes."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -63,16 +66,20 @@ class Painter:
         device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
         sfr: str | SFRTable = "auto",
+        emitters: Emitters = PLAIN,
+        exponent: int | None = None,
     ) -> None:
         self.bank, self.grid, self.bins = bank, grid, bins
         freq, dec, ra = (n // f for n, f in zip(grid.shape, pooling, strict=True))
         self.shape = freq, dec, ra
         joined = pooling[0] * pooling[1] * pooling[2] if mean else 1
-        self.scale = 2.0**grid.fixed_point_exponent
-        self.unit = 1.0 / self.scale / joined
         self.device = full_device(device)
-        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device)
-        self.emissions = [Emission(m, self.halos, bins, sfr, compiler_flags) for m in models]
+        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device, exponent)
+        self.scale = self.halos.scale
+        self.unit = 1.0 / self.scale / joined
+        self.emissions = [
+            Emission(m, self.halos, bins, sfr, emitters, compiler_flags) for m in models
+        ]
         for model in models:
             model.check_range(grid.z_range, (min_mass_Msun, self.halos.heaviest_Msun))
         half_ra, half_dec = (np.pi / 360.0 * side for side in grid.fov_deg)
@@ -89,13 +96,13 @@ class Painter:
         pose: Pose,
         model: NDArray[np.int64],
         parameters: Sequence[Parameters],
+        adjustments: NDArray[np.float32] | None = None,
         *,
-        seed: int,
-        split: Split,
-        indices: NDArray[np.uint64],
+        draws: Draws,
     ) -> Job:
         """Everything the kernel needs for B samples: lightcone [B], pose, model [B]; parameters:
-        for every model of the painter, those of its samples in their order."""
+        for every model of the painter, those of its samples in their order; adjustments: those of
+        the emitters [B, 2 per adjustment]; draws: of the stage of the scatter."""
         size = len(lightcone)
         items, item_start = self.halos.items(lightcone, pose)
         rows = np.array([len(c) for c in self.bank.lightcones])
@@ -104,21 +111,26 @@ class Painter:
         kernel_pose[:, 9] = self.scale
         kernel_pose[:, 10] = np.minimum(np.floor(2.0**62 / rows[lightcone]), LARGEST_DEPOSIT)
         keys = np.empty((size, 6), np.uint32)
-        keys[:, :2] = seed_words(seed)
-        keys[:, 2] = indices & np.uint64(0xFFFFFFFF)
-        keys[:, 3] = indices >> np.uint64(32)
-        keys[:, 4] = stage_word(split, STAGE_PAINT)
+        keys[:, :2] = seed_words(draws.seed)
+        keys[:, 2] = draws.indices & np.uint64(0xFFFFFFFF)
+        keys[:, 3] = draws.indices >> np.uint64(32)
+        keys[:, 4] = stage_word(draws.split, draws.stage)
         keys[:, 5] = self.bank.first_row[lightcone]
-        values = self._values(model, parameters)
+        if adjustments is None:
+            adjustments = np.zeros((size, 0), np.float32)
+        values = self._values(model, parameters, adjustments)
         return Job(items, item_start, model, kernel_pose, values, keys, lightcone)
 
     def _values(
-        self, model: NDArray[np.int64], parameters: Sequence[Parameters]
+        self,
+        model: NDArray[np.int64],
+        parameters: Sequence[Parameters],
+        adjustments: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """The values of all models in one array, as wide as the widest."""
         chosen = [np.flatnonzero(model == k) for k in range(len(self.emissions))]
         made = [
-            emission.values(given, len(samples))
+            emission.values(given, adjustments[samples])
             for emission, given, samples in zip(self.emissions, parameters, chosen, strict=True)
         ]
         values = np.zeros((len(model), max(v.shape[1] for v in made)), np.float32)
@@ -126,14 +138,17 @@ class Painter:
             values[samples, : some.shape[1]] = some
         return values
 
-    def paint(self, job: Job, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Paint samples first..last-1 of a job.
+    def paint(
+        self, job: Job, first: int, last: int, total: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Paint samples first..last-1 of a job, into `total` if it is given.
 
         Returns the cubes in fixed point, int64 [n, freq, dec, ra] (times `unit` = map units), and
         the counts, int32 [n, bins + 3].
         """
         size = last - first
-        total = torch.zeros((size, *self.shape), dtype=torch.int64, device=self.device)
+        if total is None:
+            total = torch.zeros((size, *self.shape), dtype=torch.int64, device=self.device)
         counts = torch.zeros(
             (size, self.bins.num + EXTRA_COUNTS), dtype=torch.int32, device=self.device
         )

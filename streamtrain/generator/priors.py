@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import portable
+from streamtrain.config_line import DistributionConfig
 from streamtrain.rng import Draws
 
 Parameters = dict[str, NDArray[np.float64]]
@@ -185,3 +186,15 @@ def _between(prior: Uniform, place: NDArray[np.float64]) -> NDArray[np.float64]:
         return 0.5 * (prior.low + prior.high) + (prior.high - prior.low) * place
     low, high = (float(portable.log2(end)) for end in (prior.low, prior.high))
     return portable.exp2(0.5 * (low + high) + (high - low) * place)
+
+
+def distribution(given: float | DistributionConfig) -> Distribution:
+    """What a configuration says of a parameter, as a distribution."""
+    if not isinstance(given, DistributionConfig):
+        return Fixed(given)
+    if given.normal is not None:
+        low = -np.inf if given.low is None else given.low
+        return Normal(*given.normal, low, np.inf if given.high is None else given.high)
+    ends = given.uniform or given.log_uniform
+    assert ends is not None
+    return Uniform(*ends, log=given.uniform is None)

@@ -88,8 +88,7 @@ def test_bits_of_the_cpu(small_sky: Lightcone, line: str, label: str, rows_per_i
 
     painter = generator.painter
     for emission in painter.emissions:
-        source = emission.traced.source + painter.bins.source()
-        emission.kernels = EmulatedCuda("paint.cu", source)
+        emission.kernels = EmulatedCuda("paint.cu", emission.source)
         inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
         emission.columns = emission._upload(inputs)
     generator._observe = EmulatedCuda("observe.cu")

@@ -19,6 +19,7 @@ from streamtrain.generator.geometry import Grid, single_pose
 from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import Painter
+from streamtrain.rng import STAGE_PAINT, Draws
 
 pytestmark = small.EXTRAPOLATES
 
@@ -99,10 +100,9 @@ def paint_equal(
     model, bins = MODELS[name], LuminosityBins((0.0, 14.0), 7000)
     painter = Painter(Bank([sky]), grid, [model.with_scatter(scatter)], bins, min_mass_Msun=1e9)
     values = {k: np.array([v]) for k, v in model.parameters(parameters).items()}
-    one, first = np.zeros(1, np.int64), np.array([5], np.uint64)
-    job = painter.job(
-        one, single_pose((0.0, 0.0)), one, [values], seed=3, split="train", indices=first
-    )
+    one = np.zeros(1, np.int64)
+    draws = Draws(3, "train", np.array([5], np.uint64), STAGE_PAINT)
+    job = painter.job(one, single_pose((0.0, 0.0)), one, [values], draws=draws)
     total, counts = painter.paint(job, 0, 1)
     per_lsun = ref.surface_brightness(
         1.0, chi, z, nu_rest_GHz=grid.nu_rest_GHz, dnu_GHz=grid.dnu_GHz, omega_sr=grid.pixel_sr

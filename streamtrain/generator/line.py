@@ -1,0 +1,230 @@
+"""One emission line: the skies whose halos shine in it, where fields of them lie, by which models
+they shine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.bank import Bank
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.config import DataConfig
+from streamtrain.config_line import LineConfig
+from streamtrain.generator.bins import LuminosityBins
+from streamtrain.generator.emission import Emission
+from streamtrain.generator.emitters import Emitters
+from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
+from streamtrain.generator.mixture import Mixture
+from streamtrain.generator.operators import Pool
+from streamtrain.generator.painter import Job, Painter
+from streamtrain.generator.priors import Condition, Parameters
+from streamtrain.generator.sfr_table import SFRTable
+from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
+
+MAX_OUTSIDE_PERCENT = 5.0
+"""Halos outside the label's luminosities that go without a warning."""
+MASS_TOLERANCE = 1.1
+Z_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Random stages of a line's draws."""
+
+    pose: int = STAGE_POSE
+    mixture: int = STAGE_MIXTURE
+    model: int = STAGE_MODEL
+    paint: int = STAGE_PAINT
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where the fields of B samples lie."""
+
+    lightcone: NDArray[np.int64]
+    """Number of each sample's lightcone [B]."""
+    pose: Pose
+
+
+class Line:
+    """The halos of some lightcones in one line, painted into the fields of one grid.
+
+    section: the models; grid: of the line (its rest frequency). exponent: of the fixed-point scale,
+    if it is not the grid's own. Raises ConfigError or CatalogError, one sentence each, for what
+    cannot be used.
+    """
+
+    def __init__(
+        self,
+        section: LineConfig,
+        data: DataConfig,
+        grid: Grid,
+        lightcones: Sequence[Lightcone],
+        bins: LuminosityBins,
+        pool: Pool | None,
+        *,
+        sfr: str | SFRTable = "auto",
+        emitters: Emitters,
+        stages: Stages,
+        exponent: int | None = None,
+        device: torch.device,
+        compiler_flags: Sequence[str] = (),
+    ) -> None:
+        self._section, self._data, self.grid = section, data, grid
+        self.lightcones, self.stages, self.emitters = list(lightcones), stages, emitters
+        self.mixture = Mixture(section)
+        for lightcone in self.lightcones:
+            self._check(lightcone)
+        self.bank = Bank(self.lightcones)
+        self.painter = Painter(
+            self.bank,
+            grid,
+            self.mixture.models,
+            bins,
+            min_mass_Msun=data.min_mass_Msun,
+            pooling=pool.factor if pool is not None else (1, 1, 1),
+            mean=pool.mean if pool is not None else True,
+            sfr=sfr,
+            emitters=emitters,
+            exponent=exponent,
+            device=device,
+            compiler_flags=compiler_flags,
+        )
+        self._check_halos()
+        self._accept = [self._condition(emission) for emission in self.painter.emissions]
+
+    def _check(self, lightcone: Lightcone) -> None:
+        """Refuse a lightcone that cannot fill the cube."""
+        data, grid = self._data, self.grid
+        try:
+            check_fits(lightcone.footprint_deg, grid.fov_deg, data.roll, lightcone.name)
+        except ValueError as error:
+            raise CatalogError(str(error)) from None
+        low, high = grid.z_range
+        have = lightcone.z_range
+        if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
+            raise CatalogError(
+                f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
+                f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
+            )
+        if lightcone.min_mass_Msun > MASS_TOLERANCE * data.min_mass_Msun:
+            raise CatalogError(
+                f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
+                f"data.min_mass_Msun = {data.min_mass_Msun:.3g}: raise it to that"
+            )
+
+    def _check_halos(self) -> None:
+        for lightcone, number in zip(self.lightcones, self.painter.halos.num_painted, strict=True):
+            if number == 0:
+                high, low = self.grid.nu_GHz
+                raise CatalogError(
+                    f"no halo of {lightcone.name} is left above "
+                    f"{self._data.min_mass_Msun:.3g} Msun and inside {high:g}..{low:g} GHz"
+                )
+
+    def _condition(self, emission: Emission) -> Condition:
+        """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
+        require = self._section.require
+        if require.mean_uK is None and require.halos is None:
+            return emission.fits
+
+        def accept(parameters: Parameters) -> NDArray[np.bool_]:
+            accepted, expected = emission.fits(parameters), emission.expect(parameters)
+            for bounds, value in (
+                (require.mean_uK, expected.mean),
+                (require.halos, expected.inside),
+            ):
+                if bounds is not None:
+                    accepted &= (bounds[0] <= value) & (value <= bounds[1])
+            return accepted
+
+        return accept
+
+    def describe(self, seed: int, split: Any) -> list[str]:
+        """A line for each luminosity model, with the share of its prior's draws that are accepted
+        and of the halos that its accepted draws put beyond the label's luminosities."""
+        indices = np.arange(512, dtype=np.uint64)
+        draws = Draws(seed, split, indices, self.stages.model)
+        return [self._describe(k, draws) for k in range(len(self.mixture.components))]
+
+    def _describe(self, number: int, draws: Draws) -> str:
+        component = self.mixture.components[number]
+        emission, accept = self.painter.emissions[number], self._accept[number]
+        defaults = component.model.defaults
+        accepted = component.prior.acceptance(draws, defaults, accept)
+        some = draws.take(np.arange(64))
+        expected = emission.expect(component.prior.draw(some, defaults, accept))
+        total = float((expected.inside + expected.below + expected.above).sum())
+        below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
+        several = len(self.mixture.components) > 1
+        share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
+        warning = ""
+        if below + above > MAX_OUTSIDE_PERCENT:
+            warning = f" (warning: more than {MAX_OUTSIDE_PERCENT:g} % are outside the label)"
+        return (
+            f"{component.name}: prior '{component.prior_name}'{share}, "
+            f"{100 * accepted:.0f} % of its draws accepted; {below:.1f} % of the halos are fainter "
+            f"than the label's luminosities, {above:.2g} % brighter{warning}"
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides samples besides the configuration: digests of lightcones and models."""
+        texts = [emission.traced.identity() for emission in self.painter.emissions]
+        model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        return {"lightcones": [c.digest for c in self.lightcones], "model": model}
+
+    def fields(self, draws: Draws) -> Fields:
+        """Where the fields of the samples of `draws` (of any stage) lie."""
+        draws = draws.of_stage(self.stages.pose)
+        cones = len(self.lightcones)
+        uniform = draws.uniform([0])[:, 0]
+        lightcone = np.minimum(np.floor(uniform * cones), cones - 1).astype(np.int64)
+        footprints = self.bank.footprints[lightcone]
+        data = self._data
+        pose = draw_poses(draws, footprints, self.grid.fov_deg, data.roll, data.mirror)
+        return Fields(lightcone, pose)
+
+    def draw(
+        self, draws: Draws, fields: Fields, adjustments: NDArray[np.float32]
+    ) -> tuple[Job, list[dict[str, Any]]]:
+        """Model and parameters of B samples: what the painter is told, and a record per sample.
+
+        draws: of any stage; adjustments: float32 [B, 2 per adjustment] of its emitters.
+        """
+        choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
+        parameters = self.mixture.draw(draws.of_stage(self.stages.model), choice, self._accept)
+        job = self.painter.job(
+            fields.lightcone,
+            fields.pose,
+            choice,
+            parameters,
+            adjustments,
+            draws=draws.of_stage(self.stages.paint),
+        )
+        return job, self._records(fields, choice, parameters)
+
+    def _records(
+        self, fields: Fields, choice: NDArray[np.int64], parameters: list[Parameters]
+    ) -> list[dict[str, Any]]:
+        records = []
+        names, seen, pose = self.mixture.names, [0] * len(parameters), fields.pose
+        for k, (number, model) in enumerate(zip(fields.lightcone, choice, strict=True)):
+            place = seen[model]
+            seen[model] += 1
+            records.append(
+                {
+                    "lightcone": self.lightcones[number].name,
+                    "centre_deg": [float(a) for a in pose.centre_deg[k]],
+                    "roll_deg": float(pose.roll_deg[k]),
+                    "mirror": bool(pose.mirror[k]),
+                    "model": names[model],
+                    "parameters": {n: float(v[place]) for n, v in parameters[model].items()},
+                }
+            )
+        return records
