@@ -19,9 +19,10 @@ from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import LabelConfig
 from streamtrain.config_observe import LogModulusConfig, NoiseConfig, PoolConfig
-from streamtrain.generator import sfr
+from streamtrain.generator import linewidth, sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose
+from streamtrain.rng import Draws
 
 F = np.float32
 U = np.uint32
@@ -166,6 +167,47 @@ def deposit(
     luminosity = exp2(log2_l + F(power) * log2_1pz)
     q = (luminosity * F(factor) / chi_squared).astype(np.float64) * scale
     return np.rint(np.where(q < largest, q, largest)).astype(np.int64)
+
+
+def normal_cdf(x: Float32) -> Float32:
+    size = F(0.70710678118654752) * np.abs(x)
+    t = F(1) / (F(1) + F(0.3275911) * size)
+    p = np.full_like(t, F(1.061405429))
+    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        p = p * t + F(c)
+    tail = F(0.5) * (p * t * exp2(F(-1.4426950408889634) * (size * size)))
+    return np.where(x < 0, tail, F(1) - tail)
+
+
+def spread(
+    total: NDArray[np.int64],
+    quanta: NDArray[np.int64],
+    frame: NDArray[np.int64],
+    columns: list[Float32],
+    inclination: Float32 | None,
+    painted: NDArray[np.bool_],
+) -> None:
+    """Add halos [n] with lines of some width to a cube [channels, frame]."""
+    centre, sigma = columns[0], exp2(columns[1])
+    if inclination is not None:
+        sigma = sigma * (F(1.1547005383792515) * np.sqrt(F(1) - inclination * inclination))
+    sigma = np.maximum(sigma, F(1e-6))
+    first = np.floor(np.clip(centre - F(4) * sigma, F(-1e4), F(1e4))).astype(np.int64)
+    last = np.floor(np.clip(centre + F(4) * sigma, F(-1e4), F(1e4))).astype(np.int64)
+    inverse = F(1) / sigma
+
+    def share(channel: int) -> Float32:
+        inside = normal_cdf((F(channel) - centre) * inverse)
+        return np.where(channel <= first, F(0), np.where(channel > last, F(1), inside))
+
+    for channel in range(len(total)):
+        reached = painted & (first <= channel) & (channel <= last)
+        part = (share(channel + 1) - share(channel))[reached].astype(np.float64)
+        np.add.at(
+            total[channel],
+            frame[reached],
+            np.rint(quanta[reached].astype(np.float64) * part).astype(np.int64),
+        )
 
 
 def luminosity_bin(log2_l: Float32, low: float, high: float, num: int) -> NDArray[np.int64]:
@@ -325,6 +367,9 @@ def fixed_point(
     )
     normal, _ = normal_pair(words[0], words[1])
     log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
+    draw = Draws(generator.seed, generator.split, np.array([index], np.uint64), 0)
+    for threshold, shift in generator.emitters.draw(draw)[0].reshape(-1, 2):
+        log2_l = np.where(log2_l > threshold, log2_l + shift, log2_l)
 
     rotation = single_pose(tuple(draws["centre_deg"]), draws["roll_deg"], draws["mirror"]).matrix[0]
     frame, chi_squared = place_halo(
@@ -342,8 +387,15 @@ def fixed_point(
         number = luminosity_bin(log2_l, low, high, bins.num)
     painted &= frame >= 0
     total = np.zeros(grid.shape, np.int64)
-    place = channel * (grid.shape[1] * grid.shape[2]) + frame
-    np.add.at(total.reshape(-1), place[painted], quanta[painted])
+    width = generator.emitters.width
+    if width is None:
+        place = channel * (grid.shape[1] * grid.shape[2]) + frame
+        np.add.at(total.reshape(-1), place[painted], quanta[painted])
+    else:
+        columns = linewidth.line_columns(generator.painter.halos, width)
+        angle = unit_interval(words[3]) if width.inclination else None
+        near = (frame >= 0) & (lightcone.mass_Msun > config.data.min_mass_Msun)
+        spread(total.reshape(grid.shape[0], -1), quanta, frame, columns, angle, near)
     return total, np.bincount(number[painted], minlength=bins.num + 2)
 
 

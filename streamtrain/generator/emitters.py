@@ -90,7 +90,7 @@ class Brightness:
             shift = -self.bin_log2 * bins
         else:
             prior = Prior({"factor": distribution(self.config.factor)})
-            shift = portable.log2(prior.draw(draws, {})["factor"])
+            shift = portable.log2(prior.draw(draws, {"factor": 1.0})["factor"])
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         shift = np.where(happens, shift, 0.0)
         return Adjusted(np.full(size, ALL), shift, {"factor": portable.exp2(shift)})
@@ -216,7 +216,7 @@ def poisson(u: Float, mean: Float) -> Float:
     number = np.zeros_like(u)
     for k in range(1, MAX_POISSON):
         more = u >= below
-        if not more.any() or term.max() < SMALLEST_TERM:
+        if not more.any() or np.all((k > mean) & (term < SMALLEST_TERM)):
             break
         number = np.where(more, float(k), number)
         term = term * mean / k

@@ -46,6 +46,15 @@ SETUPS: dict[str, dict[str, Any]] = {
         "data": {"roll": "quarter", "mirror": False},
         "label": {"scale": "linear", "log10_L": [4.0, 6.5], "bins": 20},
     },
+    "emitters": {
+        "emit": {
+            "line": {"model": "li16", "prior": "narrow"},
+            "line_width": {"inclination": True, "factor": 20.0},
+            "dim": {"above_log10_L": 5.0, "factor": 0.3},
+            "brightness": {"factor": {"log_uniform": [0.3, 3]}, "probability": 0.5},
+        },
+        "observe": {"noise": {"sigma_uK": 11.0}},
+    },
     "phi L in unequal bins": {
         "emit": {"line": {"model": "li16", "prior": "narrow"}},
         "observe": {"pool": {"factor": [3, 3, 1]}},

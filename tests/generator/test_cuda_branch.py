@@ -48,11 +48,19 @@ class EmulatedCuda(HostKernels):
         self._call("set_thread", tuple(np.uint32(n) for n in numbers))
 
 
-LINES = {
-    "li16": {"model": "li16"},
-    "padmanabhan18": {"model": "padmanabhan18"},
-    "yang22_co10": {"model": "yang22_co10"},
-    "mixture": {"mixture": {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}},
+MIXTURE = {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}
+EMIT: dict[str, dict[str, Any]] = {
+    "li16": {"line": {"model": "li16"}},
+    "padmanabhan18": {"line": {"model": "padmanabhan18"}},
+    "yang22_co10": {"line": {"model": "yang22_co10"}},
+    "mixture": {"line": {"mixture": MIXTURE}},
+    "emitters": {
+        "line": {"mixture": MIXTURE},
+        "line_width": {"inclination": True, "factor": 20.0},
+        "dim": {"above_log10_L": 5.0},
+        "brightness": {"factor": {"log_uniform": [0.3, 3]}},
+        "interloper": {"model": "chung22", "nu_rest_GHz": 117.0},
+    },
 }
 LABELS: dict[str, dict[str, Any]] = {
     "cumulative": {"quantity": "cumulative"},
@@ -61,19 +69,20 @@ LABELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("line", "label"),
+    ("emit", "label"),
     [
         ("li16", "cumulative"),
         ("padmanabhan18", "phi in unequal bins"),
         ("yang22_co10", "cumulative"),
         ("mixture", "phi in unequal bins"),
+        ("emitters", "cumulative"),
     ],
 )
 @pytest.mark.parametrize("rows_per_item", [64, 2048])
-def test_bits_of_the_cpu(small_sky: Lightcone, line: str, label: str, rows_per_item: int) -> None:
+def test_bits_of_the_cpu(small_sky: Lightcone, emit: str, label: str, rows_per_item: int) -> None:
     """Two lightcones of two cosmologies: phi has a volume per sample."""
     config = small.config(
-        emit={"line": LINES[line]},
+        emit=EMIT[emit],
         observe={
             "noise": {"sigma_uK": [0, 5], "absent": 0.3},
             "pool": {"factor": [3, 3, 3], "reduce": "sum"},
@@ -86,14 +95,15 @@ def test_bits_of_the_cpu(small_sky: Lightcone, line: str, label: str, rows_per_i
     indices = [0, 1, 2, 2**40 + 5]
     expected = generator.generate(indices)
 
-    painter = generator.painter
-    for emission in painter.emissions:
+    lines = [generator.line, *generator.interlopers.values()]
+    for emission in (e for line in lines for e in line.painter.emissions):
         emission.kernels = EmulatedCuda("paint.cu", emission.source)
         inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
         emission.columns = emission._upload(inputs)
     generator._observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
-    painter.halos.rows_per_item = rows_per_item
+    for line in lines:
+        line.painter.halos.rows_per_item = rows_per_item
     job, drawn, _ = generator.draw(indices)
     assert job.items[:, 2].max() <= rows_per_item
     cube = torch.full_like(expected.cube, torch.nan)

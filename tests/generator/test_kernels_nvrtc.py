@@ -21,7 +21,7 @@ from streamtrain.generator.trace import trace
 Compile = Callable[[str, Sequence[str]], str]
 ARCHITECTURES = ("sm_80", "sm_90")
 SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", n) for n in MODELS)]
-SOURCES += [("paint.cu", "everything"), ("paint.cu", "unequal bins")]
+SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
 UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
 ENTRIES = {
     "paint.cu": ["paint"],
@@ -84,6 +84,11 @@ def compile_ptx() -> Compile:
 def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
     if not model:
         return kernel_source(file)
+    if model == "emitters":
+        return (
+            "#define NUM_ADJUSTMENTS 3\n#define LINE_WIDTH 1\n#define LINE_INCLINED\n"
+            + source_of(file, "li16")
+        )
     if model == "unequal bins":
         return source_of(file, "li16", UNEQUAL)
     entry = MODELS.get(model) or user_model(everything)
