@@ -319,6 +319,7 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
     float chi_squared[BLOCK], normal[BLOCK], uniform[BLOCK], luminosity[BLOCK];
 #ifdef LINE_WIDTH
     float inclination[BLOCK];
+    Line lines[BLOCK];
 #endif
     i64 deposit[BLOCK];
     double field[6];
@@ -367,17 +368,21 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
             for (int k = 0; k < n; ++k)
                 deposit[k] = deposit_of(luminosity[k], log2_1pz[start + k], chi_squared[k], pose,
                                         values);
+#ifdef LINE_WIDTH
+            const float* along = columns + LINE_WIDTH * column_stride + start;
+            for (int k = 0; k < n; ++k)
+                lines[k] = line_of(along[k], along[column_stride + k], inclination[k]);
+#endif
             for (int k = 0; k < n; ++k) {
                 const int slice = channel[start + k];
 #ifdef LINE_WIDTH
-                const float* along = columns + LINE_WIDTH * column_stride + start + k;
-                if (!(along[0] > -1e4f) | (voxel[k] < 0)) continue;
-                const Line line = line_of(along[0], along[column_stride], inclination[k]);
-                const int past = line.last < shape[0] - 1 ? line.last : shape[0] - 1;
-                const int begin = line.first > 0 ? line.first : 0;
-                float before = line_share(&line, begin);
+                const Line* line = lines + k;
+                if (!(line->centre > -1e4f) | (voxel[k] < 0)) continue;
+                const int past = line->last < shape[0] - 1 ? line->last : shape[0] - 1;
+                const int begin = line->first > 0 ? line->first : 0;
+                float before = line_share(line, begin);
                 for (int f = begin; f <= past; ++f) {
-                    const float after = line_share(&line, f + 1);
+                    const float after = line_share(line, f + 1);
                     out[f * frame + voxel[k]] += part_of(deposit[k], after - before);
                     before = after;
                 }
