@@ -14,7 +14,6 @@ from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import load_config
 from streamtrain.generator.luminosity import MODELS
-from streamtrain.resources import resource_dir
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -28,11 +27,6 @@ def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "README.md", "exec"), names)
     assert tuple(names["cube"].shape) == (20, 64, 64)  # type: ignore[attr-defined]
     assert int(names["counts"].sum()) > 1000  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("file", sorted(resource_dir("configs").rglob("*.yaml")), ids=str)
-def test_shipped_configurations_are_valid(file: Path) -> None:
-    load_config(file)
 
 
 def test_readme_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from streamtrain.generator.emitters import build_emitters, emit_stage
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.line import Line, Stages
-from streamtrain.generator.operators import Drawn, Pool, build_operators
+from streamtrain.generator.operators import Drawn, Operator, Pool, build_operators
 from streamtrain.generator.painter import Job
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
@@ -280,22 +280,55 @@ class Generator:
         cube = target
         if self.painter.shape != self.input_shape:
             cube = torch.empty(total.shape, dtype=torch.float32, device=self.device)
+        self._to_map_units(total, cube)
         keys = torch.from_numpy(job.keys[first:last].view(np.int32)).to(self.device)
+        for operator, values in zip(self.operators, drawn, strict=True):
+            cube = self._apply(operator, cube, keys, values, first, last)
+        if cube is not target:
+            target.copy_(cube)
+
+    def _to_map_units(self, total: torch.Tensor, cube: torch.Tensor) -> None:
         self._observe.elementwise(
             "from_fixed_point",
-            last - first,
+            len(total),
             total[0].numel(),
             np.float64(self.painter.unit),
             total,
             cube,
         )
-        for operator, values in zip(self.operators, drawn, strict=True):
-            tensors = {
-                name: torch.from_numpy(v[first:last]).to(self.device) for name, v in values.items()
-            }
-            cube = operator.apply(self._observe, cube, keys, tensors)
-        if cube is not target:
-            target.copy_(cube)
+
+    def _apply(
+        self,
+        operator: Operator,
+        cube: torch.Tensor,
+        keys: torch.Tensor,
+        values: Drawn,
+        first: int,
+        last: int,
+    ) -> torch.Tensor:
+        tensors = {
+            name: torch.from_numpy(v[first:last]).to(self.device) for name, v in values.items()
+        }
+        return operator.apply(self._observe, cube, keys, tensors)
+
+    def steps(self, index: int) -> list[tuple[str, torch.Tensor]]:
+        """How a sample is made: the map after each step, float32 [n_freq, n_dec, n_ra], by name:
+        `line`, each interloper that is added to it, each map operator."""
+        with torch.inference_mode(False), torch.no_grad():
+            job, drawn, _ = self.draw([index])
+            total, _ = self.painter.paint(job, 0, 1)
+            names, totals = ["line"], [total]
+            for (name, line), other in zip(self.interlopers.items(), job.others, strict=True):
+                names.append(name)
+                totals.append(line.painter.paint(other, 0, 1, totals[-1].clone())[0])
+            cubes = [torch.empty(t.shape, dtype=torch.float32, device=self.device) for t in totals]
+            for made, cube in zip(totals, cubes, strict=True):
+                self._to_map_units(made, cube)
+            keys = torch.from_numpy(job.keys.view(np.int32)).to(self.device)
+            for operator, values in zip(self.operators, drawn, strict=True):
+                names.append(operator.name)
+                cubes.append(self._apply(operator, cubes[-1].clone(), keys, values, 0, 1))
+            return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
     def draw(self, indices: Sequence[int]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
         """Everything that is drawn for B samples: for the painter, for each map operator, and as a

@@ -357,3 +357,18 @@ def test_refusals_of_the_sky(small_sky: Lightcone) -> None:
         )
     with pytest.raises(ConfigError, match="emit must begin with 'line'"):
         small.config(emit={"blank": {}, "line": LINE})
+
+
+def test_steps_of_a_sample(small_sky: Lightcone) -> None:
+    """The last is the sample; what an interloper and the noise add is what they add alone."""
+    observe = {"noise": {"sigma_uK": 2.0}, "pool": {"factor": [3, 3, 3]}, "log_modulus": {}}
+    emit = {"line": {"model": "li16"}, "interloper": OTHER}
+    generator = Generator(small.config(emit=emit, observe=observe), lightcones=[small_sky])
+    steps = generator.steps(7)
+    assert [name for name, _ in steps] == ["line", "interloper", "noise", "pool", "log_modulus"]
+    assert np.array_equal(steps[-1][1], generator.generate([7]).cube[0])
+    alone = Generator(small.config(emit={"line": {"model": "li16"}}), lightcones=[small_sky])
+    assert np.array_equal(steps[0][1], alone.generate([7]).cube[0])
+    assert float((steps[1][1] - steps[0][1]).min()) >= 0
+    noise = (steps[2][1] - steps[1][1]).double()
+    assert float(noise.std()) == pytest.approx(2.0, rel=0.05)
