@@ -64,3 +64,17 @@ FOR_EACH(log_modulus,
              const float result = 0.30102999566398120f * portable_log2(magnitude + 1.0f);
              cube[voxel] = float_of(bits_of(result) | sign);
          })
+
+// sign(T) ((|T| + 1)^factor - 1): log10(|T| + 1) times a factor, float32 [B] (1 changes nothing).
+FOR_EACH(scaled_log,
+         (i64 num_samples, i64 num_elements, const float* __restrict__ factor,
+          float* __restrict__ cube),
+         {
+             const i64 voxel = sample * num_elements + element;
+             const float value = cube[voxel];
+             const u32 sign = bits_of(value) & 0x80000000u;
+             const float magnitude = float_of(bits_of(value) ^ sign);
+             const float power = portable_exp2(factor[sample] * portable_log2(magnitude + 1.0f));
+             const float result = factor[sample] == 1.0f ? magnitude : power - 1.0f;
+             cube[voxel] = float_of(bits_of(result) | sign);
+         })

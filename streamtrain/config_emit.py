@@ -28,6 +28,9 @@ class BrightnessConfig:
         None, "instead: fainter by a number of label bins, drawn with this mean", above=0, high=100
     )
     probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
+    log_map: bool = setting(
+        False, "scale log10(T + 1) of the map instead of T, a mistake of 1905.10376"
+    )
 
 
 @dataclass(frozen=True)

@@ -368,7 +368,7 @@ def fixed_point(
     normal, _ = normal_pair(words[0], words[1])
     log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
     draw = Draws(generator.seed, generator.split, np.array([index], np.uint64), 0)
-    for threshold, shift in generator.emitters.draw(draw)[0].reshape(-1, 2):
+    for threshold, shift in generator.emitters.draw(draw).pairs.reshape(-1, 2):
         log2_l = np.where(log2_l > threshold, log2_l + shift, log2_l)
 
     rotation = single_pose(tuple(draws["centre_deg"]), draws["roll_deg"], draws["mirror"]).matrix[0]

@@ -15,7 +15,7 @@ from streamtrain import portable
 from streamtrain.generator.backend import kernels_for
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.columns import model_column
-from streamtrain.generator.emitters import PLAIN, Emitters
+from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.linewidth import line_columns
@@ -130,15 +130,11 @@ class Emission:
             seen[name] = portable.exp2(values) if form == "log2" else values
         return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
 
-    def values(
-        self, parameters: Parameters, adjustments: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def values(self, parameters: Parameters, adjustments: Adjustments) -> NDArray[np.float32]:
         """What the kernel is told about B samples, float32 [B, 7 + adjustments + uniforms], as in
-        kernels/paint.cu. adjustments: [B, 2 per adjustment].
-
-        Raises ValueError for parameters that give no luminosity.
-        """
-        size, first = len(adjustments), 7 + adjustments.shape[1]
+        kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
+        pairs = adjustments.pairs
+        size, first = len(pairs), 7 + pairs.shape[1]
         grid = self._halos.grid
         sigma, mu = self.model.log2_scatter(parameters, size)
         uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
@@ -148,7 +144,8 @@ class Emission:
         values[:, 2] = sigma
         values[:, 3] = mu
         values[:, 4:7] = self._bins.kernel_values()
-        values[:, 7:first] = adjustments
+        values[:, 4:6] -= adjustments.label_shift[:, None]
+        values[:, 7:first] = pairs
         values[:, first:] = uniforms
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
         if len(bad):

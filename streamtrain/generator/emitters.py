@@ -136,11 +136,34 @@ class Blank:
 
 
 @dataclass(frozen=True)
+class Adjustments:
+    """What the emitters of one line do to B samples."""
+
+    pairs: NDArray[np.float32]
+    """Thresholds and shifts of log2 L, [B, 2 per adjustment]."""
+    label_shift: Float
+    """Shift of log2 L in the label alone [B]."""
+    records: dict[str, dict[str, Float]]
+    """What the samples' records say, by the name of the emitter."""
+
+    @classmethod
+    def none(cls, size: int) -> Adjustments:
+        """Of B = `size` samples without emitters."""
+        return cls(np.zeros((size, 0), np.float32), np.zeros(size), {})
+
+    def take(self, samples: NDArray[np.int64]) -> Adjustments:
+        """Those of some of the samples; without records."""
+        return Adjustments(self.pairs[samples], self.label_shift[samples], {})
+
+
+@dataclass(frozen=True)
 class Emitters:
     """What changes the light of one line."""
 
     adjustments: tuple[Adjustment, ...] = ()
     width: LineWidthConfig | None = None
+    in_label: tuple[Brightness, ...] = ()
+    """Adjustments of the label; the map is changed by an operator of its own."""
 
     @property
     def headroom(self) -> float:
@@ -162,16 +185,20 @@ class Emitters:
             text += "#define LINE_INCLINED\n" if self.width.inclination else ""
         return text
 
-    def draw(self, draws: Draws) -> tuple[NDArray[np.float32], dict[str, dict[str, Float]]]:
-        """Thresholds and shifts of B samples, float32 [B, 2 per adjustment], and what their records
-        say, by the name of the emitter. draws: of any stage."""
-        pairs = np.zeros((len(draws.indices), 2 * len(self.adjustments)), np.float32)
-        records = {}
+    def draw(self, draws: Draws) -> Adjustments:
+        """What they do to the samples of `draws`, which is of any stage."""
+        size = len(draws.indices)
+        pairs = np.zeros((size, 2 * len(self.adjustments)), np.float32)
+        shift, records = np.zeros(size), {}
         for k, adjustment in enumerate(self.adjustments):
             made = adjustment.draw(draws.of_stage(adjustment.stage))
             pairs[:, 2 * k], pairs[:, 2 * k + 1] = made.threshold, made.shift
             records[adjustment.name] = made.record
-        return pairs, records
+        for brightness in self.in_label:
+            made = brightness.draw(draws.of_stage(brightness.stage))
+            shift = shift + made.shift
+            records[brightness.name] = made.record
+        return Adjustments(pairs, shift, records)
 
 
 PLAIN = Emitters()
@@ -189,6 +216,7 @@ def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
     Raises ConfigError for steps of a label bin where bins are not equal.
     """
     adjustments: list[Adjustment] = []
+    in_label: list[Brightness] = []
     width = None
     for position, (name, config) in enumerate(emit.items()):
         stage = emit_stage(position)
@@ -198,14 +226,15 @@ def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
                     f"emit.{name}.poisson_bins needs equal luminosity bins, not label.edges"
                 )
             bin_dex = (bins.log10_L[1] - bins.log10_L[0]) / bins.num
-            adjustments.append(Brightness(name, stage, config, bin_dex * portable.LOG2_10))
+            brightness = Brightness(name, stage, config, bin_dex * portable.LOG2_10)
+            (in_label if config.log_map else adjustments).append(brightness)
         elif isinstance(config, DimConfig):
             adjustments.append(Dim(name, stage, config))
         elif isinstance(config, BlankConfig):
             adjustments.append(Blank(name, stage, config))
         elif isinstance(config, LineWidthConfig):
             width = config
-    return Emitters(tuple(adjustments), width)
+    return Emitters(tuple(adjustments), width, tuple(in_label))
 
 
 def poisson(u: Float, mean: Float) -> Float:

@@ -25,6 +25,7 @@ from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.line import Line, Stages
 from streamtrain.generator.operators import Drawn, Operator, Pool, build_operators
+from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Job
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
@@ -129,6 +130,7 @@ class Generator:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
         self.emitters = build_emitters(config.emit, self.bins)
+        self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
         options: dict[str, Any] = {
             "sfr": self.sfr,
             "device": self.device,
@@ -336,15 +338,15 @@ class Generator:
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = self.line.fields(draws)
-        adjustments, adjusted = self.emitters.draw(draws)
+        adjustments = self.emitters.draw(draws)
         job, records = self.line.draw(draws, fields, adjustments)
         for k, record in enumerate(records):
-            for name, made in adjusted.items():
+            for name, made in adjustments.records.items():
                 record[name] = {key: float(v[k]) for key, v in made.items()}
         for name, line in self.interlopers.items():
             same = line.stages.pose == self.line.stages.pose
             theirs = fields if same else line.fields(draws)
-            other, described = line.draw(draws, theirs, line.emitters.draw(draws)[0])
+            other, described = line.draw(draws, theirs, line.emitters.draw(draws))
             job.others.append(other)
             for record, part in zip(records, described, strict=True):
                 record[name] = part

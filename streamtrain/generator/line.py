@@ -18,7 +18,7 @@ from streamtrain.config import DataConfig
 from streamtrain.config_line import LineConfig
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import Emission
-from streamtrain.generator.emitters import Emitters
+from streamtrain.generator.emitters import Adjustments, Emitters
 from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
 from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Pool
@@ -191,11 +191,11 @@ class Line:
         return Fields(lightcone, pose)
 
     def draw(
-        self, draws: Draws, fields: Fields, adjustments: NDArray[np.float32]
+        self, draws: Draws, fields: Fields, adjustments: Adjustments
     ) -> tuple[Job, list[dict[str, Any]]]:
         """Model and parameters of B samples: what the painter is told, and a record per sample.
 
-        draws: of any stage; adjustments: float32 [B, 2 per adjustment] of its emitters.
+        draws: of any stage; adjustments: of its emitters.
         """
         choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
         parameters = self.mixture.draw(draws.of_stage(self.stages.model), choice, self._accept)

@@ -13,7 +13,7 @@ from streamtrain.catalogs.bank import Bank
 from streamtrain.generator.backend import full_device
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
-from streamtrain.generator.emitters import PLAIN, Emitters
+from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
 from streamtrain.generator.geometry import Grid, Pose
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import EXTRA_COUNTS
@@ -96,13 +96,13 @@ class Painter:
         pose: Pose,
         model: NDArray[np.int64],
         parameters: Sequence[Parameters],
-        adjustments: NDArray[np.float32] | None = None,
+        adjustments: Adjustments | None = None,
         *,
         draws: Draws,
     ) -> Job:
         """Everything the kernel needs for B samples: lightcone [B], pose, model [B]; parameters:
-        for every model of the painter, those of its samples in their order; adjustments: those of
-        the emitters [B, 2 per adjustment]; draws: of the stage of the scatter."""
+        for every model of the painter, those of its samples in their order; adjustments: of the
+        emitters; draws: of the stage of the scatter."""
         size = len(lightcone)
         items, item_start = self.halos.items(lightcone, pose)
         rows = np.array([len(c) for c in self.bank.lightcones])
@@ -116,21 +116,19 @@ class Painter:
         keys[:, 3] = draws.indices >> np.uint64(32)
         keys[:, 4] = stage_word(draws.split, draws.stage)
         keys[:, 5] = self.bank.first_row[lightcone]
-        if adjustments is None:
-            adjustments = np.zeros((size, 0), np.float32)
-        values = self._values(model, parameters, adjustments)
+        values = self._values(model, parameters, adjustments or Adjustments.none(size))
         return Job(items, item_start, model, kernel_pose, values, keys, lightcone)
 
     def _values(
         self,
         model: NDArray[np.int64],
         parameters: Sequence[Parameters],
-        adjustments: NDArray[np.float32],
+        adjustments: Adjustments,
     ) -> NDArray[np.float32]:
         """The values of all models in one array, as wide as the widest."""
         chosen = [np.flatnonzero(model == k) for k in range(len(self.emissions))]
         made = [
-            emission.values(given, adjustments[samples])
+            emission.values(given, adjustments.take(samples))
             for emission, given, samples in zip(self.emissions, parameters, chosen, strict=True)
         ]
         values = np.zeros((len(model), max(v.shape[1] for v in made)), np.float32)

@@ -68,6 +68,23 @@ def test_brightness_from_a_distribution(small_sky: Lightcone) -> None:
     np.testing.assert_allclose(np.log10(ratio.numpy()), drawn, atol=1e-5)
 
 
+def test_published_augmentation_scales_the_log_map(small_sky: Lightcone) -> None:
+    """Label as it should be; log10(T + 1) of the pooled map times the factor, before the noise."""
+    emit = {"line": LINE, "brightness": {"factor": 10 ** (-4 * BIN_DEX), "log_map": True}}
+    observe = {"pool": {"factor": [3, 3, 3], "reduce": "sum"}}
+    made_so = Generator(small.config(emit=emit, observe=observe), lightcones=[small_sky])
+    batch = made_so.generate(range(3))
+    emit["brightness"] = {**emit["brightness"], "log_map": False}
+    sound = Generator(small.config(emit=emit, observe=observe), lightcones=[small_sky])
+    right = sound.generate(range(3))
+    plain = Generator(small.config(emit={"line": LINE}, observe=observe), lightcones=[small_sky])
+    cube = plain.generate(range(3)).cube.double().numpy()
+    expected = (cube + 1) ** (10 ** (-4 * BIN_DEX)) - 1
+    np.testing.assert_allclose(batch.cube, expected, rtol=1e-5, atol=1e-5)
+    assert (batch.counts - right.counts).abs().sum() <= 3  # halos on an edge in float32
+    assert [name for name, _ in made_so.steps(0)] == ["line", "brightness"]
+
+
 def test_bright_halos_removed(small_sky: Lightcone) -> None:
     """Above 10^6 Lsun nothing is left, in map and label; below nothing changes."""
     plain, cut = made(small_sky), made(small_sky, dim={"above_log10_L": 6.0})
