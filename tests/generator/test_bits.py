@@ -46,6 +46,21 @@ SETUPS: dict[str, dict[str, Any]] = {
         "data": {"roll": "quarter", "mirror": False},
         "label": {"scale": "linear", "log10_L": [4.0, 6.5], "bins": 20},
     },
+    "filters": {
+        "observe": {
+            "pool": {"factor": [1, 1, 1]},
+            "beam": {"fwhm_arcmin": 4.5, "reference_GHz": 30.0},
+            "noise": {"sigma_uK": [0.0, 2.0]},
+            "beam_2": {"fwhm_pixels": 1.2, "edge": "zero"},
+            "mask": {"edge_pixels": 2},
+            "high_pass": {"modes": 2},
+            "subtract_mean": {"skip_zeros": True},
+            "asinh": {"scale": 0.3},
+            "subtract_mean_2": {},
+            "log10": {"epsilon": 2.0},
+            "standardise": {},
+        },
+    },
 }
 NUM = 64
 FAR = 10**12

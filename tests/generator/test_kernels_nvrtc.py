@@ -23,7 +23,24 @@ SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", n) for n in MODE
 SOURCES.append(("paint.cu", "everything"))
 ENTRIES = {
     "paint.cu": ["paint"],
-    "observe.cu": ["from_fixed_point", "log_modulus", "pool", "white_noise"],
+    "observe.cu": [
+        "beam_pad",
+        "beam_pass",
+        "from_fixed_point",
+        "group_sums",
+        "log_modulus",
+        "mask_pixels",
+        "mode_amplitudes",
+        "pool",
+        "row_squares",
+        "row_sums",
+        "scaled_asinh",
+        "shifted_log10",
+        "standardise",
+        "subtract_mean",
+        "subtract_modes",
+        "white_noise",
+    ],
     "label.cu": ["make_label"],
 }
 

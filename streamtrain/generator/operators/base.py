@@ -67,6 +67,16 @@ class Operator(Protocol):
         """
 
 
+class Fixed:
+    """What operators share that draw nothing and keep the shape."""
+
+    def draw(self, draws: Draws) -> Drawn:
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+
 class Table:
     """A constant array of an operator, copied to each device once."""
 
