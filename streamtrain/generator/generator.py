@@ -199,12 +199,14 @@ class Generator:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides samples besides the configuration: digests of lightcones, models and, if one
-        is used, table of star-formation rates."""
+        """What decides samples besides the configuration: digests of lightcones, models and, where
+        they are used, table of star-formation rates and files of map operators."""
         texts = [emission.traced.identity() for emission in self.painter.emissions]
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         table = {"sfr": self.sfr.digest} if isinstance(self.sfr, SFRTable) else {}
-        return {"lightcones": [c.digest for c in self.lightcones], "model": model, **table}
+        digests = [getattr(operator, "digest", None) for operator in self.operators]
+        files = {"files": [d for d in digests if d is not None]} if any(digests) else {}
+        return {"lightcones": [c.digest for c in self.lightcones], "model": model, **table, **files}
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""

@@ -137,6 +137,8 @@ class Trainer:
             )
         elif then.get("sfr") != now.get("sfr"):
             what = "the table of star-formation rates data.sfr is not the one the run began with"
+        elif then.get("files") != now.get("files"):
+            what = "a file of observe (a mask, say) does not hold what it held when the run began"
         else:
             what = f"the luminosity model {self.config.line.model} was edited since the run began"
         raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")
