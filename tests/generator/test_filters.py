@@ -261,11 +261,10 @@ def test_subtract_mean_of_masked_maps(cube: NDArray[Any], keep: NDArray[Any]) ->
 
 @pytest.mark.parametrize("num_freq", [2, 10, 256])
 def test_modes_are_orthonormal_polynomials(num_freq: int) -> None:
-    num = min(num_freq - 1, 40)
-    modes = polynomials(num, num_freq)
-    np.testing.assert_allclose(modes @ modes.T, np.eye(num), atol=1e-14)
+    modes = polynomials(num_freq - 1, num_freq)
+    np.testing.assert_allclose(modes @ modes.T, np.eye(num_freq - 1), atol=1e-14)
     x = np.linspace(-1, 1, num_freq)
-    for degree in range(num):
+    for degree in range(min(num_freq - 1, 40)):
         fit = np.polynomial.Legendre.fit(x, modes[degree], degree)
         np.testing.assert_allclose(fit(x), modes[degree], atol=1e-10)
 

@@ -20,6 +20,8 @@ from streamtrain.rng import Draws
 
 Shape = tuple[int, int, int]
 Drawn = dict[str, NDArray[np.float32]]
+GROUP = 8
+"""Neighbouring voxels that one element of some kernels works on, as in kernels/observe.cu."""
 
 
 @dataclass(frozen=True)

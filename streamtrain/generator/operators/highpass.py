@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from streamtrain.config_observe import HighPassConfig
 from streamtrain.generator.backend import Kernels
-from streamtrain.generator.operators.base import Fixed, MapState, Table
-
-GROUP = 8
-"""Voxels of one element, as in kernels/observe.cu."""
+from streamtrain.generator.operators.base import GROUP, Fixed, MapState, Table
 
 
 @dataclass
@@ -58,14 +55,14 @@ class HighPass(Fixed):
 def polynomials(num: int, num_freq: int) -> NDArray[np.float64]:
     """Orthonormal polynomials of degree 0..num-1 on equidistant channels, [num, num_freq].
 
-    Each is x times the one before it, made orthogonal to all before it (twice, against rounding):
-    Gram-Schmidt with exactly rounded sums, so the bits are those of any machine.
+    Each is x times the one before it, made orthogonal to all before it: Gram-Schmidt with exactly
+    rounded sums, so the bits are those of any machine. Orthogonal to 1e-15, whatever the number.
     """
     x = (2.0 * np.arange(num_freq) - (num_freq - 1)) / num_freq
     modes: list[NDArray[np.float64]] = []
     for _ in range(num):
         mode = x * modes[-1] if modes else np.ones(num_freq)
-        for earlier in 2 * modes:
+        for earlier in modes:
             mode = mode - math.fsum(earlier * mode) * earlier
         modes.append(mode / math.sqrt(math.fsum(mode * mode)))
     return np.stack(modes)
