@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from streamtrain.generator.generator import Batch as Batch
     from streamtrain.generator.generator import Generator as Generator
     from streamtrain.generator.geometry import Grid as Grid
+    from streamtrain.generator.observe import observe as observe
     from streamtrain.generator.paint import paint as paint
     from streamtrain.stream import SampleStream as SampleStream
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Lightcone": "streamtrain.catalogs.lightcone",
     "SampleStream": "streamtrain.stream",
     "load_config": "streamtrain.config",
+    "observe": "streamtrain.generator.observe",
     "paint": "streamtrain.generator.paint",
 }
 

@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import LabelConfig
-from streamtrain.config_observe import LogModulusConfig, NoiseConfig, PoolConfig
+from streamtrain.config_observe import (
+    AsinhConfig,
+    BeamConfig,
+    HighPassConfig,
+    Log10Config,
+    LogModulusConfig,
+    MaskConfig,
+    NoiseConfig,
+    PoolConfig,
+    StandardiseConfig,
+    SubtractMeanConfig,
+)
 from streamtrain.generator import linewidth, sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose
@@ -297,6 +308,75 @@ def log_modulus(cube: Float32) -> Float32:
     return np.copysign(result, cube)
 
 
+def beam(cube: Float32, operator: Any) -> Float32:
+    """Its weights and edges are compared with SciPy's in test_filters."""
+    for axis in (operator.ra, operator.dec):
+        source, weights = axis.source.values, axis.weights.values
+        seen = np.where(source < 0, F(0), cube[:, :, source]).transpose(0, 2, 1)
+        num = cube.shape[2]
+        total = np.zeros((len(cube), num, cube.shape[1]), F)
+        for k in range(weights.shape[1]):
+            total = total + weights[:, k, None, None] * seen[:, k : k + num]
+        cube = total
+    return cube
+
+
+def mask(cube: Float32, operator: Any) -> Float32:
+    return np.where(operator.keep.values == 1, cube, F(0))
+
+
+def sequential_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the last axis, one after the other."""
+    return np.cumsum(values, axis=-1)[..., -1]
+
+
+def subtract_mean(cube: Float32, skip_zeros: bool) -> Float32:
+    sums = sequential_sum(sequential_sum(cube.astype(np.float64)))
+    counted = (cube != 0) | (not skip_zeros)
+    mean = sums / np.maximum(counted.sum(axis=(1, 2)), 1)
+    result = (cube.astype(np.float64) - mean[:, None, None]).astype(F)
+    return np.where(counted, result, cube)
+
+
+def standardise(cube: Float32) -> Float32:
+    double = cube.astype(np.float64)
+    mean = sequential_sum(sequential_sum(sequential_sum(double))) / cube.size
+    distance = double - mean
+    squares = sequential_sum(sequential_sum(sequential_sum(distance * distance)))
+    variance = squares / cube.size
+    return (distance * (1.0 / np.sqrt(variance) if variance > 0 else 0.0)).astype(F)
+
+
+def high_pass(cube: Float32, operator: Any) -> Float32:
+    modes = operator.modes.values
+    double = cube.astype(np.float64)
+    smooth = np.zeros(cube.shape)
+    for mode in modes:
+        amplitude = np.zeros(cube.shape[1:])
+        for k in range(len(cube)):
+            amplitude = amplitude + mode[k] * double[k]
+        smooth = smooth + mode[:, None, None] * amplitude
+    return (double - smooth).astype(F)
+
+
+def log10(cube: Float32, epsilon: float) -> Float32:
+    value, lowest = cube + F(epsilon), F(1e-3 * epsilon)
+    return F(0.30102999566398120) * log2(np.where(value > lowest, value, lowest))
+
+
+def asinh(cube: Float32, scale: float) -> Float32:
+    ratio = np.abs(cube) / F(scale)
+    large = ratio > F(1e4)
+    a = np.where(large | ~(ratio > F(1.17549435e-38)), F(0), ratio)
+    square = a * a
+    u = a + square / (F(1) + np.sqrt(F(1) + square))
+    w = F(1) + u
+    rest = w - F(1)
+    logarithm = F(0.69314718055994531) * log2(np.where(large, ratio, w))
+    small = np.where(rest > 0, logarithm * (u / np.where(rest > 0, rest, F(1))), u)
+    return np.copysign(np.where(large, logarithm + F(0.69314718055994531), small), cube)
+
+
 def one_halo(
     config: LabelConfig, edges: NDArray[np.float64], volume_Mpc3: float
 ) -> NDArray[np.float64]:
@@ -430,12 +510,27 @@ def sample(
         stage += 2
     cube = (total.astype(np.float64) * unit).astype(F)
     split = ("train", "validation", "test").index(generator.split)
+    built = {operator.name: operator for operator in generator.operators}
     for name, operator in operators:
         if isinstance(operator, PoolConfig):
             cube = pool(cube, operator.factor, operator.reduce == "mean")
         elif isinstance(operator, NoiseConfig):
             sigma = F(draws[name]["voxel_sigma"])
             cube = white_noise(cube, generator.seed, index, split, stage, sigma)
+        elif isinstance(operator, BeamConfig):
+            cube = beam(cube, built[name])
+        elif isinstance(operator, MaskConfig):
+            cube = mask(cube, built[name])
+        elif isinstance(operator, SubtractMeanConfig):
+            cube = subtract_mean(cube, operator.skip_zeros)
+        elif isinstance(operator, HighPassConfig):
+            cube = high_pass(cube, built[name])
+        elif isinstance(operator, StandardiseConfig):
+            cube = standardise(cube)
+        elif isinstance(operator, Log10Config):
+            cube = log10(cube, operator.epsilon)
+        elif isinstance(operator, AsinhConfig):
+            cube = asinh(cube, operator.scale)
         else:
             assert isinstance(operator, LogModulusConfig)
             cube = log_modulus(cube)

@@ -182,7 +182,9 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
             f"the manifest was made with {name} = {then}, this configuration has {now}; "
             "'streamtrain testset make' makes another"
         )
-    return replace(recorded, run=config.run, data=config.data, emit=config.emit)
+    return replace(
+        recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
+    )
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:

@@ -148,6 +148,16 @@ def test_network_and_training_do_not_matter(config):
     assert testset.verify(path, other).ok
 
 
+def test_a_mask_is_found_from_another_folder(config, tmp_path):
+    at_home = change(config, observe={"mask": {"file": "mask.npz"}})
+    manifest = testset.load(testset.make(at_home))
+    away = change(config, observe={"mask": {"file": f"{tmp_path}/mask.npz"}})
+    assert testset.recipe(manifest, away).observe["mask"].file == f"{tmp_path}/mask.npz"
+    other = change(config, observe={"mask": {"file": "mask.npz", "edge_pixels": 1}})
+    with pytest.raises(ValueError, match=r"observe.mask.edge_pixels = 0, .* has 1"):
+        testset.recipe(manifest, other)
+
+
 def test_a_model_file_is_found_from_another_folder(config, tmp_path):
     at_home = change(config, emit={"line": {"model": "lines.py:ok"}})
     manifest = testset.load(testset.make(at_home))

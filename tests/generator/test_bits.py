@@ -60,6 +60,21 @@ SETUPS: dict[str, dict[str, Any]] = {
         "observe": {"pool": {"factor": [3, 3, 1]}},
         "label": {"quantity": "phi_L", "edges": [2.0, 3.9, 4.0, 4.5, 4.501, 5.7, 7.0]},
     },
+    "filters": {
+        "observe": {
+            "pool": {"factor": [1, 1, 1]},
+            "beam": {"fwhm_arcmin": 4.5, "reference_GHz": 30.0},
+            "noise": {"sigma_uK": [0.0, 2.0]},
+            "beam_2": {"fwhm_pixels": 1.2, "edge": "zero"},
+            "mask": {"edge_pixels": 2},
+            "high_pass": {"modes": 2},
+            "subtract_mean": {"skip_zeros": True},
+            "asinh": {"scale": 0.3},
+            "subtract_mean_2": {},
+            "log10": {"epsilon": 2.0},
+            "standardise": {},
+        },
+    },
 }
 NUM = 64
 FAR = 10**12

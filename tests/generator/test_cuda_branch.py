@@ -68,6 +68,28 @@ LABELS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_bits_of_the_filters(small_sky: Lightcone) -> None:
+    """Map operators that work on slices, rows or groups of pixels (441 are no multiple of 8)."""
+    observe = {
+        "beam": {"fwhm_arcmin": 6.0, "reference_GHz": 30.0},
+        "noise": {"sigma_uK": [0, 5]},
+        "mask": {"edge_pixels": 1},
+        "high_pass": {"modes": 3},
+        "subtract_mean": {"skip_zeros": True},
+        "asinh": {"scale": 0.5},
+        "log10": {"epsilon": 2.0},
+        "standardise": {},
+    }
+    generator = Generator(small.config(observe=observe), lightcones=[small_sky])
+    expected = generator.generate([0, 5])
+    generator._observe = EmulatedCuda("observe.cu")
+    job, drawn, _ = generator.draw([0, 5])
+    cube = torch.full_like(expected.cube, torch.nan)
+    raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
+    generator._make(job, drawn, 0, len(job), cube, raw)
+    assert torch.equal(cube, expected.cube)
+
+
 @pytest.mark.parametrize(
     ("emit", "label"),
     [

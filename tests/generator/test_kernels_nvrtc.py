@@ -25,7 +25,25 @@ SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitt
 UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
 ENTRIES = {
     "paint.cu": ["paint"],
-    "observe.cu": ["from_fixed_point", "log_modulus", "pool", "scaled_log", "white_noise"],
+    "observe.cu": [
+        "beam_pad",
+        "beam_pass",
+        "from_fixed_point",
+        "group_sums",
+        "log_modulus",
+        "mask_pixels",
+        "mode_amplitudes",
+        "pool",
+        "row_squares",
+        "row_sums",
+        "scaled_asinh",
+        "scaled_log",
+        "shifted_log10",
+        "standardise",
+        "subtract_mean",
+        "subtract_modes",
+        "white_noise",
+    ],
     "label.cu": ["make_label"],
 }
 

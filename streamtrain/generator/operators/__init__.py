@@ -8,9 +8,19 @@ from typing import Any
 from streamtrain.config_observe import operator_kind
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.operators.base import Drawn, MapState, Operator, Shape
+from streamtrain.generator.operators.beam import Beam
+from streamtrain.generator.operators.highpass import HighPass
+from streamtrain.generator.operators.mask import Mask
+from streamtrain.generator.operators.mean import SubtractMean
 from streamtrain.generator.operators.noise import Noise
 from streamtrain.generator.operators.pool import Pool
-from streamtrain.generator.operators.transforms import LogModulus
+from streamtrain.generator.operators.standardise import Standardise
+from streamtrain.generator.operators.transforms import (
+    Asinh,
+    Log10,
+    LogModulus,
+    inverse_log_modulus,
+)
 from streamtrain.rng import STAGE_OBSERVE
 
 __all__ = [
@@ -22,9 +32,21 @@ __all__ = [
     "Pool",
     "Shape",
     "build_operators",
+    "inverse_log_modulus",
 ]
 
-OPERATORS: dict[str, Any] = {"pool": Pool, "noise": Noise, "log_modulus": LogModulus}
+OPERATORS: dict[str, Any] = {
+    "pool": Pool,
+    "noise": Noise,
+    "log_modulus": LogModulus,
+    "beam": Beam,
+    "mask": Mask,
+    "subtract_mean": SubtractMean,
+    "high_pass": HighPass,
+    "log10": Log10,
+    "asinh": Asinh,
+    "standardise": Standardise,
+}
 """Every operator by the name a configuration gives it; its section is in `config_observe`."""
 
 

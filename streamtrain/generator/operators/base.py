@@ -20,6 +20,8 @@ from streamtrain.rng import Draws
 
 Shape = tuple[int, int, int]
 Drawn = dict[str, NDArray[np.float32]]
+GROUP = 8
+"""Neighbouring voxels that one element of some kernels works on, as in kernels/observe.cu."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Operator(Protocol):
 
         keys: int32 [B, 6], as in kernels/paint.cu; drawn: tensors float32 [B] on the device.
         """
+
+
+class Fixed:
+    """What operators share that draw nothing and keep the shape."""
+
+    def draw(self, draws: Draws) -> Drawn:
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
 
 
 class Table:

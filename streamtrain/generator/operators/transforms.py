@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from streamtrain.config_observe import LogModulusConfig
+from streamtrain.config_observe import AsinhConfig, Log10Config, LogModulusConfig
 from streamtrain.generator.backend import Kernels
-from streamtrain.generator.operators.base import Drawn, MapState, Shape
+from streamtrain.generator.operators.base import Drawn, Fixed, MapState, Shape
 from streamtrain.rng import Draws
+
+LN10 = 2.302585092994046
+Values = TypeVar("Values", torch.Tensor, NDArray[np.floating])
 
 
 @dataclass
@@ -38,4 +43,58 @@ class LogModulus:
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
         kernels.elementwise("log_modulus", len(cube), cube[0].numel(), cube)
+        return cube
+
+
+def inverse_log_modulus(values: Values) -> Values:
+    """T of sign(T) log10(|T| + 1): sign(v) (10^|v| - 1), of an array or a tensor."""
+    if isinstance(values, torch.Tensor):
+        return torch.sign(values) * torch.expm1(torch.abs(values) * LN10)
+    return np.sign(values) * np.expm1(np.abs(values) * LN10)
+
+
+@dataclass
+class Log10(Fixed):
+    """log10(T + epsilon).
+
+    T + epsilon counts as epsilon / 1000 where it is less than that: the logarithm of a voxel goes
+    down to three below that of an empty one, and is defined for negative T.
+    """
+
+    name: str
+    stage: int
+    epsilon: float
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: Log10Config, state: MapState) -> Log10:
+        """The operator where the map is in `state`."""
+        return cls(name, stage, config.epsilon)
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        epsilon, lowest = np.float32(self.epsilon), np.float32(1e-3 * self.epsilon)
+        kernels.elementwise("shifted_log10", len(cube), cube[0].numel(), epsilon, lowest, cube)
+        return cube
+
+
+@dataclass
+class Asinh(Fixed):
+    """asinh(T / scale): linear for |T| below the scale, logarithmic above, odd."""
+
+    name: str
+    stage: int
+    scale: float
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: AsinhConfig, state: MapState) -> Asinh:
+        """The operator where the map is in `state`."""
+        return cls(name, stage, config.scale)
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        kernels.elementwise(
+            "scaled_asinh", len(cube), cube[0].numel(), np.float32(self.scale), cube
+        )
         return cube
