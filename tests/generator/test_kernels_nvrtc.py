@@ -25,7 +25,14 @@ SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitt
 UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
 ENTRIES = {
     "paint.cu": ["paint"],
-    "observe.cu": ["from_fixed_point", "log_modulus", "pool", "white_noise"],
+    "observe.cu": [
+        "from_fixed_point",
+        "log_modulus",
+        "pixel_noise",
+        "pool",
+        "radio_sources",
+        "white_noise",
+    ],
     "label.cu": ["make_label"],
 }
 

@@ -8,8 +8,10 @@ from typing import Any
 from streamtrain.config_observe import operator_kind
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.operators.base import Drawn, MapState, Operator, Shape
+from streamtrain.generator.operators.edge_noise import EdgeNoise
 from streamtrain.generator.operators.noise import Noise
 from streamtrain.generator.operators.pool import Pool
+from streamtrain.generator.operators.sources import RadioSources
 from streamtrain.generator.operators.transforms import LogModulus
 from streamtrain.rng import STAGE_OBSERVE
 
@@ -24,7 +26,13 @@ __all__ = [
     "build_operators",
 ]
 
-OPERATORS: dict[str, Any] = {"pool": Pool, "noise": Noise, "log_modulus": LogModulus}
+OPERATORS: dict[str, Any] = {
+    "pool": Pool,
+    "noise": Noise,
+    "log_modulus": LogModulus,
+    "edge_noise": EdgeNoise,
+    "radio_sources": RadioSources,
+}
 """Every operator by the name a configuration gives it; its section is in `config_observe`."""
 
 
