@@ -18,7 +18,7 @@ import yaml
 
 from streamtrain.config_emit import EMIT, check_emit
 from streamtrain.config_line import LineConfig
-from streamtrain.config_observe import OBSERVE, check_observe, operator_kind
+from streamtrain.config_observe import OBSERVE, check_observe, operator_kind, without_paths
 from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
@@ -151,16 +151,14 @@ class Config:
 
     def sample_settings(self) -> dict[str, Any]:
         """The part that decides samples: all but network, training, run folder and file paths
-        (a table of star-formation rates or the map of a `file` of `observe` counts by its numbers,
-        see `Generator.identity`)."""
+        (a table of star-formation rates or a file of a map operator counts by its numbers, see
+        `Generator.identity`)."""
         whole = to_dict(self)
         keep = {k: whole[k] for k in ("seed", "grid", "emit", "observe", "label")}
         keep["data"] = {k: whole["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
         if self.data.sfr not in SFR_CHOICES:
             keep["data"]["sfr"] = "table"
-        for operator in keep["observe"].values():
-            if operator.get("file"):
-                operator["file"] = "file"
+        keep["observe"] = {name: without_paths(s) for name, s in keep["observe"].items()}
         return keep
 
     def digest(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from streamtrain.config_line import DistributionConfig, check_distribution
 from streamtrain.schema import ConfigError, setting
 
 
@@ -26,16 +27,84 @@ class VoxelSize:
 
 
 @dataclass(frozen=True)
+class RadiometerConfig:
+    """sigma = T_sys / sqrt(n_feeds n_pol t dnu), t = the time on one pixel of the map."""
+
+    T_sys_K: float = setting(help="system temperature [K]", above=0)
+    n_feeds: int = setting(help="feeds that look at the field", low=1)
+    hours: float = setting(help="time on the field, shared evenly by its pixels [h]", above=0)
+    n_pol: int = setting(1, "polarisations per feed", choices=(1, 2))
+    field_deg2: float | None = setting(
+        None, "the field that this time is spent on [deg^2]; default: the map", above=0
+    )
+
+
+@dataclass(frozen=True)
 class NoiseConfig:
     """Independent Gaussian noise in every voxel."""
 
-    sigma_uK: float | tuple[float, float] = setting(
-        11.0, "noise [map units], or [lo, hi]: uniform per sample", low=0
+    sigma_uK: float | tuple[float, float] | None = setting(
+        None, "noise [map units], or [lo, hi]: uniform per sample; default: 11", low=0
     )
     per: Literal["map_voxel", "fine_voxel"] | VoxelSize = setting(
         "map_voxel", "the voxel that sigma is for: map_voxel, fine_voxel, or {arcmin, MHz}"
     )
     absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
+    radiometer: RadiometerConfig | None = setting(
+        None, "sigma from the instrument, instead of sigma_uK"
+    )
+    hits: str | None = setting(
+        None, "npz or FITS file of the time on every pixel of the map; without time: set to 0"
+    )
+
+
+@dataclass(frozen=True)
+class EdgeNoiseConfig:
+    """Gaussian noise that rises linearly to the map's edges."""
+
+    sigma_uK: float | tuple[float, float] = setting(
+        100.0, "noise at the very edge [map units], or [lo, hi]: uniform per sample", low=0
+    )
+    width: float = setting(1 / 22, "where it begins, as a fraction of the side", above=0, high=0.5)
+    per: Literal["map_voxel", "fine_voxel"] = setting(
+        "map_voxel", "the voxel that sigma is for; fine_voxel: noise of fine voxels, pooled"
+    )
+    absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
+
+
+SOURCE_LIMITS = {"density": 1e5, "slope": 10.0}
+"""Highest values of a setting, and of what is drawn for it; the lowest is 0."""
+
+
+@dataclass(frozen=True)
+class RadioSourcesConfig:
+    """Extragalactic radio point sources (0912.2335), Poisson distributed."""
+
+    density: float | DistributionConfig = setting(
+        27.2,
+        "sources per deg^2 in the flux range, or a distribution of it",
+        low=0,
+        high=SOURCE_LIMITS["density"],
+    )
+    slope: float | DistributionConfig = setting(
+        2.18, "of dN/dS ~ S^-slope, or a distribution of it", low=0, high=SOURCE_LIMITS["slope"]
+    )
+    flux_mJy: tuple[float, float] = setting(
+        (1.0, 316.22776601683796),
+        "lowest and highest flux density at 31 GHz [mJy]",
+        low=1e-9,
+        high=1e9,
+    )
+    alpha: tuple[float, float] = setting(
+        (0.39, 0.33), "mean and width of the spectral index: S ~ nu^-alpha", low=-10, high=10
+    )
+    nu: Literal["channel", "band_mean"] = setting(
+        "channel", "frequency of the conversion to temperature"
+    )
+    sum_pixels: bool = setting(
+        True, "where voxels were summed, sources are too; no: only over their channels"
+    )
+    absent: float = setting(0.0, "probability of a sample without them", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -115,8 +184,18 @@ OBSERVE: dict[str, Any] = {
     "log10": Log10Config,
     "asinh": AsinhConfig,
     "standardise": StandardiseConfig,
+    "edge_noise": EdgeNoiseConfig,
+    "radio_sources": RadioSourcesConfig,
 }
 """The section of each map operator."""
+
+FILES = ("file", "hits")
+"""Settings that name a file: it counts by what is in it, not by where it lies."""
+
+
+def without_paths(section: dict[str, Any]) -> dict[str, Any]:
+    """A map operator's settings as plain data, with 'file' for the path of each of its files."""
+    return {k: "file" if k in FILES and v is not None else v for k, v in section.items()}
 
 
 def operator_kind(name: str) -> str:
@@ -138,10 +217,10 @@ def check_observe(observe: Mapping[str, Any], shape: tuple[int, int, int]) -> No
             freq, dec, ra = (n // f for n, f in pairs)
             shape = (freq, dec, ra)
         _check_filter(f"observe.{name}", operator, shape)
-        if isinstance(operator, NoiseConfig) and isinstance(operator.sigma_uK, tuple):
-            low, high = operator.sigma_uK
-            if low > high:
-                raise ConfigError(f"observe.{name}.sigma_uK = [{low:g}, {high:g}] must increase")
+        if isinstance(operator, NoiseConfig | EdgeNoiseConfig):
+            _check_noise(operator, f"observe.{name}")
+        if isinstance(operator, RadioSourcesConfig):
+            _check_sources(operator, f"observe.{name}")
 
 
 def _check_filter(where: str, operator: Any, shape: tuple[int, int, int]) -> None:
@@ -162,3 +241,29 @@ def _check_filter(where: str, operator: Any, shape: tuple[int, int, int]) -> Non
         raise ConfigError(
             f"{where}.modes = {operator.modes} must be below the number of frequencies, {shape[0]}"
         )
+
+
+def _check_noise(noise: NoiseConfig | EdgeNoiseConfig, where: str) -> None:
+    if isinstance(noise.sigma_uK, tuple):
+        low, high = noise.sigma_uK
+        if low > high:
+            raise ConfigError(f"{where}.sigma_uK = [{low:g}, {high:g}] must increase")
+    if isinstance(noise, NoiseConfig) and noise.radiometer is not None:
+        for name, default in (("sigma_uK", None), ("per", "map_voxel")):
+            if getattr(noise, name) != default:
+                raise ConfigError(f"{where}.{name} stands beside {where}.radiometer: give one")
+
+
+def _check_sources(sources: RadioSourcesConfig, where: str) -> None:
+    for name, highest in SOURCE_LIMITS.items():
+        given = getattr(sources, name)
+        if isinstance(given, DistributionConfig):
+            check_distribution(given, f"{where}.{name}")
+            ends = given.uniform or given.log_uniform or (0.0, 0.0)
+            if not 0 <= ends[0] <= ends[1] <= highest:
+                raise ConfigError(f"{where}.{name} = {list(ends)} is outside 0..{highest:g}")
+    low, high = sources.flux_mJy
+    if low >= high:
+        raise ConfigError(f"{where}.flux_mJy = [{low:g}, {high:g}] must increase")
+    if sources.alpha[1] < 0:
+        raise ConfigError(f"{where}.alpha = {list(sources.alpha)}: the width is negative")

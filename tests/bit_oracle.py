@@ -21,18 +21,21 @@ from streamtrain.config import LabelConfig
 from streamtrain.config_observe import (
     AsinhConfig,
     BeamConfig,
+    EdgeNoiseConfig,
     HighPassConfig,
     Log10Config,
     LogModulusConfig,
     MaskConfig,
     NoiseConfig,
     PoolConfig,
+    RadioSourcesConfig,
     StandardiseConfig,
     SubtractMeanConfig,
 )
 from streamtrain.generator import linewidth, sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose
+from streamtrain.generator.operators.sources import RadioSources
 from streamtrain.rng import Draws
 
 F = np.float32
@@ -293,6 +296,81 @@ def white_noise(
     return cube + sigma * normal.ravel()[: cube.size].reshape(cube.shape)
 
 
+def pixel_noise(
+    cube: Float32,
+    seed: int,
+    index: int,
+    split: int,
+    stage: int,
+    sigma: Float32,
+    relative: Float32,
+) -> Float32:
+    noisy = white_noise(cube, seed, index, split, stage, sigma * relative)
+    return np.where(relative < 0, F(0), noisy)
+
+
+def exp_minus(x: float) -> NDArray[np.float64]:
+    series = (1.0, 1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040)
+    result = _polynomial(series, np.array(x / -256))
+    for _ in range(8):
+        result = result * result
+    return result
+
+
+def poisson(first: Words, second: Words, mean: float) -> NDArray[np.int64]:
+    bits = (first.astype(np.uint64) << np.uint64(20)) | (second.astype(np.uint64) >> np.uint64(12))
+    u = (bits.astype(np.float64) + 0.5) * 2.0**-52
+    probability = exp_minus(mean)
+    below, number, more = probability, np.zeros(len(u), np.int64), np.ones(len(u), bool)
+    count = 0
+    while probability > 1e-18:
+        more = more & (u > below)
+        number += more
+        count += 1
+        probability = probability * (mean / count)
+        below = below + probability
+    return number
+
+
+def radio_sources(
+    cube: Float32,
+    seed: int,
+    index: int,
+    split: int,
+    stage: int,
+    drawn: Mapping[str, float],
+    operator: RadioSources,
+) -> Float32:
+    """Added part by part of a pixel and source by source, all pixels at a time."""
+    counter = (split << 16) + stage + 1, index % 2**32, index >> 32, split_seed(seed)
+    cube, pixels = cube.copy(), cube[0].size
+    spectra = cube.reshape(len(cube), pixels)
+    expected = drawn["density"] * operator.pixel_deg2
+    parts = 1 + int(expected / 8)
+    lowest, highest = (F(portable.log2(flux)) for flux in operator.flux_mJy)
+    log2_range = F(np.diff(portable.log2(operator.flux_mJy))[0])
+    assert highest > lowest
+    a = F(1) - F(drawn["slope"])
+    a = F(1e-3) if a * a < F(1e-6) else a
+    w0 = exp2(np.array([a * log2_range]))
+    for part in range(parts):
+        place = np.arange(pixels) * parts + part
+        number = poisson(*philox(place, *counter)[:2], expected / parts)
+        for n in range(number.max()):
+            here = np.flatnonzero(number > n)
+            words = philox((n + 1) * pixels * parts + place[here], *counter)
+            w = w0 + unit_interval(words[0]) * (F(1) - w0)
+            log2_flux = lowest + log2(w) / a
+            alpha = F(operator.alpha[0]) + F(operator.alpha[1]) * normal_pair(*words[1:3])[0]
+            for freq in range(len(cube)):
+                total = np.zeros(len(here), F)
+                for k in range(freq * operator.by_freq, (freq + 1) * operator.by_freq):
+                    bent = log2_flux - alpha * operator.log2_nu.values[k]
+                    total = total + operator.response.values[k] * exp2(bent)
+                spectra[freq, here] = spectra[freq, here] + total
+    return cube
+
+
 def pool(cube: Float32, factor: tuple[int, int, int], mean: bool) -> Float32:
     freq, dec, ra = factor
     total = np.zeros([n // f for n, f in zip(cube.shape, factor, strict=True)])
@@ -510,13 +588,23 @@ def sample(
         stage += 2
     cube = (total.astype(np.float64) * unit).astype(F)
     split = ("train", "validation", "test").index(generator.split)
-    built = {operator.name: operator for operator in generator.operators}
+    built: dict[str, Any] = {operator.name: operator for operator in generator.operators}
     for name, operator in operators:
         if isinstance(operator, PoolConfig):
             cube = pool(cube, operator.factor, operator.reduce == "mean")
         elif isinstance(operator, NoiseConfig):
             sigma = F(draws[name]["voxel_sigma"])
-            cube = white_noise(cube, generator.seed, index, split, stage, sigma)
+            if operator.hits is None:
+                cube = white_noise(cube, generator.seed, index, split, stage, sigma)
+            else:
+                table = built[name].pixels.values
+                cube = pixel_noise(cube, generator.seed, index, split, stage, sigma, table)
+        elif isinstance(operator, EdgeNoiseConfig):
+            sigma, table = F(draws[name]["sigma_uK"]), built[name].pixels.values
+            cube = pixel_noise(cube, generator.seed, index, split, stage, sigma, table)
+        elif isinstance(operator, RadioSourcesConfig):
+            given = draws[name], built[name]
+            cube = radio_sources(cube, generator.seed, index, split, stage, *given)
         elif isinstance(operator, BeamConfig):
             cube = beam(cube, built[name])
         elif isinstance(operator, MaskConfig):

@@ -12,8 +12,10 @@ import yaml
 
 from streamtrain import Generator
 from streamtrain.cli import main
-from streamtrain.config import load_config
+from streamtrain.config import from_mapping, load_config
+from streamtrain.generator.generator import grid_of
 from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.operators import build_operators
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -61,6 +63,29 @@ def test_models_page(tmp_path: Path) -> None:
         batch = Generator(config, "test").generate(range(8))
         assert batch.counts.sum(1).median() > 100
         assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
+
+
+def test_observe_page() -> None:
+    """Every YAML block of docs/observe.md is a configuration whose operators can be built."""
+    text = (README.parent / "docs" / "observe.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 3
+    grid = {"shape": [100, 256, 256]}
+    for block in blocks:
+        config = from_mapping({"grid": grid, **yaml.safe_load(block)})
+        assert build_operators(config.observe, grid_of(config.grid))
+
+
+@pytest.mark.parametrize("page", ["emit", "labels"])
+def test_settings_of_the_other_pages_are_valid(page: str) -> None:
+    """Each `key: value` line of a block is a section by itself in labels.md."""
+    text = (README.parent / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    if page == "labels":
+        blocks = blocks[0].splitlines()
+    assert blocks
+    for block in blocks:
+        from_mapping(yaml.safe_load(block))
 
 
 def test_models_page_names_every_model() -> None:

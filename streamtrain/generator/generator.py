@@ -226,13 +226,15 @@ class Generator:
         return "\n".join([head, *self.line.describe(self.seed, self.split), *others])
 
     def identity(self) -> dict[str, Any]:
-        """What decides samples besides the configuration: digests of lightcones, models and, where
-        they are used, table of star-formation rates and files of map operators."""
-        table = {"sfr": self.sfr.digest} if isinstance(self.sfr, SFRTable) else {}
-        digests = [getattr(operator, "digest", None) for operator in self.operators]
-        files = {"files": [d for d in digests if d is not None]} if any(digests) else {}
+        """What decides samples besides the configuration: digests of lightcones, models and, if
+        they are used, a table of star-formation rates and the files of map operators."""
+        files: dict[str, Any] = {}
+        if isinstance(self.sfr, SFRTable):
+            files["sfr"] = self.sfr.digest
+        if read := {o.name: d for o in self.operators if (d := getattr(o, "digest", None))}:
+            files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
-        return {**self.line.identity(), **table, **files, **others}
+        return {**self.line.identity(), **files, **others}
 
     def generate(self, indices: Sequence[int]) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1)."""

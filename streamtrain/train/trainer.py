@@ -136,8 +136,8 @@ class Trainer:
             )
         elif then.get("sfr") != now.get("sfr"):
             what = "the table of star-formation rates data.sfr is not the one the run began with"
-        elif then.get("files") != now.get("files"):
-            what = "a file of observe (a mask, say) does not hold what it held when the run began"
+        elif then.get("observe") != now.get("observe"):
+            what = "the files that map operators read are not those the run began with"
         else:
             models = ", ".join(self.config.line.components)
             what = f"the luminosity model {models} was edited since the run began"

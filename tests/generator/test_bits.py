@@ -76,6 +76,25 @@ SETUPS: dict[str, dict[str, Any]] = {
         },
     },
 }
+SETUPS["foregrounds"] = {
+    "emit": {"line": {"model": "li16", "prior": "narrow"}},
+    "observe": {
+        "radio_sources": {
+            "density": {"normal": [100.0, 60.0]},
+            "slope": {"uniform": [0.9, 2.5]},
+            "absent": 0.2,
+        },
+        "pool": {"factor": [3, 3, 3], "reduce": "sum"},
+        "radio_sources_2": {"density": 1500.0, "nu": "band_mean", "sum_pixels": False},
+        "noise": {
+            "radiometer": {"T_sys_K": 44.0, "n_feeds": 19, "hours": 1500.0},
+            "hits": str(Path(__file__).parent.parent / "data" / "hits.npz"),
+            "absent": 0.2,
+        },
+        "edge_noise": {"sigma_uK": [0.0, 50.0], "per": "fine_voxel", "width": 0.3},
+        "log_modulus": {},
+    },
+}
 NUM = 64
 FAR = 10**12
 """Half of the samples have indices beyond 32 bits."""

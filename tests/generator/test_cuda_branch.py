@@ -108,6 +108,8 @@ def test_bits_of_the_cpu(small_sky: Lightcone, emit: str, label: str, rows_per_i
         observe={
             "noise": {"sigma_uK": [0, 5], "absent": 0.3},
             "pool": {"factor": [3, 3, 3], "reduce": "sum"},
+            "radio_sources": {"density": {"uniform": [20, 2000]}},
+            "edge_noise": {"width": 0.4},
             "log_modulus": {},
         },
         label=LABELS[label],

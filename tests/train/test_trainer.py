@@ -379,8 +379,8 @@ def test_halos_too_bright_outside_a_training_step_are_an_error(
             r"the table of star-formation rates data\.sfr is not the one the run began with",
         ),
         (
-            {"lightcones": ["none"], "model": "fake", "files": ["another"]},
-            r"a file of observe \(a mask, say\) does not hold what it held when the run began",
+            {"lightcones": ["none"], "model": "fake", "observe": {"noise": "a hit map"}},
+            "the files that map operators read are not those the run began with",
         ),
     ],
 )

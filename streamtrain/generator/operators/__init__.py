@@ -9,11 +9,13 @@ from streamtrain.config_observe import operator_kind
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.operators.base import Drawn, MapState, Operator, Shape
 from streamtrain.generator.operators.beam import Beam
+from streamtrain.generator.operators.edge_noise import EdgeNoise
 from streamtrain.generator.operators.highpass import HighPass
 from streamtrain.generator.operators.mask import Mask
 from streamtrain.generator.operators.mean import SubtractMean
 from streamtrain.generator.operators.noise import Noise
 from streamtrain.generator.operators.pool import Pool
+from streamtrain.generator.operators.sources import RadioSources
 from streamtrain.generator.operators.standardise import Standardise
 from streamtrain.generator.operators.transforms import (
     Asinh,
@@ -46,6 +48,8 @@ OPERATORS: dict[str, Any] = {
     "log10": Log10,
     "asinh": Asinh,
     "standardise": Standardise,
+    "edge_noise": EdgeNoise,
+    "radio_sources": RadioSources,
 }
 """Every operator by the name a configuration gives it; its section is in `config_observe`."""
 

@@ -1,4 +1,4 @@
-"""White noise."""
+"""White noise: of one level, or with a level per pixel."""
 
 from __future__ import annotations
 
@@ -8,38 +8,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from streamtrain.config_observe import NoiseConfig, VoxelSize
+from streamtrain.config_observe import NoiseConfig, RadiometerConfig, VoxelSize
 from streamtrain.generator.backend import Kernels
 from streamtrain.generator.geometry import DEG
-from streamtrain.generator.operators.base import Drawn, MapState, Shape
+from streamtrain.generator.operators.base import Drawn, MapState, Shape, Table
+from streamtrain.generator.operators.hits import read_hits, relative_sigma
+from streamtrain.generator.operators.pixel_file import pixels_digest
 from streamtrain.rng import Draws
+from streamtrain.schema import ConfigError
+
+COMAP_SIGMA_UK = 11.0
+"""Noise of a COMAP voxel of 4 arcmin and 15.6 MHz (Ihle et al. 2019, 1808.07487)."""
 
 
 @dataclass
 class Noise:
-    """White Gaussian noise of fixed or drawn level."""
+    """White Gaussian noise of fixed or drawn level.
+
+    With a hit map sigma goes as 1 / sqrt(hits), and is the given one where a pixel has the mean of
+    the pixels that were hit; the others become 0, in samples without noise too.
+    """
 
     name: str
     stage: int
     sigma: tuple[float, float]
-    """Lowest and highest sigma [map units] per voxel as `sigma_uK` was quoted."""
+    """Lowest and highest sigma [map units] per voxel as it was quoted."""
     factor: float
     """From the quoted voxel to the voxel of the cube at this point."""
     absent: float
+    pixels: Table | None = None
+    """Sigma of a pixel over that of the sample, float32 [n_dec, n_ra]; -1 where it was not hit."""
+    digest: str | None = None
+    """Of the hit map."""
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: NoiseConfig, state: MapState) -> Noise:
-        """The operator where the map is in `state`."""
-        given = config.sigma_uK
+        """The operator where the map is in `state`. Raises ConfigError."""
+        given = COMAP_SIGMA_UK if config.sigma_uK is None else config.sigma_uK
+        factor = noise_factor(config.per, state)
+        if config.radiometer is not None:
+            if state.grid.units != "uK":
+                raise ConfigError(
+                    f"observe.{name}.radiometer gives uK, but grid.units = {state.grid.units}"
+                )
+            given, factor = radiometer_uK(config.radiometer, state), state.weight
         levels = given if isinstance(given, tuple) else (given, given)
-        return cls(name, stage, levels, noise_factor(config.per, state), config.absent)
+        if config.hits is None:
+            return cls(name, stage, levels, factor, config.absent)
+        hits = read_hits(config.hits, state.shape[1:], f"observe.{name}.hits")
+        pixels, digest = Table(relative_sigma(hits)), pixels_digest(hits)
+        return cls(name, stage, levels, factor, config.absent, pixels, digest)
 
     def draw(self, draws: Draws) -> Drawn:
-        low, high = self.sigma
-        u = draws.uniform([0, 1])
-        sigma = low + (high - low) * u[:, 0]
-        sigma = np.where(u[:, 1] < self.absent, 0.0, sigma)
+        sigma = draw_level(draws, self.sigma, self.absent)
         return {
             "sigma_uK": sigma.astype(np.float32),
             "voxel_sigma": (sigma * self.factor).astype(np.float32),
@@ -51,6 +74,9 @@ class Noise:
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
+        sigma = drawn["voxel_sigma"]
+        if self.pixels is not None:
+            return add_pixel_noise(kernels, cube, keys, self.stage, sigma, self.pixels)
         voxels = cube[0].numel()
         kernels.elementwise(
             "white_noise",
@@ -59,10 +85,60 @@ class Noise:
             np.int64(voxels),
             np.uint32(self.stage + 1),
             keys,
-            drawn["voxel_sigma"],
+            sigma,
             cube,
         )
         return cube
+
+
+def draw_level(draws: Draws, sigma: tuple[float, float], absent: float) -> NDArray[np.float64]:
+    """sigma of B samples [B]: uniform between the two, 0 with the probability `absent`."""
+    low, high = sigma
+    u = draws.uniform([0, 1])
+    return np.where(u[:, 1] < absent, 0.0, low + (high - low) * u[:, 0])
+
+
+def add_pixel_noise(
+    kernels: Kernels,
+    cube: torch.Tensor,
+    keys: torch.Tensor,
+    stage: int,
+    sigma: torch.Tensor,
+    pixels: Table,
+) -> torch.Tensor:
+    """Noise of sigma [B] times the table [n_dec, n_ra]; where that is negative the cube becomes 0.
+
+    The random numbers are those of `Noise` at the same stage.
+    """
+    voxels = cube[0].numel()
+    kernels.elementwise(
+        "pixel_noise",
+        len(cube),
+        -(-voxels // 4),
+        np.int64(voxels),
+        np.int64(cube.shape[2] * cube.shape[3]),
+        np.uint32(stage + 1),
+        keys,
+        sigma,
+        pixels.on(cube.device),
+        cube,
+    )
+    return cube
+
+
+def radiometer_uK(instrument: RadiometerConfig, state: MapState) -> float:
+    """sigma [uK] of the mean temperature of the map's present voxel: T_sys / sqrt(n_feeds n_pol
+    t dnu), t = time on the field * solid angle of a pixel / that of the field."""
+    grid = state.grid
+    _, num_dec, num_ra = state.shape
+    pixels = float(num_dec * num_ra)
+    if instrument.field_deg2 is not None:
+        pixel_deg2 = grid.pixel_sr * state.joined[1] * state.joined[2] / (DEG * DEG)
+        pixels = instrument.field_deg2 / pixel_deg2
+    seconds = instrument.hours * 3600.0 / pixels
+    hertz = grid.dnu_GHz * state.joined[0] * 1e9
+    looks = instrument.n_feeds * instrument.n_pol * seconds * hertz
+    return instrument.T_sys_K * 1e6 / float(np.sqrt(looks))
 
 
 def noise_factor(per: str | VoxelSize, state: MapState) -> float:
