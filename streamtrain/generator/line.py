@@ -162,6 +162,7 @@ class Line:
         expected = emission.expect(component.prior.draw(some, defaults, accept))
         total = float((expected.inside + expected.below + expected.above).sum())
         below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
+        above = above if above > 1e-4 else 0.0
         several = len(self.mixture.components) > 1
         share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
         warning = ""
