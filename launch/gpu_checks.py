@@ -3,8 +3,9 @@
 python launch/gpu_checks.py                 from a checkout, nothing installed but the packages
 python launch/gpu_checks.py --out results   also writes gpu_checks.json there
 
-Bit-equality of GPU and CPU samples comes first, then the tests marked gpu, then `streamtrain
-bench` on the COMAP field of a lightcone that is synthesised on the spot.
+Bit-equality of GPU and CPU samples comes first (also with every emitter and map operator on), then
+the tests marked gpu, then `streamtrain bench` on the COMAP field of a lightcone that is synthesised
+on the spot.
 """
 
 from __future__ import annotations
@@ -28,6 +29,21 @@ from streamtrain import Generator, load_config  # noqa: E402
 from streamtrain.bench import measure  # noqa: E402
 from streamtrain.catalogs.make import make_lightcones  # noqa: E402
 from streamtrain.check import golden_matches  # noqa: E402
+
+EVERYTHING = [
+    "emit={line: {mixture: {li16: {prior: narrow}, chung22: {prior: correlated}}},"
+    " line_width: {inclination: true}, brightness: {poisson_bins: 3, probability: 0.5},"
+    " dim: {above_log10_L: 6.0, probability: 0.5}, blank: {probability: 0.1},"
+    " interloper: {model: breysse15, nu_rest_GHz: 115.4, prior: published}}",
+    "observe={radio_sources: {density: {normal: [27.2, 2.5]}, absent: 0.1},"
+    " beam: {fwhm_arcmin: 4.5, reference_GHz: 30.0},"
+    " noise: {radiometer: {T_sys_K: 44, n_feeds: 19, hours: 1500}, absent: 0.1},"
+    " edge_noise: {sigma_uK: [0, 100]}, mask: {edge_pixels: 2}, high_pass: {modes: 2},"
+    " pool: {factor: [1, 2, 2]}, subtract_mean: {skip_zeros: true}, asinh: {scale: 5},"
+    " log_modulus: {}, log10: {epsilon: 2}, standardise: {}}",
+    "label={quantity: phi_L, log10_L: [3.0, 7.0], bins: 40}",
+]
+"""Every emitter and every map operator at once."""
 
 
 def golden() -> str:
@@ -58,11 +74,11 @@ def tests() -> str:
     return last if result.returncode == 0 and " passed" in last else f"FAILED: {last}"
 
 
-def benchmark(settings: list[str], numbers: dict[str, Any]) -> str:
+def benchmark(name: str, settings: list[str], numbers: dict[str, Any]) -> str:
     """Samples per second on the COMAP field."""
     config = load_config("configs/comap.yaml", settings)
     report = measure(config, "cuda", 5.0)
-    numbers["bench"] = report
+    numbers[name] = report
     print(json.dumps(report, indent=1), flush=True)
     return (
         f"{report['generate_samples_per_s']:.0f} samples/s, "
@@ -98,8 +114,10 @@ def main() -> int:
             lambda: f"exit {make_lightcones(2, Path(folder), velocities=False)}",
         )
         run("64 digests", lambda: digests(settings))
+        run("64 digests, all on", lambda: digests([*settings, *EVERYTHING]))
         run("tests marked gpu", tests)
-        run("bench", lambda: benchmark(settings, numbers))
+        run("bench", lambda: benchmark("bench", settings, numbers))
+        run("bench, all on", lambda: benchmark("bench_all_on", [*settings, *EVERYTHING], numbers))
     numbers["checks"] = {name: result for name, result, _ in rows}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

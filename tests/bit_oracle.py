@@ -35,6 +35,7 @@ from streamtrain.config_observe import (
 from streamtrain.generator import linewidth, sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose
+from streamtrain.generator.line import Line
 from streamtrain.generator.operators.sources import RadioSources
 from streamtrain.rng import Draws
 
@@ -487,10 +488,12 @@ def split_seed(seed: int) -> tuple[int, int]:
 
 
 def fixed_point(
-    generator: Generator, lightcone: Lightcone, index: int, draws: Mapping[str, Any]
+    generator: Generator, line: Line, index: int, draws: Mapping[str, Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fine cube in fixed point and counts [bins + 2] of a sample; `draws` is its record."""
-    config, grid, bins = generator.config, generator.grid, generator.bins
+    """Fine cube in fixed point and counts [bins + 2] of a sample in one line; `draws` is its
+    record."""
+    config, grid, bins = generator.config, line.grid, generator.bins
+    (lightcone,) = (c for c in line.lightcones if c.name == draws["lightcone"])
     split = ("train", "validation", "test").index(generator.split)
     upward = ref.bin_number(
         grid.nu_rest_GHz / (1.0 + lightcone.z_obs.astype(np.float64)),
@@ -501,8 +504,8 @@ def fixed_point(
     log2_mass = portable.log2(lightcone.mass_Msun).astype(F)
     log2_1pz = portable.log2(1.0 + lightcone.z_obs.astype(np.float64)).astype(F)
 
-    number = generator.mixture.names.index(draws["model"])
-    traced = generator.painter.emissions[number].traced
+    number = line.mixture.names.index(draws["model"])
+    traced = line.painter.emissions[number].traced
     parameters = {name: np.array([value]) for name, value in draws["parameters"].items()}
     uniforms = traced.evaluate_uniforms(parameters)[0]
     log2_l = model(
@@ -513,12 +516,12 @@ def fixed_point(
         uniforms,
     )
     sigma, mu = 0.0, 0.0
-    scatter = generator.mixture.models[number].scatter
+    scatter = line.mixture.models[number].scatter
     if scatter is not None:
         sigma, mu = (a[0] for a in scatter(parameters))
     words = philox(
         np.arange(len(lightcone)),
-        split << 16,
+        (split << 16) + line.stages.paint,
         index % 2**32,
         index >> 32,
         split_seed(generator.seed),
@@ -526,7 +529,7 @@ def fixed_point(
     normal, _ = normal_pair(words[0], words[1])
     log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
     draw = Draws(generator.seed, generator.split, np.array([index], np.uint64), 0)
-    for threshold, shift in generator.emitters.draw(draw).pairs.reshape(-1, 2):
+    for threshold, shift in line.emitters.draw(draw).pairs.reshape(-1, 2):
         log2_l = np.where(log2_l > threshold, log2_l + shift, log2_l)
 
     rotation = single_pose(tuple(draws["centre_deg"]), draws["roll_deg"], draws["mirror"]).matrix[0]
@@ -536,7 +539,7 @@ def fixed_point(
     )  # fmt: skip
     quanta = deposit(
         log2_l, log2_1pz, chi_squared, grid.intensity_factor, 0.0 if grid.units == "uK" else -2.0,
-        2.0**grid.fixed_point_exponent, min(2.0**50, np.floor(2.0**62 / len(lightcone))),
+        2.0**generator.grid.fixed_point_exponent, min(2.0**50, np.floor(2.0**62 / len(lightcone))),
     )  # fmt: skip
     if config.label.edges is not None:
         number = unequal_bin(log2_l, np.array(config.label.edges))
@@ -545,12 +548,12 @@ def fixed_point(
         number = luminosity_bin(log2_l, low, high, bins.num)
     painted &= frame >= 0
     total = np.zeros(grid.shape, np.int64)
-    width = generator.emitters.width
+    width = line.emitters.width
     if width is None:
         place = channel * (grid.shape[1] * grid.shape[2]) + frame
         np.add.at(total.reshape(-1), place[painted], quanta[painted])
     else:
-        columns = linewidth.line_columns(generator.painter.halos, width)
+        columns = linewidth.line_columns(line.painter.halos, width)
         angle = unit_interval(words[3]) if width.inclination else None
         near = (frame >= 0) & (lightcone.mass_Msun > config.data.min_mass_Msun)
         spread(total.reshape(grid.shape[0], -1), quanta, frame, columns, angle, near)
@@ -575,7 +578,9 @@ def sample(
     """
     index, draws = batch.indices[k], batch.draws[k]
     (lightcone,) = (c for c in generator.lightcones if c.name == draws["lightcone"])
-    total, counts = fixed_point(generator, lightcone, index, draws)
+    total, counts = fixed_point(generator, generator.line, index, draws)
+    for name, line in generator.interlopers.items():
+        total = total + fixed_point(generator, line, index, draws[name])[0]
     unit = 1.0 / 2.0**generator.grid.fixed_point_exponent
     operators = list(generator.config.observe.items())
     stage = 16

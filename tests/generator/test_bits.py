@@ -95,6 +95,33 @@ SETUPS["foregrounds"] = {
         "log_modulus": {},
     },
 }
+SETUPS["everything"] = {
+    "emit": {
+        "line": {
+            "mixture": {
+                "li16": {"prior": "narrow"},
+                "chung22": {"prior": "correlated", "constraints": ["-5 < A < 0"]},
+                "breysse15": {"prior": "published", "weight": 0.5},
+            },
+            "require": {"halos": [300, 1e9]},
+        },
+        "line_width": {"factor": 5.0},
+        "brightness": {"poisson_bins": 2.0, "probability": 0.5},
+        "dim": {"above_log10_L": 6.0, "factor": 0.0, "probability": 0.5},
+        "blank": {"probability": 0.0},
+        "interloper": {"model": "breysse15", "nu_rest_GHz": 117.0, "prior": "published"},
+    },
+    "observe": {
+        "noise": {"sigma_uK": [0.0, 6.31], "absent": 0.1},
+        "pool": {"factor": [3, 3, 3], "reduce": "sum"},
+        **{
+            k: v for k, v in SETUPS["foregrounds"]["observe"].items() if k[:5] in ("radio", "edge_")
+        },
+        **SETUPS["filters"]["observe"],
+        "log_modulus": {},
+    },
+    "label": {"quantity": "phi", "log10_L": [2.0, 7.0], "bins": 31},
+}
 NUM = 64
 FAR = 10**12
 """Half of the samples have indices beyond 32 bits."""
