@@ -22,6 +22,7 @@ from streamtrain.alternatives import limlam_pipeline, numpy_user
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Generator
+from streamtrain.model_costs import REFERENCE, model_costs, operator_cost
 from streamtrain.models import build_network, label_loss
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
@@ -155,7 +156,13 @@ def compare(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def bench(
-    config: Config, *, device: str, seconds: float, out: Path | None, alternatives: bool
+    config: Config,
+    *,
+    device: str,
+    seconds: float,
+    out: Path | None,
+    alternatives: bool,
+    models: bool = False,
 ) -> int:
     """Measure, print a table, write JSON if asked."""
     report: dict[str, Any] = {
@@ -169,8 +176,11 @@ def bench(
     }
     if alternatives:
         report["alternatives"] = compare(config, seconds)
+    if models:
+        report["operators"] = operator_cost(config, seconds)
+        report["models"] = model_costs(config, seconds)
     for name, value in report.items():
-        if name != "alternatives":
+        if not isinstance(value, dict):
             print(f"{name:30s} {value:.4g}" if isinstance(value, float) else f"{name:30s} {value}")
     if alternatives:
         print("\none sample on one CPU thread")
@@ -179,6 +189,15 @@ def bench(
                 print(f"{name:42s} {value['ms']:9.1f} ms  {value['ratio']:6.1f} x")
             else:
                 print(f"{name:42s} {value:9.1f}")
+    if models:
+        costs = report["operators"]
+        print(
+            f"\none sample on one CPU thread: painting {costs['paint_ms']:.2f} ms, with all "
+            f"emitters and operators {costs['all_ms']:.2f} ms, {costs['ratio']:.2f} x"
+        )
+        for name, value in report["models"].items():
+            ratio = value / report["models"][REFERENCE]
+            print(f"{name:42s} {value:9.2f} ms  {ratio:6.2f} x")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -114,6 +114,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         out=arguments.out,
         alternatives=arguments.alternatives,
+        models=arguments.models,
     )
 
 
@@ -263,6 +264,11 @@ def _parser() -> argparse.ArgumentParser:
         "--alternatives",
         action="store_true",
         help="also time what one would write otherwise: NumPy bincount, limlam_mocker's pipeline",
+    )
+    command.add_argument(
+        "--models",
+        action="store_true",
+        help="also time every luminosity model, and painting alone beside all operators",
     )
     command.set_defaults(run=_bench)
     return parser

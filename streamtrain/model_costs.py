@@ -1,0 +1,83 @@
+"""What the luminosity models, and what is done to a map, cost beside painting alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from streamtrain.config import Config
+from streamtrain.config_line import LineConfig
+from streamtrain.config_observe import PoolConfig
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.model import ModelRangeWarning
+
+REFERENCE = "breysse15"
+"""The fixed relation that the others are compared with, L = A M^b."""
+ONE_OF_MANY = ("kamenetzky16_co", "silva15_m")
+"""Models that differ in numbers alone: the first stands for all."""
+
+
+def model_costs(config: Config, seconds: float) -> dict[str, float]:
+    """Milliseconds to paint a sample with each model, all in turn, on one CPU thread.
+
+    A model of one line gets the band in which that line has the redshifts of the configuration's.
+    """
+    names = [
+        name
+        for name in MODELS
+        if not any(name.startswith(stem) and name != f"{stem}1" for stem in ONE_OF_MANY)
+    ]
+    ways = {name: _painter(config, name) for name in [REFERENCE, *names]}
+    return {name: 1e3 * s for name, s in _in_turn(ways, seconds).items()}
+
+
+def operator_cost(config: Config, seconds: float) -> dict[str, float]:
+    """Milliseconds per sample on one CPU thread: painting alone (with a pool at the head of the
+    operators, which is part of it), and with the configuration's emitters and operators."""
+    pool = [item for item in config.observe.items() if isinstance(item[1], PoolConfig)]
+    head = dict(pool[:1] if pool and next(iter(config.observe)) == pool[0][0] else [])
+    plain = replace(config, observe=head, emit={"line": config.line})
+    ways = {
+        name: _generate(Generator(some, "train", "cpu", 1))
+        for name, some in (("paint_ms", plain), ("all_ms", config))
+    }
+    found = {name: 1e3 * s / 4 for name, s in _in_turn(ways, seconds).items()}
+    return {**found, "ratio": found["all_ms"] / found["paint_ms"]}
+
+
+def _painter(config: Config, name: str) -> Callable[[], Any]:
+    grid, own = config.grid, MODELS[name].nu_rest_GHz
+    if own is not None:
+        stretch = own / grid.nu_rest_GHz
+        high, low = (nu * stretch for nu in grid.nu_GHz)
+        grid = replace(grid, nu_rest_GHz=own, nu_GHz=(high, low))
+    some = replace(config, grid=grid, observe={}, emit={"line": LineConfig(model=name)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelRangeWarning)
+        generator = Generator(some, "train", "cpu", 1)
+    job, _, _ = generator.draw(range(4))
+    return lambda: generator.painter.paint(job, 0, 1)
+
+
+def _generate(generator: Generator) -> Callable[[], Any]:
+    numbers = iter(range(0, 10**9, 4))
+    return lambda: generator.generate(range(start := next(numbers), start + 4))
+
+
+def _in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Median seconds of each call; one call of each at a time, so that all see the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for call in ways.values():
+        call()
+    begin = time.perf_counter()
+    while min(map(len, times.values())) < 5 or time.perf_counter() - begin < seconds * len(ways):
+        for name, call in ways.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
