@@ -1,4 +1,4 @@
-"""Costs of models and operators: every model is timed, in its own band, and the ratios are there."""
+"""Costs of models and operators: every family of models is timed, and the ratios are there."""
 
 from __future__ import annotations
 
