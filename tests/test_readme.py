@@ -11,6 +11,7 @@ import small
 import yaml
 
 from streamtrain import Generator
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
 from streamtrain.config import from_mapping, load_config
 from streamtrain.generator.generator import grid_of
@@ -29,6 +30,16 @@ def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "README.md", "exec"), names)
     assert tuple(names["cube"].shape) == (20, 64, 64)  # type: ignore[attr-defined]
     assert int(names["counts"].sum()) > 1000  # type: ignore[attr-defined]
+
+
+@small.EXTRAPOLATES
+def test_configuration(tmp_path: Path, small_sky: Lightcone) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block)
+    config = load_config(tmp_path / "mine.yaml", ["grid.fov_deg=[0.8, 0.8]"])
+    batch = Generator(config, lightcones=[small_sky]).generate(range(6))
+    assert {record["model"] for record in batch.draws} <= {"li16", "chung22"}
+    assert batch.cube.shape == (6, 10, 64, 64)
 
 
 def test_readme_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
