@@ -38,6 +38,8 @@ LEFT, RIGHT, BETWEEN = 0.85, 0.85, 0.95
 """Beside the maps: ticks and names of dec, a colour bar."""
 INDENT = 0.65
 """Of the last panel where a colour bar stands to its left."""
+LOWEST = 1.9
+"""Height of the last panel beside flat maps."""
 MARGIN = 0.3
 LINE = 0.18
 CHARACTER = 0.078
@@ -114,8 +116,7 @@ def sample(
         ticks = last or any((row + 1, at.cells[k][1]) not in at.cells for k in cells)
         bottoms.append(AXIS if ticks else 0.1)
     row_heights = [height] * at.rows
-    if at.wide[1] == 0:
-        row_heights[-1] = SIDE
+    row_heights[-1] = SIDE if at.wide[1] == 0 else max(height, LOWEST)
     total_height = 0.4 + sum(tops) + sum(bottoms) + sum(row_heights)
     figure = Figure(figsize=(total_width, total_height), dpi=150)
 
@@ -134,6 +135,7 @@ def sample(
         left, bottom = LEFT + cell[1] * pitch, bottom_of[cell[0]]
         axes = axes_at(left, bottom, width, height)
         bar = axes_at(left + width + BAR_GAP, bottom, BAR, height)
+        bar.set_label("colours")
         _map(axes, bar, panel, grid.fov_deg, limits[k])
         axes.set_title(heads[k], fontsize=TICK_SIZE, loc="left")
         ticks = bottoms[cell[0]] == AXIS
@@ -163,14 +165,17 @@ def _number(value: float) -> str:
 
 
 def _limits(panels: Sequence[Panel]) -> list[tuple[float, float]]:
-    """Of the colours of each panel. A map and its comparison share those of the second, unless most
-    of the first lies outside."""
+    """Of the colours of each panel. A smoothed map and the map before share those of the smoothed
+    one, unless most of the map before lies outside."""
     limits = [colour_limits(panel.image) for panel in panels]
-    for panel, (low, high) in zip(panels, list(limits), strict=True):
+    for k, panel in enumerate(panels):
         if panel.compared_with is not None:
             other = panels[panel.compared_with].image
+            low, high = limits[k]
+            if other.min() >= 0:  # empty sky stays dark
+                low = limits[panel.compared_with][0]
             if np.mean((other < low) | (other > high)) <= MOST:
-                limits[panel.compared_with] = low, high
+                limits[panel.compared_with] = limits[k] = low, high
     return limits
 
 
@@ -205,8 +210,9 @@ def _map(
 ) -> None:
     """A slice with a colour bar of its own; large and small numbers as a power of ten."""
     image = draw_slice(axes, panel.image, fov_deg, limits)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(4))
+    longer = max(fov_deg)
+    for axis, side in zip((axes.xaxis, axes.yaxis), fov_deg, strict=True):
+        axis.set_major_locator(MaxNLocator(max(1, round(4 * side / longer))))
     axes.tick_params(labelsize=TICK_SIZE)
     unit = UNITS[panel.unit]
     if panel.empty:
@@ -231,7 +237,7 @@ def _map(
     below, above = panel.image.min() < limits[0], panel.image.max() > limits[1]
     ends = ("neither", "max", "min", "both")[2 * int(below) + int(above)]
     colours = axes.figure.colorbar(image, cax=bar, extend=ends)
-    bar.yaxis.set_major_locator(MaxNLocator(5))
+    bar.yaxis.set_major_locator(MaxNLocator(max(2, round(5 * fov_deg[1] / longer))))
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value / 10.0**power)))
     bar.tick_params(labelsize=TICK_SIZE - 1)
     colours.set_label(unit, fontsize=TICK_SIZE)
