@@ -44,7 +44,7 @@ MARGIN = 0.3
 LINE = 0.18
 CHARACTER = 0.078
 """A line of text, and a character."""
-AXIS = 0.5
+AXIS = 0.55
 """Ticks and name of an axis below."""
 BAR, BAR_GAP = 0.09, 0.07
 MOST = 0.5
