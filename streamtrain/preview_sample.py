@@ -35,7 +35,7 @@ TRANSFORMS = {
     "mask": "masked",
     "subtract_mean": "slice mean subtracted",
     "high_pass": "high-pass filtered",
-    "brightness": "log-modulus scaled by a factor",
+    "brightness": "brightness scaled in the log",
     "log_modulus": "log-modulus",
     "log10": "log10",
     "asinh": "asinh",
