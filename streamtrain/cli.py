@@ -91,17 +91,28 @@ def _testset_verify(arguments: argparse.Namespace) -> int:
 
 def _preview(arguments: argparse.Namespace) -> int:
     from streamtrain.preview import preview_prior
+    from streamtrain.preview_sample import NUM_SAMPLES, preview_sample
 
-    config = _config(arguments)
-    preview_prior(
-        config,
-        samples=arguments.samples,
-        index=arguments.index,
-        out=arguments.out,
-        device=_device(arguments.device),
-        threads=_threads(config),
-        progress=Progress(),
+    prior, index, split, channel = (
+        getattr(arguments, name) for name in ("prior", "index", "split", "channel")
     )
+    if prior and index is None and (split is not None or channel is not None):
+        raise ValueError("--split and --channel are of a sample: name one with --index")
+    config = _config(arguments)
+    options: dict[str, Any] = {
+        "out": arguments.out,
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
+    given = arguments.samples
+    if index is not None or not prior:
+        samples = NUM_SAMPLES if given is None else given
+        more = {"split": split or "train", "channel": channel, "samples": samples}
+        preview_sample(config, index or 0, **more, **options)
+    if prior:
+        samples = 1000 if given is None else given
+        preview_prior(config, samples=samples, index=index or 0, **options)
     return 0
 
 
@@ -218,22 +229,25 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_catalog_info)
 
     command = commands.add_parser(
-        "preview", parents=[configured, device], help="figures of what a prior makes"
+        "preview", parents=[configured, device], help="figures of a prior, or of one sample"
     )
     command.add_argument(
         "--prior",
         action="store_true",
-        required=True,
-        help="luminosity functions and mean temperatures of many samples: prior.png",
-    )
-    command.add_argument(
-        "--samples", type=int, default=1000, help="training samples to paint [%(default)s]"
+        help="luminosity functions and mean temperatures of many samples: prior.png, and N, phi "
+        "and phi L of the training sample --index (0): luminosity.png",
     )
     command.add_argument(
         "--index",
         type=int,
-        default=0,
-        help="training sample whose N, phi and phi L go to luminosity.png [%(default)s]",
+        help="what this sample is made of, step by step: sample_INDEX.png; without --prior: 0",
+    )
+    command.add_argument("--split", help="of the sample: train, validation or test [train]")
+    command.add_argument(
+        "--channel", type=int, help="frequency slice of its maps; default: the middle one"
+    )
+    command.add_argument(
+        "--samples", type=int, help="samples to paint for the prior [1000 with --prior, else 200]"
     )
     command.add_argument("--out", type=Path, help="folder; default: the run folder")
     command.set_defaults(run=_preview)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
@@ -110,23 +111,14 @@ def map_slices(
     """
     num_freq, num_dec, num_ra = cube.shape
     chosen = np.unique(np.linspace(0, num_freq - 1, min(num_slices, num_freq)).round().astype(int))
-    width, height = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
-    low, high = (float(v) for v in np.percentile(cube[chosen], (0.5, 99.8)))
+    size_deg = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
+    limits = colour_limits(cube[chosen])
     lines = title.count("\n") + 1 if title else 0
     size = (1.5 + 2.7 * len(chosen), 3.6 + 0.25 * lines)
     figure = Figure(figsize=size, dpi=150, layout="compressed")
     panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for axes, k in zip(panels, chosen, strict=True):
-        image = axes.imshow(
-            cube[k],
-            origin="lower",
-            extent=(-width / 2, width / 2, -height / 2, height / 2),
-            cmap="cividis",
-            vmin=low,
-            vmax=high if high > low else low + 1,
-            interpolation="nearest",
-        )
-        axes.invert_xaxis()
+        image = draw_slice(axes, cube[k], size_deg, limits)
         heading = f"frequency slice {k}"
         if nu_GHz is not None:
             heading = f"{nu_GHz[0] + (k + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num_freq:.2f} GHz"
@@ -139,6 +131,37 @@ def map_slices(
     bar.set_label(unit, fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=TICK_SIZE)
     return figure
+
+
+def colour_limits(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Limits that a few bright or faint voxels do not move, and that differ."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, (0.5, 99.8)) if finite.size else (0.0, 0.0)
+    if high <= low and finite.size:
+        low, high = finite.min(), finite.max()
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def draw_slice(
+    axes: Axes,
+    values: NDArray[np.floating],
+    fov_deg: tuple[float, float],
+    limits: tuple[float, float],
+) -> AxesImage:
+    """One frequency slice, [n_dec, n_ra]; east is left. fov_deg: (ra, dec) [deg]; limits: of the
+    colours, see `colour_limits`."""
+    width, height = fov_deg
+    image = axes.imshow(
+        values,
+        origin="lower",
+        extent=(-width / 2, width / 2, -height / 2, height / 2),
+        cmap="cividis",
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="nearest",
+    )
+    axes.invert_xaxis()
+    return image
 
 
 def confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:

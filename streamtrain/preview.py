@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import preview_figures
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
 from streamtrain.config_observe import PoolConfig
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
 from streamtrain.progress import Progress
+from streamtrain.rng import Split
 from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
@@ -113,12 +115,19 @@ def luminosity_functions(
     )
 
 
-def signal_generator(config: Config, device: str = "cpu", threads: int = 1) -> Generator:
-    """Paints a configuration's training samples with a single pixel per channel: their halos,
-    luminosities and sums are the same, and nothing is done to the map."""
+def signal_generator(
+    config: Config,
+    device: str = "cpu",
+    threads: int = 1,
+    split: Split = "train",
+    lightcones: Sequence[Lightcone] | None = None,
+) -> Generator:
+    """Paints a configuration's samples with a single pixel per channel: their halos, luminosities
+    and sums are the same, and nothing is done to the map. lightcones: as for `Generator`."""
     _, dec, ra = config.grid.shape
     observe = {"pool": PoolConfig(factor=(1, dec, ra))}
-    return Generator(replace(config, observe=observe), "train", device, threads)
+    alone = replace(config, observe=observe)
+    return Generator(alone, split, device, threads, lightcones=lightcones)
 
 
 def paint_samples(

@@ -77,24 +77,24 @@ def _functions(axes: Axes, painted: PaintedSamples) -> None:
     alone = len(names) == 1
     for number, name in enumerate(names):
         colour, line = _line(number)
-        median = _on_axis(painted.count_percentiles(painted.of_model(name))[2])
+        median = on_axis(painted.count_percentiles(painted.of_model(name))[2])
         label = "median" if alone else _short(name)
         axes.plot(at, median, line, color=colour, lw=2, label=label)
-    low95, low68, _, high68, high95 = _on_axis(painted.count_percentiles())
+    low95, low68, _, high68, high95 = on_axis(painted.count_percentiles())
     colour = NETWORK if alone else TRUTH
     axes.fill_between(at, low68, high68, alpha=0.25, color=colour, lw=0, label="68 %")
     axes.fill_between(at, low95, high95, alpha=0.15, color=colour, lw=0, label="95 %")
     for k in range(min(NUM_SINGLE, len(painted)) if alone else 0):
         label = "single samples" if k == 0 else ""
-        axes.plot(at, _on_axis(painted.counts[k]), color=TRUTH, lw=0.5, alpha=0.7, label=label)
+        axes.plot(at, on_axis(painted.counts[k]), color=TRUTH, lw=0.5, alpha=0.7, label=label)
     style(axes, painted.bin_edges)
-    _count_axis(axes, float(painted.counts.max()))
+    count_axis(axes, float(painted.counts.max()))
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel("halos per bin, $dN$", fontsize=LABEL_SIZE)
-    _legend(axes, 4 if alone else 3, "" if alone else "all samples, and the median of each model")
+    legend(axes, 4 if alone else 3, "" if alone else "all samples, and the median of each model")
 
 
-def _legend(axes: Axes, columns: int, title: str = "") -> None:
+def legend(axes: Axes, columns: int, title: str = "") -> None:
     """Above the panel, where it covers nothing."""
     axes.legend(
         title=title,
@@ -110,11 +110,12 @@ def _legend(axes: Axes, columns: int, title: str = "") -> None:
     )
 
 
-def _on_axis(counts: Float) -> Float:
+def on_axis(counts: Float) -> Float:
+    """dN as drawn by `count_axis`: 0 at `FLOOR`."""
     return np.where(counts > 0, counts, FLOOR)
 
 
-def _count_axis(axes: Axes, largest: float) -> None:
+def count_axis(axes: Axes, largest: float) -> None:
     """Decades of dN from 1, and 0 below a break."""
     decades = range(int(np.ceil(np.log10(max(largest, 10.0)))) + 1)
     axes.set_yscale("log")
@@ -190,7 +191,7 @@ def _shares(axes: Axes, painted: PaintedSamples) -> None:
         )
     axes.tick_params(labelsize=TICK_SIZE)
     low, high = (f"10^{{{painted.bin_edges[k]:.3g}}}" for k in (0, -1))
-    _legend(axes, 3, rf"halos and the label's range, ${low}$ to ${high}$ $L_\odot$")
+    legend(axes, 3, rf"halos and the label's range, ${low}$ to ${high}$ $L_\odot$")
 
 
 def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
@@ -221,7 +222,7 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
     axes.set_ylabel("each over its maximum", fontsize=LABEL_SIZE)
     figure.suptitle(title, fontsize=LABEL_SIZE)
     if axes.lines:
-        _legend(axes, 1)
+        legend(axes, 1)
     else:
         empty = "no halo has a luminosity of the label's range"
         axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", fontsize=LABEL_SIZE)
