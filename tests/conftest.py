@@ -13,6 +13,7 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.generator.backend import Kernels, kernels_for
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,3 +83,9 @@ def shared() -> Path:
 def small_sky() -> Lightcone:
     """20 000 halos over 1.2 deg, z = 2.3..3.5."""
     return small.lightcone()
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """Those of the map operators, on the CPU."""
+    return kernels_for("cpu", "observe.cu")

@@ -12,35 +12,20 @@ import reference as ref
 import small
 import torch
 from numpy.typing import NDArray
+from operator_tools import SHAPE, keys, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError, from_mapping
-from streamtrain.generator.backend import Kernels, kernels_for
-from streamtrain.generator.generator import Generator, grid_of
-from streamtrain.generator.operators import Noise, Operator, build_operators
+from streamtrain.config import ConfigError
+from streamtrain.generator.backend import Kernels
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.operators import Noise, Operator
 from streamtrain.generator.operators.edge_noise import EdgeNoise
-from streamtrain.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
+from streamtrain.rng import STAGE_OBSERVE, Draws
 
-SHAPE = (10, 32, 32)
 PUBLISHED = {"sigma_uK": 625.0, "per": "fine_voxel"}
 """The edge noise of 1905.10376: N(0, 25 f) with f up to 25."""
 
 Array = NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return kernels_for("cpu", "observe.cu")
-
-
-def operators(observe: dict[str, Any], **grid: Any) -> list[Operator]:
-    config = from_mapping({"grid": {"shape": SHAPE, **grid}, "observe": observe})
-    return build_operators(config.observe, grid_of(config.grid))
-
-
-def keys(num: int, seed: int = 3, split: str = "train", first: int = 0) -> torch.Tensor:
-    rows = [[*seed_words(seed), first + k, 0, stage_word(split, 0), 0] for k in range(num)]  # type: ignore[arg-type]
-    return torch.from_numpy(np.array(rows, np.uint32).view(np.int32))
 
 
 def noise_of(

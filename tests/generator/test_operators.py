@@ -10,31 +10,12 @@ import reference as ref
 import torch
 from limlam import load
 from numpy.typing import NDArray
+from operator_tools import SHAPE, keys, operators
 from scipy import stats
 
-from streamtrain.config import from_mapping
-from streamtrain.generator.backend import Kernels, kernels_for
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.operators import Noise, Operator, build_operators
-from streamtrain.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
-
-SHAPE = (10, 32, 32)
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return kernels_for("cpu", "observe.cu")
-
-
-def operators(observe: dict[str, Any], **grid: Any) -> list[Operator]:
-    config = from_mapping({"grid": {"shape": SHAPE, **grid}, "observe": observe})
-    return build_operators(config.observe, grid_of(config.grid))
-
-
-def keys(num: int, seed: int = 3, split: str = "train", first: int = 0) -> torch.Tensor:
-    """Keys of samples first.. as the painter makes them."""
-    rows = [[*seed_words(seed), first + k, 0, stage_word(split, 0), 0] for k in range(num)]  # type: ignore[arg-type]
-    return torch.from_numpy(np.array(rows, np.uint32).view(np.int32))
+from streamtrain.generator.backend import Kernels
+from streamtrain.generator.operators import Noise, Operator
+from streamtrain.rng import STAGE_OBSERVE, Draws
 
 
 def noise_of(kernels: Kernels, operator: Operator, num: int = 4, **key: Any) -> NDArray[Any]:

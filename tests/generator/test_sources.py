@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import operator_tools
 import pytest
 import reference as ref
 import torch
@@ -12,10 +13,9 @@ from limlam import load
 from numpy.typing import NDArray
 from scipy import stats
 
-from streamtrain.config import ConfigError, from_mapping
-from streamtrain.generator.backend import Kernels, kernels_for
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.operators import Operator, build_operators
+from streamtrain.config import ConfigError
+from streamtrain.generator.backend import Kernels
+from streamtrain.generator.operators import Operator
 from streamtrain.generator.operators.sources import SOURCE_UK, RadioSources
 from streamtrain.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
 
@@ -29,14 +29,8 @@ ALL = {"nu": "band_mean", "alpha": [0.0, 0.0], "flux_mJy": [1.0, 1.0001]}
 Array = NDArray[np.float64]
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return kernels_for("cpu", "observe.cu")
-
-
 def operators(observe: dict[str, Any], **grid: Any) -> list[Operator]:
-    config = from_mapping({"grid": {**GRID, **grid}, "observe": observe})
-    return build_operators(config.observe, grid_of(config.grid))
+    return operator_tools.operators(observe, **{**GRID, **grid})
 
 
 def sources(grid: dict[str, Any] | None = None, **given: Any) -> RadioSources:
