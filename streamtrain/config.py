@@ -58,6 +58,13 @@ class DataConfig:
     roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
     mirror: bool = setting(True, "mirror half of the fields")
     min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
+    active: int = setting(
+        0, "lightcones in use at a time, the others take turns; 0: all of them", low=0
+    )
+    active_samples: int = setting(65536, "samples after which others are in use", low=1)
+    memory_GB: float | None = setting(
+        None, "largest size of the lightcones in use; default: half of what is free", above=0
+    )
     sfr: str = setting(
         "auto", "star-formation rates: auto (column if any, else fit), fit, column, or a table file"
     )
@@ -130,6 +137,10 @@ class TestSetConfig:
     )
 
 
+DATA_SETTINGS = ("roll", "mirror", "min_mass_Msun", "active", "active_samples", "sfr")
+"""What of the section `data` decides samples."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a run."""
@@ -155,7 +166,7 @@ class Config:
         `Generator.identity`)."""
         whole = to_dict(self)
         keep = {k: whole[k] for k in ("seed", "grid", "emit", "observe", "label")}
-        keep["data"] = {k: whole["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
+        keep["data"] = {k: whole["data"][k] for k in DATA_SETTINGS}
         if self.data.sfr not in SFR_CHOICES:
             keep["data"]["sfr"] = "table"
         keep["observe"] = {name: without_paths(s) for name, s in keep["observe"].items()}

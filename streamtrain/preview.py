@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamtrain import preview_figures
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config
 from streamtrain.config_observe import PoolConfig
 from streamtrain.generator.generator import Generator
@@ -120,7 +121,7 @@ def signal_generator(
     device: str = "cpu",
     threads: int = 1,
     split: Split = "train",
-    lightcones: Sequence[Lightcone] | None = None,
+    lightcones: Sequence[Lightcone] | Skies | None = None,
 ) -> Generator:
     """Paints a configuration's samples with a single pixel per channel: their halos, luminosities
     and sums are the same, and nothing is done to the map. lightcones: as for `Generator`."""
@@ -138,13 +139,15 @@ def paint_samples(
     signal, counts, records = [], [], []
     with ThreadPoolExecutor(generator.threads, "streamtrain-preview") as pool:
         for start in range(0, len(indices), BATCH_SIZE):
-            job, _, drawn = generator.draw(indices[start : start + BATCH_SIZE])
-            step = 1 if generator.device.type == "cpu" else len(job)
-            parts = [(k, k + step) for k in range(0, len(job), step)]
-            for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
-                signal.append(means)
-                counts.append(numbers)
-            records += drawn
+            some = indices[start : start + BATCH_SIZE]
+            for _, begin, end in generator.schedule.runs(some):
+                job, _, drawn = generator.draw(some[begin:end])
+                step = 1 if generator.device.type == "cpu" else len(job)
+                parts = [(k, k + step) for k in range(0, len(job), step)]
+                for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
+                    signal.append(means)
+                    counts.append(numbers)
+                records += drawn
             if progress is not None:
                 progress.update(f"painting: {len(records)}/{len(indices)} samples")
     all_counts = np.concatenate(counts).astype(np.int64)
@@ -180,7 +183,7 @@ def functions_of_sample(
 ) -> tuple[PaintedSamples, LuminosityFunctions]:
     """A single sample painted, and its N(>L), phi and phi*L in the cosmology of its lightcone."""
     painted = paint_samples(generator, [index])
-    cone = next(c for c in generator.lightcones if c.name == painted.lightcones[0])
+    cone = next(c for c in generator.skies.headers if c.name == painted.lightcones[0])
     volume = generator.grid.volume_Mpc3(cone.cosmology["Omega_m"], cone.cosmology["h"])
     above = int(painted.above[0])
     return painted, luminosity_functions(painted.counts[0], above, painted.bin_edges, volume)

@@ -268,7 +268,7 @@ def preview_sample(
     batch.check()
     steps = steps_of_sample(generator, index)
     generator.close()
-    signal = signal_generator(config, device, threads, split, generator.lightcones)
+    signal = signal_generator(config, device, threads, split, generator.skies)
     one = paint_samples(signal, [index])
     prior = paint_samples(signal, range(samples), progress)
     signal.close()

@@ -31,6 +31,8 @@ STAGE_MIXTURE = 3
 STAGE_EMIT = 4096
 """First emitter after the line; emitter k of the config uses stages 4096 + 4k (draws), + 1 (its own
 pose), + 2 (scatter) and + 3 (parameters)."""
+STAGE_SKIES = 4
+"""Order in which lightcones take turns."""
 STAGE_OBSERVE = 16
 """First map operator; operator k of the config uses stages 16 + 2k (draws) and 17 + 2k (voxels)."""
 

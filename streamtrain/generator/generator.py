@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import check_disjoint, expand
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config, ConfigError, GridConfig
 from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
@@ -24,9 +25,13 @@ from streamtrain.generator.emitters import build_emitters, emit_stage
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.line import Line, Stages
+from streamtrain.generator.memory import check_memory
+from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Drawn, Operator, Pool, build_operators
 from streamtrain.generator.operators.scaled_log import ScaledLog
-from streamtrain.generator.painter import Job
+from streamtrain.generator.painter import Job, Painter
+from streamtrain.generator.scenes import Scene, Scenes
+from streamtrain.generator.schedule import Schedule
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 
@@ -100,7 +105,7 @@ class Generator:
         device: torch.device | str = "cpu",
         threads: int = 1,
         *,
-        lightcones: Sequence[Lightcone] | None = None,
+        lightcones: Sequence[Lightcone] | Skies | None = None,
         compiler_flags: Sequence[str] = (),
     ) -> None:
         if split not in SPLITS:
@@ -112,12 +117,16 @@ class Generator:
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
-        self.lightcones = list(lightcones) if lightcones is not None else _open(config, split)
-        if not self.lightcones:
-            raise CatalogError("a generator needs at least one lightcone")
+        if not isinstance(lightcones, Skies):
+            lightcones = Skies(lightcones if lightcones is not None else _open(config, split))
+        self.skies = lightcones
+        active = config.data.active or len(self.skies)
+        self.schedule = Schedule(
+            self.seed, split, len(self.skies), active, config.data.active_samples
+        )
         self.classes = list(config.line.class_names)
         """Names of the luminosity models that samples are told apart by."""
-        cosmologies = [(c.cosmology["Omega_m"], c.cosmology["h"]) for c in self.lightcones]
+        cosmologies = [(h.cosmology["Omega_m"], h.cosmology["h"]) for h in self.skies.headers]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
         self.label = Label(
             config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
@@ -136,54 +145,106 @@ class Generator:
             "device": self.device,
             "compiler_flags": compiler_flags,
         }
-        self.line = Line(
-            config.line,
-            config.data,
-            self.grid,
-            self.lightcones,
-            self.bins,
-            pool,
-            emitters=self.emitters,
-            stages=Stages(),
-            **options,
+        self._line_options, self._leading_pool = options, pool
+        self._own_skies = self._interlopers_own()
+        check_memory(
+            [self.skies, *self._own_skies.values()],
+            self.schedule,
+            config.data.memory_GB,
+            self.device,
         )
-        self.mixture, self.painter = self.line.mixture, self.line.painter
-        self.interlopers = {
-            name: self._interloper(name, section, position, pool, options)
-            for position, (name, section) in enumerate(config.emit.items())
-            if isinstance(section, InterloperConfig)
-        }
+        follows = split == "train" and active < len(self.skies)
+        self.scenes = Scenes(self._scene, self.device, follows=follows)
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
+
+    def _interlopers_own(self) -> dict[str, Skies]:
+        """Lightcones of interlopers that do not share the line's."""
+        found = {}
+        for name, section in self.config.emit.items():
+            if isinstance(section, InterloperConfig):
+                own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
+                if any(own.values()):
+                    found[name] = Skies(open_lightcones(own, self.split, f"emit.{name}"))
+        return found
+
+    def _scene(self, window: int) -> Scene:
+        """What the samples of a window are painted from."""
+        config = self.config
+        numbers = self.schedule.lightcones(window)
+        lightcones = [self.skies.load(number) for number in numbers]
+        line = Line(
+            config.line,
+            config.data,
+            self.grid,
+            lightcones,
+            self.bins,
+            self._leading_pool,
+            emitters=self.emitters,
+            stages=Stages(),
+            **self._line_options,
+        )
+        interlopers = {
+            name: self._interloper(name, section, position, lightcones, window)
+            for position, (name, section) in enumerate(config.emit.items())
+            if isinstance(section, InterloperConfig)
+        }
+        return Scene(np.array(numbers), line, interlopers)
 
     def _interloper(
         self,
         name: str,
         section: InterloperConfig,
         position: int,
-        pool: Pool | None,
-        options: dict[str, Any],
+        lightcones: list[Lightcone],
+        window: int,
     ) -> Line:
         """The halos that shine in another line into the same band."""
-        config, split = self.config, self.split
-        own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
-        stage = emit_stage(position)
+        stage, own = emit_stage(position), self._own_skies.get(name)
+        if own is not None:
+            schedule = replace(self.schedule, num=len(own))
+            if self.schedule.active >= self.schedule.num:
+                schedule = replace(schedule, active=len(own))
+            lightcones = [own.load(number) for number in schedule.lightcones(window)]
         return Line(
             section.line,
-            config.data,
+            self.config.data,
             replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
-            open_lightcones(own, split, f"emit.{name}") if any(own.values()) else self.lightcones,
+            lightcones,
             self.bins,
-            pool,
+            self._leading_pool,
             emitters=self.emitters.blank,
-            stages=Stages(
-                stage + 1 if any(own.values()) else STAGE_POSE, stage, stage + 3, stage + 2
-            ),
+            stages=Stages(STAGE_POSE if own is None else stage + 1, stage, stage + 3, stage + 2),
             exponent=self.grid.fixed_point_exponent,
-            **options,
+            **self._line_options,
         )
+
+    @property
+    def line(self) -> Line:
+        """The line that labels are about, with the lightcones that were used last."""
+        return self.scenes.latest.line
+
+    @property
+    def interlopers(self) -> dict[str, Line]:
+        """Other lines in the same maps, likewise."""
+        return self.scenes.latest.interlopers
+
+    @property
+    def lightcones(self) -> list[Lightcone]:
+        """The lightcones that were used last: all, unless `data.active` says otherwise."""
+        return self.line.lightcones
+
+    @property
+    def mixture(self) -> Mixture:
+        """The luminosity models that samples are made with."""
+        return self.line.mixture
+
+    @property
+    def painter(self) -> Painter:
+        """Of the line."""
+        return self.line.painter
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -211,10 +272,15 @@ class Generator:
     def describe(self) -> str:
         """What samples are made of: skies and halos in a line, then one for each luminosity model,
         see `Line.describe`."""
-        cones, data = self.lightcones, self.config.data
-        skies = len({cone.realisation for cone in cones})
+        headers, data = self.skies.headers, self.config.data
+        skies = len({header.realisation for header in headers})
+        turns = ""
+        if len(self.lightcones) < len(headers):
+            turns = (
+                f"{len(self.lightcones)} of them in use for {data.active_samples} samples each, "
+            )
         head = (
-            f"{self.split}: {len(cones)} lightcones of {skies} skies, "
+            f"{self.split}: {len(headers)} lightcones of {skies} skies, {turns}"
             f"{int(self.painter.halos.num_painted.sum())} halos in the band above "
             f"{data.min_mass_Msun:.3g} Msun"
         )
@@ -234,7 +300,10 @@ class Generator:
         if read := {o.name: d for o in self.operators if (d := getattr(o, "digest", None))}:
             files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
-        return {**self.line.identity(), **files, **others}
+        for name, own in self._own_skies.items():
+            others[name]["lightcones"] = [header.digest for header in own.headers]
+        digests = [header.digest for header in self.skies.headers]
+        return {**self.line.identity(), "lightcones": digests, **files, **others}
 
     def generate(self, indices: Sequence[int]) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
@@ -243,7 +312,16 @@ class Generator:
 
     def _generate(self, indices: Sequence[int]) -> Batch:
         start = time.perf_counter()
-        job, drawn, records = self.draw(indices)
+        parts = [
+            self._generate_in(self.scenes.of(window), indices[first:last])
+            for window, first, last in self.schedule.runs(indices)
+        ]
+        batch = parts[0] if len(parts) == 1 else _join(parts)
+        batch.seconds = time.perf_counter() - start
+        return batch
+
+    def _generate_in(self, scene: Scene, indices: Sequence[int]) -> Batch:
+        job, drawn, records = self._draw(scene, indices)
         size = len(job)
         cube = torch.empty((size, *self.input_shape), dtype=torch.float32, device=self.device)
         raw = torch.empty(
@@ -252,24 +330,28 @@ class Generator:
         if self.device.type == "cpu" and self.threads > 1 and size > 1:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads, "streamtrain-generate")
-            list(self._pool.map(lambda k: self._make(job, drawn, k, k + 1, cube, raw), range(size)))
+            list(
+                self._pool.map(
+                    lambda k: self._make(scene, job, drawn, k, k + 1, cube, raw), range(size)
+                )
+            )
         elif self.device.type == "cpu":
             for k in range(size):
-                self._make(job, drawn, k, k + 1, cube, raw)
+                self._make(scene, job, drawn, k, k + 1, cube, raw)
         elif size:
-            self._make(job, drawn, 0, size, cube, raw)
-        one_halo = self.label.one_halo(job.lightcone)
+            self._make(scene, job, drawn, 0, size, cube, raw)
+        one_halo = self.label.one_halo(scene.numbers[job.lightcone])
         label = self.label.make(self._label, raw, one_halo, job.model)
         counts = raw[:, : self.num_bins].contiguous()
         numbers = [int(i) for i in indices]
         batch = Batch(cube, label, counts, records, numbers, raw[:, -1], one_halo)
         if self.device.type == "cpu":
             batch.check()
-        batch.seconds = time.perf_counter() - start
         return batch
 
     def _make(
         self,
+        scene: Scene,
         job: Job,
         drawn: list[Drawn],
         first: int,
@@ -278,9 +360,9 @@ class Generator:
         counts_out: torch.Tensor,
     ) -> None:
         """Paint and observe samples first..last-1 into their places."""
-        total, counts = self.painter.paint(job, first, last)
+        total, counts = scene.line.painter.paint(job, first, last)
         counts_out[first:last] = counts
-        for line, other in zip(self.interlopers.values(), job.others, strict=True):
+        for line, other in zip(scene.interlopers.values(), job.others, strict=True):
             counts_out[first:last, -1] += line.painter.paint(other, first, last, total)[1][:, -1]
         target = cube_out[first:last]
         cube = target
@@ -321,10 +403,11 @@ class Generator:
         """How a sample is made: the map after each step, float32 [n_freq, n_dec, n_ra], by name:
         `line`, each interloper that is added to it, each map operator."""
         with torch.inference_mode(False), torch.no_grad():
-            job, drawn, _ = self.draw([index])
-            total, _ = self.painter.paint(job, 0, 1)
+            scene = self.scenes.of(self.schedule.window(index))
+            job, drawn, _ = self._draw(scene, [index])
+            total, _ = scene.line.painter.paint(job, 0, 1)
             names, totals = ["line"], [total]
-            for (name, line), other in zip(self.interlopers.items(), job.others, strict=True):
+            for (name, line), other in zip(scene.interlopers.items(), job.others, strict=True):
                 names.append(name)
                 totals.append(line.painter.paint(other, 0, 1, totals[-1].clone())[0])
             cubes = [torch.empty(t.shape, dtype=torch.float32, device=self.device) for t in totals]
@@ -337,18 +420,28 @@ class Generator:
             return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
     def draw(self, indices: Sequence[int]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
-        """Everything that is drawn for B samples: for the painter, for each map operator, and as a
-        record per sample. `generate` is this and the painting of it."""
+        """Everything that is drawn for B samples of one window of the schedule: for the painter,
+        for each map operator, and as a record per sample. `generate` is this and the painting."""
+        windows = [window for window, _, _ in self.schedule.runs(indices)]
+        if len(windows) > 1:
+            raise ValueError(
+                f"samples of {len(windows)} windows of data.active cannot be drawn at once"
+            )
+        return self._draw(self.scenes.of(windows[0] if windows else 0), indices)
+
+    def _draw(
+        self, scene: Scene, indices: Sequence[int]
+    ) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
-        fields = self.line.fields(draws)
+        fields = scene.line.fields(draws)
         adjustments = self.emitters.draw(draws)
-        job, records = self.line.draw(draws, fields, adjustments)
+        job, records = scene.line.draw(draws, fields, adjustments)
         for k, record in enumerate(records):
             for name, made in adjustments.records.items():
                 record[name] = {key: float(v[k]) for key, v in made.items()}
-        for name, line in self.interlopers.items():
-            same = line.stages.pose == self.line.stages.pose
+        for name, line in scene.interlopers.items():
+            same = line.stages.pose == scene.line.stages.pose
             theirs = fields if same else line.fields(draws)
             other, described = line.draw(draws, theirs, line.emitters.draw(draws))
             job.others.append(other)
@@ -366,20 +459,37 @@ class Generator:
 
     def close(self) -> None:
         """Stop the threads."""
+        self.scenes.close()
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
 
 
-def _open(config: Config, split: Split) -> list[Lightcone]:
-    """The lightcones of a split."""
+def _join(parts: list[Batch]) -> Batch:
+    """Batches one after the other."""
+
+    def together(name: str) -> torch.Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    rows = [part.one_halo.expand(len(part), -1) for part in parts]
+    return Batch(
+        together("cube"),
+        together("label"),
+        together("counts"),
+        [record for part in parts for record in part.draws],
+        [index for part in parts for index in part.indices],
+        together("saturated"),
+        torch.cat(rows),
+    )
+
+
+def _open(config: Config, split: Split) -> list[Path]:
+    """The lightcone files of a split."""
     return open_lightcones({name: getattr(config.data, name) for name in SPLITS}, split, "data")
 
 
-def open_lightcones(
-    patterns: Mapping[str, Sequence[str]], split: Split, where: str
-) -> list[Lightcone]:
-    """The lightcones of a split; the splits must be different realisations. patterns: files or
+def open_lightcones(patterns: Mapping[str, Sequence[str]], split: Split, where: str) -> list[Path]:
+    """The lightcone files of a split; the splits must be different realisations. patterns: files or
     globs for each split; where: the section they stand in."""
     paths: dict[str, list[Path]] = {
         name: expand(patterns[name], f"{where}.{name}", must_exist=name == split) for name in SPLITS
@@ -390,4 +500,4 @@ def open_lightcones(
             "import your own with `streamtrain catalog import`"
         )
     check_disjoint(paths)
-    return [Lightcone.open(path) for path in paths[split]]
+    return paths[split]

@@ -36,6 +36,7 @@ FREE_SETTINGS = (
     "test",
     "data.validation",
     "data.test",
+    "data.memory_GB",
     "train.threads",
     "train.queue",
     "train.log_every",

@@ -86,7 +86,7 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     job, drawn, _ = generator.draw([0, 5])
     cube = torch.full_like(expected.cube, torch.nan)
     raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
-    generator._make(job, drawn, 0, len(job), cube, raw)
+    generator._make(generator.scenes.latest, job, drawn, 0, len(job), cube, raw)
     assert torch.equal(cube, expected.cube)
 
 
@@ -132,7 +132,7 @@ def test_bits_of_the_cpu(small_sky: Lightcone, emit: str, label: str, rows_per_i
     assert job.items[:, 2].max() <= rows_per_item
     cube = torch.full_like(expected.cube, torch.nan)
     raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
-    generator._make(job, drawn, 0, len(job), cube, raw)
+    generator._make(generator.scenes.latest, job, drawn, 0, len(job), cube, raw)
 
     assert torch.equal(cube, expected.cube)
     assert torch.equal(raw[:, : generator.num_bins], expected.counts)

@@ -1,0 +1,82 @@
+"""The lightcones of one split, known by their headers, read when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import h5py
+
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a lightcone says of itself without its halos."""
+
+    name: str
+    digest: str
+    """sha256 of its content."""
+    realisation: str
+    cosmology: dict[str, float]
+    num_halos: int
+
+    @classmethod
+    def of(cls, lightcone: Lightcone) -> Header:
+        """Of a lightcone in memory."""
+        c = lightcone
+        return cls(c.name, c.digest, c.realisation, c.cosmology, len(c))
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """Of a lightcone file. Raises CatalogError."""
+        try:
+            with h5py.File(path, "r") as file:
+                return cls(
+                    path.name,
+                    str(file.attrs["digest"]),
+                    str(file.attrs["realisation"]),
+                    {k: float(v) for k, v in file["cosmology"].attrs.items()},
+                    int(file["halos/mass_Msun"].shape[0]),
+                )
+        except (OSError, KeyError, AttributeError) as error:
+            raise CatalogError(f"{path}: not a readable streamtrain lightcone ({error})") from None
+
+
+class Skies:
+    """Lightcones by number; files are read when they are asked for, and must not have changed."""
+
+    def __init__(self, sources: Sequence[Lightcone | Path]) -> None:
+        if not sources:
+            raise CatalogError("a generator needs at least one lightcone")
+        self._sources = list(sources)
+        self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
+        self.headers = [
+            Header.of(s) if isinstance(s, Lightcone) else Header.read(s) for s in sources
+        ]
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def load(self, number: int) -> Lightcone:
+        """Lightcone `number`. Raises CatalogError if its file is gone, damaged, or another than
+        when the run began."""
+        source, header = self._sources[number], self.headers[number]
+        if isinstance(source, Lightcone):
+            return source
+        if (alive := self._alive.get(number)) is not None:
+            return alive
+        if not source.is_file():
+            raise CatalogError(
+                f"{source}: this lightcone was there when the run began, now it is not"
+            )
+        found = Lightcone.open(source)
+        if found.digest != header.digest:
+            raise CatalogError(
+                f"{source}: this lightcone is not the one it was when the run began (its digest "
+                f"begins {found.digest[:12]}, then {header.digest[:12]})"
+            )
+        self._alive[number] = found
+        return found

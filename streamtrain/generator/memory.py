@@ -1,0 +1,57 @@
+"""How much memory lightcones take, and how much there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from streamtrain.catalogs.skies import Skies
+from streamtrain.config import ConfigError
+from streamtrain.generator.scenes import KEPT
+from streamtrain.generator.schedule import Schedule
+
+BYTES_PER_HALO = {"cuda": 34, "cpu": 90}
+"""On the device: positions, mass, redshift, channel and up to three columns; on a CPU the file's
+arrays as well."""
+SHARE = 0.5
+"""Of the memory that is free, for lightcones."""
+GB = 1e9
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        for line in info.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_memory(
+    skies: Sequence[Skies], schedule: Schedule, limit_GB: float | None, device: torch.device
+) -> None:
+    """Raise ConfigError if the lightcones in use, and those that follow them, do not fit.
+
+    skies: of every line; limit_GB: instead of half of what is free on the device.
+    """
+    turns = schedule.active < schedule.num
+    most = 0
+    for some in skies:
+        sizes = sorted((header.num_halos for header in some.headers), reverse=True)
+        most += KEPT * sum(sizes[: schedule.active]) if turns else sum(sizes)
+    needed = BYTES_PER_HALO[device.type] * most
+    limit = SHARE * free_bytes(device) if limit_GB is None else GB * limit_GB
+    if needed > limit:
+        advice = (
+            f"data.active below {schedule.active}" if turns else "data.active, as in data.active=2,"
+        )
+        raise ConfigError(
+            f"the lightcones in use need {needed / GB:.2g} GB, more than the {limit / GB:.2g} GB "
+            f"there are for them: set {advice} to use fewer at a time"
+        )

@@ -1,0 +1,58 @@
+"""Which lightcones are in use when: a function of the sample's index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from streamtrain.rng import STAGE_SKIES, Draws, Split
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`active` of `num` lightcones at a time, others after every `samples` indices.
+
+    Window w = index // samples has the lightcones number w * active and following of an endless
+    sequence, in which all of them, in a new order each time, follow one another.
+    """
+
+    seed: int
+    split: Split
+    num: int
+    active: int
+    samples: int
+
+    def window(self, index: int) -> int:
+        """The window of a sample; always 0 where all lightcones are active."""
+        return 0 if self.active >= self.num else index // self.samples
+
+    def lightcones(self, window: int) -> tuple[int, ...]:
+        """Numbers of the lightcones of a window [active], each at most once a round."""
+        if self.active >= self.num:
+            return tuple(range(self.num))
+        first = window * self.active
+        return tuple(self._at(place) for place in range(first, first + self.active))
+
+    def _at(self, place: int) -> int:
+        round_, rest = divmod(place, self.num)
+        return _order(self.seed, self.split, self.num, round_)[rest]
+
+    def runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """(window, first, last + 1) of the stretches of `indices` that lie in one window each."""
+        if not len(indices):
+            yield 0, 0, 0
+        start = 0
+        for k in range(1, len(indices) + 1):
+            if k == len(indices) or self.window(indices[k]) != self.window(indices[start]):
+                yield self.window(indices[start]), start, k
+                start = k
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, split: Split, num: int, round_: int) -> tuple[int, ...]:
+    """The lightcones in a random order."""
+    draws = Draws(seed, split, np.array([round_], np.uint64), STAGE_SKIES)
+    return tuple(np.argsort(draws.uniform(range(num))[0], kind="stable").tolist())
