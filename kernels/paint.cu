@@ -25,7 +25,7 @@
 // The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
 // model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle). For unequal
 // bins LuminosityBins prints EDGE_STRIDE and two tables: bin_edges, the lower edges [log2 L] with
-// infinity after them, and bin_of_cell, the bin that each of many equal cells of log2 L begins in.
+// 3e38 after them, and bin_of_cell, the bin that each of many equal cells of log2 L begins in.
 // A cell holds at most 2 EDGE_STRIDE - 1 edges, mostly one.
 
 //
@@ -290,7 +290,10 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
             atomicAdd(out + f * frame + place.voxel, (u64)part_of(q, after - before));
             before = after;
         }
-        if (slice < 0) continue;
+        if (slice < 0) {
+            if (q >= (i64)pose[10]) atomicAdd(histogram + num_bins + 2, 1u);
+            continue;
+        }
 #else
         atomicAdd(out + slice * frame + place.voxel, (u64)q);
 #endif
@@ -386,7 +389,10 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                     out[f * frame + voxel[k]] += part_of(deposit[k], after - before);
                     before = after;
                 }
-                if (slice < 0) continue;
+                if (slice < 0) {
+                    histogram[num_bins + 2] += deposit[k] >= largest;
+                    continue;
+                }
 #else
                 if ((slice < 0) | (voxel[k] < 0)) continue;
                 out[slice * frame + voxel[k]] += deposit[k];

@@ -16,9 +16,15 @@ from typing import Any, Literal
 
 import yaml
 
-from streamtrain.config_emit import EMIT, check_emit
+from streamtrain.config_emit import EMIT, BlankConfig, check_emit
 from streamtrain.config_line import LineConfig
-from streamtrain.config_observe import OBSERVE, check_observe, operator_kind, without_paths
+from streamtrain.config_observe import (
+    OBSERVE,
+    NoiseConfig,
+    check_observe,
+    operator_kind,
+    without_paths,
+)
 from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
@@ -86,10 +92,12 @@ class LabelConfig:
     scale: Literal["log10", "linear"] = setting(
         "log10", "log10 (an empty bin counts as one halo) or linear"
     )
-    log10_L: tuple[float, float] = setting((3.5, 7.0), "first and last edge, log10(L/Lsun)")
+    log10_L: tuple[float, float] = setting(
+        (3.5, 7.0), "first and last edge, log10(L/Lsun)", low=-20, high=30
+    )
     bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
     edges: tuple[float, ...] | None = setting(
-        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins"
+        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-20, high=30
     )
     overflow: bool = setting(True, "cumulative: count halos above the last edge")
 
@@ -169,6 +177,9 @@ class Config:
         keep["data"] = {k: whole["data"][k] for k in DATA_SETTINGS}
         if self.data.sfr not in SFR_CHOICES:
             keep["data"]["sfr"] = "table"
+        for emitter in keep["emit"].values():
+            for split in ("train", "validation", "test"):
+                emitter.pop(split, None)
         keep["observe"] = {name: without_paths(s) for name, s in keep["observe"].items()}
         return keep
 
@@ -227,6 +238,14 @@ def _check(config: Config) -> None:
     _check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
     check_observe(config.observe, grid.shape)
+    for name, operator in config.observe.items():
+        unsaid = isinstance(operator, NoiseConfig) and operator.sigma_uK is None
+        if unsaid and grid.units != "uK" and operator.radiometer is None:
+            raise ConfigError(f"observe.{name} needs sigma_uK [map units] in {grid.units}")
+    if config.label.quantity == "class":
+        for name, section in config.emit.items():
+            if isinstance(section, BlankConfig):
+                raise ConfigError(f"emit.{name}: a blank map has no class, the label's quantity")
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(
             f"train.warmup_steps = {config.train.warmup_steps} must be below "
@@ -259,7 +278,7 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(data).__name__}")
-    if file in readers:
+    if file.resolve() in readers:
         raise ConfigError(f"{path} extends itself")
     base = data.pop("extends", None)
     if base is None:
@@ -267,7 +286,7 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: extends must name a configuration file, not {base!r}")
     beside = file.parent / base
-    return _merge(_read(beside if beside.is_file() else base, (*readers, file)), data)
+    return _merge(_read(beside if beside.is_file() else base, (*readers, file.resolve())), data)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class BrightnessConfig:
 class DimConfig:
     """Halos brighter than a luminosity dimmed or removed, in map and label."""
 
-    above_log10_L: float = setting(help="luminosities above this, log10(L/Lsun)")
+    above_log10_L: float = setting(help="luminosities above this, log10(L/Lsun)", low=-20, high=30)
     factor: float = setting(0.0, "what they are multiplied by; 0 removes them", low=0, high=1)
     probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
 
@@ -97,6 +97,7 @@ def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:
         names = [name for name, section in emit.items() if isinstance(section, kind)]
         if len(names) > 1:
             raise ConfigError(f"emit.{names[1]}: there is emit.{names[0]} already")
+    _check_log_map(emit)
     check_line(emit["line"])
     for name, section in emit.items():
         where = f"emit.{name}"
@@ -109,6 +110,17 @@ def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:
                     f"{where}.nu_rest_GHz = {section.nu_rest_GHz:g} must lie above the band "
                     f"{nu_GHz[0]:g}..{nu_GHz[1]:g} GHz"
                 )
+
+
+def _check_log_map(emit: Mapping[str, Any]) -> None:
+    """The label of the published augmentation is shifted after all that changes luminosities, and
+    the map with all its lines: it stands alone."""
+    changing = (BrightnessConfig, DimConfig, InterloperConfig)
+    for name, section in emit.items():
+        if isinstance(section, BrightnessConfig) and section.log_map:
+            others = [n for n, s in emit.items() if n != name and isinstance(s, changing)]
+            if others:
+                raise ConfigError(f"emit.{name}.log_map cannot stand beside emit.{others[0]}")
 
 
 def _check_brightness(section: BrightnessConfig, where: str) -> None:

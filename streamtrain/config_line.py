@@ -54,7 +54,9 @@ class ComponentConfig(ModelConfig):
     """One of the models that a sample may be made with."""
 
     model: str = setting("", "a model's name, or file.py:function; default: the component's name")
-    weight: float = setting(1.0, "its share of the samples, relative to the others", above=0)
+    weight: float = setting(
+        1.0, "its share of the samples, relative to the others", above=0, high=1e9
+    )
 
 
 @dataclass(frozen=True)
@@ -148,5 +150,7 @@ def check_distribution(given: DistributionConfig, where: str) -> None:
         raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
     if chosen[0] != "normal" and first >= second:
         raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
+    if given.low is not None and given.high is not None and given.low >= given.high:
+        raise ConfigError(f"{where}: low = {given.low:g} must be below high = {given.high:g}")
     if chosen[0] != "normal" and (given.low is not None or given.high is not None):
         raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")

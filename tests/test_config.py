@@ -81,7 +81,11 @@ def test_order_of_operations_is_the_order_of_the_keys(file: Path) -> None:
 
 
 def test_overrides(file: Path) -> None:
-    given = ["observe.noise.sigma_uK=11", "data.train=[c.h5]", "observe.noise_3.absent=0.5"]
+    given = [
+        "observe.noise.sigma_uK=11",
+        "data.train=[c.h5]",
+        "observe.noise_3={absent: 0.5, sigma_uK: 3}",
+    ]
     config = load_config(file, [*given, "emit.line.scatter=false", "grid.units=Jy/sr"])
     assert config.observe["noise"].sigma_uK == 11.0
     assert config.observe["noise"].absent == 0.1

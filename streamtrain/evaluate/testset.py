@@ -244,13 +244,13 @@ def _settings(config: Config) -> dict[str, Any]:
 def _lightcones(generator: Generator) -> list[dict[str, Any]]:
     return [
         {"name": cone.name, "digest": cone.digest, "realisation": cone.realisation}
-        for cone in generator.skies.headers
+        for cone in generator.headers
     ]
 
 
 def _compare_lightcones(manifest: Manifest, generator: Generator) -> list[str]:
     recorded = [(cone["name"], cone["digest"]) for cone in manifest.lightcones]
-    here = [(cone.name, cone.digest) for cone in generator.skies.headers]
+    here = [(cone.name, cone.digest) for cone in generator.headers]
     problems = []
     for name, digest in recorded:
         found = [d for n, d in here if n == name]

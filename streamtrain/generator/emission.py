@@ -155,14 +155,16 @@ class Emission:
 
     def fits(self, parameters: Parameters) -> NDArray[np.bool_]:
         """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
-        range, `SAFE_SIGMA` of scatter included. A function of the bank and the parameters."""
+        range, `SAFE_SIGMA` of scatter included, which must not be negative. A function of the bank
+        and the parameters."""
         size = _size(parameters)
         log2_l = self._log2_luminosity(parameters, self._bright)
         sigma, mu = self.model.log2_scatter(parameters, size)
         if self.model.sigma_dex is not None:
             sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
         bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
-        return np.asarray((bright < self._log2_limit).all(axis=1) & np.isfinite(sigma))
+        possible = np.isfinite(sigma) & (sigma >= 0.0)
+        return np.asarray((bright < self._log2_limit).all(axis=1) & possible)
 
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
@@ -185,12 +187,12 @@ class Emission:
         fainter = portable.normal_cdf((low - centre) / narrow)
         brighter = portable.normal_cdf((centre - high) / narrow)
         voxels = np.prod(self._halos.grid.shape)
-        inside = (shining * (1.0 - fainter - brighter)).sum(axis=1)
-        above = (shining * brighter).sum(axis=1)
+        inside = _total(shining * (1.0 - fainter - brighter))
+        above = _total(shining * brighter)
         return Expectation(
-            (shining * boost * probes.intensity).sum(axis=1) / voxels,
+            _total(shining * boost * probes.intensity) / voxels,
             inside,
-            np.maximum(weights.sum() - inside - above, 0.0),
+            np.maximum(_total(weights) - inside - above, 0.0),
             above,
         )
 
@@ -198,6 +200,11 @@ class Emission:
         luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
         with np.errstate(all="ignore"):
             return portable.log2(luminosity)
+
+
+def _total(values: Float) -> Float:
+    """Sums along the last axis, one term after the other: the same bits on every machine."""
+    return np.asarray(np.add.accumulate(values, axis=-1)[..., -1])
 
 
 def _size(parameters: Parameters) -> int:
@@ -228,12 +235,12 @@ def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
 def _strata(halos: Halos) -> tuple[NDArray[np.int64], Float]:
     """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
     order = _by_mass(halos)
-    ends = 1, len(order) + 1, STRATA // 2 + 1
-    edges = (
-        np.unique(np.concatenate([np.geomspace(*ends), np.linspace(*ends)]).astype(np.int64)) - 1
-    )
+    last, number = float(len(order)), STRATA // 2
+    steps = np.arange(number + 1) / number
+    ranks = portable.exp2(steps * portable.log2(last + 1.0)) - 1.0
+    edges = np.unique(np.rint(np.concatenate([ranks, steps * last])).astype(np.int64))
     middle = (edges[:-1] + edges[1:]) // 2
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
-    area = float(((ra_max - ra_min) * (dec_max - dec_min)).sum())
+    area = float(_total((ra_max - ra_min) * (dec_max - dec_min)))
     share = halos.grid.fov_deg[0] * halos.grid.fov_deg[1] / area
     return order[middle], np.diff(edges) * share

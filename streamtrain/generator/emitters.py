@@ -221,9 +221,10 @@ def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
     for position, (name, config) in enumerate(emit.items()):
         stage = emit_stage(position)
         if isinstance(config, BrightnessConfig):
-            if config.poisson_bins is not None and bins.given is not None:
+            what = "poisson_bins" if config.poisson_bins is not None else "log_map"
+            if bins.given is not None and (what == "poisson_bins" or config.log_map):
                 raise ConfigError(
-                    f"emit.{name}.poisson_bins needs equal luminosity bins, not label.edges"
+                    f"emit.{name}.{what} needs equal luminosity bins, not label.edges"
                 )
             bin_dex = (bins.log10_L[1] - bins.log10_L[0]) / bins.num
             brightness = Brightness(name, stage, config, bin_dex * portable.LOG2_10)

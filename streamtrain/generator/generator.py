@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import check_disjoint, expand
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.skies import Header, Skies
 from streamtrain.config import Config, ConfigError, GridConfig
 from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
@@ -167,8 +167,20 @@ class Generator:
             if isinstance(section, InterloperConfig):
                 own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
                 if any(own.values()):
-                    found[name] = Skies(open_lightcones(own, self.split, f"emit.{name}"))
+                    paths = open_lightcones(own, self.split, f"emit.{name}")
+                    self._check_shared(own, f"emit.{name}")
+                    found[name] = Skies(paths)
         return found
+
+    def _check_shared(self, own: dict[str, list[str]], where: str) -> None:
+        """CatalogError when a sky of an interloper is in another split of the line."""
+        lines = {s: getattr(self.config.data, s) for s in SPLITS}
+        together: dict[str, list[Path]] = {
+            s: expand(lines[s], f"data.{s}", must_exist=False)
+            + expand(own[s], f"{where}.{s}", must_exist=False)
+            for s in SPLITS
+        }
+        check_disjoint(together)
 
     def _scene(self, window: int) -> Scene:
         """What the samples of a window are painted from."""
@@ -230,6 +242,11 @@ class Generator:
     def interlopers(self) -> dict[str, Line]:
         """Other lines in the same maps, likewise."""
         return self.scenes.latest.interlopers
+
+    @property
+    def headers(self) -> list[Header]:
+        """Of all lightcones: the line's, then those of interlopers that have their own."""
+        return [h for skies in (self.skies, *self._own_skies.values()) for h in skies.headers]
 
     @property
     def lightcones(self) -> list[Lightcone]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.config import DataConfig
+from streamtrain.config import ConfigError, DataConfig
 from streamtrain.config_line import LineConfig
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import Emission
@@ -97,6 +97,7 @@ class Line:
             compiler_flags=compiler_flags,
         )
         self._check_halos()
+        self._check_held()
         self._accept = [self._condition(emission) for emission in self.painter.emissions]
 
     def _check(self, lightcone: Lightcone) -> None:
@@ -130,21 +131,42 @@ class Line:
 
     def _condition(self, emission: Emission) -> Condition:
         """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
-        require = self._section.require
-        if require.mean_uK is None and require.halos is None:
+        if not self._requires:
             return emission.fits
+        return lambda parameters: emission.fits(parameters) & self._enough(emission, parameters)
 
-        def accept(parameters: Parameters) -> NDArray[np.bool_]:
-            accepted, expected = emission.fits(parameters), emission.expect(parameters)
-            for bounds, value in (
-                (require.mean_uK, expected.mean),
-                (require.halos, expected.inside),
-            ):
-                if bounds is not None:
-                    accepted &= (bounds[0] <= value) & (value <= bounds[1])
-            return accepted
+    @property
+    def _requires(self) -> bool:
+        require = self._section.require
+        return require.mean_uK is not None or require.halos is not None
 
-        return accept
+    def _enough(self, emission: Emission, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether parameters are expected to make what `emit.line.require` asks for, [B]."""
+        require, expected = self._section.require, emission.expect(parameters)
+        accepted = np.ones(len(expected.mean), bool)
+        for bounds, value in ((require.mean_uK, expected.mean), (require.halos, expected.inside)):
+            if bounds is not None:
+                accepted &= (bounds[0] <= value) & (value <= bounds[1])
+        return accepted
+
+    def _check_held(self) -> None:
+        """Refuse a model whose parameters are all held and break what is asked of them."""
+        for emission, component in zip(
+            self.painter.emissions, self.mixture.components, strict=True
+        ):
+            if component.prior.varies:
+                continue
+            values = component.prior.held(component.model.defaults)
+            constraint = component.prior.constraint
+            broken = (
+                "its constraints" if constraint is not None and not constraint(values)[0] else ""
+            )
+            if self._requires and not self._enough(emission, values)[0]:
+                broken = "emit.line.require"
+            if broken:
+                raise ConfigError(
+                    f"no parameter of {component.name} is drawn, and those it has break {broken}"
+                )
 
     def describe(self, seed: int, split: Any) -> list[str]:
         """A line for each luminosity model, with the share of its prior's draws that are accepted
@@ -176,7 +198,12 @@ class Line:
 
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones and models."""
-        texts = [emission.traced.identity() for emission in self.painter.emissions]
+        texts = [
+            f"{emission.traced.identity()}\n{component.identity()}"
+            for emission, component in zip(
+                self.painter.emissions, self.mixture.components, strict=True
+            )
+        ]
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return {"lightcones": [c.digest for c in self.lightcones], "model": model}
 

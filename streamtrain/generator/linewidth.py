@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config_emit import LineWidthConfig
+from streamtrain.cosmology import C_KMS
 from streamtrain.generator.halos import Halos
 
-C_KMS = 299792.458
-FWHM_SIGMAS = 2.3548200450309493
+FWHM_PER_SIGMA = 2.3548200450309493
 """sqrt(8 ln 2)."""
 NOT_PAINTED = -1e9
 """Place along the frequency axis of a halo below the mass cut."""
@@ -43,6 +43,6 @@ def line_columns(halos: Halos, config: LineWidthConfig) -> list[NDArray[np.float
 
     def log2_sigma(lightcone: Lightcone) -> NDArray[np.float64]:
         fwhm = config.factor * virial_velocity_kms(lightcone) / C_KMS * frequency(lightcone)
-        return portable.log2(fwhm / FWHM_SIGMAS / width_GHz)
+        return portable.log2(fwhm / FWHM_PER_SIGMA / width_GHz)
 
     return [halos.bank.gather(place), halos.bank.gather(log2_sigma)]

@@ -13,6 +13,7 @@ from streamtrain.config_line import ComponentConfig, LineConfig
 from streamtrain.generator.luminosity import find_model
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.priors import (
+    MOST_PARAMETERS,
     Condition,
     Correlated,
     Fixed,
@@ -61,7 +62,16 @@ class Component:
         for text in config.constraints:
             both = prior.constraint, parse_constraint(text, model.defaults)
             prior = replace(prior, constraint=_all(both))
+        joint_size = len(prior.correlated.names) if prior.correlated is not None else 0
+        if max(len(prior.parameters), joint_size) > MOST_PARAMETERS:
+            raise ConfigError(f"the prior of {name} has more than {MOST_PARAMETERS} parameters")
         return cls(name, config.weight, model, prior, config.prior)
+
+    def identity(self) -> str:
+        """What decides its draws besides the kernel code, as text."""
+        model, prior = self.model, self.prior
+        parts = [dict(model.defaults), model.preserves, dict(prior.parameters)]
+        return repr([*parts, prior.correlated, prior.scale])
 
 
 class Mixture:

@@ -18,6 +18,8 @@ Condition = Callable[[Parameters], NDArray[np.bool_]]
 MAX_ATTEMPTS = 1000
 ELEMENTS_PER_ATTEMPT = 64
 FIRST_CORRELATED = 32
+MOST_PARAMETERS = 32
+"""Distributions of a prior, and names of its multivariate normal: more would share elements."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,10 @@ class Prior:
             return 1.0
         given = self._start(defaults, len(draws.indices))
         return float(self._try(draws, 0, given, accept)[1].mean())
+
+    def held(self, defaults: Mapping[str, float]) -> Parameters:
+        """The parameters where none is drawn, float64 [1] each."""
+        return self._start(defaults, 1)
 
     def _start(self, defaults: Mapping[str, float], size: int) -> Parameters:
         held = {n: given.value for n, given in self.parameters.items() if isinstance(given, Fixed)}

@@ -46,6 +46,8 @@ FREE_SETTINGS = (
 )
 """Settings that change neither training samples nor weights: a run may continue with others."""
 
+FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
+"""Likewise, of emitters with lightcones of their own."""
 _NAME = re.compile(r"step_(\d{9,})")
 
 
@@ -128,7 +130,7 @@ def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
 
     saved, current: configurations as plain data. `FREE_SETTINGS` are passed over.
     """
-    if where in FREE_SETTINGS:
+    if where in FREE_SETTINGS or FREE_OF_INTERLOPERS.fullmatch(where):
         return None
     if not isinstance(saved, Mapping) or not isinstance(current, Mapping):
         same = saved == current
@@ -138,7 +140,8 @@ def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
         difference = first_difference(saved.get(key), current.get(key), path)
         if difference:
             return difference
-    if where in ("emit", "observe") and list(saved) != list(current):
+    ordered = where.partition(".")[0] in ("emit", "observe")
+    if ordered and list(saved) != list(current):
         return f"the order of {where} is {', '.join(saved)} there, {', '.join(current)} here"
     return None
 

@@ -134,6 +134,14 @@ class Trainer:
                 f"{len(old)} then, {len(new)} now, {len(set(old) & set(new))} in both (their order "
                 "counts)"
             )
+        elif names := [
+            name
+            for name in {**then, **now}
+            if isinstance(now.get(name), dict)
+            and isinstance(then.get(name), dict)
+            and now[name].get("lightcones") != then[name].get("lightcones")
+        ]:
+            what = f"the lightcones of emit.{names[0]}.train are not those the run began with"
         elif then.get("sfr") != now.get("sfr"):
             what = "the table of star-formation rates data.sfr is not the one the run began with"
         elif then.get("observe") != now.get("observe"):

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ class FakeGenerator:
         self.lightcones = [
             FakeLightcone(p.name, hashlib.sha256(p.read_bytes()).hexdigest(), p.stem) for p in paths
         ]
-        self.skies = SimpleNamespace(headers=self.lightcones)
+        self.headers = self.lightcones
         test_seed = config.test.seed if split == "test" else None
         self.seed = config.seed if test_seed is None else test_seed
         self.split = split

@@ -306,6 +306,16 @@ def test_interloper_from_lightcones_of_its_own(small_sky: Lightcone, tmp_path: P
     assert draws["interloper"]["centre_deg"] != draws["centre_deg"]
     assert len(generator.identity()["interloper"]["lightcones"]) == 1
     assert "halos in the band by breysse15 at 117 GHz" in generator.describe()
+    moved = [str(tmp_path / "elsewhere.h5")]
+    small.lightcone(10).save(moved[0])
+    elsewhere = small.config(emit={"line": LINE, "interloper": {**OTHER, **paths, "train": moved}})
+    assert elsewhere.sample_settings() == generator.config.sample_settings()
+    shared = small.config(
+        data={"test": paths["train"]}, emit={"line": LINE, "interloper": {**OTHER, **paths}}
+    )
+    with pytest.raises(CatalogError, match="is in two splits"):
+        Generator(shared, lightcones=[small_sky])
+    assert [header.name for header in generator.headers] == [small_sky.name, "train.h5"]
     same = {**paths, "validation": paths["train"]}
     with pytest.raises(CatalogError, match="is in two splits"):
         Generator(
@@ -353,6 +363,11 @@ def test_everything_at_once_is_a_function_of_the_index(small_sky: Lightcone, thr
         ({"interloper": {"model": "li16", "nu_rest_GHz": 30}}, "must lie above the band"),
         ({"dim": {}}, "'emit.dim.above_log10_L' is missing"),
         ({"interlopr": {}}, "did you mean 'interloper'"),
+        (
+            {"brightness": {"factor": 0.5, "log_map": True}, "dim": {"above_log10_L": 5}},
+            "emit.brightness.log_map cannot stand beside emit.dim",
+        ),
+        ({"dim": {"above_log10_L": 1e300}}, "is outside its range"),
     ],
 )
 def test_refusals(emit: dict[str, Any], expected: str) -> None:
@@ -372,6 +387,16 @@ def test_refusals_of_the_sky(small_sky: Lightcone) -> None:
             ),
             lightcones=[small_sky],
         )
+    with pytest.raises(ConfigError, match="log_map needs equal luminosity bins"):
+        Generator(
+            small.config(
+                emit={"line": LINE, "brightness": {"factor": 0.5, "log_map": True}},
+                label={"edges": [3.5, 4, 6]},
+            ),
+            lightcones=[small_sky],
+        )
+    with pytest.raises(ConfigError, match="a blank map has no class"):
+        small.config(emit={"line": LINE, "blank": {}}, label={"quantity": "class"})
     with pytest.raises(ConfigError, match="emit must begin with 'line'"):
         small.config(emit={"blank": {}, "line": LINE})
 

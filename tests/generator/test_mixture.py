@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
+from streamtrain.config_line import DistributionConfig, LineConfig
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.luminosity import MODELS, user_model
+from streamtrain.generator.mixture import Component
 
 MIXTURE: dict[str, Any] = {
     "li16": {"prior": "narrow", "weight": 2},
@@ -211,3 +214,57 @@ def test_what_is_said_at_the_start(small_sky: Lightcone) -> None:
     assert "more than 5 % are outside the label" in lines[3]
     inside = generator(small_sky, model="breysse15").describe()
     assert "0.0 % of the halos are fainter" in inside and "warning" not in inside
+
+
+def test_a_negative_scatter_is_drawn_again(small_sky: Lightcone) -> None:
+    """Also where a distribution of one's own has lost the published bound."""
+    given = {"model": "chung22", "parameters": {"sigma": {"normal": [0.4, 0.3]}}}
+    found = drawn(small_sky, 400, **given)
+    assert 0 <= found["sigma"].min() < 0.05
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"model": "li16", "require": {"mean_uK": [100, 200]}},
+        {"model": "chung22", "constraints": ["A > B"]},
+        {"mixture": {"li16": {"prior": "narrow"}, "dark": {"model": "breysse15",
+         "parameters": {"A": 1e-12}}}, "require": {"halos": [100, 1e9]}},
+    ],
+)  # fmt: skip
+def test_held_parameters_must_do_what_is_asked(small_sky: Lightcone, line: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no parameter of .* is drawn, and those it has break"):
+        generator(small_sky, **line)
+
+
+def test_too_many_parameters_are_refused(small_sky: Lightcone) -> None:
+    names = [f"p{k}" for k in range(33)]
+    scope: dict[str, Any] = {}
+    arguments = ", ".join(f"{name}=1.0" for name in names)
+    exec(f"def mine(mass_Msun, z, *, {arguments}): return p0 * mass_Msun", scope)
+    line = LineConfig(model="m", mixture={}, parameters={n: _uniform() for n in names})
+    component = line.components["m"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "streamtrain.generator.mixture.find_model", lambda _: user_model(scope["mine"])
+        )
+        with pytest.raises(ConfigError, match="has more than 32 parameters"):
+            Component.from_config("m", component)
+
+
+def _uniform() -> DistributionConfig:
+    return DistributionConfig(uniform=(0.5, 1.5))
+
+
+def test_identity_holds_defaults_and_prior(small_sky: Lightcone, tmp_path: Path) -> None:
+    """An edited model file is noticed, whatever was edited in it."""
+    file = tmp_path / "mine.py"
+    found = set()
+    for default, width in (("1e-6", "1e-7"), ("2e-6", "1e-7"), ("1e-6", "2e-7")):
+        file.write_text(
+            f"def my_line(mass_Msun, z, *, A={default}):\n    return A * mass_Msun\n"
+            f"my_line.prior = {{'A': (1e-6, {width})}}\n"
+        )
+        made = generator(small_sky, model=f"{file}:my_line", prior="own")
+        found.add(made.identity()["model"])
+    assert len(found) == 3

@@ -14,7 +14,12 @@ from fake_generator import tiny_config
 from streamtrain.config import Config, from_mapping
 from streamtrain.schema import to_dict
 from streamtrain.train import checkpoint
-from streamtrain.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from streamtrain.train.checkpoint import (
+    CheckpointError,
+    first_difference,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -153,3 +158,14 @@ def test_a_network_in_use_compares_the_named_sections_only(folder: Path, config:
     other = changed(moved, "network", filters=config.network.filters + 1)
     with pytest.raises(CheckpointError, match=r"network\.filters"):
         load_checkpoint(folder, other, 1, ("grid", "label", "network"))
+
+
+def test_order_of_parameters_and_models_matters() -> None:
+    """It decides random numbers and the numbers of classes; validation skies do not."""
+    both = {"a": 1.0, "b": 2.0}
+    turned = dict(reversed(both.items()))
+    saved, now = ({"emit": {"line": {"mixture": order}}} for order in (both, turned))
+    said = "the order of emit.line.mixture is a, b there, b, a here"
+    assert first_difference(saved, now) == said
+    old, new = ({"emit": {"interloper": {"test": [name]}}} for name in "xy")
+    assert first_difference(old, new) is None

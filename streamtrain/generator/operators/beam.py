@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.config_observe import BeamConfig
 from streamtrain.generator.backend import Kernels
+from streamtrain.generator.linewidth import FWHM_PER_SIGMA
 from streamtrain.generator.operators.base import GROUP, Fixed, MapState, Table
 from streamtrain.schema import ConfigError
 
-FWHM_PER_SIGMA = 2.3548200450309493
-"""sqrt(8 ln 2)."""
 TRUNCATE = 4.0
 """The beam ends after this many sigma, rounded to whole pixels (the default of SciPy's filter)."""
 
