@@ -13,6 +13,7 @@ from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
+from streamtrain.catalogs.readers.table import read_table
 from streamtrain.schema import nearest
 
 __all__ = [
@@ -24,6 +25,7 @@ FORMATS = {
     "streamtrain": "streamtrain's own HDF5",
     "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
     "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
+    "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
 }
 """Name of every format, and what it is."""
 _ENDINGS = {
@@ -39,6 +41,8 @@ _ENDINGS = {
 class Options:
     """What a reader may be told about a file beyond the file."""
 
+    columns: Path | Mapping[str, Any] | None = None
+    """The column map of a table, or a YAML file that holds it."""
     cosmology: Mapping[str, float] | None = None
     """Omega_m, Omega_b, h, n_s, sigma8: those that the file lacks."""
     h_units: bool | None = None
@@ -52,6 +56,10 @@ class Options:
 def format_of(path: Path, options: Options | None = None) -> str:
     """The format that a file's name implies; CatalogError if none does."""
     name = path.name.lower()
+    if options is not None and options.columns is not None:
+        return "table"
+    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
+        return "table"
     for ending, known in _ENDINGS.items():
         if name.endswith(ending):
             return known
@@ -107,6 +115,10 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
         return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
+    if kind == "table":
+        if options.columns is None:
+            raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
+        return read_table(path, options.columns, cosmology=cosmology)
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 

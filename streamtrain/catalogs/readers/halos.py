@@ -39,7 +39,7 @@ class Halos:
     """Proper peculiar velocity [n, 3], or None."""
     z_obs: Floats | None = None
     """Observed redshift [n]; None: from distance and velocity."""
-    columns: dict[str, Floats] = field(default_factory=dict)
+    columns: Mapping[str, Floats] = field(default_factory=dict)
     """Further numbers per halo [n]."""
     cosmology: dict[str, float] = field(default_factory=dict)
     """Those of Omega_m, Omega_b, h, n_s, sigma8 that the file gives."""
@@ -79,7 +79,7 @@ class Halos:
         named: dict[str, Floats] = {"position": self.position_Mpc, "mass_Msun": self.mass_Msun}
         named |= {} if self.velocity_kms is None else {"velocity": self.velocity_kms}
         named |= {} if self.z_obs is None else {"z_obs": self.z_obs}
-        for name, array in (named | self.columns).items():
+        for name, array in (named | dict(self.columns)).items():
             bad = ~np.isfinite(array)
             if bad.any():
                 row = tuple(np.argwhere(bad)[0])
