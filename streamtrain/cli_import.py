@@ -38,6 +38,7 @@ def add_import(kinds: Any) -> None:
         choices=("Mpc", "Mpc/h"),
         help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
     )
+    add("--mass-column", default="Mvir", help="of a Rockstar list [%(default)s]")
     add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
     add(
         "--footprint-deg",
@@ -61,6 +62,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         cosmology=_numbers(arguments.cosmology),
         h_units=None if arguments.units is None else arguments.units == "Mpc/h",
         axis=arguments.axis,
+        mass=arguments.mass_column,
     )
     return import_catalogs(
         arguments.files,

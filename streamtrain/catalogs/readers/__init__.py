@@ -13,6 +13,8 @@ from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
+from streamtrain.catalogs.readers.pksc import read_pksc
+from streamtrain.catalogs.readers.rockstar import read_rockstar
 from streamtrain.catalogs.readers.table import read_table
 from streamtrain.schema import nearest
 
@@ -25,6 +27,8 @@ FORMATS = {
     "streamtrain": "streamtrain's own HDF5",
     "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
     "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
+    "rockstar": "Rockstar out_N.list",
+    "pksc": "Peak Patch .pksc",
     "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
 }
 """Name of every format, and what it is."""
@@ -32,6 +36,8 @@ _ENDINGS = {
     ".npz": "npz",
     ".plc.out": "pinocchio-plc",
     ".catalog.out": "pinocchio-snapshot",
+    ".list": "rockstar",
+    ".pksc": "pksc",
     ".h5": "streamtrain",
     ".hdf5": "streamtrain",
 }
@@ -51,6 +57,8 @@ class Options:
     """Direction of a PINOCCHIO light cone; default: from the run's files."""
     redshift: float | None = None
     """Of a snapshot that does not say."""
+    mass: str = "Mvir"
+    """The mass column of a Rockstar list."""
 
 
 def format_of(path: Path, options: Options | None = None) -> str:
@@ -65,7 +73,8 @@ def format_of(path: Path, options: Options | None = None) -> str:
             return known
     raise CatalogError(
         f"{path}: no reader for '{path.suffix}' files; supported are .npz (limlam_mocker, Peak "
-        f"Patch) and .h5 or .hdf5 (streamtrain), or say --format: {', '.join(FORMATS)}"
+        f"Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar), .plc.out and .catalog.out "
+        f"(PINOCCHIO), tables with --columns; or say --format: {', '.join(FORMATS)}"
     )
 
 
@@ -97,7 +106,7 @@ def read(
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
-    if halos.redshift is not None or kind == "pinocchio-snapshot":
+    if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(path, "a halo catalog"):
         return lightcone_of(halos, cosmology=options.cosmology, realisation=realisation, **cuts)
@@ -115,6 +124,10 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
         return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
+    if kind == "rockstar":
+        return read_rockstar(path, cosmology=cosmology, mass=options.mass)
+    if kind == "pksc":
+        return read_pksc(path, cosmology=cosmology)
     if kind == "table":
         if options.columns is None:
             raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
