@@ -49,12 +49,23 @@ def add_import(kinds: Any) -> None:
     )
     add("--z-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="keep these redshifts")
     add("--min-mass", type=float, metavar="MSUN", help="keep halos above this mass")
+    add(
+        "--box",
+        nargs="?",
+        type=float,
+        const=0.0,
+        metavar="SIDE_MPC",
+        help="tile snapshots of a periodic box into a lightcone of --footprint-deg and --z-range; "
+        "its side, where the files do not state it",
+    )
+    add("--redshifts", nargs="+", type=float, metavar="Z", help="of snapshots that do not say")
+    add("--seed", type=int, default=0, help="of the tiling [%(default)s]")
     command.set_defaults(run=run_import)
 
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.catalogs.importing import import_catalogs
+    from streamtrain.catalogs.importing import import_boxes, import_catalogs
     from streamtrain.catalogs.readers import Options
 
     options = Options(
@@ -64,15 +75,27 @@ def run_import(arguments: argparse.Namespace) -> int:
         axis=arguments.axis,
         mass=arguments.mass_column,
     )
-    return import_catalogs(
+    common: dict[str, Any] = {
+        "format": arguments.format,
+        "options": options,
+        "realisation": arguments.realisation,
+        "min_mass_Msun": arguments.min_mass,
+        "footprint_deg": arguments.footprint_deg,
+        "z_range": arguments.z_range,
+    }
+    if arguments.box is None:
+        if arguments.redshifts is not None:
+            raise ValueError("--redshifts is of snapshots, with --box")
+        return import_catalogs(arguments.files, arguments.out, **common)
+    if arguments.footprint_deg is None or arguments.z_range is None:
+        raise ValueError("--box needs --footprint-deg and --z-range: the field to fill")
+    return import_boxes(
         arguments.files,
         arguments.out,
-        format=arguments.format,
-        options=options,
-        realisation=arguments.realisation,
-        footprint_deg=arguments.footprint_deg,
-        z_range=arguments.z_range,
-        min_mass_Msun=arguments.min_mass,
+        side_Mpc=arguments.box or None,
+        redshifts=arguments.redshifts,
+        seed=arguments.seed,
+        **common,
     )
 
 

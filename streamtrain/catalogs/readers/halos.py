@@ -53,7 +53,6 @@ class Halos:
     """Side of the periodic box of the simulation, if known."""
     redshift: float | None = None
     """Of a snapshot."""
-    source_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.mass_Msun)
