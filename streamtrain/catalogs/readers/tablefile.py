@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.text import last_line, load_numbers
+from streamtrain.catalogs.readers.text import check_last_line, last_line, load_numbers
 from streamtrain.schema import nearest
 
 MAX_COMPRESSION = 1000.0
@@ -37,6 +37,8 @@ def read_columns(path: Path, names: Sequence[str], table: str = "") -> tuple[Col
 
 
 def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
+    if not found:
+        raise CatalogError("it names no column")
     for name in wanted:
         if list(found).count(name) > 1:
             raise CatalogError(f"the column '{name}' is there {list(found).count(name)} times")
@@ -56,6 +58,7 @@ def _read_csv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, U
             header, lines = line.lstrip("#"), lines + 1
     found = [name.strip() for name in next(csv.reader([header]), [])]
     _check_names(wanted, found)
+    check_last_line(path)
     end = next(csv.reader([last_line(path)]), [])
     if len(end) != len(found):
         raise CatalogError(
@@ -103,10 +106,13 @@ def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
     _astropy("FITS")
     from astropy.io import fits
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # astropy only warns about a truncated file
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         with fits.open(path, memmap=False) as file:
             tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
+            for warning in map(str, (one.message for one in said)):
+                if "truncated" in warning or "corrupted" in warning:  # astropy reads on
+                    raise CatalogError(f"a damaged or truncated FITS file ({warning.strip()})")
             chosen = [hdu for hdu in tables if not table or hdu.name == table.upper()]
             if not chosen:
                 names = ", ".join(hdu.name or "without a name" for hdu in tables) or "none"

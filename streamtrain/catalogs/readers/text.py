@@ -37,7 +37,7 @@ def last_line(path: Path) -> str:
 def check_last_line(path: Path) -> None:
     """CatalogError if the file ends in the middle of a line."""
     if not last_line(path).endswith("\n"):
-        raise CatalogError("truncated: its last line has no end")
+        raise CatalogError("truncated: its last line has no line end (if it is whole, add one)")
 
 
 def load_numbers(
