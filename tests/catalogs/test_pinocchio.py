@@ -79,14 +79,26 @@ def test_every_100th_halo_is_in_the_converted_npz(native: Path) -> None:
     assert np.count_nonzero(chosen) > 1000
     order = np.argsort(chi["npz"])
     near = np.searchsorted(chi["npz"][order], chi["ours"][chosen])
-    best = np.full(near.shape, np.inf)
+    best, partner = np.full(near.shape, np.inf), np.zeros(near.shape, int)
     for step in range(-6, 6):
         row = order[np.clip(near + step, 0, len(order) - 1)]
         distance = np.abs(chi["npz"][row] - chi["ours"][chosen]) / 3e-3
         distance += np.abs(z_obs["npz"][row] - z_obs["ours"][chosen]) / 2e-6
         distance += np.abs(mass["npz"][row] / mass["ours"][chosen] - 1.0) / 1e-6
+        partner = np.where(distance < best, row, partner)
         best = np.minimum(best, distance)
     assert np.mean(best < 3.0) > 0.999
+    found = best < 3.0  # the two frames differ by a rotation around the axis, and by no mirror
+    ours = np.stack([cone.x_Mpc, cone.y_Mpc, cone.z_Mpc], axis=-1)[chosen][found].astype(float)
+    theirs = np.stack([npz.x_Mpc, npz.y_Mpc, npz.z_Mpc], axis=-1)[partner[found]].astype(float)
+    turn = np.linalg.lstsq(ours, theirs, rcond=None)[0]
+    np.testing.assert_allclose(ours @ turn, theirs, atol=0.01)
+    assert np.linalg.det(turn) == pytest.approx(1.0, abs=1e-5)
+    assert turn[2, 2] == pytest.approx(1.0, abs=1e-6)
+    assert cone.velocities_kms is not None
+    assert npz.velocities_kms is not None
+    moved = cone.velocities_kms[chosen][found] @ turn
+    np.testing.assert_allclose(moved, npz.velocities_kms[partner[found]], atol=0.05)
 
 
 def test_default_footprint_is_the_square_inside_the_cone(native: Path) -> None:

@@ -11,6 +11,7 @@ import reference as ref
 
 from streamtrain.catalogs.importing import read_boxes
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of
 from streamtrain.catalogs.tiling import tile_boxes, transform
 from streamtrain.cli import main
@@ -140,6 +141,60 @@ def test_snapshot_of_pinocchio(shared: Path, tmp_path: Path) -> None:
     assert main(arguments) == 0
     written = Lightcone.open(tmp_path / "pinocchio.2.3500.sample_tiled_0000.h5")
     assert written.digest == cone.digest
+
+
+def rockstar_list(path: Path, scale: float, seed: int) -> Path:
+    """300 halos in a box of 28 Mpc/h."""
+    rng = np.random.default_rng(seed)
+    text = (
+        "#ID Mvir X Y Z VX VY VZ\n"
+        f"#a = {scale}\n#Om = 0.286; Ol = 0.714; h = 0.7\n#Box size: 28.0 Mpc/h\n"
+        "#Units: Masses in Msun / h\n#Units: Positions in Mpc / h (comoving)\n"
+    )
+    for row in range(300):
+        numbers = [*rng.uniform(0, 28, 3), *rng.normal(0, 200, 3)]
+        text += f"{row} {1e11 * (row + 1):.4e} " + " ".join(f"{a:.5f}" for a in numbers) + "\n"
+    path.write_text(text)
+    return path
+
+
+def test_two_rockstar_lists_from_the_command_line(tmp_path: Path) -> None:
+    files = [rockstar_list(tmp_path / f"out_{n}.list", a, n) for n, a in ((1, 0.28), (2, 0.29))]
+    arguments = ["catalog", "import", *map(str, files), "--box", "--out", str(tmp_path / "out")]
+    arguments += ["--footprint-deg", "-0.5", "0.5", "-0.5", "0.5", "--z-range", "2.4", "2.6"]
+    given = ["--cosmology", "Omega_b=0.047", "n_s=0.96", "sigma8=0.82"]
+    assert main([*arguments, "--seed", "4", "--min-mass", "1e12", *given]) == 0
+    cone = Lightcone.open(tmp_path / "out" / "out_1_tiled_0004.h5")
+    assert cone.cosmology == Cosmology().to_dict()
+    assert cone.min_mass_Msun == 1e12
+    assert cone.mass_Msun.min() >= 1e12
+    assert "box of side 40 Mpc" in cone.provenance
+    assert cone.info()["box_repeats"] > 1
+    assert main([*arguments, *given]) == 0
+    assert main([*arguments, *given]) == 2  # it is there
+    assert main([*arguments, "--redshifts", "3", "--out", str(tmp_path / "b"), *given]) == 2
+    assert not (tmp_path / "b").exists()
+
+
+def test_table_of_a_box(tmp_path: Path) -> None:
+    """A map with `box` makes a snapshot of a table; the same halos give the same lightcone."""
+    source = box(num=500)
+    lines = ["X,Y,Z,VX,VY,VZ,M"]
+    assert source.velocity_kms is not None
+    table = np.column_stack([source.position_Mpc * 0.7, source.velocity_kms, source.mass_Msun])
+    lines += [",".join(repr(float(a)) for a in row) for row in table]
+    (tmp_path / "box.csv").write_text("\n".join(lines) + "\n")
+    columns: dict[str, Any] = {a.lower(): {"column": a, "unit": "Mpc/h"} for a in "XYZ"}
+    columns |= {a.lower(): {"column": a, "unit": "km/s"} for a in ("VX", "VY", "VZ")}
+    columns |= {"mass": {"column": "M", "unit": "Msun"}, "cosmology": Cosmology().to_dict()}
+    columns["box"] = {"side": 28.0, "unit": "Mpc/h", "redshift": 2.5}
+    options = Options(columns=columns)
+    with pytest.raises(CatalogError, match="a snapshot of a box, no lightcone: add --box"):
+        read(tmp_path / "box.csv", options=options)
+    cone = read_boxes([tmp_path / "box.csv"], options=options, **FIELD)
+    direct = cone_of([box(num=500)])
+    np.testing.assert_allclose(np.sort(cone.x_Mpc), np.sort(direct.x_Mpc), atol=1e-3)
+    np.testing.assert_array_equal(np.sort(cone.mass_Msun), np.sort(direct.mass_Msun))
 
 
 def test_box_without_velocities() -> None:

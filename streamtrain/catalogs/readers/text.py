@@ -47,17 +47,21 @@ def load_numbers(
     skip: int = 0,
     columns: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """The numbers of a text file [rows, columns]; ValueError names the row that is wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an empty file is refused below
-        table: NDArray[np.float64] = np.loadtxt(
-            path,
-            delimiter=delimiter,
-            skiprows=skip,
-            usecols=columns,
-            ndmin=2,
-            quotechar='"' if delimiter else None,
-        )
+    """The numbers of a text file [rows, columns]; CatalogError names the row that is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is refused below
+            table: NDArray[np.float64] = np.loadtxt(
+                path,
+                delimiter=delimiter,
+                skiprows=skip,
+                usecols=columns,
+                ndmin=2,
+                quotechar='"' if delimiter else None,
+            )
+    except ValueError as error:
+        what = str(error).split("; use `usecols`")[0].rstrip(".")
+        raise CatalogError(f"damaged: {what} (rows after the header)") from error
     if table.size == 0:
         raise CatalogError("holds no halo")
     return table
