@@ -101,6 +101,16 @@ def test_every_100th_halo_is_in_the_converted_npz(native: Path) -> None:
     np.testing.assert_allclose(moved, npz.velocities_kms[partner[found]], atol=0.05)
 
 
+def test_cuts_of_one_file_share_their_realisation(native: Path) -> None:
+    file = native / "small_run_bin" / CONE
+    cuts = [read(file, z_range=(2.4, 2.9)), read(file, min_mass_Msun=2e12)]
+    assert cuts[0].z_range == (2.4, 2.9)
+    assert cuts[1].min_mass_Msun == 2e12 < cuts[1].mass_Msun.min()
+    assert cuts[0].digest != cuts[1].digest
+    assert cuts[0].realisation == cuts[1].realisation == read(file).realisation
+    assert read(file, realisation="A").realisation == "A"
+
+
 def test_default_footprint_is_the_square_inside_the_cone(native: Path) -> None:
     cone = read(native / "small_run_bin" / CONE)
     assert cone.footprint_deg == pytest.approx(np.array([-1, 1, -1, 1]) * 1.25 / 2**0.5, abs=2e-4)

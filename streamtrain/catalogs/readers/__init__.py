@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading
+from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
@@ -91,7 +91,8 @@ def read(
     """A lightcone from a file of any of `FORMATS`; the default format follows from its name.
 
     `footprint_deg` (ra_min, ra_max, dec_min, dec_max), `z_range` and `min_mass_Msun` cut;
-    `realisation` overrides the name of the simulated sky. Raises `CatalogError`.
+    `realisation` overrides the name of the simulated sky, which all cuts of one file share (of
+    npz files the content gives it). Raises `CatalogError`.
     """
     path, options = Path(path), options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
@@ -109,7 +110,8 @@ def read(
     if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(path, "a halo catalog"):
-        return lightcone_of(halos, cosmology=options.cosmology, realisation=realisation, **cuts)
+        name = realisation or f"file-{sha256(path)[:16]}"
+        return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
 
 def read_halos(path: Path, *, format: str | None = None, options: Options | None = None) -> Halos:
