@@ -105,6 +105,8 @@ def test_cuts_of_one_file_share_their_realisation(native: Path) -> None:
     file = native / "small_run_bin" / CONE
     cuts = [read(file, z_range=(2.4, 2.9)), read(file, min_mass_Msun=2e12)]
     assert cuts[0].z_range == (2.4, 2.9)
+    wide = read(file, z_range=(2.0, 2.9))
+    assert wide.z_range == pytest.approx((2.35, 2.9), abs=1e-4)  # it is filled no further
     assert cuts[1].min_mass_Msun == 2e12 < cuts[1].mass_Msun.min()
     assert cuts[0].digest != cuts[1].digest
     assert cuts[0].realisation == cuts[1].realisation == read(file).realisation
@@ -129,6 +131,14 @@ def test_axis_from_theta_is_that_of_the_run(native: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, (0.545868, -0.686833, 0.479884), atol=1e-5)
     with pytest.raises(CatalogError, match=r"axis .* as given does not fit the column theta"):
         read(tmp_path / CONE, options=Options(cosmology=COSMOLOGY, axis=(0.5, -0.7, 0.5)))
+
+
+def test_wrong_units_are_noticed(native: Path, tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="parameter_file contradicts the units"):
+        read(native / "small_run_bin" / CONE, options=Options(h_units=True))
+    shutil.copy(native / "small_run_bin" / CONE, tmp_path / CONE)
+    with pytest.raises(CatalogError, match="divided by h once too often"):
+        read(tmp_path / CONE, options=Options(cosmology=COSMOLOGY, h_units=True))
 
 
 def test_snapshot_of_the_small_run(native: Path) -> None:

@@ -222,7 +222,16 @@ def lightcone_of(
         columns=left.columns,
         provenance="; ".join(notes),
         footprint_deg=footprint_deg,
-        z_range=z_range or halos.z_range,
+        z_range=_common(z_range, halos.z_range),
         min_mass_Msun=min_mass_Msun,
         realisation=realisation,
     )
+
+
+def _common(
+    asked: Sequence[float] | None, filled: tuple[float, float] | None
+) -> Sequence[float] | None:
+    """The redshifts that are asked for and filled; None if neither is known."""
+    if asked is None or filled is None:
+        return filled if asked is None else asked
+    return max(asked[0], filled[0]), min(asked[1], filled[1])

@@ -310,6 +310,8 @@ def _apply_run(
         if h_units is not None and h_units != with_h:
             raise CatalogError("its header contradicts the units that were given")
     elif h_units is not None:
+        if run and h_units != ("OutputInH100" in run):
+            raise CatalogError("the parameter_file contradicts the units that were given")
         with_h, reason = h_units, "as given"
     else:
         with_h = "OutputInH100" in run
