@@ -14,6 +14,7 @@ import yaml
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.columnmap import load_map
+from streamtrain.cli import main
 from streamtrain.cosmology import Cosmology
 
 COSMOLOGY = Cosmology().to_dict()
@@ -185,6 +186,28 @@ def test_unit_of_the_file_is_compared(tmp_path: Path) -> None:
         file["MASS"].attrs["unit"] = "Msun/h"
     with pytest.raises(CatalogError, match="says that 'MASS' is in Msun/h, the map says Msun"):
         read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass z_obs")))
+
+
+def test_msun_over_h_taken_for_msun_is_told_at_import(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PINOCCHIO's halos in a table in Msun/h; the map says Msun, then Msun/h."""
+    file = shared / "data/lightcones/pinocchio_A_m1e11.npz"
+    if not file.is_file():
+        pytest.skip(f"there is no {file}")
+    with np.load(file) as content, h5py.File(tmp_path / "a.hdf5", "w") as table:
+        for name in ("x", "y", "z", "M", "zhalo"):
+            table[name] = content[name] * (H if name == "M" else 1.0)
+    for unit, warned in (("Msun", True), ("Msun/h", False)):
+        chosen: dict[str, Any] = {a: {"column": a, "unit": "Mpc"} for a in "xyz"}
+        chosen |= {"mass": {"column": "M", "unit": unit}, "z_obs": "zhalo", "cosmology": COSMOLOGY}
+        (tmp_path / "map.yaml").write_text(yaml.dump(chosen))
+        arguments = ["catalog", "import", str(tmp_path / "a.hdf5")]
+        arguments += ["--columns", str(tmp_path / "map.yaml")]
+        assert main([*arguments, "--out", str(tmp_path / unit.replace("/", "_"))]) == 0
+        shown = capsys.readouterr().out
+        assert ("WARNING: the halo density is" in shown) == warned
+        assert ("masses in Msun/h taken for Msun (h = 0.7): masses 1." in shown) == warned
 
 
 def test_example_of_the_documentation(tmp_path: Path) -> None:
