@@ -146,7 +146,7 @@ def _save(lightcone: Lightcone, target: Path, source: str) -> None:
 
 def _stem(file: Path) -> str:
     """The name without the ending of its format."""
-    name = file.name
+    name = file.name.removesuffix(".0")
     for ending in (".out", ".plc", ".catalog", file.suffix):
         name = name.removesuffix(ending)
     return name

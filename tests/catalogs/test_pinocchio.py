@@ -189,6 +189,29 @@ def test_layout_before_v5(native: Path, tmp_path: Path) -> None:
     )
 
 
+def test_binary_catalog_in_several_files(native: Path, tmp_path: Path) -> None:
+    """The blocks of the real files, each in a file of its own, named by the first."""
+    for name, start in ((CONE, 12), (BOX, 16)):
+        content = (native / "small_run_bin" / name).read_bytes()
+        head, place, part = content[:start], start, 0
+        while place < len(content):
+            num = struct.unpack("<3i", content[place : place + 12])[1]
+            end = place + 12 + (8 + 56 * num if num else 0)
+            (tmp_path / f"{name}.{part}").write_bytes(head + content[place:end])
+            place, part = end, part + 1
+        assert part > 1
+    for beside in ("parameter_file", "pinocchio.sample.geometry.out"):
+        shutil.copy(native / "small_run_bin" / beside, tmp_path / beside)
+    cone = read(tmp_path / f"{CONE}.0")
+    assert cone.digest == read(native / "small_run_bin" / CONE).digest
+    assert f"{CONE}.0 and " in cone.provenance
+    whole, parts = (read_halos(a) for a in (native / "small_run_bin" / BOX, tmp_path / f"{BOX}.0"))
+    np.testing.assert_array_equal(parts.position_Mpc, whole.position_Mpc)
+    assert parts.redshift == whole.redshift
+    with pytest.raises(CatalogError, match=r"name its first part, which ends in \.0"):
+        read(tmp_path / f"{CONE}.1")
+
+
 def write_snapshot(path: Path, num: int = 50, unit: str = "") -> Path:
     rng = np.random.default_rng(1)
     lines = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Options:
 
 def format_of(path: Path, options: Options | None = None) -> str:
     """The format that a file's name implies; CatalogError if none does."""
-    name = path.name.lower()
+    name = re.sub(r"\.out\.\d+$", ".out", path.name.lower())  # PINOCCHIO's parts
     if options is not None and options.columns is not None:
         return "table"
     if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):

@@ -96,14 +96,14 @@ def read_plc(
             mass, z_cos = columns["group mass"], columns["true redshift"]
             z_obs = columns["observed redshift"]
         else:
-            rows = _read_binary_plc(path)
+            rows = np.concatenate([_read_binary_plc(part) for part in _parts(path)])
             units = {}
             sine = np.sin(np.radians(rows["theta"].astype(np.float64)))
             position, velocity = rows["position"], rows["velocity"]
             mass, z_cos, z_obs = rows["mass"], rows["z_cos"], rows["z_obs"]
         halos = Halos(position, mass, velocity, z_obs)
         halos.check()
-        halos.notes.append(f"PINOCCHIO past light cone {path.name}, sha256 {sha256(path)}")
+        halos.notes.append(_source("past light cone", path))
         _apply_run(halos, run, units, h_units, cosmology)
         direction, source = _axis(path, axis, halos.position_Mpc, sine)
         halos.notes.append(
@@ -149,18 +149,36 @@ def read_snapshot(
             stated = re.search(r"redshift\s+([\d.]+)", " ".join(comment_lines(path)))
             found = float(stated.group(1)) if stated else None
         else:
-            rows = _read_binary_catalog(path)
+            rows = np.concatenate([_read_binary_catalog(part) for part in _parts(path)])
             units = {}
             position, velocity, mass = rows["position"], rows["velocity"], rows["mass"]
             found = float(named.group(1)) if named else None
         halos = Halos(position, mass, velocity)
         halos.check()
-        halos.notes.append(f"PINOCCHIO snapshot {path.name}, sha256 {sha256(path)}")
+        halos.notes.append(_source("snapshot", path))
         _apply_run(halos, run, units, h_units, cosmology)
         if found is not None and redshift is not None and abs(found - redshift) > 1e-3:
             raise CatalogError(f"the file is of redshift {found:g}, not {redshift:g}")
         halos.redshift = redshift if found is None else found
     return halos
+
+
+def _source(kind: str, path: Path) -> str:
+    more = len(_parts(path)) - 1
+    name = f"{path.name} and {more} more" if more else path.name
+    return f"PINOCCHIO {kind} {name}, sha256 {sha256(path)}"
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file, or of NAME.out.0 all parts NAME.out.0, NAME.out.1 and so on."""
+    if not re.search(r"\.\d+$", path.name):
+        return [path]
+    if path.suffix != ".0":
+        raise CatalogError("a part of a catalog: name its first part, which ends in .0")
+    parts = [path]
+    while (following := path.with_suffix(f".{len(parts)}")).is_file():
+        parts.append(following)
+    return parts
 
 
 def _is_text(path: Path) -> bool:
@@ -191,6 +209,8 @@ def _read_ascii(
         first, stop, _ = layout[name]
         if stop - first != num:
             raise CatalogError(f"the header gives '{name}' {stop - first} columns instead of {num}")
+    if path.suffix == ".0":
+        raise CatalogError("ASCII in several files is not read: put them into one with cat")
     check_last_line(path)
     table = load_numbers(path)
     width = max(stop for _, stop, _ in layout.values())
@@ -339,7 +359,7 @@ def _axis(
 ) -> tuple[NDArray[np.float64], str]:
     """Direction of the cone, checked against the sines of the column theta, and its source."""
     towards = position / np.sqrt(np.sum(position.astype(np.float64) ** 2, axis=1))[:, None]
-    beside = path.with_name(re.sub(r"\.plc\.out$", ".geometry.out", path.name))
+    beside = path.with_name(re.sub(r"\.plc\.out(\.0)?$", ".geometry.out", path.name))
     fitted = np.linalg.lstsq(towards, sine, rcond=None)[0]
     source = "fitted to the column theta"
     direction = fitted
