@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
+from streamtrain.cli_import import add_import
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -145,12 +146,6 @@ def _catalog_make(arguments: argparse.Namespace) -> int:
     )
 
 
-def _catalog_import(arguments: argparse.Namespace) -> int:
-    from streamtrain.catalogs.make import import_lightcones
-
-    return import_lightcones(arguments.files, arguments.out, realisation=arguments.realisation)
-
-
 def _catalog_info(arguments: argparse.Namespace) -> int:
     from streamtrain.catalogs.readers import read
 
@@ -215,15 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-velocities", action="store_true", help="keep only what painting needs"
     )
     command.set_defaults(run=_catalog_make)
-    command = kinds.add_parser("import", help="convert other programs' halo lightcones")
-    command.add_argument("files", nargs="+", type=Path, help="limlam_mocker / Peak-Patch npz files")
-    command.add_argument(
-        "--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]"
-    )
-    command.add_argument(
-        "--realisation", help="name of the simulated sky; cuts of one sky must share it"
-    )
-    command.set_defaults(run=_catalog_import)
+    add_import(kinds)
     command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
     command.add_argument("files", nargs="+", type=Path)
     command.set_defaults(run=_catalog_info)

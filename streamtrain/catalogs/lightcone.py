@@ -168,7 +168,7 @@ class Lightcone:
         if attributes.get("format") != FORMAT:
             raise CatalogError(
                 "an HDF5 file, but not a streamtrain lightcone (its attribute 'format' is not "
-                f"'{FORMAT}'); `streamtrain catalog import` converts other formats"
+                f"'{FORMAT}'); `streamtrain catalog import --columns map.yaml` reads other tables"
             )
         if attributes.get("format_version") != FORMAT_VERSION:
             raise CatalogError(

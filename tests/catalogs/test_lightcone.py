@@ -388,9 +388,30 @@ def test_density_of_tinker_halos() -> None:
     ("power", "message"), [(1, "masses in Msun/h taken"), (-1, "divided by h once too often")]
 )
 def test_masses_off_by_h(power: int, message: str) -> None:
+    """The warning names the mistake and the factor that undoes it."""
     (warning,) = with_masses_times(tinker_lightcone(), 0.7**power).info()["warnings"]
     assert message in warning
     assert "h = 0.7" in warning
+    found = float(warning.split("masses ")[-1].split(" times as large")[0])
+    assert found == pytest.approx(0.7**-power, rel=0.04)
+
+
+@pytest.mark.parametrize("side", [50.0, 500.0])
+def test_box_repeats(side: float) -> None:
+    """One square degree from z = 2.4 to 3.4 in boxes of two sizes."""
+    assert tinker_lightcone().info()["box_repeats"] is None
+    cone = replace(
+        tinker_lightcone(), provenance=f"a run; from a periodic box of side {side:g} Mpc"
+    )
+    chi = Cosmology().comoving_distance([2.4, 3.4])
+    volume = np.radians(1.0) * 2 * np.sin(np.radians(0.5)) * (chi[1] ** 3 - chi[0] ** 3) / 3
+    facts = cone.info()
+    assert facts["box_repeats"] == pytest.approx(volume / side**3)
+    independent = min(1.0, side**3 / volume)
+    assert facts["independent_area_deg2"] == pytest.approx(independent, rel=1e-4)
+    text = cone.describe()
+    assert ("deg^2 of independent sky" in text) == (side == 50.0)
+    assert ("none: " in text) == (side == 500.0)
 
 
 def test_footprint_too_large_is_no_unit() -> None:

@@ -175,8 +175,8 @@ def test_damaged_npz_is_noticed(tmp_path: Path, place: float) -> None:
 
 
 def test_unsupported_files(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"no reader for '\.fits' files; supported are \.npz"):
-        read(tmp_path / "a.fits")
+    with pytest.raises(CatalogError, match=r"no reader for '\.fit5' files; supported are \.npz"):
+        read(tmp_path / "a.fit5")
     with pytest.raises(CatalogError, match="no such file"):
         read(tmp_path / "a.npz")
     with pytest.raises(CatalogError, match="no such file"):

@@ -1,0 +1,152 @@
+"""Convert halo catalogs of other programs to lightcone files: `streamtrain catalog import`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers import Options, read, read_halos
+from streamtrain.catalogs.readers.halos import lightcone_of, sha256
+from streamtrain.catalogs.tiling import tile_boxes
+
+
+def import_catalogs(
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    format: str | None = None,
+    options: Options | None = None,
+    realisation: str | None = None,
+    footprint_deg: Sequence[float] | None = None,
+    z_range: Sequence[float] | None = None,
+    min_mass_Msun: float | None = None,
+) -> int:
+    """Write every file as a lightcone NAME.h5 in `folder` and print what it holds.
+
+    The arguments are those of `readers.read`. A file that is refused leaves nothing behind.
+    Raises CatalogError.
+    """
+    targets = [folder / f"{_stem(file)}.h5" for file in files]
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            raise CatalogError(f"two of the files would be written to {target}: import one by one")
+        if target.exists():
+            raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
+    for file, target in zip(files, targets, strict=True):
+        lightcone = read(
+            file,
+            format=format,
+            options=options,
+            realisation=realisation,
+            footprint_deg=footprint_deg,
+            z_range=z_range,
+            min_mass_Msun=min_mass_Msun,
+        )
+        _save(lightcone, target, str(file))
+    return 0
+
+
+def import_boxes(
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    footprint_deg: Sequence[float],
+    z_range: Sequence[float],
+    side_Mpc: float | None = None,
+    redshifts: Sequence[float] | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    options: Options | None = None,
+    realisation: str | None = None,
+    min_mass_Msun: float | None = None,
+) -> int:
+    """Tile snapshots of one periodic box into the lightcone NAME_tiled_SEED.h5 in `folder`.
+
+    The default realisation is the same for every seed: tilings of one box share its structure.
+    Raises CatalogError.
+    """
+    target = folder / f"{_stem(files[0])}_tiled_{seed:04d}.h5"
+    if target.exists():
+        raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
+    lightcone = read_boxes(
+        files,
+        footprint_deg=footprint_deg,
+        z_range=z_range,
+        side_Mpc=side_Mpc,
+        redshifts=redshifts,
+        seed=seed,
+        format=format,
+        options=options,
+        realisation=realisation,
+        min_mass_Msun=min_mass_Msun,
+    )
+    _save(lightcone, target, ", ".join(str(file) for file in files))
+    return 0
+
+
+def read_boxes(
+    files: Sequence[Path],
+    *,
+    footprint_deg: Sequence[float],
+    z_range: Sequence[float],
+    side_Mpc: float | None = None,
+    redshifts: Sequence[float] | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    options: Options | None = None,
+    realisation: str | None = None,
+    min_mass_Msun: float | None = None,
+) -> Lightcone:
+    """The lightcone that `import_boxes` writes."""
+    options = options or Options()
+    if redshifts is not None and len(redshifts) != len(files):
+        raise CatalogError(f"{len(redshifts)} redshifts for {len(files)} snapshots")
+    snapshots = []
+    for number, file in enumerate(files):
+        given = None if redshifts is None else redshifts[number]
+        halos = read_halos(file, format=format, options=replace(options, redshift=given))
+        if halos.z_obs is not None or halos.cone_deg is not None:
+            raise CatalogError(f"{file}: a lightcone already (it has observed redshifts): no --box")
+        if halos.redshift is None:
+            halos.redshift = given
+        elif given is not None and abs(halos.redshift - given) > 1e-3:
+            raise CatalogError(f"{file}: of redshift {halos.redshift:g}, not {given:g}")
+        snapshots.append(halos)
+    name = ", ".join(str(file) for file in files)
+    try:
+        halos = tile_boxes(
+            snapshots,
+            footprint_deg=footprint_deg,
+            z_range=z_range,
+            seed=seed,
+            side_Mpc=side_Mpc,
+            cosmology=options.cosmology,
+        )
+        sums = hashlib.sha256(" ".join(sorted(sha256(file) for file in files)).encode())
+        return lightcone_of(
+            halos,
+            footprint_deg=footprint_deg,
+            z_range=z_range,
+            min_mass_Msun=min_mass_Msun,
+            realisation=realisation or f"box-{sums.hexdigest()[:16]}",
+        )
+    except ValueError as error:
+        raise CatalogError(f"{name}: {error}") from error
+
+
+def _save(lightcone: Lightcone, target: Path, source: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lightcone.save(target)
+    print(f"{source} -> {target}")
+    print(lightcone.describe())
+
+
+def _stem(file: Path) -> str:
+    """The name without the ending of its format."""
+    name = file.name.removesuffix(".0")
+    for ending in (".out", ".plc", ".catalog", file.suffix):
+        name = name.removesuffix(ending)
+    return name

@@ -1,0 +1,144 @@
+"""Halo catalogs of other programs: which reader a file needs, and what it may be told."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
+from streamtrain.catalogs.readers.limlam import read_npz
+from streamtrain.catalogs.readers.pickled import read_pickled_header
+from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
+from streamtrain.catalogs.readers.pksc import read_pksc
+from streamtrain.catalogs.readers.rockstar import read_rockstar
+from streamtrain.catalogs.readers.table import read_table
+from streamtrain.schema import nearest
+
+__all__ = [
+    "FORMATS", "Options", "format_of", "read", "read_halos", "read_npz", "read_pickled_header",
+]  # fmt: skip
+
+FORMATS = {
+    "npz": "limlam_mocker and Peak Patch npz",
+    "streamtrain": "streamtrain's own HDF5",
+    "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
+    "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
+    "rockstar": "Rockstar out_N.list",
+    "pksc": "Peak Patch .pksc",
+    "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
+}
+"""Name of every format, and what it is."""
+_ENDINGS = {
+    ".npz": "npz",
+    ".plc.out": "pinocchio-plc",
+    ".catalog.out": "pinocchio-snapshot",
+    ".list": "rockstar",
+    ".pksc": "pksc",
+    ".h5": "streamtrain",
+    ".hdf5": "streamtrain",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader may be told about a file beyond the file."""
+
+    columns: Path | Mapping[str, Any] | None = None
+    """The column map of a table, or a YAML file that holds it."""
+    cosmology: Mapping[str, float] | None = None
+    """Omega_m, Omega_b, h, n_s, sigma8: those that the file lacks."""
+    h_units: bool | None = None
+    """Whether a file that does not say has Mpc/h and Msun/h."""
+    axis: Sequence[float] | None = None
+    """Direction of a PINOCCHIO light cone; default: from the run's files."""
+    redshift: float | None = None
+    """Of a snapshot that does not say."""
+    mass: str = "Mvir"
+    """The mass column of a Rockstar list."""
+
+
+def format_of(path: Path, options: Options | None = None) -> str:
+    """The format that a file's name implies; CatalogError if none does."""
+    name = re.sub(r"\.out\.\d+$", ".out", path.name.lower())  # PINOCCHIO's parts
+    if options is not None and options.columns is not None:
+        return "table"
+    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
+        return "table"
+    for ending, known in _ENDINGS.items():
+        if name.endswith(ending):
+            return known
+    raise CatalogError(
+        f"{path}: no reader for '{path.suffix}' files; supported are .npz (limlam_mocker, Peak "
+        f"Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar), .plc.out and .catalog.out "
+        f"(PINOCCHIO), tables with --columns; or say --format: {', '.join(FORMATS)}"
+    )
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    options: Options | None = None,
+    realisation: str | None = None,
+    footprint_deg: Sequence[float] | None = None,
+    z_range: Sequence[float] | None = None,
+    min_mass_Msun: float | None = None,
+) -> Lightcone:
+    """A lightcone from a file of any of `FORMATS`; the default format follows from its name.
+
+    `footprint_deg` (ra_min, ra_max, dec_min, dec_max), `z_range` and `min_mass_Msun` cut;
+    `realisation` overrides the name of the simulated sky, which all cuts of one file share (of
+    npz files the content gives it). Raises `CatalogError`.
+    """
+    path, options = Path(path), options or Options()
+    kind = _checked_format(format) if format else format_of(path, options)
+    cuts: dict[str, Any] = {
+        "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
+    }  # fmt: skip
+    if kind in ("npz", "streamtrain"):
+        if options != Options() or any(value is not None for value in cuts.values()):
+            raise CatalogError(f"{path}: files of the format {kind} are read as they are")
+        if kind == "npz":
+            return read_npz(path, realisation=realisation)
+        lightcone = Lightcone.open(path)
+        return lightcone if realisation is None else replace(lightcone, realisation=realisation)
+    halos = read_halos(path, format=kind, options=options)
+    if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
+        raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
+    with reading(path, "a halo catalog"):
+        name = realisation or f"file-{sha256(path)[:16]}"
+        return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
+
+
+def read_halos(path: Path, *, format: str | None = None, options: Options | None = None) -> Halos:
+    """The halos of a file in Mpc, Msun and km/s, of a lightcone or a snapshot.
+
+    Raises CatalogError for a file of streamtrain or limlam_mocker, which are lightcones only.
+    """
+    options = options or Options()
+    kind = _checked_format(format) if format else format_of(path, options)
+    cosmology, h_units = options.cosmology, options.h_units
+    if kind == "pinocchio-plc":
+        return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
+    if kind == "pinocchio-snapshot":
+        return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
+    if kind == "rockstar":
+        return read_rockstar(path, cosmology=cosmology, mass=options.mass)
+    if kind == "pksc":
+        return read_pksc(path, cosmology=cosmology)
+    if kind == "table":
+        if options.columns is None:
+            raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
+        return read_table(path, options.columns, cosmology=cosmology)
+    raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
+
+
+def _checked_format(name: str) -> str:
+    if name not in FORMATS:
+        raise CatalogError(f"there is no format '{name}': {nearest(name, FORMATS)}")
+    return name

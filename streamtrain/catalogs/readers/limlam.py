@@ -1,0 +1,114 @@
+"""The npz layout of limlam_mocker and Peak Patch.
+
+Keys x, y, z [comoving Mpc], M [Msun], zhalo (observed redshift), and optionally vx, vy, vz [km/s];
+every further array with one number per halo (zform, sfr) becomes a column. The cosmology is
+`cosmo_header_json` or the original `cosmo_header`, a pickled dict, which `pickled` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers.halos import reading, sha256
+from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
+
+_HALO_KEYS = ("x", "y", "z", "M", "zhalo")
+_VELOCITY_KEYS = ("vx", "vy", "vz")
+_COSMOLOGY = {
+    "Omega_M": "Omega_m",
+    "Omega_B": "Omega_b",
+    "h": "h",
+    "ns": "n_s",
+    "sigma8": "sigma8",
+}
+
+
+def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) -> Lightcone:
+    """A limlam_mocker or Peak Patch catalog as a lightcone.
+
+    Two cuts of one simulated sky must be given the same `realisation`; the default is derived from
+    the content. Raises `CatalogError` for a file that is missing, damaged, incomplete, or holds a
+    pickle of anything but a dict of numbers.
+    """
+    path = Path(path)
+    with reading(path, "an npz file"), zipfile.ZipFile(path) as archive:
+        arrays, header = _read_members(archive)
+    centre = [header.get(f"cen_{axis}_fov", 0.0) for axis in "xy"]
+    note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
+    try:
+        cosmology = _cosmology(header)
+        halos = [arrays.pop(key) for key in _HALO_KEYS]
+        moving = [key in arrays for key in _VELOCITY_KEYS]
+        if any(moving) and not all(moving):
+            raise CatalogError("of vx, vy, vz all or none must be there")
+        velocities = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+        return Lightcone.from_arrays(
+            *halos,
+            cosmology=cosmology,
+            velocities_kms=None if velocities is None else np.stack(velocities, axis=-1),
+            columns={key: a for key, a in arrays.items() if a.shape == halos[0].shape},
+            provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
+            realisation=realisation,
+        )
+    except ValueError as error:
+        raise CatalogError(f"{path}: {error}") from error
+
+
+def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """Numeric arrays by key, and the header dict."""
+    names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise CatalogError(f"holds {', '.join(twice)} more than once")
+    missing = [key for key in _HALO_KEYS if key not in names]
+    if missing:
+        raise CatalogError(
+            f"lacks {', '.join(missing)}; a limlam_mocker catalog has {', '.join(_HALO_KEYS)}, "
+            f"this file has {', '.join(names)}"
+        )
+    header: dict[str, float]
+    if "cosmo_header_json" in names:
+        with archive.open("cosmo_header_json.npy") as file:
+            text = str(np.lib.format.read_array(file, allow_pickle=False)[()])
+        try:
+            header = numbers(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise CatalogError(f"cosmo_header_json is not JSON ({error})") from error
+    elif "cosmo_header" in names:
+        with archive.open("cosmo_header.npy") as file:
+            header = read_pickled_header(file)
+    else:
+        raise CatalogError("has neither cosmo_header nor cosmo_header_json")
+    arrays = {}
+    for name in names:
+        if name.startswith("cosmo_header"):
+            continue
+        with archive.open(f"{name}.npy") as file:
+            shape, dtype = npy_header(file)
+        if dtype.kind in "fiu" and (len(shape) == 1 or name in _HALO_KEYS):
+            with archive.open(f"{name}.npy") as file:
+                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+        elif name in _HALO_KEYS:
+            raise CatalogError(f"{name} holds no real numbers (its type is {dtype})")
+    return arrays, header
+
+
+def _cosmology(header: Mapping[str, float]) -> dict[str, float]:
+    for key in _COSMOLOGY:
+        if key not in header:
+            raise CatalogError(
+                f"cosmo_header lacks '{key}': {', '.join(_COSMOLOGY)} are needed, "
+                f"it has {', '.join(header)}"
+            )
+    total = header["Omega_M"] + header.get("Omega_L", 1.0 - header["Omega_M"])
+    if abs(total - 1.0) > 2e-3:
+        raise CatalogError(f"the universe must be flat, but Omega_M + Omega_L = {total:g}")
+    return {ours: header[theirs] for theirs, ours in _COSMOLOGY.items()}

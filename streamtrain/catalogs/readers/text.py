@@ -1,0 +1,67 @@
+"""Columns of numbers in text files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.lightcone import CatalogError
+
+MAX_HEADER_LINES = 1000
+
+
+def comment_lines(path: Path) -> list[str]:
+    """The lines that begin with # at the start of a file."""
+    lines: list[str] = []
+    with path.open(errors="replace") as file:
+        for line in file:
+            if not line.startswith("#") or len(lines) == MAX_HEADER_LINES:
+                break
+            lines.append(line.rstrip("\n"))
+    return lines
+
+
+def last_line(path: Path) -> str:
+    """The last line with its line end, at most 64 kB of it."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 65536))
+        lines = file.read().splitlines(keepends=True)
+    return lines[-1].decode(errors="replace") if lines else ""
+
+
+def check_last_line(path: Path) -> None:
+    """CatalogError if the file ends in the middle of a line."""
+    if not last_line(path).endswith("\n"):
+        raise CatalogError("truncated: its last line has no line end (if it is whole, add one)")
+
+
+def load_numbers(
+    path: Path,
+    *,
+    delimiter: str | None = None,
+    skip: int = 0,
+    columns: Sequence[int] | None = None,
+) -> NDArray[np.float64]:
+    """The numbers of a text file [rows, columns]; CatalogError names the row that is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is refused below
+            table: NDArray[np.float64] = np.loadtxt(
+                path,
+                delimiter=delimiter,
+                skiprows=skip,
+                usecols=columns,
+                ndmin=2,
+                quotechar='"' if delimiter else None,
+            )
+    except ValueError as error:
+        what = str(error).split("; use `usecols`")[0].rstrip(".")
+        raise CatalogError(f"damaged: {what} (rows after the header)") from error
+    if table.size == 0:
+        raise CatalogError("holds no halo")
+    return table

@@ -1,0 +1,115 @@
+"""The arguments of `streamtrain catalog import`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """Convert other programs' halo catalogs to streamtrain's HDF5 lightcones.
+
+The format follows from the file's name, or say --format. Tables with named columns need a map,
+--columns map.yaml; docs/lightcones.md has an example. --box takes all files as snapshots of one
+periodic box and tiles them into one lightcone."""
+
+
+def add_import(kinds: Any) -> None:
+    """Add the command to those of `streamtrain catalog`."""
+    command = kinds.add_parser(
+        "import",
+        help="convert other programs' halo lightcones and boxes",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
+    add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
+    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, pksc or table")
+    add("--columns", type=Path, metavar="MAP.yaml", help="which column of a table is what")
+    add(
+        "--cosmology",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="those of Omega_m, Omega_b, h, n_s, sigma8 that the file lacks",
+    )
+    add(
+        "--units",
+        choices=("Mpc", "Mpc/h"),
+        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
+    )
+    add("--mass-column", default="Mvir", help="of a Rockstar list [%(default)s]")
+    add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
+    add(
+        "--footprint-deg",
+        nargs=4,
+        type=float,
+        metavar=("RA_MIN", "RA_MAX", "DEC_MIN", "DEC_MAX"),
+        help="keep this part of the sky",
+    )
+    add("--z-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="keep these redshifts")
+    add("--min-mass", type=float, metavar="MSUN", help="keep halos above this mass")
+    add(
+        "--box",
+        nargs="?",
+        type=float,
+        const=0.0,
+        metavar="SIDE_MPC",
+        help="tile snapshots of a periodic box into a lightcone of --footprint-deg and --z-range; "
+        "its side, where the files do not state it",
+    )
+    add("--redshifts", nargs="+", type=float, metavar="Z", help="of snapshots that do not say")
+    add("--seed", type=int, default=0, help="of the tiling [%(default)s]")
+    command.set_defaults(run=run_import)
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.catalogs.importing import import_boxes, import_catalogs
+    from streamtrain.catalogs.readers import Options
+
+    options = Options(
+        columns=arguments.columns,
+        cosmology=_numbers(arguments.cosmology),
+        h_units=None if arguments.units is None else arguments.units == "Mpc/h",
+        axis=arguments.axis,
+        mass=arguments.mass_column,
+    )
+    common: dict[str, Any] = {
+        "format": arguments.format,
+        "options": options,
+        "realisation": arguments.realisation,
+        "min_mass_Msun": arguments.min_mass,
+        "footprint_deg": arguments.footprint_deg,
+        "z_range": arguments.z_range,
+    }
+    if arguments.box is None:
+        if arguments.redshifts is not None:
+            raise ValueError("--redshifts is of snapshots, with --box")
+        return import_catalogs(arguments.files, arguments.out, **common)
+    if arguments.footprint_deg is None or arguments.z_range is None:
+        raise ValueError("--box needs --footprint-deg and --z-range: the field to fill")
+    return import_boxes(
+        arguments.files,
+        arguments.out,
+        side_Mpc=arguments.box or None,
+        redshifts=arguments.redshifts,
+        seed=arguments.seed,
+        **common,
+    )
+
+
+def _numbers(settings: list[str] | None) -> dict[str, float] | None:
+    """`h=0.7` and its like as a dict."""
+    if settings is None:
+        return None
+    numbers = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"--cosmology takes NAME=VALUE like h=0.7, not '{setting}' (files go before it)"
+            ) from None
+    return numbers

@@ -1,0 +1,288 @@
+"""Damaged and hostile files: each is refused with one sentence, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from streamtrain.catalogs.readers.pinocchio import PLC
+from streamtrain.cli import main
+from streamtrain.cosmology import Cosmology
+
+COSMOLOGY = ["--cosmology", "Omega_m=0.286", "Omega_b=0.047", "h=0.7", "n_s=0.96", "sigma8=0.82"]
+NUM = 40
+
+
+class Payload:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import os
+
+        return os.mkdir, (str(self.trace),)
+
+
+def columns(**changes: Any) -> dict[str, Any]:
+    """Ten columns that are right, but for the changes."""
+    z = np.linspace(2.5, 3.2, NUM)
+    chi = Cosmology().comoving_distance(z)
+    good = {"X": 0.001 * chi, "Y": np.linspace(-9, 9, NUM), "Z": chi, "M": np.full(NUM, 1e12)}
+    return {name: a for name, a in (good | {"ZOBS": z} | changes).items() if a is not None}
+
+
+def npz(path: Path, **changes: Any) -> list[str]:
+    right = columns()
+    keys = {"x": "X", "y": "Y", "z": "Z", "M": "M", "zhalo": "ZOBS"}
+    header = {"Omega_M": 0.286, "Omega_B": 0.047, "h": 0.7, "ns": 0.96, "sigma8": 0.82}
+    arrays: dict[str, Any] = {key: right[name] for key, name in keys.items()}
+    arrays |= {"cosmo_header_json": np.array(json.dumps(header))} | changes
+    np.savez(path / "a.npz", **{key: a for key, a in arrays.items() if a is not None})
+    return [str(path / "a.npz")]
+
+
+def map_file(path: Path, **changes: Any) -> list[str]:
+    entries: dict[str, Any] = {a.lower(): {"column": a, "unit": "Mpc"} for a in "XYZ"}
+    entries |= {"mass": {"column": "M", "unit": "Msun"}, "z_obs": "ZOBS"}
+    entries |= {"cosmology": Cosmology().to_dict()} | changes
+    (path / "map.yaml").write_text(yaml.dump(entries))
+    return ["--columns", str(path / "map.yaml")]
+
+
+def csv(path: Path, head: str | None = None, map_changes: Any = None, **changes: Any) -> list[str]:
+    table = columns(**changes)
+    lines = [head or ",".join(table)]
+    lines += [",".join(str(a) for a in row) for row in zip(*table.values(), strict=True)]
+    (path / "a.csv").write_text("\n".join(lines) + "\n")
+    return [str(path / "a.csv"), *map_file(path, **(map_changes or {}))]
+
+
+def hdf5(path: Path, **changes: Any) -> list[str]:
+    with h5py.File(path / "a.hdf5", "w") as file:
+        for name, a in columns(**changes).items():
+            file[name] = a
+    return [str(path / "a.hdf5"), *map_file(path)]
+
+
+def raw(path: Path, name: str, content: bytes, *arguments: str) -> list[str]:
+    (path / name).write_bytes(content)
+    return [str(path / name), *arguments]
+
+
+def truncated(made: list[str], share: float) -> list[str]:
+    path = Path(made[0])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return made
+
+
+def plc(path: Path, **changes: Any) -> list[str]:
+    """A binary PINOCCHIO light cone around +z."""
+    right = columns()
+    rows = np.zeros(NUM, PLC)
+    rows["position"] = np.stack([right["X"], right["Y"], right["Z"]], axis=-1)
+    chi = np.sqrt(np.sum(rows["position"].astype(float) ** 2, axis=1))
+    rows["z_cos"] = rows["z_obs"] = Cosmology().redshift(chi)
+    rows["mass"] = 1e12
+    rows["theta"] = np.degrees(np.arcsin(rows["position"][:, 2] / chi))
+    for name, value in changes.items():
+        rows[name][3] = value
+    content = struct.pack("<7i", 4, 56, 4, 4, NUM, 4, rows.nbytes) + rows.tobytes()
+    content += struct.pack("<i", rows.nbytes)
+    return raw(path, "pinocchio.a.plc.out", content, "--axis", "0", "0", "1", *COSMOLOGY)
+
+
+def plc_text(path: Path, head: str = "", row: str = "") -> list[str]:
+    text = (
+        "# Group catalog on the Past Light Cone\n#    1) group ID\n#    2) true redshift\n"
+        "#  3-5) comoving position (Mpc)\n#  6-8) velocity (km/s)\n#    9) group mass (Msun)\n"
+        "#   10) theta (degree)\n#   11) phi (degree)\n"
+        "#   12) peculiar velocity along the line-of-sight (km/s)\n#   13) observed redshift\n#\n"
+    )
+    text = head or text
+    for number, z in enumerate((2.9, 3.0, 3.1)):
+        x, y = np.array([[-20.0, 5.0], [20.0, 5.0], [0.0, -10.0]])[number]
+        depth = np.sqrt(Cosmology().comoving_distance(z) ** 2 - x**2 - y**2)
+        theta = np.degrees(np.arccos(np.hypot(x, y) / Cosmology().comoving_distance(z)))
+        text += f"{number} {z} {x} {y} {depth:.6f} 0 0 0 1e12 {theta:.6f} 0 0 {z}\n"
+    return raw(path, "pinocchio.a.plc.out", (text + row).encode(), *COSMOLOGY)
+
+
+def pksc(path: Path, num: int = NUM, radius: float = 2.0, extra: bytes = b"") -> list[str]:
+    rows = np.ones((NUM, 11), "<f4")
+    rows[:, 2] = columns()["Z"]
+    rows[:, 6] = radius
+    content = struct.pack("<iff", num, abs(radius), 3.0) + rows.tobytes() + extra
+    return raw(path, "a.pksc", content, *COSMOLOGY)
+
+
+def claims_much(path: Path) -> list[str]:
+    made = hdf5(path, X=None)
+    with h5py.File(made[0], "r+") as file:
+        file.create_dataset("X", (10**12,), "f8", chunks=(1024,))
+    return made
+
+
+def pickled(path: Path, name: str, *arguments: str) -> list[str]:
+    return raw(path, name, pickle.dumps({"x": Payload(path / "executed")}), *arguments)
+
+
+def object_array(path: Path) -> list[str]:
+    array = np.empty((), object)
+    array[()] = Payload(path / "executed")
+    return npz(path, cosmo_header_json=None, cosmo_header=array)
+
+
+def object_column(path: Path) -> list[str]:
+    array = np.empty(NUM, object)
+    array[:] = [Payload(path / "executed")] * NUM
+    return npz(path, M=array)
+
+
+def folder(path: Path) -> list[str]:
+    (path / "a.npz").mkdir()
+    return [str(path / "a.npz")]
+
+
+def nan_in(name: str, value: float = np.nan) -> dict[str, Any]:
+    array = np.array(columns()[name], float)
+    array[7] = value
+    return {name: array}
+
+
+def fits(path: Path, share: float) -> list[str]:
+    table = pytest.importorskip("astropy.table").Table(columns())
+    table.write(path / "a.fits")
+    return truncated([str(path / "a.fits"), *map_file(path)], share)
+
+
+def ecsv(path: Path) -> list[str]:
+    pytest.importorskip("astropy")
+    text = "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: X, datatype: !!python/object/apply:os.mkdir"
+    return raw(path, "a.ecsv", f"{text} [{path}/executed]}}\nX\n1\n".encode(), *map_file(path))
+
+
+HUGE = '{"Omega_M": 1e400, "Omega_B": 0.047, "h": 0.7, "ns": 0.96, "sigma8": 0.82}'
+ROCKSTAR = b"#ID DescID Mvir X Y Z VX VY VZ\n#a = 0.25\n#Om = 0.3; Ol = 0.7; h = 0.7\n"
+
+CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "npz, nothing in it": (lambda p: raw(p, "a.npz", b""), "not an npz file"),
+    "npz, cut in half": (lambda p: truncated(npz(p), 0.5), "not an npz file, or a damaged one"),
+    "npz, a folder": (folder, "a folder, not a file"),
+    "npz, not there": (lambda p: [str(p / "a.npz")], "there is no such file"),
+    "npz, really a picture": (lambda p: raw(p, "a.npz", b"\x89PNG\r\n\x1a\n" * 9), "not an npz"),
+    "npz, header is live code": (object_array, "cosmo_header"),
+    "npz, column is live code": (object_column, "M holds no real numbers"),
+    "npz, a bare pickle": (lambda p: pickled(p, "a.npz"), "not an npz file"),
+    "npz, NaN": (lambda p: npz(p, M=nan_in("M")["M"]), "mass_Msun = nan at row 7"),
+    "npz, wrong lengths": (lambda p: npz(p, M=np.ones(3)), "different shape"),
+    "npz, complex numbers": (lambda p: npz(p, M=np.ones(NUM, complex)), "holds no real numbers"),
+    "npz, infinite cosmology": (lambda p: npz(p, cosmo_header_json=np.array(HUGE)), "Omega_"),
+    "npz, Mpc/h": (lambda p: npz(p, x=columns()["X"] * 0.7, y=columns()["Y"] * 0.7,
+                                 z=columns()["Z"] * 0.7), "probably in Mpc/h"),
+    "h5, really text": (lambda p: raw(p, "a.h5", b"x y z\n1 2 3\n"), "not an HDF5 file"),
+    "h5, of somebody else": (lambda p: hdf5(p)[:1], "not a streamtrain lightcone"),
+    "csv, zero bytes": (lambda p: raw(p, "a.csv", b"", *map_file(p)), "it names no column"),
+    "csv, a header only": (lambda p: raw(p, "a.csv", b"X,Y,Z,M,ZOBS\n", *map_file(p)), "no halo"),
+    "csv, without a map": (lambda p: csv(p)[:1], "needs a column map: add --columns"),
+    "csv, duplicate columns": (lambda p: csv(p, head="X,Y,Z,M,M"), "'M' is there 2 times"),
+    "csv, no such column": (lambda p: csv(p, head="X,Y,Z,Mass,ZOBS"), "there is no column 'M'"),
+    "csv, last row cut": (lambda p: truncated(csv(p), 0.98), "its last line has no line end"),
+    "csv, a short last row": (lambda p: csv(p, head="X,Y,Z,M,ZOBS,SFR"), "truncated: the header"),
+    "csv, a word": (lambda p: csv(p, M=["1e12"] * 39 + ["heavy"]), "could not convert"),
+    "csv, negative mass": (lambda p: csv(p, **nan_in("M", -1e12)), "masses must be positive"),
+    "csv, zero mass": (lambda p: csv(p, **nan_in("M", 0.0)), "masses must be positive"),
+    "csv, infinite position": (lambda p: csv(p, **nan_in("X", np.inf)), "x = inf at row 7"),
+    "csv, other separator": (lambda p: csv(p, head="X;Y;Z;M;ZOBS"), "there is no column 'M'"),
+    "csv, really binary": (lambda p: raw(p, "a.csv", bytes(range(256)), *map_file(p)), "damaged"),
+    "csv, a pickle": (lambda p: pickled(p, "a.csv", *map_file(p)), "a.csv: "),
+    "csv, behind the observer": (lambda p: csv(p, Z=-columns()["Z"]), "behind the observer"),
+    "csv, kpc taken for Mpc": (lambda p: csv(p, **{a: columns()[a] * 1e3 for a in "XYZ"}),
+                               "probably in kpc"),
+    "csv, unknown unit": (lambda p: csv(p, map_changes={"mass": {"column": "M", "unit": "g"}}),
+                          "mass needs a unit: Msun"),
+    "map, code in YAML": (lambda p: [*csv(p)[:1], "--columns", raw(
+        p, "map.yaml", f"!!python/object/apply:os.mkdir [{p}/executed]".encode())[0]], "not YAML"),
+    "map, a list": (lambda p: [*csv(p)[:1], "--columns", raw(p, "m.yaml", b"[1, 2]")[0]],
+                    "must be a mapping"),
+    "hdf5, wrong lengths": (lambda p: hdf5(p, M=np.ones(3)), "columns of different length"),
+    "hdf5, words": (lambda p: hdf5(p, M=np.array([b"1e12"] * NUM)), "holds no real numbers"),
+    "hdf5, a matrix": (lambda p: hdf5(p, M=np.ones((NUM, 2))), "has shape (40, 2)"),
+    "hdf5, cut in half": (lambda p: truncated(hdf5(p), 0.5), "not a table, or a damaged one"),
+    "hdf5, claims 8 TB": (claims_much, "claims 8000000000000 bytes"),
+    "hdf5, really csv": (lambda p: raw(p, "a.hdf5", b"X,Y\n1,2\n", *map_file(p)), "damaged"),
+    "fits, cut in half": (lambda p: fits(p, 0.5), "damaged"),
+    "fits, zero bytes": (lambda p: fits(p, 0.0), "damaged"),
+    "ecsv, code in its header": (ecsv, "a.ecsv: "),
+    "parquet, really csv": (lambda p: raw(p, "a.parquet", b"X,Y\n1,2\n", *map_file(p)),
+                            "a.parquet: "),
+    "plc, zero bytes": (lambda p: raw(p, "a.plc.out", b"", *COSMOLOGY), "an empty file"),
+    "plc, cut": (lambda p: truncated(plc(p), 0.9), "truncated: a block of 40 halos"),
+    "plc, random bytes": (lambda p: raw(p, "a.plc.out", b"\x07" * 99), "no header of a PINOCCHIO"),
+    "plc, other bytes at its end": (lambda p: raw(
+        p, "a.plc.out", Path(plc(p)[0]).read_bytes() + b"\x01" * 12), "markers are damaged"),
+    "plc, NaN": (lambda p: plc(p, mass=np.nan), "mass_Msun = nan at row 3"),
+    "plc, negative mass": (lambda p: plc(p, mass=-1.0), "masses must be positive"),
+    "plc, a redshift that is wrong": (lambda p: plc(p, z_obs=3.1), "row 3 contradicts itself"),
+    "plc, ASCII cut in a row": (lambda p: plc_text(p, row="2 3.0 0 0 64"), "its last line has no"),
+    "plc, ASCII with a short row": (lambda p: plc_text(p, row="2 3.0 0\n"), "damaged"),
+    "plc, ASCII of another kind": (lambda p: plc_text(p, head="# x\n#    1) group ID\n"),
+                                   "names no column 'true redshift'"),
+    "plc, without a cosmology": (lambda p: plc(p)[:5], "add --cosmology Omega_m="),
+    "catalog, a light cone's name": (lambda p: raw(
+        p, "a.catalog.out", Path(plc(p)[0]).read_bytes()), "no header of a PINOCCHIO snapshot"),
+    "rockstar, no units": (lambda p: raw(p, "out_1.list", ROCKSTAR), "#Units: Masses"),
+    "rockstar, zero bytes": (lambda p: raw(p, "out_1.list", b""), "does not name the columns"),
+    "pksc, more halos than bytes": (lambda p: pksc(p, num=2**31 - 1), "its header says 2147483647"),
+    "pksc, negative number": (lambda p: pksc(p, num=-5), "its header says -5 halos"),
+    "pksc, a negative radius": (lambda p: pksc(p, radius=-2.0), "not a positive number"),
+    "pksc, cut": (lambda p: truncated(pksc(p), 0.7), "truncated, or something else"),
+    "pksc, three bytes": (lambda p: raw(p, "a.pksc", b"abc", *COSMOLOGY), "3 bytes are no"),
+    "no known ending": (lambda p: raw(p, "a.sav", b"IDL"), "no reader for '.sav' files"),
+    "no such format": (lambda p: [*npz(p), "--format", "gadget"], "there is no format 'gadget'"),
+    "bad cosmology": (lambda p: [*pksc(p), "--cosmology", "h:0.7"], "takes NAME=VALUE"),
+    "box without a field": (lambda p: [*pksc(p), "--box"], "--box needs --footprint-deg"),
+}  # fmt: skip
+"""What is wrong: how to write it and what the sentence says."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_with_one_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, expected = CASES[case]
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    assert main(["catalog", "import", *make(given), "--out", str(out)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert expected in shown.err
+    assert not out.exists()
+    assert not (given / "executed").exists()
+
+
+@pytest.mark.parametrize("make", [npz, csv, hdf5, plc, plc_text, pksc])
+def test_the_same_files_without_fault_are_read(
+    make: Callable[[Path], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentences above are for the faults and nothing else."""
+    assert main(["catalog", "import", *make(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("*.h5"))) == 1
+    assert "provenance" in capsys.readouterr().out
+
+
+def test_payloads_are_live(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()

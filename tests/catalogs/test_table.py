@@ -1,0 +1,260 @@
+"""Tables with named columns: every kind of file, every way to say where a halo is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import reference as ref
+import yaml
+
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers import Options, read
+from streamtrain.catalogs.readers.columnmap import load_map
+from streamtrain.cli import main
+from streamtrain.cosmology import Cosmology
+
+COSMOLOGY = Cosmology().to_dict()
+H = COSMOLOGY["h"]
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "lightcones.md"
+
+
+def halos(num: int = 60) -> dict[str, Any]:
+    """Columns in plain units, by the names of a map's quantities."""
+    rng = np.random.default_rng(4)
+    z_cos = rng.uniform(2.5, 3.2, num)
+    chi = Cosmology().comoving_distance(z_cos)
+    ra, dec = rng.uniform(-0.4, 0.4, (2, num))
+    x, y, z = ref.position(ra, dec, chi)
+    velocity = rng.normal(0, 300, (3, num))
+    v_los = (x * velocity[0] + y * velocity[1] + z * velocity[2]) / chi
+    return {
+        "x": x, "y": y, "z": z, "ra": ra, "dec": dec, "z_cos": z_cos, "v_los": v_los,
+        **dict(zip(("vx", "vy", "vz"), velocity, strict=True)),
+        "z_obs": z_cos + (1 + z_cos) * v_los / ref.C_KMS, "mass": 10 ** rng.uniform(11, 13, num),
+    }  # fmt: skip
+
+
+UNITS = {"mass": "Msun", "ra": "deg", "dec": "deg"} | dict.fromkeys("xyz", "Mpc")
+UNITS |= dict.fromkeys(("vx", "vy", "vz", "v_los"), "km/s")
+
+
+def column_map(names: str, **changes: Any) -> dict[str, Any]:
+    entries = {
+        name: {"column": name.upper()} | ({"unit": UNITS[name]} if name in UNITS else {})
+        for name in names.split()
+    }
+    return entries | {"cosmology": COSMOLOGY} | changes
+
+
+def write_csv(path: Path, columns: dict[str, Any]) -> Path:
+    lines = [",".join(name.upper() for name in columns)]
+    lines += [",".join(repr(float(a)) for a in row) for row in zip(*columns.values(), strict=True)]
+    path.write_text("# made by a test\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def write(path: Path, columns: dict[str, Any]) -> Path:
+    upper = {name.upper(): np.asarray(a) for name, a in columns.items()}
+    if path.suffix == ".csv":
+        return write_csv(path, columns)
+    if path.suffix in (".ecsv", ".fits"):
+        table = pytest.importorskip("astropy.table").Table(upper)
+        table.write(path, format="ascii.ecsv" if path.suffix == ".ecsv" else "fits")
+    elif path.suffix == ".hdf5":
+        with h5py.File(path, "w") as file:
+            for name, a in upper.items():
+                file[name] = a
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(arrow.table(upper), path)
+    return path
+
+
+def check(lightcone: Lightcone, accuracy: float = 2e-7) -> None:
+    """The halos of `halos()` have arrived."""
+    true = halos()
+    order, expected = np.argsort(lightcone.mass_Msun), np.argsort(true["mass"])
+    for ours, theirs in (("x_Mpc", "x"), ("y_Mpc", "y"), ("z_Mpc", "z"), ("z_obs", "z_obs")):
+        there = true[theirs][expected]
+        np.testing.assert_allclose(
+            getattr(lightcone, ours)[order], there, rtol=accuracy, atol=accuracy * 6000
+        )
+    np.testing.assert_allclose(lightcone.mass_Msun[order], true["mass"][expected], rtol=accuracy)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".hdf5", ".parquet"])
+def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    names = "x y z mass vx vy vz"
+    path = write(tmp_path / f"a{suffix}", {k: halos()[k] for k in names.split()})
+    lightcone = read(path, options=Options(columns=column_map(names)))
+    check(lightcone)
+    assert lightcone.velocities_kms is not None
+    assert f"table a{suffix}, sha256 " in lightcone.provenance
+    assert "mass = MASS [Msun]" in lightcone.provenance
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["x y z mass z_obs", "x y z mass v_los", "x y z mass z_cos v_los", "x y z mass vx vy vz z_cos",
+     "ra dec z_cos mass v_los", "ra dec z_cos z_obs mass", "ra dec z_obs v_los mass"],
+)  # fmt: skip
+def test_every_way_to_say_where(tmp_path: Path, names: str) -> None:
+    path = write(tmp_path / "a.csv", {k: halos()[k] for k in names.split()})
+    check(read(path, options=Options(columns=column_map(names))), 1e-6)
+
+
+def test_what_is_missing_is_assumed_and_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", halos())
+    still = read(path, options=Options(columns=column_map("x y z mass")))
+    np.testing.assert_allclose(np.sort(still.z_obs), np.sort(halos()["z_cos"]), atol=1e-6)
+    assert "without peculiar velocities" in still.provenance
+    seen = read(path, options=Options(columns=column_map("ra dec z_obs mass")))
+    assert "positions are in redshift space" in seen.provenance
+
+
+def test_units(tmp_path: Path) -> None:
+    """With h, in kpc, as a logarithm, in 1e10 Msun/h and in radians."""
+    true = halos()
+    for unit, factor in {"Mpc/h": H, "kpc": 1e3, "kpc / h": 1e3 * H, "Gpc": 1e-3}.items():
+        scaled = true | {name: true[name] * factor for name in "xyz"}
+        chosen = column_map("x y z mass z_obs")
+        for name in "xyz":
+            chosen[name]["unit"] = unit
+        check(read(write(tmp_path / "a.csv", scaled), options=Options(columns=chosen)))
+    masses = {
+        "Msun/h": true["mass"] * H,
+        "1e10 Msun/h": true["mass"] * H / 1e10,
+        "log10 Msun/h": np.log10(true["mass"] * H),
+        "log10 Msun": np.log10(true["mass"]),
+    }
+    for unit, values in masses.items():
+        chosen = column_map("x y z mass z_obs", mass={"column": "MASS", "unit": unit})
+        path = write(tmp_path / "a.csv", true | {"mass": values})
+        check(read(path, options=Options(columns=chosen)), 1e-6)
+    angles = true | {name: np.radians(true[name]) for name in ("ra", "dec")}
+    chosen = column_map("ra dec z_cos v_los mass")
+    chosen["ra"]["unit"] = chosen["dec"]["unit"] = "rad"
+    check(read(write(tmp_path / "a.csv", angles), options=Options(columns=chosen)), 1e-6)
+
+
+def test_centre_is_turned_to_the_line_of_sight(tmp_path: Path) -> None:
+    """A field around ra, dec = 150, 60 deg: angles from its centre are kept."""
+    true = halos()
+    dec = 60.0 + true["dec"]
+    ra = 150.0 + true["ra"] / np.cos(np.radians(dec))
+    path = write(tmp_path / "a.csv", true | {"ra": ra, "dec": dec})
+    with pytest.raises(CatalogError, match="say centre_deg"):
+        read(path, options=Options(columns=column_map("ra dec z_cos v_los mass")))
+    chosen = column_map("ra dec z_cos v_los mass", centre_deg=[150, 60])
+    cone = read(path, options=Options(columns=chosen))
+    order, expected = np.argsort(cone.mass_Msun), np.argsort(true["mass"])
+    found = np.degrees(np.arctan2(-cone.x_Mpc, cone.z_Mpc))[order]
+    np.testing.assert_allclose(found, true["ra"][expected], atol=6e-3)
+    away = np.radians(dec) - np.radians(60.0)
+    cosine = np.cos(away) - np.cos(np.radians(dec)) * np.cos(np.radians(60)) * (
+        1 - np.cos(np.radians(ra - 150.0))
+    )  # of the angle from the centre, by the spherical law of cosines
+    chi = np.sqrt(cone.x_Mpc**2.0 + cone.y_Mpc**2.0 + cone.z_Mpc**2.0)
+    np.testing.assert_allclose(np.hypot(cone.x_Mpc, cone.y_Mpc)[order] / chi[order],
+                               np.sin(np.arccos(cosine))[expected], atol=1e-6)  # fmt: skip
+
+
+def test_hdf5_groups_compound_datasets_and_vectors(tmp_path: Path) -> None:
+    true = halos()
+    position = np.stack([true[a] for a in "xyz"], axis=-1)
+    rows = np.zeros(60, [("POS", "f8", 3), ("M", "f4"), ("Z", "f8")])
+    rows["POS"], rows["M"], rows["Z"] = position, true["mass"], true["z_obs"]
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["Halos/POS"], file["Halos/M"], file["Halos/Z"] = position, rows["M"], rows["Z"]
+        file["rows"] = rows
+    chosen = {name: {"column": "POS", "unit": "Mpc", "index": i} for i, name in enumerate("xyz")}
+    chosen |= {"mass": {"column": "M", "unit": "Msun"}, "z_obs": "Z", "cosmology": COSMOLOGY}
+    for table in ("Halos", "rows"):
+        check(read(tmp_path / "a.hdf5", options=Options(columns=chosen | {"table": table})))
+
+
+def test_unit_of_the_file_is_compared(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name in ("x", "y", "z", "mass", "z_obs"):
+            file[name.upper()] = halos()[name]
+        file["MASS"].attrs["unit"] = "Msun/h"
+    with pytest.raises(CatalogError, match="says that 'MASS' is in Msun/h, the map says Msun"):
+        read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass z_obs")))
+
+
+def test_msun_over_h_taken_for_msun_is_told_at_import(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PINOCCHIO's halos in a table in Msun/h; the map says Msun, then Msun/h."""
+    file = shared / "data/lightcones/pinocchio_A_m1e11.npz"
+    if not file.is_file():
+        pytest.skip(f"there is no {file}")
+    with np.load(file) as content, h5py.File(tmp_path / "a.hdf5", "w") as table:
+        for name in ("x", "y", "z", "M", "zhalo"):
+            table[name] = content[name] * (H if name == "M" else 1.0)
+    for unit, warned in (("Msun", True), ("Msun/h", False)):
+        chosen: dict[str, Any] = {a: {"column": a, "unit": "Mpc"} for a in "xyz"}
+        chosen |= {"mass": {"column": "M", "unit": unit}, "z_obs": "zhalo", "cosmology": COSMOLOGY}
+        (tmp_path / "map.yaml").write_text(yaml.dump(chosen))
+        arguments = ["catalog", "import", str(tmp_path / "a.hdf5")]
+        arguments += ["--columns", str(tmp_path / "map.yaml")]
+        assert main([*arguments, "--out", str(tmp_path / unit.replace("/", "_"))]) == 0
+        shown = capsys.readouterr().out
+        assert ("WARNING: the halo density is" in shown) == warned
+        assert ("masses in Msun/h taken for Msun (h = 0.7): masses 1." in shown) == warned
+
+
+def test_example_of_the_documentation(tmp_path: Path) -> None:
+    text = DOCS.read_text().split("## Your own catalogues")[1].split("```yaml")[1].split("```")[0]
+    (tmp_path / "map.yaml").write_text(text)
+    true = halos()
+    columns = {name: true[name] * H for name in "xyz"}
+    columns |= {"m200m": true["mass"] * H, "sfr": true["mass"] / 1e12}
+    columns |= {name: true[name] for name in ("vx", "vy", "vz")}
+    path = write_csv(tmp_path / "a.csv", columns)
+    path.write_text(path.read_text().replace("M200M", "M200m"))
+    cone = read(path, options=Options(columns=tmp_path / "map.yaml"))
+    check(cone, 1e-6)
+    np.testing.assert_allclose(cone.columns["sfr"], cone.mass_Msun / 1e12, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mas": {"column": "M"}}, "no 'mas': did you mean 'mass'"),
+        ({"mass": {"column": "M"}}, "mass needs a unit: Msun, .*not None"),
+        ({"mass": {"column": "M", "unit": "Msol"}}, "not 'Msol'"),
+        ({"mass": {"column": "M", "unit": "Msun", "scale": 2}}, "mass has no 'scale'"),
+        ({"x": {"column": "X", "unit": "Msun"}}, "x needs a unit: Mpc"),
+        ({"x": "X"}, "x must be like"),
+        ({"ra": {"column": "R", "unit": "deg"}}, "either x, y, z or ra, dec"),
+        ({"vx": {"column": "R", "unit": "km/s"}}, "vx, vy, vz go together"),
+        ({"cosmology": {"Omega_M": 0.3}}, "did you mean 'Omega_m'"),
+        ({"cosmology": {"h": "0.7"}}, "cosmology.h must be a number"),
+        ({"columns": {"sfr": {"column": "S"}}}, "columns.sfr needs a unit in words"),
+        ({"centre_deg": 3}, "centre_deg must be"),
+        ({"box": {"side": 3}}, "box needs a unit"),
+    ],
+)
+def test_bad_maps(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        load_map(column_map("x y z mass") | changes)
+
+
+def test_map_with_a_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.dump(column_map("x y z mass")) + "mass: {column: B, unit: Msun}\n")
+    with pytest.raises(CatalogError, match="'mass' is there twice"):
+        load_map(path)
+    path.write_text("x: [1,")
+    with pytest.raises(CatalogError, match="not YAML"):
+        load_map(path)
+    path.write_text("!!python/object/apply:os.mkdir [made]")
+    with pytest.raises(CatalogError, match="not YAML"):
+        load_map(path)
