@@ -28,6 +28,8 @@ class SkyOptions:
     """Side of the Lagrangian cells [Mpc]."""
     mass_function: str = "tinker08"
     """A name in `massfunction.MASS_FUNCTIONS`."""
+    num_slabs: int | None = None
+    """Parts along ra that are made one after the other; None: as few as memory asks for."""
 
     def __post_init__(self) -> None:
         """Plain floats and tuples, all inside their ranges."""
@@ -47,6 +49,8 @@ class SkyOptions:
             )
         _check("min_mass_Msun", self.min_mass_Msun, 1e8, 1e14, "Msun")
         _check("cell_Mpc", self.cell_Mpc, 1.0, 8.0, "Mpc")
+        if self.num_slabs is not None:
+            _check("num_slabs", self.num_slabs, 1, 64, "")
         find_mass_function(self.mass_function)
 
     def to_dict(self) -> dict[str, Any]:

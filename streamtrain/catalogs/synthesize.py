@@ -41,6 +41,7 @@ def synthesize(
     cosmology: Cosmology = DEFAULT_COSMOLOGY,
     cell_Mpc: float = 2.5,
     mass_function: str = "tinker08",
+    num_slabs: int | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Lightcone:
     """A lightcone of halos as a function of a seed and the options.
@@ -53,6 +54,8 @@ def synthesize(
         cosmology: flat LCDM.
         cell_Mpc: side of the Lagrangian cells, 1..8; 2.5 is what the accuracy is stated for.
         mass_function: a name in `massfunction.MASS_FUNCTIONS`.
+        num_slabs: parts along ra that are made one after the other; by default as few as keep
+            a part below 1.5e8 cells.
         progress: called with the fraction done and what is being done.
 
     Raises ValueError for an option outside its range and for a field that does not fit in memory.
@@ -60,7 +63,13 @@ def synthesize(
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
     options = SkyOptions(
-        footprint_deg, z_range, float(min_mass_Msun), cosmology, float(cell_Mpc), mass_function
+        footprint_deg,
+        z_range,
+        float(min_mass_Msun),
+        cosmology,
+        float(cell_Mpc),
+        mass_function,
+        num_slabs,
     )
     report = progress if progress is not None else lambda fraction, what: None
     report(0.0, "plan")
@@ -99,6 +108,7 @@ def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
         "mass_definition": chosen.mass_definition,
         "mass_function_reference": chosen.reference,
         "box_cells": list(sampler.box.shape),
+        "num_slabs": len(sampler.slabs),
     }
     return json.dumps(record)
 
