@@ -116,6 +116,7 @@ class HaloSampler:
             options.min_mass_Msun,
             (float(self.z[0]), float(self.z[-1])),
             volume,
+            options.bias,
         )
         num_halos = volume * float(self.nodes.density.sum(axis=0).max())
         self.slabs = self._slabs()

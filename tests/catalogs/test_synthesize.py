@@ -20,6 +20,7 @@ from streamtrain.catalogs.massfunction import halo_bias, mass_function
 from streamtrain.catalogs.skyoptions import SkyOptions
 from streamtrain.catalogs.synthesize import synthesize
 from streamtrain.cosmology import C_KMS, Cosmology
+from streamtrain.generator.sfr import sfr
 
 COMAP = Cosmology()
 TINKER = mass_function("tinker08")
@@ -46,11 +47,13 @@ def solid_angle(side_deg: float) -> float:
     return float(np.radians(side_deg) * 2.0 * np.sin(np.radians(side_deg) / 2.0))
 
 
-def expected_number(z_low: float, z_high: float, masses: tuple[float, float]) -> float:
+def expected_number(
+    z_low: float, z_high: float, masses: tuple[float, float], side_deg: float = SIDE_DEG
+) -> float:
     z = np.linspace(z_low, z_high, 101)
     chi = COMAP.comoving_distance(z)
     shells = TINKER.number_density(masses, z, COMAP) * chi**2
-    return solid_angle(SIDE_DEG) * float(np.sum(0.5 * (shells[1:] + shells[:-1]) * np.diff(chi)))
+    return solid_angle(side_deg) * float(np.sum(0.5 * (shells[1:] + shells[:-1]) * np.diff(chi)))
 
 
 def box_sigma(*sides_Mpc: float) -> float:
@@ -206,6 +209,39 @@ def test_provenance_and_progress() -> None:
     assert lightcone.footprint_deg == (-0.15, 0.15, -0.15, 0.15)
 
 
+def test_sfr_column_is_the_fit_at_mass_and_redshift() -> None:
+    plain, rated = synthesize(3, **SMALL), synthesize(3, sfr=True, **SMALL)
+    expected = sfr(plain.mass_Msun, plain.z_obs).astype(np.float32)
+    np.testing.assert_array_equal(rated.columns["sfr"], expected)
+    np.testing.assert_array_equal(rated.x_Mpc, plain.x_Mpc)
+
+
+BANDS = {
+    "CO(1-0) at 86-102 GHz": ((0.13, 0.34), 1e11, (2.0, 2.0)),
+    "[CII] at z = 3.5-4.5": ((3.5, 4.5), 5e10, (0.5, 0.5)),
+    "[CII] at z = 7-8": ((7.0, 8.0), 2e10, (0.7, 0.7)),
+}
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_other_bands_have_their_number_of_halos(band: str) -> None:
+    """Mean of four skies, within four standard errors of linear theory and Poisson."""
+    z_range, min_mass, footprint = BANDS[band]
+    masses = (min_mass, MAX_MASS)
+    number = [
+        len(synthesize(seed, footprint_deg=footprint, z_range=z_range, min_mass_Msun=min_mass))
+        for seed in range(4)
+    ]
+    expected = expected_number(*z_range, masses, footprint[0])
+    middle = float(np.mean(z_range))
+    chi = COMAP.comoving_distance(z_range)
+    width = np.radians(footprint[0]) * chi.mean()
+    matter = box_sigma(width, width, chi[1] - chi[0]) * float(COMAP.growth(middle))
+    scatter = np.hypot(mean_bias(masses, middle) * matter, expected**-0.5)
+    assert scatter < 0.25
+    assert abs(np.mean(number) / expected - 1.0) < 4.0 * scatter / 2.0
+
+
 @pytest.mark.parametrize("rate", [0.02, 1.5])
 def test_arrivals_are_poisson_and_shared_among_nodes(
     rate: float, monkeypatch: pytest.MonkeyPatch
@@ -292,6 +328,8 @@ def test_slab_whose_box_is_the_whole_one_changes_nothing() -> None:
         ({"min_mass_Msun": 1e7}, r"min_mass_Msun 1e\+07 Msun must lie in 1e\+08\.\.1e\+14 Msun"),
         ({"cell_Mpc": 0.0}, r"cell_Mpc 0 Mpc must lie in 1\.\.8 Mpc"),
         ({"num_slabs": 0}, r"num_slabs 0 must lie in 1\.\.64"),
+        ({"bias": "mo96"}, r"unknown bias 'mo96'; allowed: tinker10"),
+        ({"z_range": (8.0, 8.5), "sfr": True}, r"the SFR fit covers z = 0\.1\.\.8\.1"),
         ({"mass_function": "st"}, r"unknown mass function 'st'; allowed: tinker08"),
     ],
 )
