@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +36,7 @@ from streamtrain.catalogs.lpt import LONG_STAGE, DensityField, DensityModes
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.catalogs.massnodes import MassNodes, Rates
 from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.workers import free_memory
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Float = NDArray[np.float32]
@@ -58,8 +59,9 @@ MAX_CELLS = 150_000_000
 _HALO_STAGE = LONG_STAGE + 1
 _NO_HALO = np.zeros(0, np.intp)
 _CHUNK = 1 << 17
-_BYTES_PER_CELL = 60
-_BYTES_PER_HALO = 110
+_BYTES = 2.5e8
+_BYTES_PER_CELL = 55
+_BYTES_PER_HALO = 80
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,25 @@ class HaloSampler:
         )
         num_halos = volume * float(self.nodes.density.sum(axis=0).max())
         self.slabs = self._slabs()
-        _check_memory(self.slabs[0].box, num_halos)
+        cells = self.slabs[0].box.num_cells
+        self.memory = _BYTES + cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
+        """About what making one field takes [bytes]."""
+        self._num_halos = num_halos
 
         self.phases = hashlib.sha256(
             f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
         ).hexdigest()
-        self.modes = DensityModes(self.slabs[0].box, cosmology, self.box)
-        self.cuts = self.nodes.filters(self.modes)
+
+    @cached_property
+    def modes(self) -> DensityModes:
+        """The modes over the box of the first slab; ValueError if memory does not hold them."""
+        _check_memory(self.slabs[0].box, self._num_halos, self.memory)
+        return DensityModes(self.slabs[0].box, self.options.cosmology, self.box)
+
+    @cached_property
+    def cuts(self) -> Double:
+        """The filter of each node, its cut-off wavenumber [1/Mpc]."""
+        return self.nodes.filters(self.modes)
 
     def key(self, seed: int) -> int:
         """The 128-bit key of the random streams. All that decides their use is in it, so fields
@@ -339,25 +353,14 @@ def _fft_length(num_cells: int) -> int:
     return 2 * next_fast_len((num_cells + 1) // 2, real=True)
 
 
-def _check_memory(box: Box, num_halos: float) -> None:
-    needed = box.num_cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
-    free = _free_memory()
+def _check_memory(box: Box, num_halos: float, needed: float) -> None:
+    free = free_memory()
     if needed > free:
         raise ValueError(
             f"a field of {box.shape[0]} x {box.shape[1]} x {box.shape[2]} cells with about "
             f"{num_halos:.2g} halos needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
             "choose a smaller footprint_deg or z_range, or a larger cell_Mpc or min_mass_Msun"
         )
-
-
-def _free_memory() -> float:
-    """Memory that can be used [bytes]; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as table:
-            fields = dict(line.split(":", 1) for line in table)
-        return float(fields["MemAvailable"].split()[0]) * 1024.0
-    except (OSError, KeyError, ValueError):
-        return math.inf
 
 
 def _draw(words: NDArray[np.uint64], ranks: NDArray[np.uint16], purpose: int) -> Double:

@@ -53,7 +53,14 @@ class SkyOptions:
         _check("min_mass_Msun", self.min_mass_Msun, 1e8, 1e14, "Msun")
         _check("cell_Mpc", self.cell_Mpc, 1.0, 8.0, "Mpc")
         if self.num_slabs is not None:
+            if type(self.num_slabs) is not int:
+                raise ValueError(f"num_slabs {self.num_slabs!r} must be a whole number")
             _check("num_slabs", self.num_slabs, 1, 64, "")
+        for name in ("mass_function", "bias"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} {getattr(self, name)!r} must be a name")
+        object.__setattr__(self, "min_mass_Msun", float(self.min_mass_Msun))
+        object.__setattr__(self, "cell_Mpc", float(self.cell_Mpc))
         find_mass_function(self.mass_function)
         halo_bias(1e12, 1.0, self.cosmology, self.bias)
 

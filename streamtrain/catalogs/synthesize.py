@@ -72,9 +72,9 @@ def synthesize(
     options = SkyOptions(
         footprint_deg,
         z_range,
-        float(min_mass_Msun),
+        min_mass_Msun,
         cosmology,
-        float(cell_Mpc),
+        cell_Mpc,
         mass_function,
         bias,
         num_slabs,
@@ -105,6 +105,11 @@ def synthesize(
     )
     report(1.0, "done")
     return lightcone
+
+
+def memory_needed(options: SkyOptions) -> float:
+    """About what making a lightcone of these options takes [bytes]."""
+    return _sampler(options).memory
 
 
 def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:

@@ -339,6 +339,6 @@ def test_bad_options_get_one_sentence(options: dict[str, Any], message: str) -> 
 
 
 def test_field_too_big_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "_free_memory", lambda: 1e9)
+    monkeypatch.setattr(sampler, "free_memory", lambda: 1e9)
     with pytest.raises(ValueError, match=r"GB and 1\.0 GB are free: choose a smaller footprint"):
         synthesize(1, footprint_deg=(4.0, 4.0))
