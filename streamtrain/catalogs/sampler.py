@@ -120,7 +120,8 @@ class HaloSampler:
             volume,
             options.bias,
         )
-        num_halos = volume * float(self.nodes.density.sum(axis=0).max())
+        shell = np.gradient(cosmology.comoving_distance(self.nodes.z) ** 3)
+        num_halos = volume * float(self.nodes.density.sum(axis=0) @ shell / shell.sum())
         self.slabs = self._slabs()
         cells = self.slabs[0].box.num_cells
         self.memory = _BYTES + cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
