@@ -27,7 +27,8 @@ import torch  # noqa: E402
 
 from streamtrain import Generator, load_config  # noqa: E402
 from streamtrain.bench import measure  # noqa: E402
-from streamtrain.catalogs.make import make_lightcones  # noqa: E402
+from streamtrain.catalogs.make import Recipe, make_lightcones  # noqa: E402
+from streamtrain.catalogs.skyoptions import SkyOptions  # noqa: E402
 from streamtrain.check import golden_matches  # noqa: E402
 
 EVERYTHING = [
@@ -97,6 +98,7 @@ def main() -> int:
     numbers: dict[str, Any] = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__}
     rows: list[tuple[str, str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
+        sky = Recipe(Path(folder), "sky", SkyOptions(), velocities=False)
         settings = [f"data.train=[{folder}/sky_*.h5]", "data.validation=[]", "data.test=[]"]
 
         def run(name: str, check: Callable[[], str]) -> None:
@@ -111,7 +113,7 @@ def main() -> int:
         run("golden digests", golden)
         run(
             "lightcones",
-            lambda: f"exit {make_lightcones(2, Path(folder), velocities=False)}",
+            lambda: f"exit {make_lightcones(2, sky)}",
         )
         run("64 digests", lambda: digests(settings))
         run("64 digests, all on", lambda: digests([*settings, *EVERYTHING]))

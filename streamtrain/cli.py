@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
+from streamtrain.catalogs import makeoptions
 from streamtrain.cli_import import add_import
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
@@ -130,22 +131,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     )
 
 
-def _catalog_make(arguments: argparse.Namespace) -> int:
-    from streamtrain.catalogs.make import make_lightcones
-
-    return make_lightcones(
-        arguments.number,
-        arguments.out,
-        prefix=arguments.prefix,
-        first_seed=arguments.first_seed,
-        footprint_deg=arguments.footprint_deg,
-        z_range=(arguments.z_range[0], arguments.z_range[1]),
-        min_mass_Msun=arguments.min_mass,
-        mass_function=arguments.mass_function,
-        velocities=not arguments.no_velocities,
-    )
-
-
 def _catalog_info(arguments: argparse.Namespace) -> int:
     from streamtrain.catalogs.readers import read
 
@@ -183,33 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     catalog = commands.add_parser("catalog", help="make, import and inspect halo lightcones")
     kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
     command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
-    command.add_argument("number", type=int, help="how many")
-    command.add_argument(
-        "--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]"
-    )
-    command.add_argument("--prefix", default="sky", help="start of the file names [%(default)s]")
-    command.add_argument(
-        "--first-seed", type=int, default=0, help="seed of the first [%(default)s]"
-    )
-    command.add_argument(
-        "--footprint-deg", type=float, default=2.0, help="side on the sky [%(default)s deg]"
-    )
-    command.add_argument(
-        "--z-range",
-        type=float,
-        nargs=2,
-        default=(2.38, 3.45),
-        metavar=("LOW", "HIGH"),
-        help="observed redshifts [2.38 3.45: CO(1-0) at 26-34 GHz]",
-    )
-    command.add_argument(
-        "--min-mass", type=float, default=2.5e10, help="halos above this mass [%(default)s Msun]"
-    )
-    command.add_argument("--mass-function", default="tinker08", help="[%(default)s]")
-    command.add_argument(
-        "--no-velocities", action="store_true", help="keep only what painting needs"
-    )
-    command.set_defaults(run=_catalog_make)
+    makeoptions.add_arguments(command)
+    command.set_defaults(run=makeoptions.make)
     add_import(kinds)
     command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
     command.add_argument("files", nargs="+", type=Path)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: the step between the states of SplitMix64."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -18,6 +21,8 @@ class Box:
     """Side of a cell [Mpc]."""
     corner_Mpc: tuple[float, float, float]
     """Position of the lower corner of the first cell [Mpc]."""
+    first_cell: int = 0
+    """Flat number of the first cell in the box that this one was cut from."""
 
     @property
     def num_cells(self) -> int:
@@ -27,6 +32,16 @@ class Box:
         """Coordinates of the cell centres along one axis [Mpc]."""
         index = np.arange(self.shape[axis], dtype=np.float64) + 0.5
         return self.corner_Mpc[axis] + self.cell_Mpc * index
+
+    def cut(self, start: int, stop: int) -> Box:
+        """The planes start..stop along x: its cells are consecutive cells of this box."""
+        x, y, z = self.corner_Mpc
+        return Box(
+            (stop - start, *self.shape[1:]),
+            self.cell_Mpc,
+            (x + start * self.cell_Mpc, y, z),
+            self.first_cell + start * self.shape[1] * self.shape[2],
+        )
 
 
 def along(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -39,6 +54,14 @@ def random_bits(key: int, stage: int, start: int, stop: int) -> NDArray[np.uint6
     first = start // 4
     stream = np.random.Philox(key=key, counter=[first, 0, 0, stage])
     return stream.random_raw(stop - 4 * first)[start - 4 * first :]
+
+
+def cell_words(key: int, stage: int, cells: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """One random word per cell number, in any order: SplitMix64 at that place of a sequence that
+    the key and the stage start, mixed with the key once more."""
+    low, high = (np.uint64(key >> shift & 2**64 - 1) for shift in (0, 64))
+    start = mix(np.array([stage + 1], np.uint64) * GOLDEN + low)
+    return mix(mix(cells.astype(np.uint64) * GOLDEN + start) ^ high)
 
 
 def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ Arrays `_kxyz` are [num_kx, num_ky, num_kz] with kz >= 0.
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,7 @@ class LongModes:
     """
 
     def __init__(self, box: Box, cosmology: Cosmology) -> None:
+        """`box` is the whole field's, `at` gives the modes on a part of it."""
         sides = [
             max(least, 1.5 * num * box.cell_Mpc)
             for least, num in zip(LONG_BOX_MPC, box.shape, strict=True)
@@ -66,10 +69,21 @@ class LongModes:
         """Share of each mode in the variance of the field at z = 0."""
         self.inverse_k2 = np.where(self.k2 > 0.0, 1.0 / np.maximum(self.k2, 1e-30), 0.0)
 
-        phases = [np.outer(box.centres(axis), k) for axis, k in enumerate(k_axes)]
-        self._wave_x = np.hstack([np.cos(phases[0]), -np.sin(phases[0])]).astype(np.float32)
-        self._wave_y = np.exp(1j * phases[1]).astype(np.complex64)
-        self._wave_z = np.exp(1j * phases[2].T).astype(np.complex64)
+        self._k_axes = k_axes
+        self._place(box)
+
+    def _place(self, box: Box) -> None:
+        pairs = [
+            _smooth_basis(np.outer(box.centres(axis), k)) for axis, k in enumerate(self._k_axes)
+        ]
+        self._basis = [basis for basis, _ in pairs]
+        self._weights = [weights for _, weights in pairs]
+
+    def at(self, box: Box) -> LongModes:
+        """The same modes, to be summed on the cells of another box."""
+        other = copy.copy(self)
+        other._place(box)
+        return other
 
     def draw(self, key: int, stage: int) -> NDArray[np.complex128]:
         """One realisation of c_k, from one random stream."""
@@ -79,16 +93,35 @@ class LongModes:
 
     def to_cells(self, modes_kxyz: NDArray[np.complex128]) -> NDArray[np.float32]:
         """The field of the given c_k at the cell centres, [nx, ny, nz]."""
-        num_kx, num_ky, _ = modes_kxyz.shape
-        nx, ny, nz = len(self._wave_x), len(self._wave_y), self._wave_z.shape[1]
-        along_z = np.empty((num_kx, num_ky, nz), np.complex64)
-        _product(modes_kxyz.astype(np.complex64), self._wave_z, along_z)
-        along_yz = np.empty((num_kx, ny, nz), np.complex64)
-        _product(self._wave_y, along_z, along_yz)
-        parts = np.concatenate([along_yz.real, along_yz.imag])
+        small: NDArray[Any] = modes_kxyz
+        for weights in self._weights:  # contracts the first axis, appends the new one
+            _, *rest = small.shape
+            product = np.empty((len(weights), math.prod(rest)), np.complex128)
+            _product(weights, small.reshape(len(small), -1), product)
+            small = product.T.reshape(*rest, len(weights))
+        basis_x, basis_y, basis_z = self._basis
+        nx, ny, nz = len(basis_x), len(basis_y), len(basis_z)
+        core = small.real.astype(np.float32)
+        rank_x, rank_y, _ = core.shape
+        along_z = np.empty((rank_x, rank_y, nz), np.float32)
+        _product(core, np.ascontiguousarray(basis_z.T), along_z)
+        along_yz = np.empty((rank_x, ny, nz), np.float32)
+        _product(basis_y, along_z, along_yz)
         field = np.empty((nx, ny, nz), np.float32)
-        _product(self._wave_x, parts.transpose(1, 0, 2), field.transpose(1, 0, 2))
+        _product(basis_x, along_yz.transpose(1, 0, 2), field.transpose(1, 0, 2))
         return field
+
+
+def _smooth_basis(
+    phases: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.complex128]]:
+    """exp(i phases) = basis @ weights to 1e-6: `basis` [n, rank] is real with orthonormal columns,
+    `weights` [rank, num_k] complex. The waves on an interval much shorter than their box are
+    nearly dependent, so the rank is well below the number of waves."""
+    waves = np.exp(1j * phases)
+    left, singular, _ = np.linalg.svd(np.hstack([waves.real, waves.imag]), full_matrices=False)
+    basis = left[:, singular > 1e-6 * singular[0]]
+    return basis.astype(np.float32), basis.T @ waves
 
 
 def _product(left: NDArray[Any], right: NDArray[Any], out: NDArray[Any]) -> None:

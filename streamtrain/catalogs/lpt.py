@@ -14,8 +14,11 @@ References:
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +27,19 @@ from scipy.special import ndtri
 
 from streamtrain.catalogs.box import Box, along, random_bits
 from streamtrain.catalogs.longmodes import LongModes, long_fraction
+from streamtrain.cores import num_cores
 from streamtrain.cosmology import Cosmology
 
 Float = NDArray[np.float32]
+T = TypeVar("T")
+R = TypeVar("R")
 
 NOISE_STAGE = 0
 LONG_STAGE = 1
 """Random streams of the short and of the long modes; a sampler takes the numbers above."""
+
+LARGE_BOX = 20_000_000
+"""Cells of a box above which memory is saved rather than time."""
 
 _K_BINS = 4096
 _CHUNK = 1 << 20
@@ -53,9 +62,10 @@ class DensityModes:
     those of the very modes that are summed. Nothing here depends on a seed but `draw`.
     """
 
-    def __init__(self, box: Box, cosmology: Cosmology) -> None:
+    def __init__(self, box: Box, cosmology: Cosmology, whole: Box | None = None) -> None:
+        """`whole` is the box that `box` was cut from, which decides on the long modes."""
         self.box = box
-        self.long = LongModes(box, cosmology)
+        self.long = LongModes(box if whole is None else whole, cosmology).at(box)
         step = 2.0 * np.pi / box.cell_Mpc
         nx, ny, nz = box.shape
         waves = (np.fft.fftfreq(nx), np.fft.fftfreq(ny), np.fft.rfftfreq(nz))
@@ -97,6 +107,12 @@ class DensityModes:
             self.long.k2, self.long.variance * self._long_inverse_window**2
         )
 
+    def at(self, box: Box) -> DensityModes:
+        """The same modes in another box of the same shape, cut from the same whole."""
+        other = copy.copy(self)
+        other.box, other.long = box, self.long.at(box)
+        return other
+
     def _binned(self, k2: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         bins = np.minimum(np.sqrt(k2) / self._k_step, _K_BINS - 1).astype(np.intp)
         return np.bincount(bins.ravel(), weight.ravel(), minlength=_K_BINS).astype(np.float64)
@@ -107,12 +123,13 @@ class DensityModes:
         return float(self._variance_per_bin @ np.exp(-((k / k_cut) ** 4)))
 
     def draw(self, key: int, pool: Executor) -> DensityField:
-        """One realisation; cell n takes half a word of the noise stream."""
+        """One realisation; cell n of the whole takes half a word of the noise stream."""
         noise = np.empty(self.box.num_cells, np.float32)
+        first = self.box.first_cell  # even, as is every FFT length
 
         def fill(start: int) -> None:
             stop = min(start + _CHUNK, noise.size)
-            words = random_bits(key, NOISE_STAGE, start // 2, (stop + 1) // 2)
+            words = random_bits(key, NOISE_STAGE, (first + start) // 2, (first + stop + 1) // 2)
             halves = words.astype("<u8").view("<u4")[: stop - start]
             noise[start:stop] = ndtri((halves + 0.5) * 2.0**-32)
 
@@ -121,22 +138,25 @@ class DensityModes:
         short *= self._amplitude
         return DensityField(short, self.long.draw(key, LONG_STAGE))
 
-    def filtered(self, density: DensityField, k_cut: float) -> Float:
-        """The field seen through exp(-(k/k_cut)^4/2), cells deconvolved, [nx, ny, nz]."""
+    def deconvolved(self, density: DensityField) -> DensityField:
+        """The field before it was averaged over cells, as `filtered` wants it."""
+        short = density.short_kxyz * self._inverse_window[0]
+        for inverse in self._inverse_window[1:]:
+            short *= inverse
+        return DensityField(short, density.long_kxyz * self._long_inverse_window)
+
+    def filtered(self, deconvolved: DensityField, k_cut: float) -> Float:
+        """The field seen through exp(-(k/k_cut)^4/2), [nx, ny, nz]."""
         window = self._k2 * np.float32(1.0 / k_cut**2)
         np.square(window, out=window)
         window *= np.float32(-0.5)
         np.exp(window, out=window)
-        short = density.short_kxyz * window
-        for inverse in self._inverse_window:
-            short *= inverse
-        long_window = np.exp(-0.5 * (self.long.k2 / k_cut**2) ** 2) * self._long_inverse_window
-        return self._to_cells(short, density.long_kxyz * long_window)
+        long_window = np.exp(-0.5 * (self.long.k2 / k_cut**2) ** 2)
+        return self._to_cells(deconvolved.short_kxyz * window, deconvolved.long_kxyz * long_window)
 
     def displacements(self, density: DensityField, pool: Executor) -> Float:
         """psi1 and psi2 at the cell centres [Mpc], [nx, ny, nz, 6]: x, y, z of the first, then
         of the second order (`+3/7 i k/k^2` times the source)."""
-        out = np.empty((*self.box.shape, 6), np.float32)
         inverse_k2 = 1.0 / np.maximum(self._k2, np.float32(1e-12))
         inverse_k2[0, 0, 0] = 0.0
         short = density.short_kxyz * inverse_k2
@@ -148,18 +168,21 @@ class DensityModes:
                 short * (self._k[i] * self._k[j]), long * (self.long.k[i] * self.long.k[j])
             )
 
-        pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
-        xx, yy, zz, xy, xz, yz = pool.map(second_derivative, pairs)
+        xx, yy, zz = self._each(second_derivative, [(0, 0), (1, 1), (2, 2)], pool)
         source = xx * yy
         xx += yy
         xx *= zz
         source += xx
-        for mixed in (xy, xz, yz):
+        del xx, yy, zz
+        for mixed in self._each(second_derivative, [(0, 1), (0, 2), (1, 2)], pool):
             source -= np.square(mixed, out=mixed)
-        del xx, yy, zz, xy, xz, yz
+            del mixed
         second = rfftn(source, workers=2, overwrite_x=True)
+        del source
         second *= inverse_k2
         second *= np.float32(3.0 / 7.0)
+        del inverse_k2
+        out = np.empty((*self.box.shape, 6), np.float32)
 
         def gradient(component: int) -> None:
             axis = component % 3
@@ -170,11 +193,22 @@ class DensityModes:
             else:
                 out[..., component] = self._short_to_cells(second * (1j * self._k[axis]))
 
-        list(pool.map(gradient, range(6)))
+        for _ in self._each(gradient, range(6), pool):
+            pass
         return out
 
+    def _each(self, make: Callable[[T], R], of: Iterable[T], pool: Executor) -> Iterable[R]:
+        """make(item) in turn; side by side where so many fields are no burden."""
+        return map(make, of) if self.large else pool.map(make, of)
+
+    @property
+    def large(self) -> bool:
+        """Whether the box is so large that one field at a time is in the making."""
+        return self.box.num_cells > LARGE_BOX
+
     def _short_to_cells(self, short_kxyz: NDArray[np.complex64]) -> Float:
-        return irfftn(short_kxyz, s=self.box.shape, overwrite_x=True)
+        workers = num_cores() if self.large else 1
+        return irfftn(short_kxyz, s=self.box.shape, overwrite_x=True, workers=workers)
 
     def _to_cells(
         self, short_kxyz: NDArray[np.complex64], long_kxyz: NDArray[np.complex128]

@@ -2,61 +2,106 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from streamtrain.catalogs.bank import realisation_of
+from streamtrain.catalogs import workers
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers import read
-from streamtrain.catalogs.synthesize import synthesize
-from streamtrain.progress import Progress
+from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.synthesize import memory_needed, synthesize
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What files a call makes: PREFIX_SEED.h5 in a folder, for any seed."""
+
+    folder: Path
+    prefix: str = "sky"
+    """Start of the file names."""
+    options: SkyOptions = SkyOptions()
+    """What decides the halos."""
+    velocities: bool = True
+    """Keep the velocities, which painting does not need (z_obs contains them)."""
+    sfr: bool = False
+    """Add the column "sfr" [Msun/yr]."""
+
+    def path(self, seed: int) -> Path:
+        """The file of a seed."""
+        return self.folder / f"{self.prefix}_{seed:04d}.h5"
+
+    def make(self, seed: int, threads: int, report: Report) -> str:
+        """Make the file of a seed unless it is there; a sentence that says what happened.
+
+        Raises CatalogError for a file of that name that is damaged or of other options.
+        """
+        path = self.path(seed)
+        remove_unfinished(path)
+        if path.exists():
+            self._check(path, seed)
+            return f"{path} is there"
+        options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
+        lightcone = synthesize(seed, **options, sfr=self.sfr, threads=threads, progress=report)
+        if not self.velocities:
+            lightcone = without_velocities(lightcone)
+        lightcone.save(path)
+        return f"{path}, {len(lightcone)} halos"
+
+    def _check(self, path: Path, seed: int) -> None:
+        """Whether the file holds what this recipe makes; every row is checked."""
+        lightcone = Lightcone.open(path)
+        try:
+            record = dict(json.loads(lightcone.provenance))
+        except ValueError:
+            record = {}
+        wanted: dict[str, Any] = {"seed": seed, **self.options.to_dict()}
+        wanted |= {"velocities": self.velocities, "sfr": self.sfr}
+        record["velocities"] = lightcone.velocities_kms is not None
+        record["sfr"] = "sfr" in lightcone.columns
+        for name, value in wanted.items():
+            if record.get(name) != value:
+                raise CatalogError(
+                    f"{path} was made with {name} = {record.get(name)}, not {value}: remove it, "
+                    "or use another --prefix or --out"
+                )
 
 
 def make_lightcones(
-    number: int,
-    folder: Path,
-    *,
-    prefix: str = "sky",
-    first_seed: int = 0,
-    footprint_deg: float = 2.0,
-    z_range: tuple[float, float] = (2.38, 3.45),
-    min_mass_Msun: float = 2.5e10,
-    mass_function: str = "tinker08",
-    velocities: bool = True,
+    number: int, recipe: Recipe, *, first_seed: int = 0, processes: int | None = None
 ) -> int:
-    """Synthesise lightcones of `number` consecutive seeds into PREFIX_SEED.h5.
+    """Make the lightcones of `number` consecutive seeds, on all cores; under torchrun each rank
+    makes its own range of them.
 
     A complete file that is there already is kept, so that an interrupted call can be repeated.
+    `processes` work side by side, by default as many as there are cores and memory.
     Raises ValueError for options out of range, CatalogError for a file that is something else.
     """
     if number < 1:
         raise ValueError(f"the number of lightcones, {number}, must be at least 1")
-    folder.mkdir(parents=True, exist_ok=True)
-    progress = Progress()
-    for seed in range(first_seed, first_seed + number):
-        path = folder / f"{prefix}_{seed:04d}.h5"
-        done = f"lightcone {seed - first_seed + 1}/{number}"
-        if path.exists():
-            progress.note(f"{done}: {path} is there ({realisation_of(path)})")
-            continue
-        start = time.perf_counter()
-        lightcone = synthesize(
-            seed,
-            footprint_deg=(footprint_deg, footprint_deg),
-            z_range=z_range,
-            min_mass_Msun=min_mass_Msun,
-            mass_function=mass_function,
-            progress=lambda share, what, done=done: progress.update(  # type: ignore[misc]
-                f"{done}: {100 * share:3.0f} % {what}"
-            ),
-        )
-        if not velocities:
-            lightcone = without_velocities(lightcone)
-        lightcone.save(path)
-        seconds = time.perf_counter() - start
-        progress.note(f"{done}: {path}, {len(lightcone)} halos, {seconds:.1f} s")
+    if processes is not None and processes < 1:
+        raise ValueError(f"the number of processes, {processes}, must be at least 1")
+    if not 0 <= first_seed <= 2**64 - number:
+        raise ValueError(f"the seeds {first_seed}.. must lie in 0..2^64-1")
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    seeds = workers.own_range(first_seed, number)
+    missing = sum(not recipe.path(seed).exists() for seed in seeds)
+    if processes is None:
+        memory = memory_needed(recipe.options) if missing > 1 else 0.0
+        processes = workers.how_many(missing, memory)
+    workers.run(recipe.make, seeds, processes)
     return 0
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed process left of its temporary file for `path`."""
+    for file in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = file.name.split(".")[-2]
+        if not (pid.isdigit() and workers.is_running(int(pid))):
+            file.unlink(missing_ok=True)
 
 
 def without_velocities(lightcone: Lightcone) -> Lightcone:
@@ -76,19 +121,3 @@ def without_velocities(lightcone: Lightcone) -> Lightcone:
         min_mass_Msun=c.min_mass_Msun,
         realisation=c.realisation,
     )
-
-
-def import_lightcones(
-    files: Sequence[Path], folder: Path, *, realisation: str | None = None
-) -> int:
-    """Convert halo lightcones of other programs to streamtrain's HDF5 files NAME.h5 in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        target = folder / f"{file.stem}.h5"
-        if target.exists():
-            raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
-        lightcone = read(file, realisation=realisation)
-        lightcone.save(target)
-        print(f"{file} -> {target}")
-        print(lightcone.describe())
-    return 0

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.catalogs import colossus_models
 from streamtrain.cosmology import DELTA_C, Cosmology
 
 Array = NDArray[np.float64]
@@ -27,8 +29,8 @@ class MassFunction:
     """Name of the option."""
     mass_definition: str
     """What is meant by the mass of a halo."""
-    multiplicity: Callable[[Array, Array], Array]
-    """f(sigma, z), halos per unit of ln(1/sigma), dimensionless."""
+    multiplicity: Callable[[Array, Array, Cosmology], Array]
+    """f(sigma, z, cosmology), halos per unit of ln(1/sigma), dimensionless."""
     reference: str
     """Title (authors, year), arXiv number and the range of the calibration."""
 
@@ -36,7 +38,7 @@ class MassFunction:
         """Comoving number density per decade of mass [1/Mpc^3/dex]; M and z broadcast."""
         mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
         slope = -cosmology.dlnsigma_dlnM(mass)
-        per_ln_mass = self.multiplicity(cosmology.sigma(mass, z), z) * slope
+        per_ln_mass = self.multiplicity(cosmology.sigma(mass, z), z, cosmology) * slope
         return math.log(10.0) * per_ln_mass * cosmology.matter_density / mass
 
     def number_density(
@@ -53,7 +55,7 @@ class MassFunction:
         return half * (self.dn_dlog10M(mass, z[..., None], cosmology) @ weight)
 
 
-def _tinker08(sigma: Array, z: Array) -> Array:
+def _tinker08(sigma: Array, z: Array, cosmology: Cosmology) -> Array:
     """Equations 3 and 5 to 8 at an overdensity of 200 against the mean; z not capped."""
     growth = 1.0 + z
     a = 1.47 * growth**-0.06
@@ -62,7 +64,7 @@ def _tinker08(sigma: Array, z: Array) -> Array:
     return amplitude * ((sigma / b) ** -a + 1.0) * np.exp(-1.19 / sigma**2)
 
 
-def _watson13_fof(sigma: Array, z: Array) -> Array:
+def _watson13_fof(sigma: Array, z: Array, cosmology: Cosmology) -> Array:
     """Equation 12 with the universal parameters of table 2."""
     return 0.282 * ((1.406 / sigma) ** 2.163 + 1.0) * np.exp(-1.210 / sigma**2)
 
@@ -87,23 +89,52 @@ MASS_FUNCTIONS: dict[str, MassFunction] = {
 
 
 def mass_function(name: str) -> MassFunction:
-    """The mass function called `name`; ValueError lists the names there are."""
+    """The mass function called `name`; ValueError lists the names there are.
+
+    `colossus:MODEL` and `colossus:MODEL:DEFINITION` take those of the colossus package.
+    """
+    if name.startswith(colossus_models.PREFIX):
+        model, definition = colossus_models.find_mass_function(name)
+        return MassFunction(
+            name,
+            f"{definition}, as colossus calls it",
+            partial(colossus_models.multiplicity, model, definition),
+            f"model {model} of colossus (Diemer, 2018), arXiv:1712.04512",
+        )
     if name not in MASS_FUNCTIONS:
         allowed = ", ".join(sorted(MASS_FUNCTIONS))
-        raise ValueError(f"unknown mass function {name!r}; allowed: {allowed}")
+        raise ValueError(
+            f"unknown mass function {name!r}; allowed: {allowed}, or colossus:MODEL for those of "
+            "the colossus package"
+        )
     return MASS_FUNCTIONS[name]
 
 
-def halo_bias(mass_Msun: ArrayLike, z: ArrayLike, cosmology: Cosmology) -> Array:
-    """Large-scale Eulerian bias of halos of 200m mass M at z; M and z broadcast.
+def halo_bias(
+    mass_Msun: ArrayLike, z: ArrayLike, cosmology: Cosmology, model: str = "tinker10"
+) -> Array:
+    """Large-scale Eulerian bias of halos of mass M at z; M and z broadcast.
 
-    Equation 6 and table 2 at an overdensity of 200 against the mean, peak height
-    `nu = 1.686 / sigma(M, z)`.
+    `model` is `tinker10` or `colossus:MODEL`; ValueError for another.
+    """
+    nu = DELTA_C / cosmology.sigma(mass_Msun, z)
+    if model.startswith(colossus_models.PREFIX):
+        return colossus_models.bias(model, nu, np.asarray(z, np.float64), cosmology)
+    if model != "tinker10":
+        raise ValueError(
+            f"unknown bias {model!r}; allowed: tinker10, or colossus:MODEL for those of the "
+            "colossus package"
+        )
+    return _tinker10(nu)
+
+
+def _tinker10(nu: Array) -> Array:
+    """Bias of halos of 200m mass: equation 6 and table 2 at an overdensity of 200 against the
+    mean, peak height `nu = 1.686 / sigma(M, z)`.
 
     References:
         The large-scale bias of dark matter halos (Tinker et al., 2010), arXiv:1001.3162
     """
-    nu = DELTA_C / cosmology.sigma(mass_Msun, z)
     y = math.log10(200.0)
     fade = math.exp(-((4.0 / y) ** 4))
     rise = 1.0 + 0.24 * y * fade

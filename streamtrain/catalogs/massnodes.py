@@ -61,9 +61,12 @@ class MassNodes:
         min_mass_Msun: float,
         z_range: tuple[float, float],
         volume_Mpc3: float,
+        bias: str = "tinker10",
     ) -> None:
-        """`volume_Mpc3` sets the top: above it less than 0.01 halos are expected."""
+        """`bias` is a name that `halo_bias` knows. `volume_Mpc3` sets the top: above it
+        less than 0.01 halos are expected."""
         self.cosmology = cosmology
+        self.bias = bias
         self.z = np.linspace(*z_range, _NUM_REDSHIFTS)
         bottom = math.log10(min_mass_Msun)
         per_node = _POINTS_PER_NODE
@@ -130,7 +133,8 @@ class MassNodes:
         g = self._curvature(mass, z)
         beta = g / (1.0 - g * s)
         spread = 1.0 + beta * s
-        alpha = (halo_bias(mass, z, self.cosmology) - 1.0) * spread
+        at_nodes = halo_bias(mass, self.z, self.cosmology, self.bias)
+        alpha = (CubicSpline(self.z, at_nodes)(z) - 1.0) * spread
         log_density = CubicSpline(self.z, np.log(np.maximum(self.density[node], 1e-300)))(z)
         constant = log_density + 3.0 * math.log(cell_Mpc) + 0.5 * np.log(spread)
         constant -= alpha**2 * s / (2.0 * spread)

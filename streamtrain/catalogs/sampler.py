@@ -1,35 +1,49 @@
 """Halos from rates and displacements: the sampler behind `synthesize`, and its plan.
 
 A plan is everything that does not depend on the seed. Steps for one seed: draw the density field,
-turn it into an expected number of halos per Lagrangian cell and mass node, draw a Poisson number
-per cell, give each halo a node, a mass and a place in its cell, move it by 2LPT at the growth of
-its own distance, and keep what is then seen inside the field.
+turn it into an expected number of halos per Lagrangian cell and mass node, draw the halos of each
+cell, give each a mass and a place in its cell, move it by 2LPT at the growth of its own distance,
+and keep what is then seen inside the field.
+
+The halos of a cell are the arrivals of a Poisson process of unit rate: halo r comes at the sum of
+r + 1 exponential numbers, and belongs to the node within whose share of the expected numbers,
+added up from the lowest node, it comes. So one pass over the nodes is enough, with one filtered
+field in memory at a time.
+
+A field too large for memory is made in slabs along ra, each in a box of its own with 80 Mpc more
+on both sides. White noise, long modes and the random numbers of a halo belong to cells of the
+whole box, so slabs continue each other; what changes with the number of slabs is how the short
+modes are wrapped around.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
-from scipy.special import ndtri
 
-from streamtrain.catalogs.box import Box, mix, random_bits, uniform
+from streamtrain.catalogs.box import GOLDEN, Box, cell_words, mix, uniform
 from streamtrain.catalogs.lpt import LONG_STAGE, DensityField, DensityModes
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.catalogs.massnodes import MassNodes, Rates
 from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.workers import free_memory
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 
 METHOD = "pbs2lpt"
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Goes up when the same options and seed give other halos."""
 
 PAD_MPC = 40.0
@@ -37,12 +51,39 @@ PAD_MPC = 40.0
 EDGE_SIGMAS = 4.5
 """Halos are made this many rms displacements beyond the edges of the field."""
 
-_COUNT_STAGE = LONG_STAGE + 1
-_HALO_STAGE = LONG_STAGE + 2
+SLAB_PAD_MPC = 80.0
+"""What a slab's box has more on either side [Mpc]."""
+MAX_CELLS = 150_000_000
+"""Cells of one box; a larger field is made in slabs."""
+
+_HALO_STAGE = LONG_STAGE + 1
+_NO_HALO = np.zeros(0, np.intp)
 _CHUNK = 1 << 17
-_BYTES_PER_CELL = 110
-_BYTES_PER_HALO = 200
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_BYTES = 2.5e8
+_BYTES_PER_CELL = 55
+_BYTES_PER_HALO = 80
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A part of the field, with the box that it is made in."""
+
+    box: Box
+    start: int
+    """First plane of the box that belongs to the slab, up to `stop`; the others are padding."""
+    stop: int
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Halos of some cells, sorted by cell and rank; arrays [num_halos]."""
+
+    cell: NDArray[np.intp]
+    """Flat number of the cell in its slab's box."""
+    rank: NDArray[np.uint16]
+    """How many halos of the cell came earlier."""
+    node: NDArray[np.uint8]
+    """The mass node."""
 
 
 class HaloSampler:
@@ -77,16 +118,30 @@ class HaloSampler:
             options.min_mass_Msun,
             (float(self.z[0]), float(self.z[-1])),
             volume,
+            options.bias,
         )
-        num_halos = volume * float(self.nodes.density.sum(axis=0).max())
-        _check_memory(self.box, len(self.nodes), num_halos)
+        shell = np.gradient(cosmology.comoving_distance(self.nodes.z) ** 3)
+        num_halos = volume * float(self.nodes.density.sum(axis=0) @ shell / shell.sum())
+        self.slabs = self._slabs()
+        cells = self.slabs[0].box.num_cells
+        self.memory = _BYTES + cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
+        """About what making one field takes [bytes]."""
+        self._num_halos = num_halos
 
         self.phases = hashlib.sha256(
             f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
         ).hexdigest()
-        self.modes = DensityModes(self.box, cosmology)
-        self.cuts = self.nodes.filters(self.modes)
-        self.active, self.bins = self._active_cells()
+
+    @cached_property
+    def modes(self) -> DensityModes:
+        """The modes over the box of the first slab; ValueError if memory does not hold them."""
+        _check_memory(self.slabs[0].box, self._num_halos, self.memory)
+        return DensityModes(self.slabs[0].box, self.options.cosmology, self.box)
+
+    @cached_property
+    def cuts(self) -> Double:
+        """The filter of each node, its cut-off wavenumber [1/Mpc]."""
+        return self.nodes.filters(self.modes)
 
     def key(self, seed: int) -> int:
         """The 128-bit key of the random streams. All that decides their use is in it, so fields
@@ -109,97 +164,152 @@ class HaloSampler:
         nx, ny, nz = (_fft_length(math.ceil(side / cell)) for side in sides)
         return Box((nx, ny, nz), cell, (-nx * cell / 2.0, -ny * cell / 2.0, bottom))
 
-    def _active_cells(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        """Flat indices of the cells whose halos may end up in the field, and their chi bins."""
+    def _slabs(self) -> list[Slab]:
+        """Slabs of boxes of one shape; their planes along x follow each other."""
+        nx, ny, nz = self.box.shape
+        pad = math.ceil(SLAB_PAD_MPC / self.box.cell_Mpc)
+        for number in [self.options.num_slabs] if self.options.num_slabs else range(1, 65):
+            edges = [nx * i // number for i in range(number + 1)]
+            widest = max(stop - start for start, stop in pairwise(edges))
+            width = nx if number == 1 else min(nx, _fft_length(widest + 2 * pad))
+            if width * ny * nz <= MAX_CELLS:
+                break
+        slabs = []
+        for start, stop in pairwise(edges):
+            first = min(max(start - (width - (stop - start)) // 2, 0), nx - width)
+            box = self.box.cut(first, first + width)
+            slabs.append(Slab(box, start - first, stop - first))
+        return slabs
+
+    def _active_cells(self, slab: Slab) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+        """Flat numbers of the slab's cells whose halos may end up in the field, and chi bins."""
         tan_ra, tan_dec = (math.tan(math.radians(s) / 2.0) for s in self.options.footprint_deg)
-        x, y, z = (self.box.centres(axis) for axis in range(3))
+        x, y, z = (slab.box.centres(axis) for axis in range(3))
         yz2 = y[:, None] ** 2 + z**2
         active, bins = [], []
-        for row, x_row in enumerate(x):
-            chi = np.sqrt(x_row**2 + yz2)
+        for row in range(slab.start, slab.stop):
+            chi = np.sqrt(x[row] ** 2 + yz2)
             inside = (chi >= self.edges[0] - self.depth_margin) & (
                 chi <= self.edges[1] + self.depth_margin
             )
-            inside &= np.abs(x_row) <= z * tan_ra + self.margin
-            inside &= np.abs(y[:, None]) <= np.hypot(x_row, z) * tan_dec + self.margin
+            inside &= np.abs(x[row]) <= z * tan_ra + self.margin
+            inside &= np.abs(y[:, None]) <= np.hypot(x[row], z) * tan_dec + self.margin
             index = np.flatnonzero(inside)
-            active.append(index + row * chi.size)
-            bins.append(np.rint((chi.ravel()[index] - self.chi[0]) / self.chi_step))
-        return np.concatenate(active), np.concatenate(bins).astype(np.int32)
+            active.append((index + row * chi.size).astype(np.uint32))
+            place = np.rint((chi.ravel()[index] - self.chi[0]) / self.chi_step)
+            bins.append(place.astype(np.uint16))
+        return np.concatenate(active), np.concatenate(bins)
 
     def halos(
         self, key: int, pool: Executor, report: Callable[[float, str], None]
     ) -> dict[str, Float]:
         """One realisation: columns by the names of `Lightcone.from_arrays`, cell by cell."""
-        report(0.1, "density field")
-        density = self.modes.draw(key, pool)
-        report(0.2, "halo rates")
-        cumulative = self.cumulative_rates(density, pool)
-        report(0.5, "displacements")
-        displacements = self.modes.displacements(density, pool).reshape(-1, 6)
-        report(0.7, "halos")
+        parts: list[dict[str, Float]] = []
+        for number, slab in enumerate(self.slabs):
 
-        def sample(start: int) -> dict[str, Float]:
-            return self.sample(key, slice(start, start + _CHUNK), cumulative, displacements)
+            def tell(done: float, what: str, number: int = number) -> None:
+                report(0.05 + 0.85 * (number + done) / len(self.slabs), what)
 
-        parts = list(pool.map(sample, range(0, self.active.size, _CHUNK)))
+            tell(0.0, "density field")
+            modes = self.modes.at(slab.box) if number else self.modes
+            density = modes.draw(key, pool)
+            arrivals = self.arrivals(key, slab, modes, density, pool, tell)
+            tell(0.55, "displacements")
+            displacements = modes.displacements(density, pool).reshape(-1, 6)
+            del density
+            tell(0.75, "halos")
+            sample = partial(self.sample, key, slab.box, displacements)
+            parts += pool.map(sample, arrivals)
+            del displacements, sample
         return {name: np.concatenate([part.pop(name) for part in parts]) for name in [*parts[0]]}
 
-    def cumulative_rates(self, density: DensityField, pool: Executor) -> Float:
-        """Expected halos per active cell in nodes 0..j, [num_nodes, num_active]."""
-        rates = np.empty((len(self.nodes), self.active.size), np.float32)
-
-        def fill(cut: float) -> None:
-            field = self.modes.filtered(density, cut).reshape(-1)[self.active]
-            variance = self.modes.variance(cut)
-            for node in np.flatnonzero(self.cuts == cut):
-                law = self.nodes.rates(int(node), variance, self.box.cell_Mpc, self.z)
-                _evaluate(law, field, self.bins, rates[node])
-
-        list(pool.map(fill, np.unique(self.cuts)))
-        for node in range(1, len(self.nodes)):
-            rates[node] += rates[node - 1]
-        return rates
-
-    def sample(
+    def arrivals(
         self,
         key: int,
-        part: slice,
-        cumulative: Float,
-        displacements: Float,
+        slab: Slab,
+        modes: DensityModes,
+        density: DensityField,
+        pool: Executor,
+        report: Callable[[float, str], None],
+    ) -> list[Arrivals]:
+        """The halos that the slab's cells hold, in the order of the cells."""
+        active, bins = self._active_cells(slab)
+        expected = np.zeros(active.size, np.float32)
+        due = np.empty(active.size, np.float32)
+        rank = np.zeros(active.size, np.uint16)
+        parts = [slice(first, first + _CHUNK) for first in range(0, active.size, _CHUNK)]
+        found: list[list[tuple[NDArray[np.intp], NDArray[np.uint16], int]]] = [[] for _ in parts]
+
+        def wait(cells: NDArray[np.uint32], ranks: NDArray[np.uint16]) -> Double:
+            words = cell_words(key, _HALO_STAGE, cells + np.uint64(slab.box.first_cell))
+            return -np.log(_draw(words, ranks, 0))
+
+        def start(part: slice) -> None:
+            due[part] = wait(active[part], rank[part])
+
+        def add(number: int, field: Float, laws: dict[int, Rates]) -> None:
+            part = parts[number]
+            cells, level, next_due, next_rank = active[part], expected[part], due[part], rank[part]
+            values = field[cells]
+            for node, law in laws.items():
+                level += _evaluate(law, values, bins[part])
+                hit = np.flatnonzero(next_due <= level)
+                while hit.size:
+                    found[number].append((hit, next_rank[hit], node))
+                    next_rank[hit] += 1
+                    next_due[hit] += wait(cells[hit], next_rank[hit])
+                    hit = hit[next_due[hit] <= level[hit]]
+
+        def collect(number: int) -> Arrivals:
+            index = np.concatenate([_NO_HALO, *(hit for hit, _, _ in found[number])])
+            ranks = np.concatenate([_NO_HALO, *(ranks for _, ranks, _ in found[number])])
+            nodes = [np.full(hit.size, node, np.uint8) for hit, _, node in found[number]]
+            node = np.concatenate([_NO_HALO, *nodes])
+            found[number].clear()
+            order = np.argsort(index << 16 | ranks, kind="stable")
+            cells = active[parts[number]][index[order]]
+            return Arrivals(
+                cells.astype(np.intp), ranks[order].astype(np.uint16), node[order].astype(np.uint8)
+            )
+
+        list(pool.map(start, parts))
+        deconvolved = modes.deconvolved(density)
+        cuts = -np.unique(-self.cuts)
+        fields = _ahead(partial(modes.filtered, deconvolved), cuts, pool, 0 if modes.large else 2)
+        for done, (cut, field) in enumerate(zip(cuts, fields, strict=True)):
+            report(0.1 + 0.45 * done / len(cuts), "halo rates")
+            variance, cell = modes.variance(cut), self.box.cell_Mpc
+            laws = {
+                int(node): self.nodes.rates(int(node), variance, cell, self.z)
+                for node in np.flatnonzero(self.cuts == cut)
+            }
+            flat = field.reshape(-1)
+            list(pool.map(partial(add, field=flat, laws=laws), range(len(parts))))
+            del field, flat
+        del deconvolved
+        return list(pool.map(collect, range(len(parts))))
+
+    def sample(
+        self, key: int, box: Box, displacements: Float, arrivals: Arrivals
     ) -> dict[str, Float]:
-        """The halos of some active cells that are seen inside the field.
+        """Those of some halos that are seen inside the field; `displacements` [num_cells, 6] [Mpc].
 
-        `cumulative` as made by `cumulative_rates`, `displacements` [num_cells, 6] [Mpc]. The
-        random numbers of a halo depend on its cell and its rank in it, nothing else.
+        The random numbers of a halo depend on its cell and its rank in it, nothing else.
         """
-        active, cumulative = self.active[part], cumulative[:, part]
-        words = [
-            random_bits(key, stage, int(active[0]), int(active[-1]) + 1)[active - active[0]]
-            for stage in (_COUNT_STAGE, _HALO_STAGE)
-        ]
-        count = _poisson(cumulative[-1].astype(np.float64), uniform(words[0]))
-        cell = np.repeat(np.arange(active.size), count)
-        rank = np.arange(cell.size) - np.repeat(np.cumsum(count) - count, count)
-        key = words[1][cell] + (rank.astype(np.uint64) << np.uint64(3)) * _GOLDEN
-        draws = [
-            uniform(mix(key + _GOLDEN * purpose))
-            for purpose in np.arange(1, 6, dtype=np.uint64)[:, None]
-        ]
-
-        threshold = (draws[0] * cumulative[-1][cell]).astype(np.float32)
-        node = np.zeros(cell.size, np.intp)
-        for bound in cumulative[:-1]:
-            node += bound[cell] <= threshold
-        place = np.stack(draws[2:], axis=1)
-        place += np.stack(np.unravel_index(active[cell], self.box.shape), axis=1)
-        start = place * self.box.cell_Mpc + self.box.corner_Mpc
+        words = cell_words(key, _HALO_STAGE, arrivals.cell + box.first_cell)
+        place = np.stack([_draw(words, arrivals.rank, purpose) for purpose in (2, 3, 4)], axis=1)
+        place += np.stack(np.unravel_index(arrivals.cell, box.shape), axis=1)
+        start = place * box.cell_Mpc + box.corner_Mpc
         chi = np.sqrt(np.einsum("ij,ij->i", start, start))
         growth = np.interp(chi, self.chi, self.growth)[:, None]
         per_displacement = np.interp(chi, self.chi, self.velocity)[:, None]
-        log_mass = self.nodes.log_mass_at(node, np.interp(chi, self.chi, self.z), draws[1])
+        log_mass = self.nodes.log_mass_at(
+            arrivals.node.astype(np.intp),
+            np.interp(chi, self.chi, self.z),
+            _draw(words, arrivals.rank, 1),
+        )
 
-        gathered = _gather(displacements, self.box.shape, place)
+        gathered = _gather(displacements, box.shape, place)
         first, second = gathered[:, :3], gathered[:, 3:]
         second = growth * second
         position = start + growth * (first + second)
@@ -244,10 +354,8 @@ def _fft_length(num_cells: int) -> int:
     return 2 * next_fast_len((num_cells + 1) // 2, real=True)
 
 
-def _check_memory(box: Box, num_nodes: int, num_halos: float) -> None:
-    per_cell = _BYTES_PER_CELL + 4.0 * num_nodes
-    needed = box.num_cells * per_cell + num_halos * _BYTES_PER_HALO
-    free = _free_memory()
+def _check_memory(box: Box, num_halos: float, needed: float) -> None:
+    free = free_memory()
     if needed > free:
         raise ValueError(
             f"a field of {box.shape[0]} x {box.shape[1]} x {box.shape[2]} cells with about "
@@ -256,53 +364,35 @@ def _check_memory(box: Box, num_nodes: int, num_halos: float) -> None:
         )
 
 
-def _free_memory() -> float:
-    """Memory that can be used [bytes]; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as table:
-            fields = dict(line.split(":", 1) for line in table)
-        return float(fields["MemAvailable"].split()[0]) * 1024.0
-    except (OSError, KeyError, ValueError):
-        return math.inf
+def _draw(words: NDArray[np.uint64], ranks: NDArray[np.uint16], purpose: int) -> Double:
+    """Uniform numbers in (0, 1) of halos, from their cells' words and their ranks."""
+    step = ranks.astype(np.uint64) << np.uint64(3)
+    return uniform(mix(words + (step + np.uint64(purpose)) * GOLDEN))
 
 
-def _evaluate(
-    law: Rates,
-    field: Float,
-    bins: NDArray[np.int32],
-    out: Float,
-) -> None:
-    """out = the expected number in each cell, for a field and its chi bins of the same shape."""
-    for start in range(0, field.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        bin_part, field_part = bins[part], field[part]
-        exponent = law.quadratic[bin_part] * field_part
-        exponent += law.linear[bin_part]
-        exponent *= field_part
-        exponent += law.constant[bin_part]
-        np.exp(exponent, out=out[part])
+def _evaluate(law: Rates, field: Float, bins: NDArray[np.uint16]) -> Float:
+    """The expected number in each cell, for a field and its chi bins of the same shape."""
+    exponent = law.quadratic[bins] * field
+    exponent += law.linear[bins]
+    exponent *= field
+    exponent += law.constant[bins]
+    return np.exp(exponent, out=exponent)
 
 
-def _poisson(mean: Double, uniform: Double) -> NDArray[np.intp]:
-    """Poisson counts by inverse distribution; above a mean of 60 its normal expansion."""
-    count = np.zeros(mean.size, np.intp)
-    large = np.flatnonzero(mean > 60.0)
-    if large.size:
-        normal, m = ndtri(uniform[large]), mean[large]
-        rounded = np.rint(m + np.sqrt(m) * normal + (normal**2 - 1.0) / 6.0)
-        count[large] = np.maximum(rounded, 0.0).astype(np.intp)
-    term = np.exp(-mean)
-    todo = np.flatnonzero((uniform > term) & (mean <= 60.0))
-    term, mean, rest = term[todo], mean[todo], uniform[todo] - term[todo]
-    rank = 0
-    while todo.size:
-        rank += 1
-        count[todo] += 1
-        term = term * mean / rank
-        more = (rest > term) & (rank < 400)
-        todo, rest = todo[more], (rest - term)[more]
-        term, mean = term[more], mean[more]
-    return count
+def _ahead(
+    make: Callable[[float], Float], of: Iterable[float], pool: Executor, number: int
+) -> Iterator[Float]:
+    """make(item) in turn, with up to `number` of the next ones in the making."""
+    if not number:
+        yield from map(make, of)
+        return
+    coming: deque[Future[Float]] = deque()
+    for item in of:
+        coming.append(pool.submit(make, item))
+        if len(coming) > number:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
 
 
 def _gather(table: Float, shape: tuple[int, int, int], place: Double) -> Double:

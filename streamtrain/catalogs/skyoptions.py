@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtrain.catalogs.massfunction import halo_bias
 from streamtrain.catalogs.massfunction import mass_function as find_mass_function
 from streamtrain.cosmology import Cosmology
 
@@ -17,7 +18,7 @@ DEFAULT_COSMOLOGY = Cosmology()
 class SkyOptions:
     """Everything but the seed that decides which halos a lightcone holds."""
 
-    footprint_deg: tuple[float, float] = (2.0, 2.0)
+    footprint_deg: tuple[float, float] = (2.4, 2.4)
     """Width in ra and in dec [deg], centred on the line of sight."""
     z_range: tuple[float, float] = (2.38, 3.45)
     """Lowest and highest observed redshift."""
@@ -27,7 +28,11 @@ class SkyOptions:
     cell_Mpc: float = 2.5
     """Side of the Lagrangian cells [Mpc]."""
     mass_function: str = "tinker08"
-    """A name in `massfunction.MASS_FUNCTIONS`."""
+    """A name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION]."""
+    bias: str = "tinker10"
+    """tinker10 or colossus:MODEL[:DEFINITION]."""
+    num_slabs: int | None = None
+    """Parts along ra that are made one after the other; None: as few as memory asks for."""
 
     def __post_init__(self) -> None:
         """Plain floats and tuples, all inside their ranges."""
@@ -47,7 +52,17 @@ class SkyOptions:
             )
         _check("min_mass_Msun", self.min_mass_Msun, 1e8, 1e14, "Msun")
         _check("cell_Mpc", self.cell_Mpc, 1.0, 8.0, "Mpc")
+        if self.num_slabs is not None:
+            if type(self.num_slabs) is not int:
+                raise ValueError(f"num_slabs {self.num_slabs!r} must be a whole number")
+            _check("num_slabs", self.num_slabs, 1, 64, "")
+        for name in ("mass_function", "bias"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} {getattr(self, name)!r} must be a name")
+        object.__setattr__(self, "min_mass_Msun", float(self.min_mass_Msun))
+        object.__setattr__(self, "cell_Mpc", float(self.cell_Mpc))
         find_mass_function(self.mass_function)
+        halo_bias(1e12, 1.0, self.cosmology, self.bias)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON can hold them."""
@@ -58,6 +73,7 @@ class SkyOptions:
             "cosmology": self.cosmology.to_dict(),
             "cell_Mpc": self.cell_Mpc,
             "mass_function": self.mass_function,
+            "bias": self.bias,
         }
 
 

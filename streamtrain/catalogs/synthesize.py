@@ -30,17 +30,22 @@ from streamtrain.catalogs.sampler import METHOD, METHOD_VERSION, HaloSampler
 from streamtrain.catalogs.skyoptions import DEFAULT_COSMOLOGY, SkyOptions
 from streamtrain.cores import num_cores
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator import sfr as fit
 
 
 def synthesize(
     seed: int,
     *,
-    footprint_deg: tuple[float, float] = (2.0, 2.0),
+    footprint_deg: tuple[float, float] = (2.4, 2.4),
     z_range: tuple[float, float] = (2.38, 3.45),
     min_mass_Msun: float = 2.5e10,
     cosmology: Cosmology = DEFAULT_COSMOLOGY,
     cell_Mpc: float = 2.5,
     mass_function: str = "tinker08",
+    bias: str = "tinker10",
+    num_slabs: int | None = None,
+    sfr: bool = False,
+    threads: int | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Lightcone:
     """A lightcone of halos as a function of a seed and the options.
@@ -52,7 +57,12 @@ def synthesize(
         min_mass_Msun: halos above this mass are made, 1e8..1e14.
         cosmology: flat LCDM.
         cell_Mpc: side of the Lagrangian cells, 1..8; 2.5 is what the accuracy is stated for.
-        mass_function: a name in `massfunction.MASS_FUNCTIONS`.
+        mass_function: a name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION].
+        bias: tinker10 or colossus:MODEL[:DEFINITION].
+        num_slabs: parts along ra that are made one after the other; by default as few as keep
+            a part below 1.5e8 cells.
+        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs.
+        threads: how many work at it; the halos are the same for any number.
         progress: called with the fraction done and what is being done.
 
     Raises ValueError for an option outside its range and for a field that does not fit in memory.
@@ -60,12 +70,21 @@ def synthesize(
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
     options = SkyOptions(
-        footprint_deg, z_range, float(min_mass_Msun), cosmology, float(cell_Mpc), mass_function
+        footprint_deg,
+        z_range,
+        min_mass_Msun,
+        cosmology,
+        cell_Mpc,
+        mass_function,
+        bias,
+        num_slabs,
     )
+    if sfr:
+        fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
     report(0.0, "plan")
     sampler = _sampler(options)
-    with ThreadPoolExecutor(_num_threads()) as pool:
+    with ThreadPoolExecutor(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
     report(0.9, "sort")
     width, height = options.footprint_deg
@@ -76,6 +95,7 @@ def synthesize(
         halos["mass_Msun"],
         halos["z_obs"],
         velocities_kms=halos["velocities_kms"],
+        columns={"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])} if sfr else None,
         cosmology=cosmology.to_dict(),
         provenance=_provenance(seed, options, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
@@ -85,6 +105,11 @@ def synthesize(
     )
     report(1.0, "done")
     return lightcone
+
+
+def memory_needed(options: SkyOptions) -> float:
+    """About what making a lightcone of these options takes [bytes]."""
+    return _sampler(options).memory
 
 
 def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
@@ -99,6 +124,7 @@ def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
         "mass_definition": chosen.mass_definition,
         "mass_function_reference": chosen.reference,
         "box_cells": list(sampler.box.shape),
+        "num_slabs": len(sampler.slabs),
     }
     return json.dumps(record)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,48 @@ def test_names_and_definitions() -> None:
         mass_function("tinker")
     with pytest.raises(ValueError, match="mass edges"):
         mass_function("tinker08").number_density((1e12, 1e11), 0.0, COMAP)
+
+
+@pytest.mark.parametrize("name", ["colossus:tinker08:200m", "colossus:watson13:fof"])
+def test_colossus_models_are_those_of_colossus(name: str) -> None:
+    """The two models that we also have ourselves, with our sigma(M): equal to rounding."""
+    pytest.importorskip("colossus")
+    own = mass_function({"tinker08": "tinker08", "watson13": "watson13_fof"}[name.split(":")[1]])
+    z = np.array([[0.3], [2.9], [7.0]])
+    ours, theirs = (option.dn_dlog10M(MASS, z, COMAP) for option in (own, mass_function(name)))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5)
+    bias = halo_bias(MASS, z, COMAP, "colossus:tinker10")
+    np.testing.assert_allclose(bias, halo_bias(MASS, z, COMAP), rtol=1e-5)
+
+
+def test_colossus_keeps_its_cosmology_and_names_its_definitions() -> None:
+    cosmology = pytest.importorskip("colossus.cosmology.cosmology")
+    before = cosmology.current_cosmo
+    option = mass_function("colossus:despali16")
+    option.dn_dlog10M(MASS, 2.9, COMAP)
+    assert cosmology.current_cosmo is before
+    assert option.mass_definition.startswith("200m")
+    assert mass_function("colossus:watson13").mass_definition.startswith("fof")
+    for name, message in [
+        ("colossus:tinker88", "colossus has no mass function 'tinker88'; it has angulo12, "),
+        (
+            "colossus:despali16:fof",
+            "despali16 of colossus has no mass definition 'fof'; it",
+        ),
+        ("colossus:tinker08:200x", "has no mass definition '200x'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mass_function(name)
+    with pytest.raises(ValueError, match="colossus has no bias 'mo96'; it has bhattacharya11, "):
+        halo_bias(MASS, 0.0, COMAP, "colossus:mo96")
+    with pytest.raises(ValueError, match="unknown bias 'mo96'; allowed: tinker10, or colossus"):
+        halo_bias(MASS, 0.0, COMAP, "mo96")
+
+
+def test_colossus_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "colossus", None)
+    for name in list(sys.modules):
+        if name.startswith("colossus."):
+            monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ValueError, match="need the package colossus"):
+        mass_function("colossus:despali16")

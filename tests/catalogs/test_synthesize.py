@@ -7,6 +7,7 @@ the Poisson noise and the linear-theory variance of the volume, never from the o
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 from streamtrain.catalogs import sampler
 from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
 from streamtrain.catalogs.massfunction import halo_bias, mass_function
+from streamtrain.catalogs.skyoptions import SkyOptions
 from streamtrain.catalogs.synthesize import synthesize
 from streamtrain.cosmology import C_KMS, Cosmology
+from streamtrain.generator.sfr import sfr
 
 COMAP = Cosmology()
 TINKER = mass_function("tinker08")
@@ -44,11 +47,13 @@ def solid_angle(side_deg: float) -> float:
     return float(np.radians(side_deg) * 2.0 * np.sin(np.radians(side_deg) / 2.0))
 
 
-def expected_number(z_low: float, z_high: float, masses: tuple[float, float]) -> float:
+def expected_number(
+    z_low: float, z_high: float, masses: tuple[float, float], side_deg: float = SIDE_DEG
+) -> float:
     z = np.linspace(z_low, z_high, 101)
     chi = COMAP.comoving_distance(z)
     shells = TINKER.number_density(masses, z, COMAP) * chi**2
-    return solid_angle(SIDE_DEG) * float(np.sum(0.5 * (shells[1:] + shells[:-1]) * np.diff(chi)))
+    return solid_angle(side_deg) * float(np.sum(0.5 * (shells[1:] + shells[:-1]) * np.diff(chi)))
 
 
 def box_sigma(*sides_Mpc: float) -> float:
@@ -204,12 +209,110 @@ def test_provenance_and_progress() -> None:
     assert lightcone.footprint_deg == (-0.15, 0.15, -0.15, 0.15)
 
 
-def test_poisson_counts_have_mean_and_variance() -> None:
-    uniform = (np.arange(100_000) + 0.5) / 100_000
-    for mean in (0.01, 0.7, 12.0, 59.0, 61.0, 400.0):
-        count = sampler._poisson(np.full(uniform.size, mean), uniform)
-        np.testing.assert_allclose(count.mean(), mean, rtol=1e-3)
-        np.testing.assert_allclose(count.var(), mean, rtol=5e-3)
+def test_sfr_column_is_the_fit_at_mass_and_redshift() -> None:
+    plain, rated = synthesize(3, **SMALL), synthesize(3, sfr=True, **SMALL)
+    expected = sfr(plain.mass_Msun, plain.z_obs).astype(np.float32)
+    np.testing.assert_array_equal(rated.columns["sfr"], expected)
+    np.testing.assert_array_equal(rated.x_Mpc, plain.x_Mpc)
+
+
+BANDS = {
+    "CO(1-0) at 86-102 GHz": ((0.13, 0.34), 1e11, (2.0, 2.0)),
+    "[CII] at z = 3.5-4.5": ((3.5, 4.5), 5e10, (0.5, 0.5)),
+    "[CII] at z = 7-8": ((7.0, 8.0), 2e10, (0.7, 0.7)),
+}
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_other_bands_have_their_number_of_halos(band: str) -> None:
+    """Mean of four skies, within four standard errors of linear theory and Poisson."""
+    z_range, min_mass, footprint = BANDS[band]
+    masses = (min_mass, MAX_MASS)
+    number = [
+        len(synthesize(seed, footprint_deg=footprint, z_range=z_range, min_mass_Msun=min_mass))
+        for seed in range(4)
+    ]
+    expected = expected_number(*z_range, masses, footprint[0])
+    middle = float(np.mean(z_range))
+    chi = COMAP.comoving_distance(z_range)
+    width = np.radians(footprint[0]) * chi.mean()
+    matter = box_sigma(width, width, chi[1] - chi[0]) * float(COMAP.growth(middle))
+    scatter = np.hypot(mean_bias(masses, middle) * matter, expected**-0.5)
+    assert scatter < 0.25
+    assert abs(np.mean(number) / expected - 1.0) < 4.0 * scatter / 2.0
+
+
+@pytest.mark.parametrize("rate", [0.02, 1.5])
+def test_arrivals_are_poisson_and_shared_among_nodes(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rate in every cell and node: counts have that mean and variance, nodes are equally
+    frequent, and ranks count up from 0."""
+    monkeypatch.setattr(
+        sampler, "_evaluate", lambda law, field, bins: np.full(field.shape, rate, np.float32)
+    )
+    plan = sampler.HaloSampler(SkyOptions(**SMALL))
+    (slab,) = plan.slabs
+    with ThreadPoolExecutor(2) as pool:
+        density = plan.modes.draw(3, pool)
+        parts = plan.arrivals(3, slab, plan.modes, density, pool, lambda done, what: None)
+    cell = np.concatenate([part.cell for part in parts])
+    rank = np.concatenate([part.rank for part in parts])
+    node = np.concatenate([part.node for part in parts])
+    active = plan._active_cells(slab)[0]
+    count = np.bincount(np.searchsorted(active, cell), minlength=active.size)
+    mean = rate * len(plan.nodes)
+    assert abs(count.mean() - mean) < 4.0 * np.sqrt(mean / count.size)
+    error = np.sqrt((mean + 2.0 * mean**2) / count.size)
+    assert abs(count.var() - mean) < 4.0 * error
+    per_node = np.bincount(node, minlength=len(plan.nodes))
+    expected = rate * count.size
+    assert np.all(np.abs(per_node - expected) < 5.0 * np.sqrt(expected))
+    starts = np.cumsum(count) - count
+    np.testing.assert_array_equal(rank, np.arange(cell.size) - np.repeat(starts, count))
+    assert np.all(np.diff(cell) >= 0)
+
+
+WIDE: dict[str, Any] = {"footprint_deg": (4.5, 0.3), "z_range": (2.7, 2.8), "min_mass_Msun": 1e11}
+
+
+def test_slabs_continue_each_other() -> None:
+    """A field in three slabs against the same in one: nearly all halos agree, none is missing or
+    twice at a border, and the structures run across it."""
+    whole, cut = (synthesize(5, num_slabs=number, **WIDE) for number in (1, 3))
+    assert cut.realisation == whole.realisation and cut.digest != whole.digest
+    assert json.loads(cut.provenance)["num_slabs"] == 3
+    same = len(np.intersect1d(whole.mass_Msun, cut.mass_Msun))
+    assert same > 0.9 * len(whole)
+    plan = sampler.HaloSampler(SkyOptions(**WIDE, num_slabs=3))
+    borders = [slab.box.corner_Mpc[0] + slab.start * 2.5 for slab in plan.slabs[1:]]
+    differing = 1.0 - same / len(whole)
+    for border in borders:
+        one, other = (np.count_nonzero(np.abs(c.x_Mpc - border) < 10.0) for c in (whole, cut))
+        assert abs(one - other) < 4.0 * np.sqrt(2.0 * differing * one) + 0.02 * one
+        # Contrast of 10 Mpc cells on the two sides of the border, as it is in the whole field.
+        fine = [
+            np.histogram2d(c.x_Mpc - border, c.z_Mpc, [[-20, -10, 0, 10, 20], 16])[0]
+            for c in (whole, cut)
+        ]
+        assert np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1] > 0.9
+
+
+def test_slab_boxes_tile_the_whole_one() -> None:
+    for number in (1, 2, 3, 5):
+        plan = sampler.HaloSampler(SkyOptions(**WIDE, num_slabs=number))
+        nx, ny, nz = plan.box.shape
+        planes = [
+            slab.box.first_cell // (ny * nz) + plane
+            for slab in plan.slabs
+            for plane in range(slab.start, slab.stop)
+        ]
+        assert planes == list(range(nx))
+        assert len({slab.box.shape for slab in plan.slabs}) == 1
+
+
+def test_slab_whose_box_is_the_whole_one_changes_nothing() -> None:
+    assert synthesize(7, num_slabs=2, **SMALL).digest == synthesize(7, **SMALL).digest
 
 
 @pytest.mark.parametrize(
@@ -224,6 +327,9 @@ def test_poisson_counts_have_mean_and_variance() -> None:
         ({"z_range": (2.4, float("nan"))}, r"z_range nan must lie"),
         ({"min_mass_Msun": 1e7}, r"min_mass_Msun 1e\+07 Msun must lie in 1e\+08\.\.1e\+14 Msun"),
         ({"cell_Mpc": 0.0}, r"cell_Mpc 0 Mpc must lie in 1\.\.8 Mpc"),
+        ({"num_slabs": 0}, r"num_slabs 0 must lie in 1\.\.64"),
+        ({"bias": "mo96"}, r"unknown bias 'mo96'; allowed: tinker10"),
+        ({"z_range": (8.0, 8.5), "sfr": True}, r"the SFR fit covers z = 0\.1\.\.8\.1"),
         ({"mass_function": "st"}, r"unknown mass function 'st'; allowed: tinker08"),
     ],
 )
@@ -233,6 +339,6 @@ def test_bad_options_get_one_sentence(options: dict[str, Any], message: str) -> 
 
 
 def test_field_too_big_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "_free_memory", lambda: 1e9)
+    monkeypatch.setattr(sampler, "free_memory", lambda: 1e9)
     with pytest.raises(ValueError, match=r"GB and 1\.0 GB are free: choose a smaller footprint"):
         synthesize(1, footprint_deg=(4.0, 4.0))

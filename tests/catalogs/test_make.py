@@ -1,0 +1,187 @@
+"""`streamtrain catalog make`: what it keeps, refuses, survives, and that nothing depends on how
+the work is spread."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streamtrain.catalogs import workers
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cli import main
+from streamtrain.cosmology import Cosmology
+
+SMALL = ["--footprint-deg", "0.2", "--z-range", "2.9", "3.0", "--min-mass", "1e12"]
+
+
+def make(folder: Path, number: int, *more: str) -> int:
+    return main(["catalog", "make", str(number), "--out", str(folder), *SMALL, *more])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: Lightcone.open(path).digest for path in sorted(folder.glob("*.h5"))}
+
+
+def test_processes_and_ranks_make_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(tmp_path / "one", 3, "--processes", "1") == 0
+    assert make(tmp_path / "two", 3, "--processes", "2") == 0
+    assert "lightcone 3/3: " in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert make(tmp_path / "ranks", 3) == 0
+    assert "rank 1: lightcone 2/2: " in capsys.readouterr().err
+    one = digests(tmp_path / "one")
+    assert sorted(one) == ["sky_0000.h5", "sky_0001.h5", "sky_0002.h5"]
+    assert len(set(one.values())) == 3
+    assert digests(tmp_path / "two") == one == digests(tmp_path / "ranks")
+
+
+def test_ranks_share_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ranks in (1, 2, 3, 7):
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+        seeds: list[int] = []
+        for rank in range(ranks):
+            monkeypatch.setenv("RANK", str(rank))
+            seeds += workers.own_range(10, 5)
+        assert seeds == [10, 11, 12, 13, 14]
+
+
+def test_memory_limits_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "num_cores", lambda: 8)
+    monkeypatch.setattr(workers, "free_memory", lambda: 10e9)
+    assert workers.how_many(100, 1e9) == 8
+    assert workers.how_many(3, 1e9) == 3
+    assert workers.how_many(100, 2e9) == 4
+    assert workers.how_many(100, 50e9) == 1
+
+
+def test_what_is_there_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make(tmp_path, 1) == 0
+    file = tmp_path / "sky_0000.h5"
+    assert make(tmp_path, 1, "--sigma8", "0.8") == 2
+    assert "was made with cosmology = {'Omega_m': 0.286," in capsys.readouterr().err
+    assert make(tmp_path, 1, "--no-velocities") == 2
+    assert "was made with velocities = True, not False: remove it" in capsys.readouterr().err
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert make(tmp_path, 1) == 2
+    assert "truncated or damaged lightcone file" in capsys.readouterr().err
+    # In several processes the sentence is the same.
+    assert make(tmp_path, 2, "--processes", "2") == 2
+    assert "truncated or damaged lightcone file" in capsys.readouterr().err
+
+
+def test_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".sky_0000.h5.{dead.pid}.tmp"
+    alive = tmp_path / f".sky_0000.h5.{os.getppid()}.tmp"
+    left.touch()
+    alive.touch()
+    assert make(tmp_path, 1) == 0
+    assert not left.exists() and alive.exists()
+
+
+def test_interrupt_leaves_complete_files_and_no_process(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole process group."""
+    command = [sys.executable, "-m", "streamtrain.cli", "catalog", "make", "500"]
+    command += ["--out", str(tmp_path), *SMALL, "--processes", "2"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path.cwd()
+    )
+    until = time.monotonic() + 60.0
+    while len(list(tmp_path.glob("*.h5"))) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "streamtrain: interrupted" in errors
+    assert "Traceback" not in errors
+    made = digests(tmp_path)
+    assert 3 <= len(made) < 500
+    time.sleep(0.7)  # two more would be there if a process had gone on
+    assert digests(tmp_path) == made
+
+
+def test_killed_child_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"ended with exit code -9 \(out of memory\?\)"):
+        workers.run(_die, range(4), 2)
+
+
+def _die(seed: int, threads: int, report: object) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+def test_options_from_yaml_and_command_line_are_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(
+        "footprint_deg: [0.3, 0.2]\nz_range: [0.2, 0.3]\nmin_mass_Msun: 2e11\nsfr: true\n"
+        "mass_function: watson13_fof\ncosmology: {Omega_m: 0.31, sigma8: 0.8}\n"
+    )
+    arguments = ["catalog", "make", "1", "--out", str(tmp_path), "--options", str(file)]
+    assert main([*arguments, "--h", "0.68", "--sigma8", "0.81", "--min-mass", "1e11"]) == 0
+    lightcone = Lightcone.open(tmp_path / "sky_0000.h5")
+    cosmology = Cosmology(Omega_m=0.31, h=0.68, sigma8=0.81).to_dict()
+    assert lightcone.cosmology == cosmology
+    assert list(lightcone.columns) == ["sfr"] and lightcone.velocities_kms is not None
+    record = json.loads(lightcone.provenance)
+    assert record["cosmology"] == cosmology
+    assert record["footprint_deg"] == [0.3, 0.2] and record["z_range"] == [0.2, 0.3]
+    assert record["min_mass_Msun"] == 1e11 == lightcone.min_mass_Msun
+    assert record["mass_function"] == "watson13_fof"
+    assert record["mass_definition"].startswith("FoF")
+    assert record["bias"] == "tinker10"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fotprint_deg: 2", "unknown option 'fotprint_deg'; allowed: bias, cell_Mpc, cosmology"),
+        ("- 1", "options must be a mapping of names to values"),
+        ("cosmology: 3", "cosmology must be a mapping of Omega_m, Omega_b"),
+        ("cosmology: {Omega_M: 0.3}", "unknown ['Omega_M']"),
+        ("sfr: maybe", "sfr = 'maybe' must be true or false"),
+        ("z_range: [a, 3]", "z_range = 'a' must be a number"),
+        ("z_range: 3", "z_range 3.0 must be two numbers"),
+        ("footprint_deg: [1, 2, 3]", "footprint_deg [1.0, 2.0, 3.0] must be one number or two"),
+        ("num_slabs: two", "num_slabs"),
+        ("mass_function: [1]", "mass_function"),
+        ("a: [", "not a YAML file"),
+    ],
+)
+def test_bad_option_files_get_one_sentence(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    assert main(["catalog", "make", "1", "--out", str(tmp_path), "--options", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0"], "the number of lightcones, 0, must be at least 1"),
+        (["1", "--processes", "0"], "the number of processes, 0, must be at least 1"),
+        (["1", "--first-seed", "-1"], "the seeds -1.. must lie in 0..2^64-1"),
+        (["1", "--Omega-m", "3"], "cosmology: Omega_m = 3.0 must be a number in 0.05..1.0"),
+        (["1", "--footprint-deg", "1", "2", "3"], "footprint_deg [1.0, 2.0, 3.0] must be one"),
+    ],
+)
+def test_bad_arguments_get_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["catalog", "make", *arguments, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
