@@ -93,11 +93,11 @@ class LabelConfig:
         "log10", "log10 (an empty bin counts as one halo) or linear"
     )
     log10_L: tuple[float, float] = setting(
-        (3.5, 7.0), "first and last edge, log10(L/Lsun)", low=-20, high=30
+        (3.5, 7.0), "first and last edge, log10(L/Lsun)", low=-40, high=40
     )
     bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
     edges: tuple[float, ...] | None = setting(
-        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-20, high=30
+        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-40, high=40
     )
     overflow: bool = setting(True, "cumulative: count halos above the last edge")
 
