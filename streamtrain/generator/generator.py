@@ -153,7 +153,7 @@ class Generator:
             config.data.memory_GB,
             self.device,
         )
-        follows = split == "train" and active < len(self.skies)
+        follows = split == "train" and self.schedule.turns
         self.scenes = Scenes(self._scene, self.device, follows=follows)
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
@@ -216,10 +216,8 @@ class Generator:
         """The halos that shine in another line into the same band."""
         stage, own = emit_stage(position), self._own_skies.get(name)
         if own is not None:
-            schedule = replace(self.schedule, num=len(own))
-            if self.schedule.active >= self.schedule.num:
-                schedule = replace(schedule, active=len(own))
-            lightcones = [own.load(number) for number in schedule.lightcones(window)]
+            numbers = self.schedule.of(len(own)).lightcones(window)
+            lightcones = [own.load(number) for number in numbers]
         return Line(
             section.line,
             self.config.data,

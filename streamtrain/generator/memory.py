@@ -40,7 +40,7 @@ def check_memory(
 
     skies: of every line; limit_GB: instead of half of what is free on the device.
     """
-    turns = schedule.active < schedule.num
+    turns = schedule.turns
     most = 0
     for some in skies:
         sizes = sorted((header.num_halos for header in some.headers), reverse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -25,13 +25,22 @@ class Schedule:
     active: int
     samples: int
 
+    @property
+    def turns(self) -> bool:
+        """Whether there are more lightcones than are active at a time."""
+        return self.active < self.num
+
+    def of(self, num: int) -> Schedule:
+        """The same windows for `num` other lightcones: all of them active where these all are."""
+        return replace(self, num=num, active=self.active if self.turns else num)
+
     def window(self, index: int) -> int:
         """The window of a sample; always 0 where all lightcones are active."""
-        return 0 if self.active >= self.num else index // self.samples
+        return index // self.samples if self.turns else 0
 
     def lightcones(self, window: int) -> tuple[int, ...]:
         """Numbers of the lightcones of a window [active], each at most once a round."""
-        if self.active >= self.num:
+        if not self.turns:
             return tuple(range(self.num))
         first = window * self.active
         return tuple(self._at(place) for place in range(first, first + self.active))

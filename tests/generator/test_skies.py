@@ -84,6 +84,26 @@ def test_labels_follow_the_lightcone_in_use() -> None:
         np.testing.assert_allclose(batch.label[k], expected, rtol=1e-5)
 
 
+@small.EXTRAPOLATES
+@pytest.mark.parametrize(("active", "used"), [(0, 4), (1, 4), (2, 4)])
+def test_interlopers_own_lightcones_all_have_a_turn(
+    files: list[Path], active: int, used: int
+) -> None:
+    """Four of an interloper beside two of the line; without turns all four at once."""
+    interloper = {
+        "model": "breysse15",
+        "nu_rest_GHz": 115.5,
+        "train": [str(path) for path in files],
+    }
+    emit = {"line": {"model": "li16"}, "interloper": interloper}
+    config = small.config(data={"active": active, "active_samples": 8}, emit=emit)
+    made = Generator(config, lightcones=SKIES[4:6])
+    records = made.generate(range(64)).draws
+    assert len({record["interloper"]["lightcone"] for record in records}) == used
+    assert len({record["lightcone"] for record in records}) == 2
+    made.close()
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     paths = []
