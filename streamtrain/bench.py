@@ -19,8 +19,10 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.alternatives import limlam_pipeline, numpy_user
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
+from streamtrain.cut_costs import cut_costs
 from streamtrain.generator.generator import Generator
 from streamtrain.model_costs import REFERENCE, model_costs, operator_cost
 from streamtrain.models import build_network, label_loss
@@ -163,8 +165,9 @@ def bench(
     out: Path | None,
     alternatives: bool,
     models: bool = False,
+    cut: Path | None = None,
 ) -> int:
-    """Measure, print a table, write JSON if asked."""
+    """Measure, print a table, write JSON if asked. cut: a wide lightcone to paint fields out of."""
     report: dict[str, Any] = {
         "streamtrain": __version__,
         "torch": torch.__version__,
@@ -179,8 +182,10 @@ def bench(
     if models:
         report["operators"] = operator_cost(config, seconds)
         report["models"] = model_costs(config, seconds)
+    if cut is not None:
+        report["cut"] = cut_costs(config, Lightcone.open(cut), seconds)
     for name, value in report.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | list) or name == "input_shape":
             print(f"{name:30s} {value:.4g}" if isinstance(value, float) else f"{name:30s} {value}")
     if alternatives:
         print("\none sample on one CPU thread")
@@ -198,6 +203,14 @@ def bench(
         for name, value in report["models"].items():
             ratio = value / report["models"][REFERENCE]
             print(f"{name:42s} {value:9.2f} ms  {ratio:6.2f} x")
+    if cut is not None:
+        print(f"\na field on one CPU thread, out of {cut.name} and out of its own lightcone")
+        for row in report["cut"]:
+            print(
+                f"rolled by {row['roll_deg']:5.1f} deg {row['wide_ms']:9.2f} ms "
+                f"{row['alone_ms']:9.2f} ms  {row['ratio']:6.2f} x, "
+                f"rows read {row['rows_read']:.2f} x"
+            )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

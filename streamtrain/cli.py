@@ -128,6 +128,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         alternatives=arguments.alternatives,
         models=arguments.models,
+        cut=arguments.cut,
     )
 
 
@@ -230,6 +231,12 @@ def _parser() -> argparse.ArgumentParser:
         "--models",
         action="store_true",
         help="also time every luminosity model, and painting alone beside all operators",
+    )
+    command.add_argument(
+        "--cut",
+        type=Path,
+        metavar="LIGHTCONE",
+        help="also time fields painted out of this wide lightcone beside lightcones that hold one",
     )
     command.set_defaults(run=_bench)
     return parser

@@ -33,21 +33,24 @@ def model_costs(config: Config, seconds: float) -> dict[str, float]:
         if not any(name.startswith(stem) and name != f"{stem}1" for stem in ONE_OF_MANY)
     ]
     ways = {name: _painter(config, name) for name in [REFERENCE, *names]}
-    return {name: 1e3 * s for name, s in _in_turn(ways, seconds).items()}
+    return {name: 1e3 * s for name, s in in_turn(ways, seconds).items()}
 
 
 def operator_cost(config: Config, seconds: float) -> dict[str, float]:
-    """Milliseconds per sample on one CPU thread: painting alone (with a pool at the head of the
-    operators, which is part of it), and with the configuration's emitters and operators."""
-    pool = [item for item in config.observe.items() if isinstance(item[1], PoolConfig)]
-    head = dict(pool[:1] if pool and next(iter(config.observe)) == pool[0][0] else [])
-    plain = replace(config, observe=head, emit={"line": config.line})
+    """Milliseconds per sample on one CPU thread: painting alone, and with the configuration's
+    emitters and operators."""
+    plain = replace(config, observe=leading_pool(config), emit={"line": config.line})
     ways = {
         name: _generate(Generator(some, "train", "cpu", 1))
         for name, some in (("paint_ms", plain), ("all_ms", config))
     }
-    found = {name: 1e3 * s / 4 for name, s in _in_turn(ways, seconds).items()}
+    found = {name: 1e3 * s / 4 for name, s in in_turn(ways, seconds).items()}
     return {**found, "ratio": found["all_ms"] / found["paint_ms"]}
+
+
+def leading_pool(config: Config) -> dict[str, PoolConfig]:
+    """The pool at the head of the operators, if there is one: it is a part of painting."""
+    return {name: o for name, o in list(config.observe.items())[:1] if isinstance(o, PoolConfig)}
 
 
 def _painter(config: Config, name: str) -> Callable[[], Any]:
@@ -69,7 +72,7 @@ def _generate(generator: Generator) -> Callable[[], Any]:
     return lambda: generator.generate(range(start := next(numbers), start + 4))
 
 
-def _in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median seconds of each call; one call of each at a time, so that all see the same machine."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for call in ways.values():

@@ -255,28 +255,32 @@ def tile_columns(
     footprint: Footprint,
     tile_shape: tuple[int, int],
     tile_deg: float,
-) -> NDArray[np.int64]:
-    """Tiles that fields touch: first and one past last ra column per dec row, [B, n_dec, 2]."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles that fields touch: dec rows [B, num_rows], consecutive ones, and of each the first and
+    one past the last ra column [B, num_rows, 2], (0, 0) where there is none."""
     ra, dec = outline_deg(pose, fov_deg)
     ra_next, dec_next = np.roll(ra, -1, axis=1), np.roll(dec, -1, axis=1)
     n_dec, n_ra = tile_shape
-    low = footprint[2] + tile_deg * np.arange(n_dec) - MARGIN_DEG
+    ends = np.stack([dec.min(axis=1) - MARGIN_DEG, dec.max(axis=1) + MARGIN_DEG])
+    ends = np.clip(np.floor((ends - footprint[2]) / tile_deg), 0, n_dec - 1).astype(np.int64)
+    rows = ends[0][:, None] + np.arange(np.max(ends[1] - ends[0], initial=0) + 1)
+    low = footprint[2] + tile_deg * rows - MARGIN_DEG
     high = low + tile_deg + 2.0 * MARGIN_DEG
-    if n_dec:
-        low[0], high[-1] = -np.inf, np.inf  # halos that rounding put in an edge tile
+    low[rows == 0], high[rows == n_dec - 1] = -np.inf, np.inf  # rounding put halos in edge tiles
+    low, high = low[:, None], high[:, None]
     slope = np.where(dec_next == dec, 1e-12, dec_next - dec)[:, :, None]
-    with np.errstate(invalid="ignore"):
-        ends = [np.clip((edge - dec[:, :, None]) / slope, 0.0, 1.0) for edge in (low, high)]
-    inside = (np.maximum(dec, dec_next)[:, :, None] >= low) & (
-        np.minimum(dec, dec_next)[:, :, None] <= high
-    )
-    at = [ra[:, :, None] + t * (ra_next - ra)[:, :, None] for t in ends]
+    dec, dec_next = dec[:, :, None], dec_next[:, :, None]
+    inside = (np.maximum(dec, dec_next) >= low) & (np.minimum(dec, dec_next) <= high)
+    at = [
+        ra[:, :, None] + np.clip((edge - dec) / slope, 0.0, 1.0) * (ra_next - ra)[:, :, None]
+        for edge in (low, high)
+    ]
     first = np.where(inside, np.minimum(at[0], at[1]), np.inf).min(axis=1) - MARGIN_DEG
     last = np.where(inside, np.maximum(at[0], at[1]), -np.inf).max(axis=1) + MARGIN_DEG
-    touched = first <= last
+    touched = (first <= last) & (rows < n_dec)
     start = np.floor((np.where(touched, first, 0.0) - footprint[0]) / tile_deg)
     stop = np.floor((np.where(touched, last, 0.0) - footprint[0]) / tile_deg) + 1.0
     start, stop = np.clip(start, 0, n_ra - 1), np.clip(stop, 1, n_ra)
     columns = np.stack([start, stop], axis=-1).astype(np.int64)
     columns[~touched] = 0
-    return columns
+    return np.minimum(rows, n_dec - 1), columns

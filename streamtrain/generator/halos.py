@@ -64,10 +64,10 @@ class Halos:
             chosen = np.flatnonzero(lightcone == number)
             cone = self.bank.lightcones[number]
             some = Pose(pose.centre_deg[chosen], pose.roll_deg[chosen], pose.mirror[chosen])
-            columns = tile_columns(
+            tile_rows, columns = tile_columns(
                 some, self.grid.fov_deg, cone.footprint_deg, cone.tile_shape, cone.tile_deg
             )
-            tile = columns + (np.arange(cone.tile_shape[0]) * cone.tile_shape[1])[None, :, None]
+            tile = columns + (tile_rows * cone.tile_shape[1])[:, :, None]
             rows = self._tiles[number][tile]
             first, last = rows[..., 0], rows[..., 1]
             sample = np.broadcast_to(chosen[:, None], first.shape)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone, sky_angles_deg
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone, sky_angles_deg, tile_shape
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.catalogs.readers import read_npz
 from streamtrain.cosmology import Cosmology
@@ -57,7 +57,7 @@ def arrays_of(lightcone: Lightcone) -> dict[str, Any]:
 def test_rows_are_sorted_by_tile_and_keep_their_order_within() -> None:
     given = halos()
     given["columns"] = {"row": np.arange(3000)}
-    lightcone = Lightcone.from_arrays(**given)
+    lightcone = Lightcone.from_arrays(**given, tile_deg=0.1)
     assert lightcone.tile_shape == (6, 10)
     assert lightcone.tile_deg == 0.1
     ra, dec, _ = ref.sky(lightcone.x_Mpc, lightcone.y_Mpc, lightcone.z_Mpc)
@@ -119,7 +119,10 @@ def test_halos_on_the_far_edge_belong_to_the_last_tile() -> None:
     chi = ref.comoving_distance(3.0)
     x, y, z = ref.position([0.2, 0.2 + 4e-6, 0.0], [0.1, 0.1, 0.0], chi)
     lightcone = Lightcone.from_arrays(
-        x, y, z, [1e12] * 3, [3.0] * 3, cosmology=COSMOLOGY, footprint_deg=(0.0, 0.2, 0.0, 0.1)
+        *(x, y, z, [1e12] * 3, [3.0] * 3),
+        cosmology=COSMOLOGY,
+        footprint_deg=(0.0, 0.2, 0.0, 0.1),
+        tile_deg=0.1,
     )
     assert lightcone.tile_offsets.tolist() == [0, 1, 3]
 
@@ -164,7 +167,14 @@ def test_digest_covers_content_only() -> None:
     assert len({digest, *(other.digest for other in others)}) == 7
 
 
-def test_digest_is_pinned() -> None:
+@pytest.mark.parametrize(
+    ("tile", "digest"),
+    [
+        (0.1, "ab43fddb51ffd7ff1390654b1a00e5add2f51f881465d0dd26c54a1f34f0310d"),
+        (0.05, "f993012ccc460f38088c49c787c7d2dcc36368717a834208ff8a65a1c210b033"),
+    ],
+)
+def test_digest_is_pinned(tile: float, digest: str) -> None:
     """The digest names lightcones in manifests: it must not change between releases."""
     x, y, z = ref.position(np.linspace(-0.5, 0.5, 11), np.full(11, 0.25), 6000.0)
     redshift = np.interp(6000.0, [ref.comoving_distance(a) for a in (2.59, 2.6)], [2.59, 2.6])
@@ -173,8 +183,23 @@ def test_digest_is_pinned() -> None:
         *(x, y, z, [1e12] * 11, [np.float16(redshift)] * 11),
         cosmology=COSMOLOGY,
         footprint_deg=(-1, 1, 0, 1),
+        tile_deg=tile,
     )
-    assert lightcone.digest == "ab43fddb51ffd7ff1390654b1a00e5add2f51f881465d0dd26c54a1f34f0310d"
+    assert lightcone.digest == digest
+
+
+@pytest.mark.parametrize("tile", [0.1, 0.07])
+def test_a_file_keeps_its_tiles(tmp_path: Path, tile: float) -> None:
+    make(tile_deg=tile).save(tmp_path / "a.h5")
+    back = Lightcone.open(tmp_path / "a.h5")
+    assert back.tile_deg == tile
+    assert back.tile_shape == tile_shape(back.footprint_deg, tile)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["tile_deg"] = 0.02
+    with pytest.raises(CatalogError, match=r"entries, but \d+ x \d+ tiles of 0.02 deg cover"):
+        Lightcone.open(tmp_path / "a.h5")
+    with pytest.raises(CatalogError, match="tile_deg must be positive"):
+        make(tile_deg=0.0)
 
 
 def bad(name: str, row: int, value: float) -> dict[str, Any]:

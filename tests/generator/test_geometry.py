@@ -261,8 +261,9 @@ def test_check_fits_gives_both_sizes() -> None:
 # Tiles.
 
 
+@pytest.mark.parametrize("tile", [0.1, 0.05])
 @pytest.mark.parametrize("roll", ROLLS)
-def test_tiles_cover_every_halo_of_the_field(roll: Roll) -> None:
+def test_tiles_cover_every_halo_of_the_field(roll: Roll, tile: float) -> None:
     """Random fields of random footprints: a halo inside the field is in a tile that is visited."""
     rng = np.random.default_rng({"any": 1, "quarter": 2, "none": 3}[roll])
     for _ in range(40):
@@ -273,20 +274,26 @@ def test_tiles_cover_every_halo_of_the_field(roll: Roll) -> None:
         fov = tuple(longest * rng.uniform(0.1, 1, 2))
         draws = Draws(7, "train", np.arange(25, dtype=np.uint64), STAGE_POSE)
         pose = draw_poses(draws, np.array([footprint] * 25), fov, roll, True)
-        shape = shape_of_tiles(footprint)
-        columns = tile_columns(pose, fov, footprint, shape, 0.1)
-        assert columns.shape == (25, shape[0], 2)
+        shape = shape_of_tiles(footprint, tile)
+        rows, columns = tile_columns(pose, fov, footprint, shape, tile)
+        assert columns.shape == (*rows.shape, 2)
+        assert len(rows) == 25
+        assert rows.min() >= 0
+        assert rows.max() < shape[0]
         assert columns.min() >= 0
         assert columns.max() <= shape[1]
         ra, dec = rng.uniform(footprint[0], footprint[1], 4000), rng.uniform(*footprint[2:], 4000)
         position = np.stack(ref.position(ra, dec, 1.0))
-        row = np.clip(((dec - footprint[2]) / 0.1).astype(int), 0, shape[0] - 1)
-        column = np.clip(((ra - footprint[0]) / 0.1).astype(int), 0, shape[1] - 1)
+        row = np.clip(((dec - footprint[2]) / tile).astype(int), 0, shape[0] - 1)
+        column = np.clip(((ra - footprint[0]) / tile).astype(int), 0, shape[1] - 1)
         for k in range(25):
             field_ra, field_dec, _ = ref.sky(*(pose.matrix[k] @ position))
             inside = (np.abs(field_ra) <= fov[0] / 2) & (np.abs(field_dec) <= fov[1] / 2)
-            visited = (column >= columns[k, row, 0]) & (column < columns[k, row, 1])
-            assert np.all(visited[inside])
+            visits = np.zeros(shape, int)
+            for place, (first, last) in zip(rows[k], columns[k], strict=True):
+                visits[place, first:last] += 1
+            assert visits.max() == 1
+            assert np.all(visits[row, column][inside] == 1)
 
 
 def test_tiles_are_few() -> None:
@@ -294,10 +301,11 @@ def test_tiles_are_few() -> None:
     footprint = (-5.0, 5.0, -5.0, 5.0)
     draws = Draws(7, "train", np.arange(50, dtype=np.uint64), STAGE_POSE)
     pose = draw_poses(draws, np.array([footprint] * 50), (1.0, 1.0), "any", True)
-    columns = tile_columns(pose, (1.0, 1.0), footprint, shape_of_tiles(footprint), 0.1)
+    shape = shape_of_tiles(footprint, 0.05)
+    _, columns = tile_columns(pose, (1.0, 1.0), footprint, shape, 0.05)
     visited = (columns[..., 1] - columns[..., 0]).sum(axis=1)
-    assert visited.max() < 1.6 * 100
-    assert visited.min() >= 100
+    assert visited.max() < 1.25 * 400
+    assert visited.min() >= 400
 
 
 def test_a_field_that_hangs_over_the_edge_is_painted_where_there_are_halos() -> None:
