@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from streamtrain.config_data import SFR_CHOICES, DataConfig, check_data
 from streamtrain.config_emit import EMIT, BlankConfig, check_emit
 from streamtrain.config_line import LineConfig
 from streamtrain.config_observe import (
@@ -38,10 +39,6 @@ from streamtrain.schema import (
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
-SFR_CHOICES = ("auto", "fit", "column")
-"""Where star-formation rates come from if not from a table: the lightcone's column `sfr` if it has
-one and else the fit; the fit; the column."""
-
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -52,28 +49,6 @@ class GridConfig:
     nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
     nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
     units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Lightcones per split, and how fields are cut from them."""
-
-    train: list[str] = setting([], "lightcone files or globs")
-    validation: list[str] = setting([], "lightcone files or globs; other realisations than train")
-    test: list[str] = setting([], "lightcone files or globs; other realisations than train")
-    roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
-    mirror: bool = setting(True, "mirror half of the fields")
-    min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
-    active: int = setting(
-        0, "lightcones in use at a time, the others take turns; 0: all of them", low=0
-    )
-    active_samples: int = setting(65536, "samples after which others are in use", low=1)
-    memory_GB: float | None = setting(
-        None, "largest size of the lightcones in use; default: half of what is free", above=0
-    )
-    sfr: str = setting(
-        "auto", "star-formation rates: auto (column if any, else fit), fit, column, or a table file"
-    )
 
 
 SMALLEST_BIN_DEX = 1e-5
@@ -235,6 +210,7 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
         )
+    check_data(config.data)
     _check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
     check_observe(config.observe, grid.shape)

@@ -88,8 +88,11 @@ def _field_alone(
     angles = sky_angles_deg(*turned)
     half = [side / 2.0 for side in fov_deg]
     inside = (np.abs(angles[0]) <= half[0]) & (np.abs(angles[1]) <= half[1])
+    x, y, z = turned[:, inside]
     return Lightcone.from_arrays(
-        *turned[:, inside],
+        x,
+        y,
+        z,
         wide.mass_Msun[rows][inside],
         wide.z_obs[rows][inside],
         cosmology=wide.cosmology,

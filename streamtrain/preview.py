@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import preview_figures
+from streamtrain.catalogs.fresh import FreshSkies
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config
@@ -121,7 +122,7 @@ def signal_generator(
     device: str = "cpu",
     threads: int = 1,
     split: Split = "train",
-    lightcones: Sequence[Lightcone] | Skies | None = None,
+    lightcones: Sequence[Lightcone] | Skies | FreshSkies | None = None,
 ) -> Generator:
     """Paints a configuration's samples with a single pixel per channel: their halos, luminosities
     and sums are the same, and nothing is done to the map. lightcones: as for `Generator`."""
@@ -183,7 +184,7 @@ def functions_of_sample(
 ) -> tuple[PaintedSamples, LuminosityFunctions]:
     """A single sample painted, and its N(>L), phi and phi*L in the cosmology of its lightcone."""
     painted = paint_samples(generator, [index])
-    cone = next(c for c in generator.skies.headers if c.name == painted.lightcones[0])
+    cone = next(c for c in generator.lightcones if c.name == painted.lightcones[0])
     volume = generator.grid.volume_Mpc3(cone.cosmology["Omega_m"], cone.cosmology["h"])
     above = int(painted.above[0])
     return painted, luminosity_functions(painted.counts[0], above, painted.bin_edges, volume)

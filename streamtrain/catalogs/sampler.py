@@ -122,11 +122,12 @@ class HaloSampler:
         )
         shell = np.gradient(cosmology.comoving_distance(self.nodes.z) ** 3)
         num_halos = volume * float(self.nodes.density.sum(axis=0) @ shell / shell.sum())
+        self.num_halos = num_halos
+        """Expected in a lightcone."""
         self.slabs = self._slabs()
         cells = self.slabs[0].box.num_cells
         self.memory = _BYTES + cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
         """About what making one field takes [bytes]."""
-        self._num_halos = num_halos
 
         self.phases = hashlib.sha256(
             f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
@@ -135,7 +136,7 @@ class HaloSampler:
     @cached_property
     def modes(self) -> DensityModes:
         """The modes over the box of the first slab; ValueError if memory does not hold them."""
-        _check_memory(self.slabs[0].box, self._num_halos, self.memory)
+        _check_memory(self.slabs[0].box, self.num_halos, self.memory)
         return DensityModes(self.slabs[0].box, self.options.cosmology, self.box)
 
     @cached_property

@@ -60,6 +60,19 @@ class Skies:
     def __len__(self) -> int:
         return len(self._sources)
 
+    @property
+    def cosmologies(self) -> list[dict[str, float]]:
+        """Of each lightcone."""
+        return [header.cosmology for header in self.headers]
+
+    def most_halos(self, number: int) -> int:
+        """Halos of the `number` largest lightcones."""
+        return sum(sorted((header.num_halos for header in self.headers), reverse=True)[:number])
+
+    def identity(self) -> list[str]:
+        """What decides the halos: the lightcones' digests."""
+        return [header.digest for header in self.headers]
+
     def load(self, number: int) -> Lightcone:
         """Lightcone `number`. Raises CatalogError if its file is gone, damaged, or another than
         when the run began."""

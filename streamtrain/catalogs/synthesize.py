@@ -112,6 +112,11 @@ def memory_needed(options: SkyOptions) -> float:
     return _sampler(options).memory
 
 
+def expected_halos(options: SkyOptions) -> float:
+    """About how many halos a lightcone of these options has."""
+    return _sampler(options).num_halos
+
+
 def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
     chosen = find_mass_function(options.mass_function)
     record = {

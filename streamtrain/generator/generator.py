@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.bank import check_disjoint, expand
+from streamtrain.catalogs.fresh import FreshSkies
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Header, Skies
 from streamtrain.config import Config, ConfigError, GridConfig
+from streamtrain.config_data import DEFAULT_FRESH_ACTIVE, DataConfig, SynthesizeConfig
 from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
+from streamtrain.generator.batch import Batch, join
 from streamtrain.generator.emitters import build_emitters, emit_stage
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.line import Line, Stages
 from streamtrain.generator.memory import check_memory
 from streamtrain.generator.mixture import Mixture
+from streamtrain.generator.openskies import Report, open_interlopers, open_skies
 from streamtrain.generator.operators import Drawn, Operator, Pool, build_operators
 from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Job, Painter
@@ -39,52 +40,6 @@ GENERATOR_VERSION = 1
 """Goes up when a release changes the bits of samples, together with the golden digests."""
 
 
-@dataclass
-class Batch:
-    """B samples on one device."""
-
-    cube: torch.Tensor
-    """Network input, float32 [B, n_freq, n_dec, n_ra]."""
-    label: torch.Tensor
-    """float32 [B, num_outputs]: per luminosity bin, or one-hot per class."""
-    counts: torch.Tensor
-    """Halos per luminosity bin, int32 [B, n_bins]."""
-    draws: list[dict[str, Any]]
-    """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ..."""
-    indices: list[int]
-    """Global sample indices."""
-    saturated: torch.Tensor = field(repr=False)
-    """Deposits at the largest representable value, int32 [B]; any makes the sample wrong."""
-    one_halo: torch.Tensor = field(repr=False)
-    """The label of one halo in each bin, float32 [1 or B, n_bins]; see `Label.log10_counts`."""
-    seconds: float = 0.0
-    """Host seconds spent on this batch."""
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def check(self) -> None:
-        """Raise ValueError if a halo was too bright for the fixed-point cube (synchronises)."""
-        bad = torch.nonzero(self.saturated).flatten().tolist()
-        if bad:
-            first = bad[0]
-            raise ValueError(
-                f"sample {self.indices[first]}: {int(self.saturated[first])} halos are too bright "
-                f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']}"
-            )
-
-    def digests(self) -> list[str]:
-        """sha256 of cube and counts of each sample (little-endian bytes)."""
-        cubes = self.cube.cpu().numpy().astype("<f4", copy=False)
-        counts = self.counts.cpu().numpy().astype("<i4", copy=False)
-        return [
-            hashlib.sha256(
-                np.ascontiguousarray(c).tobytes() + np.ascontiguousarray(n).tobytes()
-            ).hexdigest()
-            for c, n in zip(cubes, counts, strict=True)
-        ]
-
-
 def grid_of(config: GridConfig) -> Grid:
     """The grid of a configuration."""
     return Grid(config.fov_deg, config.shape, config.nu_GHz, config.nu_rest_GHz, config.units)
@@ -94,7 +49,8 @@ class Generator:
     """Makes the samples of one split: `generate([0, 7, 10**12])`.
 
     split: train, validation or test. device: "cpu" or "cuda". threads: samples made side by side
-    on a CPU (they do not change a bit). lightcones: used instead of the configuration's files.
+    on a CPU (they do not change a bit). lightcones: used instead of the configuration's. report:
+    called while a lightcone is made, with (fraction done, what is being done).
     Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
     """
 
@@ -105,8 +61,9 @@ class Generator:
         device: torch.device | str = "cpu",
         threads: int = 1,
         *,
-        lightcones: Sequence[Lightcone] | Skies | None = None,
+        lightcones: Sequence[Lightcone] | Skies | FreshSkies | None = None,
         compiler_flags: Sequence[str] = (),
+        report: Report | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"split '{split}' is none of {', '.join(SPLITS)}")
@@ -117,16 +74,15 @@ class Generator:
         self.device = full_device(device)
         self.grid = grid_of(config.grid)
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
-        if not isinstance(lightcones, Skies):
-            lightcones = Skies(lightcones if lightcones is not None else _open(config, split))
+        if lightcones is None:
+            lightcones = open_skies(config, split, report)
+        elif not isinstance(lightcones, Skies | FreshSkies):
+            lightcones = Skies(lightcones)
         self.skies = lightcones
-        active = config.data.active or len(self.skies)
-        self.schedule = Schedule(
-            self.seed, split, len(self.skies), active, config.data.active_samples
-        )
+        self.schedule = _schedule(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
         """Names of the luminosity models that samples are told apart by."""
-        cosmologies = [(h.cosmology["Omega_m"], h.cosmology["h"]) for h in self.skies.headers]
+        cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
         self.label = Label(
             config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
@@ -146,41 +102,15 @@ class Generator:
             "compiler_flags": compiler_flags,
         }
         self._line_options, self._leading_pool = options, pool
-        self._own_skies = self._interlopers_own()
-        check_memory(
-            [self.skies, *self._own_skies.values()],
-            self.schedule,
-            config.data.memory_GB,
-            self.device,
-        )
+        self._own_skies = open_interlopers(config, split)
+        own = [(skies, self.schedule.of(len(skies))) for skies in self._own_skies.values()]
+        check_memory([(self.skies, self.schedule), *own], config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
         self.scenes = Scenes(self._scene, self.device, follows=follows)
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
-
-    def _interlopers_own(self) -> dict[str, Skies]:
-        """Lightcones of interlopers that do not share the line's."""
-        found = {}
-        for name, section in self.config.emit.items():
-            if isinstance(section, InterloperConfig):
-                own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
-                if any(own.values()):
-                    paths = open_lightcones(own, self.split, f"emit.{name}")
-                    self._check_shared(own, f"emit.{name}")
-                    found[name] = Skies(paths)
-        return found
-
-    def _check_shared(self, own: dict[str, list[str]], where: str) -> None:
-        """CatalogError when a sky of an interloper is in another split of the line."""
-        lines = {s: getattr(self.config.data, s) for s in SPLITS}
-        together: dict[str, list[Path]] = {
-            s: expand(lines[s], f"data.{s}", must_exist=False)
-            + expand(own[s], f"{where}.{s}", must_exist=False)
-            for s in SPLITS
-        }
-        check_disjoint(together)
 
     def _scene(self, window: int) -> Scene:
         """What the samples of a window are painted from."""
@@ -243,8 +173,9 @@ class Generator:
 
     @property
     def headers(self) -> list[Header]:
-        """Of all lightcones: the line's, then those of interlopers that have their own."""
-        return [h for skies in (self.skies, *self._own_skies.values()) for h in skies.headers]
+        """Of all lightcone files: the line's, then those of interlopers that have their own."""
+        every = (self.skies, *self._own_skies.values())
+        return [h for skies in every if isinstance(skies, Skies) for h in skies.headers]
 
     @property
     def lightcones(self) -> list[Lightcone]:
@@ -287,17 +218,23 @@ class Generator:
     def describe(self) -> str:
         """What samples are made of: skies and halos in a line, then one for each luminosity model,
         see `Line.describe`."""
-        headers, data = self.skies.headers, self.config.data
-        skies = len({header.realisation for header in headers})
-        turns = ""
-        if len(self.lightcones) < len(headers):
-            turns = (
-                f"{len(self.lightcones)} of them in use for {data.active_samples} samples each, "
+        data = self.config.data
+        if isinstance(self.skies, Skies):
+            skies = len({header.realisation for header in self.skies.headers})
+            made = f"{len(self.skies)} lightcones of {skies} skies, "
+            if len(self.lightcones) < len(self.skies):
+                made += (
+                    f"{len(self.lightcones)} of them in use for {data.active_samples} samples each"
+                    ", "
+                )
+        else:
+            made = (
+                f"fresh lightcones, {len(self.lightcones)} of them in use for "
+                f"{self.schedule.samples} samples, "
             )
         head = (
-            f"{self.split}: {len(headers)} lightcones of {skies} skies, {turns}"
-            f"{int(self.painter.halos.num_painted.sum())} halos in the band above "
-            f"{data.min_mass_Msun:.3g} Msun"
+            f"{self.split}: {made}{int(self.painter.halos.num_painted.sum())} halos in the band "
+            f"above {data.min_mass_Msun:.3g} Msun"
         )
         others = [
             f"{name}: {int(line.painter.halos.num_painted.sum())} halos in the band by "
@@ -316,9 +253,9 @@ class Generator:
             files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
         for name, own in self._own_skies.items():
-            others[name]["lightcones"] = [header.digest for header in own.headers]
-        digests = [header.digest for header in self.skies.headers]
-        return {**self.line.identity(), "lightcones": digests, **files, **others}
+            others[name]["lightcones"] = own.identity()
+        lightcones = self.skies.identity()
+        return {**self.line.identity(), "lightcones": lightcones, **files, **others}
 
     def generate(self, indices: Sequence[int]) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
@@ -331,7 +268,7 @@ class Generator:
             self._generate_in(self.scenes.of(window), indices[first:last])
             for window, first, last in self.schedule.runs(indices)
         ]
-        batch = parts[0] if len(parts) == 1 else _join(parts)
+        batch = parts[0] if len(parts) == 1 else join(parts)
         batch.seconds = time.perf_counter() - start
         return batch
 
@@ -474,45 +411,19 @@ class Generator:
 
     def close(self) -> None:
         """Stop the threads."""
+        if isinstance(self.skies, FreshSkies):
+            self.skies.close()
         self.scenes.close()
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
 
 
-def _join(parts: list[Batch]) -> Batch:
-    """Batches one after the other."""
-
-    def together(name: str) -> torch.Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
-
-    rows = [part.one_halo.expand(len(part), -1) for part in parts]
-    return Batch(
-        together("cube"),
-        together("label"),
-        together("counts"),
-        [record for part in parts for record in part.draws],
-        [index for part in parts for index in part.indices],
-        together("saturated"),
-        torch.cat(rows),
-    )
-
-
-def _open(config: Config, split: Split) -> list[Path]:
-    """The lightcone files of a split."""
-    return open_lightcones({name: getattr(config.data, name) for name in SPLITS}, split, "data")
-
-
-def open_lightcones(patterns: Mapping[str, Sequence[str]], split: Split, where: str) -> list[Path]:
-    """The lightcone files of a split; the splits must be different realisations. patterns: files or
-    globs for each split; where: the section they stand in."""
-    paths: dict[str, list[Path]] = {
-        name: expand(patterns[name], f"{where}.{name}", must_exist=name == split) for name in SPLITS
-    }
-    if not paths[split]:
-        raise ConfigError(
-            f"{where}.{split} names no lightcone: make some with `streamtrain catalog make`, or "
-            "import your own with `streamtrain catalog import`"
-        )
-    check_disjoint(paths)
-    return paths[split]
+def _schedule(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:
+    """Which lightcones are in use when."""
+    if isinstance(skies, Skies):
+        active = data.active or len(skies)
+        return Schedule(seed, split, len(skies), active, data.active_samples)
+    active = data.active or DEFAULT_FRESH_ACTIVE
+    reuse = data.fresh.reuse if data.fresh else SynthesizeConfig().reuse
+    return Schedule(seed, split, None, active, active * reuse)

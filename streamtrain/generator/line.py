@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.config import ConfigError, DataConfig
+from streamtrain.config_data import DataConfig
 from streamtrain.config_line import LineConfig
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.emission import Emission
@@ -26,6 +26,7 @@ from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.priors import Condition, Parameters
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
+from streamtrain.schema import ConfigError
 
 MAX_OUTSIDE_PERCENT = 5.0
 """Halos outside the label's luminosities that go without a warning."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from streamtrain.catalogs.fresh import FreshSkies
 from streamtrain.catalogs.skies import Skies
 from streamtrain.config import ConfigError
 from streamtrain.generator.scenes import KEPT
@@ -34,23 +35,26 @@ def free_bytes(device: torch.device) -> int:
 
 
 def check_memory(
-    skies: Sequence[Skies], schedule: Schedule, limit_GB: float | None, device: torch.device
+    lines: Sequence[tuple[Skies | FreshSkies, Schedule]],
+    limit_GB: float | None,
+    device: torch.device,
 ) -> None:
     """Raise ConfigError if the lightcones in use, and those that follow them, do not fit.
 
-    skies: of every line; limit_GB: instead of half of what is free on the device.
+    lines: lightcones of every line and when they are used; limit_GB: instead of half of what is
+    free on the device.
     """
-    turns = schedule.turns
-    most = 0
-    for some in skies:
-        sizes = sorted((header.num_halos for header in some.headers), reverse=True)
-        most += KEPT * sum(sizes[: schedule.active]) if turns else sum(sizes)
+    most = 0.0
+    for skies, schedule in lines:
+        number = schedule.active if schedule.turns else schedule.num or 0
+        most += (KEPT if schedule.turns else 1) * skies.most_halos(number)
+    _, first = lines[0]
     needed = BYTES_PER_HALO[device.type] * most
     limit = SHARE * free_bytes(device) if limit_GB is None else GB * limit_GB
     if needed > limit:
-        advice = (
-            f"data.active below {schedule.active}" if turns else "data.active, as in data.active=2,"
-        )
+        advice = "data.active, as in data.active=2,"
+        if first.turns:
+            advice = f"data.active below {first.active}"
         raise ConfigError(
             f"the lightcones in use need {needed / GB:.2g} GB, more than the {limit / GB:.2g} GB "
             f"there are for them: set {advice} to use fewer at a time"

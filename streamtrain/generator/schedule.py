@@ -16,19 +16,20 @@ class Schedule:
     """`active` of `num` lightcones at a time, others after every `samples` indices.
 
     Window w = index // samples has the lightcones number w * active and following of an endless
-    sequence, in which all of them, in a new order each time, follow one another.
+    sequence, in which all of them, in a new order each time, follow one another. Without a `num`
+    there is no end of lightcones, and number k of the sequence is lightcone k.
     """
 
     seed: int
     split: Split
-    num: int
+    num: int | None
     active: int
     samples: int
 
     @property
     def turns(self) -> bool:
         """Whether there are more lightcones than are active at a time."""
-        return self.active < self.num
+        return self.num is None or self.active < self.num
 
     def of(self, num: int) -> Schedule:
         """The same windows for `num` other lightcones: all of them active where these all are."""
@@ -40,14 +41,17 @@ class Schedule:
 
     def lightcones(self, window: int) -> tuple[int, ...]:
         """Numbers of the lightcones of a window [active], each at most once a round."""
+        first = window * self.active
+        places = range(first, first + self.active)
+        if self.num is None:
+            return tuple(places)
         if not self.turns:
             return tuple(range(self.num))
-        first = window * self.active
-        return tuple(self._at(place) for place in range(first, first + self.active))
+        return tuple(self._at(place, self.num) for place in places)
 
-    def _at(self, place: int) -> int:
-        round_, rest = divmod(place, self.num)
-        return _order(self.seed, self.split, self.num, round_)[rest]
+    def _at(self, place: int, num: int) -> int:
+        round_, rest = divmod(place, num)
+        return _order(self.seed, self.split, num, round_)[rest]
 
     def runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """(window, first, last + 1) of the stretches of `indices` that lie in one window each."""

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain import portable
-from streamtrain.config import SFR_CHOICES, ConfigError
+from streamtrain.config_data import SFR_CHOICES
+from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]
 

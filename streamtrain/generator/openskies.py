@@ -1,0 +1,104 @@
+"""The skies that a configuration names: lightcone files, or lightcones made during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from streamtrain.catalogs.bank import check_disjoint, expand, realisation_of
+from streamtrain.catalogs.fresh import FreshSkies
+from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.config import Config, ConfigError
+from streamtrain.config_data import SynthesizeConfig
+from streamtrain.config_emit import InterloperConfig
+from streamtrain.cosmology import Cosmology
+from streamtrain.rng import SPLITS, Split
+
+Report = Callable[[float, str], None]
+
+DIAGONALS = 1.2
+"""Side of a fresh lightcone in diagonals of the field, which can then be rolled and moved."""
+
+
+def open_skies(
+    config: Config, split: Split, report: Report | None = None, threads: int | None = None
+) -> Skies | FreshSkies:
+    """The lightcones of a split.
+
+    report: called while one is made, with (fraction done, what is being done).
+    Raises ConfigError or CatalogError, one sentence each, for what cannot be used.
+    """
+    data = config.data
+    if split != "train" or data.fresh is None:
+        return Skies(_open_files({name: data.files(name) for name in SPLITS}, split, "data"))
+    others = [
+        path
+        for name in SPLITS
+        for path in expand(data.files(name), f"data.{name}", must_exist=False)
+    ]
+    return FreshSkies(
+        config.seed,
+        sky_options(config, data.fresh),
+        reserved={realisation_of(path) for path in others},
+        threads=threads,
+        report=report,
+    )
+
+
+def sky_options(config: Config, section: SynthesizeConfig) -> SkyOptions:
+    """What decides the halos of fresh lightcones, besides their seeds."""
+    grid, data = config.grid, config.data
+    footprint = section.footprint_deg or round(DIAGONALS * float(np.hypot(*grid.fov_deg)), 3)
+    band = [grid.nu_rest_GHz / nu - 1.0 for nu in grid.nu_GHz]
+    try:
+        return SkyOptions(
+            footprint_deg=footprint if isinstance(footprint, tuple) else (footprint, footprint),
+            z_range=section.z_range or (band[0], band[1]),
+            min_mass_Msun=section.min_mass_Msun or data.min_mass_Msun,
+            cosmology=Cosmology.from_dict({**Cosmology().to_dict(), **section.cosmology}),
+            mass_function=section.mass_function,
+            bias=section.bias,
+        )
+    except ValueError as error:
+        raise ConfigError(f"data.train.synthesize: {error}") from None
+
+
+def open_interlopers(config: Config, split: Split) -> dict[str, Skies]:
+    """Lightcones of interlopers that do not share the line's, by the interloper's name."""
+    found = {}
+    for name, section in config.emit.items():
+        if isinstance(section, InterloperConfig):
+            own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
+            if any(own.values()):
+                paths = _open_files(own, split, f"emit.{name}")
+                _check_shared(config, own, f"emit.{name}")
+                found[name] = Skies(paths)
+    return found
+
+
+def _check_shared(config: Config, own: Mapping[str, Sequence[str]], where: str) -> None:
+    """CatalogError when a sky of an interloper is in another split of the line."""
+    together: dict[str, list[Path]] = {
+        s: expand(config.data.files(s), f"data.{s}", must_exist=False)
+        + expand(own[s], f"{where}.{s}", must_exist=False)
+        for s in SPLITS
+    }
+    check_disjoint(together)
+
+
+def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str) -> list[Path]:
+    """The lightcone files of a split; the splits must be different realisations. patterns: files or
+    globs for each split; where: the section they stand in."""
+    paths: dict[str, list[Path]] = {
+        name: expand(patterns[name], f"{where}.{name}", must_exist=name == split) for name in SPLITS
+    }
+    if not paths[split]:
+        raise ConfigError(
+            f"{where}.{split} names no lightcone: make some with `streamtrain catalog make`, or "
+            "import your own with `streamtrain catalog import`"
+        )
+    check_disjoint(paths)
+    return paths[split]
