@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamtrain.catalogs.fresh import MadeLightcone
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.labels import Label
@@ -31,7 +32,12 @@ class FakeGenerator:
     bin_edges = np.linspace(3.5, 7.0, NUM_BINS + 1)
 
     def __init__(
-        self, config: Config, split: str = "train", device: str = "cpu", threads: int = 1
+        self,
+        config: Config,
+        split: str = "train",
+        device: str = "cpu",
+        threads: int = 1,
+        report: object = None,
     ) -> None:
         self.config, self.split, self.threads = config, split, threads
         self.device = torch.device(device)
@@ -74,6 +80,10 @@ class FakeGenerator:
     def identity(self) -> dict[str, Any]:
         """As of one lightcone."""
         return {"lightcones": ["none"], "model": "fake"}
+
+    def take_made(self) -> list[MadeLightcone]:
+        """It needs none."""
+        return []
 
     def close(self) -> None:
         """It has no threads."""

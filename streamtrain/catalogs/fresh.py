@@ -48,7 +48,7 @@ class FreshSkies:
         report: Callable[[float, str], None] | None = None,
     ) -> None:
         self.options, self._seed, self._reserved = options, seed, reserved
-        self._threads, self._report = threads, report
+        self._threads, self.report = threads, report
         self._made: list[MadeLightcone] = []
         self._lock, self._closed = Lock(), Event()
         self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
@@ -81,8 +81,8 @@ class FreshSkies:
         def progress(fraction: float, what: str) -> None:
             if self._closed.is_set():
                 raise CatalogError("no lightcone is made any more: the generator was closed")
-            if self._report is not None:
-                self._report(fraction, f"lightcone {number}: {what}")
+            if self.report is not None:
+                self.report(fraction, f"lightcone {number}: {what}")
 
         try:
             made = synthesize(seed, **given, threads=self._threads, progress=progress)

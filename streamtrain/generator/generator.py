@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.fresh import FreshSkies
+from streamtrain.catalogs.fresh import FreshSkies, MadeLightcone
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Header, Skies
 from streamtrain.config import Config, ConfigError, GridConfig
@@ -50,7 +50,7 @@ class Generator:
 
     split: train, validation or test. device: "cpu" or "cuda". threads: samples made side by side
     on a CPU (they do not change a bit). lightcones: used instead of the configuration's. report:
-    called while a lightcone is made, with (fraction done, what is being done).
+    called while the first lightcones are made, with (fraction done, what is being done).
     Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
     """
 
@@ -107,6 +107,8 @@ class Generator:
         check_memory([(self.skies, self.schedule), *own], config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
         self.scenes = Scenes(self._scene, self.device, follows=follows)
+        if isinstance(self.skies, FreshSkies):
+            self.skies.report = None  # what is made in the background interrupts nobody
         self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
@@ -408,6 +410,10 @@ class Generator:
                 for k, record in enumerate(records):
                     record[operator.name] = {name: float(v[k]) for name, v in values.items()}
         return job, drawn, records
+
+    def take_made(self) -> list[MadeLightcone]:
+        """The lightcones that were made, not read, since the last call."""
+        return self.skies.take_made() if isinstance(self.skies, FreshSkies) else []
 
     def close(self) -> None:
         """Stop the threads."""

@@ -19,6 +19,7 @@ from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.models import build_network, label_loss
+from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
@@ -27,6 +28,7 @@ from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.interrupt import StopRequest
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.optimiser import build_optimiser, learning_rate
+from streamtrain.train.skyrecord import SkyRecord
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
 from streamtrain.train.validation import ValidationResult, validate
@@ -79,7 +81,15 @@ class Trainer:
         self._cores = max(1, num_cores() // world.local_size)
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
-        self.generator = Generator(config, "train", self._device, threads)
+        progress = Progress(active=world.is_main)
+        self.generator = Generator(
+            config,
+            "train",
+            self._device,
+            threads,
+            report=lambda done, what: progress.update(f"{what}, {100 * done:.0f} %"),
+        )
+        progress.close()
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
@@ -129,11 +139,10 @@ class Trainer:
             return
         if then["lightcones"] != now["lightcones"]:
             old, new = then["lightcones"], now["lightcones"]
-            what = (
-                "the lightcones of data.train are not those the run was trained on: "
-                f"{len(old)} then, {len(new)} now, {len(set(old) & set(new))} in both (their order "
-                "counts)"
-            )
+            what = "the lightcones of data.train are not those the run was trained on"
+            if isinstance(old, list) and isinstance(new, list):
+                both = len(set(old) & set(new))
+                what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
         elif names := [
             name
             for name in {**then, **now}
@@ -160,6 +169,7 @@ class Trainer:
         if world.is_main:
             self._monitor = Monitor(self._folder, config, self.generator.label, self.step)
             stack.callback(self._monitor.close)
+            self._skies = SkyRecord(self._folder / "lightcones.jsonl")
             if self.step < config.train.steps:
                 self._say(self.generator.describe())
         self._optimiser = build_optimiser(self.network, config.train)
@@ -283,6 +293,9 @@ class Trainer:
                 f"{self.config.train.learning_rate:g}"
             )
         self._last_loss = loss
+        if self._monitor:
+            for sentence in self._skies.add(self.generator.take_made()):
+                self._say(f"warning: {sentence}")
         times = self._stopwatch.read()
         if self._monitor:
             rate = learning_rate(self.step - 1, self.config.train)

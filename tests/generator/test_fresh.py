@@ -98,7 +98,7 @@ def test_what_is_made_is_written_down() -> None:
 
 def test_the_next_ones_are_made_in_the_background() -> None:
     made, names = generator(), []
-    made.skies._report = lambda done, what: names.append(threading.current_thread().name)
+    made.skies.report = lambda done, what: names.append(threading.current_thread().name)
     made.generate([0])
     deadline = time.monotonic() + 20.0
     while len(made.skies._made) < 4 and time.monotonic() < deadline:
@@ -115,7 +115,7 @@ def test_closing_gives_up_a_lightcone_in_the_making() -> None:
         reached.set()
         time.sleep(0.2)
 
-    made.skies._report = hold
+    made.skies.report = hold
     made.generate([0])
     assert reached.wait(20.0)
     start = time.monotonic()
@@ -196,3 +196,13 @@ def test_a_configuration_file_may_ask_for_fresh_lightcones(tmp_path: Path) -> No
     assert changed.data.fresh is not None
     assert changed.data.fresh.reuse == 7
     assert np.isclose(Generator(changed).schedule.samples, 14)
+
+
+def test_progress_is_told_at_the_start_alone() -> None:
+    told: list[tuple[float, str]] = []
+    made = Generator(fresh(), report=lambda done, what: told.append((done, what)))
+    assert {what.split(":")[0] for _, what in told} == {"lightcone 0", "lightcone 1"}
+    number = len(told)
+    made.generate([0, 10, 20])
+    assert len(told) == number
+    made.close()

@@ -1,0 +1,105 @@
+"""A run on lightcones that are made while it trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.config import Config, from_mapping
+from streamtrain.generator.generator import Generator
+from streamtrain.train import Trainer
+from streamtrain.train.calibration import NUM_SAMPLES
+from streamtrain.train.folder import read_history
+
+Z_RANGE = (115.27 / 33.9 - 1.0, 115.27 / 33.0 - 1.0)
+
+
+@pytest.fixture
+def sky(tmp_path: Path) -> Path:
+    path = tmp_path / "validation.h5"
+    options: dict[str, Any] = {"z_range": Z_RANGE, "min_mass_Msun": 2e11}
+    synthesize(1, footprint_deg=(0.34, 0.34), **options).save(path)
+    return path
+
+
+def config(sky: Path, steps: int = 6) -> Config:
+    return from_mapping(
+        {
+            "seed": 5,
+            "run": str(sky.parent / "run"),
+            "grid": {"fov_deg": [0.2, 0.2], "shape": [4, 8, 8], "nu_GHz": [33.9, 33.0]},
+            "data": {
+                "train": {"synthesize": {"reuse": 8}},
+                "active": 1,
+                "min_mass_Msun": 2e11,
+                "validation": [str(sky)],
+            },
+            "network": {"layers": 2, "filters": 4, "dense": 8},
+            "train": {
+                "steps": steps,
+                "batch_size": 4,
+                "warmup_steps": 0,
+                "log_every": 1,
+                "validation_samples": 8,
+                "threads": 1,
+            },
+        }
+    )
+
+
+def test_lightcones_are_in_the_record_and_the_same_after_a_restart(
+    sky: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = config(sky)
+    Trainer(whole, "cpu", max_steps=3).run()
+    Trainer(whole, "cpu").run()
+    record = read_history(sky.parent / "run" / "lightcones.jsonl")
+    numbers = [entry["number"] for entry in record]
+    assert len(numbers) == len(set(numbers))
+    # calibration used the first samples, in windows of 8 with a lightcone each
+    assert set(range(NUM_SAMPLES // 8)) <= set(numbers)
+    options: dict[str, Any] = {"z_range": Z_RANGE, "min_mass_Msun": 2e11}
+    again = synthesize(record[7]["seed"], footprint_deg=(0.339, 0.339), **options)
+    assert again.digest == record[7]["digest"]
+    assert "warning: lightcone" not in capsys.readouterr().err
+
+
+def test_a_lightcone_that_came_out_differently_is_told(
+    sky: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = config(sky)
+    Trainer(whole, "cpu", max_steps=2).run()
+    path = sky.parent / "run" / "lightcones.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["digest"] = "0" * 64
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Trainer(whole, "cpu").run()
+    assert "before 000000000000: FFTs differ in the last bits" in capsys.readouterr().err
+    assert len(read_history(path)) > len(lines)
+
+
+def test_other_lightcones_do_not_continue_a_run(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = config(sky)
+    Trainer(whole, "cpu", max_steps=2).run()
+    monkeypatch.setattr("streamtrain.catalogs.fresh.METHOD_VERSION", 10**6)
+    with pytest.raises(ValueError, match=r"lightcones of data.train are not those the run was"):
+        Trainer(whole, "cpu").run()
+
+
+def test_the_trained_network_sees_what_the_record_says(sky: Path) -> None:
+    """The first batch is painted from the lightcone with the recorded seed."""
+    whole = config(sky)
+    fresh = Generator(whole)
+    options: dict[str, Any] = {"z_range": Z_RANGE, "min_mass_Msun": 2e11}
+    seed = fresh.skies.seed_of(0)
+    assert not isinstance(fresh.skies, Skies)
+    lightcone = synthesize(seed, footprint_deg=(0.339, 0.339), **options)
+    plain = Generator(whole, lightcones=[lightcone])
+    assert plain.generate(range(4)).digests() == fresh.generate(range(4)).digests()
+    fresh.close()
