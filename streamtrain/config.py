@@ -245,7 +245,7 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     """The settings of a file and of those it extends. readers: the files that led to it."""
     try:
         file = find_config(path)
-        data = parse_yaml(file.read_text(encoding="utf-8"), str(path))
+        data = parse_yaml(file.read_text(encoding="utf-8"), str(path), suffixes=True)
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from None
     except UnicodeDecodeError:

@@ -208,6 +208,14 @@ def to_dict(section: Any) -> Any:
     return section
 
 
+class _Twice(ConfigError):
+    """A key that a mapping has twice."""
+
+    def __init__(self, key: Hashable, line: int) -> None:
+        super().__init__(f"'{key}' is given twice (line {line})")
+        self.key = key
+
+
 class _UniqueLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice."""
 
@@ -220,10 +228,7 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
         if not isinstance(key, Hashable):
             raise ConfigError(f"{_show(key)} cannot be the name of a setting (line {line})")
         if key in seen:
-            raise ConfigError(
-                f"'{key}' is given twice (line {line}); a second use of an operator takes a "
-                f"suffix, as in '{key}_2'"
-            )
+            raise _Twice(key, line)
         seen[key] = loader.construct_object(value_node, deep=True)
     return seen
 
@@ -231,10 +236,17 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
-def parse_yaml(text: str, name: str) -> Any:
-    """YAML text to plain data, with one sentence for a syntax error."""
+def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
+    """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
+    is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
     try:
         return yaml.load(text, Loader=_UniqueLoader)
+    except _Twice as error:
+        if not suffixes:
+            raise
+        raise ConfigError(
+            f"{error}; a second use of an operator takes a suffix, as in '{error.key}_2'"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""

@@ -250,11 +250,11 @@ def test_bad_maps(changes: dict[str, Any], message: str) -> None:
 def test_map_with_a_key_twice(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_text(yaml.dump(column_map("x y z mass")) + "mass: {column: B, unit: Msun}\n")
-    with pytest.raises(CatalogError, match="'mass' is there twice"):
+    with pytest.raises(CatalogError, match="'mass' is given twice"):
         load_map(path)
     path.write_text("x: [1,")
-    with pytest.raises(CatalogError, match="not YAML"):
+    with pytest.raises(CatalogError, match="not valid YAML"):
         load_map(path)
     path.write_text("!!python/object/apply:os.mkdir [made]")
-    with pytest.raises(CatalogError, match="not YAML"):
+    with pytest.raises(CatalogError, match="not valid YAML"):
         load_map(path)

@@ -9,17 +9,16 @@ cosmology: {Omega_m: 0.3, Omega_b: 0.045, h: 0.7, n_s: 0.96, sigma8: 0.8}
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import PARAMETERS, reading
-from streamtrain.schema import nearest
+from streamtrain.schema import ConfigError, nearest, parse_yaml
 
 _LENGTH = {"Mpc": 1.0, "kpc": 1e-3, "Gpc": 1e3}
 _MASS = {"Msun": 1.0, "1e10Msun": 1e10}
@@ -78,26 +77,15 @@ class ColumnMap:
     """HDU of a FITS file, group or dataset of an HDF5 file."""
 
 
-class _Loader(yaml.SafeLoader):
-    """safe_load that refuses a key that is there twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise CatalogError(f"'{key}' is there twice")
-        return super().construct_mapping(node, deep)
-
-
 def load_map(source: Path | Mapping[str, Any]) -> ColumnMap:
     """A column map from a YAML file or a dict; CatalogError says what is wrong with it."""
     if isinstance(source, Mapping):
         return _checked(source)
     with reading(source, "a YAML file"):
         try:
-            content = yaml.load(source.read_text(), _Loader)
-        except yaml.YAMLError as error:
-            raise CatalogError(f"not YAML ({error})") from error
+            content = parse_yaml(source.read_text(encoding="utf-8"), "this")
+        except ConfigError as error:
+            raise CatalogError(str(error)) from None
         return _checked(content)
 
 
