@@ -36,6 +36,7 @@ def luminosity_function(
     *,
     occupied: Bool | None = None,
     reference: Float | None = None,
+    blank: Float | None = None,
     titles: Sequence[str] = (),
     quantity: str = "counts",
     unit: Float | None = None,
@@ -44,8 +45,9 @@ def luminosity_function(
 
     predicted, true: log10 of the count, [num_maps, num_bins]; one column of panels per map.
     bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
-    (default: true > 0). reference: mean label, log10 of the count, [num_bins]. quantity: of
-    `QUANTITIES`, with `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1).
+    (default: true > 0). reference: mean label, log10 of the count, [num_bins]; blank:
+    likewise, what the network answers to maps without a halo. quantity: of `QUANTITIES`, with
+    `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1).
     """
     if predicted.shape != true.shape or true.ndim != 2:
         raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
@@ -78,6 +80,10 @@ def luminosity_function(
             upper.plot(at, one_halo[k] * 10**values, line, color=colour, lw=1.8, label=name)
             ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
             lower.plot(at, ratio, line, color=colour, lw=1.6)
+        if blank is not None:
+            upper.plot(
+                at, one_halo[k] * 10**blank, "-.", color="grey", lw=1.4, label="no halo in the map"
+            )
         if unit is not None:
             upper.plot(at, one_halo[k], ":", color="grey", lw=1.2, zorder=1, label="one halo")
         upper.set_yscale("log")

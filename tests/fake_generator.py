@@ -81,6 +81,10 @@ class FakeGenerator:
         """As of one lightcone."""
         return {"lightcones": ["none"], "model": "fake"}
 
+    def blank(self, indices: Sequence[int]) -> torch.Tensor:
+        """Maps of nothing."""
+        return torch.zeros(len(indices), *self.input_shape)
+
     def take_made(self) -> list[MadeLightcone]:
         """It needs none."""
         return []

@@ -318,7 +318,18 @@ class Generator:
         counts_out[first:last] = counts
         for line, other in zip(scene.interlopers.values(), job.others, strict=True):
             counts_out[first:last, -1] += line.painter.paint(other, first, last, total)[1][:, -1]
-        target = cube_out[first:last]
+        self._finish(total, job, drawn, first, last, cube_out[first:last])
+
+    def _finish(
+        self,
+        total: torch.Tensor,
+        job: Job,
+        drawn: list[Drawn],
+        first: int,
+        last: int,
+        target: torch.Tensor,
+    ) -> None:
+        """From what was painted, in fixed point, to the network's input."""
         cube = target
         if self.painter.shape != self.input_shape:
             cube = torch.empty(total.shape, dtype=torch.float32, device=self.device)
@@ -352,6 +363,20 @@ class Generator:
             name: torch.from_numpy(v[first:last]).to(self.device) for name, v in values.items()
         }
         return operator.apply(self._observe, cube, keys, tensors)
+
+    def blank(self, indices: Sequence[int]) -> torch.Tensor:
+        """The maps of these samples had there been no halo: what foregrounds, noise and the other
+        operators make of nothing, float32 [B, n_freq, n_dec, n_ra]."""
+        with torch.inference_mode(False), torch.no_grad():
+            size = (len(indices), *self.input_shape)
+            cube = torch.empty(size, dtype=torch.float32, device=self.device)
+            for window, first, last in self.schedule.runs(indices):
+                scene = self.scenes.of(window)
+                job, drawn, _ = self._draw(scene, indices[first:last])
+                shape = (last - first, *self.painter.shape)
+                nothing = torch.zeros(shape, dtype=torch.int64, device=self.device)
+                self._finish(nothing, job, drawn, 0, last - first, cube[first:last])
+            return cube
 
     def steps(self, index: int) -> list[tuple[str, torch.Tensor]]:
         """How a sample is made: the map after each step, float32 [n_freq, n_dec, n_ra], by name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +15,12 @@ from streamtrain.generator.bins import ranges_with_bins
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.labels import Label
 from streamtrain.train.distributed import World
+from streamtrain.train.probe import Dependence, class_skill, pair_sums, skill
 
 F64 = NDArray[np.float64]
 
+RESIDUAL_EDGES = np.linspace(-1.0, 1.0, 81)
+"""Of the histograms of log10(predicted / true) [dex]."""
 NUM_EXAMPLES = 3
 """Samples in the figure of predicted against true functions."""
 
@@ -62,6 +65,8 @@ class ExampleFunctions:
     """Bins that hold a halo."""
     unit: F64 | None
     """What one halo is worth in the label's quantity, also [1, num_bins]; None: one."""
+    blank: F64
+    """Mean log10 of the count that the network answers to maps without a halo [num_bins]."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,29 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Residuals:
+    """Histogram of log10(predicted / true) over the occupied bins of one luminosity range."""
+
+    name: str
+    counts: F64
+    """Between `RESIDUAL_EDGES`; the first and the last contain what lies beyond."""
+    total: float
+    """Sum of the residuals [dex], and `squares`, of their squares."""
+    squares: float
+
+
+@dataclass(frozen=True)
 class ValidationResult:
-    """The outcome of one validation, the same in all ranks but for `example`."""
+    """The outcome of one validation, the same in all ranks but for `example` and
+    `dependence.blank_dex`, which only rank 0 has."""
 
     loss: float
     ranges: list[RangeError]
     """Empty where the label is a class."""
+    residuals: list[Residuals]
+    """Of the same ranges."""
     classes: ClassErrors | None
+    dependence: Dependence
     example: Example | None = field(repr=False)
 
 
@@ -104,8 +125,7 @@ def validate(
     mine = range(world.rank, num_samples, world.size)
     longest = -(-num_samples // world.size)
     label = generator.label
-    rows = label.num_outputs if label.is_class else 4
-    sums = torch.zeros(rows, label.num_outputs, dtype=torch.float64, device=world.device)
+    sums = _Sums(label, generator.bin_edges, world.device)
     total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
     example = None
     for start in range(0, longest, chunk):
@@ -117,28 +137,77 @@ def validate(
         batch = generator.generate(indices)
         batch.check()
         prediction, loss = evaluate(batch)
-        sums += _confusion(batch, prediction) if label.is_class else _sums(label, batch, prediction)
+        sums.add(batch, prediction)
         total_loss += loss.double() * len(indices) / num_samples
         if start == 0 and world.is_main:
-            example = _example(label, batch, prediction)
-    totals = world.sum(sums).numpy()
-    return ValidationResult(
-        loss=float(world.sum(total_loss)),
-        ranges=[] if label.is_class else _range_errors(totals, generator.bin_edges),
-        classes=_class_errors(totals) if label.is_class else None,
-        example=example,
-    )
+            answer, _ = evaluate(replace(batch, cube=generator.blank(indices)))
+            example = _example(label, batch, prediction, answer)
+    return sums.result(world, float(world.sum(total_loss)), example)
 
 
-def _sums(label: Label, batch: Batch, prediction: Tensor) -> Tensor:
-    """Over the occupied bins of a batch, [4, num_bins]: squared errors, number, labels, their
-    squares; in dex."""
-    device = prediction.device
-    occupied = label.occupied(batch.label, batch.counts).to(device).double()
-    true = label.log10_counts(batch.label.to(device), batch.one_halo)
-    predicted = label.log10_counts(prediction, batch.one_halo)
-    squares = (predicted - true) ** 2
-    return torch.stack([(occupied * v).sum(0) for v in (squares, occupied, true, true**2)])
+class _Sums:
+    """What is added up over the samples of a rank."""
+
+    def __init__(self, label: Label, bin_edges: F64, device: torch.device) -> None:
+        self._label, self._ranges = label, _ranges(bin_edges)
+        outputs = label.num_outputs
+
+        def zeros(rows: int, columns: int) -> Tensor:
+            return torch.zeros(rows, columns, dtype=torch.float64, device=device)
+
+        self._confusion = zeros(outputs, outputs) if label.is_class else None
+        self._errors, self._pairs = zeros(4, outputs), zeros(6, outputs)
+        self._histograms = zeros(len(self._ranges), len(RESIDUAL_EDGES) + 1)
+        self._members = torch.from_numpy(np.array([m for _, m in self._ranges])).to(device)
+
+    def add(self, batch: Batch, prediction: Tensor) -> None:
+        """A batch: errors, their histograms, and how answers and labels go together."""
+        label, device = self._label, prediction.device
+        if self._confusion is not None:
+            self._confusion += _confusion(batch, prediction)
+            return
+        occupied = label.occupied(batch.label, batch.counts).to(device).double()
+        true = label.log10_counts(batch.label.to(device), batch.one_halo)
+        predicted = label.log10_counts(prediction, batch.one_halo)
+        residual = predicted - true
+        rows = (residual**2, torch.ones_like(true), true, true**2)
+        self._errors += torch.stack([(occupied * row).sum(0) for row in rows])
+        self._pairs += pair_sums(predicted, true)
+        bins = len(RESIDUAL_EDGES) - 1
+        low, high = RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1]
+        place = ((residual - low) / (high - low) * bins).floor().clamp(0, bins - 1).long()
+        for k, member in enumerate(self._members):
+            weight = (occupied * member).flatten()
+            self._histograms[k, :bins].index_add_(0, place.flatten(), weight)
+            for column, values in ((bins, residual), (bins + 1, residual**2)):
+                self._histograms[k, column] += (weight * values.flatten()).sum()
+
+    def result(self, world: World, loss: float, example: Example | None) -> ValidationResult:
+        """The outcome over all ranks."""
+        if self._confusion is not None:
+            confusion = world.sum(self._confusion).numpy()
+            dependence = Dependence(class_skill(confusion))
+            return ValidationResult(loss, [], [], _class_errors(confusion), dependence, example)
+        pairs = world.sum(self._pairs).numpy()
+        blank = None
+        if example is not None and example.functions is not None:
+            mean = pairs[0] / pairs[5]
+            blank = float(np.sqrt(np.mean((example.functions.blank - mean) ** 2)))
+        histograms = world.sum(self._histograms).numpy()
+        residuals = [
+            Residuals(name, row[:-2], float(row[-2]), float(row[-1]))
+            for (name, _), row in zip(self._ranges, histograms, strict=True)
+            if row[:-2].any()
+        ]
+        errors = _range_errors(world.sum(self._errors).numpy(), self._ranges)
+        dependence = Dependence(skill(pairs), blank)
+        return ValidationResult(loss, errors, residuals, None, dependence, example)
+
+
+def _ranges(bin_edges: F64) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Luminosity ranges by name, with the bins that lie in them."""
+    named = [(f"{low:g}-{high:g}", inside) for (low, high), inside in ranges_with_bins(bin_edges)]
+    return [*named, ("all", np.ones(len(bin_edges) - 1, bool))]
 
 
 def _confusion(batch: Batch, prediction: Tensor) -> Tensor:
@@ -148,7 +217,7 @@ def _confusion(batch: Batch, prediction: Tensor) -> Tensor:
     return true.T @ predicted
 
 
-def _example(label: Label, batch: Batch, prediction: Tensor) -> Example:
+def _example(label: Label, batch: Batch, prediction: Tensor, blank: Tensor) -> Example:
     functions = None
     if not label.is_class:
         some = slice(NUM_EXAMPLES)
@@ -157,16 +226,17 @@ def _example(label: Label, batch: Batch, prediction: Tensor) -> Example:
             label.log10_counts(v[some].cpu(), one_halo).numpy() for v in (batch.label, prediction)
         )
         occupied = label.occupied(batch.label[some], batch.counts[some]).cpu().numpy()
-        functions = ExampleFunctions(true, predicted, occupied, label.unit_of(one_halo))
+        nothing = label.log10_counts(blank, batch.one_halo).mean(0).cpu().numpy()
+        unit = label.unit_of(one_halo)
+        functions = ExampleFunctions(true, predicted, occupied, unit, nothing)
     return Example(batch.cube[0].cpu().numpy(), batch.draws[0], functions)
 
 
-def _range_errors(totals: F64, bin_edges: F64) -> list[RangeError]:
+def _range_errors(totals: F64, ranges: list[tuple[str, NDArray[np.bool_]]]) -> list[RangeError]:
     squares, number, label, label_squares = totals
     spread = label_squares - label**2 / np.maximum(number, 1.0)
     errors = []
-    named = [(f"{low:g}-{high:g}", inside) for (low, high), inside in ranges_with_bins(bin_edges)]
-    for name, inside in [*named, ("all", np.ones(len(bin_edges) - 1, bool))]:
+    for name, inside in ranges:
         values = number[inside].sum()
         if values:
             rms = float(np.sqrt(squares[inside].sum() / values))

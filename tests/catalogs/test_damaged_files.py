@@ -213,7 +213,8 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "csv, unknown unit": (lambda p: csv(p, map_changes={"mass": {"column": "M", "unit": "g"}}),
                           "mass needs a unit: Msun"),
     "map, code in YAML": (lambda p: [*csv(p)[:1], "--columns", raw(
-        p, "map.yaml", f"!!python/object/apply:os.mkdir [{p}/executed]".encode())[0]], "not valid YAML"),
+        p, "map.yaml", f"!!python/object/apply:os.mkdir [{p}/executed]".encode())[0]],
+                          "not valid YAML"),
     "map, a list": (lambda p: [*csv(p)[:1], "--columns", raw(p, "m.yaml", b"[1, 2]")[0]],
                     "must be a mapping"),
     "hdf5, wrong lengths": (lambda p: hdf5(p, M=np.ones(3)), "columns of different length"),
