@@ -40,6 +40,15 @@ class Monitor:
         """A line that stays."""
         self._progress.note(text)
 
+    def warn(self, step: int, text: str) -> None:
+        """A warning that stays, also in TensorBoard."""
+        self.say(f"warning: {text}")
+        self._writer.add_text("warning", text, step)
+
+    def flush(self) -> None:
+        """What was recorded outlives this process from now on."""
+        self._writer.flush()
+
     def busy(self, text: str) -> None:
         """A progress line for something other than training steps."""
         self._progress.update(text)
