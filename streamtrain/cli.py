@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -255,13 +256,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 bad input (one sentence on stderr), 130
-    interrupted."""
+    """Run a command. Exit status: 0 done (of `train` also: stopped, with a checkpoint), 1 failed,
+    2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n."""
     given = _parse(arguments)
     from streamtrain.generator.backend import BackendError
     from streamtrain.generator.model import ModelRangeWarning
     from streamtrain.train import TrainingError
     from streamtrain.train.distributed import from_main
+    from streamtrain.train.interrupt import Interrupted, interruptible
 
     usual = warnings.showwarning
 
@@ -277,7 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
-            status: int = given.run(given)
+            alone = given.run in (_evaluate, _testset_make, _testset_verify)
+            with interruptible() if alone else contextlib.nullcontext():
+                status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:
         if os.environ.get("STREAMTRAIN_DEBUG"):
@@ -287,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1, in_all_ranks=from_main(error))
     except TrainingError as error:
         return _fail(str(error), 1, in_all_ranks=True)
+    except Interrupted as error:
+        return _fail(f"interrupted by {error}", 128 + error.number, in_all_ranks=True)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, in_all_ranks=True)
 

@@ -106,6 +106,13 @@ class TrainConfig:
     validate_every: int = setting(200, "steps between validations", low=1)
     validation_samples: int = setting(256, "samples per validation, the same every time", low=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", low=1)
+    ema: float = setting(
+        0.0, "decay per step of the average of the weights that is judged; 0: none", low=0, high=1
+    )
+    max_nonfinite: int = setting(
+        10, "steps in a row that may be skipped because the loss is not finite", low=0
+    )
+    deterministic: bool = setting(False, "the same weights bit for bit from run to run")
     threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
     queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
 
@@ -222,6 +229,8 @@ def _check(config: Config) -> None:
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
                 raise ConfigError(f"emit.{name}: a blank map has no class, the label's quantity")
+    if config.train.ema == 1:
+        raise ConfigError("train.ema = 1 would never leave the first weights: it must be below 1")
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(
             f"train.warmup_steps = {config.train.warmup_steps} must be below "

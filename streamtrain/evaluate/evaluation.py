@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def evaluate(
     train_generator.close()
     with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
         network = build_network(config.network, tuple(state["input_shape"]), generator.num_outputs)
-    network.load_state_dict(state["network"])
+    network.load_state_dict(state["network"] | state.get("average", {}))
     network.to(generator.device).eval()
     answers = predict(network, manifest, generator, progress)
     generator.close()
@@ -275,5 +276,10 @@ def _draw(answers: Answers | ClassAnswers, reference: Float, config: Config) -> 
         loss = "cross-entropy" if config.label.quantity == "class" else "mean squared error"
         drawn["loss.png"] = figures.loss_history(entries, f"{loss} of the label")
     for name, figure in drawn.items():
-        figure.savefig(folder / name)
+        part = folder / f"{name}.{os.getpid()}.part"
+        try:
+            figure.savefig(part, format="png")
+            part.replace(folder / name)
+        finally:
+            part.unlink(missing_ok=True)
     return list(drawn)

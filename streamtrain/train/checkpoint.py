@@ -2,12 +2,15 @@
 
 A checkpoint is a folder `checkpoints/step_000001200` of
 
-    state.pt         network, optimiser, step, next_index (torch.save, read with weights_only)
+    state.pt         network, optimiser, average of the weights, step, next_index, skipped steps
+                     (torch.save, read with weights_only)
     config.yaml      the configuration of the run, resolved
-    manifest.json    size and sha256 of both, config digest, generator_version; written last
+    manifest.json    size and sha256 of both, config digest, generator_version, and a digest of
+                     itself; written last
 
 made under a temporary name, flushed to disk, then renamed. The two newest are kept; loading takes
-the newest that verifies.
+the newest that verifies. The learning rate, the seed of dropout and the place in TensorBoard are
+functions of the step.
 """
 
 from __future__ import annotations
@@ -43,8 +46,11 @@ FREE_SETTINGS = (
     "train.validate_every",
     "train.validation_samples",
     "train.checkpoint_every",
+    "train.max_nonfinite",
+    "train.deterministic",
 )
-"""Settings that change neither training samples nor weights: a run may continue with others."""
+"""Settings that change neither training samples nor what is computed of them: a run may continue
+with others."""
 
 FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
 """Likewise, of emitters with lightcones of their own."""
@@ -61,15 +67,33 @@ def save_checkpoint(
     """Write `state` (with its 'step' and 'next_index') as a complete checkpoint, or not at all.
 
     folder: the run's folder of checkpoints, created if it is not there. Returns the checkpoint.
+    Raises OSError (or what torch.save makes of it) where it cannot be written; what was there
+    before is as it was then, and nothing half-written stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{state['step']:09d}"
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write_all(temporary, state, config, generator_version)
+        _remove(final)  # of this step, but it did not verify
+        os.rename(temporary, final)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(folder)
+    _prune(folder, state["step"])
+    return final
+
+
+def _write_all(
+    temporary: Path, state: Mapping[str, Any], config: Config, generator_version: int
+) -> None:
     temporary.mkdir()
     with open(temporary / "state.pt", "wb") as file:
         torch.save(dict(state), file)
-        _flush(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
     _write(temporary / "config.yaml", config.to_yaml())
     manifest = {
         "step": state["step"],
@@ -78,15 +102,29 @@ def save_checkpoint(
         "generator_version": generator_version,
         "files": {name: _describe(temporary / name) for name in ("state.pt", "config.yaml")},
     }
-    _write(temporary / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    _write(temporary / "manifest.json", _render(manifest | {"digest": _digest(manifest)}))
     _flush_folder(temporary)
-    if final.exists():  # of this step, but it did not verify
-        shutil.rmtree(final)
-    os.rename(temporary, final)
-    _flush_folder(folder)
-    for _, old in list(_checkpoints(folder))[KEEP:]:
-        shutil.rmtree(old)
-    return final
+
+
+def _prune(folder: Path, step: int) -> None:
+    """Remove all but the checkpoint of `step` and the one before it.
+
+    Those of later steps are damaged, or the run would have gone on from them.
+    """
+    kept = 0
+    for number, path in list(_checkpoints(folder)):
+        kept += number <= step
+        if number > step or kept > KEEP:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; it is gone as a whole, whatever interrupts this."""
+    if path.exists():
+        aside = path.parent / f".{path.name}.old.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -103,9 +141,9 @@ def load_checkpoint(
     to another configuration or generator version, or if all are damaged.
     """
     found = list(_checkpoints(folder))
-    for _, path in found:
+    for step, path in found:
         try:
-            manifest = _verify(path)
+            manifest = _verify(path, step)
             saved = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
             state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
@@ -117,6 +155,8 @@ def load_checkpoint(
         _refuse_other_run(path, saved, current, manifest["generator_version"], generator_version)
         assert isinstance(state, dict)
         return state
+    if found != list(_checkpoints(folder)):  # a training has written others meanwhile
+        return load_checkpoint(folder, config, generator_version, sections)
     if found:
         raise CheckpointError(
             f"none of the {len(found)} checkpoints in {folder} is intact; remove that folder to "
@@ -159,9 +199,15 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
     yield from sorted(steps, reverse=True)
 
 
-def _verify(path: Path) -> dict[str, Any]:
-    """The manifest, after every file has been compared with it."""
-    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+def _verify(path: Path, step: int) -> dict[str, Any]:
+    """The manifest, after it and every file have been compared with what was written."""
+    text = (path / "manifest.json").read_text(encoding="utf-8")
+    manifest: dict[str, Any] = json.loads(text)
+    written = {key: value for key, value in manifest.items() if key != "digest"}
+    if _render(manifest) != text or manifest.get("digest") != _digest(written):
+        raise CheckpointError("manifest.json is not what was written (its digest differs)")
+    if manifest["step"] != step:
+        raise CheckpointError(f"it is the checkpoint of step {manifest['step']}")
     for name, expected in manifest["files"].items():
         found = _describe(path / name)
         if found != expected:
@@ -171,6 +217,15 @@ def _verify(path: Path) -> dict[str, Any]:
                 else f"{name} is not what was written (its sha256 differs)"
             )
     return manifest
+
+
+def _render(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its digest."""
+    return hashlib.sha256(_render(manifest).encode()).hexdigest()
 
 
 def _refuse_other_run(
@@ -201,11 +256,7 @@ def _write(path: Path, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        _flush(file.fileno())
-
-
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
+        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -83,7 +83,7 @@ class World:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over the ranks, on the CPU in float64 (synchronises)."""
-        total = values.detach().to("cpu", torch.float64)
+        total = values.detach().to("cpu", torch.float64, copy=True)
         if self.size > 1:
             dist.all_reduce(total, group=self.control)
         return total

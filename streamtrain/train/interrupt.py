@@ -1,22 +1,28 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step."""
+"""Signals: a training stops after its step, other long commands at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Ctrl-C; launchers and schedulers; a terminal that is closed; a scheduler's warning."""
 
 SAME_PRESS_S = 0.5
 """A second SIGINT this soon is the first one, forwarded by a launcher [s]."""
 
 
 class StopRequest:
-    """While entered: SIGINT or SIGTERM sets `requested`, a second SIGINT leaves at once.
+    """While entered: one of `SIGNALS` sets `requested`, a second SIGINT leaves at once.
 
-    A rank of torchrun also stops when torchrun itself is gone (kill -9), so that no orphan keeps
-    the run's folder. Signals are left alone outside the main thread.
+    SIGHUP stays ignored where it is (nohup). A rank of torchrun also stops when torchrun itself is
+    gone (kill -9), so that no orphan keeps the run's folder. Signals are left alone outside the
+    main thread.
     """
 
     def __init__(self) -> None:
@@ -33,8 +39,10 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in SIGNALS:
+                ignored = signal.getsignal(number) is signal.SIG_IGN
+                if number != signal.SIGHUP or not ignored:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -57,4 +65,35 @@ class StopRequest:
             if os.environ.get("RANK", "0") == "0":
                 name = signal.Signals(number).name
                 text = f"\n{name}: stopping after this step (Ctrl-C again: at once)\n"
-                os.write(2, text.encode())
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    os.write(2, text.encode())
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal other than SIGINT ended a command; `number` is that signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Meanwhile `SIGNALS` end what runs by an exception, as SIGINT always does.
+
+    Raises Interrupted, a KeyboardInterrupt. Signals are left alone outside the main thread.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS[1:]:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from streamtrain.catalogs.fresh import MadeLightcone
 from streamtrain.config import Config
 from streamtrain.figures import confusion, luminosity_function, map_slices
 from streamtrain.generator.labels import Label
 from streamtrain.progress import Progress, duration
 from streamtrain.train.folder import History
+from streamtrain.train.skyrecord import SkyRecord
 from streamtrain.train.stopwatch import Times
 from streamtrain.train.validation import ValidationResult
 
@@ -32,6 +34,7 @@ class Monitor:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         if not step:
             self._writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
+        self._skies = SkyRecord(folder / "lightcones.jsonl")
         self._progress = Progress()
         self._first_step, self._begin = step, time.monotonic()
         self._validation = ""
@@ -39,6 +42,15 @@ class Monitor:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._progress.note(text)
+
+    def warn(self, step: int, text: str) -> None:
+        """A warning that stays, also in TensorBoard."""
+        self.say(f"warning: {text}")
+        self._writer.add_text("warning", text, step)
+
+    def flush(self) -> None:
+        """What was recorded outlives this process from now on."""
+        self._writer.flush()
 
     def busy(self, text: str) -> None:
         """A progress line for something other than training steps."""
@@ -83,6 +95,11 @@ class Monitor:
             f"{times.samples_per_s:.0f} samples/s  generate {times.generate_ms:.0f} ms  "
             f"train {times.train_ms:.0f} ms  left {duration(left)}"
         )
+
+    def made(self, step: int, lightcones: Sequence[MadeLightcone]) -> None:
+        """Record lightcones that were made during training."""
+        for sentence in self._skies.add(lightcones):
+            self.warn(step, sentence)
 
     def validated(self, step: int, result: ValidationResult) -> None:
         """Record a validation, with its two figures."""

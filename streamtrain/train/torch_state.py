@@ -10,6 +10,9 @@ import torch
 
 from streamtrain.config import TrainConfig
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""cuBLAS gives the same bits every time where this is :4096:8 or :16:8 before its first use."""
+
 
 class TorchState:
     """While entered: torch's generators start from `seed`, and on a CPU it uses half the cores.
@@ -19,21 +22,48 @@ class TorchState:
     samples/s with one torch thread on two cores, 270 with two. OMP_NUM_THREADS says otherwise
     where it is set.
 
-    cores: how many this process may use.
+    cores: how many this process may use
+    deterministic: torch makes the same bits from run to run on this machine: algorithms that do,
+    and on a CPU a number of threads that depends on the machine alone (half of `machine_cores`,
+    whatever this run may use)
+    machine_cores: this process's share of what the machine has; default: cores
     """
 
-    def __init__(self, device: torch.device, seed: int, cores: int) -> None:
-        self._seed = seed
+    def __init__(
+        self,
+        device: torch.device,
+        seed: int,
+        cores: int,
+        *,
+        deterministic: bool = False,
+        machine_cores: int | None = None,
+    ) -> None:
+        self._seed, self._deterministic = seed, deterministic
         self._rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        self._set_threads = device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ
+        chosen = deterministic or "OMP_NUM_THREADS" not in os.environ
+        self._set_threads = device.type == "cpu" and chosen
+        if deterministic:
+            cores = machine_cores or cores
         self._threads = max(1, cores // 2)
-        self._previous_threads = torch.get_num_threads()
 
     def __enter__(self) -> None:
+        self._previous_threads = torch.get_num_threads()
         self._rng.__enter__()
         torch.manual_seed(self._seed)
         if self._set_threads:
             torch.set_num_threads(self._threads)
+        if self._deterministic:
+            cudnn = torch.backends.cudnn
+            self._previous = (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+                cudnn.benchmark,
+                os.environ.get(WORKSPACE),
+            )
+            if self._previous[3] not in (":4096:8", ":16:8"):
+                os.environ[WORKSPACE] = ":4096:8"
+            torch.use_deterministic_algorithms(True)
+            cudnn.benchmark = False
 
     def __exit__(
         self,
@@ -44,6 +74,12 @@ class TorchState:
         self._rng.__exit__(kind, error, trace)
         if self._set_threads:
             torch.set_num_threads(self._previous_threads)
+        if self._deterministic:
+            enabled, warn_only, torch.backends.cudnn.benchmark, workspace = self._previous
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            os.environ.pop(WORKSPACE)
+            if workspace is not None:
+                os.environ[WORKSPACE] = workspace
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

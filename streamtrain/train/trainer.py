@@ -6,7 +6,8 @@ and the next sample is the one that the interrupted run would have taken.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,21 +22,29 @@ from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.models import build_network, label_loss
 from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
+from streamtrain.train.average import Average
 from streamtrain.train.calibration import calibrate
-from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
+from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers
 from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, run_folder
+from streamtrain.train.identity import refuse_other_samples
 from streamtrain.train.interrupt import StopRequest
 from streamtrain.train.monitor import Monitor
+from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
 from streamtrain.train.optimiser import build_optimiser, learning_rate
-from streamtrain.train.skyrecord import SkyRecord
+from streamtrain.train.record import Record
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
 from streamtrain.train.validation import ValidationResult, validate
+from streamtrain.train.writer import CheckpointWriter
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is intact."""
+
+
+class _Stopped(Exception):
+    """Somebody asked to stop before the first step."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Summary:
     """How a call of `Trainer.run` ended."""
 
     step: int
-    """Optimiser steps done, over all calls."""
+    """Steps done, over all calls, those that were skipped included."""
     next_index: int
     """The first sample that no step has seen."""
     stopped: bool
@@ -95,29 +104,43 @@ class Trainer:
             self.network = build_network(
                 config.network, self.generator.input_shape, self.generator.num_outputs
             ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._monitor: Monitor | None = None
 
     def run(self) -> Summary:
-        """Train to the last step, or until SIGINT or SIGTERM; a checkpoint ends it either way.
+        """Train to the last step, or until one of `interrupt.SIGNALS`; a checkpoint ends it either
+        way.
 
         Raises ValueError if the run's folder is in use or holds a checkpoint of another
         configuration or of other samples, or for a sample that cannot be made (after a checkpoint
-        of the steps before it), and TrainingError if the loss is not finite.
+        of the steps before it), and TrainingError if the loss is not finite too often in a row or
+        if the last checkpoint cannot be written.
         """
+        self.step = self._next_index = 0
+        self._last_loss: float | None = None
+        self._last_result: ValidationResult | None = None
         with ExitStack() as stack:
             stack.callback(self.generator.close)
             stack.callback(self._validation.close)
             stack.enter_context(self._torch_state())
-            self._open(stack)
-            self._request = stack.enter_context(StopRequest())
-            stopped = self._loop()
+            try:
+                self._open(stack)
+                stopped = self._loop()
+            except _Stopped:
+                self._say("stopped before the first step")
+                stopped = True
             loss, result = self._last_loss, self._last_result
             summary = Summary(self.step, self._next_index, stopped, loss, result)
         self.world.close()
         return summary
 
     def _torch_state(self) -> TorchState:
-        return TorchState(self._device, self.config.seed, self._cores)
+        share = max(1, (os.cpu_count() or 1) // self.world.local_size)
+        return TorchState(
+            self._device,
+            self.config.seed,
+            self._cores,
+            deterministic=self.config.train.deterministic,
+            machine_cores=share,
+        )
 
     def _claim(self, stack: ExitStack) -> dict[str, Any] | None:
         """Lock the run's folder, in rank 0; the state to continue from, if there is one."""
@@ -131,34 +154,9 @@ class Trainer:
         return state
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
-        """Raise ValueError if a run would go on with other lightcones or another model."""
-        if state is None:
-            return
-        then, now = state["samples"], self.generator.identity()
-        if then == now:
-            return
-        if then["lightcones"] != now["lightcones"]:
-            old, new = then["lightcones"], now["lightcones"]
-            what = "the lightcones of data.train are not those the run was trained on"
-            if isinstance(old, list) and isinstance(new, list):
-                both = len(set(old) & set(new))
-                what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
-        elif names := [
-            name
-            for name in {**then, **now}
-            if isinstance(now.get(name), dict)
-            and isinstance(then.get(name), dict)
-            and now[name].get("lightcones") != then[name].get("lightcones")
-        ]:
-            what = f"the lightcones of emit.{names[0]}.train are not those the run began with"
-        elif then.get("sfr") != now.get("sfr"):
-            what = "the table of star-formation rates data.sfr is not the one the run began with"
-        elif then.get("observe") != now.get("observe"):
-            what = "the files that map operators read are not those the run began with"
-        else:
-            models = ", ".join(self.config.line.components)
-            what = f"the luminosity model {models} was edited since the run began"
-        raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")
+        if state is not None:
+            models = list(self.config.line.components)
+            refuse_other_samples(state["samples"], self.generator.identity(), models)
 
     def _open(self, stack: ExitStack) -> None:
         """Network, optimiser and stream where the run left off; `stack` closes what is opened."""
@@ -166,12 +164,11 @@ class Trainer:
         state = world.on_main(lambda: self._claim(stack))
         self._refuse_other_samples(state)
         self.step = state["step"] if state else 0
-        if world.is_main:
-            self._monitor = Monitor(self._folder, config, self.generator.label, self.step)
-            stack.callback(self._monitor.close)
-            self._skies = SkyRecord(self._folder / "lightcones.jsonl")
-            if self.step < config.train.steps:
-                self._say(self.generator.describe())
+        self._next_index = state["next_index"] if state else 0
+        self._open_record(stack)
+        self._request = stack.enter_context(StopRequest())
+        if self.step < config.train.steps:
+            self._say(self.generator.describe())
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])
@@ -180,27 +177,55 @@ class Trainer:
                 self._say(f"continuing {config.run} from step {self.step}")
         else:
             calibrate(
-                self.network,
-                self.generator,
-                chunk=self._share,
-                report=lambda done, of: self._busy(f"calibrating: {done}/{of} samples"),
+                self.network, self.generator, chunk=self._share, report=self._report_calibration
             )
+        self._average = Average(self.network, config.train.ema) if config.train.ema else None
+        if self._average and state:
+            self._average.load_state_dict(state["average"])
+        self._in_a_row = state["skipped_in_a_row"] if state else 0
+        self._guard = Guard(
+            self.network,
+            self._optimiser,
+            self._device,
+            allowed=config.train.max_nonfinite,
+            every=config.train.log_every,
+            in_a_row=self._in_a_row,
+        )
         self._model = world.wrap(self.network)
         self._stream = SampleStream(
             self.generator,
             config.train.batch_size,
             rank=world.rank,
             world_size=world.size,
-            start=state["next_index"] if state else 0,
+            start=self._next_index,
             queue=config.train.queue,
         )
         stack.callback(self._stream.close)
-        self._next_index = self._stream.state_dict()["next_index"]
         self._stopwatch = Stopwatch(self._device, config.train.batch_size)
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         self._logged = self._saved = self.step
-        self._last_loss: float | None = None
-        self._last_result: ValidationResult | None = None
+
+    def _open_record(self, stack: ExitStack) -> None:
+        """What rank 0 alone writes: record, list of skipped steps, checkpoints."""
+        folder, config = self._folder, self.config
+        self._skips: SkipRecord | None = None
+        self._writer: CheckpointWriter | None = None
+        if not self.world.is_main:
+            self._record = Record(None, self.step)
+            return
+        label = self.generator.label
+        self._record = Record(lambda step: Monitor(folder, config, label, step), self.step)
+        stack.callback(self._record.close)
+        self._skips = SkipRecord(folder, self.step, config.train.batch_size)
+        stack.callback(self._skips.close)
+        self._writer = CheckpointWriter(folder / "checkpoints", config, GENERATOR_VERSION)
+        stack.callback(self._tell_failure, "the one before is intact")
+        stack.callback(self._writer.close)
+
+    def _report_calibration(self, done: int, of: int) -> None:
+        self._busy(f"calibrating: {done}/{of} samples")
+        if self.world.agree(self._request.requested):
+            raise _Stopped
 
     def _loop(self) -> bool:
         """Steps, and what is due after each; True if somebody asked to stop."""
@@ -223,6 +248,8 @@ class Trainer:
                         stop = self._validate()
                 if saves or stop:
                     self._save()
+        self._busy(f"step {self.step}: writing the checkpoint")
+        self.world.on_main(self._complete)
         if self.step == train.steps:
             self._say(f"all {train.steps} steps are done: {self._folder}")
         else:
@@ -241,13 +268,18 @@ class Trainer:
             if self.config.network.dropout:
                 seed_dropout(self.config.seed, self.step, self.world.rank)
             self._model.train()
+            self._guard.begin()
             with self._rescue():  # another rank's error ends up here
                 _, loss = self._evaluate(batch)
-                loss.backward()
+                self._guard.tied(loss).backward()
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), train.clip_norm)
-            self._optimiser.step()
+            done = self._guard.update(norm)
             self._optimiser.zero_grad()
-            self._sums += torch.stack([loss.detach(), norm, batch.saturated.sum()])
+            if self._average:
+                self._average.update(self.step)
+            counted = torch.stack([loss.detach(), norm, torch.ones_like(norm)])
+            saturated = batch.saturated.sum().reshape(1)
+            self._sums += torch.cat([torch.where(done, counted, 0.0), saturated])
         self.step += 1
         self._next_index = self._stream.state_dict()["next_index"]
 
@@ -256,9 +288,14 @@ class Trainer:
         """Around what changes no weight: after an error, keep the steps that are done."""
         try:
             yield
-        except Exception:
-            if torch.isfinite(self._sums).all() and not self._sums[2]:
-                self._save()
+        except Exception as error:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self._guard.undo()
+                if not self._sums[3] and not self._write_skipped().stop:
+                    self._save()
+            if self.config.train.deterministic and "deterministic" in str(error):
+                reason = str(error).partition(".")[0]
+                raise TrainingError(f"train.deterministic: {reason}; set it to false") from error
             raise
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -277,29 +314,43 @@ class Trainer:
         if not steps:
             return
         totals = self.world.sum(self._sums)
-        loss, norm = (totals[:2] / (steps * self.world.size)).tolist()
+        skipped = self._write_skipped()
+        last_bad = self._logged + max(skipped.steps, default=-1) + 1
         size = self.config.train.batch_size
         samples = f"samples {self._logged * size} to {self.step * size - 1}"
         self._logged = self.step
         self._sums.zero_()
-        if totals[2]:
+        if totals[3]:
             raise TrainingError(
                 f"halos too bright for the cube's fixed-point range among the {samples}"
             )
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"the loss is {loss:g} and the gradient norm {norm:g} up to step {self.step} "
-                f"({samples}); the last checkpoint is intact: try a lower train.learning_rate than "
-                f"{self.config.train.learning_rate:g}"
-            )
+        if skipped.stop:
+            raise TrainingError(describe_stop(skipped, self.config, last_bad))
+        if not totals[2]:  # no step counts
+            return
+        loss, norm = (totals[:2] / totals[2]).tolist()
         self._last_loss = loss
-        if self._monitor:
-            for sentence in self._skies.add(self.generator.take_made()):
-                self._say(f"warning: {sentence}")
-        times = self._stopwatch.read()
-        if self._monitor:
-            rate = learning_rate(self.step - 1, self.config.train)
-            self._monitor.log(self.step, loss, rate, norm, times)
+        times, step, made = self._stopwatch.read(), self.step, self.generator.take_made()
+        rate = learning_rate(step - 1, self.config.train)
+        self._record.write(step, lambda monitor: monitor.log(step, loss, rate, norm, times))
+        if made:
+            self._record.write(step, lambda monitor: monitor.made(step, made))
+
+    def _write_skipped(self) -> Skipped:
+        """Write down which steps since the last log were skipped; waits for the GPU."""
+        skipped = self._guard.read()
+        self._in_a_row = skipped.in_a_row
+        for number in skipped.steps:
+            step = self._logged + number + 1
+            if self._skips:
+                with contextlib.suppress(OSError):
+                    self._skips.add(step)
+            first = (step - 1) * self.config.train.batch_size
+            self._warn(
+                f"step {step} is skipped, its loss or gradient is not finite: samples {first} to "
+                f"{first + self.config.train.batch_size - 1}, see {self._folder / FILE}"
+            )
+        return skipped
 
     def _validate(self) -> bool:
         """Validate, split over the ranks; True if somebody asked to stop meanwhile."""
@@ -310,7 +361,8 @@ class Trainer:
             return self.world.agree(self._request.requested)
 
         self._model.eval()
-        with torch.no_grad():
+        average = self._average.installed() if self._average else contextlib.nullcontext()
+        with torch.no_grad(), average:
             result = validate(
                 self._validation,
                 self._evaluate,
@@ -321,33 +373,64 @@ class Trainer:
             )
         if result is None:
             return True
-        self._last_result = result
-        if self._monitor:
-            self._monitor.validated(self.step, result)
+        self._last_result, step = result, self.step
+        self._record.write(step, lambda monitor: monitor.validated(step, result))
         return False
 
     def _save(self) -> None:
-        """Write a checkpoint, unless this step has one."""
-        if self._saved == self.step:
+        """Begin to write a checkpoint, unless this step has one."""
+        if self._saved == self.step or self._writer is None:
             return
         self._saved = self.step
-        if self.world.is_main:
-            state = {
-                "step": self.step,
-                "next_index": self._next_index,
-                "network": self.network.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "input_shape": list(self.generator.input_shape),
-                "num_bins": self.generator.num_bins,
-                "classes": self.generator.label.classes,
-                "samples": self.generator.identity(),
-            }
-            save_checkpoint(self._folder / "checkpoints", state, self.config, GENERATOR_VERSION)
+        self._record.write(self.step, Monitor.flush)
+        self._writer.wait()
+        self._tell_failure("training goes on and the one before is intact")
+        self._writer.save(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        state = {
+            "step": self.step,
+            "next_index": self._next_index,
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "skipped_in_a_row": self._in_a_row,
+            "input_shape": list(self.generator.input_shape),
+            "num_bins": self.generator.num_bins,
+            "classes": self.generator.label.classes,
+            "samples": self.generator.identity(),
+        }
+        return state | ({"average": self._average.state_dict()} if self._average else {})
+
+    def _complete(self) -> None:
+        """Wait for the last checkpoint; if it could not be written, try once more."""
+        if self._writer is None:
+            return
+        self._writer.wait()
+        if self._writer.failure is None:
+            return
+        self._tell_failure("trying once more")
+        self._writer.save(self._state())
+        self._writer.wait()
+        if self._writer.failure is not None:
+            raise TrainingError(
+                f"{self._writer.failure}; the one before is intact, and the same command goes on "
+                "from it"
+            )
+
+    def _tell_failure(self, consequence: str) -> None:
+        """Warn of a checkpoint that could not be written."""
+        if self._writer is not None:
+            self._writer.poll()
+            if self._writer.failure is not None:
+                self._warn(f"{self._writer.failure}; {consequence}")
+                self._writer.failure = None
+
+    def _warn(self, text: str) -> None:
+        self._record.write(self.step, lambda monitor: monitor.warn(self.step, text))
 
     def _say(self, text: str) -> None:
-        if self._monitor:
-            self._monitor.say(text)
+        self._record.write(self.step, lambda monitor: monitor.say(text))
 
     def _busy(self, text: str) -> None:
-        if self._monitor:
-            self._monitor.busy(text)
+        self._record.write(self.step, lambda monitor: monitor.busy(text))

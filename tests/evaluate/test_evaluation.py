@@ -1,8 +1,10 @@
 """A run evaluated from its folder: predictors with known errors."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from streamtrain import cli
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import evaluation, testset
+from streamtrain.evaluate import evaluation, figures, testset
 from streamtrain.models import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
@@ -31,8 +34,9 @@ class Reader(torch.nn.Module):
         return cube[:, 0, 0, :NUM_BINS] + self.offset
 
 
-def save(config, network, classes=("faint", "bright")) -> None:
+def save(config, network, classes=("faint", "bright"), **more) -> None:
     state = {
+        **more,
         "step": 120,
         "next_index": 0,
         "network": network.state_dict(),
@@ -265,3 +269,42 @@ def test_another_test_set_is_refused(config, monkeypatch, tmp_path):
     (tmp_path / "north.h5").write_text("other halos")
     with pytest.raises(ValueError, match=r"Lightcone north\.h5 differs"):
         evaluation.evaluate(config)
+
+
+def test_the_average_of_the_weights_is_judged_where_there_is_one(config, monkeypatch, capsys):
+    """A network whose last offset is 0.3 dex and whose average is right."""
+    with_parameter = Reader()
+    with_parameter.offset = torch.nn.Parameter(torch.tensor(0.3))
+    average = {"offset": torch.tensor(0.0)}
+    use(monkeypatch, config, with_parameter, average=average)
+    assert evaluation.evaluate(config)["network"]["mse"] == 0.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_command_with_a_sentence_and_nothing_half_written(
+    config, monkeypatch, capsys, number
+):
+    use(monkeypatch, config, Reader(), draw=True)
+    (folder := Path(config.run)).joinpath("given.yaml").write_text(config.to_yaml())
+    testset.make(config)
+    before = sorted(path.name for path in folder.iterdir())
+    real = figures.comparison
+
+    def interrupted(*arguments, **more):
+        figure = real(*arguments, **more)
+        save = figure.savefig
+
+        def half(path, **options):
+            Path(path).write_bytes(b"half")
+            os.kill(os.getpid(), number)
+            save(path, **options)
+
+        figure.savefig = half
+        return figure
+
+    monkeypatch.setattr(figures, "comparison", interrupted)
+    assert cli.main(["evaluate", str(folder / "given.yaml"), "--device", "cpu"]) == 128 + number
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    name = "" if number == signal.SIGINT else f" by {number.name}"
+    assert said == f"streamtrain: interrupted{name}"
+    assert sorted(path.name for path in folder.iterdir()) == before

@@ -1,0 +1,100 @@
+"""Signals: a training finishes its step and exits 0, all its ranks together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fake_generator import tiny_config
+from processes import Forked
+
+from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.train.checkpoint import load_checkpoint
+from streamtrain.train.interrupt import SIGNALS, Interrupted, interruptible
+
+TIME_TO_LEAVE_S = 20.0
+
+
+def saved_step(folder: Path, **train: object) -> int:
+    state = load_checkpoint(folder / "checkpoints", tiny_config(folder, **train), GENERATOR_VERSION)
+    assert state is not None
+    assert state["next_index"] == 8 * state["step"]
+    return int(state["step"])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_ends_the_step_and_exits_0_with_a_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    training = Forked(tmp_path, "--delay", "0.05", train=("steps=500", "validate_every=400"))
+    training.wait_for_step(2)
+    os.kill(training.ranks[0].pid, number)
+    assert training.finish() == [0], training.errors
+    assert 2 <= saved_step(tmp_path, steps=500) < 500
+    assert f"{number.name}: stopping after this step" in training.errors
+
+
+def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        from streamtrain.train.interrupt import StopRequest
+
+        with StopRequest() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not request.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_second_sigint_leaves_at_once(tmp_path: Path) -> None:
+    training = Forked(
+        tmp_path, "--delay", "2", train=("steps=500", "log_every=1", "validate_every=400")
+    )
+    training.wait_for_step(1)
+    os.kill(training.ranks[0].pid, signal.SIGINT)
+    time.sleep(0.7)
+    assert training.poll() is None  # it finishes the step, which takes 2 s
+    os.kill(training.ranks[0].pid, signal.SIGINT)
+    training.ranks[0].join(1.0)
+    assert training.poll() == -signal.SIGINT
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_signal_during_validation_stops_all_ranks(tmp_path: Path, ranks: int) -> None:
+    """Sent to the last rank alone, in the middle of a validation of a million samples."""
+    train = ("steps=500", "validate_every=2", "validation_samples=1000000")
+    training = Forked(tmp_path, ranks=ranks, train=train)
+    training.wait_for_step(2)
+    time.sleep(0.3)
+    begin = time.monotonic()
+    os.kill(training.ranks[-1].pid, signal.SIGTERM)
+    assert training.finish() == [0] * ranks, training.errors
+    assert time.monotonic() - begin < TIME_TO_LEAVE_S
+    assert saved_step(tmp_path, steps=500) == 2
+    assert "stopped after step 2; the same command continues" in training.errors
+
+
+def test_signal_during_calibration_stops_before_the_first_step(tmp_path: Path) -> None:
+    """Sample 7 is of the calibration, and takes a second."""
+    training = Forked(tmp_path, "--slow-calibration", "1")
+    end = time.monotonic() + TIME_TO_LEAVE_S
+    while "calibrating" not in training.errors:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(training.ranks[0].pid, signal.SIGTERM)
+    assert training.finish() == [0]
+    assert "stopped before the first step" in training.errors
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_other_commands_end_by_an_exception_that_names_the_signal() -> None:
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(Interrupted) as caught, interruptible():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(1.0)
+    assert caught.value.number == signal.SIGUSR1
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
