@@ -149,6 +149,34 @@ def test_device_skips_as_the_host_does(name: str, first: bool) -> None:
             assert torch.equal(value, wanted)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_gpu_skips_without_waiting(name: str) -> None:
+    """Weights and moments before and after a step whose gradient is not finite."""
+    network = nn.Linear(64, 64).cuda()
+    optimiser = OPTIMISERS[name](network.parameters())
+    guard = Guard(network, optimiser, torch.device("cuda"), allowed=5, every=9)
+    x = torch.ones(4, 64, device="cuda")
+
+    def step(factor: float) -> None:
+        guard.begin()
+        guard.tied((network(x) * factor).square().mean()).backward()
+        guard.update(nn.utils.clip_grad_norm_(network.parameters(), 1.0))
+        optimiser.zero_grad()
+
+    step(1.0)
+    moments = optimiser.state[network.weight]
+    before = [value.clone() for value in (*network.parameters(), *moments.values())]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(math.nan)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    after = [*network.parameters(), *moments.values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert guard.read().steps == [1]
+
+
 def test_nothing_is_updated_from_the_stop_on() -> None:
     """Also before the host has read that there is one."""
     network = nn.Linear(2, 1)

@@ -90,3 +90,17 @@ def test_snapshot_keeps_the_order_of_axes_in_memory() -> None:
     weight = weight.to(memory_format=torch.channels_last)
     copy, _ = Snapshot().take({"w": weight})
     assert copy["w"].stride() == weight.stride() and torch.equal(copy["w"], weight)
+
+
+@pytest.mark.gpu
+def test_snapshot_of_a_gpu_is_the_state_when_it_was_taken() -> None:
+    """Later work on the same stream, enqueued at once, does not reach it."""
+    weights = torch.zeros(50_000_000, device="cuda")
+    snapshot = Snapshot()
+    for value in (1.0, 2.0, 3.0):
+        weights.fill_(value)
+        copy, ready = snapshot.take({"w": weights})
+        weights.fill_(-1.0)
+        assert ready is not None and copy["w"].is_pinned()
+        ready.synchronize()
+        assert (copy["w"] == value).all()
