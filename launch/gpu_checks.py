@@ -4,13 +4,14 @@ python launch/gpu_checks.py                 from a checkout, nothing installed b
 python launch/gpu_checks.py --out results   also writes gpu_checks.json there
 
 Bit-equality of GPU and CPU samples comes first (also with every emitter and map operator on), then
-the tests marked gpu, then `streamtrain bench` on the COMAP field of a lightcone that is synthesised
-on the spot.
+equal weights of two trainings with train.deterministic and its price, the tests marked gpu, then
+`streamtrain bench` on the COMAP field of a lightcone that is synthesised on the spot.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from streamtrain.bench import measure  # noqa: E402
 from streamtrain.catalogs.make import Recipe, make_lightcones  # noqa: E402
 from streamtrain.catalogs.skyoptions import SkyOptions  # noqa: E402
 from streamtrain.check import golden_matches  # noqa: E402
+from streamtrain.train import Trainer  # noqa: E402
+from streamtrain.train.folder import read_history  # noqa: E402
 
 EVERYTHING = [
     "emit={line: {mixture: {li16: {prior: narrow}, chung22: {prior: correlated}}},"
@@ -87,6 +90,28 @@ def benchmark(name: str, settings: list[str], numbers: dict[str, Any]) -> str:
     )
 
 
+def deterministic(folder: Path, settings: list[str], numbers: dict[str, Any]) -> str:
+    """Two trainings of 60 steps with train.deterministic: equal weights; and its price."""
+    seconds: dict[bool, float] = {}
+    digests = []
+    for number, exact in enumerate((True, True, False)):
+        run = folder / f"run_{number}"
+        more = ["train.steps=60", "train.warmup_steps=5", "train.log_every=20"]
+        more += ["train.validate_every=1000", "train.validation_samples=1"]
+        config = load_config(
+            "configs/comap.yaml",
+            [*settings, *more, f"run={run}", f"train.deterministic={str(exact).lower()}"],
+        )
+        trainer = Trainer(config, "cuda")
+        trainer.run()
+        seconds[exact] = read_history(run / "history.jsonl")[2]["train_ms"] / 1e3
+        weights = [v.cpu().numpy().tobytes() for v in trainer.network.state_dict().values()]
+        digests.append(hashlib.sha256(b"".join(weights)).hexdigest())
+    numbers["deterministic_over_usual_step"] = seconds[True] / seconds[False]
+    text = f"equal weights, step {seconds[True] / seconds[False]:.3f} of the usual one"
+    return text if digests[0] == digests[1] else f"DIFFERENT: {digests[:2]}"
+
+
 def main() -> int:
     """Exit status 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,6 +142,14 @@ def main() -> int:
         )
         run("64 digests", lambda: digests(settings))
         run("64 digests, all on", lambda: digests([*settings, *EVERYTHING]))
+        run(
+            "deterministic training",
+            lambda: deterministic(
+                Path(folder),
+                [f"data.train=[{folder}/sky_*0.h5]", f"data.validation=[{folder}/sky_*1.h5]"],
+                numbers,
+            ),
+        )
         run("tests marked gpu", tests)
         run("bench", lambda: benchmark("bench", settings, numbers))
         run("bench, all on", lambda: benchmark("bench_all_on", [*settings, *EVERYTHING], numbers))

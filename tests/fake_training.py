@@ -1,7 +1,7 @@
 """A training on `fake_generator`, to be run as a process of its own:
 
 python tests/fake_training.py FOLDER [--kill-at STEP] [--kill-rank RANK] [--kill-event N]
-    [--events FILE] [--file-limit STEP BYTES] [--bad INDEX ...] [--fail-at INDEX]
+    [--events FILE] [--file-limit BYTES FIRST LAST] [--bad INDEX ...] [--fail-at INDEX]
     [--delay SECONDS] [--slow-calibration SECONDS] [--dropout P] [--train key=value ...]
 
 It is `streamtrain train`, with its messages and exit status. Each rank writes the indices of its
@@ -9,7 +9,8 @@ training batches to FOLDER/indices.RANK.jsonl.
 
 --kill-at: kill -9 this process (of --kill-rank, at its first start) when so many steps are done and
 checkpoints written; --kill-event: at this event while files are written (see `watch`), whose names
-go to --events; --file-limit: after this step the kernel lets no file grow beyond so many bytes;
+go to --events; --file-limit: from step FIRST to LAST the kernel lets no file grow beyond so many
+bytes;
 --bad: training samples that are not finite; --fail-at: one that cannot be made; --delay: per
 training batch; --slow-calibration: per batch of the calibration.
 """
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kill-rank", type=int, default=0)
     parser.add_argument("--kill-event", type=int)
     parser.add_argument("--events", type=Path)
-    parser.add_argument("--file-limit", type=int, nargs=2)
+    parser.add_argument("--file-limit", type=int, nargs=3)
     parser.add_argument("--bad", type=int, nargs="*", default=[])
     parser.add_argument("--fail-at", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
@@ -86,9 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if self._writer:
                     self._writer.wait()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if given.file_limit and self.step == given.file_limit[0]:
+            if given.file_limit:
+                size, first, last = given.file_limit
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # EFBIG instead
-                resource.setrlimit(resource.RLIMIT_FSIZE, (given.file_limit[1],) * 2)
+                limit = size if first <= self.step <= last else resource.RLIM_INFINITY
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             super()._step(batches)
 
     streamtrain.train.trainer.Generator = Recorder

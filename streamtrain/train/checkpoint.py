@@ -15,6 +15,7 @@ functions of the step.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -73,7 +74,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{state['step']:09d}"
     temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftovers(folder)
     try:
         _write_all(temporary, state, config, generator_version)
         _remove(final)  # of this step, but it did not verify
@@ -82,7 +83,8 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _flush_folder(folder)
-    _prune(folder, state["step"])
+    with contextlib.suppress(OSError):  # the next one tidies up
+        _prune(folder, state["step"])
     return final
 
 
@@ -187,7 +189,7 @@ def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what an interrupted `save_checkpoint` left; only for the one owner of the run."""
+    """Delete what an interrupted `save_checkpoint` left; only for the one that owns the run."""
     for path in folder.glob(".step_*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from streamtrain.generator.backend import BackendError, full_device
+from streamtrain.train.rendezvous import fresh_store
 
 T = TypeVar("T")
 _FROM_MAIN = "_streamtrain_from_main"
@@ -57,10 +58,12 @@ class World:
             torch.cuda.set_device(chosen)
         if size == 1:
             return cls(0, 1, 1, chosen)
+        store = fresh_store(rank, size)
+        where: dict[str, Any] = {"store": store, "rank": rank, "world_size": size} if store else {}
         if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen)
+            dist.init_process_group("nccl", device_id=chosen, **where)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", **where)
         return cls(rank, size, local_size, chosen, dist.new_group(backend="gloo"))
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,13 +74,116 @@ def flip_one_bit(path: Path) -> None:
 def test_damaged_checkpoint_falls_back_to_the_previous(
     folder: Path, config: Config, capsys: pytest.CaptureFixture[str], damage: Any, name: str
 ) -> None:
-    if damage is flip_one_bit and name == "manifest.json":
-        damage = truncate  # a manifest carries no digest of itself
     damage(folder / "step_000000012" / name)
     state = load_checkpoint(folder, config, 1)
     assert state is not None
     assert state["step"] == 8
     assert "step_000000012" in capsys.readouterr().err
+
+
+def test_every_flipped_bit_of_a_manifest_is_found(folder: Path) -> None:
+    path = folder / "step_000000012"
+    whole = (path / "manifest.json").read_bytes()
+    assert checkpoint._verify(path, 12)["next_index"] == 96
+    for position in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[position // 8] ^= 1 << position % 8
+        (path / "manifest.json").write_bytes(data)
+        with pytest.raises(ValueError):  # CheckpointError, or no JSON, or no UTF-8
+            checkpoint._verify(path, 12)
+
+
+def test_checkpoint_under_the_name_of_another_step_is_passed_over(
+    folder: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "step_000000012").rename(folder / "step_000000099")
+    state = load_checkpoint(folder, config, 1)
+    assert state is not None and state["step"] == 8
+    assert "step_000000099: it is the checkpoint of step 12" in capsys.readouterr().err
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_push_out_intact_ones(
+    folder: Path, config: Config
+) -> None:
+    """Steps 16 and 20 were damaged, so training went on from 12 and saves 14."""
+    for step in (16, 20):
+        save_checkpoint(folder, state_of(step), config, 1)
+    save_checkpoint(folder, state_of(12), config, 1)
+    for step in (16, 20):
+        save_checkpoint(folder / "other", state_of(step), config, 1)
+        path = folder / "other" / f"step_{step:09d}"
+        truncate(path / "state.pt")
+        path.rename(folder / path.name)
+    (folder / "other").rmdir()
+    save_checkpoint(folder, state_of(14), config, 1)
+    assert sorted(p.name for p in folder.iterdir()) == ["step_000000012", "step_000000014"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (os, "fsync"),
+        (os, "rename"),
+        (os, "open"),
+        (torch, "save"),
+        (Path, "mkdir"),
+        (json, "dumps"),
+    ],
+)
+def test_no_error_while_writing_harms_what_is_there(
+    folder: Path,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    number: int,
+) -> None:
+    """At the first, second, ... call until there are no more: the checkpoint is whole or absent,
+    and nothing is left of it, so that a full disk does not fill further."""
+    real = getattr(owner, name)
+    for fatal in range(20):
+        calls = iter(range(100))
+
+        def failing(*arguments: Any, calls: Any = calls, fatal: int = fatal, **more: Any) -> Any:
+            if next(calls) == fatal:
+                raise OSError(number, os.strerror(number))
+            return real(*arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing)
+            failed = False
+            try:
+                save_checkpoint(folder, state_of(16), config, 1)
+            except OSError:
+                failed = True
+        state = load_checkpoint(folder, config, 1)
+        assert state is not None and state["step"] in (12, 16)
+        assert not list(folder.glob(".step_000000016*"))
+        if next(calls) <= fatal:  # it did not fail
+            break
+        if state["step"] == 16:  # on disk, but perhaps not for good, or the older ones remain
+            shutil.rmtree(folder / "step_000000016")
+    assert fatal > 0 and not failed
+    assert not list(folder.glob(".*"))
+
+
+def test_checkpoints_that_change_while_they_are_read_are_read_again(
+    folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation during a training that removes the two checkpoints it has found."""
+    real, first = checkpoint._verify, []
+
+    def verify(path: Path, step: int) -> dict[str, Any]:
+        if not first:
+            first.append(path)
+            for later in (16, 20):
+                save_checkpoint(folder, state_of(later), config, 1)
+        return real(path, step)
+
+    monkeypatch.setattr(checkpoint, "_verify", verify)
+    state = load_checkpoint(folder, config, 1)
+    assert state is not None and state["step"] == 20
 
 
 def test_same_step_replaces_a_damaged_checkpoint(folder: Path, config: Config) -> None:

@@ -17,14 +17,14 @@ import small
 import torch
 from fake_generator import FakeGenerator, tiny_config
 from processes import Forked, trained_indices
+from states import assert_same_bits, losses, state_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import streamtrain.train.trainer
 from streamtrain.config import Config
-from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.generator import Batch, Generator
 from streamtrain.train import Summary, Trainer
 from streamtrain.train.calibration import NUM_SAMPLES
-from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import RunLock, read_history
 from streamtrain.train.interrupt import SIGNALS
 from streamtrain.train.optimiser import learning_rate
@@ -44,28 +44,6 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def run(config: Config, max_steps: int | None = None) -> Summary:
     return Trainer(config, "cpu", max_steps).run()
-
-
-def state_of(config: Config) -> dict[str, Any]:
-    state = load_checkpoint(Path(config.run) / "checkpoints", config, GENERATOR_VERSION)
-    assert state is not None
-    return state
-
-
-def losses(config: Config, kind: str = "loss") -> list[tuple[int, float]]:
-    history = read_history(Path(config.run) / "history.jsonl")
-    return [(entry["step"], entry[kind]) for entry in history if kind in entry]
-
-
-def assert_same_bits(first: Any, second: Any, where: str = "") -> None:
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same_bits(first[key], second[key], f"{where}.{key}")
-    else:
-        assert first == second, where
 
 
 def test_continued_run_is_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:

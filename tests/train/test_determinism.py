@@ -1,0 +1,80 @@
+"""train.deterministic: what torch may do, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_generator import FakeGenerator, tiny_config
+from states import assert_same_bits, state_of
+
+import streamtrain.train.trainer
+from streamtrain.generator.generator import Batch
+from streamtrain.train import Trainer, TrainingError
+from streamtrain.train.torch_state import WORKSPACE, TorchState
+
+
+class Observer(FakeGenerator):
+    """Notes how torch is set while training samples are made."""
+
+    seen: list[dict[str, Any]]
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        if self.split == "validation":  # made in the thread that trains
+            self.seen.append(
+                {
+                    "algorithms": torch.are_deterministic_algorithms_enabled(),
+                    "benchmark": torch.backends.cudnn.benchmark,
+                    "workspace": os.environ.get(WORKSPACE),
+                    "threads": torch.get_num_threads(),
+                }
+            )
+        return super().generate(indices)
+
+
+def test_bits_do_not_depend_on_what_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Observer)
+    monkeypatch.setattr(Observer, "seen", [], raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    states = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        config = tiny_config(tmp_path / threads, deterministic=True, validate_every=100)
+        Trainer(config, "cpu").run()
+        states.append(state_of(config))
+    assert_same_bits(*states)
+    wanted = {"algorithms": True, "benchmark": False, "workspace": ":4096:8", "threads": 3}
+    assert Observer.seen and all(seen == wanted for seen in Observer.seen)
+
+
+def test_workspace_that_is_deterministic_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, meanwhile in ((":16:8", ":16:8"), (":0:0", ":4096:8")):
+        monkeypatch.setenv(WORKSPACE, before)
+        with TorchState(torch.device("cpu"), 1, 2, deterministic=True):
+            assert os.environ[WORKSPACE] == meanwhile
+        assert os.environ[WORKSPACE] == before
+
+
+def test_operation_without_a_deterministic_algorithm_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Random(FakeGenerator):
+        def generate(self, indices: Sequence[int]) -> Batch:
+            if self.split == "train" and 24 in indices and len(indices) == 8:
+                torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
+            return super().generate(indices)
+
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Random)
+    monkeypatch.setattr(streamtrain.train.trainer, "calibrate", lambda *_, **__: None)
+    config = tiny_config(tmp_path / "one", deterministic=True)
+    sentence = r"^train\.deterministic: put_ does not have a deterministic .*; set it to false$"
+    with pytest.raises(TrainingError, match=sentence):
+        Trainer(config, "cpu").run()
+    assert state_of(config)["step"] == 3
+    Trainer(tiny_config(tmp_path / "two", validate_every=100), "cpu").run()
