@@ -36,8 +36,8 @@ from streamtrain.catalogs.lpt import LONG_STAGE, DensityField, DensityModes
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.catalogs.massnodes import MassNodes, Rates
 from streamtrain.catalogs.skyoptions import SkyOptions
-from streamtrain.catalogs.workers import free_memory
 from streamtrain.cosmology import C_KMS, Cosmology
+from streamtrain.free_memory import free_memory
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
