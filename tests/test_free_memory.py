@@ -106,9 +106,12 @@ def test_container_of_version_1_that_mounts_its_group(tmp_path: Path) -> None:
     assert free_memory(tmp_path) == 3 * GB // 2
 
 
-def test_path_outside_what_is_mounted_takes_the_mounted_group(tmp_path: Path) -> None:
-    machine(tmp_path, "0::/../other\n", V2_MOUNT)
+@pytest.mark.parametrize("path", ["/../other", "/elsewhere/other"])
+def test_path_outside_what_is_mounted_takes_the_mounted_group(path: str, tmp_path: Path) -> None:
+    """A group called `other` in it is another one."""
+    machine(tmp_path, f"0::{path}\n", V2_MOUNT.replace("0:26 / ", "0:26 /docker "))
     group(tmp_path, ".", memory_max=4 * GB, memory_current=GB)
+    group(tmp_path, "other", memory_max=GB, memory_current=GB)
     assert free_memory(tmp_path) == 3 * GB
 
 
