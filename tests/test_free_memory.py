@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamtrain.catalogs import sampler, workers
+from streamtrain.catalogs import arrays, workers
 from streamtrain.free_memory import free_memory
 from streamtrain.generator import memory
 
@@ -129,6 +129,6 @@ def test_strange_files_are_no_limit(text: str, tmp_path: Path) -> None:
 
 def test_everything_that_asks_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """One function, in the synthesis, its processes and the generator."""
-    assert sampler.free_memory is workers.free_memory is memory.free_memory is free_memory
+    assert arrays.free_memory is workers.free_memory is memory.free_memory is free_memory
     monkeypatch.setattr(memory, "free_memory", lambda: 123)
     assert memory.free_bytes(torch.device("cpu")) == 123

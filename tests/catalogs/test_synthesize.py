@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtrain.catalogs import sampler
+from streamtrain.catalogs import arrays, sampler
 from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
 from streamtrain.catalogs.massfunction import halo_bias, mass_function
 from streamtrain.catalogs.skyoptions import SkyOptions
@@ -249,7 +249,7 @@ def test_arrivals_are_poisson_and_shared_among_nodes(
     """The same rate in every cell and node: counts have that mean and variance, nodes are equally
     frequent, and ranks count up from 0."""
     monkeypatch.setattr(
-        sampler, "_evaluate", lambda law, field, bins: np.full(field.shape, rate, np.float32)
+        sampler, "_evaluate", lambda law, field, *_: np.full(field.shape, rate, np.float32)
     )
     plan = sampler.HaloSampler(SkyOptions(**SMALL))
     (slab,) = plan.slabs
@@ -339,6 +339,6 @@ def test_bad_options_get_one_sentence(options: dict[str, Any], message: str) -> 
 
 
 def test_field_too_big_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 1e9)
     with pytest.raises(ValueError, match=r"GB and 1\.0 GB are free: choose a smaller footprint"):
         synthesize(1, footprint_deg=(4.0, 4.0))
