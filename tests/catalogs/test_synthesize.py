@@ -188,6 +188,22 @@ def test_lightcone_is_a_function_of_seed_and_options() -> None:
     assert wider.realisation != first.realisation
 
 
+def test_halos_of_this_version_of_the_method() -> None:
+    """Files are identified by what the method makes of a seed: when these numbers change,
+    METHOD_VERSION goes up. Transforms differ in the last bits between processors, so there is a
+    tolerance, and no digest."""
+    assert sampler.METHOD_VERSION == 2
+    halos = synthesize(7, **SMALL)
+    assert len(halos) == 353
+    heaviest = np.argsort(-halos.mass_Msun)[:3]
+    for name, expected in (
+        ("mass_Msun", [5.9234976e12, 4.7909411e12, 2.9125153e12]),
+        ("x_Mpc", [-6.2596946, -5.2642884, 12.617783]),
+        ("z_obs", [2.7177625, 2.7137918, 2.7892382]),
+    ):
+        np.testing.assert_allclose(getattr(halos, name)[heaviest], expected, rtol=1e-5)
+
+
 def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     several = synthesize(7, **SMALL)
     monkeypatch.setattr("streamtrain.catalogs.synthesize._num_threads", lambda: 1)
