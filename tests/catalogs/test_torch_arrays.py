@@ -3,6 +3,8 @@ same halos but for the last bits of Fourier transforms."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy.special import ndtri
 
 from streamtrain.catalogs import box
 from streamtrain.catalogs.arrays import NUMPY, NumpyArrays, arrays_for
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sampler import HaloSampler
 from streamtrain.catalogs.skyoptions import SkyOptions
 from streamtrain.catalogs.synthesize import synthesize
@@ -140,7 +143,23 @@ def test_devices_that_are_not_there(
     assert error.count("\n") == 1
 
 
-def test_the_cpu_is_not_recorded() -> None:
-    """Files of the CPU, the reference, stay what they were."""
-    sky = synthesize(3, footprint_deg=(0.2, 0.2), z_range=(2.7, 2.8), min_mass_Msun=1e12)
-    assert "device" not in sky.provenance
+def test_command_makes_files_with_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch on the CPU in place of a GPU: the name of the sky is that of the CPU, the device is
+    recorded, and a file that is there is kept whatever made it."""
+    for module in ("make", "synthesize"):
+        monkeypatch.setattr(
+            f"streamtrain.catalogs.{module}.arrays_for",
+            lambda device: TORCH if device == "cuda" else NUMPY,
+        )
+    command = ["catalog", "make", "1", "--footprint-deg", "0.2", "--z-range", "2.9", "3.0"]
+    command += ["--min-mass", "1e12", "--out"]
+    assert main([*command, str(tmp_path / "gpu"), "--device", "cuda"]) == 0
+    assert main([*command, str(tmp_path / "cpu")]) == 0
+    theirs, ours = (Lightcone.open(tmp_path / name / "sky_0000.h5") for name in ("gpu", "cpu"))
+    assert theirs.realisation == ours.realisation and len(theirs) == len(ours)
+    assert json.loads(theirs.provenance)["device"] == TORCH.name
+    assert "device" not in json.loads(ours.provenance)
+    assert main([*command, str(tmp_path / "gpu")]) == 0
+    assert "sky_0000.h5 is there" in capsys.readouterr().err
