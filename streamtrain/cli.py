@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
+from streamtrain.cli_compare import add_compare
 from streamtrain.cli_import import add_import
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
@@ -176,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
     command.add_argument("files", nargs="+", type=Path)
     command.set_defaults(run=_catalog_info)
+    add_compare(kinds)
 
     command = commands.add_parser(
         "preview", parents=[configured, device], help="figures of a prior, or of one sample"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: the step between the states of SplitMix64."""
 
 
@@ -56,21 +57,44 @@ def random_bits(key: int, stage: int, start: int, stop: int) -> NDArray[np.uint6
     return stream.random_raw(stop - 4 * first)[start - 4 * first :]
 
 
-def cell_words(key: int, stage: int, cells: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """One random word per cell number, in any order: SplitMix64 at that place of a sequence that
-    the key and the stage start, mixed with the key once more."""
-    low, high = (np.uint64(key >> shift & 2**64 - 1) for shift in (0, 64))
-    start = mix(np.array([stage + 1], np.uint64) * GOLDEN + low)
-    return mix(mix(cells.astype(np.uint64) * GOLDEN + start) ^ high)
+def cell_words(key: int, stage: int, cells: Any) -> Any:
+    """One random word per cell number (words), in any order: SplitMix64 at that place of a sequence
+    that the key and the stage start, mixed with the key once more."""
+    low, high = (key >> shift & 2**64 - 1 for shift in (0, 64))
+    start = int(mix(np.array([((stage + 1) * GOLDEN + low) % 2**64], np.uint64))[0])
+    words = mix(cells * constant(GOLDEN, cells) + constant(start, cells))
+    return mix(words ^ constant(high, cells))
 
 
-def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+def uniform(words: Any) -> Any:
     """Uniform numbers in (0, 1) from the upper 52 bits."""
-    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    upper = down(words, 12)
+    whole = upper.astype(np.float64) if isinstance(upper, np.ndarray) else upper.double()
+    return (whole + 0.5) * 2.0**-52
 
 
-def mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): one random word per input word."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+def mix(words: Any) -> Any:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): one random word per input word.
+
+    Words are uint64 arrays, or int64 tensors of the same bits.
+    """
+    words = (words ^ down(words, 30)) * constant(0xBF58476D1CE4E5B9, words)
+    words = (words ^ down(words, 27)) * constant(0x94D049BB133111EB, words)
+    return words ^ down(words, 31)
+
+
+def down(words: Any, bits: int) -> Any:
+    """Words shifted to the right by `bits`, zeros following from the left."""
+    if isinstance(words, np.ndarray):
+        return words >> np.uint64(bits)
+    return (words >> bits) & (1 << (64 - bits)) - 1
+
+
+def constant(value: int, words: Any) -> Any:
+    """A 64-bit constant that words can be multiplied with or added to."""
+    return np.uint64(value) if isinstance(words, np.ndarray) else signed(value)
+
+
+def signed(value: int) -> int:
+    """The number that has the bits of an unsigned 64-bit number as an int64."""
+    return value - (value >> 63 << 64)

@@ -34,7 +34,8 @@ class FreshSkies:
     """An endless sequence of lightcones; number k is a function of the run's seed and of k.
 
     seed: of the run. options: of every lightcone. reserved: realisations of the other splits,
-    which no fresh lightcone may be. report: called with (fraction done, what is being done).
+    which no fresh lightcone may be. device: where they are made, a name of torch's. report: called
+    with (fraction done, what is being done).
     Like `Skies`, but for the number of lightcones.
     """
 
@@ -45,10 +46,11 @@ class FreshSkies:
         *,
         reserved: Collection[str] = (),
         threads: int | None = None,
+        device: str = "cpu",
         report: Callable[[float, str], None] | None = None,
     ) -> None:
         self.options, self._seed, self._reserved = options, seed, reserved
-        self._threads, self.report = threads, report
+        self._threads, self._device, self.report = threads, device, report
         self._made: list[MadeLightcone] = []
         self._lock, self._closed = Lock(), Event()
         self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
@@ -85,7 +87,9 @@ class FreshSkies:
                 self.report(fraction, f"lightcone {number}: {what}")
 
         try:
-            made = synthesize(seed, **given, threads=self._threads, progress=progress)
+            made = synthesize(
+                seed, **given, threads=self._threads, device=self._device, progress=progress
+            )
         except CatalogError:
             raise
         except ValueError as error:

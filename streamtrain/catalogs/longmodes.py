@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
-from streamtrain.catalogs.box import Box, along, random_bits, uniform
+from streamtrain.catalogs.arrays import NUMPY, Array, NumpyArrays
+from streamtrain.catalogs.box import Box, along, uniform
 from streamtrain.cosmology import Cosmology
 
 SPLIT_K = 0.06
@@ -30,10 +29,6 @@ MAX_K = 0.174
 """Largest component of a long mode [1/Mpc]; there exp(-(k/ks)^2) has fallen to 2e-4."""
 LONG_BOX_MPC = (800.0, 800.0, 1600.0)
 """Least sides of the larger box; it also exceeds the field's box by half."""
-
-
-_PIECE = 50_000
-"""Multiplications in one piece of a matrix product."""
 
 
 def long_fraction(k2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -48,8 +43,9 @@ class LongModes:
     <|c|^2> = 4 P/V; in the plane kz = 0 both are drawn, <|c|^2> = 2 P/V. The mean is zero.
     """
 
-    def __init__(self, box: Box, cosmology: Cosmology) -> None:
+    def __init__(self, box: Box, cosmology: Cosmology, arrays: NumpyArrays = NUMPY) -> None:
         """`box` is the whole field's, `at` gives the modes on a part of it."""
+        self.arrays = arrays
         sides = [
             max(least, 1.5 * num * box.cell_Mpc)
             for least, num in zip(LONG_BOX_MPC, box.shape, strict=True)
@@ -76,8 +72,10 @@ class LongModes:
         pairs = [
             _smooth_basis(np.outer(box.centres(axis), k)) for axis, k in enumerate(self._k_axes)
         ]
-        self._basis = [basis for basis, _ in pairs]
-        self._weights = [weights for _, weights in pairs]
+        (basis_x, _), (basis_y, _), (basis_z, _) = pairs
+        bases = (basis_x, basis_y, np.ascontiguousarray(basis_z.T))
+        self._basis = [self.arrays.put(basis) for basis in bases]
+        self._weights = [self.arrays.put(weights) for _, weights in pairs]
 
     def at(self, box: Box) -> LongModes:
         """The same modes, to be summed on the cells of another box."""
@@ -85,30 +83,32 @@ class LongModes:
         other._place(box)
         return other
 
-    def draw(self, key: int, stage: int) -> NDArray[np.complex128]:
+    def draw(self, key: int, stage: int) -> Array:
         """One realisation of c_k, from one random stream."""
-        normal = ndtri(uniform(random_bits(key, stage, 0, 2 * self.variance.size)))
+        words = self.arrays.random_bits(key, stage, 0, 2 * self.variance.size)
+        normal = self.arrays.ndtri(uniform(words))
         real, imaginary = normal.reshape(2, *self.variance.shape)
-        return np.sqrt(self.variance) * (real + 1j * imaginary)
+        return self.arrays.put(np.sqrt(self.variance)) * (real + 1j * imaginary)
 
-    def to_cells(self, modes_kxyz: NDArray[np.complex128]) -> NDArray[np.float32]:
+    def to_cells(self, modes_kxyz: Array) -> Array:
         """The field of the given c_k at the cell centres, [nx, ny, nz]."""
-        small: NDArray[Any] = modes_kxyz
+        arrays, small = self.arrays, modes_kxyz
         for weights in self._weights:  # contracts the first axis, appends the new one
             _, *rest = small.shape
-            product = np.empty((len(weights), math.prod(rest)), np.complex128)
-            _product(weights, small.reshape(len(small), -1), product)
+            product = arrays.empty((len(weights), math.prod(rest)), arrays.complex128)
+            arrays.product(weights, small.reshape(len(small), -1), product)
             small = product.T.reshape(*rest, len(weights))
         basis_x, basis_y, basis_z = self._basis
-        nx, ny, nz = len(basis_x), len(basis_y), len(basis_z)
-        core = small.real.astype(np.float32)
+        nx, ny, nz = len(basis_x), len(basis_y), basis_z.shape[1]
+        core = arrays.cast(small.real, arrays.float32)
         rank_x, rank_y, _ = core.shape
-        along_z = np.empty((rank_x, rank_y, nz), np.float32)
-        _product(core, np.ascontiguousarray(basis_z.T), along_z)
-        along_yz = np.empty((rank_x, ny, nz), np.float32)
-        _product(basis_y, along_z, along_yz)
-        field = np.empty((nx, ny, nz), np.float32)
-        _product(basis_x, along_yz.transpose(1, 0, 2), field.transpose(1, 0, 2))
+        along_z = arrays.empty((rank_x, rank_y, nz), arrays.float32)
+        arrays.product(core, basis_z, along_z)
+        along_yz = arrays.empty((rank_x, ny, nz), arrays.float32)
+        arrays.product(basis_y, along_z, along_yz)
+        field = arrays.empty((nx, ny, nz), arrays.float32)
+        swapped = (1, 0, 2)
+        arrays.product(basis_x, arrays.permute(along_yz, swapped), arrays.permute(field, swapped))
         return field
 
 
@@ -122,13 +122,3 @@ def _smooth_basis(
     left, singular, _ = np.linalg.svd(np.hstack([waves.real, waves.imag]), full_matrices=False)
     basis = left[:, singular > 1e-6 * singular[0]]
     return basis.astype(np.float32), basis.T @ waves
-
-
-def _product(left: NDArray[Any], right: NDArray[Any], out: NDArray[Any]) -> None:
-    """out = left @ right, in pieces that the matrix library does not spread over threads: its
-    spinning threads lose a factor of ten on a busy machine, and the caller has threads anyway."""
-    rows, inner = left.shape[-2:]
-    width = max(1, _PIECE // (rows * inner))
-    for start in range(0, right.shape[-1], width):
-        piece = slice(start, start + width)
-        np.matmul(left, right[..., piece], out=out[..., piece])

@@ -22,15 +22,13 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfftn, rfftn
-from scipy.special import ndtri
 
-from streamtrain.catalogs.box import Box, along, random_bits
+from streamtrain.catalogs.arrays import NUMPY, Array, NumpyArrays
+from streamtrain.catalogs.box import Box, along
 from streamtrain.catalogs.longmodes import LongModes, long_fraction
 from streamtrain.cores import num_cores
 from streamtrain.cosmology import Cosmology
 
-Float = NDArray[np.float32]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -42,17 +40,16 @@ LARGE_BOX = 20_000_000
 """Cells of a box above which memory is saved rather than time."""
 
 _K_BINS = 4096
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class DensityField:
     """One realisation of the linear density contrast at z = 0."""
 
-    short_kxyz: NDArray[np.complex64]
-    """Modes of the periodic part."""
-    long_kxyz: NDArray[np.complex128]
-    """Modes of `LongModes`."""
+    short_kxyz: Array
+    """Modes of the periodic part, complex64."""
+    long_kxyz: Array
+    """Modes of `LongModes`, complex128."""
 
 
 class DensityModes:
@@ -62,10 +59,17 @@ class DensityModes:
     those of the very modes that are summed. Nothing here depends on a seed but `draw`.
     """
 
-    def __init__(self, box: Box, cosmology: Cosmology, whole: Box | None = None) -> None:
-        """`whole` is the box that `box` was cut from, which decides on the long modes."""
-        self.box = box
-        self.long = LongModes(box if whole is None else whole, cosmology).at(box)
+    def __init__(
+        self,
+        box: Box,
+        cosmology: Cosmology,
+        whole: Box | None = None,
+        arrays: NumpyArrays = NUMPY,
+    ) -> None:
+        """`whole` is the box that `box` was cut from, which decides on the long modes; `arrays`
+        says on what fields are made. The tables here are prepared on the host."""
+        self.box, self.arrays = box, arrays
+        self.long = LongModes(box if whole is None else whole, cosmology, arrays).at(box)
         step = 2.0 * np.pi / box.cell_Mpc
         nx, ny, nz = box.shape
         waves = (np.fft.fftfreq(nx), np.fft.fftfreq(ny), np.fft.rfftfreq(nz))
@@ -74,14 +78,18 @@ class DensityModes:
         power = _power_table(cosmology, step / max(box.shape) / 2.0, 2.0 * step, k2)
         power *= 1.0 - long_fraction(k2)
         power[0, 0, 0] = 0.0
-        self._k2 = k2.astype(np.float32)
-        self._amplitude = np.sqrt(power / box.cell_Mpc**3).astype(np.float32)
+        self._k2 = arrays.put(k2.astype(np.float32))
+        self._amplitude = arrays.put(np.sqrt(power / box.cell_Mpc**3).astype(np.float32))
         # i k is not Hermitian at the Nyquist frequency of an even side: no gradient there.
-        self._k = [np.where(np.abs(ki) > 0.4999 * step, 0.0, ki).astype(np.float32) for ki in k]
+        gradient = [np.where(np.abs(ki) > 0.4999 * step, 0.0, ki) for ki in k]
+        self._k = [arrays.put(ki.astype(np.float32)) for ki in gradient]
         window = [1.0 / np.sinc(ki / step) for ki in k]
-        self._inverse_window = [axis_window.astype(np.float32) for axis_window in window]
-        long_window = [1.0 / np.sinc(ki / step) for ki in self.long.k]
-        self._long_inverse_window = long_window[0] * long_window[1] * long_window[2]
+        self._inverse_window = [arrays.put(one.astype(np.float32)) for one in window]
+        long_windows = [1.0 / np.sinc(ki / step) for ki in self.long.k]
+        long_window = long_windows[0] * long_windows[1] * long_windows[2]
+        self._long_inverse_window = arrays.put(long_window)
+        self._long_k = [arrays.put(ki) for ki in self.long.k]
+        self._long_k2, self._long_inverse_k2 = map(arrays.put, (self.long.k2, self.long.inverse_k2))
 
         copies = np.full(nz // 2 + 1, 2.0)
         copies[0] = 1.0
@@ -104,7 +112,7 @@ class DensityModes:
             power *= axis_window**2
         self._k_step = float(np.sqrt(k2.max())) / _K_BINS
         self._variance_per_bin = self._binned(k2, power) + self._binned(
-            self.long.k2, self.long.variance * self._long_inverse_window**2
+            self.long.k2, self.long.variance * long_window**2
         )
 
     def at(self, box: Box) -> DensityModes:
@@ -124,17 +132,20 @@ class DensityModes:
 
     def draw(self, key: int, pool: Executor) -> DensityField:
         """One realisation; cell n of the whole takes half a word of the noise stream."""
-        noise = np.empty(self.box.num_cells, np.float32)
+        arrays, size = self.arrays, self.box.num_cells
+        noise = arrays.empty((size,), arrays.float32)
         first = self.box.first_cell  # even, as is every FFT length
 
         def fill(start: int) -> None:
-            stop = min(start + _CHUNK, noise.size)
-            words = random_bits(key, NOISE_STAGE, (first + start) // 2, (first + stop + 1) // 2)
-            halves = words.astype("<u8").view("<u4")[: stop - start]
-            noise[start:stop] = ndtri((halves + 0.5) * 2.0**-32)
+            stop = min(start + piece, size)
+            words = (first + start) // 2, (first + stop + 1) // 2
+            bits = arrays.random_bits(key, NOISE_STAGE, *words)
+            uniform = (arrays.halves(bits)[: stop - start] + 0.5) * 2.0**-32
+            noise[start:stop] = arrays.ndtri(uniform)
 
-        list(pool.map(fill, range(0, noise.size, _CHUNK)))
-        short = rfftn(noise.reshape(self.box.shape), workers=2, overwrite_x=True)
+        piece = 2 * arrays.words_per_piece
+        list(pool.map(fill, range(0, size, piece)))
+        short = arrays.rfftn(noise.reshape(self.box.shape))
         short *= self._amplitude
         return DensityField(short, self.long.draw(key, LONG_STAGE))
 
@@ -145,27 +156,28 @@ class DensityModes:
             short *= inverse
         return DensityField(short, density.long_kxyz * self._long_inverse_window)
 
-    def filtered(self, deconvolved: DensityField, k_cut: float) -> Float:
+    def filtered(self, deconvolved: DensityField, k_cut: float) -> Array:
         """The field seen through exp(-(k/k_cut)^4/2), [nx, ny, nz]."""
         window = self._k2 * np.float32(1.0 / k_cut**2)
-        np.square(window, out=window)
+        window = self.arrays.square(window)
         window *= np.float32(-0.5)
-        np.exp(window, out=window)
-        long_window = np.exp(-0.5 * (self.long.k2 / k_cut**2) ** 2)
+        window = self.arrays.exp(window)
+        long_window = self.arrays.exp(-0.5 * (self._long_k2 / k_cut**2) ** 2)
         return self._to_cells(deconvolved.short_kxyz * window, deconvolved.long_kxyz * long_window)
 
-    def displacements(self, density: DensityField, pool: Executor) -> Float:
+    def displacements(self, density: DensityField, pool: Executor) -> Array:
         """psi1 and psi2 at the cell centres [Mpc], [nx, ny, nz, 6]: x, y, z of the first, then
         of the second order (`+3/7 i k/k^2` times the source)."""
-        inverse_k2 = 1.0 / np.maximum(self._k2, np.float32(1e-12))
+        arrays = self.arrays
+        inverse_k2 = 1.0 / arrays.at_least(self._k2, 1e-12)
         inverse_k2[0, 0, 0] = 0.0
         short = density.short_kxyz * inverse_k2
-        long = density.long_kxyz * self.long.inverse_k2
+        long = density.long_kxyz * self._long_inverse_k2
 
-        def second_derivative(axes: tuple[int, int]) -> Float:
+        def second_derivative(axes: tuple[int, int]) -> Array:
             i, j = axes
             return self._to_cells(
-                short * (self._k[i] * self._k[j]), long * (self.long.k[i] * self.long.k[j])
+                short * (self._k[i] * self._k[j]), long * (self._long_k[i] * self._long_k[j])
             )
 
         xx, yy, zz = self._each(second_derivative, [(0, 0), (1, 1), (2, 2)], pool)
@@ -175,20 +187,20 @@ class DensityModes:
         source += xx
         del xx, yy, zz
         for mixed in self._each(second_derivative, [(0, 1), (0, 2), (1, 2)], pool):
-            source -= np.square(mixed, out=mixed)
+            source -= arrays.square(mixed)
             del mixed
-        second = rfftn(source, workers=2, overwrite_x=True)
+        second = arrays.rfftn(source)
         del source
         second *= inverse_k2
         second *= np.float32(3.0 / 7.0)
         del inverse_k2
-        out = np.empty((*self.box.shape, 6), np.float32)
+        out = arrays.empty((*self.box.shape, 6), arrays.float32)
 
         def gradient(component: int) -> None:
             axis = component % 3
             if component < 3:
                 out[..., component] = self._to_cells(
-                    short * (1j * self._k[axis]), long * (1j * self.long.k[axis])
+                    short * (1j * self._k[axis]), long * (1j * self._long_k[axis])
                 )
             else:
                 out[..., component] = self._short_to_cells(second * (1j * self._k[axis]))
@@ -206,16 +218,35 @@ class DensityModes:
         """Whether the box is so large that one field at a time is in the making."""
         return self.box.num_cells > LARGE_BOX
 
-    def _short_to_cells(self, short_kxyz: NDArray[np.complex64]) -> Float:
+    def _short_to_cells(self, short_kxyz: Array) -> Array:
         workers = num_cores() if self.large else 1
-        return irfftn(short_kxyz, s=self.box.shape, overwrite_x=True, workers=workers)
+        return self.arrays.irfftn(short_kxyz, self.box.shape, workers)
 
-    def _to_cells(
-        self, short_kxyz: NDArray[np.complex64], long_kxyz: NDArray[np.complex128]
-    ) -> Float:
+    def _to_cells(self, short_kxyz: Array, long_kxyz: Array) -> Array:
         field = self._short_to_cells(short_kxyz)
         field += self.long.to_cells(long_kxyz)
         return field
+
+
+def gather(table: Array, shape: tuple[int, int, int], place: Array, arrays: NumpyArrays) -> Array:
+    """Trilinear interpolation of cell-centred rows at places in cells, [num, table columns]."""
+    lower = arrays.cast(arrays.math.floor(place - 0.5), arrays.index)
+    part = arrays.cast(place - 0.5 - lower, arrays.float32)
+    sides = arrays.put(np.array(shape))
+    near, far = lower % sides, (lower + 1) % sides
+    weights = (1.0 - part, part)
+    flat = [
+        (index[:, 0] * (shape[1] * shape[2]), index[:, 1] * shape[2], index[:, 2])
+        for index in (near, far)
+    ]
+    total = arrays.zeros((len(place), table.shape[1]), arrays.float32)
+    for i in (0, 1):
+        for j in (0, 1):
+            plane = flat[i][0] + flat[j][1]
+            weight = weights[i][:, 0] * weights[j][:, 1]
+            for k in (0, 1):
+                total += (weight * weights[k][:, 2])[:, None] * table[plane + flat[k][2]]
+    return arrays.cast(total, arrays.float64)
 
 
 def _power_table(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs import workers
+from streamtrain.catalogs.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.skyoptions import SkyOptions
 from streamtrain.catalogs.synthesize import memory_needed, synthesize
@@ -29,6 +30,8 @@ class Recipe:
     """Keep the velocities, which painting does not need (z_obs contains them)."""
     sfr: bool = False
     """Add the column "sfr" [Msun/yr]."""
+    device: str = "cpu"
+    """What makes them: see `synthesize`."""
 
     def path(self, seed: int) -> Path:
         """The file of a seed."""
@@ -45,7 +48,8 @@ class Recipe:
             self._check(path, seed)
             return f"{path} is there"
         options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
-        lightcone = synthesize(seed, **options, sfr=self.sfr, threads=threads, progress=report)
+        how: dict[str, Any] = {"threads": threads, "device": self.device, "progress": report}
+        lightcone = synthesize(seed, **options, sfr=self.sfr, **how)
         if not self.velocities:
             lightcone = without_velocities(lightcone)
         lightcone.save(path)
@@ -77,8 +81,9 @@ def make_lightcones(
     makes its own range of them.
 
     A complete file that is there already is kept, so that an interrupted call can be repeated.
-    `processes` work side by side, by default as many as there are cores and memory.
-    Raises ValueError for options out of range, CatalogError for a file that is something else.
+    `processes` work side by side, by default as many as there are cores and memory, one on a GPU.
+    Raises ValueError for options out of range and a device that is not there, CatalogError for a
+    file that is something else.
     """
     if number < 1:
         raise ValueError(f"the number of lightcones, {number}, must be at least 1")
@@ -86,10 +91,13 @@ def make_lightcones(
         raise ValueError(f"the number of processes, {processes}, must be at least 1")
     if not 0 <= first_seed <= 2**64 - number:
         raise ValueError(f"the seeds {first_seed}.. must lie in 0..2^64-1")
+    arrays = arrays_for(recipe.device)
     recipe.folder.mkdir(parents=True, exist_ok=True)
     seeds = workers.own_range(first_seed, number)
     missing = sum(not recipe.path(seed).exists() for seed in seeds)
-    if processes is None:
+    if processes is None and arrays is not NUMPY:
+        processes = 1
+    elif processes is None:
         memory = memory_needed(recipe.options) if missing > 1 else 0.0
         processes = workers.how_many(missing, memory)
     workers.run(recipe.make, seeds, processes)

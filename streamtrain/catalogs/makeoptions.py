@@ -74,7 +74,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--processes",
         type=int,
-        help="lightcones made at the same time [as many as cores and memory allow]",
+        help="lightcones made at the same time [as many as cores and memory allow; one on a GPU]",
+    )
+    add(
+        "--device",
+        default="cpu",
+        help="cpu, or cuda, cuda:1 ...: the same skies but for the last bits [%(default)s]",
     )
 
 
@@ -105,7 +110,8 @@ def make(arguments: argparse.Namespace) -> int:
     given["cosmology"] = Cosmology.from_dict(parameters)
     if "footprint_deg" in given:
         given["footprint_deg"] = _two_sides(given["footprint_deg"])
-    more = {name: given.pop(name) for name in sorted(_FILE & given.keys())}
+    more: dict[str, Any] = {name: given.pop(name) for name in sorted(_FILE & given.keys())}
+    more["device"] = arguments.device
     recipe = Recipe(arguments.out, arguments.prefix, SkyOptions(**given), **more)
     return make_lightcones(
         arguments.number,

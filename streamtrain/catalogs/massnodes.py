@@ -16,6 +16,7 @@ the rare nodes live on a few cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
+from streamtrain.catalogs.arrays import NUMPY, NumpyArrays
+from streamtrain.catalogs.arrays import Array as AnyArray
 from streamtrain.catalogs.lpt import DensityModes
 from streamtrain.catalogs.massfunction import MassFunction, halo_bias
 from streamtrain.cosmology import DELTA_C, Cosmology
@@ -46,9 +49,13 @@ _NUM_QUANTILES = 513
 class Rates:
     """log lambda of one node as a quadratic in the filtered field at z = 0, per bin of chi."""
 
-    constant: NDArray[np.float32]
-    linear: NDArray[np.float32]
-    quadratic: NDArray[np.float32]
+    constant: AnyArray
+    linear: AnyArray
+    quadratic: AnyArray
+
+    def on(self, put: Callable[[NDArray[np.float32]], AnyArray]) -> Rates:
+        """The same as other arrays."""
+        return Rates(put(self.constant), put(self.linear), put(self.quadratic))
 
 
 class MassNodes:
@@ -62,9 +69,11 @@ class MassNodes:
         z_range: tuple[float, float],
         volume_Mpc3: float,
         bias: str = "tinker10",
+        arrays: NumpyArrays = NUMPY,
     ) -> None:
         """`bias` is a name that `halo_bias` knows. `volume_Mpc3` sets the top: above it
-        less than 0.01 halos are expected."""
+        less than 0.01 halos are expected. `arrays` says on what masses are drawn."""
+        self.arrays = arrays
         self.cosmology = cosmology
         self.bias = bias
         self.z = np.linspace(*z_range, _NUM_REDSHIFTS)
@@ -82,7 +91,7 @@ class MassNodes:
 
         self.density = np.empty((num_spans + 1, _NUM_REDSHIFTS))
         quantile = np.linspace(0.0, 1.0, _NUM_QUANTILES)
-        self._quantiles = np.empty((num_spans + 1, _NUM_REDSHIFTS, _NUM_QUANTILES), np.float32)
+        quantiles = np.empty((num_spans + 1, _NUM_REDSHIFTS, _NUM_QUANTILES), np.float32)
         for node, centre in enumerate(self.log_mass):
             first = max(node - 1, 0) * per_node
             last = min(node + 1, num_spans) * per_node
@@ -93,9 +102,8 @@ class MassNodes:
             np.cumsum(0.5 * (weighted[:, 1:] + weighted[:, :-1]), axis=1, out=cumulative[:, 1:])
             self.density[node] = cumulative[:, -1]
             for row, column in enumerate(cumulative):
-                self._quantiles[node, row] = np.interp(
-                    quantile * column[-1], column, log_mass[part]
-                )
+                quantiles[node, row] = np.interp(quantile * column[-1], column, log_mass[part])
+        self._quantiles = arrays.put(quantiles.reshape(-1))
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -144,21 +152,20 @@ class MassNodes:
             (-0.5 * beta * growth**2).astype(np.float32),
         )
 
-    def log_mass_at(self, node: NDArray[np.intp], z: Array, uniform: Array) -> NDArray[np.float64]:
+    def log_mass_at(self, node: AnyArray, z: AnyArray, uniform: AnyArray) -> AnyArray:
         """log10 M [Msun] of halos of the given nodes at z, for uniform numbers in (0, 1)."""
         step = (self.z[-1] - self.z[0]) / (_NUM_REDSHIFTS - 1)
-        row, row_part = _split((z - self.z[0]) / step, _NUM_REDSHIFTS)
-        place, part = _split(uniform * (_NUM_QUANTILES - 1), _NUM_QUANTILES)
-        flat = self._quantiles.reshape(-1)
+        row, row_part = self._split((z - float(self.z[0])) / float(step), _NUM_REDSHIFTS)
+        place, part = self._split(uniform * (_NUM_QUANTILES - 1), _NUM_QUANTILES)
+        flat = self._quantiles
         index = (node * _NUM_REDSHIFTS + row) * _NUM_QUANTILES + place
         near = flat[index] * (1.0 - part) + flat[index + 1] * part
         index += _NUM_QUANTILES
         far = flat[index] * (1.0 - part) + flat[index + 1] * part
         return near * (1.0 - row_part) + far * row_part
 
-
-def _split(position: Array, num_nodes: int) -> tuple[NDArray[np.intp], Array]:
-    """Lower node and fraction of the way to the next, for linear interpolation."""
-    position = np.clip(position, 0.0, num_nodes - 1.000001)
-    lower = position.astype(np.intp)
-    return lower, position - lower
+    def _split(self, position: AnyArray, num_nodes: int) -> tuple[AnyArray, AnyArray]:
+        """Lower node and fraction of the way to the next, for linear interpolation."""
+        position = self.arrays.math.clip(position, 0.0, num_nodes - 1.000001)
+        lower = self.arrays.cast(position, self.arrays.index)
+        return lower, position - lower

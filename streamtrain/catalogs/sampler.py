@@ -31,15 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from streamtrain.catalogs.box import GOLDEN, Box, cell_words, mix, uniform
-from streamtrain.catalogs.lpt import LONG_STAGE, DensityField, DensityModes
+from streamtrain.catalogs.arrays import NUMPY, Array, NumpyArrays
+from streamtrain.catalogs.box import GOLDEN, Box, cell_words, constant, mix, uniform
+from streamtrain.catalogs.lpt import LONG_STAGE, DensityField, DensityModes, gather
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.catalogs.massnodes import MassNodes, Rates
 from streamtrain.catalogs.skyoptions import SkyOptions
-from streamtrain.catalogs.workers import free_memory
 from streamtrain.cosmology import C_KMS, Cosmology
 
-Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 
 METHOD = "pbs2lpt"
@@ -57,10 +56,7 @@ MAX_CELLS = 150_000_000
 """Cells of one box; a larger field is made in slabs."""
 
 _HALO_STAGE = LONG_STAGE + 1
-_NO_HALO = np.zeros(0, np.intp)
-_CHUNK = 1 << 17
 _BYTES = 2.5e8
-_BYTES_PER_CELL = 55
 _BYTES_PER_HALO = 80
 
 
@@ -78,19 +74,20 @@ class Slab:
 class Arrivals:
     """Halos of some cells, sorted by cell and rank; arrays [num_halos]."""
 
-    cell: NDArray[np.intp]
+    cell: Array
     """Flat number of the cell in its slab's box."""
-    rank: NDArray[np.uint16]
+    rank: Array
     """How many halos of the cell came earlier."""
-    node: NDArray[np.uint8]
+    node: Array
     """The mass node."""
 
 
 class HaloSampler:
     """What all seeds of one set of options share: box, filters, rate laws and active cells."""
 
-    def __init__(self, options: SkyOptions) -> None:
-        self.options = options
+    def __init__(self, options: SkyOptions, arrays: NumpyArrays = NUMPY) -> None:
+        """`arrays` says on what fields and halos are made; the plan is made on the host."""
+        self.options, self.arrays = options, arrays
         cosmology = options.cosmology
         self.edges = cosmology.comoving_distance(options.z_range)
         # Displacements are largest at the near end; along the line of sight velocity adds to them.
@@ -119,15 +116,19 @@ class HaloSampler:
             (float(self.z[0]), float(self.z[-1])),
             volume,
             options.bias,
+            arrays,
         )
+        names = ("chi", "z", "growth", "velocity")
+        self._tables = {name: arrays.put(getattr(self, name)) for name in names}
         shell = np.gradient(cosmology.comoving_distance(self.nodes.z) ** 3)
         num_halos = volume * float(self.nodes.density.sum(axis=0) @ shell / shell.sum())
         self.num_halos = num_halos
         """Expected in a lightcone."""
         self.slabs = self._slabs()
         cells = self.slabs[0].box.num_cells
-        self.memory = _BYTES + cells * _BYTES_PER_CELL + num_halos * _BYTES_PER_HALO
+        self.memory = _BYTES + cells * arrays.bytes_per_cell + num_halos * _BYTES_PER_HALO
         """About what making one field takes [bytes]."""
+        self._kept_cells: dict[int, tuple[Array, Array]] = {}
 
         self.phases = hashlib.sha256(
             f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
@@ -136,13 +137,26 @@ class HaloSampler:
     @cached_property
     def modes(self) -> DensityModes:
         """The modes over the box of the first slab; ValueError if memory does not hold them."""
-        _check_memory(self.slabs[0].box, self.num_halos, self.memory)
-        return DensityModes(self.slabs[0].box, self.options.cosmology, self.box)
+        box = self.slabs[0].box
+        _check_memory(box, self.num_halos, self.memory, self.arrays.free_memory())
+        return DensityModes(box, self.options.cosmology, self.box, self.arrays)
 
     @cached_property
     def cuts(self) -> Double:
         """The filter of each node, its cut-off wavenumber [1/Mpc]."""
         return self.nodes.filters(self.modes)
+
+    @cached_property
+    def laws(self) -> dict[float, dict[int, Rates]]:
+        """The rate laws of the nodes of each cut-off wavenumber, the highest first."""
+        put, cell, found = self.arrays.put, self.box.cell_Mpc, {}
+        for cut in -np.unique(-self.cuts):
+            variance = self.modes.variance(cut)
+            found[float(cut)] = {
+                int(node): self.nodes.rates(int(node), variance, cell, self.z).on(put)
+                for node in np.flatnonzero(self.cuts == cut)
+            }
+        return found
 
     def key(self, seed: int) -> int:
         """The 128-bit key of the random streams. All that decides their use is in it, so fields
@@ -182,6 +196,16 @@ class HaloSampler:
             slabs.append(Slab(box, start - first, stop - first))
         return slabs
 
+    def _cells(self, slab: Slab) -> tuple[Array, Array]:
+        """`_active_cells` as the arrays in use."""
+        found = self._kept_cells.get(slab.box.first_cell)
+        if found is None:
+            cells, bins = self._active_cells(slab)
+            found = self.arrays.put(cells), self.arrays.put(bins)
+            if self.arrays.keeps_plans and len(self.slabs) == 1:
+                self._kept_cells[slab.box.first_cell] = found
+        return found
+
     def _active_cells(self, slab: Slab) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
         """Flat numbers of the slab's cells whose halos may end up in the field, and chi bins."""
         tan_ra, tan_dec = (math.tan(math.radians(s) / 2.0) for s in self.options.footprint_deg)
@@ -203,9 +227,9 @@ class HaloSampler:
 
     def halos(
         self, key: int, pool: Executor, report: Callable[[float, str], None]
-    ) -> dict[str, Float]:
+    ) -> dict[str, NDArray[np.float32]]:
         """One realisation: columns by the names of `Lightcone.from_arrays`, cell by cell."""
-        parts: list[dict[str, Float]] = []
+        parts: list[dict[str, NDArray[np.float32]]] = []
         for number, slab in enumerate(self.slabs):
 
             def tell(done: float, what: str, number: int = number) -> None:
@@ -234,113 +258,133 @@ class HaloSampler:
         report: Callable[[float, str], None],
     ) -> list[Arrivals]:
         """The halos that the slab's cells hold, in the order of the cells."""
-        active, bins = self._active_cells(slab)
-        expected = np.zeros(active.size, np.float32)
-        due = np.empty(active.size, np.float32)
-        rank = np.zeros(active.size, np.uint16)
-        parts = [slice(first, first + _CHUNK) for first in range(0, active.size, _CHUNK)]
-        found: list[list[tuple[NDArray[np.intp], NDArray[np.uint16], int]]] = [[] for _ in parts]
+        arrays = self.arrays
+        active, bins = self._cells(slab)
+        size, piece = len(active), arrays.cells_per_piece
+        expected = arrays.zeros((size,), arrays.float32)
+        due = arrays.empty((size,), arrays.float32)
+        rank = arrays.zeros((size,), arrays.rank)
+        parts = [slice(first, first + piece) for first in range(0, size, piece)]
+        found: list[list[tuple[Array, Array, int]]] = [[] for _ in parts]
 
-        def wait(cells: NDArray[np.uint32], ranks: NDArray[np.uint16]) -> Double:
-            words = cell_words(key, _HALO_STAGE, cells + np.uint64(slab.box.first_cell))
-            return -np.log(_draw(words, ranks, 0))
+        def wait(cells: Array, ranks: Array) -> Array:
+            words = self._words(key, slab.box, cells)
+            return -arrays.math.log(_draw(words, arrays.as_words(ranks), 0))
 
         def start(part: slice) -> None:
             due[part] = wait(active[part], rank[part])
 
-        def add(number: int, field: Float, laws: dict[int, Rates]) -> None:
+        def add(number: int, field: Array, laws: dict[int, Rates]) -> None:
             part = parts[number]
             cells, level, next_due, next_rank = active[part], expected[part], due[part], rank[part]
             values = field[cells]
             for node, law in laws.items():
-                level += _evaluate(law, values, bins[part])
-                hit = np.flatnonzero(next_due <= level)
-                while hit.size:
+                level += _evaluate(law, values, bins[part], arrays)
+                hit = arrays.flatnonzero(next_due <= level)
+                while len(hit):
                     found[number].append((hit, next_rank[hit], node))
                     next_rank[hit] += 1
-                    next_due[hit] += wait(cells[hit], next_rank[hit])
+                    later = next_due[hit] + wait(cells[hit], next_rank[hit])
+                    next_due[hit] = arrays.cast(later, arrays.float32)
                     hit = hit[next_due[hit] <= level[hit]]
 
         def collect(number: int) -> Arrivals:
-            index = np.concatenate([_NO_HALO, *(hit for hit, _, _ in found[number])])
-            ranks = np.concatenate([_NO_HALO, *(ranks for _, ranks, _ in found[number])])
-            nodes = [np.full(hit.size, node, np.uint8) for hit, _, node in found[number]]
-            node = np.concatenate([_NO_HALO, *nodes])
+            none = arrays.zeros((0,), arrays.index)
+            join = arrays.math.concatenate
+            index = join([none, *(hit for hit, _, _ in found[number])])
+            ranks = join([none, *(ranks for _, ranks, _ in found[number])])
+            nodes = [
+                arrays.zeros((len(hit),), arrays.node) + node for hit, _, node in found[number]
+            ]
+            node = join([none, *nodes])
             found[number].clear()
-            order = np.argsort(index << 16 | ranks, kind="stable")
+            order = arrays.order(index << 16 | ranks)
             cells = active[parts[number]][index[order]]
             return Arrivals(
-                cells.astype(np.intp), ranks[order].astype(np.uint16), node[order].astype(np.uint8)
+                arrays.cast(cells, arrays.index),
+                arrays.cast(ranks[order], arrays.rank),
+                arrays.cast(node[order], arrays.node),
             )
 
         list(pool.map(start, parts))
         deconvolved = modes.deconvolved(density)
-        cuts = -np.unique(-self.cuts)
+        cuts, laws_of = [*self.laws], [*self.laws.values()]
         fields = _ahead(partial(modes.filtered, deconvolved), cuts, pool, 0 if modes.large else 2)
-        for done, (cut, field) in enumerate(zip(cuts, fields, strict=True)):
+        for done, (laws, field) in enumerate(zip(laws_of, fields, strict=True)):
             report(0.1 + 0.45 * done / len(cuts), "halo rates")
-            variance, cell = modes.variance(cut), self.box.cell_Mpc
-            laws = {
-                int(node): self.nodes.rates(int(node), variance, cell, self.z)
-                for node in np.flatnonzero(self.cuts == cut)
-            }
             flat = field.reshape(-1)
             list(pool.map(partial(add, field=flat, laws=laws), range(len(parts))))
             del field, flat
         del deconvolved
         return list(pool.map(collect, range(len(parts))))
 
+    def _words(self, key: int, box: Box, cells: Array) -> Array:
+        """The random words of the cells of a box, which are those of the whole one's cells."""
+        words = self.arrays.as_words(cells)
+        return cell_words(key, _HALO_STAGE, words + constant(box.first_cell, words))
+
     def sample(
-        self, key: int, box: Box, displacements: Float, arrivals: Arrivals
-    ) -> dict[str, Float]:
+        self, key: int, box: Box, displacements: Array, arrivals: Arrivals
+    ) -> dict[str, NDArray[np.float32]]:
         """Those of some halos that are seen inside the field; `displacements` [num_cells, 6] [Mpc].
 
         The random numbers of a halo depend on its cell and its rank in it, nothing else.
         """
-        words = cell_words(key, _HALO_STAGE, arrivals.cell + box.first_cell)
-        place = np.stack([_draw(words, arrivals.rank, purpose) for purpose in (2, 3, 4)], axis=1)
-        place += np.stack(np.unravel_index(arrivals.cell, box.shape), axis=1)
-        start = place * box.cell_Mpc + box.corner_Mpc
-        chi = np.sqrt(np.einsum("ij,ij->i", start, start))
-        growth = np.interp(chi, self.chi, self.growth)[:, None]
-        per_displacement = np.interp(chi, self.chi, self.velocity)[:, None]
+        arrays, (_, ny, nz) = self.arrays, box.shape
+        words, ranks = self._words(key, box, arrivals.cell), arrays.as_words(arrivals.rank)
+        place = arrays.math.stack([_draw(words, ranks, purpose) for purpose in (2, 3, 4)], 1)
+        plane, row = arrivals.cell // (ny * nz), arrivals.cell // nz
+        place += arrays.math.stack([plane, row - plane * ny, arrivals.cell - row * nz], 1)
+        start = place * box.cell_Mpc + arrays.put(np.array(box.corner_Mpc))
+        chi = arrays.math.sqrt(arrays.math.einsum("ij,ij->i", start, start))
+        growth = self._at(chi, "growth")[:, None]
+        per_displacement = self._at(chi, "velocity")[:, None]
         log_mass = self.nodes.log_mass_at(
-            arrivals.node.astype(np.intp),
-            np.interp(chi, self.chi, self.z),
-            _draw(words, arrivals.rank, 1),
+            arrays.cast(arrivals.node, arrays.index),
+            self._at(chi, "z"),
+            _draw(words, ranks, 1),
         )
 
-        gathered = _gather(displacements, box.shape, place)
+        gathered = gather(displacements, box.shape, place, arrays)
         first, second = gathered[:, :3], gathered[:, 3:]
         second = growth * second
         position = start + growth * (first + second)
         velocity = per_displacement * (first + 2.0 * second)
         return self._observe(position, velocity, 10.0**log_mass)
 
-    def _observe(self, position: Double, velocity: Double, mass: Double) -> dict[str, Float]:
+    def _at(self, chi: Array, name: str) -> Array:
+        """A table of the plan at comoving distances [Mpc]."""
+        return self.arrays.interp(chi, self._tables["chi"], self._tables[name])
+
+    def _observe(
+        self, position: Array, velocity: Array, mass: Array
+    ) -> dict[str, NDArray[np.float32]]:
         """Halos inside the footprint, the redshift range and above the mass limit, as float32."""
-        chi = np.sqrt(np.einsum("ij,ij->i", position, position))
-        z = np.interp(chi, self.chi, self.z)
-        radial = np.einsum("ij,ij->i", velocity, position) / chi
-        z_obs = (z + (1.0 + z) * radial / C_KMS).astype(np.float32)
-        position32, mass32 = position.astype(np.float32), mass.astype(np.float32)
+        arrays, math_ = self.arrays, self.arrays.math
+        chi = math_.sqrt(math_.einsum("ij,ij->i", position, position))
+        z = self._at(chi, "z")
+        radial = math_.einsum("ij,ij->i", velocity, position) / chi
+        z_obs, position32, mass32 = (
+            arrays.cast(array, arrays.float32)
+            for array in (z + (1.0 + z) * radial / C_KMS, position, mass)
+        )
         half_ra, half_dec = (side / 2.0 for side in self.options.footprint_deg)
-        x, y, depth = position32.T.astype(np.float64)
+        x, y, depth = arrays.cast(position32.T, arrays.float64)
         low, high = self.options.z_range
         keep = (z_obs >= low) & (z_obs <= high) & (mass32 > self.options.min_mass_Msun)
-        keep &= np.abs(np.degrees(np.arctan2(-x, depth))) <= half_ra
-        keep &= (
-            np.abs(np.degrees(np.arcsin(y / np.sqrt(x * x + y * y + depth * depth)))) <= half_dec
-        )
-        kept = np.flatnonzero(keep)
-        return {
+        keep &= abs(arrays.degrees(math_.arctan2(-x, depth))) <= half_ra
+        distance = math_.sqrt(x * x + y * y + depth * depth)
+        keep &= abs(arrays.degrees(math_.arcsin(y / distance))) <= half_dec
+        kept = arrays.flatnonzero(keep)
+        seen = {
             "x_Mpc": position32[kept, 0],
             "y_Mpc": position32[kept, 1],
             "z_Mpc": position32[kept, 2],
             "mass_Msun": mass32[kept],
             "z_obs": z_obs[kept],
-            "velocities_kms": velocity[kept].astype(np.float32),
+            "velocities_kms": arrays.cast(velocity[kept], arrays.float32),
         }
+        return {name: arrays.get(column) for name, column in seen.items()}
 
 
 def _displacement_rms(cosmology: Cosmology) -> float:
@@ -355,8 +399,7 @@ def _fft_length(num_cells: int) -> int:
     return 2 * next_fast_len((num_cells + 1) // 2, real=True)
 
 
-def _check_memory(box: Box, num_halos: float, needed: float) -> None:
-    free = free_memory()
+def _check_memory(box: Box, num_halos: float, needed: float, free: float) -> None:
     if needed > free:
         raise ValueError(
             f"a field of {box.shape[0]} x {box.shape[1]} x {box.shape[2]} cells with about "
@@ -365,52 +408,32 @@ def _check_memory(box: Box, num_halos: float, needed: float) -> None:
         )
 
 
-def _draw(words: NDArray[np.uint64], ranks: NDArray[np.uint16], purpose: int) -> Double:
-    """Uniform numbers in (0, 1) of halos, from their cells' words and their ranks."""
-    step = ranks.astype(np.uint64) << np.uint64(3)
-    return uniform(mix(words + (step + np.uint64(purpose)) * GOLDEN))
+def _draw(words: Array, ranks: Array, purpose: int) -> Array:
+    """Uniform numbers in (0, 1) of halos, from their cells' words and their ranks as words."""
+    step = ranks * constant(8, ranks) + constant(purpose, ranks)
+    return uniform(mix(words + step * constant(GOLDEN, ranks)))
 
 
-def _evaluate(law: Rates, field: Float, bins: NDArray[np.uint16]) -> Float:
+def _evaluate(law: Rates, field: Array, bins: Array, arrays: NumpyArrays = NUMPY) -> Array:
     """The expected number in each cell, for a field and its chi bins of the same shape."""
     exponent = law.quadratic[bins] * field
     exponent += law.linear[bins]
     exponent *= field
     exponent += law.constant[bins]
-    return np.exp(exponent, out=exponent)
+    return arrays.exp(exponent)
 
 
 def _ahead(
-    make: Callable[[float], Float], of: Iterable[float], pool: Executor, number: int
-) -> Iterator[Float]:
+    make: Callable[[float], Array], of: Iterable[float], pool: Executor, number: int
+) -> Iterator[Array]:
     """make(item) in turn, with up to `number` of the next ones in the making."""
     if not number:
         yield from map(make, of)
         return
-    coming: deque[Future[Float]] = deque()
+    coming: deque[Future[Array]] = deque()
     for item in of:
         coming.append(pool.submit(make, item))
         if len(coming) > number:
             yield coming.popleft().result()
     while coming:
         yield coming.popleft().result()
-
-
-def _gather(table: Float, shape: tuple[int, int, int], place: Double) -> Double:
-    """Trilinear interpolation of cell-centred rows at places in cells, [num, table columns]."""
-    lower = np.floor(place - 0.5).astype(np.intp)
-    part = (place - 0.5 - lower).astype(np.float32)
-    near, far = lower % shape, (lower + 1) % shape
-    weights = (1.0 - part, part)
-    flat = [
-        (index[:, 0] * (shape[1] * shape[2]), index[:, 1] * shape[2], index[:, 2])
-        for index in (near, far)
-    ]
-    total = np.zeros((len(place), table.shape[1]), np.float32)
-    for i in (0, 1):
-        for j in (0, 1):
-            plane = flat[i][0] + flat[j][1]
-            weight = weights[i][:, 0] * weights[j][:, 1]
-            for k in (0, 1):
-                total += (weight * weights[k][:, 2])[:, None] * table[plane + flat[k][2]]
-    return total.astype(np.float64)

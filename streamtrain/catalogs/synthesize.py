@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from streamtrain._version import __version__
+from streamtrain.catalogs.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.sampler import METHOD, METHOD_VERSION, HaloSampler
@@ -46,6 +46,7 @@ def synthesize(
     num_slabs: int | None = None,
     sfr: bool = False,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Callable[[float, str], None] | None = None,
 ) -> Lightcone:
     """A lightcone of halos as a function of a seed and the options.
@@ -63,9 +64,13 @@ def synthesize(
             a part below 1.5e8 cells.
         sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs.
         threads: how many work at it; the halos are the same for any number.
+        device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Fourier
+            transforms round differently there, so a few halos in a million are others and
+            positions differ by 1e-5 Mpc; the digest is another one, the realisation is not.
         progress: called with the fraction done and what is being done.
 
-    Raises ValueError for an option outside its range and for a field that does not fit in memory.
+    Raises ValueError for an option outside its range, a device that is not there, and a field
+    that does not fit in memory.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
@@ -83,8 +88,8 @@ def synthesize(
         fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
     report(0.0, "plan")
-    sampler = _sampler(options)
-    with ThreadPoolExecutor(threads or _num_threads()) as pool:
+    sampler = _sampler(options, device)
+    with sampler.arrays.pool(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
     report(0.9, "sort")
     width, height = options.footprint_deg
@@ -107,14 +112,14 @@ def synthesize(
     return lightcone
 
 
-def memory_needed(options: SkyOptions) -> float:
-    """About what making a lightcone of these options takes [bytes]."""
-    return _sampler(options).memory
+def memory_needed(options: SkyOptions, device: str = "cpu") -> float:
+    """About what making a lightcone of these options takes [bytes], on a GPU of the GPU's."""
+    return _sampler(options, device).memory
 
 
 def expected_halos(options: SkyOptions) -> float:
     """About how many halos a lightcone of these options has."""
-    return _sampler(options).num_halos
+    return _sampler(options, "cpu").num_halos
 
 
 def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
@@ -131,12 +136,14 @@ def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
         "box_cells": list(sampler.box.shape),
         "num_slabs": len(sampler.slabs),
     }
+    if sampler.arrays is not NUMPY:
+        record["device"] = sampler.arrays.name
     return json.dumps(record)
 
 
 @lru_cache(maxsize=1)
-def _sampler(options: SkyOptions) -> HaloSampler:
-    return HaloSampler(options)
+def _sampler(options: SkyOptions, device: str) -> HaloSampler:
+    return HaloSampler(options, arrays_for(device))
 
 
 def _num_threads() -> int:

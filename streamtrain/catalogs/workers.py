@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from streamtrain.cores import num_cores
+from streamtrain.free_memory import free_memory
 from streamtrain.progress import Progress
 
 Work = Callable[[int, int, Callable[[float, str], None]], str]
@@ -42,16 +43,6 @@ def how_many(number: int, memory: float) -> int:
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fitting = 0.8 * free_memory() / local_ranks / max(memory, 1.0)
     return max(1, min(number, cores(), int(min(fitting, 1e6))))
-
-
-def free_memory() -> float:
-    """Memory that can be used [bytes]; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as table:
-            fields = dict(line.split(":", 1) for line in table)
-        return float(fields["MemAvailable"].split()[0]) * 1024.0
-    except (OSError, KeyError, ValueError):
-        return math.inf
 
 
 def is_running(pid: int) -> bool:

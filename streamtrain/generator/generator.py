@@ -75,7 +75,7 @@ class Generator:
         self.grid = grid_of(config.grid)
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         if lightcones is None:
-            lightcones = open_skies(config, split, report)
+            lightcones = open_skies(config, split, report, device=str(self.device))
         elif not isinstance(lightcones, Skies | FreshSkies):
             lightcones = Skies(lightcones)
         self.skies = lightcones

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from streamtrain.catalogs.fresh import FreshSkies
 from streamtrain.catalogs.skies import Skies
 from streamtrain.config import ConfigError
+from streamtrain.free_memory import free_memory
 from streamtrain.generator.scenes import KEPT
 from streamtrain.generator.schedule import Schedule
 
@@ -26,12 +25,7 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        for line in info.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_memory()
 
 
 def check_memory(

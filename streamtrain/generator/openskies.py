@@ -24,11 +24,16 @@ DIAGONALS = 1.2
 
 
 def open_skies(
-    config: Config, split: Split, report: Report | None = None, threads: int | None = None
+    config: Config,
+    split: Split,
+    report: Report | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> Skies | FreshSkies:
     """The lightcones of a split.
 
-    report: called while one is made, with (fraction done, what is being done).
+    report: called while one is made, with (fraction done, what is being done). device: where fresh
+    lightcones are made.
     Raises ConfigError or CatalogError, one sentence each, for what cannot be used.
     """
     data = config.data
@@ -44,6 +49,7 @@ def open_skies(
         sky_options(config, data.fresh),
         reserved={realisation_of(path) for path in others},
         threads=threads,
+        device=device,
         report=report,
     )
 

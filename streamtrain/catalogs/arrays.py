@@ -1,0 +1,164 @@
+"""The array operations that the synthesis is written with: on NumPy, or on torch tensors.
+
+The method (`longmodes`, `lpt`, `massnodes`, `sampler`) is stated once, with operators and with what
+is below. `NumpyArrays` is the reference: lightcones on disk are identified by a digest, and it
+makes the very halos. `torch_arrays.TorchArrays` does the same on a GPU, where Fourier transforms
+and exponentials round the last bit elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.fft import irfftn, rfftn
+from scipy.special import ndtri
+
+from streamtrain.catalogs.box import random_bits
+from streamtrain.free_memory import free_memory
+
+Array: TypeAlias = Any
+"""A NumPy array or a torch tensor, whichever the operations in use take."""
+
+_PRODUCT_PIECE = 50_000
+"""Multiplications in one piece of a matrix product."""
+
+
+class NumpyArrays:
+    """NumPy and SciPy on the host."""
+
+    name = "cpu"
+    math: Any = np
+    """The module of functions that NumPy and torch both have under one name."""
+    float32: Any = np.float32
+    float64: Any = np.float64
+    complex128: Any = np.complex128
+    index: Any = np.intp
+    """Type of positions in arrays, and the smallest ones that hold cells, ranks and nodes."""
+    cell: Any = np.uint32
+    rank: Any = np.uint16
+    node: Any = np.uint8
+    cells_per_piece = 1 << 17
+    """What one thread works on at a time."""
+    words_per_piece = 1 << 19
+    bytes_per_cell = 55
+    """Most that a field of one slab takes, about."""
+    keeps_plans = False
+    """Whether the active cells are kept from field to field: a host has cores to find them again,
+    and less room."""
+
+    def pool(self, threads: int) -> Executor:
+        """What `pool.map` and `pool.submit` of the method run on."""
+        return ThreadPoolExecutor(threads)
+
+    def put(self, array: np.ndarray) -> Array:
+        """A host array as an array of this kind."""
+        return array
+
+    def get(self, array: Array) -> np.ndarray:
+        """An array of this kind on the host."""
+        return array
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.zeros(shape, dtype)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        return array.astype(dtype)
+
+    def permute(self, array: Array, axes: tuple[int, ...]) -> Array:
+        """A view with other axes first."""
+        return array.transpose(axes)
+
+    def rfftn(self, field: Array) -> Array:
+        """The half space of modes of a real field, which may be overwritten."""
+        return rfftn(field, workers=2, overwrite_x=True)
+
+    def irfftn(self, modes: Array, shape: tuple[int, int, int], workers: int) -> Array:
+        """The real field of the half space of modes, which may be overwritten."""
+        return irfftn(modes, s=shape, overwrite_x=True, workers=workers)
+
+    def exp(self, array: Array) -> Array:
+        """exp in place."""
+        return np.exp(array, out=array)
+
+    def square(self, array: Array) -> Array:
+        """The square in place."""
+        return np.square(array, out=array)
+
+    def at_least(self, array: Array, least: float) -> Array:
+        return np.maximum(array, array.dtype.type(least))
+
+    def product(self, left: Array, right: Array, out: Array) -> None:
+        """out = left @ right, in pieces that the matrix library does not spread over threads: its
+        spinning threads lose a factor of ten on a busy machine, and the caller has threads."""
+        rows, inner = left.shape[-2:]
+        width = max(1, _PRODUCT_PIECE // (rows * inner))
+        for start in range(0, right.shape[-1], width):
+            piece = slice(start, start + width)
+            np.matmul(left, right[..., piece], out=out[..., piece])
+
+    def ndtri(self, uniform: Array) -> Array:
+        """Standard normal numbers of uniform ones."""
+        return ndtri(uniform)
+
+    def random_bits(self, key: int, stage: int, start: int, stop: int) -> Array:
+        """`box.random_bits`, the same words on any device."""
+        return random_bits(key, stage, start, stop)
+
+    def halves(self, words: Array) -> Array:
+        """Each 64-bit word as two whole numbers below 2^32, the lower half first."""
+        return words.astype("<u8").view("<u4")
+
+    def as_words(self, array: Array) -> Array:
+        """Whole numbers as 64-bit words."""
+        return array.astype(np.uint64)
+
+    def interp(self, x: Array, grid: Array, values: Array) -> Array:
+        """Linear interpolation on increasing nodes."""
+        return np.interp(x, grid, values)
+
+    def degrees(self, radians: Array) -> Array:
+        return np.degrees(radians)
+
+    def flatnonzero(self, array: Array) -> Array:
+        return np.flatnonzero(array)
+
+    def order(self, keys: Array) -> Array:
+        """The order that sorts, equal keys as they are."""
+        return np.argsort(keys, kind="stable")
+
+    def free_memory(self) -> int:
+        """Memory that can be used [bytes]."""
+        return free_memory()
+
+
+NUMPY = NumpyArrays()
+
+
+def arrays_for(device: str) -> NumpyArrays:
+    """The operations of "cpu", "cuda" (under torchrun the GPU of the local rank) or "cuda:N".
+
+    Raises ValueError for another device, and for a GPU that torch cannot use.
+    """
+    if device == "cpu":
+        return NUMPY
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (":" in device and not number.isdigit()):
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:0, cuda:1 ...")
+    import torch
+
+    from streamtrain.catalogs.torch_arrays import TorchArrays
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = int(number) if number else int(os.environ.get("LOCAL_RANK", "0")) % max(1, found)
+    if chosen >= found:
+        raise ValueError(
+            f"device {device!r}: torch can use {found} NVIDIA GPU(s) here; use device 'cpu'"
+        )
+    return TorchArrays(torch.device("cuda", chosen))
