@@ -18,7 +18,7 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.models import build_network, label_loss
+from streamtrain.models import build_network, describe
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
@@ -83,8 +83,8 @@ class Trainer:
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.num_outputs
-            ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                config.network, self.generator.input_shape, self.generator.label
+            ).to(self._device)
         self._monitor: Monitor | None = None
 
     def run(self) -> Summary:
@@ -162,6 +162,8 @@ class Trainer:
             stack.callback(self._monitor.close)
             if self.step < config.train.steps:
                 self._say(self.generator.describe())
+                label = self.generator.label
+                self._say(describe(config.network, self.generator.input_shape, label))
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])
@@ -253,13 +255,16 @@ class Trainer:
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted labels [B, num_outputs], and the mean loss."""
-        cube = batch.cube.to(self._device, non_blocking=True)
-        label = batch.label.to(self._device, non_blocking=True)
+        cube, label, counts, one_halo = (
+            values.to(self._device, non_blocking=True)
+            for values in (batch.cube, batch.label, batch.counts, batch.one_halo)
+        )
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            prediction = model(cube)
-        form = self.generator.label.form
-        return prediction, label_loss(prediction, label, self.network.label_std, form)
+            answer = model(cube)
+        head = self.network.head
+        loss = head.loss(answer, label, counts, one_halo)
+        return head.point(answer.detach(), one_halo), loss
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""

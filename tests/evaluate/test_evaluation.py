@@ -13,6 +13,7 @@ import torch
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import evaluation, testset
 from streamtrain.models import build_network
+from streamtrain.models.heads import build_head
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 
@@ -46,6 +47,7 @@ def save(config, network, classes=("faint", "bright")) -> None:
 
 def use(monkeypatch, config, network, draw=False, **saved) -> None:
     """Let the run's network be `network`; figures, the slow part, only with `draw`."""
+    network.head = build_head("auto", evaluation.Generator(config, split="train").label)
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
@@ -103,7 +105,9 @@ def test_answers_times_their_unit_are_the_labels(config, scale):
     config = from_mapping(to_dict(config) | {"label": label})
     generator = testset.open_generator(config)
     manifest = testset.load(testset.make(config))
-    answers = evaluation.predict(Reader(), manifest, generator)
+    reader = Reader()
+    reader.head = build_head("auto", generator.label)
+    answers = evaluation.predict(reader, manifest, generator)
     labels = generator.generate(range(40)).label.double().numpy()
     if scale == "log10":
         labels = 10**labels
@@ -182,10 +186,11 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
 def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
-    labels = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES)).label
+    batch = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES))
+    labels = batch.label
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, SHAPE, NUM_BINS)
-    network.calibrate(torch.zeros(2), torch.ones(2), labels.mean(0), torch.ones(NUM_BINS))
+        network = build_network(config.network, SHAPE, generator.label)
+    network.calibrate(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.one_halo)
     save(config, network)
     result = evaluation.evaluate(config)
     assert result["mean_label_log10_dN"] == pytest.approx(labels.mean(0).numpy(), abs=1e-5)
