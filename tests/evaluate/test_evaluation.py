@@ -200,6 +200,24 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     assert result["mean_label"]["mse"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("label", [{}, {"quantity": "phi_L", "scale": "linear"}])
+def test_a_network_of_counts_is_judged_by_its_rate(config, label):
+    """Set to the mean count of the training samples, by hand."""
+    whole = to_dict(config) | {"label": {"bins": NUM_BINS, **label}}
+    config = from_mapping(whole | {"network": whole["network"] | {"head": "negative_binomial"}})
+    generator = evaluation.Generator(config, split="train")
+    batch = generator.generate(range(64))
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config.network, SHAPE, generator.label)
+    network.calibrate(torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo)
+    save(config, network)
+    result = evaluation.evaluate(config)
+    mean = batch.counts.double().mean(0).clamp(min=1.0).log10().numpy()
+    counts = testset.open_generator(config).generate(range(40)).counts.numpy()
+    expected = np.mean((mean - np.log10(np.maximum(counts, 1))) ** 2)
+    assert result["network"]["mse"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
     use(monkeypatch, config, Reader(), draw=True)
     (Path(config.run) / "history.jsonl").write_text(
