@@ -17,18 +17,21 @@ import streamtrain.train.trainer
 from streamtrain.config import Config, from_mapping
 from streamtrain.train import Trainer
 
+RANKS = {"steps": 8, "validate_every": 8, "optimiser": "sgd", "learning_rate": 0.03}
+"""Of a run as a process: gradient descent, in which roundings stay as small as they are."""
+
 
 def training_config(
     folder: Path, network: dict[str, Any], label: dict[str, Any] | None = None, **train: Any
 ) -> Config:
     """A tiny run with this network."""
     config = tiny_config(folder, label=label, **train)
-    checked = from_mapping({"network": network, "label": label or {}, "train": train})
+    checked = from_mapping({"network": network, "label": label or {}})
     return replace(config, network=checked.network)
 
 
 if __name__ == "__main__":
     streamtrain.train.trainer.Generator = FakeGenerator  # type: ignore[misc]
     settings = yaml.safe_load(sys.argv[2])
-    run = training_config(Path(sys.argv[1]), settings, optimiser="sgd", learning_rate=0.03)
+    run = training_config(Path(sys.argv[1]), settings, **RANKS)
     Trainer(run, "cpu").run()
