@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -160,6 +160,7 @@ class GaussianHead(Head):
         return self._parts(answer)[0]
 
     def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        stats = _stats()
         mean, stretch = (part.double().cpu() for part in self._parts(answer.detach()))
         std = stretch.exp() * self.label_std.double().cpu()
         return torch.stack([mean + float(stats.norm.ppf(p)) * std for p in levels])
@@ -199,7 +200,7 @@ class PoissonHead(Head):
         return _point_of_rate(self, self._parts(answer)[0], one_halo)
 
     def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
-        mean = losses.rate(answer.detach().double().cpu()).numpy()
+        mean, stats = losses.rate(answer.detach().double().cpu()).numpy(), _stats()
         counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
         return self._of_counts(torch.from_numpy(counts), one_halo.double().cpu())
 
@@ -239,6 +240,7 @@ class NegativeBinomialHead(PoissonHead):
         return losses.negative_binomial_nll(mean, dispersion, counts_bn).mean().float()
 
     def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        stats = _stats()
         ln_mean, ln_dispersion = (part.double().cpu() for part in self._parts(answer.detach()))
         shape = torch.exp(-ln_dispersion).numpy()
         chance = torch.sigmoid(-ln_dispersion - ln_mean).numpy()  # scipy's p, shape/(shape + mean)
@@ -251,6 +253,13 @@ def _point_of_rate(head: Head, ln_rate: Tensor, one_halo: Tensor) -> Tensor:
     if head.label.form == "linear":
         return losses.rate(ln_rate) * one_halo
     return (ln_rate / LN10).clamp(min=0.0) + one_halo
+
+
+def _stats() -> Any:
+    """scipy.stats, which takes a second to load: training does without."""
+    from scipy import stats
+
+    return stats
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:

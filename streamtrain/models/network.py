@@ -9,7 +9,6 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from streamtrain.config_network import (
     CNNConfig,
@@ -108,16 +107,34 @@ def build_network(
     return Network(config, input_shape, label)
 
 
-def describe(config: NetworkConfig, input_shape: tuple[int, int, int], label: Label) -> str:
-    """Kind, size and cost in a line; made without memory for the weights."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = Network(config, input_shape, label).eval()
-        network(torch.empty(1, *input_shape))
+def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
+    """Kind, size and cost in a line; it tries the network on one map to count."""
     parameters = sum(p.numel() for p in network.parameters())
     return (
-        f"network {config.kind}: {parameters:,} parameters, "
-        f"{_short(counter.get_total_flops() // 2)} multiply-adds per sample"
+        f"network {network.kind}: {parameters:,} parameters, "
+        f"{_short(_multiply_adds(network, input_shape))} multiply-adds per sample"
     )
+
+
+@torch.no_grad()
+def _multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
+    """Those of convolutions and dense layers, for one map (torch's FlopCounterMode agrees, and
+    takes a second to load)."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer.weight, Tensor)
+        total += output.numel() * layer.weight[0].numel()
+
+    kinds = nn.Conv2d | nn.Conv3d | nn.Linear
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
+    training = network.training
+    network.eval()(torch.zeros(1, *input_shape, device=network.input_mean.device))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return total
 
 
 def _short(number: int) -> str:

@@ -162,8 +162,7 @@ class Trainer:
             stack.callback(self._monitor.close)
             if self.step < config.train.steps:
                 self._say(self.generator.describe())
-                label = self.generator.label
-                self._say(describe(config.network, self.generator.input_shape, label))
+                self._say(describe(self.network, self.generator.input_shape))
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from network_tools import label_of, network_of
+from network_tools import network_of
+from torch.utils.flop_counter import FlopCounterMode
 
-from streamtrain.config_network import MeansConfig
 from streamtrain.models import Network, describe
+from streamtrain.models.network import _multiply_adds
 
 SHAPE = (3, 16, 16)
 NUM_BINS = 5
@@ -224,15 +225,30 @@ def test_poolings_must_fit_the_map(
 
 def test_description_counts_parameters_and_multiply_adds() -> None:
     """By hand: 2 convolutions of 3 x 3 on 16 x 16 and 8 x 8 pixels, two dense layers."""
-    label = label_of()
-    config = network_of(SHAPE, kind="means", layers=2, filters=4, dense=6)
-    parameters = sum(p.numel() for p in config.parameters())
-    assert parameters == (27 * 4 + 4) + (36 * 8 + 8) + (12 * 6 + 6) + (6 * 5 + 5)
+    network = network_of(SHAPE, kind="means", layers=2, filters=4, dense=6, dropout=0.5)
+    parameters = (27 * 4 + 4) + (36 * 8 + 8) + (12 * 6 + 6) + (6 * 5 + 5)
     multiply_adds = 27 * 4 * 256 + 36 * 8 * 64 + 12 * 6 + 6 * 5
     before = torch.get_rng_state()
-    text = describe(MeansConfig(layers=2, filters=4, dense=6), SHAPE, label)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert text == (
+    assert describe(network, SHAPE) == (
         f"network means: {parameters} parameters, {multiply_adds / 1000:.3g} thousand "
         "multiply-adds per sample"
     )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert network.training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_multiply_adds_are_those_that_torch_counts(kind: str) -> None:
+    network = of_kind(kind).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(cubes(network, 1))
+    assert _multiply_adds(network, tuple(cubes(network, 1).shape[1:])) == (
+        counter.get_total_flops() // 2
+    )
+
+
+def test_description_leaves_the_running_moments_alone() -> None:
+    network = of_kind("resnet")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    describe(network, DEEP)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
