@@ -146,7 +146,8 @@ class Output(nn.Linear):
     """The last layer: it starts at zero, of which the head makes the mean label, and is never in
     bfloat16, whose 8 bits would round a label."""
 
-    def reset_parameters(self) -> None:
+    def __init__(self, features: int, numbers: int) -> None:
+        super().__init__(features, numbers)
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 

@@ -83,7 +83,7 @@ def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path) -
 
 def test_validation_uses_the_running_moments(tmp_path: Path) -> None:
     """So a sample's answer does not depend on the others of its batch."""
-    config = training_config(tmp_path, CNN, validation_samples=11)
+    config = training_config(tmp_path, CNN, validation_samples=11, validate_every=12)
     trainer = Trainer(config, "cpu")
     result = trainer.run().validation
     assert result is not None
