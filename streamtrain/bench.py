@@ -25,7 +25,7 @@ from streamtrain.cores import num_cores
 from streamtrain.cut_costs import cut_costs
 from streamtrain.generator.generator import Generator
 from streamtrain.model_costs import REFERENCE, model_costs, operator_cost
-from streamtrain.models import build_network, label_loss
+from streamtrain.models import build_network
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.optimiser import build_optimiser
@@ -110,8 +110,8 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 
 
 def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
-    network = build_network(config.network, generator.input_shape, generator.num_outputs)
-    network = network.to(generator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(config.network, generator.input_shape, generator.label)
+    network.to(generator.device)
     calibrate(
         network,
         generator,
@@ -123,8 +123,8 @@ def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
 
     def step(batch: Any) -> None:
         with torch.autocast(generator.device.type, torch.bfloat16, enabled=bfloat16):
-            prediction = network(batch.cube)
-        loss = label_loss(prediction, batch.label, network.label_std, generator.label.form)
+            answer = network(batch.cube)
+        loss = network.head.loss(answer, batch.label, batch.counts, batch.one_halo)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
         optimiser.step()

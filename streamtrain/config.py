@@ -19,6 +19,7 @@ import yaml
 from streamtrain.config_data import SFR_CHOICES, DataConfig, check_data
 from streamtrain.config_emit import EMIT, BlankConfig, check_emit
 from streamtrain.config_line import LineConfig
+from streamtrain.config_network import MeansConfig, NetworkConfig, check_network
 from streamtrain.config_observe import (
     OBSERVE,
     NoiseConfig,
@@ -78,26 +79,23 @@ class LabelConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """2-D convolutional network, frequencies as channels."""
-
-    layers: int = setting(4, "convolutions, each followed by a pooling by two", low=1, high=10)
-    filters: int = setting(32, "filters of the first layer; doubled by each", low=1, high=1024)
-    kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
-    max_filters: int = setting(256, "filters never exceed this", low=1, high=8192)
-    dense: int = setting(256, "width of the dense layer", low=1, high=65536)
-    dropout: float = setting(0.0, "dropout before the output", low=0, high=0.95)
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """Optimisation, and what is recorded of it."""
 
     steps: int = setting(1000, "optimiser steps", low=1)
     batch_size: int = setting(32, "samples per step over all ranks", low=1)
-    learning_rate: float = setting(3e-3, "AdamW, after the warm-up", above=0, high=10)
-    weight_decay: float = setting(1e-4, "AdamW", low=0, high=10)
-    warmup_steps: int = setting(100, "linear warm-up, then a cosine to zero", low=0)
+    optimiser: Literal["adamw", "adam", "sgd"] = setting("adamw", "how weights are updated")
+    learning_rate: float = setting(3e-3, "after the warm-up", above=0, high=10)
+    momentum: float | None = setting(None, "of sgd; default: 0.9", low=0, high=0.9999)
+    nesterov: bool = setting(False, "Nesterov's momentum, of sgd")
+    weight_decay: float = setting(
+        1e-4, "of weights, not of biases; in adam and sgd it is a penalty on their squares", low=0,
+        high=10,
+    )  # fmt: skip
+    warmup_steps: int = setting(100, "linear warm-up of the learning rate", low=0)
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "after the warm-up: a cosine to zero, or no change"
+    )
     clip_norm: float = setting(1.0, "largest gradient norm", above=0)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "bfloat16 on a GPU, float32 on a CPU"
@@ -142,7 +140,7 @@ class Config:
     emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
     label: LabelConfig = setting(LabelConfig(), "")
-    network: NetworkConfig = setting(NetworkConfig(), "")
+    network: NetworkConfig = setting(MeansConfig(), "")
     train: TrainConfig = setting(TrainConfig(), "")
     test: TestSetConfig = setting(TestSetConfig(), "")
 
@@ -209,6 +207,16 @@ def _check_label(label: LabelConfig) -> None:
             )
 
 
+def _check_optimiser(train: TrainConfig) -> None:
+    if train.optimiser != "sgd":
+        for name, given in (("momentum", train.momentum is not None), ("nesterov", train.nesterov)):
+            if given:
+                raise ConfigError(f"train.{name} belongs to train.optimiser = sgd, not to "
+                                  f"{train.optimiser}")  # fmt: skip
+    if train.nesterov and train.momentum == 0:
+        raise ConfigError("train.nesterov needs train.momentum above 0")
+
+
 def _check(config: Config) -> None:
     grid = config.grid
     if grid.nu_GHz[0] <= grid.nu_GHz[1]:
@@ -231,6 +239,8 @@ def _check(config: Config) -> None:
                 raise ConfigError(f"emit.{name}: a blank map has no class, the label's quantity")
     if config.train.ema == 1:
         raise ConfigError("train.ema = 1 would never leave the first weights: it must be below 1")
+    check_network(config.network, config.label.quantity, config.label.scale)
+    _check_optimiser(config.train)
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(
             f"train.warmup_steps = {config.train.warmup_steps} must be below "
@@ -274,12 +284,19 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read(beside if beside.is_file() else base, (*readers, file.resolve())), data)
 
 
+def _other_kind(old: Any, new: Any) -> bool:
+    """Whether a section chooses another kind, to which the old settings do not belong."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return False
+    return "kind" in new and new["kind"] != old.get("kind", MeansConfig.kind)
+
+
 def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> dict[str, Any]:
     """Settings with some of them changed, section by section."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        whole = top and key in ("emit", "observe")
+        whole = (top and key in ("emit", "observe")) or _other_kind(old, value)
         deeper = isinstance(old, dict) and isinstance(value, dict) and not whole
         merged[key] = _merge(old, value, top=False) if deeper else value  # type: ignore[arg-type]
     return merged

@@ -148,6 +148,8 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in args:
         return None
     first: ConfigError | None = None
+    if kinds := _kinds(args):
+        return build(_of_kind(value, kinds, path), value, path)
     if isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, args)):
         args = tuple(kind for kind in args if dataclasses.is_dataclass(kind))
     for kind in args:
@@ -157,6 +159,32 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
             first = first or error
     assert first is not None
     raise first
+
+
+def _kinds(args: tuple[Any, ...]) -> dict[str, type]:
+    """Sections by the default of their field `kind`, where all of a union have one."""
+    kinds: dict[Any, type] = {}
+    for section in args:
+        fields = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
+        kinds |= {f.default: section for f in fields if f.name == "kind"}
+    return kinds if len(kinds) == len(args) else {}
+
+
+def _of_kind(value: Any, kinds: dict[str, type], path: str) -> type:
+    """The section that `value` chooses by its `kind`; without one, the first."""
+    given = value if isinstance(value, Mapping) else {}
+    kind = given.get("kind", next(iter(kinds)))
+    if kind not in kinds:
+        raise ConfigError(f"{path}.kind = {_show(kind)} is none of {', '.join(kinds)}")
+    names = {k: [f.name for f in dataclasses.fields(c)] for k, c in kinds.items()}
+    for key in given:
+        others = [k for k in kinds if key in names[k]]
+        if key not in names[kind] and others:
+            raise ConfigError(
+                f"{path}.{key} belongs to {path}.kind = {' or '.join(others)}, not to {kind}, "
+                f"which has: {', '.join(names[kind])}"
+            )
+    return kinds[kind]
 
 
 def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:

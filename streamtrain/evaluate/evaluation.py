@@ -26,7 +26,8 @@ from streamtrain.evaluate.tables import table
 from streamtrain.figures import confusion
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.labels import Label
-from streamtrain.models import build_network
+from streamtrain.models import Network, build_network
+from streamtrain.models.heads import loss_name
 from streamtrain.progress import Progress
 from streamtrain.schema import parse_yaml
 from streamtrain.train.checkpoint import load_checkpoint
@@ -101,7 +102,7 @@ def evaluate(
     reference = mean_label(train_generator, progress)
     train_generator.close()
     with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
-        network = build_network(config.network, tuple(state["input_shape"]), generator.num_outputs)
+        network = build_network(config.network, tuple(state["input_shape"]), generator.label)
     network.load_state_dict(state["network"] | state.get("average", {}))
     network.to(generator.device).eval()
     answers = predict(network, manifest, generator, progress)
@@ -159,7 +160,7 @@ def mean_label(generator: Generator, progress: Progress | None = None) -> Float:
 
 
 def predict(
-    network: torch.nn.Module,
+    network: Network,
     manifest: testset.Manifest,
     generator: Generator,
     progress: Progress | None = None,
@@ -177,7 +178,8 @@ def predict(
                 "tells more"
             )
         with torch.inference_mode():
-            output = network(batch.cube)
+            one_halo = batch.one_halo.to(batch.cube.device)
+            output = network.head.point(network(batch.cube), one_halo)
         if not torch.isfinite(output).all():
             raise ValueError("the network's answer is not finite: its training has diverged")
         parts.append(_class_part(batch, output) if label.is_class else _part(label, batch, output))
@@ -273,8 +275,8 @@ def _draw(answers: Answers | ClassAnswers, reference: Float, config: Config) -> 
         }
     entries = read_history(folder / "history.jsonl")
     if entries:
-        loss = "cross-entropy" if config.label.quantity == "class" else "mean squared error"
-        drawn["loss.png"] = figures.loss_history(entries, f"{loss} of the label")
+        loss = loss_name(config.network.head, config.label.quantity == "class")
+        drawn["loss.png"] = figures.loss_history(entries, loss)
     for name, figure in drawn.items():
         part = folder / f"{name}.{os.getpid()}.part"
         try:

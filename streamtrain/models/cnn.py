@@ -1,101 +1,80 @@
-"""A 2-D convolutional network from map cubes to a label.
+"""The convolutional networks of Pfeffer, Breysse and Stein 2019 (1905.10376) and their code.
 
-Axes: b sample, f frequency (the input's channels), y declination, x right ascension, n output
-(luminosity bin or class). What it predicts is a property of the whole field, so every layer's mean
-over the sky reaches the dense layer: the first layers' means describe the distribution of voxel
-values, the later ones' the clustering.
+They tried them in 2 and 3 dimensions, with 4, 5 or 6 layers, kernels of 3 or 5, convolutional or
+maximum pooling (intensitymap_cnn, models_to_load.py: get_master_2, get_master_adam), before they
+took a residual network. Axes as in `layers`; in 2 dimensions frequencies are channels.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import relu
 
-from streamtrain.config import NetworkConfig
+from streamtrain.config_network import CNNConfig
+from streamtrain.models.layers import BatchNorm, Output, SameConv, SameMaxPool, keras_initialise
+from streamtrain.models.sizes import check_halvings, halve
 
-SMALLEST_STD = 1e-6
-"""Floor of an input channel's standard deviation; a constant channel stays zero."""
 
+class CNN(nn.Module):
+    """Per layer: convolution, ReLU, batch normalisation, dropout, a halving (a convolution with
+    ReLU, or the maximum); then everything flattened, a dense layer with ReLU and dropout.
 
-class CNN2d(nn.Module):
-    """Convolution, GELU and pooling by two, repeated; sky means of all layers; a dense layer.
+    Layer n has filters x 2^(n-1) filters. Padding is Keras' 'same', so 5 pixels become 3; in 3
+    dimensions frequencies are halved too, until one is left. As published, but for the scaling of
+    input and label that every network here has, biases everywhere, and a last layer that starts at
+    zero.
 
-    The input is normalised per frequency channel and each output is scaled, with moments that
-    `calibrate` sets once and that are saved with the weights. An untrained network predicts the
-    mean label.
-
-    network: the section `network` of a configuration
-    input_shape: (n_freq, n_dec, n_ra) of the cubes
-    num_outputs: numbers of the label
-    Raises ValueError if the poolings do not fit the map.
+    network: its configuration; input_shape: (n_freq, n_dec, n_ra) of the cubes; num_numbers: of the
+    head. Raises ValueError if the poolings do not fit the map.
     """
 
-    input_mean: Tensor
-    input_std: Tensor
-    label_mean: Tensor
-    label_std: Tensor
-
     def __init__(
-        self, network: NetworkConfig, input_shape: tuple[int, int, int], num_outputs: int
+        self, network: CNNConfig, input_shape: tuple[int, int, int], num_numbers: int
     ) -> None:
         super().__init__()
-        num_freq, num_dec, num_ra = input_shape
-        side = min(num_dec, num_ra)
-        most = side.bit_length() - 1
-        if network.layers > most:
-            raise ValueError(
-                f"network.layers = {network.layers} halve the map {network.layers} times, but a "
-                f"map of {num_dec} x {num_ra} pixels can be halved at most {most} times"
-            )
-        widths = [
-            min(network.filters << layer, network.max_filters) for layer in range(network.layers)
-        ]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, network.kernel, padding="same")
-            for before, after in zip([num_freq, *widths[:-1]], widths, strict=True)
+        self.dimensions = network.dimensions
+        num_freq, *sky = input_shape
+        check_halvings(
+            (sky[0], sky[1]),
+            network.layers,
+            f"network.layers = {network.layers}",
+            round_up=True,
+            remedy="at most {most} layers fit",
         )
-        self.pool = nn.AvgPool2d(2)
-        self.dense = nn.Linear(sum(widths), network.dense)
+        flat = self.dimensions == 2
+        sizes: tuple[int, ...] = tuple(sky) if flat else input_shape
+        channels = num_freq if flat else 1
+        kernel = [network.kernel] * 2
+        if not flat:
+            kernel = [network.kernel_freq or 3, *kernel]
+        layers: list[nn.Module] = []
+        for layer in range(network.layers):
+            width = network.filters << layer
+            window = [min(2, n) for n in sizes]
+            layers += [SameConv(channels, width, kernel, [1] * len(kernel)), nn.ReLU()]
+            if network.batch_norm:
+                layers.append(BatchNorm(width))
+            layers.append(nn.Dropout(network.dropout))
+            if network.pooling == "max":
+                layers.append(SameMaxPool(window, window))
+            else:
+                layers += [SameConv(width, width, window, window), nn.ReLU()]
+            channels, sizes = width, halve(sizes, round_up=True)
+        self.layers = nn.Sequential(*layers)
+        self.dense = nn.Linear(channels * math.prod(sizes), network.dense)
+        keras_initialise(self.dense)
         self.dropout = nn.Dropout(network.dropout)
-        self.output = nn.Linear(network.dense, num_outputs)
-        self.register_buffer("input_mean", torch.zeros(num_freq))
-        self.register_buffer("input_std", torch.ones(num_freq))
-        self.register_buffer("label_mean", torch.zeros(num_outputs))
-        self.register_buffer("label_std", torch.ones(num_outputs))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Weights that keep the variance through GELU (He et al. 2015, arXiv:1502.01852), an
-        output that starts at the mean label."""
-        for layer in [*self.convolutions, self.dense]:
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    @torch.no_grad()
-    def calibrate(
-        self, input_mean: Tensor, input_std: Tensor, label_mean: Tensor, label_std: Tensor
-    ) -> None:
-        """Set the moments of the input [n_freq] and of the label [num_outputs]."""
-        self.input_mean.copy_(input_mean)
-        self.input_std.copy_(input_std.clamp(min=SMALLEST_STD))
-        self.label_mean.copy_(label_mean)
-        self.label_std.copy_(label_std)
+        self.output = Output(network.dense, num_numbers)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Cubes float32 [B, n_freq, n_dec, n_ra] to labels float32 [B, num_outputs]."""
-        column = (1, -1, 1, 1)
-        x = (cube_bfyx - self.input_mean.view(column)) / self.input_std.view(column)
-        x = x.contiguous(memory_format=torch.channels_last)
-        means = []
-        for convolution in self.convolutions:
-            x = self.pool(gelu(convolution(x)))
-            means.append(x.mean(dim=(2, 3)))
-        features = self.dropout(gelu(self.dense(torch.cat(means, dim=1))))
-        with torch.autocast(features.device.type, enabled=False):
-            # bfloat16 has 8 bits: a label of 4 dex would be rounded to 0.016 dex
-            return self.label_mean + self.label_std * self.output(features.float())
+        """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
+        if self.dimensions == 2:
+            x = cube_bfyx.contiguous(memory_format=torch.channels_last)
+        else:
+            x = cube_bfyx[:, None].contiguous(memory_format=torch.channels_last_3d)
+        features = self.dense(self.layers(x).flatten(1))
+        numbers: Tensor = self.output(self.dropout(relu(features)))
+        return numbers

@@ -11,15 +11,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
-    """Average of a network's parameters over its steps (Polyak & Juditsky 1992).
+    """Average of a network's parameters over its steps (Polyak & Juditsky 1992), and of the running
+    moments of its batch normalisation.
 
     decay: of a step in the long run. The step n uses at most (1 + n) / (10 + n), so the initial
     weights are soon forgotten; a function of the step, so it needs no state.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self._names = [name for name, _ in network.named_parameters()]
-        self._weights = [p.detach() for p in network.parameters()]
+        values = network.state_dict(keep_vars=True)
+        self._names = [name for name, value in values.items() if value.is_floating_point()]
+        self._weights = [values[name].detach() for name in self._names]
         self._averages = [w.clone() for w in self._weights]
         self._decay = decay
 
@@ -44,7 +46,7 @@ class Average:
         torch._foreach_copy_(self._weights, values)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average by the names of the network's parameters."""
+        """The average by the names in the network's state."""
         return dict(zip(self._names, self._averages, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -8,33 +8,35 @@ import torch
 from torch import Tensor
 
 from streamtrain.generator.generator import Generator
-from streamtrain.models.cnn import CNN2d
+from streamtrain.models import Network
 
 NUM_SAMPLES = 128
 """Training samples 0..127: a mean label to 9 % of its scatter."""
 
 
 def calibrate(
-    network: CNN2d,
+    network: Network,
     generator: Generator,
     *,
     chunk: int,
     report: Callable[[int, int], None],
 ) -> None:
-    """Set the network's input and label moments; the same ones in every rank.
+    """Set the network's moments of input and label; the same ones in every rank.
 
     chunk: samples generated at once; report: called with (samples done, samples in all).
     Raises ValueError if a sample is too bright for the cube.
     """
-    inputs, labels = _Moments(), _Moments()
+    inputs = _Moments()
+    answers = []
     for start in range(0, NUM_SAMPLES, chunk):
         report(start, NUM_SAMPLES)
         batch = generator.generate(range(start, min(start + chunk, NUM_SAMPLES)))
         batch.check()
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
-        labels.add(batch.label.T)
-    moments = generator.label.output_moments(*labels.mean_and_std())
-    network.calibrate(*inputs.mean_and_std(), *moments)
+        one_halo = batch.one_halo.expand(len(batch), -1)
+        answers.append((batch.label, batch.counts, one_halo))
+    label, counts, one_halo = map(torch.cat, zip(*answers, strict=True))
+    network.calibrate(*inputs.mean_and_std(), label, counts, one_halo)
 
 
 class _Moments:

@@ -1,4 +1,4 @@
-"""AdamW and its learning rate."""
+"""The optimiser and its learning rate."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from torch import nn
 
 from streamtrain.config import TrainConfig
 
+DEFAULT_MOMENTUM = 0.9
 
-def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101); weights decay, biases do not."""
+
+def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980)
+    or stochastic gradient descent with momentum; weights decay, biases do not."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     biases = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": train.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+    if train.optimiser == "sgd":
+        momentum = DEFAULT_MOMENTUM if train.momentum is None else train.momentum
+        return torch.optim.SGD(
+            groups, lr=train.learning_rate, momentum=momentum, nesterov=train.nesterov, fused=True
+        )
+    adam = torch.optim.AdamW if train.optimiser == "adamw" else torch.optim.Adam
+    return adam(groups, lr=train.learning_rate, fused=True)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
-    """Rate of the update after `step` updates: linear warm-up, then a cosine to zero.
+    """Rate of the update after `step` updates: linear warm-up, then a cosine to zero or a constant.
 
     A function of the step alone, so it needs no state.
     """
     if step < train.warmup_steps:
         return train.learning_rate * (step + 1) / train.warmup_steps
+    if train.schedule == "constant":
+        return train.learning_rate
     progress = (step - train.warmup_steps) / (train.steps - train.warmup_steps)
     return train.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))

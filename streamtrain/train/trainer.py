@@ -19,7 +19,7 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.models import build_network, label_loss
+from streamtrain.models import build_network, describe
 from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
 from streamtrain.train.average import Average
@@ -102,8 +102,8 @@ class Trainer:
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.num_outputs
-            ).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                config.network, self.generator.input_shape, self.generator.label
+            ).to(self._device)
 
     def run(self) -> Summary:
         """Train to the last step, or until one of `interrupt.SIGNALS`; a checkpoint ends it either
@@ -169,6 +169,7 @@ class Trainer:
         self._request = stack.enter_context(StopRequest())
         if self.step < config.train.steps:
             self._say(self.generator.describe())
+            self._say(describe(self.network, self.generator.input_shape))
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])
@@ -300,13 +301,16 @@ class Trainer:
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted labels [B, num_outputs], and the mean loss."""
-        cube = batch.cube.to(self._device, non_blocking=True)
-        label = batch.label.to(self._device, non_blocking=True)
+        cube, label, counts, one_halo = (
+            values.to(self._device, non_blocking=True)
+            for values in (batch.cube, batch.label, batch.counts, batch.one_halo)
+        )
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            prediction = model(cube)
-        form = self.generator.label.form
-        return prediction, label_loss(prediction, label, self.network.label_std, form)
+            answer = model(cube)
+        head = self.network.head
+        loss = head.loss(answer, label, counts, one_halo)
+        return head.point(answer.detach(), one_halo), loss
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""

@@ -16,6 +16,7 @@ from streamtrain import cli
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import evaluation, figures, testset
 from streamtrain.models import build_network
+from streamtrain.models.heads import build_head
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 
@@ -50,6 +51,7 @@ def save(config, network, classes=("faint", "bright"), **more) -> None:
 
 def use(monkeypatch, config, network, draw=False, **saved) -> None:
     """Let the run's network be `network`; figures, the slow part, only with `draw`."""
+    network.head = build_head("auto", evaluation.Generator(config, split="train").label)
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
@@ -107,7 +109,9 @@ def test_answers_times_their_unit_are_the_labels(config, scale):
     config = from_mapping(to_dict(config) | {"label": label})
     generator = testset.open_generator(config)
     manifest = testset.load(testset.make(config))
-    answers = evaluation.predict(Reader(), manifest, generator)
+    reader = Reader()
+    reader.head = build_head("auto", generator.label)
+    answers = evaluation.predict(reader, manifest, generator)
     labels = generator.generate(range(40)).label.double().numpy()
     if scale == "log10":
         labels = 10**labels
@@ -186,10 +190,11 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
 def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
-    labels = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES)).label
+    batch = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES))
+    labels = batch.label
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, SHAPE, NUM_BINS)
-    network.calibrate(torch.zeros(2), torch.ones(2), labels.mean(0), torch.ones(NUM_BINS))
+        network = build_network(config.network, SHAPE, generator.label)
+    network.calibrate(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.one_halo)
     save(config, network)
     result = evaluation.evaluate(config)
     assert result["mean_label_log10_dN"] == pytest.approx(labels.mean(0).numpy(), abs=1e-5)
@@ -197,6 +202,24 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     test_labels = testset.open_generator(config).generate(range(40)).label.numpy()
     expected = np.mean((labels.mean(0).numpy() - test_labels) ** 2)
     assert result["mean_label"]["mse"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [{}, {"quantity": "phi_L", "scale": "linear"}])
+def test_a_network_of_counts_is_judged_by_its_rate(config, label):
+    """Set to the mean count of the training samples, by hand."""
+    whole = to_dict(config) | {"label": {"bins": NUM_BINS, **label}}
+    config = from_mapping(whole | {"network": whole["network"] | {"head": "negative_binomial"}})
+    generator = evaluation.Generator(config, split="train")
+    batch = generator.generate(range(64))
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config.network, SHAPE, generator.label)
+    network.calibrate(torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo)
+    save(config, network)
+    result = evaluation.evaluate(config)
+    mean = batch.counts.double().mean(0).clamp(min=1.0).log10().numpy()
+    counts = testset.open_generator(config).generate(range(40)).counts.numpy()
+    expected = np.mean((mean - np.log10(np.maximum(counts, 1))) ** 2)
+    assert result["network"]["mse"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):

@@ -173,7 +173,7 @@ def test_untrained_classifier_answers_the_frequencies(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, label={"quantity": "class"}, steps=3)
     trainer = Trainer(config, "cpu")
     trainer.run()
-    chances = trainer.network.label_mean.softmax(0)
+    chances = trainer.network.head.function.label_mean.softmax(0)
     frequencies = FakeGenerator(config).generate(range(NUM_SAMPLES)).label.mean(0)
     torch.testing.assert_close(chances, frequencies)
 

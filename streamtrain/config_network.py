@@ -1,0 +1,139 @@
+"""The section `network` of a configuration: which network, how large, and what it answers.
+
+Each kind of network is a section of its own, chosen by its setting `kind`; an option of one kind
+is refused in another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from streamtrain.schema import ConfigError, setting
+
+HeadName: TypeAlias = Literal[
+    "auto", "mse", "log_cosh", "msle", "gaussian", "poisson", "negative_binomial"
+]
+
+COUNT_HEADS = ("poisson", "negative_binomial")
+"""Heads that learn the number of halos per bin, whatever the label's scale."""
+COUNT_QUANTITIES = ("counts", "phi", "phi_L")
+"""Labels that are made of the halos of one bin each."""
+
+
+@dataclass(frozen=True)
+class AnyNetworkConfig:
+    """What every network has."""
+
+    kind: str = setting("means", "which network")
+    head: HeadName = setting(
+        "auto",
+        "what it says of each luminosity bin and how that is judged; auto: mse, or cross-entropy "
+        "of a class",
+    )
+    monotonic: bool = setting(False, "N(>L) that never rises with L; for label.quantity cumulative")
+    dense: int = setting(256, "width of the dense layer", low=1, high=65536)
+    dropout: float = setting(0.0, "dropout of the dense layer", low=0, high=0.95)
+
+
+@dataclass(frozen=True)
+class MeansConfig(AnyNetworkConfig):
+    """2-D convolutions, frequencies as channels; the sky means of all layers decide."""
+
+    kind: Literal["means"] = setting("means", "which network")
+    layers: int = setting(4, "convolutions, each followed by a pooling by two", low=1, high=10)
+    filters: int = setting(32, "filters of the first layer; doubled by each", low=1, high=1024)
+    kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
+    max_filters: int = setting(256, "filters never exceed this", low=1, high=8192)
+
+
+@dataclass(frozen=True)
+class CNNConfig(AnyNetworkConfig):
+    """The convolutional networks of 1905.10376's code: a flattened last layer decides."""
+
+    kind: Literal["cnn"] = setting("cnn", "which network")
+    dense: int = setting(1000, "width of the dense layer", low=1, high=65536)
+    dropout: float = setting(0.2, "dropout after every layer", low=0, high=0.95)
+    dimensions: Literal[2, 3] = setting(2, "2: frequencies are channels; 3: frequency is an axis")
+    layers: int = setting(4, "convolutions, each followed by a pooling by two", low=1, high=10)
+    filters: int = setting(16, "filters of the first layer; doubled by each", low=1, high=1024)
+    kernel: int = setting(5, "side of the kernels on the sky", choices=(1, 3, 5, 7))
+    kernel_freq: int | None = setting(
+        None, "side of the kernels along frequency, in 3 dimensions; default: 3", choices=(1, 3, 5)
+    )
+    pooling: Literal["convolution", "max"] = setting(
+        "convolution", "how a layer is halved: a 2 x 2 convolution with stride 2, or the maximum"
+    )
+    batch_norm: bool = setting(True, "batch normalisation after every convolution but the poolings")
+
+
+@dataclass(frozen=True)
+class ResNetConfig(AnyNetworkConfig):
+    """The 3-D residual network of 1905.10376."""
+
+    kind: Literal["resnet"] = setting("resnet", "which network")
+    dense: int = setting(1000, "width of the dense layer", low=1, high=65536)
+    dropout: float = setting(0.5, "dropout of the dense layer", low=0, high=0.95)
+    filters: int = setting(64, "filters of the first layer", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class ResNeXtConfig(AnyNetworkConfig):
+    """The same with grouped convolutions (1611.05431)."""
+
+    kind: Literal["resnext"] = setting("resnext", "which network")
+    dense: int = setting(1000, "width of the dense layer", low=1, high=65536)
+    dropout: float = setting(0.5, "dropout of the dense layer", low=0, high=0.95)
+    filters: int = setting(64, "filters of the first layer", low=1, high=1024)
+    cardinality: int = setting(32, "groups of the 3 x 3 x 3 convolutions", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class CompactConfig(AnyNetworkConfig):
+    """Residual blocks of depthwise convolutions; the sky means of all stages decide."""
+
+    kind: Literal["compact"] = setting("compact", "which network")
+    layers: int = setting(4, "stages, each on half the pixels of the one before", low=1, high=10)
+    blocks: int = setting(1, "residual blocks per stage but the first", low=0, high=100)
+    filters: int = setting(32, "filters of the first stage; doubled by each", low=1, high=1024)
+    kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
+    max_filters: int = setting(256, "filters never exceed this", low=1, high=8192)
+
+
+NetworkConfig: TypeAlias = MeansConfig | CNNConfig | ResNetConfig | ResNeXtConfig | CompactConfig
+"""The section, of the kind that it names."""
+
+
+def check_network(network: NetworkConfig, quantity: str, scale: str) -> None:
+    """Raise ConfigError for what the types alone do not tell.
+
+    quantity, scale: of the label.
+    """
+    head = network.head
+    if network.monotonic and quantity != "cumulative":
+        raise ConfigError(
+            f"network.monotonic is for label.quantity = cumulative, not for {quantity}"
+        )
+    if head != "auto" and quantity == "class":
+        raise ConfigError(f"network.head = {head}: a class has cross-entropy alone (auto)")
+    if head in COUNT_HEADS and quantity not in COUNT_QUANTITIES:
+        raise ConfigError(
+            f"network.head = {head} is for the halos of separate bins, label.quantity = "
+            f"{', '.join(COUNT_QUANTITIES)}, not for {quantity}"
+        )
+    if head == "msle" and scale == "log10":
+        raise ConfigError(
+            "network.head = msle takes the logarithm of a label in label.scale = linear; this one "
+            "is in log10, where mse is the same without the 1 added"
+        )
+    if isinstance(network, CNNConfig) and network.dimensions == 2 and network.kernel_freq:
+        raise ConfigError(
+            f"network.kernel_freq = {network.kernel_freq} belongs to network.dimensions = 3; in 2 "
+            "dimensions frequencies are channels"
+        )
+    if isinstance(network, ResNeXtConfig) and 2 * network.filters % network.cardinality:
+        raise ConfigError(
+            f"network.cardinality = {network.cardinality} does not divide the "
+            f"{2 * network.filters} channels that network.filters = {network.filters} gives its "
+            "grouped convolutions"
+        )

@@ -1,0 +1,39 @@
+"""Labels and networks for tests of `streamtrain.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamtrain.config import from_mapping
+from streamtrain.generator.labels import Label
+from streamtrain.models import Network, build_network
+
+VOLUME_MPC3 = 2e6
+
+
+def label_of(bins: int = 5, **settings: Any) -> Label:
+    """Of a configuration's section `label`, in a field of 2e6 Mpc^3."""
+    section = from_mapping({"label": {"bins": bins, **settings}}).label
+    return Label(section, [VOLUME_MPC3], ["faint", "bright", "odd"])
+
+
+def network_of(shape: tuple[int, int, int], label: Label | None = None, **settings: Any) -> Network:
+    """Of a configuration's section `network`."""
+    label = label or label_of()
+    section = {"quantity": label.config.quantity, "scale": label.config.scale}
+    config = from_mapping({"network": settings, "label": section})
+    return build_network(config.network, shape, label)
+
+
+def labels_from(label: Label, counts: Tensor) -> Tensor:
+    """What `Label.make` makes of counts [B, num_bins], stated on its own."""
+    values = counts.double()
+    if label.config.quantity == "cumulative":
+        values = values.flip(1).cumsum(1).flip(1)
+    one = torch.from_numpy(label.unit)
+    if label.form == "linear":
+        return (values * one).float()
+    return (values.clamp(min=1.0).log10() + one.log10()).float()
