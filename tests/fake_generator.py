@@ -18,6 +18,7 @@ from streamtrain.catalogs.fresh import MadeLightcone
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.labels import Label
+from streamtrain.generator.schedule import SkiesInUse
 
 NUM_BINS = 7
 VOLUME_MPC3 = 2e6
@@ -84,6 +85,10 @@ class FakeGenerator:
     def blank(self, indices: Sequence[int]) -> torch.Tensor:
         """Maps of nothing."""
         return torch.zeros(len(indices), *self.input_shape)
+
+    def skies_of(self, index: int) -> SkiesInUse:
+        """As of one lightcone."""
+        return SkiesInUse(["none"], 1)
 
     def take_made(self) -> list[MadeLightcone]:
         """It needs none."""

@@ -62,6 +62,10 @@ class FreshSkies:
         """The one of all of them."""
         return [self.options.cosmology.to_dict()]
 
+    def name(self, number: int) -> str:
+        """Of lightcone `number`."""
+        return f"number {number}"
+
     def most_halos(self, number: int) -> float:
         """Halos of so many lightcones, about."""
         return number * self.expected_halos

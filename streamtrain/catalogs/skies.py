@@ -65,6 +65,10 @@ class Skies:
         """Of each lightcone."""
         return [header.cosmology for header in self.headers]
 
+    def name(self, number: int) -> str:
+        """Of lightcone `number`."""
+        return self.headers[number].name
+
     def most_halos(self, number: int) -> int:
         """Halos of the `number` largest lightcones."""
         return sum(sorted((header.num_halos for header in self.headers), reverse=True)[:number])

@@ -32,7 +32,7 @@ from streamtrain.generator.operators import Drawn, Operator, Pool, build_operato
 from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.scenes import Scene, Scenes
-from streamtrain.generator.schedule import Schedule
+from streamtrain.generator.schedule import Schedule, SkiesInUse
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 
@@ -435,6 +435,12 @@ class Generator:
                 for k, record in enumerate(records):
                     record[operator.name] = {name: float(v[k]) for name, v in values.items()}
         return job, drawn, records
+
+    def skies_of(self, index: int) -> SkiesInUse:
+        """The lightcones that a sample may be painted from."""
+        window = self.schedule.window(index)
+        names = [self.skies.name(number) for number in self.schedule.lightcones(window)]
+        return SkiesInUse(names, self.schedule.seen(window))
 
     def take_made(self) -> list[MadeLightcone]:
         """The lightcones that were made, not read, since the last call."""

@@ -12,6 +12,15 @@ from streamtrain.rng import STAGE_SKIES, Draws, Split
 
 
 @dataclass(frozen=True)
+class SkiesInUse:
+    """The lightcones of a window."""
+
+    names: list[str]
+    seen: int
+    """How many different ones it and the windows before it have."""
+
+
+@dataclass(frozen=True)
 class Schedule:
     """`active` of `num` lightcones at a time, others after every `samples` indices.
 
@@ -48,6 +57,11 @@ class Schedule:
         if not self.turns:
             return tuple(range(self.num))
         return tuple(self._at(place, self.num) for place in places)
+
+    def seen(self, window: int) -> int:
+        """How many different lightcones the windows 0 .. `window` have."""
+        places = (window + 1) * self.active
+        return places if self.num is None else min(places, self.num)
 
     def _at(self, place: int, num: int) -> int:
         round_, rest = divmod(place, num)

@@ -5,39 +5,68 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from streamtrain.catalogs.fresh import MadeLightcone
 from streamtrain.config import Config
 from streamtrain.figures import confusion, luminosity_function, map_slices
 from streamtrain.generator.labels import Label
+from streamtrain.generator.schedule import SkiesInUse
 from streamtrain.progress import Progress, duration
+from streamtrain.train import board
 from streamtrain.train.folder import History
+from streamtrain.train.memory_use import memory_use
+from streamtrain.train.probe import Dependence
 from streamtrain.train.skyrecord import SkyRecord
 from streamtrain.train.stopwatch import Times
-from streamtrain.train.validation import ValidationResult
+from streamtrain.train.validation import Example, ValidationResult, range_names
+
+WARN_AFTER = 0.2
+"""Share of the steps before which nobody is warned of answers that do not depend on the maps."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What is recorded of the steps since the last log."""
+
+    loss: float
+    """Their mean, over all ranks; likewise the norm."""
+    gradient_norm: float
+    learning_rate: float
+    times: Times
+    skies: SkiesInUse
+    """Of the last sample."""
 
 
 class Monitor:
     """Rank 0's record of a run.
 
     folder: the run's folder; config: the run's configuration; label: of its generator;
+    device: that rank 0 trains on;
     step: what training continues from: events and entries past it are dropped.
     """
 
-    def __init__(self, folder: Path, config: Config, label: Label, step: int) -> None:
-        self._config, self._label = config, label
+    def __init__(
+        self, folder: Path, config: Config, label: Label, device: torch.device, step: int
+    ) -> None:
+        self._config, self._label, self._device = config, label, device
         self._history = History(folder / "history.jsonl", step)
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         if not step:
-            self._writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
+            board.begin(
+                self._writer, config, [] if label.is_class else range_names(label.bins.edges)
+            )
         self._skies = SkyRecord(folder / "lightcones.jsonl")
         self._progress = Progress()
         self._first_step, self._begin = step, time.monotonic()
         self._validation = ""
+        self._skies_in_use: list[str] = []
+        self._warned = False
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -56,20 +85,20 @@ class Monitor:
         """A progress line for something other than training steps."""
         self._progress.update(text)
 
-    def log(
-        self, step: int, loss: float, learning_rate: float, grad_norm: float, times: Times
-    ) -> None:
-        """Record the steps since the last log. loss: their mean, over all ranks."""
-        train = self._config.train
+    def log(self, step: int, logged: Logged) -> None:
+        """Record the steps since the last log."""
+        train, times, loss = self._config.train, logged.times, logged.loss
         scalars = {
             "loss/train": loss,
-            "optimiser/learning_rate": learning_rate,
-            "optimiser/gradient_norm": grad_norm,
+            "optimiser/learning_rate": logged.learning_rate,
+            "optimiser/gradient_norm": logged.gradient_norm,
             "speed/samples_per_s": times.samples_per_s,
             "speed/generate_ms": times.generate_ms,
             "speed/train_ms": times.train_ms,
             "speed/wait_ms": times.wait_ms,
             "progress/samples_seen": float(step * train.batch_size),
+            "progress/lightcones_seen": float(logged.skies.seen),
+            **{f"memory/{name}": value for name, value in memory_use(self._device).items()},
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
@@ -78,13 +107,16 @@ class Monitor:
                 "step": step,
                 "samples": step * train.batch_size,
                 "loss": loss,
-                "learning_rate": learning_rate,
+                "learning_rate": logged.learning_rate,
                 "samples_per_s": times.samples_per_s,
                 "generate_ms": times.generate_ms,
                 "train_ms": times.train_ms,
                 "wait_ms": times.wait_ms,
             }
         )
+        if logged.skies.names != self._skies_in_use:
+            self._skies_in_use = logged.skies.names
+            self._writer.add_text("lightcones in use", ", ".join(self._skies_in_use), step)
         self._show(step, loss, times)
 
     def _show(self, step: int, loss: float, times: Times) -> None:
@@ -106,7 +138,8 @@ class Monitor:
         entry: dict[str, Any] = {"step": step, "validation_loss": result.loss}
         self._writer.add_scalar("loss/validation", result.loss, step)
         for error in result.ranges:
-            self._writer.add_scalar(f"error_dex/logL_{error.name}", error.rms_dex, step)
+            self._writer.add_scalar(board.error_tag(error.name), error.rms_dex, step)
+            self._writer.add_scalar(board.baseline_tag(error.name), error.baseline_dex, step)
             entry[f"error_dex_{error.name}"] = error.rms_dex
             entry[f"baseline_dex_{error.name}"] = error.baseline_dex
         self._validation = f"  validation {result.loss:.4g}"
@@ -126,28 +159,51 @@ class Monitor:
             )
             figure = confusion(result.classes.confusion, self._label.classes)
             self._writer.add_figure("confusion", figure, step)
+        for residuals in result.residuals:
+            board.add_residuals(self._writer, residuals, step)
+        entry |= self._probe(step, result.dependence)
         self._history.append(entry)
-        example = result.example
-        if example is not None:
-            grid = self._config.grid
-            slices = map_slices(
-                example.cube,
-                fov_deg=grid.fov_deg,
-                nu_GHz=grid.nu_GHz,
-                title=textwrap.fill(describe(example.draw), 110),
-            )
-            self._writer.add_figure("map", slices, step)
-            if example.functions is not None:
-                functions = luminosity_function(
-                    example.functions.predicted,
-                    example.functions.true,
-                    self._label.bins.edges,
-                    occupied=example.functions.occupied,
-                    quantity=self._config.label.quantity,
-                    unit=example.functions.unit,
-                )
-                self._writer.add_figure("luminosity_function", functions, step)
+        if result.example is not None:
+            self._draw(step, result.example)
+        if step == self._config.train.steps:
+            board.end(self._writer, step)
         self._writer.flush()
+
+    def _probe(self, step: int, dependence: Dependence) -> dict[str, float]:
+        """Record how far answers depend on the maps, and warn once if they do not; for the
+        history."""
+        found = {"skill": dependence.skill}
+        if dependence.blank_dex is not None:
+            found["blank_dex"] = dependence.blank_dex
+        for name, value in found.items():
+            self._writer.add_scalar(f"probe/{name}", value, step)
+        if step >= WARN_AFTER * self._config.train.steps:
+            if dependence.problem and not self._warned:
+                self.warn(step, dependence.problem)
+            self._warned = bool(dependence.problem)
+        return found
+
+    def _draw(self, step: int, example: Example) -> None:
+        """Figures of a few samples."""
+        grid = self._config.grid
+        slices = map_slices(
+            example.cube,
+            fov_deg=grid.fov_deg,
+            nu_GHz=grid.nu_GHz,
+            title=textwrap.fill(describe(example.draw), 110),
+        )
+        self._writer.add_figure("map", slices, step)
+        if example.functions is not None:
+            functions = luminosity_function(
+                example.functions.predicted,
+                example.functions.true,
+                self._label.bins.edges,
+                occupied=example.functions.occupied,
+                quantity=self._config.label.quantity,
+                blank=example.functions.blank,
+                unit=example.functions.unit,
+            )
+            self._writer.add_figure("luminosity_function", functions, step)
 
     def close(self) -> None:
         """Write out everything."""

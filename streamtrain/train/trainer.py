@@ -29,7 +29,7 @@ from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.identity import refuse_other_samples
 from streamtrain.train.interrupt import StopRequest
-from streamtrain.train.monitor import Monitor
+from streamtrain.train.monitor import Logged, Monitor
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
 from streamtrain.train.optimiser import build_optimiser, learning_rate
 from streamtrain.train.record import Record
@@ -214,8 +214,8 @@ class Trainer:
         if not self.world.is_main:
             self._record = Record(None, self.step)
             return
-        label = self.generator.label
-        self._record = Record(lambda step: Monitor(folder, config, label, step), self.step)
+        label, device = self.generator.label, self._device
+        self._record = Record(lambda step: Monitor(folder, config, label, device, step), self.step)
         stack.callback(self._record.close)
         self._skips = SkipRecord(folder, self.step, config.train.batch_size)
         stack.callback(self._skips.close)
@@ -334,9 +334,15 @@ class Trainer:
             return
         loss, norm = (totals[:2] / totals[2]).tolist()
         self._last_loss = loss
-        times, step, made = self._stopwatch.read(), self.step, self.generator.take_made()
-        rate = learning_rate(step - 1, self.config.train)
-        self._record.write(step, lambda monitor: monitor.log(step, loss, rate, norm, times))
+        step, made = self.step, self.generator.take_made()
+        logged = Logged(
+            loss=loss,
+            gradient_norm=norm,
+            learning_rate=learning_rate(step - 1, self.config.train),
+            times=self._stopwatch.read(),
+            skies=self.generator.skies_of(self._next_index - 1),
+        )
+        self._record.write(step, lambda monitor: monitor.log(step, logged))
         if made:
             self._record.write(step, lambda monitor: monitor.made(step, made))
 

@@ -204,6 +204,11 @@ class _Sums:
         return ValidationResult(loss, errors, residuals, None, dependence, example)
 
 
+def range_names(bin_edges: F64) -> list[str]:
+    """Names of the luminosity ranges that errors are told for; the last is all of them."""
+    return [name for name, _ in _ranges(bin_edges)]
+
+
 def _ranges(bin_edges: F64) -> list[tuple[str, NDArray[np.bool_]]]:
     """Luminosity ranges by name, with the bins that lie in them."""
     named = [(f"{low:g}-{high:g}", inside) for (low, high), inside in ranges_with_bins(bin_edges)]

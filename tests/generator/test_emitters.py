@@ -128,6 +128,22 @@ def test_blank_samples(small_sky: Lightcone) -> None:
     assert [batch.digests()[k] for k in rest] == [plain.digests()[k] for k in rest]
 
 
+def test_maps_without_a_halo(small_sky: Lightcone) -> None:
+    """`Generator.blank`: what samples would be, had all of them been drawn blank."""
+    observe = {"noise": {"sigma_uK": 3.0}, "pool": {"factor": [3, 3, 3]}, "log_modulus": {}}
+
+    def of(**emit: Any) -> Generator:
+        config = small.config(emit={"line": LINE, **emit}, observe=observe)
+        return Generator(config, lightcones=[small_sky])
+
+    blank = of().blank(range(5, 12))
+    assert float(blank.std()) > 0.1
+    drawn = of(blank={"probability": 1.0}).generate(range(5, 12))
+    assert int(drawn.counts.sum()) == 0
+    assert blank.numpy().tobytes() == drawn.cube.numpy().tobytes()
+    assert not (blank == of().generate(range(5, 12)).cube).all()
+
+
 def test_poisson_numbers() -> None:
     u = (np.arange(200_000) + 0.5) / 200_000
     for mean in (0.02, 1.0, 5.0, 80.0):

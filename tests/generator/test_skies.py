@@ -57,6 +57,16 @@ def test_bytes_do_not_depend_on_what_is_loaded() -> None:
     assert len(set(used[:32])) > 5
 
 
+def test_tells_which_lightcones_a_sample_may_come_from() -> None:
+    made, met = generator(), set[str]()
+    for index, record in enumerate(made.generate(range(64)).draws):
+        in_use = made.skies_of(index)
+        assert len(in_use.names) == 2 and record["lightcone"] in in_use.names
+        met.update(in_use.names)
+        assert in_use.seen == len(met) == min(2 * (index // 8 + 1), 8)
+    assert generator(active=8).skies_of(10**12).seen == 8
+
+
 def test_all_at_once_is_as_without_turns() -> None:
     """Room for all: the samples of a configuration that does not mention turns."""
     plain = Generator(small.config(observe={"noise": {"sigma_uK": 1.0}}), lightcones=SKIES)

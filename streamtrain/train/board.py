@@ -1,0 +1,102 @@
+"""What TensorBoard shows of a run besides plain curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from streamtrain.config import Config
+from streamtrain.train.validation import RESIDUAL_EDGES, Residuals
+
+SECTIONS = ("network", "label", "emit", "observe")
+"""Whose settings are hyper-parameters, with some of `train`."""
+OF_TRAINING = (
+    "batch_size",
+    "clip_norm",
+    "ema",
+    "learning_rate",
+    "optimiser",
+    "precision",
+    "schedule",
+    "steps",
+    "warmup_steps",
+    "weight_decay",
+)
+GROUPS = {
+    "loss": ("loss/train", "loss/validation"),
+    "speed": ("speed/generate_ms", "speed/train_ms", "speed/wait_ms"),
+}
+"""Curves that are also drawn together, in the tab of custom scalars."""
+
+
+def hyper_parameters(config: Config) -> dict[str, str | float | bool]:
+    """The settings that runs are compared by, by dotted name."""
+    sections = {name: getattr(config, name) for name in SECTIONS}
+    sections["train"] = {name: getattr(config.train, name) for name in OF_TRAINING}
+    found = {}
+    for name, value in _leaves(sections, ""):
+        plain = isinstance(value, bool | int | float | str)
+        found[name] = value if plain else str(value)
+    return found
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, part in value.items():
+        yield from _leaves(part, f"{name}.{key}" if name else str(key))
+
+
+def begin(writer: SummaryWriter, config: Config, ranges: Sequence[str]) -> None:
+    """Once per run: configuration, groups of curves, hyper-parameters.
+
+    ranges: names of the label's luminosity ranges; none where it is a class.
+    """
+    writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
+    errors = {f"error, log L {name}": (error_tag(name), baseline_tag(name)) for name in ranges}
+    layout = {title: ["Multiline", list(tags)] for title, tags in (GROUPS | errors).items()}
+    writer.add_custom_scalars({"together": layout})
+    last = [error_tag(name) for name in ranges[-1:]] or ["classes/accuracy"]
+    metrics = ["loss/train", "loss/validation", "probe/skill", *last]
+    experiment, session, _ = hparams(hyper_parameters(config), dict.fromkeys(metrics, 0.0))
+    for summary in (experiment, session):
+        writer.file_writer.add_summary(summary, 0)  # type: ignore[attr-defined]
+
+
+def end(writer: SummaryWriter, step: int) -> None:
+    """All steps are done: the run is one of those that the page of hyper-parameters compares."""
+    _, _, summary = hparams({}, {})
+    writer.file_writer.add_summary(summary, step)  # type: ignore[attr-defined]
+
+
+def error_tag(name: str) -> str:
+    """The curve of a luminosity range's rms error."""
+    return f"error_dex/logL_{name}"
+
+
+def baseline_tag(name: str) -> str:
+    """The curve of what always predicting the mean label makes of it."""
+    return f"baseline_dex/logL_{name}"
+
+
+def add_residuals(writer: SummaryWriter, residuals: Residuals, step: int) -> None:
+    """A histogram of log10(predicted / true)."""
+    counts = residuals.counts
+    writer.add_histogram_raw(
+        f"residual_dex/logL_{residuals.name}",
+        min=float(RESIDUAL_EDGES[0]),
+        max=float(RESIDUAL_EDGES[-1]),
+        num=float(counts.sum()),
+        sum=residuals.total,
+        sum_squares=residuals.squares,
+        bucket_limits=RESIDUAL_EDGES[1:].tolist(),
+        bucket_counts=counts.tolist(),
+        global_step=step,
+    )

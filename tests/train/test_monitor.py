@@ -1,0 +1,199 @@
+"""What TensorBoard and the log show of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_generator import FakeGenerator, tiny_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+from torch import Tensor
+
+import streamtrain.train.trainer
+from streamtrain import load_config
+from streamtrain.config import Config
+from streamtrain.generator.generator import Batch
+from streamtrain.generator.schedule import SkiesInUse
+from streamtrain.train import Summary, Trainer
+from streamtrain.train.board import hyper_parameters
+from streamtrain.train.folder import read_history
+from streamtrain.train.memory_use import memory_use
+from streamtrain.train.validation import RESIDUAL_EDGES
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def events_of(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"tensors": 0, "histograms": 0}).Reload()
+
+
+def texts(events: EventAccumulator, tag: str) -> list[tuple[int, str]]:
+    return [
+        (e.step, e.tensor_proto.string_val[0].decode())
+        for e in events.Tensors(f"{tag}/text_summary")
+    ]
+
+
+class Blind(Trainer):
+    """Its network sees no map."""
+
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        batch.cube.zero_()
+        return super()._evaluate(batch)
+
+
+def train(config: Config, kind: type[Trainer] = Trainer, steps: int | None = None) -> Summary:
+    return kind(config, "cpu", steps).run()
+
+
+def test_a_network_that_sees_nothing_is_warned_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path, steps=20, validate_every=2), Blind)
+    assert capsys.readouterr().err.count("hardly depend on the maps") == 1
+    events = events_of(tmp_path)
+    [(step, text)] = texts(events, "warning")
+    assert step == 4 and "maps without a halo change the mean answer by" in text  # a fifth of 20
+    assert all(abs(e.value) < 0.01 for e in events.Scalars("probe/skill"))
+
+
+def test_a_network_that_learns_is_not_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(
+        tmp_path, 0.0, steps=150, validate_every=150, validation_samples=64, learning_rate=2e-2
+    )
+    result = train(config).validation
+    assert result is not None and result.dependence.skill > 0.5
+    assert result.dependence.blank_dex is not None and result.dependence.blank_dex > 0.1
+    assert "hardly depend" not in capsys.readouterr().err
+    last = read_history(tmp_path / "history.jsonl")[-1]
+    assert last["skill"] == result.dependence.skill
+    assert last["blank_dex"] == result.dependence.blank_dex
+
+
+def test_probes_are_those_of_the_samples(tmp_path: Path) -> None:
+    """By hand, from the same samples and the last weights."""
+    config = tiny_config(tmp_path, validation_samples=11)
+    trainer = Trainer(config, "cpu")
+    result = trainer.run().validation
+    assert result is not None
+    generator = FakeGenerator(config, "validation")
+    batch = generator.generate(range(11))
+    trainer.network.eval()
+    with torch.no_grad():
+        answer = trainer.network(batch.cube).double().numpy()
+        blank = trainer.network(generator.blank(range(8))).double().numpy().mean(0)
+    true = batch.label.double().numpy()
+    error = np.mean((answer - true) ** 2)
+    exchanged = np.mean([(np.roll(answer, k, 0) - true) ** 2 for k in range(1, 11)])
+    assert result.dependence.skill == pytest.approx(1 - error / exchanged, rel=1e-4, abs=1e-6)
+    away = np.sqrt(np.mean((blank - answer.mean(0)) ** 2))
+    assert result.dependence.blank_dex == pytest.approx(away, rel=1e-4)
+    [every] = [r for r in result.residuals if r.name == "all"]
+    residuals = (answer - true).ravel()
+    counts = np.histogram(residuals.clip(-0.999, 0.999), RESIDUAL_EDGES)[0]
+    assert every.counts.tolist() == counts.tolist()
+    assert every.total == pytest.approx(residuals.sum(), rel=1e-4)
+    assert every.squares == pytest.approx((residuals**2).sum(), rel=1e-4)
+    [shown] = events_of(tmp_path).Histograms("residual_dex/logL_all")[-1:]
+    assert shown.histogram_value.bucket == counts.tolist()
+    assert shown.histogram_value.bucket_limit == RESIDUAL_EDGES[1:].tolist()
+
+
+def test_everything_is_shown(tmp_path: Path) -> None:
+    result = train(tiny_config(tmp_path)).validation
+    assert result is not None
+    events = events_of(tmp_path)
+    ranges = [error.name for error in result.ranges]
+    assert ranges[-1] == "all" and len(ranges) == 6
+    wanted = {
+        *(f"{kind}_dex/logL_{name}" for kind in ("error", "baseline") for name in ranges),
+        "loss/train",
+        "loss/validation",
+        "memory/process_GB",
+        "optimiser/gradient_norm",
+        "optimiser/learning_rate",
+        "probe/blank_dex",
+        "probe/skill",
+        "progress/lightcones_seen",
+        "progress/samples_seen",
+        "speed/generate_ms",
+        "speed/samples_per_s",
+        "speed/train_ms",
+        "speed/wait_ms",
+    }
+    assert wanted == set(events.Tags()["scalars"])
+    assert set(events.Tags()["histograms"]) == {f"residual_dex/logL_{name}" for name in ranges}
+    assert set(events.Tags()["images"]) == {"map", "luminosity_function"}
+
+
+def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, learning_rate=3e-3)
+    train(config, steps=5)
+    assert plugin(tmp_path, metadata.SESSION_END_INFO_TAG) is None
+    train(config)
+    session = plugin(tmp_path, metadata.SESSION_START_INFO_TAG)
+    assert session is not None
+    shown = session.session_start_info.hparams
+    assert shown["train.learning_rate"].number_value == 3e-3
+    assert shown["network.kind"].string_value == "means"
+    assert set(shown) == set(hyper_parameters(config))
+    experiment = plugin(tmp_path, metadata.EXPERIMENT_TAG)
+    assert experiment is not None
+    metrics = [info.name.tag for info in experiment.experiment.metric_infos]
+    assert set(metrics) <= set(events_of(tmp_path).Tags()["scalars"])
+    assert {"loss/validation", "error_dex/logL_all", "probe/skill"} <= set(metrics)
+    assert plugin(tmp_path, metadata.SESSION_END_INFO_TAG) is not None
+
+
+def plugin(folder: Path, tag: str) -> metadata.plugin_data_pb2.HParamsPluginData | None:
+    content = events_of(folder).PluginTagToContent(metadata.PLUGIN_NAME).get(tag)
+    if content is None:
+        return None
+    return metadata.plugin_data_pb2.HParamsPluginData.FromString(content)
+
+
+def test_operators_and_emitters_are_hyper_parameters(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("observe: {noise: {sigma_uK: 7}, pool: {factor: [1, 2, 2]}}\n")
+    found = hyper_parameters(load_config(str(file)))
+    assert found["observe.noise.sigma_uK"] == 7
+    assert found["observe.pool.factor"] == "(1, 2, 2)"
+
+
+def test_lightcones_are_named_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def skies_of(self: FakeGenerator, index: int) -> SkiesInUse:
+        window = index // 40  # five steps of eight
+        return SkiesInUse([f"sky_{window}", "other"], window + 2)
+
+    monkeypatch.setattr(FakeGenerator, "skies_of", skies_of)
+    train(tiny_config(tmp_path, steps=12, log_every=2))
+    events = events_of(tmp_path)
+    assert texts(events, "lightcones in use") == [
+        (2, "sky_0, other"),
+        (6, "sky_1, other"),
+        (12, "sky_2, other"),
+    ]
+    seen = {e.step: e.value for e in events.Scalars("progress/lightcones_seen")}
+    assert seen == {2: 2, 4: 2, 6: 3, 8: 3, 10: 3, 12: 4}
+
+
+def test_memory_grows_with_what_is_held() -> None:
+    before = memory_use(torch.device("cpu"))["process_GB"]
+    held = np.ones(25_000_000)
+    after = memory_use(torch.device("cpu"))["process_GB"]
+    assert after - before == pytest.approx(held.nbytes / 1e9, abs=0.02)
