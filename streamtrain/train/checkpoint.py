@@ -92,7 +92,7 @@ def _write_all(
     temporary: Path, state: Mapping[str, Any], config: Config, generator_version: int
 ) -> None:
     temporary.mkdir()
-    with open(temporary / "state.pt", "wb") as file:
+    with open(temporary / "state.pt", "wb") as file, _no_checksums():
         torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
@@ -106,6 +106,17 @@ def _write_all(
     }
     _write(temporary / "manifest.json", _render(manifest | {"digest": _digest(manifest)}))
     _flush_folder(temporary)
+
+
+@contextlib.contextmanager
+def _no_checksums() -> Iterator[None]:
+    """The manifest has digests; the zip format's checksums would cost more than all the rest."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def _prune(folder: Path, step: int) -> None:
