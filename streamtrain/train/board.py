@@ -39,8 +39,10 @@ def hyper_parameters(config: Config) -> dict[str, str | float | bool]:
     sections["train"] = {name: getattr(config.train, name) for name in OF_TRAINING}
     found = {}
     for name, value in _leaves(sections, ""):
-        plain = isinstance(value, bool | int | float | str)
-        found[name] = value if plain else str(value)
+        if isinstance(value, bool | int | float | str):
+            found[name] = value
+        elif value:  # None and empty lists say nothing
+            found[name] = str(value)
     return found
 
 
@@ -83,7 +85,7 @@ def error_tag(name: str) -> str:
 
 def baseline_tag(name: str) -> str:
     """The curve of what always predicting the mean label makes of it."""
-    return f"baseline_dex/logL_{name}"
+    return f"mean_label_dex/logL_{name}"
 
 
 def add_residuals(writer: SummaryWriter, residuals: Residuals, step: int) -> None:

@@ -119,7 +119,7 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     ranges = [error.name for error in result.ranges]
     assert ranges[-1] == "all" and len(ranges) == 6
     wanted = {
-        *(f"{kind}_dex/logL_{name}" for kind in ("error", "baseline") for name in ranges),
+        *(f"{kind}_dex/logL_{name}" for kind in ("error", "mean_label") for name in ranges),
         "loss/train",
         "loss/validation",
         "memory/process_GB",
