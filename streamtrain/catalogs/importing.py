@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers import Options, read, read_halos
@@ -49,40 +50,13 @@ def import_catalogs(
     return 0
 
 
-def import_boxes(
-    files: Sequence[Path],
-    folder: Path,
-    *,
-    footprint_deg: Sequence[float],
-    z_range: Sequence[float],
-    side_Mpc: float | None = None,
-    redshifts: Sequence[float] | None = None,
-    seed: int = 0,
-    format: str | None = None,
-    options: Options | None = None,
-    realisation: str | None = None,
-    min_mass_Msun: float | None = None,
-) -> int:
-    """Tile snapshots of one periodic box into the lightcone NAME_tiled_SEED.h5 in `folder`.
-
-    The default realisation is the same for every seed: tilings of one box share its structure.
-    Raises CatalogError.
-    """
+def import_boxes(files: Sequence[Path], folder: Path, *, seed: int = 0, **how: Any) -> int:
+    """Write the lightcone of `read_boxes`, whose options are `how`, as NAME_tiled_SEED.h5 in
+    `folder` and print what it holds. Raises CatalogError."""
     target = folder / f"{_stem(files[0])}_tiled_{seed:04d}.h5"
     if target.exists():
         raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
-    lightcone = read_boxes(
-        files,
-        footprint_deg=footprint_deg,
-        z_range=z_range,
-        side_Mpc=side_Mpc,
-        redshifts=redshifts,
-        seed=seed,
-        format=format,
-        options=options,
-        realisation=realisation,
-        min_mass_Msun=min_mass_Msun,
-    )
+    lightcone = read_boxes(files, seed=seed, **how)
     _save(lightcone, target, ", ".join(str(file) for file in files))
     return 0
 
@@ -100,7 +74,12 @@ def read_boxes(
     realisation: str | None = None,
     min_mass_Msun: float | None = None,
 ) -> Lightcone:
-    """The lightcone that `import_boxes` writes."""
+    """Snapshots of one periodic box, tiled into a lightcone.
+
+    footprint_deg, z_range: the field to fill; side_Mpc, seed: see `tile_boxes`; redshifts: of the
+    snapshots, where the files do not tell; the rest: see `readers.read`. The default realisation
+    is the same for every seed: tilings of one box share its structure. Raises CatalogError.
+    """
     options = options or Options()
     if redshifts is not None and len(redshifts) != len(files):
         raise CatalogError(f"{len(redshifts)} redshifts for {len(files)} snapshots")

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from streamtrain.schema import parse_yaml
+
 COSMOLOGY = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
 _SKY = {
     "footprint_deg",
@@ -130,13 +132,10 @@ def _two_sides(value: Any) -> tuple[Any, ...]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     """The options of a YAML file; ValueError for one that is not a mapping of known names."""
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a YAML file ({reason})") from None
+        values = parse_yaml(path.read_text(encoding="utf-8"), "this")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: options must be a mapping of names to values")
     allowed = _SKY | _FILE

@@ -157,7 +157,8 @@ def test_options_from_yaml_and_command_line_are_recorded(tmp_path: Path) -> None
         ("footprint_deg: [1, 2, 3]", "footprint_deg [1.0, 2.0, 3.0] must be one number or two"),
         ("num_slabs: two", "num_slabs"),
         ("mass_function: [1]", "mass_function"),
-        ("a: [", "not a YAML file"),
+        ("a: [", "not valid YAML"),
+        ("sfr: true\nsfr: false", "'sfr' is given twice"),
     ],
 )
 def test_bad_option_files_get_one_sentence(
