@@ -13,11 +13,39 @@ from typing import Any
 
 import numpy as np
 import reference as ref
+from bit_operators import (
+    asinh,
+    beam,
+    high_pass,
+    label,
+    log10,
+    log_modulus,
+    mask,
+    one_halo,
+    pixel_noise,
+    pool,
+    radio_sources,
+    standardise,
+    subtract_mean,
+    white_noise,
+)
+from bit_portable import (
+    ASIN_SERIES,
+    ATAN_SERIES,
+    F,
+    Float32,
+    exp2,
+    log2,
+    normal_pair,
+    philox,
+    polynomial,
+    split_seed,
+    unit_interval,
+)
 from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import LabelConfig
 from streamtrain.config_observe import (
     AsinhConfig,
     BeamConfig,
@@ -36,108 +64,7 @@ from streamtrain.generator import linewidth, sfr
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.geometry import single_pose
 from streamtrain.generator.line import Line
-from streamtrain.generator.operators.sources import RadioSources
 from streamtrain.rng import Draws
-
-F = np.float32
-U = np.uint32
-Float32 = NDArray[np.float32]
-Words = NDArray[np.uint32]
-
-LOG2_SERIES = (
-    1.4426950216293335, -0.7213473320007324, 0.48091062903404236, -0.3607036769390106,
-    0.28791624307632446, -0.23894481360912323, 0.21571564674377441, -0.2072697877883911,
-    0.12583696842193604,
-)  # fmt: skip
-EXP2_SERIES = (
-    1.0, 0.6931471824645996, 0.24022650718688965, 0.055504102259874344, 0.009618038311600685,
-    0.0013333935057744384, 0.00015466756303794682, 1.5196156709862407e-05,
-)  # fmt: skip
-SINE_SERIES = (
-    1.5707963705062866, -0.6459640860557556, 0.07969257980585098, -0.004681266378611326,
-    0.00015820664702914655,
-)  # fmt: skip
-COSINE_SERIES = (
-    1.0, -1.2337005138397217, 0.25366923213005066, -0.02086028829216957, 0.0009040210279636085,
-)  # fmt: skip
-ATAN_SERIES = tuple((-1) ** k / (2 * k + 1) for k in range(7))
-ASIN_SERIES = (1.0, 1 / 6, 3 / 40, 5 / 112, 35 / 1152, 63 / 2816, 231 / 13312)
-
-
-def _polynomial(series: tuple[float, ...], x: NDArray[Any]) -> NDArray[Any]:
-    total = np.full_like(x, series[-1])
-    for coefficient in reversed(series[:-1]):
-        total = total * x + x.dtype.type(coefficient)
-    return total
-
-
-# portable.cuh
-
-
-def log2(x: Float32) -> Float32:
-    smallest = F(1.17549435e-38)
-    bits = np.where(x > smallest, x, smallest).view(U)
-    exponent = (bits - U(0x3F3504F3)).view(np.int32) >> 23
-    f = (bits - (exponent.view(U) << U(23))).view(F) - F(1)
-    return exponent.astype(F) + f * _polynomial(LOG2_SERIES, f)
-
-
-def exp2(x: Float32) -> Float32:
-    x = np.where(x > F(-126), x, F(-126))
-    x = np.where(x < F(127), x, F(127))
-    whole = (x + F(12582912)) - F(12582912)
-    mantissa = _polynomial(EXP2_SERIES, x - whole)
-    return (mantissa.view(U) + (whole.astype(np.int32).view(U) << U(23))).view(F)
-
-
-def unit_interval(word: Words) -> Float32:
-    return ((word >> U(9)).astype(F) + F(0.5)) * F(2.0**-23)
-
-
-def quarter_turns(turns4: Float32) -> tuple[Float32, Float32]:
-    whole = (turns4 + F(12582912)) - F(12582912)
-    r = turns4 - whole
-    quadrant = whole.astype(np.int32)
-    square = r * r
-    sine, cosine = _polynomial(SINE_SERIES, square) * r, _polynomial(COSINE_SERIES, square)
-    odd = quadrant % 2 == 1
-    sine, cosine = np.where(odd, cosine, sine), np.where(odd, sine, cosine)
-    return (
-        np.where(quadrant % 4 >= 2, -sine, sine),
-        np.where((quadrant + 1) % 4 >= 2, -cosine, cosine),
-    )
-
-
-def normal_pair(first: Words, second: Words) -> tuple[Float32, Float32]:
-    radius = np.sqrt(F(-1.3862943649291992) * log2(unit_interval(first)))
-    sine, cosine = quarter_turns(F(4) * unit_interval(second))
-    return radius * cosine, radius * sine
-
-
-# philox.cuh
-
-
-def philox(
-    element: NDArray[Any], word1: int, word2: int, word3: int, key: tuple[int, int]
-) -> tuple[Words, Words, Words, Words]:
-    c = [
-        np.asarray(element, np.uint64),
-        *(np.full(len(element), w, np.uint64) for w in (word1, word2, word3)),
-    ]
-    k0, k1 = key
-    low = np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [
-            (b >> np.uint64(32)) ^ c[1] ^ np.uint64(k0),
-            b & low,
-            (a >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
-            a & low,
-        ]
-        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
-    first, second, third, fourth = (word.astype(U) for word in c)
-    return first, second, third, fourth
-
 
 # paint.cu
 
@@ -159,7 +86,7 @@ def place_halo(
     inverse = 1.0 / (w * chi)
     tangent, sine = -(u * chi) * inverse, (v * w) * inverse
     t, s = tangent * tangent, sine * sine
-    ra, dec = tangent * _polynomial(ATAN_SERIES, t), sine * _polynomial(ASIN_SERIES, s)
+    ra, dec = tangent * polynomial(ATAN_SERIES, t), sine * polynomial(ASIN_SERIES, s)
     half_ra, half_dec = (np.pi / 360.0 * side for side in fov_deg)
     inside = (w > 0) & (t < 0.04) & (s < 0.04) & (np.abs(ra) <= half_ra) & (np.abs(dec) <= half_dec)
     ra, dec = np.where(inside, ra, 0.0), np.where(inside, dec, 0.0)
@@ -282,206 +209,6 @@ def _to_python(expression: str) -> str:
     expression = re.sub(r"columns\[(\S+|\(.*?\)) \* stride\]", r"columns[\1]", expression)
     choice = re.fullmatch(r"(.*) \? (.*) : (.*)", expression)
     return "where({}, {}, {})".format(*choice.groups()) if choice else expression
-
-
-# observe.cu, label.cu
-
-
-def white_noise(
-    cube: Float32, seed: int, index: int, split: int, stage: int, sigma: Float32
-) -> Float32:
-    """`stage` is the operator's first stage; voxel noise has the one after it."""
-    groups = np.arange(-(-cube.size // 4))
-    words = philox(groups, (split << 16) + stage + 1, index % 2**32, index >> 32, split_seed(seed))
-    normal = np.stack([*normal_pair(*words[:2]), *normal_pair(*words[2:])], axis=1)
-    return cube + sigma * normal.ravel()[: cube.size].reshape(cube.shape)
-
-
-def pixel_noise(
-    cube: Float32,
-    seed: int,
-    index: int,
-    split: int,
-    stage: int,
-    sigma: Float32,
-    relative: Float32,
-) -> Float32:
-    noisy = white_noise(cube, seed, index, split, stage, sigma * relative)
-    return np.where(relative < 0, F(0), noisy)
-
-
-def exp_minus(x: float) -> NDArray[np.float64]:
-    series = (1.0, 1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040)
-    result = _polynomial(series, np.array(x / -256))
-    for _ in range(8):
-        result = result * result
-    return result
-
-
-def poisson(first: Words, second: Words, mean: float) -> NDArray[np.int64]:
-    bits = (first.astype(np.uint64) << np.uint64(20)) | (second.astype(np.uint64) >> np.uint64(12))
-    u = (bits.astype(np.float64) + 0.5) * 2.0**-52
-    probability = exp_minus(mean)
-    below, number, more = probability, np.zeros(len(u), np.int64), np.ones(len(u), bool)
-    count = 0
-    while probability > 1e-18:
-        more = more & (u > below)
-        number += more
-        count += 1
-        probability = probability * (mean / count)
-        below = below + probability
-    return number
-
-
-def radio_sources(
-    cube: Float32,
-    seed: int,
-    index: int,
-    split: int,
-    stage: int,
-    drawn: Mapping[str, float],
-    operator: RadioSources,
-) -> Float32:
-    """Added part by part of a pixel and source by source, all pixels at a time."""
-    counter = (split << 16) + stage + 1, index % 2**32, index >> 32, split_seed(seed)
-    cube, pixels = cube.copy(), cube[0].size
-    spectra = cube.reshape(len(cube), pixels)
-    expected = drawn["density"] * operator.pixel_deg2
-    parts = 1 + int(expected / 8)
-    lowest, highest = (F(portable.log2(flux)) for flux in operator.flux_mJy)
-    log2_range = F(np.diff(portable.log2(operator.flux_mJy))[0])
-    assert highest > lowest
-    a = F(1) - F(drawn["slope"])
-    a = F(1e-3) if a * a < F(1e-6) else a
-    w0 = exp2(np.array([a * log2_range]))
-    for part in range(parts):
-        place = np.arange(pixels) * parts + part
-        number = poisson(*philox(place, *counter)[:2], expected / parts)
-        for n in range(number.max()):
-            here = np.flatnonzero(number > n)
-            words = philox((n + 1) * pixels * parts + place[here], *counter)
-            w = w0 + unit_interval(words[0]) * (F(1) - w0)
-            log2_flux = lowest + log2(w) / a
-            alpha = F(operator.alpha[0]) + F(operator.alpha[1]) * normal_pair(*words[1:3])[0]
-            for freq in range(len(cube)):
-                total = np.zeros(len(here), F)
-                for k in range(freq * operator.by_freq, (freq + 1) * operator.by_freq):
-                    bent = log2_flux - alpha * operator.log2_nu.values[k]
-                    total = total + operator.response.values[k] * exp2(bent)
-                spectra[freq, here] = spectra[freq, here] + total
-    return cube
-
-
-def pool(cube: Float32, factor: tuple[int, int, int], mean: bool) -> Float32:
-    freq, dec, ra = factor
-    total = np.zeros([n // f for n, f in zip(cube.shape, factor, strict=True)])
-    for i in range(freq):
-        for j in range(dec):
-            for k in range(ra):
-                total = total + cube[i::freq, j::dec, k::ra]
-    return total.astype(F) * F(1.0 / (freq * dec * ra) if mean else 1.0)
-
-
-def log_modulus(cube: Float32) -> Float32:
-    result = F(0.30102999566398120) * log2(np.abs(cube) + F(1))
-    return np.copysign(result, cube)
-
-
-def beam(cube: Float32, operator: Any) -> Float32:
-    """Its weights and edges are compared with SciPy's in test_filters."""
-    for axis in (operator.ra, operator.dec):
-        source, weights = axis.source.values, axis.weights.values
-        seen = np.where(source < 0, F(0), cube[:, :, source]).transpose(0, 2, 1)
-        num = cube.shape[2]
-        total = np.zeros((len(cube), num, cube.shape[1]), F)
-        for k in range(weights.shape[1]):
-            total = total + weights[:, k, None, None] * seen[:, k : k + num]
-        cube = total
-    return cube
-
-
-def mask(cube: Float32, operator: Any) -> Float32:
-    return np.where(operator.keep.values == 1, cube, F(0))
-
-
-def sequential_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the last axis, one after the other."""
-    return np.cumsum(values, axis=-1)[..., -1]
-
-
-def subtract_mean(cube: Float32, skip_zeros: bool) -> Float32:
-    sums = sequential_sum(sequential_sum(cube.astype(np.float64)))
-    counted = (cube != 0) | (not skip_zeros)
-    mean = sums / np.maximum(counted.sum(axis=(1, 2)), 1)
-    result = (cube.astype(np.float64) - mean[:, None, None]).astype(F)
-    return np.where(counted, result, cube)
-
-
-def standardise(cube: Float32) -> Float32:
-    double = cube.astype(np.float64)
-    mean = sequential_sum(sequential_sum(sequential_sum(double))) / cube.size
-    distance = double - mean
-    squares = sequential_sum(sequential_sum(sequential_sum(distance * distance)))
-    variance = squares / cube.size
-    return (distance * (1.0 / np.sqrt(variance) if variance > 0 else 0.0)).astype(F)
-
-
-def high_pass(cube: Float32, operator: Any) -> Float32:
-    modes = operator.modes.values
-    double = cube.astype(np.float64)
-    smooth = np.zeros(cube.shape)
-    for mode in modes:
-        amplitude = np.zeros(cube.shape[1:])
-        for k in range(len(cube)):
-            amplitude = amplitude + mode[k] * double[k]
-        smooth = smooth + mode[:, None, None] * amplitude
-    return (double - smooth).astype(F)
-
-
-def log10(cube: Float32, epsilon: float) -> Float32:
-    value, lowest = cube + F(epsilon), F(1e-3 * epsilon)
-    return F(0.30102999566398120) * log2(np.where(value > lowest, value, lowest))
-
-
-def asinh(cube: Float32, scale: float) -> Float32:
-    ratio = np.abs(cube) / F(scale)
-    large = ratio > F(1e4)
-    a = np.where(large | ~(ratio > F(1.17549435e-38)), F(0), ratio)
-    square = a * a
-    u = a + square / (F(1) + np.sqrt(F(1) + square))
-    w = F(1) + u
-    rest = w - F(1)
-    logarithm = F(0.69314718055994531) * log2(np.where(large, ratio, w))
-    small = np.where(rest > 0, logarithm * (u / np.where(rest > 0, rest, F(1))), u)
-    return np.copysign(np.where(large, logarithm + F(0.69314718055994531), small), cube)
-
-
-def one_halo(
-    config: LabelConfig, edges: NDArray[np.float64], volume_Mpc3: float
-) -> NDArray[np.float64]:
-    """What a halo is worth in the label, before its logarithm."""
-    width = np.ones(len(edges) - 1)
-    if config.quantity == "phi":
-        width = np.diff(portable.exp10(edges))
-    elif config.quantity == "phi_L":
-        width = np.diff(edges) * (portable.LOG2_10 * portable.LN2)
-    return 1.0 / (volume_Mpc3 * width) if config.quantity.startswith("phi") else width
-
-
-def label(
-    counts: NDArray[np.int64], above: int, config: LabelConfig, unit: NDArray[np.float64]
-) -> Float32:
-    if config.quantity == "cumulative":
-        counts = counts[::-1].cumsum()[::-1] + (above if config.overflow else 0)
-    value = counts.astype(F)
-    if config.scale == "linear":
-        return value * unit.astype(F)
-    value = np.where(counts > 0, F(0.30102999566398120) * log2(value), F(0))
-    return value + portable.log10(unit).astype(F)
-
-
-def split_seed(seed: int) -> tuple[int, int]:
-    return seed % 2**32, seed >> 32
 
 
 # A whole sample.

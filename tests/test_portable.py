@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import bit_oracle
+import bit_portable
 import compiled
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_edges_of_log2_and_exp2() -> None:
     def both(values: list[float], name: str) -> list[float]:
         x = np.array(values, np.float32)
         with np.errstate(invalid="ignore"):
-            found, oracle = getattr(compiled, name)(x), getattr(bit_oracle, name)(x)
+            found, oracle = getattr(compiled, name)(x), getattr(bit_portable, name)(x)
         np.testing.assert_array_equal(found.view("u4"), oracle.view("u4"))
         return found.tolist()
 
@@ -97,17 +97,17 @@ def test_kernel_functions_have_the_bits_of_the_oracle() -> None:
     rng = np.random.default_rng(5)
     anything = rng.integers(0, 2**32, 1_000_001, dtype=np.uint32)
     x = anything.view(np.float32)
-    turns4 = np.float32(4) * bit_oracle.unit_interval(anything)
+    turns4 = np.float32(4) * bit_portable.unit_interval(anything)
     other = rng.permutation(anything)
     with np.errstate(invalid="ignore"):
         pairs = [
-            (compiled.log2(x), bit_oracle.log2(x)),
-            (compiled.exp2(x), bit_oracle.exp2(x)),
-            (compiled.unit_interval(anything), bit_oracle.unit_interval(anything)),
-            *zip(compiled.quarter_turns(turns4), bit_oracle.quarter_turns(turns4), strict=True),
+            (compiled.log2(x), bit_portable.log2(x)),
+            (compiled.exp2(x), bit_portable.exp2(x)),
+            (compiled.unit_interval(anything), bit_portable.unit_interval(anything)),
+            *zip(compiled.quarter_turns(turns4), bit_portable.quarter_turns(turns4), strict=True),
             *zip(
                 compiled.normal_pair(anything, other),
-                bit_oracle.normal_pair(anything, other),
+                bit_portable.normal_pair(anything, other),
                 strict=True,
             ),
         ]
