@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             if given.file_limit:
                 size, first, last = given.file_limit
+                if self._writer and self.step in (first, last + 1):
+                    self._writer.wait()  # a checkpoint is written under one limit
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # EFBIG instead
                 limit = size if first <= self.step <= last else resource.RLIM_INFINITY
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

@@ -133,7 +133,7 @@ def test_tensorboard_has_each_step_once_after_kill_9(tmp_path: Path) -> None:
 
 def test_run_goes_on_while_the_disk_is_full(tmp_path: Path, whole: Config) -> None:
     """The kernel refuses the checkpoint of step 8 (EFBIG); that of step 12 is written."""
-    limited = Forked(tmp_path, "--file-limit", "20000", "5", "8", "--delay", "0.05", train=TRAIN)
+    limited = Forked(tmp_path, "--file-limit", "20000", "5", "8", train=TRAIN)
     assert limited.finish() == [0], limited.errors
     said = "the checkpoint of step 8 could not be written: File too large"
     assert f"{said}; training goes on and the one before is intact" in limited.errors
