@@ -142,9 +142,8 @@ def test_run_goes_on_while_the_disk_is_full(tmp_path: Path, whole: Config) -> No
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step_000000004", "step_000000012"]
     record = EventAccumulator(str(tmp_path)).Reload()
-    warnings = [
-        event.tensor_proto.string_val[0].decode() for event in record.Tensors("warning/text_summary")
-    ]
+    events = record.Tensors("warning/text_summary")
+    warnings = [event.tensor_proto.string_val[0].decode() for event in events]
     assert [said in text for text in warnings].count(True) == 1, warnings
 
 
