@@ -18,19 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.config import Config, from_mapping
+from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.classes import score_classes
 from streamtrain.evaluate.metrics import Bool, Float, score
 from streamtrain.evaluate.tables import table
+from streamtrain.evaluate.trained import Trained, run_config
 from streamtrain.figures import confusion
-from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.labels import Label
-from streamtrain.models import Network, build_network
+from streamtrain.models import Network
 from streamtrain.models.heads import loss_name
 from streamtrain.progress import Progress
-from streamtrain.schema import parse_yaml
-from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import read_history, run_folder
 
 MEAN_LABEL_SAMPLES = 512
@@ -78,11 +77,7 @@ def evaluate(
     """
     config = run if isinstance(run, Config) else run_config(run)
     folder = run_folder(config)
-    state = load_checkpoint(
-        folder / "checkpoints", config, GENERATOR_VERSION, ("grid", "label", "network")
-    )
-    if state is None:
-        raise ValueError(f"the run folder {folder} has no checkpoint; train first")
+    trained = Trained.load(config)
     path = testset.default_path(config)
     if not path.exists():
         testset.make(config, path, device=device, threads=threads, progress=progress)
@@ -93,22 +88,19 @@ def evaluate(
     problems = testset.mismatches(manifest, generator)
     if problems:
         raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
-    if generator.label.is_class and state["classes"] != generator.classes:
+    if generator.label.is_class and trained.classes != generator.classes:
         raise ValueError(
-            f"the network of {folder} tells {', '.join(state['classes'])} apart, but the test set "
+            f"the network of {folder} tells {', '.join(trained.classes)} apart, but the test set "
             f"is made of {', '.join(generator.classes)}"
         )
     train_generator = Generator(config, split="train", device=device, threads=threads)
     reference = mean_label(train_generator, progress)
     train_generator.close()
-    with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
-        network = build_network(config.network, tuple(state["input_shape"]), generator.label)
-    network.load_state_dict(state["network"] | state.get("average", {}))
-    network.to(generator.device).eval()
+    network = trained.network(generator.label, generator.device)
     answers = predict(network, manifest, generator, progress)
     generator.close()
     result = {
-        "checkpoint_step": int(state["step"]),
+        "checkpoint_step": trained.step,
         "test_set": {
             "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "samples": manifest.count,
@@ -125,17 +117,6 @@ def evaluate(
         progress.close()
     print(table(result))
     return result
-
-
-def run_config(folder: str | Path) -> Config:
-    """The configuration of a run from its folder, wherever that folder lies now."""
-    file = Path(folder) / "config.yaml"
-    if not file.is_file():
-        raise ValueError(f"{folder} is not the folder of a run: it has no config.yaml")
-    data = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    if not isinstance(data, dict):
-        raise ValueError(f"{file} does not hold a configuration")
-    return from_mapping(data | {"run": str(folder)})
 
 
 def mean_label(generator: Generator, progress: Progress | None = None) -> Float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import evaluation, testset
+from streamtrain.evaluate import evaluation, testset, trained
 from streamtrain.generator.labels import Label
 
 NUM_BINS = 14
@@ -104,6 +104,7 @@ def config(tmp_path, monkeypatch) -> Config:
     """A run of 40 test samples on two test lightcones and one training lightcone."""
     for module in (testset, evaluation):
         monkeypatch.setattr(module, "Generator", FakeGenerator)
+    for module in (trained, testset):
         monkeypatch.setattr(module, "GENERATOR_VERSION", 3)
     monkeypatch.setattr(evaluation, "MEAN_LABEL_SAMPLES", 64)
     for name in ("train", "north", "south"):

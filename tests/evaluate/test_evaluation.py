@@ -14,7 +14,7 @@ import torch
 
 from streamtrain import cli
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import evaluation, figures, testset
+from streamtrain.evaluate import evaluation, figures, testset, trained
 from streamtrain.models import build_network
 from streamtrain.models.heads import build_head
 from streamtrain.schema import to_dict
@@ -55,7 +55,7 @@ def use(monkeypatch, config, network, draw=False, **saved) -> None:
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
-    monkeypatch.setattr(evaluation, "build_network", lambda *_: network)
+    monkeypatch.setattr(trained, "build_network", lambda *_: network)
 
 
 def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys):
