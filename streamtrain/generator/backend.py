@@ -149,6 +149,7 @@ class CudaKernels:
         self._cupy = import_cupy()
         self.device = device
         self._functions: dict[str, Any] = {}
+        self._streams: dict[int, Any] = {}
         with self._cupy.cuda.Device(self.device.index):
             self._module = self._cupy.RawModule(code=source, options=CUDA_FLAGS)
             self._module.compile()
@@ -173,18 +174,26 @@ class CudaKernels:
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)
-        stream = self._cupy.cuda.Stream.from_external(_TorchStream(self.device))
-        with self._cupy.cuda.Device(self.device.index), stream:
+        with self._cupy.cuda.Device(self.device.index), self._stream():
             if name not in self._functions:
                 self._functions[name] = self._module.get_function(name)
             self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)
 
+    def _stream(self) -> Any:
+        """Torch's current stream as CuPy's."""
+        current = torch.cuda.current_stream(self.device)
+        address = int(current.cuda_stream)
+        if address not in self._streams:
+            external = self._cupy.cuda.Stream.from_external(_TorchStream(current))
+            self._streams[address] = external
+        return self._streams[address]
+
 
 class _TorchStream:
-    """Torch's current stream in the form of the CUDA stream protocol."""
+    """A stream of torch in the form of the CUDA stream protocol."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.current_stream(device)
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, int(self._stream.cuda_stream)

@@ -200,6 +200,7 @@ class Trainer:
             world_size=world.size,
             start=self._next_index,
             queue=config.train.queue,
+            own=False,
         )
         stack.callback(self._stream.close)
         self._stopwatch = Stopwatch(self._device, config.train.batch_size)
@@ -262,7 +263,7 @@ class Trainer:
         train = self.config.train
         with self._rescue(), self._stopwatch.wait():
             batch = next(batches)
-        self._stopwatch.generated(batch.seconds)
+        self._stopwatch.generated(batch.seconds, batch.marks)
         with self._stopwatch.train():
             for group in self._optimiser.param_groups:
                 group["lr"] = learning_rate(self.step, train)
