@@ -31,6 +31,7 @@ class Workspace:
         self.device = device
         self._tensors: dict[tuple[str, torch.dtype], Tensor] = {}
         self._staging = torch.empty(0, dtype=torch.uint8)
+        self._room = 0
         self._sent: torch.cuda.Event | None = None
         self._kept: list[Any] = []
 
@@ -60,11 +61,12 @@ class Workspace:
         if self.device.type != "cuda":
             return [{name: torch.from_numpy(a) for name, a in part.items()} for part in parts]
         starts, size = layout(parts)
-        packed = self.empty("sent", (size,), torch.uint8)
         if self._sent is not None:
             self._sent.synchronize()  # the copy before has read the staging memory
-        if len(self._staging) < size:
-            self._staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        if self._room < size:
+            self._room = size + size // 4  # batches differ a little
+            self._staging = torch.empty(self._room, dtype=torch.uint8, pin_memory=True)
+        packed = self.empty("sent", (self._room,), torch.uint8)[:size]
         pack(parts, starts, self._staging)
         packed.copy_(self._staging[:size], non_blocking=True)
         self._sent = torch.cuda.Event()
