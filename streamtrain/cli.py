@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
+from streamtrain.cli_bench import add_bench
 from streamtrain.cli_compare import add_compare
 from streamtrain.cli_import import add_import
 from streamtrain.config import load_config
@@ -120,20 +121,6 @@ def _preview(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    from streamtrain.bench import bench
-
-    return bench(
-        _config(arguments),
-        device=_device(arguments.device),
-        seconds=arguments.seconds,
-        out=arguments.out,
-        alternatives=arguments.alternatives,
-        models=arguments.models,
-        cut=arguments.cut,
-    )
-
-
 def _catalog_info(arguments: argparse.Namespace) -> int:
     from streamtrain.catalogs.readers import read
 
@@ -220,28 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
     command.set_defaults(run=_evaluate)
-    command = commands.add_parser(
-        "bench", parents=[configured, device], help="speed of generation and training"
-    )
-    command.add_argument("--seconds", type=float, default=5.0, help="per measurement [%(default)s]")
-    command.add_argument("--out", type=Path, help="write the numbers to this JSON file")
-    command.add_argument(
-        "--alternatives",
-        action="store_true",
-        help="also time what one would write otherwise: NumPy bincount, limlam_mocker's pipeline",
-    )
-    command.add_argument(
-        "--models",
-        action="store_true",
-        help="also time every luminosity model, and painting alone beside all operators",
-    )
-    command.add_argument(
-        "--cut",
-        type=Path,
-        metavar="LIGHTCONE",
-        help="also time fields painted out of this wide lightcone beside lightcones that hold one",
-    )
-    command.set_defaults(run=_bench)
+    add_bench(commands, [configured, device])
     return parser
 
 

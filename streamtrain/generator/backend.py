@@ -7,7 +7,9 @@ instruction set and the optimisation level are free.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -17,7 +19,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,9 +153,15 @@ class CudaKernels:
         self.device = device
         self._functions: dict[str, Any] = {}
         self._streams: dict[int, Any] = {}
-        with self._cupy.cuda.Device(self.device.index):
+        capability = torch.cuda.get_device_capability(device)
+        identity = "\0".join([source, *CUDA_FLAGS, str(capability), self._cupy.__version__])
+        known = cache_dir() / f"cuda-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.compiled"
+        # CuPy keeps what it compiled in a cache of its own; `known` says that it is there
+        alone = contextlib.nullcontext() if known.is_file() else one_at_a_time(known.parent)
+        with alone, self._cupy.cuda.Device(self.device.index):
             self._module = self._cupy.RawModule(code=source, options=CUDA_FLAGS)
             self._module.compile()
+        known.touch()
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
@@ -266,6 +275,17 @@ def cache_dir() -> Path:
         return private
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Meanwhile no other process compiles into this folder: ranks that start together wait for the
+    first of them, and then find what it compiled."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a file system without locks: everyone compiles
+            file = stack.enter_context((folder / "compiling.lock").open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, or with the process
+        yield
+
+
 def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     """Compile to a shared library, cached by the hash of source, flags, compiler and processor.
 
@@ -281,6 +301,15 @@ def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     target = cache_dir() / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
     if target.is_file():
         return target
+    with one_at_a_time(target.parent):
+        if not target.is_file():
+            _compile(code, command, optimise, flags, target)
+    return target
+
+
+def _compile(
+    code: str, command: list[str], optimise: tuple[str, ...], flags: tuple[str, ...], target: Path
+) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         text, built = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         text.write_text(code, encoding="ascii")
@@ -296,4 +325,32 @@ def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
                 f"{' '.join(command)} cannot compile the kernels:\n{result.stderr[-3000:]}"
             )
         built.replace(target)
-    return target
+
+
+def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
+    """The instructions that kernels/`name` becomes: PTX for a GPU; for a CPU one halo or voxel at a
+    time, without vectors, so that instructions can be counted. None without such a compiler."""
+    source = kernel_source(name, prologue)
+    if device.type == "cuda":
+        nvrtc = import_cupy().cuda.nvrtc
+        major, minor = torch.cuda.get_device_capability(device)
+        program = nvrtc.createProgram(source, name, (), ())
+        try:
+            nvrtc.compileProgram(program, (*CUDA_FLAGS, f"-arch=compute_{major}{minor}"))
+            ptx = nvrtc.getPTX(program)
+        finally:
+            nvrtc.destroyProgram(program)
+        return ptx.decode() if isinstance(ptx, bytes) else str(ptx)
+    command = compiler_command()
+    if command is None:
+        return None
+    flags = [f for f in HOST_FLAGS if f != "-shared"]
+    scalar = ["-O3", "-march=native", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
+    result = subprocess.run(
+        [*command, *flags, *scalar, "-S", "-x", "c++", "-", "-o", "-"],
+        input=_without_comments(source),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout if result.returncode == 0 else None

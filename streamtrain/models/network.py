@@ -39,6 +39,7 @@ class Network(nn.Module):
     config: the section `network` of a configuration
     input_shape: (n_freq, n_dec, n_ra) of the cubes
     label: of the generator
+    channels_last: how convolutions lay out their maps in memory, which changes rounding alone
     Raises ValueError if the network does not fit the map.
     """
 
@@ -46,7 +47,11 @@ class Network(nn.Module):
     input_std: Tensor
 
     def __init__(
-        self, config: NetworkConfig, input_shape: tuple[int, int, int], label: Label
+        self,
+        config: NetworkConfig,
+        input_shape: tuple[int, int, int],
+        label: Label,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.kind = config.kind
@@ -54,6 +59,10 @@ class Network(nn.Module):
         self.register_buffer("input_std", torch.ones(input_shape[0]))
         self.head = build_head(config.head, label, config.monotonic)
         self.body = _body(config, input_shape, self.head.num_numbers)
+        if channels_last:
+            flat = self.body.dimensions == 2
+            self.body.memory_format = torch.channels_last if flat else torch.channels_last_3d
+            self.body.to(memory_format=self.body.memory_format)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def calibrate(
@@ -95,16 +104,19 @@ def _body(
     else:
         assert isinstance(config, CompactConfig)
         body = Compact(config, input_shape, num_numbers)
-    last = torch.channels_last if body.dimensions == 2 else torch.channels_last_3d
-    return body.to(memory_format=last)  # type: ignore[call-overload]
+    return body
 
 
 def build_network(
-    config: NetworkConfig, input_shape: tuple[int, int, int], label: Label
+    config: NetworkConfig,
+    input_shape: tuple[int, int, int],
+    label: Label,
+    *,
+    channels_last: bool = True,
 ) -> Network:
     """The network of a configuration for cubes of (n_freq, n_dec, n_ra) and the generator's
     label. Raises ValueError if it does not fit the map."""
-    return Network(config, input_shape, label)
+    return Network(config, input_shape, label, channels_last)
 
 
 def describe(network: Network, input_shape: tuple[int, int, int]) -> str:

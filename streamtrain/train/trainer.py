@@ -25,13 +25,14 @@ from streamtrain.stream import SampleStream
 from streamtrain.train.average import Average
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers
+from streamtrain.train.compiled import compiled
 from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.identity import refuse_other_samples
 from streamtrain.train.interrupt import StopRequest
 from streamtrain.train.monitor import Logged, Monitor
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
-from streamtrain.train.optimiser import build_optimiser, learning_rate
+from streamtrain.train.optimiser import build_optimiser, learning_rate, load_state
 from streamtrain.train.record import Record
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
@@ -102,7 +103,10 @@ class Trainer:
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.label
+                config.network,
+                self.generator.input_shape,
+                self.generator.label,
+                channels_last=train.channels_last,
             ).to(self._device)
 
     def run(self) -> Summary:
@@ -173,7 +177,7 @@ class Trainer:
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])
-            self._optimiser.load_state_dict(state["optimiser"])
+            load_state(self._optimiser, state["optimiser"])
             if self.step < config.train.steps:
                 self._say(f"continuing {config.run} from step {self.step}")
         else:
@@ -192,7 +196,7 @@ class Trainer:
             every=config.train.log_every,
             in_a_row=self._in_a_row,
         )
-        self._model = world.wrap(self.network)
+        self._model = compiled(world.wrap(self.network), config.train.compile)
         self._stream = SampleStream(
             self.generator,
             config.train.batch_size,
