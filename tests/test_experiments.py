@@ -1,4 +1,4 @@
-"""Experiments of the seed notes: each changes what docs/experiments.md says, fits its grid, runs."""
+"""Experiments of the seed notes: each changes what docs/experiments.md says, fits, and runs."""
 
 from __future__ import annotations
 
