@@ -16,6 +16,7 @@ from streamtrain.catalogs import makeoptions
 from streamtrain.cli_compare import add_compare
 from streamtrain.cli_import import add_import
 from streamtrain.cli_layers import add_layers
+from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -221,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
     command.set_defaults(run=_evaluate)
+    add_compare_runs(commands, [device])
     add_layers(commands, [device])
     command = commands.add_parser(
         "bench", parents=[configured, device], help="speed of generation and training"
