@@ -137,7 +137,9 @@ def _remarks(
     runs: Sequence[Run], sets: Mapping[str, str], functions: set[str], pairs: bool
 ) -> list[str]:
     """What is to be minded when numbers of these runs are compared."""
-    lines = ["+-: standard errors, bootstrap over maps"]
+    lines = [
+        "+-: standard errors, bootstrap over maps; a training from another seed may differ by more"
+    ]
     if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
         lines.append("phi and phi L in dex of their count, so as dN")
     if len(functions) > 1:
