@@ -16,6 +16,8 @@ from streamtrain.catalogs import makeoptions
 from streamtrain.cli_bench import add_bench
 from streamtrain.cli_compare import add_compare
 from streamtrain.cli_import import add_import
+from streamtrain.cli_layers import add_layers
+from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -207,6 +209,8 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
     command.set_defaults(run=_evaluate)
+    add_compare_runs(commands, [device])
+    add_layers(commands, [device])
     add_bench(commands, [configured, device])
     return parser
 

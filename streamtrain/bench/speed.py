@@ -82,7 +82,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 def _both(config: Config, generator: Generator, step: Any, seconds: float) -> float:
     """Seconds of a step that takes its batch from the stream, once the batches are used up that
     were made while nobody trained."""
-    stream = SampleStream(generator, config.train.batch_size, queue=config.train.queue)
+    stream = SampleStream(generator, config.train.batch_size, queue=config.train.queue, own=False)
     batches = iter(stream)
     for _ in range(config.train.queue + 1):
         step(next(batches))

@@ -124,12 +124,12 @@ def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
     parameters = sum(p.numel() for p in network.parameters())
     return (
         f"network {network.kind}: {parameters:,} parameters, "
-        f"{_short(_multiply_adds(network, input_shape))} multiply-adds per sample"
+        f"{short(multiply_adds(network, input_shape))} multiply-adds per sample"
     )
 
 
 @torch.no_grad()
-def _multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
+def multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
     """Those of convolutions and dense layers, for one map (torch's FlopCounterMode agrees, and
     takes a second to load)."""
     total = 0
@@ -149,7 +149,7 @@ def _multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
     return total
 
 
-def _short(number: int) -> str:
+def short(number: int) -> str:
     """'12.3 million'."""
     for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
         if number >= size:
