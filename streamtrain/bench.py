@@ -24,6 +24,7 @@ from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.cut_costs import cut_costs
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.model_costs import REFERENCE, model_costs, operator_cost
 from streamtrain.models import build_network
 from streamtrain.stream import SampleStream
@@ -110,7 +111,9 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 
 
 def _train_step(config: Config, generator: Generator) -> Callable[[Any], None]:
-    network = build_network(config.network, generator.input_shape, generator.label)
+    network = build_network(
+        config.network, generator.input_shape, generator.label, InputMap.of(config)
+    )
     network.to(generator.device)
     calibrate(
         network,

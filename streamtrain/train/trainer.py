@@ -19,6 +19,7 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network, describe
 from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
@@ -102,7 +103,10 @@ class Trainer:
         self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.label
+                config.network,
+                self.generator.input_shape,
+                self.generator.label,
+                InputMap.of(config),
             ).to(self._device)
 
     def run(self) -> Summary:
