@@ -13,6 +13,7 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
@@ -48,7 +49,9 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 
     with TorchState(target, config.seed, num_cores()):
         memory = _memory(generator, generate) if target.type == "cuda" else {}
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, InputMap.of(config)
+        )
         network.to(generator.device)
         calibrate(network, generator, chunk=size, report=lambda done, of: None)
         step = train_step(network, config.train, generator.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network, describe
 from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
@@ -106,6 +107,7 @@ class Trainer:
                 config.network,
                 self.generator.input_shape,
                 self.generator.label,
+                InputMap.of(config),
                 channels_last=train.channels_last,
             ).to(self._device)
 
