@@ -32,7 +32,8 @@ def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
     copies = [p for p in probes if p.name in ("turned and mirrored", "other noise")]
     for axes, shown in ((panels[0], changed), (panels[1], bright)):
         for colour, probe in zip(COLOURS, [unchanged, *shown], strict=False):
-            axes.plot(at, 10.0**probe.answers, color=colour, lw=1.8, label=probe.name)
+            dashes = "--" if probe.name == "frequencies shuffled" else "-"
+            axes.plot(at, 10.0**probe.answers, dashes, color=colour, lw=1.8, label=probe.name)
             if probe.true is not None and probe.name != "no halo":
                 axes.plot(at, 10.0**probe.true, "o", color=colour, ms=2.6, mfc="none")
         axes.set_yscale("log")
