@@ -13,6 +13,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from streamtrain.config import Config, from_mapping
+from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.maps.steps import raw
@@ -32,13 +33,15 @@ SHAPE = (3, 20, 24)
 FOV_DEG = (0.8, 0.7)
 
 
-def make_run(folder: Path, **sections: Any) -> Config:
-    """A run in `folder` whose network has random weights, with its own lightcones."""
+def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections: Any) -> Config:
+    """A run in `folder` whose network has random weights, with its own lightcones; cosmology: what
+    these say of theirs, besides the usual."""
+    changes = {"cosmology": Cosmology().to_dict() | (cosmology or {})}
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for number, split in enumerate(("train", "test"), 1):
         path = folder / f"{split}.h5"
-        small.lightcone(number).save(path)
+        small.lightcone(number, **changes).save(path)
         paths[split] = [str(path)]
     grid = {"fov_deg": FOV_DEG, "shape": [9, 20, 24]}
     given = {

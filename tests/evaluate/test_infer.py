@@ -225,3 +225,17 @@ def test_a_signal_leaves_nothing_half_written(
     assert cli.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_densities_have_the_volume_of_the_training(tmp_path: Path) -> None:
+    """Of its lightcones' cosmology, whether or not the map is compared with training maps."""
+    config = runs.make_run(
+        tmp_path, label={"bins": 14, "quantity": "phi_L"}, cosmology={"Omega_m": 0.29}
+    )
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
+    generator = Generator(config, "train")
+    expected = generator.label.unit_of(generator.label.one_halo(np.zeros(1, np.int64)))
+    assert expected is not None and result["one_halo"] == pytest.approx(expected[0])
+    default = 1.0 / (generator.grid.volume_Mpc3() * generator.bins.width_lnL)
+    assert abs(result["one_halo"][0] / default[0] - 1.0) > 0.003

@@ -245,5 +245,11 @@ def test_an_exported_map_goes_on_where_it_left(tmp_path: Path) -> None:
     other = config(**(full | {"mask": {"edge_pixels": 2}}))
     with pytest.raises(MapError, match="has gone through pool, noise, mask, log_modulus, the netw"):
         prepare(exported, other)
-    with pytest.raises(MapError, match="and has no units: it cannot be regridded"):
+    with pytest.raises(MapError, match="holds numbers without a unit, which cannot be regridded"):
         prepare(replace(exported, cube=exported.cube[1:]), settings, regrid=True)
+    summed = config(pool={"factor": [1, 2, 2], "reduce": "sum"})
+    done = "pool: {factor: [1, 2, 2], reduce: sum}\n"
+    exported = sky(tmp_path, pooled, name="sum.h5", observe_done=done)
+    assert np.array_equal(prepare(exported, summed).cube, pooled)
+    with pytest.raises(MapError, match="holds sums of voxels, which cannot be regridded"):
+        prepare(exported, summed, regrid=True, centre_deg=(0.0, 0.0))
