@@ -57,6 +57,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
 
     config = _config(arguments)
+    if arguments.probes:
+        from streamtrain.evaluate.probes import run_probes
+
+        device, threads = _device(arguments.device), _threads(config)
+        run_probes(config, device=device, threads=threads, progress=Progress())
+        return 0
     evaluate(
         config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
     )
@@ -209,6 +215,11 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_testset_verify)
     command = commands.add_parser(
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
+    )
+    command.add_argument(
+        "--probes",
+        action="store_true",
+        help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
     )
     command.set_defaults(run=_evaluate)
     add_infer(commands, device)

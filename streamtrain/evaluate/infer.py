@@ -121,7 +121,7 @@ def infer(
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
     answer = ask(network, label, prepared.cube, reference)
-    stem = Path(path).name.split(".")[0] + ("" if options.index is None else f"_{options.index}")
+    stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
     target = folder / "infer" if options.out is None else options.out
     result = {
         "map": _about(sky, path),
@@ -179,10 +179,24 @@ def ask(
     )
 
 
+def _stem(path: Path) -> str:
+    """'map' of 'map.fits.gz'."""
+    name = path.name.removesuffix(".gz")
+    return name.rpartition(".")[0] or name
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
     return {
         "file": str(path),
-        "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "sha256": _sha256(Path(path)),
         "layout": sky.layout,
         "shape": list(sky.shape),
         "field_deg": [sky.ra.width, sky.dec.width],

@@ -73,6 +73,8 @@ class Measurement:
         problems: list[str] = []
         if "seen" not in kept and self.samples:
             self._try(kept, self._training, "the map was not compared with training maps", problems)
+        elif "volume_Mpc3" not in kept and self.config.label.quantity in ("phi", "phi_L"):
+            self._try(kept, self._training, "the field has the volume of Omega_m = 0.286", problems)
         if "residuals" not in kept and residuals:
             self._try(kept, self._test, "the answer has no uncertainty", problems)
         self._keep(kept)
@@ -108,7 +110,7 @@ class Measurement:
                 self._say(f"training maps: {stop}/{self.samples}")
         finally:
             generator.close()
-        return {"seen": Seen.of(parts).to_dict(), "volume_Mpc3": volume}
+        return {"volume_Mpc3": volume} | ({"seen": Seen.of(parts).to_dict()} if parts else {})
 
     def _test(self) -> dict[str, Any]:
         path = testset.default_path(self.config)

@@ -40,7 +40,7 @@ def read_npz(path: Path) -> SkyMap:
     """The map of an npz file. Raises MapError, one sentence."""
     source = str(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             names = file.files
             wanted = {*EDGES, *LIMLAM, "map", "map_cube", "units", "nu_rest"}
             wanted |= {f"{kind}_{axis}" for kind in ("pix_size", "fov") for axis in "xy"}

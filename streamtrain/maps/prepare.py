@@ -74,8 +74,9 @@ def prepare(
     if problem and not regrid:
         raise MapError(f"{sky.source} {problem}; --regrid brings a map to the network's voxels")
     if problem or centre_deg is not None:
-        if not sky.units:
-            raise MapError(f"{sky.source} {problem}, and has no units: it cannot be regridded")
+        if not sky.units or (sky.done is not None and state.weight != 1.0):
+            what = "sums of voxels" if sky.units else "numbers without a unit"
+            raise MapError(f"{sky.source} holds {what}, which cannot be regridded")
         first, state = starts[-1]
         cube = _regridded(cube, sky, grid, state, centre_deg)
         notes.append(

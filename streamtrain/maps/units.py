@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.generator.operators.sources import SOURCE_UK
+from streamtrain.maps.skymap import MapError
 
 Float = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class Units:
 
 
 def parse_units(text: str, where: str) -> Units:
-    """The meaning of 'mK' or 'MJy sr-1'. Raises ValueError, one sentence that begins with `where`,
+    """The meaning of 'mK' or 'MJy sr-1'. Raises MapError, one sentence that begins with `where`,
     for anything that is neither a brightness temperature nor an intensity."""
     plain = text.strip()
     for old, new in _SAME:
@@ -38,7 +39,7 @@ def parse_units(text: str, where: str) -> Units:
     plain = _PER_SR.sub("Jy/sr", plain)
     found = _FORM.fullmatch(plain)
     if found is None:
-        raise ValueError(f"{where}: the units '{text}' are none of {KNOWN}")
+        raise MapError(f"{where}: the units '{text}' are none of {KNOWN}")
     power = _PREFIXES[found["prefix"]]
     if found["base"] == "K":
         return Units("uK", 1.0 if found["prefix"] == "u" else power * 1e6)
