@@ -102,8 +102,24 @@ def test_the_network_fits_the_map(name: str) -> None:
 )
 def test_a_step_goes_downhill(name: str, small_sky: Lightcone) -> None:
     """One step on four tiny maps lowers their loss; one per kind of change."""
-    config = experiment(name, *FIELD, "network.dropout=0", "network.filters=8")
-    generator = Generator(config, lightcones=[small_sky])
+    before, after = losses(name, small_sky)
+    assert after < before
+
+
+@small.EXTRAPOLATES
+@pytest.mark.parametrize("scale", ["log10", "linear"])
+def test_a_density_is_learned_as_its_count(scale: str, small_sky: Lightcone) -> None:
+    """phi and phi L are dN times constants, by which labels are scaled: as the page says."""
+    expected = losses("baseline", small_sky, f"label.scale={scale}")
+    for name in ("label_phi", "label_phi_L"):
+        found = losses(name, small_sky, f"label.scale={scale}")
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def losses(name: str, sky: Lightcone, *settings: str) -> tuple[float, float]:
+    """Of four tiny maps, before and after a step on them."""
+    config = experiment(name, *FIELD, "network.dropout=0", "network.filters=8", *settings)
+    generator = Generator(config, lightcones=[sky])
     batch = generator.generate(range(4))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -120,7 +136,7 @@ def test_a_step_goes_downhill(name: str, small_sky: Lightcone) -> None:
     before = loss()
     before.backward()
     optimiser.step()
-    assert float(loss().detach()) < float(before.detach())
+    return float(before.detach()), float(loss().detach())
 
 
 def wide_sky() -> Lightcone:

@@ -86,7 +86,7 @@ def _filter_frequency(
     if dimensions == 2:
         return f"{frequency_GHz(nu_GHz, channel, num_map):.2f} GHz"
     width = (nu_GHz[1] - nu_GHz[0]) / num_map
-    return f"{(channel - num // 2) * width:+.2f} GHz"
+    return f"{(channel - num // 2) * width + 0.0:+.2f} GHz"  # no -0.00
 
 
 def activations(
