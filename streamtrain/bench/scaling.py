@@ -93,13 +93,13 @@ def _with_shape(config: Config, shape: tuple[int, int, int]) -> Config:
 
 
 def _with_halos(lightcones: list[Lightcone], share: float) -> Lightcone:
-    """A lightcone with `share` times the halos of the first: its heaviest ones, or with copies of
-    the others laid upon it."""
+    """A lightcone with about `share` times the halos of the first: some of its halos, chosen at
+    random, or with the others laid upon it."""
     parts = [lightcones[k % len(lightcones)] for k in range(int(np.ceil(share)))]
     chosen = [np.arange(len(p)) for p in parts]
     rest = share - (len(parts) - 1)
-    heaviest = np.argsort(-parts[-1].mass_Msun, kind="stable")
-    chosen[-1] = np.sort(heaviest[: max(1, round(rest * len(parts[-1])))])
+    mixed = np.random.default_rng(0).permutation(len(parts[-1]))
+    chosen[-1] = np.sort(mixed[: max(1, round(rest * len(parts[-1])))])
     return _joined(parts, chosen)
 
 
@@ -140,6 +140,7 @@ def _joined(
         columns=columns,
         footprint_deg=footprint_deg or parts[0].footprint_deg,
         z_range=parts[0].z_range,
+        min_mass_Msun=parts[0].min_mass_Msun,
         realisation=parts[0].realisation,
     )
 
