@@ -14,7 +14,7 @@ import torch
 
 from streamtrain import cli
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import evaluation, figures, testset, trained
+from streamtrain.evaluate import answers, evaluation, figures, reference, testset, trained
 from streamtrain.models import build_network
 from streamtrain.models.heads import build_head
 from streamtrain.schema import to_dict
@@ -111,12 +111,12 @@ def test_answers_times_their_unit_are_the_labels(config, scale):
     manifest = testset.load(testset.make(config))
     reader = Reader()
     reader.head = build_head("auto", generator.label)
-    answers = evaluation.predict(reader, manifest, generator)
+    found = answers.predict(reader, manifest, generator)
     labels = generator.generate(range(40)).label.double().numpy()
     if scale == "log10":
         labels = 10**labels
-    drawn = answers.unit * 10**answers.true
-    assert drawn[answers.occupied] == pytest.approx(labels[answers.occupied], rel=1e-5)
+    drawn = found.unit * 10**found.true
+    assert drawn[found.occupied] == pytest.approx(labels[found.occupied], rel=1e-5)
 
 
 # Classes.
@@ -190,7 +190,7 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
 def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
-    batch = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES))
+    batch = generator.generate(range(reference.MEAN_LABEL_SAMPLES))
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
@@ -230,7 +230,13 @@ def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
     testset.make(config)
     moved = Path(shutil.move(config.run, tmp_path / "elsewhere"))
     result = evaluation.evaluate(moved)
-    assert result["figures"] == ["comparison.png", "ratio.png", "loss.png"]
+    assert result["figures"] == [
+        "comparison.png",
+        "functions.png",
+        "ratio.png",
+        "residual.png",
+        "loss.png",
+    ]
     assert all((moved / name).stat().st_size > 10_000 for name in result["figures"])
     assert not Path(config.run).exists()
 
@@ -274,9 +280,9 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.mean_label(evaluation.Generator(config, split="train"))
+        reference.mean_label(evaluation.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.predict(Reader(), manifest, generator)
+        answers.predict(Reader(), manifest, generator)
 
 
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):
