@@ -50,11 +50,19 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
+    from streamtrain.evaluate.scenarios import evaluate_scenarios
 
     config = _config(arguments)
-    evaluate(
-        config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
-    )
+    options: dict[str, Any] = {
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "bootstrap": arguments.bootstrap,
+        "progress": Progress(),
+    }
+    if arguments.scenarios is None:
+        evaluate(config, **options)
+    else:
+        evaluate_scenarios(config, arguments.scenarios, **options)
     return 0
 
 
@@ -218,6 +226,18 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_testset_verify)
     command = commands.add_parser(
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
+    )
+    command.add_argument(
+        "--scenarios",
+        metavar="SET",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
+        "YAML files with the sections emit and observe",
+    )
+    command.add_argument(
+        "--bootstrap",
+        choices=("auto", "maps", "lightcones"),
+        default="auto",
+        help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
     )
     command.set_defaults(run=_evaluate)
     command = commands.add_parser(
