@@ -133,7 +133,8 @@ def _differences(run: Config, scenario: Config) -> list[str]:
     for section in ("emit", "observe"):
         ours, theirs = (to_dict(getattr(config, section)) for config in (run, scenario))
         names = [*theirs, *(name for name in ours if name not in theirs)]
-        found += [f"{section}.{name}" for name in names if ours.get(name) != theirs.get(name)]
-        if not found and list(ours) != list(theirs):
-            found.append(f"the order of {section}")
+        changed = [f"{section}.{name}" for name in names if ours.get(name) != theirs.get(name)]
+        if not changed and list(ours) != list(theirs):
+            changed = [f"the order of {section}"]
+        found += changed
     return found
