@@ -119,3 +119,19 @@ def test_functions_N_above_L_add_up_from_above(skies):
         generator = Generator(small.config(label=label), split="test", lightcones=skies[:1])
         raw = np.array([[4, 2, 1, 5, 7, 0]], np.int32)
         assert label_counts(generator.label, raw).tolist() == [[7 + more, 3 + more, 1 + more]]
+
+
+@pytest.mark.parametrize("scatter", [True, False])
+def test_every_field_has_a_scatter_of_its_own(skies, scatter):
+    """One field fills the sky, so only the scatter of luminosities is left."""
+    config = small.config(
+        grid=small.GRID | {"fov_deg": [1.2, 1.2]},
+        data={"roll": "none", "mirror": False},
+        emit={"line": {"model": "li16", "scatter": scatter}},
+    )
+    generator = Generator(config, split="test", lightcones=skies[:1])
+    other = Generator(config, split="train", lightcones=skies[1:])
+    fields = repaint_all(generator, other, 2)
+    same = [(fields[k] == fields[k + 1]).all() for k in range(3)]
+    assert same == [not scatter] * 3
+    assert (fields[:, 0] == fields[:, 1]).all() == (not scatter)
