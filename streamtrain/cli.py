@@ -55,17 +55,22 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
+    from streamtrain.evaluate.scenarios import evaluate_scenarios
 
     config = _config(arguments)
+    options: dict[str, Any] = {
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
 
-        device, threads = _device(arguments.device), _threads(config)
-        run_probes(config, device=device, threads=threads, progress=Progress())
-        return 0
-    evaluate(
-        config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
-    )
+        run_probes(config, **options)
+    elif arguments.scenarios is None:
+        evaluate(config, bootstrap=arguments.bootstrap, **options)
+    else:
+        evaluate_scenarios(config, arguments.scenarios, bootstrap=arguments.bootstrap, **options)
     return 0
 
 
@@ -220,6 +225,18 @@ def _parser() -> argparse.ArgumentParser:
         "--probes",
         action="store_true",
         help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
+    )
+    command.add_argument(
+        "--scenarios",
+        metavar="SET",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
+        "YAML files with the sections emit and observe",
+    )
+    command.add_argument(
+        "--bootstrap",
+        choices=("auto", "maps", "lightcones"),
+        default="auto",
+        help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
     )
     command.set_defaults(run=_evaluate)
     add_infer(commands, device)

@@ -15,10 +15,21 @@ import torch
 
 from streamtrain import cli
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import answers as answers_file
-from streamtrain.evaluate import compare_runs, evaluation, runs, runs_figure, runs_maps, runs_table
+from streamtrain.evaluate import (
+    answers,
+    compare_runs,
+    evaluation,
+    runs,
+    runs_figure,
+    runs_maps,
+    runs_table,
+)
+from streamtrain.evaluate import kept_answers as answers_file
+from streamtrain.evaluate.answers import Answers, ClassAnswers
+from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.differences import differences
-from streamtrain.evaluate.evaluation import Answers, ClassAnswers
+from streamtrain.evaluate.judgement import judge
+from streamtrain.evaluate.reference import Reference
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.generator.labels import Label
@@ -84,11 +95,13 @@ def make_run(
     digest = hashlib.sha256((folder / "testset.json").read_bytes()).hexdigest()
     found: Answers | ClassAnswers
     found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES)
-    mean = np.full(2, 0.5) if classes else TRUE.mean(axis=0)
+    labels, counts = (np.eye(2), np.eye(2)) if classes else (TRUE, 10**TRUE)
+    judged = classes or found
+    mean, bootstrap = Reference.of(labels, counts), Bootstrap.of_maps(len(judged.true))
     result = {
         "checkpoint_step": STEPS,
         "test_set": {"manifest_sha256": digest, "samples": MAPS},
-        **evaluation.judge(classes or found, mean, config),
+        **judge(judged, mean, config.label.quantity, bootstrap),
     }
     (folder / "evaluation.json").write_text(json.dumps(result))
     if classes is None:
@@ -484,7 +497,7 @@ def test_answers_are_made_once(
     def no_more(*_: Any, **__: Any) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(evaluation, "predict", no_more)
+    monkeypatch.setattr(answers, "predict", no_more)
     again = answers_file.answers_of(run)
     np.testing.assert_array_equal(again.predicted, kept.predicted)
     run.evaluation["checkpoint_step"] = 60
