@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from streamtrain.generator.batch import join
 from streamtrain.generator.generator import Generator
 from streamtrain.models import Network
 
@@ -23,14 +25,19 @@ def calibrate(
 ) -> None:
     """Set the network's moments of input and label; the same ones in every rank.
 
-    chunk: samples generated at once; report: called with (samples done, samples in all).
+    chunk: samples generated at once; report: called with (samples done, samples in all) before
+    each, and before samples of other lightcones.
     Raises ValueError if a sample is too bright for the cube.
     """
     inputs = _Moments()
     answers = []
     for start in range(0, NUM_SAMPLES, chunk):
-        report(start, NUM_SAMPLES)
-        batch = generator.generate(range(start, min(start + chunk, NUM_SAMPLES)))
+        parts = []
+        for _, part in groupby(range(start, min(start + chunk, NUM_SAMPLES)), generator.window):
+            indices = list(part)
+            report(indices[0], NUM_SAMPLES)
+            parts.append(generator.generate(indices))
+        batch = parts[0] if len(parts) == 1 else join(parts)
         batch.check()
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         one_halo = batch.one_halo.expand(len(batch), -1)
