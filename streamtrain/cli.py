@@ -281,8 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
-            alone = given.run in (_evaluate, _testset_make, _testset_verify)
-            with interruptible() if alone else contextlib.nullcontext():
+            with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:
