@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import within
 
 import streamtrain.train
 from streamtrain.catalogs import fresh as fresh_module
@@ -127,7 +128,7 @@ def test_a_signal_is_heard_while_a_lightcone_is_made(
     call: int,
     step: int | None,
 ) -> None:
-    """One that would take a minute: training does not wait for it."""
+    """One that would take minutes: training does not wait for it."""
     calls, begin = 0, 0.0
 
     def slow(*arguments: Any, progress: Any, **options: Any) -> Any:
@@ -136,7 +137,7 @@ def test_a_signal_is_heard_while_a_lightcone_is_made(
         if calls == call + 1:
             begin = time.monotonic()
             os.kill(os.getpid(), signal.SIGTERM)
-            while time.monotonic() < begin + 60.0:
+            while time.monotonic() < begin + 300.0:
                 progress(0.5, "halos")
                 time.sleep(0.01)
         return synthesize(*arguments, progress=progress, **options)
@@ -144,7 +145,7 @@ def test_a_signal_is_heard_while_a_lightcone_is_made(
     monkeypatch.setattr(fresh_module, "synthesize", slow)
     whole = config(sky, steps=40)
     assert streamtrain.train.train(whole, "cpu") == 0
-    assert begin and time.monotonic() - begin < TIME_TO_LEAVE_S
+    assert begin and time.monotonic() - begin < within(TIME_TO_LEAVE_S)
     said = capsys.readouterr().err
     saved = sorted(path.name for path in (sky.parent / "run").glob("checkpoints/step_*"))
     if step is None:
