@@ -15,9 +15,9 @@ from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
 from streamtrain.cli_bench import add_bench
 from streamtrain.cli_compare import add_compare
-from streamtrain.cli_export import add_export, run_export
+from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
-from streamtrain.cli_infer import add_infer, run_infer
+from streamtrain.cli_infer import add_infer
 from streamtrain.cli_layers import add_layers
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
@@ -283,10 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
-            alone = given.run in (
-                _evaluate, _testset_make, _testset_verify, run_infer, run_export
-            )  # fmt: skip
-            with interruptible() if alone else contextlib.nullcontext():
+            with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -60,6 +60,7 @@ class SampleStream(IterableDataset[Batch]):
         self._ahead, self._own = queue, own
         self._next_index = start
         self._ring: Ring | None = None
+        self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
 
@@ -76,7 +77,7 @@ class SampleStream(IterableDataset[Batch]):
                 "the stream was stored with another batch size"
             )
         self._drop_pending()
-        self._next_index = index
+        self._next_index, self._window = index, None
 
     def indices(self, first: int) -> list[int]:
         """This rank's global indices in the step that starts at global index `first`."""
@@ -90,10 +91,42 @@ class SampleStream(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise ValueError(NO_WORKERS)
         self._drop_pending()
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
         while True:
             batch = self._take()
+            self._window = self._last_window()
             self._next_index += self.batch_size
             yield batch
+
+    @property
+    def _enqueued(self) -> int:
+        """Steps whose batches are put in the making before the next one is handed out, itself
+        included, by the thread that asks for it."""
+        return 2 if self._ahead and self.generator.device.type == "cuda" else 1
+
+    def _last_window(self) -> int:
+        """Of the samples that are asked for with the next step's, over all ranks."""
+        return self.generator.window(self._next_index + self._enqueued * self.batch_size - 1)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the next batch needs other lightcones than the one before, the same in all ranks;
+        also true of the first batch."""
+        return self._last_window() != self._window
+
+    def ready(self, seconds: float) -> bool:
+        """Whether the next batch waits for no lightcone, after about so long [s] at most.
+
+        On a GPU the lightcones of this rank's first sample are what is asked for, and those of the
+        batch that is made meanwhile.
+        """
+        if not self._ahead or self.generator.device.type == "cuda":
+            starts = (self._next_index + k * self.batch_size for k in range(self._enqueued))
+            return all(self.generator.ready(self.indices(s)[0], seconds) for s in starts)
+        self._fill()
+        return self._pending[0] in wait([self._pending[0]], seconds).done
 
     def _take(self) -> Batch:
         """The batch at `_next_index`; the following ones are put in the making."""
@@ -101,12 +134,16 @@ class SampleStream(IterableDataset[Batch]):
             return self.generator.generate(self.indices(self._next_index))
         if self.generator.device.type == "cuda":
             return self._from_ring()
+        self._fill()
+        return self._pending.popleft().result()
+
+    def _fill(self) -> None:
+        """Put the next batches in the making."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "streamtrain-stream")
         for ahead in range(len(self._pending), self._ahead + 1):
             indices = self.indices(self._next_index + ahead * self.batch_size)
             self._pending.append(self._executor.submit(self.generator.generate, indices))
-        return self._pending.popleft().result()
 
     def _from_ring(self) -> Batch:
         if self._ring is None:

@@ -400,14 +400,26 @@ class Generator:
         names = [self.skies.name(number) for number in self.schedule.lightcones(window)]
         return SkiesInUse(names, self.schedule.seen(window))
 
+    def window(self, index: int) -> int:
+        """The stretch of indices with the same lightcones that a sample lies in."""
+        return self.schedule.window(index)
+
+    def ready(self, index: int, seconds: float) -> bool:
+        """Whether the lightcones of a sample are in use, after waiting for at most so long [s]."""
+        return self.scenes.ready(self.window(index), seconds)
+
     def take_made(self) -> list[MadeLightcone]:
         """The lightcones that were made, not read, since the last call."""
         return self.skies.take_made() if isinstance(self.skies, FreshSkies) else []
 
-    def close(self) -> None:
-        """Stop the threads."""
+    def give_up(self) -> None:
+        """Make no more lightcones: a sample that waits for one fails."""
         if isinstance(self.skies, FreshSkies):
             self.skies.close()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.give_up()
         self.scenes.close()
         if self._pool is not None:
             self._pool.shutdown()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from streamtrain.generator.batch import join
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.models import Network
 from streamtrain.models.summaries import Summaries
@@ -26,7 +28,8 @@ def calibrate(
 ) -> None:
     """Set the network's moments of input and label; the same ones in every rank.
 
-    chunk: samples generated at once; report: called with (samples done, samples in all).
+    chunk: samples generated at once; report: called with (samples done, samples in all) before
+    each, and before samples of other lightcones.
     Raises ValueError if a sample is too bright for the cube.
     """
     inputs = _Moments()
@@ -49,8 +52,12 @@ def _batches(
 ) -> Iterator[Batch]:
     """The first training samples."""
     for start in range(0, number, chunk):
-        report(start, number)
-        batch = generator.generate(range(start, min(start + chunk, number)))
+        parts = []
+        for _, part in groupby(range(start, min(start + chunk, number)), generator.window):
+            indices = list(part)
+            report(indices[0], number)
+            parts.append(generator.generate(indices))
+        batch = parts[0] if len(parts) == 1 else join(parts)
         batch.check()
         yield batch
 
