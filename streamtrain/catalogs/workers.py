@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ Work = Callable[[int, int, Callable[[float, str], None]], str]
 """work(seed, threads, report) -> what was done, in a sentence."""
 
 _REPORT_S = 0.5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -94,13 +96,14 @@ def _together(
     context = multiprocessing.get_context("spawn")
     children: dict[Connection, Any] = {}
     try:
-        with _one_blas_thread(), _no_ctrl_c():
+        with _one_blas_thread(), _signals_wait():
             for number in range(processes):
                 pipe, end = context.Pipe(duplex=False)
-                children[pipe] = context.Process(
+                child = context.Process(
                     target=_child, args=(work, seeds[number::processes], threads, end), daemon=True
                 )
-                children[pipe].start()
+                child.start()
+                children[pipe] = child
                 end.close()
         start = time.perf_counter()
         shares, done = dict.fromkeys(children, 0.0), 0
@@ -161,15 +164,28 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _no_ctrl_c() -> Iterator[None]:
-    """Processes that start in here hear no SIGINT, from their first moment on: Ctrl-C goes to all
-    of them, and the parent, which hears it a moment later, ends them."""
+def _signals_wait() -> Iterator[None]:
+    """A signal that comes meanwhile is answered afterwards, when every process can be ended.
+
+    Processes that start in here never hear SIGINT: Ctrl-C goes to them too, and it is for the
+    parent to end them.
+    """
     resource_tracker.ensure_running()  # its own start would let SIGINT through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                handlers[number] = signal.signal(number, lambda given, _: came.append(given))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for given, handler in handlers.items():
+            signal.signal(given, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
