@@ -15,7 +15,11 @@ from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
 from streamtrain.cli_bench import add_bench
 from streamtrain.cli_compare import add_compare
+from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
+from streamtrain.cli_infer import add_infer
+from streamtrain.cli_layers import add_layers
+from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -51,11 +55,22 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
+    from streamtrain.evaluate.scenarios import evaluate_scenarios
 
     config = _config(arguments)
-    evaluate(
-        config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
-    )
+    options: dict[str, Any] = {
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
+    if arguments.probes:
+        from streamtrain.evaluate.probes import run_probes
+
+        run_probes(config, **options)
+    elif arguments.scenarios is None:
+        evaluate(config, bootstrap=arguments.bootstrap, **options)
+    else:
+        evaluate_scenarios(config, arguments.scenarios, bootstrap=arguments.bootstrap, **options)
     return 0
 
 
@@ -206,7 +221,28 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
+    command.add_argument(
+        "--probes",
+        action="store_true",
+        help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
+    )
+    command.add_argument(
+        "--scenarios",
+        metavar="SET",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
+        "YAML files with the sections emit and observe",
+    )
+    command.add_argument(
+        "--bootstrap",
+        choices=("auto", "maps", "lightcones"),
+        default="auto",
+        help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
+    )
     command.set_defaults(run=_evaluate)
+    add_infer(commands, device)
+    add_export(commands, configured, device)
+    add_compare_runs(commands, [device])
+    add_layers(commands, [device])
     add_bench(commands, [configured, device])
     return parser
 
@@ -247,8 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
-            alone = given.run in (_evaluate, _testset_make, _testset_verify)
-            with interruptible() if alone else contextlib.nullcontext():
+            with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:

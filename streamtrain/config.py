@@ -289,6 +289,12 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read(beside if beside.is_file() else base, (*readers, file.resolve())), data)
 
 
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of a configuration file and of those it extends, unchecked. Raises ConfigError
+    for a file that cannot be read."""
+    return _read(path, ())
+
+
 def _other_kind(old: Any, new: Any) -> bool:
     """Whether a section chooses another kind, to which the old settings do not belong."""
     if not (isinstance(old, dict) and isinstance(new, dict)):

@@ -13,6 +13,7 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
@@ -48,7 +49,9 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 
     with TorchState(target, config.seed, num_cores()):
         memory = _memory(generator, generate) if target.type == "cuda" else {}
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, InputMap.of(config)
+        )
         network.to(generator.device)
         calibrate(network, generator, chunk=size, report=lambda done, of: None)
         step = train_step(network, config.train, generator.device)
@@ -82,7 +85,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 def _both(config: Config, generator: Generator, step: Any, seconds: float) -> float:
     """Seconds of a step that takes its batch from the stream, once the batches are used up that
     were made while nobody trained."""
-    stream = SampleStream(generator, config.train.batch_size, queue=config.train.queue)
+    stream = SampleStream(generator, config.train.batch_size, queue=config.train.queue, own=False)
     batches = iter(stream)
     for _ in range(config.train.queue + 1):
         step(next(batches))

@@ -13,6 +13,7 @@ from streamtrain.config import Config, TrainConfig
 from streamtrain.config_network import CNNConfig, NetworkConfig, ResNetConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import Network, build_network
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.compiled import compiled
@@ -106,7 +107,11 @@ def build(generator: Generator, network: NetworkConfig, train: TrainConfig, opti
     precision, channels_last, fused, compile_ = OPTIONS[option]
     train = replace(train, precision=precision, channels_last=channels_last, compile=compile_)
     built = build_network(
-        network, generator.input_shape, generator.label, channels_last=channels_last
+        network,
+        generator.input_shape,
+        generator.label,
+        InputMap.of(generator.config),
+        channels_last=channels_last,
     ).to(generator.device)
     calibrate(built, generator, chunk=train.batch_size, report=lambda done, of: None)
     optimiser = build_optimiser(built, train)
