@@ -8,7 +8,7 @@ is on the device beforehand.
 `array_user`: NumPy's interface, so NumPy or CuPy, with an addition at indices (`numpy.add.at`,
 `cupyx.scatter_add`: float32 atomics on a GPU).
 `array_pipeline`: likewise, but in limlam_mocker's order, with `histogramdd` into the cube of
-256 x 256 x 100 voxels, which is pooled afterwards; star-formation rates are looked up beforehand.
+256 x 256 x 100 voxels, which is pooled afterwards; star-formation rates are computed beforehand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
 from streamtrain.alternatives import DRAWS
@@ -197,14 +196,7 @@ def array_pipeline(
     masses, redshifts = (
         xp.asarray(a.astype(np.float64)) for a in (lightcone.mass_Msun, lightcone.z_obs)
     )
-    log_mass, redshift = np.linspace(10.0, 15.0, 101), np.linspace(2.0, 4.0, 101)
-    mesh = np.meshgrid(log_mass, redshift, indexing="ij")
-    table = RegularGridInterpolator(
-        (log_mass, redshift), 10 ** log10_sfr(10 ** mesh[0], mesh[1]), bounds_error=False,
-        fill_value=0,
-    )  # fmt: skip
-    halos = np.stack([np.log10(lightcone.mass_Msun.astype(np.float64)), lightcone.z_obs], axis=-1)
-    rates = xp.asarray(table(halos))
+    rates = xp.asarray(10 ** log10_sfr(lightcone.mass_Msun, lightcone.z_obs).astype(np.float64))
     low, high = grid.z_range
     half_ra, half_dec = (side / 2 for side in grid.fov_deg)
     edges = (
@@ -247,9 +239,12 @@ def array_pipeline(
 
 
 def _kept(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> tuple[list[Any], Any, Any]:
-    """Positions, log10 SFR and channel of the halos that can be painted."""
+    """Positions, log10 SFR and channel of the halos that can be painted: in the band, above the
+    mass cut, and in the circle that the field fills as it turns about the lightcone's axis."""
     channel = grid.channel(lightcone.z_obs)
     kept = (channel >= 0) & (lightcone.mass_Msun > min_mass_Msun)
+    radius = np.tan(np.radians(np.hypot(*grid.fov_deg) / 2) * 1.001)
+    kept &= lightcone.x_Mpc**2 + lightcone.y_Mpc**2 < (radius * lightcone.z_Mpc) ** 2
     positions = [np.ascontiguousarray(getattr(lightcone, f"{a}_Mpc")[kept]) for a in "xyz"]
     log_sfr = log10_sfr(lightcone.mass_Msun, lightcone.z_obs)[kept].astype(np.float32)
     return positions, log_sfr, channel[kept]

@@ -94,7 +94,7 @@ def _train(config: Config, device: str, ranks: int, folder: Path, steps: int) ->
     )
     files = sorted(run.glob("rank_*.json"))
     if result.returncode or len(files) != ranks:
-        raise ValueError(f"--ranks {ranks}: training failed:\n{result.stderr[-2000:]}")
+        raise ValueError(f"--ranks {ranks}: training failed:\n{result.stderr[-6000:]}")
     return [json.loads(path.read_text()) for path in files]
 
 

@@ -21,6 +21,8 @@ ONE_THREAD: Clock = time.thread_time
 """CPU seconds of the calling thread: for work that it does alone."""
 CALLS = 16
 """Calls that are enqueued on a GPU before the host waits for them."""
+CALLS_IN_TURN = 4
+"""Likewise, where each is one of several ways in turn."""
 
 
 def median_seconds(
@@ -42,7 +44,7 @@ def median_seconds(
     begin = time.perf_counter()
     while len(durations) < least or time.perf_counter() - begin < seconds:
         if device.type == "cuda":
-            durations += _between_events(call, device)
+            durations += _between_events(call, device, CALLS)
         else:
             start = clock()
             call()
@@ -50,9 +52,9 @@ def median_seconds(
     return statistics.median(durations)
 
 
-def _between_events(call: Callable[[], Any], device: torch.device) -> list[float]:
-    """Seconds between the ends of `CALLS` calls on the GPU."""
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(CALLS + 1)]
+def _between_events(call: Callable[[], Any], device: torch.device, calls: int) -> list[float]:
+    """Seconds between the ends of so many calls on the GPU."""
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]
     stream = torch.cuda.current_stream(device)
     marks[0].record(stream)
     for mark in marks[1:]:
@@ -78,7 +80,8 @@ def in_turn(
     while min(map(len, times.values())) < 5 or time.perf_counter() - begin < seconds * len(ways):
         for name, call in ways.items():
             if device is not None and device.type == "cuda":
-                times[name].append(statistics.median(_between_events(call, device)))
+                spent = _between_events(call, device, CALLS_IN_TURN)
+                times[name].append(statistics.median(spent))
                 continue
             start = clock()
             call()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_generator import FakeGenerator, tiny_config
+from processes import start
 from states import assert_same_bits, losses, state_of
 
 import streamtrain.train.trainer
@@ -97,14 +98,15 @@ def test_a_compiled_run_goes_on_without(tmp_path: Path, plain: Config) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_with_generated_code(
     tmp_path: Path, plain: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In a process of its own, as torch.compile starts others."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    config = tiny_config(tmp_path / "run", dropout=0.0, compile=True)
-    Trainer(config, "cpu").run()
-    assert_learnt_the_same(config, plain)
+    training = start(tmp_path / "run", "--dropout", "0", train=("compile=true",))
+    errors = training.communicate(timeout=600)[1]
+    assert training.returncode == 0, errors
+    assert_learnt_the_same(tiny_config(tmp_path / "run", dropout=0.0, compile=True), plain)
     assert list((tmp_path / "cache").glob("**/*.cpp"))
 
 
@@ -136,8 +138,8 @@ def test_state_of_an_optimiser_is_loaded_exactly(tmp_path: Path) -> None:
             )
             for last in (True, False)
         )
+        first(torch.ones(2, *generator.input_shape)).square().sum().backward()
     optimisers = [build_optimiser(network, config.train) for network in (first, second)]
-    first(torch.ones(2, *generator.input_shape)).square().sum().backward()
     optimisers[0].step()
     load_state(optimisers[1], optimisers[0].state_dict())
     assert_same_bits(optimisers[0].state_dict(), optimisers[1].state_dict())
