@@ -100,8 +100,7 @@ class SampleFile:
             column = f"draws/{name}"
             if column not in file:
                 kind = h5py.string_dtype() if text else "<f8"
-                made = _column(file, column, (), kind, fill=None if text else np.nan)
-                made.resize(before, axis=0)
+                _column(file, column, (), kind, fill=None if text else np.nan)
             missing: Any = "" if text else np.nan
             column_rows = [record.get(name, missing) for record in records]
             _extend(file[column], np.array(column_rows, object if text else np.float64), before)

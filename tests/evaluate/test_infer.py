@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 import small
 import torch
+import yaml
 from astropy.table import Table
 
 from streamtrain import Generator, cli
-from streamtrain.config import Config
+from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate import testset
@@ -238,3 +240,20 @@ def test_densities_have_the_volume_of_the_training(tmp_path: Path) -> None:
     assert expected is not None and result["one_halo"] == pytest.approx(expected[0])
     default = 1.0 / (generator.grid.volume_Mpc3() * generator.bins.width_lnL)
     assert abs(result["one_halo"][0] / default[0] - 1.0) > 0.003
+
+
+def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model and configuration make samples, some of few halos and some of many."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "infer.md").read_text(encoding="utf-8")
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("sparse.py").write_text(python)
+    data = yaml.safe_load(block)
+    data["grid"]["fov_deg"] = [0.8, 0.8]
+    generator = Generator(from_mapping(data), lightcones=[small.lightcone()])
+    batch = generator.generate(range(8))
+    assert batch.cube.shape == (8, 10, 32, 32)
+    halos = batch.counts.sum(1).numpy()
+    duty = np.array([record["parameters"]["duty"] for record in batch.draws])
+    assert np.corrcoef(np.log(duty), np.log(halos + 1))[0, 1] > 0.8

@@ -227,6 +227,9 @@ def test_voxels_without_a_value_do_not_count_in_means() -> None:
     pairs = overlap(np.arange(7.0), np.arange(0.0, 7.0, 2.0), "deg")
     found = mean_over(cube, (one, one, pairs))[0, 0]
     assert found[:2].tolist() == [2.0, 5.0] and np.isnan(found[2])
+    threes = overlap(np.arange(7.0), np.arange(0.0, 7.0, 3.0), "deg")
+    found = mean_over(cube, (one, one, threes))[0, 0]
+    assert found[0] == 2.0 and np.isnan(found[1])  # a third has a value
 
 
 def test_an_exported_map_goes_on_where_it_left(tmp_path: Path) -> None:
