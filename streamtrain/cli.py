@@ -15,6 +15,7 @@ from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
 from streamtrain.cli_compare import add_compare
 from streamtrain.cli_import import add_import
+from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -220,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
     command.set_defaults(run=_evaluate)
+    add_mcmc(commands, [configured, device])
     command = commands.add_parser(
         "bench", parents=[configured, device], help="speed of generation and training"
     )
