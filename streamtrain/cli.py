@@ -19,6 +19,7 @@ from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
 from streamtrain.cli_infer import add_infer
 from streamtrain.cli_layers import add_layers
+from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
@@ -244,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     add_compare_runs(commands, [device])
     add_layers(commands, [device])
     add_bench(commands, [configured, device])
+    add_mcmc(commands, [configured, device])
     return parser
 
 

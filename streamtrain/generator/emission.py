@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from streamtrain import portable
 from streamtrain.generator.backend import kernels_for
@@ -31,6 +33,9 @@ WIDE_SIGMA_DEX = 0.5
 STRATA = 96
 """Halos, one for each range of mass, that stand for all in `Emission.expect`: half of the ranges
 equal in the logarithm of the rank, for the light, half in the rank, for the number."""
+
+FINE_STRATA = 4096
+"""Of these for `Emission.expected_counts`."""
 
 Float = NDArray[np.float64]
 Parameters = Mapping[str, Float]
@@ -104,6 +109,7 @@ class Emission:
         self._log2_limit = limit - emitters.headroom
         rows, self._weights = _strata(halos)
         self._typical = self._probes(rows, inputs)
+        self._fine: tuple[_Probes, Float] | None = None
 
     def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
         halos, first = self._halos, len(inputs) + self.traced.num_static
@@ -196,6 +202,33 @@ class Emission:
             above,
         )
 
+    def expected_counts(self, parameters: Parameters) -> Float:
+        """Halos that a field is expected to hold per luminosity bin, float64 [B, num_bins + 1], of
+        B parameter sets [B]; the last number is of those beyond the last bin.
+
+        From one halo of the bank for each of `FINE_STRATA` ranges of mass and its scatter, so it is
+        paint-free: the mean over all fields of the bank's lightcones, before any emitter.
+        """
+        if self._fine is None:
+            rows, weights = _strata(self._halos, FINE_STRATA)
+            columns = self.columns[: len(self.traced.columns)].cpu().numpy()
+            self._fine = self._probes(rows, list(columns)), weights
+        probes, weights = self._fine
+        centre = self._log2_luminosity(parameters, probes)
+        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(centre)))
+        if self.model.sigma_dex is not None:
+            width = self.traced.evaluate("sigma", parameters, probes.halos)
+            sigma, mu = sigma * width, mu * width * width
+        if "on_fraction" in self.traced.outputs:
+            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
+            weights = weights * np.clip(share, 0.0, 1.0)
+        narrow = np.maximum(sigma, 1e-6)
+        brighter = [
+            np.sum(weights * ndtr((centre + mu - edge) / narrow), axis=1)
+            for edge in self._bins.edges * portable.LOG2_10
+        ]
+        return np.stack([*(a - b for a, b in pairwise(brighter)), brighter[-1]], axis=1)
+
     def _log2_luminosity(self, parameters: Parameters, probes: _Probes) -> Float:
         luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
         with np.errstate(all="ignore"):
@@ -232,10 +265,10 @@ def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
     return np.unique(np.concatenate([order[:24], order[ranks] if len(order) else order]))
 
 
-def _strata(halos: Halos) -> tuple[NDArray[np.int64], Float]:
+def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
     """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
     order = _by_mass(halos)
-    last, number = float(len(order)), STRATA // 2
+    last, number = float(len(order)), num // 2
     steps = np.arange(number + 1) / number
     ranks = portable.exp2(steps * portable.log2(last + 1.0)) - 1.0
     edges = np.unique(np.rint(np.concatenate([ranks, steps * last])).astype(np.int64))

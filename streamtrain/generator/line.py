@@ -208,6 +208,13 @@ class Line:
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return {"lightcones": [c.digest for c in self.lightcones], "model": model}
 
+    def enough(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
+        """Whether parameters are expected to make what `emit.line.require` asks for, [B]; number:
+        of the luminosity model."""
+        if not self._requires:
+            return np.ones(len(next(iter(parameters.values()))), bool)
+        return self._enough(self.painter.emissions[number], parameters)
+
     def fields(self, draws: Draws) -> Fields:
         """Where the fields of the samples of `draws` (of any stage) lie."""
         draws = draws.of_stage(self.stages.pose)
