@@ -224,8 +224,12 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, label):
     # the deviance of its rate, which lies below one halo in the brightest bins
     rates = batch.counts.double().mean(0).numpy()
     assert rates.min() < 0.5
-    found = result["network"]["counts"]["whole"]["deviance"]
-    assert found == pytest.approx(deviance(rates, counts).mean(), rel=1e-3)
+    brightest = result["network"]["counts"]["ranges"][-1]
+    assert brightest["log10_L"] == (6.5, 7.0)
+    expected = deviance(rates[-2:], counts[:, -2:]).mean()
+    assert brightest["deviance"] == pytest.approx(expected, rel=1e-3)
+    whole = result["network"]["counts"]["whole"]["deviance"]
+    assert whole == pytest.approx(deviance(rates, counts).mean(), rel=1e-3)
     assert result["mean_label_dN"] == pytest.approx(rates, rel=1e-5)
     intervals = result["network"]["intervals"]["whole"]
     assert 0.6 < intervals["coverage_68"] < intervals["coverage_95"] <= 1.0
