@@ -188,7 +188,8 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
     assert result["network"]["whole"]["num_values"] == (counts > 0).sum()
 
 
-def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
+def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkeypatch):
+    monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
     batch = generator.generate(range(reference.MEAN_LABEL_SAMPLES))
@@ -206,8 +207,9 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
 
 
 @pytest.mark.parametrize("label", [{}, {"quantity": "phi_L", "scale": "linear"}])
-def test_a_network_of_counts_is_judged_by_its_rate(config, label):
+def test_a_network_of_counts_is_judged_by_its_rate(config, monkeypatch, label):
     """Set to the mean count of the training samples, by hand."""
+    monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     whole = to_dict(config) | {"label": {"bins": NUM_BINS, **label}}
     config = from_mapping(whole | {"network": whole["network"] | {"head": "negative_binomial"}})
     generator = evaluation.Generator(config, split="train")
@@ -224,8 +226,12 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, label):
     # the deviance of its rate, which lies below one halo in the brightest bins
     rates = batch.counts.double().mean(0).numpy()
     assert rates.min() < 0.5
-    found = result["network"]["counts"]["whole"]["deviance"]
-    assert found == pytest.approx(deviance(rates, counts).mean(), rel=1e-3)
+    brightest = result["network"]["counts"]["ranges"][-1]
+    assert brightest["log10_L"] == (6.5, 7.0)
+    expected = deviance(rates[-2:], counts[:, -2:]).mean()
+    assert brightest["deviance"] == pytest.approx(expected, rel=1e-3)
+    whole = result["network"]["counts"]["whole"]["deviance"]
+    assert whole == pytest.approx(deviance(rates, counts).mean(), rel=1e-3)
     assert result["mean_label_dN"] == pytest.approx(rates, rel=1e-5)
     intervals = result["network"]["intervals"]["whole"]
     assert 0.6 < intervals["coverage_68"] < intervals["coverage_95"] <= 1.0
