@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import answers as answers_file
-from streamtrain.evaluate import evaluation, runs
-from streamtrain.evaluate.evaluation import Answers, ClassAnswers
+from streamtrain.evaluate import kept_answers as answers_file
+from streamtrain.evaluate import (
+    runs,
+)
+from streamtrain.evaluate.answers import Answers, ClassAnswers
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.judgement import judge
+from streamtrain.evaluate.reference import Reference
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.schema import to_dict
@@ -77,11 +82,13 @@ def make_run(
     digest = hashlib.sha256((folder / "testset.json").read_bytes()).hexdigest()
     found: Answers | ClassAnswers
     found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES)
-    mean = np.full(2, 0.5) if classes else TRUE.mean(axis=0)
+    labels, counts = (np.eye(2), np.eye(2)) if classes else (TRUE, 10**TRUE)
+    judged = classes or found
+    mean, bootstrap = Reference.of(labels, counts), Bootstrap.of_maps(len(judged.true))
     result = {
         "checkpoint_step": STEPS,
         "test_set": {"manifest_sha256": digest, "samples": MAPS},
-        **evaluation.judge(classes or found, mean, config),
+        **judge(judged, mean, config.label.quantity, bootstrap),
     }
     (folder / "evaluation.json").write_text(json.dumps(result))
     if classes is None:

@@ -12,7 +12,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -93,7 +94,7 @@ def _together(
     context = multiprocessing.get_context("spawn")
     children: dict[Connection, Any] = {}
     try:
-        with _one_blas_thread():
+        with _one_blas_thread(), _no_ctrl_c():
             for number in range(processes):
                 pipe, end = context.Pipe(duplex=False)
                 children[pipe] = context.Process(
@@ -159,9 +160,26 @@ def _one_blas_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Processes that start in here hear no SIGINT, from their first moment on: Ctrl-C goes to all
+    of them, and the parent, which hears it a moment later, ends them."""
+    resource_tracker.ensure_running()  # its own start would let SIGINT through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
-    """One process: its seeds in turn; reports, notes and a failure go to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees Ctrl-C and ends the children
+    """One process: its seeds in turn; reports, notes and a failure go to the parent, without which
+    it ends."""
+    with suppress(BrokenPipeError):
+        _work(work, seeds, threads, pipe)
+
+
+def _work(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
     last = -math.inf
 
     def report(share: float, what: str) -> None:
@@ -173,6 +191,8 @@ def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> 
     try:
         for seed in seeds:
             pipe.send(("done", work(seed, threads, report)))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, MemoryError) as error:
         pipe.send(("failed", str(error) or "out of memory: use fewer --processes"))
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamtrain.evaluate.answers import answers_of
-from streamtrain.evaluate.evaluation import Answers, evaluate
+from streamtrain.evaluate.answers import Answers
+from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.evaluate.kept_answers import answers_of
 from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.runs import Run, read_runs
 from streamtrain.evaluate.runs_figure import comparison

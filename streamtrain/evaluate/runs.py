@@ -19,6 +19,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.trained import run_config
 from streamtrain.generator.generator import grid_of
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import QUANTITIES, Label
 from streamtrain.generator.operators import build_operators
 from streamtrain.models import build_network
@@ -213,7 +214,7 @@ def _size(config: Config) -> Size | None:
             shape = operator.output_shape(shape)
         label = Label(config.label, [grid.volume_Mpc3()], list(config.line.class_names))
         with torch.device("meta"):
-            network = build_network(config.network, shape, label)
+            network = build_network(config.network, shape, label, InputMap.of(config))
             number = sum(p.numel() for p in network.parameters())
             return Size(number, multiply_adds(network, shape))
     except (ValueError, OSError):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from streamtrain.evaluate.evaluation import Answers
+from streamtrain.evaluate.answers import Answers
 from streamtrain.evaluate.metrics import Float, delta_percentiles
 from streamtrain.evaluate.runs import Run
 from streamtrain.figures import (

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from streamtrain.evaluate.evaluation import Answers
+from streamtrain.evaluate.answers import Answers
 from streamtrain.evaluate.runs import Run
 from streamtrain.evaluate.runs_figure import key, styles
 from streamtrain.figures import LABEL_SIZE, TICK_SIZE, TRUTH, positions, ratio_axis, style

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from streamtrain.evaluate.answers import Answers
+from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.differences import differences
-from streamtrain.evaluate.evaluation import Answers
-from streamtrain.evaluate.metrics import bootstrap_error
 from streamtrain.evaluate.runs import Run, settings, test_sets
 from streamtrain.models.network import short
 from streamtrain.progress import duration
@@ -165,7 +165,7 @@ def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
             continue
         ours, theirs = (((a.predicted - a.true) ** 2).mean(axis=1) for a in (other, first))
         change = ours - theirs
-        error = bootstrap_error(change, np.ones_like(change), 0, root=False)
+        error = Bootstrap.of_maps(len(change)).mean(change)
         found[run.name] = _plus_minus(float(change.mean()), error, "+")
     return found
 

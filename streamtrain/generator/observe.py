@@ -27,6 +27,8 @@ def observe(
     index: int | Sequence[int] = 0,
     split: Split = "train",
     device: torch.device | str | None = None,
+    *,
+    noise_seed: int | None = None,
 ) -> torch.Tensor:
     """Apply a configuration's map operators: beam, noise, masks, filters, transforms.
 
@@ -34,7 +36,8 @@ def observe(
     config.grid.shape and in its units; it is not changed. Of (seed, split, index) only what an
     operator draws depends, as in a `Generator` whose configuration has this seed. index: of the
     cube, or of the first of a batch (the others follow), or one for each. device: where it is done;
-    default: where the cube is.
+    default: where the cube is. noise_seed: makes another realisation of noise and foregrounds at
+    the levels that `seed` draws.
 
     Returns float32 of the shape after the operators, on that device. A cube painted by a
     `Generator` without operators becomes, to the bit, what the one with them makes; but a pool at
@@ -54,11 +57,12 @@ def observe(
     numbers = _indices(index, 1 if len(shape) == 3 else shape[0])
     operators = build_operators(config.observe, grid)
     kernels = _kernels(target)
+    noise = seed if noise_seed is None else noise_seed
     with torch.inference_mode(False), torch.no_grad():
         observed = torch.empty(
             (len(numbers), *grid.shape), dtype=torch.float32, device=target
         ).copy_(given.reshape(-1, *grid.shape))
-        keys = torch.from_numpy(_keys(seed, split, numbers).view(np.int32)).to(target)
+        keys = torch.from_numpy(_keys(noise, split, numbers).view(np.int32)).to(target)
         masks = len(list(takewhile(lambda step: isinstance(step, Mask), operators)))
         for number, step in enumerate(operators):
             if number == masks:

@@ -14,10 +14,15 @@ from made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
 from streamtrain import cli
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import answers as answers_file
-from streamtrain.evaluate import compare_runs, evaluation, runs_table
+from streamtrain.evaluate import (
+    answers,
+    compare_runs,
+    evaluation,
+    runs_table,
+)
+from streamtrain.evaluate import kept_answers as answers_file
+from streamtrain.evaluate.answers import ClassAnswers
 from streamtrain.evaluate.differences import differences
-from streamtrain.evaluate.evaluation import ClassAnswers
 from streamtrain.generator.labels import Label
 from streamtrain.models import build_network
 from streamtrain.schema import to_dict
@@ -325,7 +330,7 @@ def test_answers_are_made_once(
     def no_more(*_: Any, **__: Any) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(evaluation, "predict", no_more)
+    monkeypatch.setattr(answers, "predict", no_more)
     again = answers_file.answers_of(run)
     np.testing.assert_array_equal(again.predicted, kept.predicted)
     run.evaluation["checkpoint_step"] = 60

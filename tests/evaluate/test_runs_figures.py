@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from made_runs import BINS, MAPS, TRUE, make_run, read
 
-from streamtrain.evaluate import answers as answers_file
-from streamtrain.evaluate import runs_figure, runs_maps
+from streamtrain.evaluate import kept_answers as answers_file
+from streamtrain.evaluate import (
+    runs_figure,
+    runs_maps,
+)
 
 
 def test_the_figure_draws_the_numbers(tmp_path: Path) -> None:

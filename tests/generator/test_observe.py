@@ -160,3 +160,19 @@ def test_gpu() -> None:
     ):
         assert found.device.type == "cuda"
         assert torch.equal(found.cpu(), expected)
+
+
+def test_another_realisation_at_the_same_levels(small_sky: Lightcone) -> None:
+    """noise_seed changes the random numbers, not the level that the seed draws."""
+    painted = make({}, small_sky)
+    settings = config(noise={"sigma_uK": [1.0, 90.0]})
+    first, second = (
+        observe(painted, settings, 11, INDICES, noise_seed=n) - painted for n in (11, 12)
+    )
+    assert torch.equal(first, observe(painted, settings, 11, INDICES) - painted)
+    assert not torch.equal(first, second)
+    levels = [noise.flatten(1).std(1) for noise in (first, second)]
+    torch.testing.assert_close(levels[0], levels[1], rtol=0.06, atol=0)
+    assert float(levels[0].max() / levels[0].min()) > 1.3
+    other = observe(painted, settings, 12, INDICES) - painted
+    assert not torch.allclose(other.flatten(1).std(1), levels[1], rtol=0.06)

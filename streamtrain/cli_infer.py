@@ -1,0 +1,83 @@
+"""The arguments of `streamtrain infer`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """The luminosity function of a map of your own, as a trained network reads it off.
+
+RUN is the folder of a training; MAP a FITS cube, an npz file (limlam_mocker's, or arrays with
+edges) or an HDF5 file; docs/infer.md has the layouts. The map must be of the line, units, band,
+field and voxels that the network was trained on; --regrid brings it to these voxels. Writes
+NAME.ecsv, NAME.json and NAME.png."""
+
+
+def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
+    """Add the command to those of `streamtrain`; device: the parser of --device."""
+    command = commands.add_parser(
+        "infer",
+        parents=[device],
+        help="the luminosity function of a map of your own",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add("map", type=Path, metavar="MAP", help="FITS, npz or HDF5")
+    add("--units", help="of a map that does not say: uK, mK, K, Jy/sr, kJy/sr or MJy/sr")
+    add("--nu-rest-GHz", type=float, metavar="GHZ", help="of the line, where the map does not say")
+    add("--index", type=int, help="which sample of a file of streamtrain export")
+    add("--regrid", action="store_true", help="bring the map to the network's voxels")
+    add(
+        "--centre",
+        nargs=2,
+        type=float,
+        metavar=("RA", "DEC"),
+        help="with --regrid: middle of the field in the map's coordinates [deg]; default: the "
+        "middle of the map",
+    )
+    add(
+        "--rayleigh-jeans",
+        action="store_true",
+        help="convert between Jy/sr and brightness temperature",
+    )
+    add(
+        "--samples",
+        type=int,
+        default=128,
+        help="training maps that the map is compared with; 0: none [%(default)s]",
+    )
+    add("--out", type=Path, help="folder; default: infer in the run folder")
+    command.set_defaults(run=run_infer)
+
+
+def run_infer(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.cores import num_cores
+    from streamtrain.evaluate.infer import Options, infer
+    from streamtrain.progress import Progress
+    from streamtrain.train.distributed import choose_device
+
+    if arguments.samples < 0:
+        raise ValueError(f"--samples {arguments.samples} must be 0 or more")
+    options = Options(
+        units=arguments.units,
+        nu_rest_GHz=arguments.nu_rest_GHz,
+        index=arguments.index,
+        regrid=arguments.regrid,
+        centre_deg=None if arguments.centre is None else tuple(arguments.centre),
+        rayleigh_jeans=arguments.rayleigh_jeans,
+        samples=arguments.samples,
+        out=arguments.out,
+    )
+    infer(
+        arguments.folder,
+        arguments.map,
+        options,
+        device=str(choose_device(arguments.device)),
+        threads=num_cores(),
+        progress=Progress(),
+    )
+    return 0

@@ -1,0 +1,306 @@
+"""The luminosity function of a user's map, as a trained network reads it off."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain._version import __version__
+from streamtrain.config import Config
+from streamtrain.evaluate.infer_figure import answer_figure
+from streamtrain.evaluate.infer_reference import LEVELS, Measurement, Reference, label_of
+from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.generator.labels import QUANTITIES, Label
+from streamtrain.maps.prepare import Prepared, prepare
+from streamtrain.maps.read import read_map
+from streamtrain.maps.skymap import SkyMap
+from streamtrain.models import Network
+from streamtrain.progress import Progress
+from streamtrain.train.folder import run_folder
+
+Float = NDArray[np.float64]
+
+NUM_SAMPLES = 128
+"""Training maps that a map is compared with."""
+COLUMNS = {"counts": "dN", "cumulative": "N_above", "phi": "phi", "phi_L": "phi_L"}
+"""Name of the answer in the table."""
+ASTROPY_UNITS = {"counts": None, "cumulative": None, "phi": "Mpc-3 solLum-1", "phi_L": "Mpc-3"}
+INTERVALS = ("low_95", "low_68", "high_68", "high_95")
+ROWS = 10
+"""Luminosities in the table on the screen."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """An inferred function of luminosity, in the label's quantity, not its logarithm."""
+
+    quantity: str
+    bin_edges: Float
+    """log10(L/Lsun) [num_bins + 1]."""
+    value: Float
+    """[num_bins]; a bin of less than one halo counts as one."""
+    interval: Float | None
+    """Ends of the 95 % and 68 % intervals, in the order of `INTERVALS`, [4, num_bins]."""
+    one_halo: Float
+    """What one halo is worth [num_bins]."""
+    uncertainty: str
+    """Where the intervals come from."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a map is read and written."""
+
+    units: str | None = None
+    nu_rest_GHz: float | None = None
+    index: int | None = None
+    regrid: bool = False
+    centre_deg: tuple[float, float] | None = None
+    rayleigh_jeans: bool = False
+    samples: int = NUM_SAMPLES
+    """Training maps to compare with; 0: none."""
+    out: Path | None = None
+    """Folder; default: `infer` in the run folder."""
+
+
+def infer(
+    run: Config | str | Path,
+    path: str | Path,
+    options: Options | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Read a map, check it, ask the newest intact checkpoint of a run, print the answer and write
+    NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
+
+    run: a configuration, or the folder of a run. The uncertainty is the network's own where its
+    head predicts one, else that of its errors on the test set. Raises ValueError, one sentence,
+    for a map that is not like those that the network was trained on in line, units, band, field or
+    voxels, see `maps.prepare`.
+    """
+    options = options or Options()
+    config = run if isinstance(run, Config) else run_config(run)
+    folder = run_folder(config)
+    trained = Trained.load(config)
+    sky = read_map(path, units=options.units, nu_rest_GHz=options.nu_rest_GHz, index=options.index)
+    prepared = prepare(
+        sky,
+        config,
+        regrid=options.regrid,
+        centre_deg=options.centre_deg,
+        rayleigh_jeans=options.rayleigh_jeans,
+        device=device,
+    )
+    measurement = Measurement(
+        config,
+        trained,
+        samples=options.samples,
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
+    own = config.network.head in ("gaussian", "poisson", "negative_binomial")
+    reference = measurement.get(residuals=not own and config.label.quantity != "class")
+    if progress is not None:
+        progress.close()
+    label = label_of(config, trained, reference)
+    network = trained.network(label, device)
+    warnings = [*reference.problems]
+    if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
+        warnings.append(problem)
+    answer = ask(network, label, prepared.cube, reference)
+    stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
+    target = folder / "infer" if options.out is None else options.out
+    result = {
+        "map": _about(sky, path),
+        "run": str(folder),
+        "checkpoint_step": trained.step,
+        "streamtrain": __version__,
+        "applied": prepared.applied,
+        "left_out": prepared.left_out,
+        "notes": prepared.notes,
+        "warnings": warnings,
+        **_plain(answer),
+    }
+    files = _write(target / stem, result, answer)
+    print(_screen(sky, prepared, result, answer))
+    print(f"wrote {', '.join(str(file) for file in files)}")
+    return result
+
+
+def ask(
+    network: Network, label: Label, cube: torch.Tensor, reference: Reference
+) -> Function | dict[str, float]:
+    """The network's answer to a cube [n_freq, n_dec, n_ra]; of classes, the probability of each.
+
+    Raises ValueError if it is not finite.
+    """
+    one_halo = label.one_halo(np.zeros(1, np.int64)).to(cube.device)
+    with torch.inference_mode():
+        numbers = network(cube[None])
+        point = network.head.point(numbers, one_halo)
+        spread = network.head.spread(numbers, one_halo, LEVELS)
+    if not torch.isfinite(point).all():
+        raise ValueError("the network's answer is not finite")
+    if label.is_class:
+        chances = point.double().softmax(dim=1)[0].tolist()
+        return dict(zip(label.classes, chances, strict=True))
+    log10 = label.log10_counts(point, one_halo).cpu().numpy()[0]
+    uncertainty, interval = "none", None
+    if spread is not None:
+        ends = [label.log10_counts(values, one_halo.cpu()).numpy()[0] for values in spread]
+        interval = np.stack(ends)
+        uncertainty = "predicted by the network"
+    elif reference.residuals is not None:
+        # predicted minus true lies between the quantiles, so the truth between these
+        interval = np.maximum(log10 - reference.residuals[::-1], 0.0)
+        uncertainty = f"errors of the network on the {reference.test_samples} maps of its test set"
+    unit = label.unit_of(one_halo)
+    one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
+    return Function(
+        label.config.quantity,
+        label.bins.edges,
+        one * 10.0**log10,
+        None if interval is None else one * 10.0**interval,
+        one,
+        uncertainty,
+    )
+
+
+def _stem(path: Path) -> str:
+    """'map' of 'map.fits.gz'."""
+    name = path.name.removesuffix(".gz")
+    return name.rpartition(".")[0] or name
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "sha256": _sha256(Path(path)),
+        "layout": sky.layout,
+        "shape": list(sky.shape),
+        "field_deg": [sky.ra.width, sky.dec.width],
+        "nu_GHz": list(sky.nu_GHz),
+        "nu_rest_GHz": sky.nu_rest_GHz,
+        "units": sky.units,
+    }
+
+
+def _plain(answer: Function | dict[str, float]) -> dict[str, Any]:
+    if isinstance(answer, dict):
+        return {"label": "class", "classes": answer}
+    result: dict[str, Any] = {
+        "label": answer.quantity,
+        "log10_L_edges": answer.bin_edges.tolist(),
+        "value": answer.value.tolist(),
+        "one_halo": answer.one_halo.tolist(),
+        "uncertainty": answer.uncertainty,
+    }
+    if answer.interval is not None:
+        result |= dict(zip(INTERVALS, answer.interval.tolist(), strict=True))
+    return result
+
+
+def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, float]) -> list[Path]:
+    """The files of an answer."""
+    files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("ecsv", "json", "png")]
+    if isinstance(answer, dict):
+        files.pop()
+    else:
+        write_png(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
+    write_atomically(files[1], json.dumps(result, indent=1, allow_nan=False) + "\n")
+    text = _ecsv(result, answer)
+    if text is None:
+        result["warnings"].append(
+            "no ECSV: it needs `pip install streamtrain[fits]` (astropy); the JSON file has it all"
+        )
+        return files[1:]
+    write_atomically(files[0], text)
+    return files
+
+
+def _ecsv(result: dict[str, Any], answer: Function | dict[str, float]) -> str | None:
+    """The answer as an ECSV table; None without astropy."""
+    try:
+        from astropy.table import Table
+    except ImportError:
+        return None
+    about = {
+        key: result[key]
+        for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings")
+    }
+    if isinstance(answer, dict):
+        table = Table({"class": list(answer), "probability": list(answer.values())}, meta=about)
+    else:
+        name = COLUMNS[answer.quantity]
+        unit = ASTROPY_UNITS[answer.quantity]
+        columns: dict[str, Any] = {
+            "log10_L_low": answer.bin_edges[:-1],
+            "log10_L_high": answer.bin_edges[1:],
+            name: answer.value,
+        }
+        if answer.interval is not None:
+            rows = zip(INTERVALS, answer.interval, strict=True)
+            columns |= {f"{name}_{end}": values for end, values in rows}
+        about["uncertainty"] = answer.uncertainty
+        table = Table(columns, meta=about)
+        for column in table.columns.values():
+            if column.name.startswith("log10_L"):
+                column.description = "log10 of the luminosity in solar luminosities"
+            else:
+                column.unit = unit
+    stream = io.StringIO()
+    table.write(stream, format="ascii.ecsv")
+    return stream.getvalue()
+
+
+def _screen(
+    sky: SkyMap, prepared: Prepared, result: dict[str, Any], answer: Function | dict[str, float]
+) -> str:
+    """What the user sees."""
+    shape = " x ".join(str(n) for n in sky.shape)
+    lines = [
+        f"map       {sky.source} ({sky.layout}): {shape} voxels (freq, dec, ra), "
+        f"{sky.ra.width:.4g} x {sky.dec.width:.4g} deg, {sky.nu_GHz[0]:g}..{sky.nu_GHz[1]:g} GHz"
+        + (f", {sky.units}" if sky.units else ""),
+        f"network   {result['run']}, step {result['checkpoint_step']}",
+        f"applied   {', '.join(prepared.applied) or 'no operator'}",
+    ]
+    if prepared.left_out:
+        lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
+    lines += [f"note      {note}" for note in prepared.notes]
+    lines += [f"warning   {warning}" for warning in result["warnings"]]
+    if isinstance(answer, dict):
+        return "\n".join([*lines, *(f"{name:16}{p:8.3f}" for name, p in answer.items())])
+    symbol = QUANTITIES[answer.quantity].symbol
+    lines.append(f"68 % and 95 %: {answer.uncertainty}")
+    lines.append(f"{'log10 L':14}{symbol:>12}" + (f"{'68 %':>26}{'95 %':>26}"))
+    num = len(answer.value)
+    for k in np.unique(np.linspace(0, num - 1, min(ROWS, num)).round().astype(int)):
+        low, high = answer.bin_edges[k], answer.bin_edges[k + 1]
+        row = f"{f'{low:.2f}..{high:.2f}':14}{answer.value[k]:12.4g}"
+        if answer.interval is not None:
+            a, b, c, d = answer.interval[:, k]
+            row += f"{f'{b:.4g} .. {c:.4g}':>26}{f'{a:.4g} .. {d:.4g}':>26}"
+        lines.append(row)
+    return "\n".join(lines)

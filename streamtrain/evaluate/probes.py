@@ -1,0 +1,350 @@
+"""What the network knows: maps changed in ways whose effect on the answer is known.
+
+`streamtrain evaluate CONFIG --probes` asks the newest checkpoint of a run about test maps and
+about changed copies of them. Answers are log10 of the count, as everywhere in an evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.config import Config
+from streamtrain.config_emit import BrightnessConfig
+from streamtrain.config_observe import operator_kind
+from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.probes_figure import probes_figure
+from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.trained import Trained
+from streamtrain.generator.bins import ranges_with_bins
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.observe import observe
+from streamtrain.maps.steps import RANDOM
+from streamtrain.models import Network
+from streamtrain.progress import Progress
+from streamtrain.train.folder import run_folder
+from streamtrain.train.probe import Dependence, pair_sums, skill
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+NUM_SAMPLES = 64
+"""Test maps that are changed, at most."""
+NUM_REALISATIONS = 4
+"""Noise realisations per map."""
+FACTORS = (0.5, 2.0)
+"""On the brightness of every halo."""
+BATCH_SIZE = 8
+SHUFFLE_SEED = 20190525
+"""Of the order of frequencies."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The answers to changed maps."""
+
+    name: str
+    should: str
+    """What the answer ought to do."""
+    shift: Float
+    """Answer minus the answer to the unchanged map [dex], [num_copies * num_samples, num_bins]."""
+    error: Float
+    """Answer minus what it ought to be [dex], same shape; where there is no saying, the shift."""
+    expected: Float | None
+    """What the shift ought to be [dex], same shape; None where there is no saying."""
+    used: Bool
+    """Bins that count, same shape."""
+    answers: Float
+    """Mean answer per bin [num_bins], and `true`, what it ought to be."""
+    true: Float | None = None
+
+
+def run_probes(
+    config: Config,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Probe the newest intact checkpoint of a run on the first maps of its test set: print a table,
+    write probes.json and probes.png into the run folder, return what the JSON file holds.
+
+    Raises ValueError, one sentence, if there is no checkpoint, or where the label is a class.
+    """
+    if config.label.quantity == "class":
+        raise ValueError("--probes are of luminosity functions, not of a class")
+    folder = run_folder(config)
+    trained = Trained.load(config)
+    with _Asked(config, trained, device, threads, progress) as asked:
+        probes, skipped = asked.all()
+        edges = asked.generator.bin_edges
+        dependence = asked.dependence()
+        count = len(asked.indices)
+    if progress is not None:
+        progress.close()
+    write_png(probes_figure(probes, edges), folder / "probes.png")
+    result = {
+        "checkpoint_step": trained.step,
+        "samples": count,
+        "skill": dependence.skill,
+        "blank_dex": dependence.blank_dex,
+        "conventions": {
+            "shift_dex": "mean over maps and bins of log10 count minus that of the unchanged map",
+            "expected_dex": "what the shift ought to be; null where there is no saying",
+            "rms_dex": "rms of the answer minus what it ought to be, or of the shift",
+            "bins": "those that hold a halo",
+        },
+        "probes": [_plain(probe, edges) for probe in probes],
+        "skipped": skipped,
+        "figures": ["probes.png"],
+    }
+    write_atomically(folder / "probes.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    print(table(result))
+    if dependence.problem:
+        print(f"warning: {dependence.problem.replace('validation', 'test')}")
+    return result
+
+
+class _Asked:
+    """Test maps, their truth, and the network's answers to them."""
+
+    def __init__(
+        self,
+        config: Config,
+        trained: Trained,
+        device: str,
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
+        self.config, self.progress = config, progress
+        self.open: Callable[[Config], Generator] = lambda c: Generator(c, "test", device, threads)
+        self.generator = self.open(config)
+        self.network: Network = trained.network(self.generator.label, self.generator.device)
+        self.indices = range(min(NUM_SAMPLES, config.test.samples))
+
+    def __enter__(self) -> _Asked:
+        cubes, self.true, self.occupied, self.one_halo, self.records = self._made(self.generator)
+        self.cubes = cubes
+        self.answers = self.ask(cubes)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.generator.close()
+
+    def _made(
+        self, generator: Generator
+    ) -> tuple[torch.Tensor, Float, Bool, torch.Tensor, list[dict[str, Any]]]:
+        """Cubes, true log10 counts, occupied bins, one halo, what was drawn."""
+        label, parts, records = generator.label, [], []
+        for batch_indices in self._batches():
+            batch = generator.generate(batch_indices)
+            batch.check()
+            one_halo = batch.one_halo.expand(len(batch), -1).cpu()
+            true = label.log10_counts(batch.label.cpu(), one_halo)
+            occupied = label.occupied(batch.label.cpu(), batch.counts.cpu())
+            parts.append((batch.cube, true, occupied, one_halo))
+            records += batch.draws
+            self._say(f"test maps: {batch_indices[-1] + 1}/{len(self.indices)}")
+        cubes, trues, filled, one = (torch.cat(values) for values in zip(*parts, strict=True))
+        return cubes, trues.numpy(), filled.numpy(), one, records
+
+    def _batches(self) -> list[Sequence[int]]:
+        return [self.indices[k : k + BATCH_SIZE] for k in range(0, len(self.indices), BATCH_SIZE)]
+
+    def _say(self, text: str) -> None:
+        if self.progress is not None:
+            self.progress.update(text)
+
+    def ask(self, cubes: torch.Tensor) -> Float:
+        """log10 counts that the network answers [num_samples, num_bins]."""
+        found = []
+        for k in range(0, len(cubes), BATCH_SIZE):
+            one_halo = self.one_halo[k : k + BATCH_SIZE].to(cubes.device)
+            with torch.inference_mode():
+                numbers = self.network(cubes[k : k + BATCH_SIZE])
+                point = self.network.head.point(numbers, one_halo)
+            if not torch.isfinite(point).all():
+                raise ValueError("the network's answer is not finite: its training has diverged")
+            found.append(self.generator.label.log10_counts(point, one_halo).cpu())
+        return torch.cat(found).numpy()
+
+    def dependence(self) -> Dependence:
+        """How far the answers depend on the maps, and what maps without a halo change."""
+        sums = pair_sums(torch.from_numpy(self.answers), torch.from_numpy(self.true)).numpy()
+        blank = self.blank_answers.mean(0) - self.answers.mean(0)
+        return Dependence(skill(sums), float(np.sqrt(np.mean(blank**2))))
+
+    def all(self) -> tuple[list[Probe], dict[str, str]]:
+        """All probes, and why others are left out."""
+        skipped: dict[str, str] = {}
+        probes = [self._unchanged(), self._blank(), self._shuffled(), self._turned()]
+        log_map = any(
+            isinstance(s, BrightnessConfig) and s.log_map for s in self.config.emit.values()
+        )
+        random = [name for name in self.config.observe if operator_kind(name) in RANDOM]
+        if log_map:
+            reason = "emit.brightness.log_map scales the logarithm of the map, not the halos"
+            skipped |= {"brightness": reason, "noise": reason}
+        else:
+            probes += [self._brightness(factor) for factor in FACTORS]
+            if random:
+                probes.append(self._noise(random))
+            else:
+                skipped["noise"] = "the maps have no noise and no foregrounds"
+        return probes, skipped
+
+    def _unchanged(self) -> Probe:
+        error = self.answers - self.true
+        return Probe(
+            "unchanged", "be the truth", np.zeros_like(error), error, np.zeros_like(error),
+            self.occupied, self.answers.mean(0), self.true.mean(0),
+        )  # fmt: skip
+
+    def _blank(self) -> Probe:
+        cubes = [self.generator.blank(batch) for batch in self._batches()]
+        self.blank_answers = answers = self.ask(torch.cat(cubes))
+        return Probe(
+            "no halo", "become one halo per bin or less", answers - self.answers, answers,
+            -self.answers, self.occupied, answers.mean(0), np.zeros(answers.shape[1]),
+        )  # fmt: skip
+
+    def _shuffled(self) -> Probe:
+        num = self.cubes.shape[1]
+        order = np.random.default_rng(SHUFFLE_SEED).permutation(num)
+        answers = self.ask(self.cubes[:, torch.from_numpy(order).to(self.cubes.device)])
+        shift = answers - self.answers
+        return Probe(
+            "frequencies shuffled", "change, if frequencies are looked at in their order", shift,
+            shift, None, self.occupied, answers.mean(0),
+        )  # fmt: skip
+
+    def _turned(self) -> Probe:
+        """All turns and mirror images; the error is the distance from the mean of the copies."""
+        copies = [self.answers, *(self.ask(cubes) for cubes in turned(self.cubes))]
+        middle = np.mean(copies, axis=0)
+        error = np.concatenate([copy - middle for copy in copies])
+        error *= np.sqrt(len(copies) / (len(copies) - 1.0))
+        shift = np.concatenate([copy - self.answers for copy in copies])
+        used = np.concatenate([self.occupied] * len(copies))
+        return Probe(
+            "turned and mirrored", f"not change ({len(copies)} copies)", shift, error,
+            np.zeros_like(shift), used, middle.mean(0),
+        )  # fmt: skip
+
+    def _brightness(self, factor: float) -> Probe:
+        """Every halo's L times a factor: the line in map and label, not the noise."""
+        names = ["brightness", *(f"brightness_{k}" for k in range(2, 99))]
+        name = next(n for n in names if n not in self.config.emit)
+        emit = {**self.config.emit, name: BrightnessConfig(factor=factor)}
+        generator = self.open(replace(self.config, emit=emit))
+        try:
+            cubes, true, occupied, _, records = self._made(generator)
+        finally:
+            generator.close()
+        same = np.array(
+            [a["parameters"] == b["parameters"] for a, b in zip(records, self.records, strict=True)]
+        )
+        answers = self.ask(cubes)
+        return Probe(
+            f"brightness x {factor:g}", "follow its halos to other luminosities",
+            answers - self.answers, answers - true, true - self.true,
+            occupied & self.occupied & same[:, None], answers.mean(0), true.mean(0),
+        )  # fmt: skip
+
+    def _noise(self, random: list[str]) -> Probe:
+        """Noise and foregrounds of the same levels on the same halos, other random numbers."""
+        painter = self.open(replace(self.config, observe={}))
+        seed, device = self.generator.seed, self.generator.device
+        copies: list[Float] = []
+        try:
+            signal_parts: list[list[torch.Tensor]] = [[] for _ in range(NUM_REALISATIONS)]
+            for batch in self._batches():
+                signal = painter.generate(batch).cube
+                for k, parts in enumerate(signal_parts):
+                    other = (seed + 0x9E3779B97F4A7C15 * (k + 1)) % 2**64
+                    parts.append(
+                        observe(
+                            signal, self.config, seed, list(batch), "test", device, noise_seed=other
+                        )
+                    )
+                self._say(f"noise: {batch[-1] + 1}/{len(self.indices)} maps")
+        finally:
+            painter.close()
+        copies = [self.ask(torch.cat(parts)) for parts in signal_parts]
+        middle = np.mean(copies, axis=0)
+        error = np.concatenate([copy - middle for copy in copies])
+        error *= np.sqrt(NUM_REALISATIONS / (NUM_REALISATIONS - 1.0))
+        shift = np.concatenate([copy - self.answers for copy in copies])
+        used = np.concatenate([self.occupied] * NUM_REALISATIONS)
+        return Probe(
+            "other noise", f"change by less than its error ({', '.join(random)})", shift, error,
+            np.zeros_like(shift), used, middle.mean(0),
+        )  # fmt: skip
+
+
+def turned(cubes: torch.Tensor) -> list[torch.Tensor]:
+    """Cubes [B, n_freq, n_dec, n_ra] turned by 90, 180 and 270 degrees, and their mirror images;
+    where the field is not square, only what keeps its shape."""
+    quarter = cubes.shape[2] == cubes.shape[3]
+    steps = (1, 2, 3) if quarter else (2,)
+    mirrored = cubes.flip(3)
+    found = [torch.rot90(cubes, k, (2, 3)) for k in steps]
+    found += [torch.rot90(mirrored, k, (2, 3)) for k in (0, *steps)]
+    return [copy.contiguous() for copy in found]
+
+
+def _plain(probe: Probe, edges: Float) -> dict[str, Any]:
+    """A probe's numbers per luminosity range."""
+    whole = np.ones(len(edges) - 1, bool)
+    ends = (float(edges[0]), float(edges[-1]))
+    ranges = [*ranges_with_bins(edges), (ends, whole)]
+    rows = [_row(probe, bounds, inside) for bounds, inside in ranges]
+    return {
+        "probe": probe.name,
+        "should": probe.should,
+        "ranges": rows[:-1],
+        "whole": rows[-1],
+        "mean_answer_log10": probe.answers.tolist(),
+    }
+
+
+def _row(probe: Probe, bounds: tuple[float, float], inside: Bool) -> dict[str, Any]:
+    used = probe.used & inside
+    if not used.any():
+        return {"log10_L": bounds, "shift_dex": None, "expected_dex": None, "rms_dex": None}
+    expected = None if probe.expected is None else float(probe.expected[used].mean())
+    return {
+        "log10_L": bounds,
+        "shift_dex": float(probe.shift[used].mean()),
+        "expected_dex": expected,
+        "rms_dex": float(np.sqrt(np.mean(probe.error[used] ** 2))),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text of fixed width."""
+    rows = [*result["probes"][0]["ranges"], result["probes"][0]["whole"]]
+    names = [f"{row['log10_L'][0]:g}-{row['log10_L'][1]:g}" for row in rows]
+    lines = [
+        f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "
+        "count in dex, bins that hold a halo",
+        f"{'probe':22}{'':15}" + "".join(f"{name:>9}" for name in names),
+    ]
+    for probe in result["probes"]:
+        rows = [*probe["ranges"], probe["whole"]]
+        kinds = [("shift_dex", "mean shift"), ("expected_dex", "it should be"), ("rms_dex", "rms")]
+        if probe["probe"] == "unchanged":
+            kinds = kinds[2:]
+        lines.append(f"{probe['probe']}: should {probe['should']}")
+        for key, title in kinds:
+            cells = "".join(f"{'-' if r[key] is None else f'{r[key]:.3f}':>9}" for r in rows)
+            if any(row[key] is not None for row in rows):
+                lines.append(f"{'':22}{title:15}{cells}")
+    lines += [f"{name}: left out, {reason}" for name, reason in result["skipped"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""The plainest predictors: always the mean of the training labels, or of the test labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.metrics import Float
+from streamtrain.generator.generator import Generator
+from streamtrain.progress import Progress
+
+MEAN_LABEL_SAMPLES = 512
+"""Samples of the split "train", from index 0, whose mean label is the reference."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One answer for every map."""
+
+    mean: Float
+    """Mean log10 of the count [num_bins], or the frequencies of the classes [num_classes]."""
+    mean_error: Float
+    """Standard error of it."""
+    rate: Float
+    """Mean count [num_bins], the constant of least deviance."""
+    rate_error: Float
+
+    @classmethod
+    def of(cls, labels: Float, counts: Float) -> Reference:
+        """The mean of some samples. labels: log10 of the count, or one-hot classes; counts
+        [num_samples, num_bins]."""
+        root = np.sqrt(max(len(labels) - 1, 1))
+        return cls(
+            labels.mean(axis=0), labels.std(axis=0) / root,
+            counts.mean(axis=0), counts.std(axis=0) / root,
+        )  # fmt: skip
+
+
+def mean_label(generator: Generator, progress: Progress | None = None) -> Reference:
+    """The mean of the first training samples. generator: of the split "train"."""
+    label, labels, counts = generator.label, [], []
+    for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
+        batch = generator.generate(range(start, start + testset.BATCH_SIZE))
+        batch.check()
+        values = batch.label.double()
+        if label.is_class:
+            counts.append(values.cpu().numpy())
+        else:
+            values = label.log10_counts(values, batch.one_halo)
+            occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
+            counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
+        labels.append(values.cpu().numpy())
+        if progress is not None:
+            progress.update(
+                f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
+            )
+    return Reference.of(np.concatenate(labels), np.concatenate(counts))

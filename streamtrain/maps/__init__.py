@@ -1,0 +1,1 @@
+"""Maps in files: those of users and of other programs, and samples for other programs."""

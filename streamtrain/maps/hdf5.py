@@ -1,0 +1,144 @@
+"""Maps in HDF5 files: of users, of `streamtrain export`, of the COMAP pipeline.
+
+Layouts:
+- `map` [n_freq, n_dec, n_ra] with `nu_edges_GHz`, `dec_edges_deg` and `ra_edges_deg`, edges of the
+  voxels in the order of the cube; attributes `units` and `nu_rest_GHz` of the file or of `map`.
+- `cube` [samples, n_freq, n_dec, n_ra] with the same edges: what `streamtrain export` writes.
+- `map_coadd` [sideband, channel, dec, ra] with `freq` [sideband, channel] [GHz], `x` (ra) and `y`
+  (dec) [deg], the voxels' centres: the layout of COMAP's map files, which do not say their units.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from streamtrain.maps.skymap import (
+    MapError,
+    SkyMap,
+    check_numbers,
+    check_shape,
+    checked_edges,
+    edges_of_centres,
+    frequency_axis,
+    order_notes,
+    oriented,
+    sky_axes,
+)
+
+EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
+COMAP = ("freq", "x", "y")
+
+
+def read_hdf5(path: Path, index: int | None = None) -> SkyMap:
+    """The map of an HDF5 file; index: which sample of several, by its global index. Raises
+    MapError, one sentence."""
+    source = str(path)
+    try:
+        with h5py.File(path, "r") as file:
+            for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
+                if name in file:
+                    return read(file, source, index)
+            raise MapError(
+                f"{source} holds none of map, cube and map_coadd, but "
+                f"{', '.join(sorted(file)) or 'nothing'}"
+            )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise MapError(f"{source} cannot be read, or is cut short: {error}") from None
+
+
+def _own(file: Any, source: str, index: int | None) -> SkyMap:
+    if index is not None:
+        raise MapError(f"{source} holds one map: --index is of a file with several samples")
+    cube = _array(file, "map", source)
+    about = {**file.attrs, **file["map"].attrs}
+    return _with_edges(file, cube, "map", about, source, "HDF5")
+
+
+def _samples(file: Any, source: str, index: int | None) -> SkyMap:
+    cubes = file["cube"]
+    if cubes.ndim == 3 and index is None:
+        cube = _array(file, "cube", source)
+    elif cubes.ndim == 4:
+        numbers = np.asarray(file["index"]) if "index" in file else np.arange(len(cubes))
+        if index is None and len(cubes) != 1:
+            raise MapError(
+                f"{source} holds {len(cubes)} samples: choose one with --index, such as "
+                f"{int(numbers[0]) if len(numbers) else 0}"
+            )
+        place = np.flatnonzero(numbers == (numbers[0] if index is None else index))
+        if not len(place):
+            raise MapError(f"{source} has no sample {index}, but {numbers.min()}..{numbers.max()}")
+        cube = np.asarray(cubes[int(place[0])])
+        check_numbers(cube, "cube", source)
+    else:
+        raise MapError(f"{source}: cube must have four axes, not {cubes.ndim}")
+    about = {**file.attrs, **cubes.attrs}
+    return _with_edges(file, cube, "cube", about, source, "streamtrain samples")
+
+
+def _with_edges(
+    file: Any, cube: NDArray[Any], name: str, about: dict[str, Any], source: str, layout: str
+) -> SkyMap:
+    nu, y, x = (checked_edges(_array(file, key, source), key, source) for key in EDGES)
+    axes = {"freq": len(nu) - 1, "dec": len(y) - 1, "ra": len(x) - 1}
+    check_shape(cube.shape, axes, name, source)
+    freq = frequency_axis(nu)
+    ra, dec, locate = sky_axes(x, y)
+    done = about.get("observe_done")
+    rest = about.get("nu_rest_GHz")
+    return SkyMap(
+        oriented(cube, freq, dec, ra),
+        freq,
+        dec,
+        ra,
+        units=None if "units" not in about else str(about["units"]),
+        nu_rest_GHz=None if rest is None else float(rest),
+        source=source,
+        layout=layout,
+        notes=order_notes(freq),
+        done=None if done is None else yaml.safe_load(str(done)) or {},
+        locate=locate,
+    )
+
+
+def _comap(file: Any, source: str, index: int | None) -> SkyMap:
+    if index is not None:
+        raise MapError(f"{source} holds one map: --index is of a file with several samples")
+    cube = _array(file, "map_coadd", source)
+    nu, x, y = (_array(file, key, source).astype(np.float64) for key in COMAP)
+    if cube.ndim == 3:
+        cube, nu = cube[None], nu.reshape(1, -1)
+    if nu.ndim != 2:
+        raise MapError(f"{source}: freq must be [sideband, channel], not {nu.ndim} axes")
+    axes = {"sideband": nu.shape[0], "channel": nu.shape[1], "y": y.size, "x": x.size}
+    check_shape(cube.shape, axes, "map_coadd", source)
+    order = np.argsort(-nu.ravel(), kind="stable")
+    cube = cube.reshape(nu.size, y.size, x.size)[order]
+    freq = frequency_axis(edges_of_centres(nu.ravel()[order], "freq", source))
+    ra, dec, locate = sky_axes(edges_of_centres(x, "x", source), edges_of_centres(y, "y", source))
+    return SkyMap(
+        oriented(cube, freq, dec, ra),
+        freq,
+        dec,
+        ra,
+        units=None,
+        nu_rest_GHz=None,
+        source=source,
+        layout="COMAP map file",
+        notes=(f"{nu.shape[0]} sidebands were put in the order of frequency",),
+        locate=locate,
+    )
+
+
+def _array(file: Any, name: str, source: str) -> NDArray[Any]:
+    if name not in file:
+        raise MapError(f"{source} has no dataset {name}")
+    values = np.asarray(file[name])
+    check_numbers(values, name, source)
+    return values

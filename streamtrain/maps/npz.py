@@ -1,0 +1,123 @@
+"""Maps in npz files: those of limlam_mocker, and arrays with edges.
+
+Layouts, both with the cube as [ra, dec, freq]:
+- `map_cube` with `map_frequencies` [GHz] and either `pix_size_x`, `pix_size_y` or `fov_x`, `fov_y`
+  [deg]: what limlam_mocker's save_maps writes. Its `map_pixel_ra` and `map_pixel_dec`, the pixels'
+  lower edges in some of its versions and their centres in others, are not needed.
+- `map` (or `map_cube`) with `nu_binedges` [GHz], `pix_binedges_x` (ra) and `pix_binedges_y` (dec)
+  [deg].
+Optional in both: `units`, `nu_rest` [GHz].
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.maps.skymap import (
+    MapError,
+    SkyMap,
+    check_numbers,
+    check_shape,
+    checked_edges,
+    edges_of_centres,
+    frequency_axis,
+    order_notes,
+    oriented,
+    sky_axes,
+)
+
+EDGES = ("nu_binedges", "pix_binedges_x", "pix_binedges_y")
+LIMLAM = ("map_frequencies", "npix_x", "npix_y")
+
+
+def read_npz(path: Path) -> SkyMap:
+    """The map of an npz file. Raises MapError, one sentence."""
+    source = str(path)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            names = file.files
+            wanted = {*EDGES, *LIMLAM, "map", "map_cube", "units", "nu_rest"}
+            wanted |= {f"{kind}_{axis}" for kind in ("pix_size", "fov") for axis in "xy"}
+            arrays = {name: file[name] for name in names if name in wanted}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise MapError(f"{source} cannot be read, or is cut short: {_first_line(error)}") from None
+    name = "map_cube" if "map_cube" in arrays else "map"
+    if name not in arrays:
+        raise MapError(
+            f"{source} holds neither map_cube nor map, but {', '.join(sorted(names)) or 'nothing'}"
+        )
+    cube = arrays[name]
+    check_numbers(cube, name, source)
+    if all(key in arrays for key in EDGES):
+        layout = "npz with edges"
+        nu, x, y = (checked_edges(arrays[key], key, source) for key in EDGES)
+    else:
+        layout = "limlam_mocker npz"
+        nu, x, y = _limlam_edges(arrays, source)
+    axes = {"ra": len(x) - 1, "dec": len(y) - 1, "freq": len(nu) - 1}
+    check_shape(cube.shape, axes, name, source)
+    freq = frequency_axis(nu)
+    ra, dec, locate = sky_axes(x, y)
+    return SkyMap(
+        oriented(cube.transpose(2, 1, 0), freq, dec, ra),
+        freq,
+        dec,
+        ra,
+        units=_text(arrays.get("units")),
+        nu_rest_GHz=_number(arrays.get("nu_rest"), "nu_rest", source),
+        source=source,
+        layout=layout,
+        notes=order_notes(freq),
+        locate=locate,
+    )
+
+
+def _limlam_edges(arrays: dict[str, NDArray[Any]], source: str) -> tuple[Any, Any, Any]:
+    """Edges of frequency [GHz], and of ra and dec from the middle [deg]."""
+    missing = [key for key in LIMLAM if key not in arrays]
+    if missing:
+        raise MapError(
+            f"{source} says nothing of its geometry: it has neither {', '.join(EDGES)} nor "
+            f"{missing[0]}"
+        )
+    nu = edges_of_centres(arrays["map_frequencies"], "map_frequencies", source)
+    sides = []
+    for axis in "xy":
+        number = int(_number(arrays[f"npix_{axis}"], f"npix_{axis}", source) or 0)
+        if number < 1:
+            raise MapError(f"{source}: npix_{axis} = {number} must be positive")
+        pixel = _number(arrays.get(f"pix_size_{axis}"), f"pix_size_{axis}", source)
+        side = _number(arrays.get(f"fov_{axis}"), f"fov_{axis}", source)
+        if side is None and pixel is None:
+            raise MapError(f"{source} has neither pix_size_{axis} nor fov_{axis} [deg]")
+        if side is None:
+            side = number * float(pixel or 0.0)
+        if pixel is not None and abs(pixel * number / side - 1.0) > 1e-3:
+            raise MapError(
+                f"{source}: npix_{axis} * pix_size_{axis} = {pixel * number:g} deg, but "
+                f"fov_{axis} = {side:g} deg"
+            )
+        sides.append(np.linspace(-0.5 * side, 0.5 * side, number + 1))
+    return nu, sides[0], sides[1]
+
+
+def _number(value: NDArray[Any] | None, name: str, source: str) -> float | None:
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+        raise MapError(f"{source}: {name} must be one number")
+    return float(value.reshape(-1)[0])
+
+
+def _text(value: NDArray[Any] | None) -> str | None:
+    return None if value is None else str(value.reshape(-1)[0])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

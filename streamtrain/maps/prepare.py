@@ -1,0 +1,294 @@
+"""From a user's map to the input of a trained network: checks, regridding, operators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.config import Config
+from streamtrain.config_observe import operator_kind, without_paths
+from streamtrain.generator.backend import full_device, kernels_for
+from streamtrain.generator.generator import grid_of
+from streamtrain.generator.geometry import Grid
+from streamtrain.generator.operators import MapState, Noise, Operator, Pool, build_operators
+from streamtrain.generator.operators.mask import Mask
+from streamtrain.maps.read import REST_TOLERANCE
+from streamtrain.maps.regrid import mean_over, overlap
+from streamtrain.maps.skymap import MapError, SkyMap
+from streamtrain.maps.steps import of_the_map
+from streamtrain.maps.units import parse_units, rayleigh_jeans_uK
+from streamtrain.schema import to_dict
+
+Float = NDArray[np.float64]
+
+END_TOLERANCE = 0.1
+"""How far the ends of a field or band may lie from the network's, in voxels."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A map as the network takes it, and how it became so."""
+
+    cube: torch.Tensor
+    """float32 [n_freq, n_dec, n_ra]."""
+    applied: list[str]
+    """Operators that were applied."""
+    left_out: list[str]
+    """Operators that a map has in it already."""
+    notes: list[str]
+    """What was found, assumed and done besides."""
+
+
+def prepare(
+    sky: SkyMap,
+    config: Config,
+    *,
+    regrid: bool = False,
+    centre_deg: tuple[float, float] | None = None,
+    rayleigh_jeans: bool = False,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Check a map against the grid of `config`, and apply the operators that are left to do.
+
+    regrid: bring it to the network's voxels, about `centre_deg` (ra, dec; default: its middle).
+    rayleigh_jeans: convert between Jy/sr and brightness temperature, at each channel's centre.
+    Raises MapError, one sentence with both sides, for a map of another line, unit, band, field or
+    number of voxels, and for voxels without a value that no mask removes.
+    """
+    if centre_deg is not None and not regrid:
+        raise MapError("--centre chooses a part of a map: it needs --regrid")
+    grid = grid_of(config.grid)
+    operators = build_operators(config.observe, grid)
+    notes = [*sky.notes]
+    _check_line(sky, grid, notes)
+    starts = _starts(sky, config, operators, grid, notes)
+    cube = _in_units(sky, grid, rayleigh_jeans, notes)
+    first, state = _fitting(sky, starts)
+    problem = _difference(sky, grid, state, starts)
+    if problem and not regrid:
+        raise MapError(f"{sky.source} {problem}; --regrid brings a map to the network's voxels")
+    if problem or centre_deg is not None:
+        if not sky.units or (sky.done is not None and state.weight != 1.0):
+            what = "sums of voxels" if sky.units else "numbers without a unit"
+            raise MapError(f"{sky.source} holds {what}, which cannot be regridded")
+        first, state = starts[-1]
+        cube = _regridded(cube, sky, grid, state, centre_deg)
+        notes.append(
+            f"it was brought from {_times(sky.shape)} to {_times(state.shape)} voxels (freq, dec, "
+            "ra), means over the voxels it covers"
+        )
+    if state.weight != 1.0 and sky.done is None:
+        cube = cube * state.weight
+        notes.append(
+            f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
+        )
+    return _observed(cube, config, operators, first, notes, sky, device)
+
+
+def _check_line(sky: SkyMap, grid: Grid, notes: list[str]) -> None:
+    if sky.nu_rest_GHz is None:
+        notes.append(
+            f"it does not say its line, which is taken to be that at {grid.nu_rest_GHz:g} GHz"
+        )
+    elif abs(sky.nu_rest_GHz / grid.nu_rest_GHz - 1.0) > REST_TOLERANCE:
+        raise MapError(
+            f"{sky.source} is of a line at {sky.nu_rest_GHz:g} GHz, the network was trained on "
+            f"that at {grid.nu_rest_GHz:g} GHz"
+        )
+
+
+def _in_units(sky: SkyMap, grid: Grid, rayleigh_jeans: bool, notes: list[str]) -> NDArray[Any]:
+    """The map in the units of the grid; its own numbers if they are that already."""
+    if not sky.units:
+        return sky.cube
+    units = parse_units(sky.units, sky.source)
+    if units.kind == grid.units:
+        if units.factor == 1.0:
+            return sky.cube
+        notes.append(f"it was converted from {sky.units} to {grid.units}")
+        return np.asarray(sky.cube, np.float64) * units.factor
+    if not rayleigh_jeans:
+        raise MapError(
+            f"{sky.source} is in {sky.units}, the network was trained on maps in {grid.units}; "
+            "--rayleigh-jeans converts between intensity and brightness temperature"
+        )
+    notes.append(f"it was converted from {sky.units} to {grid.units} at each channel's centre")
+    edges = sky.freq.edges
+    per_channel = rayleigh_jeans_uK(0.5 * (edges[1:] + edges[:-1]))
+    factor = per_channel if grid.units == "uK" else 1.0 / per_channel
+    return np.asarray(sky.cube, np.float64) * (units.factor * factor)[:, None, None]
+
+
+Start = tuple[int, MapState]
+"""Number of the first operator that is left to do, and the map that it takes."""
+
+
+def _starts(
+    sky: SkyMap, config: Config, operators: list[Operator], grid: Grid, notes: list[str]
+) -> list[Start]:
+    """Where a map may enter the row of operators: as painted, or after pools with nothing before
+    them but what a map has in it already; an exported map where it left."""
+    already = of_the_map(config.observe)
+    if sky.done is not None:
+        return [_after_done(sky.done, config, operators, grid, sky.source, notes)]
+    state = MapState(grid)
+    starts = [(0, state)]
+    for number, operator in enumerate(operators):
+        if isinstance(operator, Pool):
+            state = operator.state_after(state)
+            starts.append((number + 1, state))
+        elif not already[operator.name]:
+            break
+    return starts
+
+
+def _after_done(
+    done: Mapping[str, Any],
+    config: Config,
+    operators: list[Operator],
+    grid: Grid,
+    source: str,
+    notes: list[str],
+) -> Start:
+    """Where a map goes on that streamtrain exported after the operators `done`; of these, what the
+    map has in it (noise, foregrounds) may be other than in training."""
+    ours = {name: to_dict(section) for name, section in config.observe.items()}
+    already, theirs_already = of_the_map(ours), of_the_map(done)
+    steps = [name for name in done if not theirs_already[name]]
+    number, state, matched = 0, MapState(grid), 0
+    for position, operator in enumerate(operators):
+        if matched == len(steps):
+            break
+        if already[operator.name]:
+            continue
+        name = steps[matched]
+        if _plain(name, done[name]) != _plain(operator.name, ours[operator.name]):
+            break
+        matched, number = matched + 1, position + 1
+        if isinstance(operator, Pool):
+            state = operator.state_after(state)
+    if matched < len(steps):
+        raise MapError(
+            f"{source} has gone through {', '.join(done)}, the network's maps go through "
+            f"{', '.join(ours) or 'no operator'}: {steps[matched]} differs"
+        )
+    if done:
+        notes.append(f"it has gone through {', '.join(done)} already")
+    return number, state
+
+
+def _plain(name: str, section: Mapping[str, Any]) -> Any:
+    """An operator as it is after a round trip through YAML: lists, no tuples, no paths."""
+    return operator_kind(name), json.loads(json.dumps(without_paths(dict(section))))
+
+
+def _fitting(sky: SkyMap, starts: list[Start]) -> Start:
+    """The first of the starts whose shape the map has; else the last."""
+    return next((start for start in starts if start[1].shape == sky.shape), starts[-1])
+
+
+def _difference(sky: SkyMap, grid: Grid, state: MapState, starts: list[Start]) -> str:
+    """What distinguishes a map from the network's, both sides; nothing if it fits."""
+    off = max(abs(a - b) for a, b in zip(sky.nu_GHz, grid.nu_GHz, strict=True))
+    if off > END_TOLERANCE * min(sky.freq.step, grid.dnu_GHz * state.joined[0]):
+        return (
+            f"covers {sky.nu_GHz[0]:.6g}..{sky.nu_GHz[1]:.6g} GHz, the network was trained on "
+            f"{grid.nu_GHz[0]:.6g}..{grid.nu_GHz[1]:.6g} GHz"
+        )
+    field = (sky.ra.width, sky.dec.width)
+    shape = state.shape
+    sizes = (shape[2], shape[1])
+    for have, need, size in zip(field, grid.fov_deg, sizes, strict=True):
+        if abs(have - need) > 2.0 * END_TOLERANCE * need / size:
+            return (
+                f"is a field of {field[0]:.5g} x {field[1]:.5g} deg (ra, dec), the network was "
+                f"trained on {grid.fov_deg[0]:.5g} x {grid.fov_deg[1]:.5g} deg"
+            )
+    if sky.shape != shape:
+        allowed = " or ".join(dict.fromkeys(_times(s.shape) for _, s in starts))
+        return f"has {_times(sky.shape)} voxels (freq, dec, ra), the network takes {allowed}"
+    return ""
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def _regridded(
+    cube: NDArray[Any],
+    sky: SkyMap,
+    grid: Grid,
+    state: MapState,
+    centre_deg: tuple[float, float] | None,
+) -> Float:
+    """The map on the voxels of `state`."""
+    ra, dec = 0.0, 0.0
+    if centre_deg is not None:
+        if sky.locate is None:
+            raise MapError(f"{sky.source} has no coordinates that --centre could be one of")
+        ra, dec = sky.locate(*centre_deg)
+    num_freq, num_dec, num_ra = state.shape
+    edges = (
+        np.linspace(*grid.nu_GHz, num_freq + 1),
+        dec + np.linspace(-0.5, 0.5, num_dec + 1) * grid.fov_deg[1],
+        ra + np.linspace(-0.5, 0.5, num_ra + 1) * grid.fov_deg[0],
+    )
+    try:
+        shares = (
+            overlap(sky.freq.edges, edges[0], "GHz"),
+            overlap(sky.dec.edges, edges[1], "deg in dec"),
+            overlap(sky.ra.edges, edges[2], "deg in ra"),
+        )
+    except MapError as error:
+        raise MapError(f"{sky.source} cannot be regridded: {error}") from None
+    return mean_over(cube, shares)
+
+
+def _observed(
+    cube: NDArray[Any],
+    config: Config,
+    operators: list[Operator],
+    first: int,
+    notes: list[str],
+    sky: SkyMap,
+    device: torch.device | str,
+) -> Prepared:
+    """The operators from `first` on, without those that the map has in it."""
+    target = full_device(device)
+    kernels = kernels_for(target, "observe.cu")
+    already = of_the_map(config.observe)
+    applied, left_out = [], []
+    keys = torch.zeros((1, 6), dtype=torch.int32, device=target)  # nothing random is left
+    with torch.inference_mode(False), torch.no_grad():
+        values = torch.from_numpy(np.array(cube, np.float32))[None].to(target)
+        finite = False
+        for operator in operators[first:]:
+            if already[operator.name]:
+                left_out.append(operator.name)
+                if isinstance(operator, Noise) and operator.pixels is not None:
+                    unseen = operator.pixels.on(target) < 0.0
+                    values.masked_fill_(unseen, 0.0)
+                    notes.append(f"pixels without hits in {operator.name} were set to 0")
+                continue
+            if not isinstance(operator, Mask) and not finite:
+                _check_finite(values, sky.source)
+                finite = True
+            values = operator.apply(kernels, values, keys, {})
+            applied.append(operator.name)
+        _check_finite(values, sky.source)
+    return Prepared(values[0], applied, left_out, notes)
+
+
+def _check_finite(cube: torch.Tensor, source: str) -> None:
+    bad = cube.numel() - int(torch.isfinite(cube).sum())
+    if bad:
+        raise MapError(
+            f"{source}: {bad} of {cube.numel()} voxels are NaN or infinite; a network that is to "
+            "read maps with gaps must be trained with a mask of them at the head of its operators"
+        )

@@ -1,0 +1,101 @@
+"""A user's map from a file of any known layout."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+
+from streamtrain.maps.fits import read_fits
+from streamtrain.maps.hdf5 import read_hdf5
+from streamtrain.maps.npz import read_npz
+from streamtrain.maps.skymap import MapError, SkyMap
+from streamtrain.maps.units import parse_units
+
+SUFFIXES = {
+    "fits": (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz"),
+    "npz": (".npz",),
+    "hdf5": (".h5", ".hdf5", ".hd5", ".hdf"),
+}
+REST_TOLERANCE = 1e-3
+"""Rest frequencies nearer than this, relative, are those of one line."""
+
+
+def read_map(
+    path: str | Path,
+    *,
+    units: str | None = None,
+    nu_rest_GHz: float | None = None,
+    index: int | None = None,
+) -> SkyMap:
+    """Read a FITS cube, an npz file or an HDF5 file; docs/infer.md has the layouts.
+
+    units, nu_rest_GHz: what a file does not say; index: which sample of an exported file. Raises
+    MapError (a ValueError), one sentence that names the file, for what cannot be read, has no
+    geometry, or says something else than was given.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MapError(f"there is no map {path}")
+    kind = _kind(file)
+    if kind != "hdf5" and index is not None:
+        raise MapError(f"{path} holds one map: --index is of a file with several samples")
+    if kind == "fits":
+        found = read_fits(file)
+    elif kind == "npz":
+        found = read_npz(file)
+    else:
+        found = read_hdf5(file, index)
+    return _with_units(_with_rest(found, nu_rest_GHz), units)
+
+
+def _kind(file: Path) -> str:
+    """fits, npz or hdf5: by what is in the file, else by its name."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if start.startswith(b"SIMPLE  ="):
+        return "fits"
+    if zipfile.is_zipfile(file):
+        return "npz"
+    if h5py.is_hdf5(file):
+        return "hdf5"
+    for kind, suffixes in SUFFIXES.items():
+        if file.name.lower().endswith(suffixes):
+            return kind
+    raise MapError(f"{file} is no map in FITS, npz or HDF5")
+
+
+def _with_units(found: SkyMap, units: str | None) -> SkyMap:
+    if units is not None:
+        given = parse_units(units, "--units")
+        if found.units is not None and (
+            not found.units or parse_units(found.units, found.source) != given
+        ):
+            raise MapError(
+                f"{found.source} is in {found.units or 'numbers without a unit'}, --units says "
+                f"{units}"
+            )
+        return replace(found, units=units)
+    if found.units is None:
+        raise MapError(
+            f"{found.source} ({found.layout}) does not say its units: give --units, such as uK or "
+            "Jy/sr"
+        )
+    if found.units:
+        parse_units(found.units, found.source)
+    elif found.done is None:
+        raise MapError(f"{found.source}: its units are empty: give --units, such as uK or Jy/sr")
+    return found
+
+
+def _with_rest(found: SkyMap, nu_rest_GHz: float | None) -> SkyMap:
+    if nu_rest_GHz is None:
+        return found
+    stated = found.nu_rest_GHz
+    if stated is not None and abs(stated / nu_rest_GHz - 1.0) > REST_TOLERANCE:
+        raise MapError(
+            f"{found.source} is of a line at {stated:g} GHz, --nu-rest-GHz says {nu_rest_GHz:g}"
+        )
+    return replace(found, nu_rest_GHz=nu_rest_GHz)

@@ -1,0 +1,240 @@
+"""A user's map and the network's answer: the same as for the sample it was, with its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import map_runs as runs
+import numpy as np
+import pytest
+import small
+import torch
+from astropy.table import Table
+
+from streamtrain import Generator, cli
+from streamtrain.config import Config
+from streamtrain.evaluate import infer as infer_module
+from streamtrain.evaluate import infer_reference as reference
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.answers import predict
+from streamtrain.evaluate.familiar import Seen, statistics
+from streamtrain.evaluate.infer import Function, Options, ask, infer
+from streamtrain.evaluate.infer_reference import Reference
+from streamtrain.evaluate.trained import Trained
+from streamtrain.maps.export import export
+
+pytestmark = small.EXTRAPOLATES
+INDEX = 3
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return runs.make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without figures; one test draws them."""
+    monkeypatch.setattr(infer_module, "write_png", lambda figure, path: None)
+
+
+@pytest.mark.parametrize("name", runs.WRITERS)
+def test_the_answer_to_a_map_is_that_to_the_sample(
+    config: Config, tmp_path: Path, name: str
+) -> None:
+    """To the last bit, whatever file the map went through."""
+    writer, told = runs.WRITERS[name]
+    path = writer(tmp_path / name, runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path / "out", samples=16, **told))
+    assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
+    assert result["applied"] == ["high_pass", "log_modulus"]
+    assert result["left_out"] == ["beam", "noise"]
+    assert result["warnings"] == []
+    stored = json.loads((tmp_path / "out" / f"{name.split('.')[0]}.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+
+
+@pytest.mark.parametrize("before_transforms", [False, True])
+def test_exported_samples_are_read(config: Config, tmp_path: Path, before_transforms: bool) -> None:
+    path = export(config, tmp_path / "s.h5", samples=2, first_index=INDEX - 1, split="test",
+                  before_transforms=before_transforms)  # fmt: skip
+    result = infer(config.run, path, Options(out=tmp_path, samples=0, index=INDEX))
+    assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
+    assert result["applied"] == (["high_pass", "log_modulus"] if before_transforms else [])
+
+
+def test_the_uncertainty_is_that_of_the_test_set(config: Config, tmp_path: Path) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
+    manifest = testset.load(testset.default_path(config))
+    generator = testset.open_generator(config)
+    answers = predict(Trained.load(config).network(generator.label), manifest, generator)
+    low, high = np.quantile(answers.predicted - answers.true, (0.16, 0.84), axis=0)
+    predicted = np.log10(result["value"])
+    assert np.log10(result["low_68"]) == pytest.approx(np.maximum(predicted - high, 0), abs=1e-9)
+    assert np.log10(result["high_68"]) == pytest.approx(np.maximum(predicted - low, 0), abs=1e-9)
+    assert result["uncertainty"] == "errors of the network on the 24 maps of its test set"
+    table = Table.read(tmp_path / "m.ecsv")
+    assert table.colnames == ["log10_L_low", "log10_L_high", "dN", "dN_low_95", "dN_low_68",
+                              "dN_high_68", "dN_high_95"]  # fmt: skip
+    assert np.array_equal(table["dN"], result["value"])
+    assert table.meta["map"]["sha256"] == result["map"]["sha256"]
+
+
+def test_what_was_measured_once_is_kept(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    first = infer(config, path, Options(out=tmp_path, samples=16))
+    monkeypatch.setattr(reference, "Generator", None)
+    monkeypatch.setattr(testset, "open_generator", None)
+    assert infer(config, path, Options(out=tmp_path, samples=16)) == first
+    kept = Path(config.run) / reference.FILE
+    data = json.loads(kept.read_text())
+    data["of"]["checkpoint_step"] += 1
+    kept.write_text(json.dumps(data))
+    with pytest.raises(TypeError):  # another checkpoint's
+        infer(config, path, Options(out=tmp_path, samples=16))
+
+
+@pytest.mark.parametrize("head", ["gaussian", "negative_binomial"])
+def test_a_head_that_knows_its_errors(tmp_path: Path, head: str) -> None:
+    network = {"layers": 2, "filters": 4, "dense": 8, "head": head}
+    config = runs.make_run(tmp_path, network=network, label={"bins": 14, "quantity": "phi_L"})
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=8))
+    assert result["uncertainty"] == "predicted by the network"
+    generator = Generator(config, "test")
+    batch = generator.generate([INDEX])
+    trained = Trained.load(config).network(generator.label)
+    with torch.inference_mode():
+        spread = trained.head.spread(trained(batch.cube), batch.one_halo, reference.LEVELS)
+    expected = 10.0 ** np.maximum(spread[:, 0].numpy(), batch.one_halo.numpy())
+    names = ("low_95", "low_68", "high_68", "high_95")
+    assert np.array([result[n] for n in names]) == pytest.approx(expected, rel=1e-6)
+    table = Table.read(tmp_path / "m.ecsv")
+    assert str(table["phi_L"].unit) == "1 / Mpc3"
+    assert not (Path(config.run) / "testset.json").exists()
+
+
+def test_a_class(tmp_path: Path, capsys: Any) -> None:
+    line = {"mixture": {"breysse15": {}, "padmanabhan18": {}}}
+    config = runs.make_run(tmp_path, emit={"line": line}, label={"quantity": "class"})
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=8))
+    assert list(result["classes"]) == ["breysse15", "padmanabhan18"]
+    assert sum(result["classes"].values()) == pytest.approx(1.0)
+    assert Table.read(tmp_path / "m.ecsv")["class"].tolist() == list(result["classes"])
+    assert "breysse15" in capsys.readouterr().out
+
+
+def test_a_map_unlike_the_training_maps_is_told(
+    config: Config, tmp_path: Path, capsys: Any
+) -> None:
+    cube = runs.map_of(config, INDEX)
+    path = runs.write_hdf5(tmp_path / "m.h5", 30 * cube)
+    (problem,) = infer(config, path, Options(out=tmp_path, samples=16))["warnings"]
+    assert problem.startswith("the map is unlike the 16 training maps it was compared with, so the")
+    assert "standard deviation" in problem and "of 3 of 3 channels" in problem
+    assert f"warning   {problem}" in capsys.readouterr().out
+
+
+def test_one_odd_channel_of_few_is_told_and_new_samples_are_not(config: Config) -> None:
+    generator = Generator(config, "train")
+    seen = Seen.of([statistics(generator.generate(range(k, k + 16)).cube) for k in (0, 16, 32)])
+    assert Seen.from_dict(json.loads(json.dumps(seen.to_dict()))).problem(
+        torch.zeros(generator.input_shape)
+    )
+    fresh = generator.generate(range(1000, 1050)).cube
+    assert sum(bool(seen.problem(cube)) for cube in fresh) <= 5
+    whole, channels = statistics(fresh)
+    cube = fresh[3].numpy().astype(np.float64)
+    assert whole[3] == pytest.approx([cube.mean(), cube.std(), cube.min(), cube.max()], rel=1e-9)
+    assert channels[3, 0] == pytest.approx(cube.mean((1, 2)), rel=1e-9)
+    assert channels[3, 1] == pytest.approx(cube.std((1, 2)), rel=1e-9)
+
+
+def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
+    """A network that is always 0.3 dex too high, plus or minus 0.1."""
+    generator = Generator(config, "test")
+    network = Trained.load(config).network(generator.label)
+    residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
+    found = ask(network, generator.label, generator.generate([INDEX]).cube[0],
+                Reference(None, residuals, 24, 1.0))  # fmt: skip
+    assert isinstance(found, Function) and found.interval is not None
+    value = np.log10(found.value)
+    for ends, shift in zip(found.interval, (-0.5, -0.4, -0.2, -0.1), strict=True):
+        assert np.log10(ends) == pytest.approx(np.maximum(value + shift, 0.0), abs=1e-9)
+
+
+def test_without_lightcones_there_is_an_answer_and_the_reason(
+    config: Config, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(Path(config.run).parent, tmp_path / "copy")
+    for file in folder.glob("*.h5"):
+        file.unlink()
+    text = (folder / "run" / "config.yaml").read_text()
+    gone = text.replace(str(Path(config.run).parent), str(folder))
+    (folder / "run" / "config.yaml").write_text(gone)
+    (folder / "run" / reference.FILE).unlink(missing_ok=True)
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(folder / "run", path, Options(out=tmp_path, samples=4))
+    assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
+    assert [w.split(":")[0] for w in result["warnings"]] == [
+        "the map was not compared with training maps",
+        "the answer has no uncertainty",
+    ]
+    assert result["uncertainty"] == "none" and "low_68" not in result
+
+
+def test_the_command(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.undo()  # with the figure
+    path = runs.write_limlam(tmp_path / "m.npz", runs.map_of(config, INDEX))
+    out = tmp_path / "out"
+    arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("streamtrain: ") and "does not say its units: give --units" in said
+    assert not out.exists()
+    assert cli.main([*arguments, "--units", "uK", "--samples", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "applied   high_pass, log_modulus" in said
+    assert "left out  beam, noise: a map has them in it" in said
+    assert sorted(p.name for p in out.iterdir()) == ["m.ecsv", "m.json", "m.png"]
+    assert (out / "m.png").stat().st_size > 10_000
+    assert cli.main([*arguments, "--samples", "-1"]) == 2
+    assert cli.main(["infer", str(tmp_path), str(path)]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_a_signal_leaves_nothing_half_written(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    out = tmp_path / "out"
+    monkeypatch.setattr(infer_module, "write_png", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
+    assert cli.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
+    assert "interrupted by SIGTERM" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_densities_have_the_volume_of_the_training(tmp_path: Path) -> None:
+    """Of its lightcones' cosmology, whether or not the map is compared with training maps."""
+    config = runs.make_run(
+        tmp_path, label={"bins": 14, "quantity": "phi_L"}, cosmology={"Omega_m": 0.29}
+    )
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
+    generator = Generator(config, "train")
+    expected = generator.label.unit_of(generator.label.one_halo(np.zeros(1, np.int64)))
+    assert expected is not None and result["one_halo"] == pytest.approx(expected[0])
+    default = 1.0 / (generator.grid.volume_Mpc3() * generator.bins.width_lnL)
+    assert abs(result["one_halo"][0] / default[0] - 1.0) > 0.003
