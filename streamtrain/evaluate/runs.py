@@ -243,16 +243,16 @@ def _history(folder: Path, name: str, problems: list[str]) -> list[dict[str, Any
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line of a history, if it is one."""
+    """The numbers in a line of a history, if it is one."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         return None
-    numbers = all(isinstance(v, int | float) for k, v in entry.items() if k != "step")
-    complete = "loss" not in entry or {"samples", "samples_per_s"} <= entry.keys()
-    return entry if numbers and complete else None
+    numbers = {k: v for k, v in entry.items() if isinstance(v, int | float)}
+    complete = "loss" not in entry or {"loss", "samples", "samples_per_s"} <= numbers.keys()
+    return numbers if complete else None
 
 
 def _evaluation(

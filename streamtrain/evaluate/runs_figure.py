@@ -97,9 +97,8 @@ def _panels(part: Any, number: int, share: bool = False) -> list[Axes]:
     grid = part.subplots(rows, COLUMNS, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[number:]:
         axes.set_visible(False)
-    if share:  # the last panel of every column has the numbers
-        for axes in grid[max(0, number - COLUMNS) : number]:
-            axes.xaxis.set_tick_params(labelbottom=True)
+    for axes in grid[:number]:
+        axes.xaxis.set_tick_params(labelbottom=True)
     return list(grid[:number])
 
 

@@ -1,17 +1,16 @@
-"""Runs next to each other: folders made by hand, of which every number is known."""
+"""Runs next to each other in a table: settings, numbers, what is marked, what is missing."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
 from streamtrain import cli
 from streamtrain.config import Config, from_mapping
@@ -19,94 +18,15 @@ from streamtrain.evaluate import (
     answers,
     compare_runs,
     evaluation,
-    runs,
-    runs_figure,
-    runs_maps,
     runs_table,
 )
 from streamtrain.evaluate import kept_answers as answers_file
-from streamtrain.evaluate.answers import Answers, ClassAnswers
-from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.answers import ClassAnswers
 from streamtrain.evaluate.differences import differences
-from streamtrain.evaluate.judgement import judge
-from streamtrain.evaluate.reference import Reference
-from streamtrain.evaluate.testset import Manifest
-from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.generator.labels import Label
 from streamtrain.models import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
-
-BINS, MAPS = 7, 30
-EDGES = np.linspace(3.5, 7.0, BINS + 1)
-RNG = np.random.default_rng(3)
-TRUE = np.log10(RNG.poisson(10 ** np.linspace(4.0, 0.5, BINS), (MAPS, BINS)).clip(1))
-STEPS = 40
-
-
-def whole(**changes: Any) -> dict[str, Any]:
-    """A configuration, section by section as in a file that extends another."""
-    settings: dict[str, Any] = {
-        "seed": 5,
-        "grid": {"shape": [2, 16, 16]},
-        "observe": {"noise": {"sigma_uK": 2.0}, "log_modulus": {}},
-        "label": {"bins": BINS},
-        "network": {"layers": 2, "filters": 2, "dense": 4},
-        "train": {"steps": STEPS, "batch_size": 8, "warmup_steps": 0},
-        "test": {"samples": MAPS},
-    }
-    for name, value in changes.items():
-        settings[name] = settings.get(name, {}) | value if isinstance(value, dict) else value
-    return settings
-
-
-def history(size: int = 8) -> list[dict[str, Any]]:
-    """A log every 4 steps, a validation every 20; 100 samples/s, then 50."""
-    entries: list[dict[str, Any]] = []
-    for step in range(4, STEPS + 1, 4):
-        rate = 100.0 if step <= 20 else 50.0
-        entry = {"step": step, "samples": step * size, "loss": 1 / step, "samples_per_s": rate}
-        entries.append(entry)
-        if step % 20 == 0:
-            errors = {"error_dex_3.5-4.5": 2 / step, "baseline_dex_3.5-4.5": 0.3}
-            entries.append({"step": step, "validation_loss": 3 / step, **errors})
-    return entries
-
-
-def make_run(
-    folder: Path,
-    residual: Any = 0.1,
-    *,
-    samples: str = "maps",
-    halos: int = 5,
-    classes: ClassAnswers | None = None,
-    **changes: Any,
-) -> Path:
-    """A run whose network errs by `residual` [dex], on test maps that `samples` stands for."""
-    config = from_mapping(whole(run=str(folder), **changes))
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(config.to_yaml())
-    lines = [json.dumps(entry) for entry in history(config.train.batch_size)]
-    (folder / "history.jsonl").write_text("".join(line + "\n" for line in lines))
-    digests = [hashlib.sha256(f"{samples}{k}".encode()).hexdigest() for k in range(MAPS)]
-    cones = [{"name": "north.h5", "digest": "d" * 64}]
-    manifest = Manifest(GENERATOR_VERSION, halos, MAPS, to_dict(config), cones, digests)
-    (folder / "testset.json").write_text(json.dumps(asdict(manifest)))
-    digest = hashlib.sha256((folder / "testset.json").read_bytes()).hexdigest()
-    found: Answers | ClassAnswers
-    found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES)
-    labels, counts = (np.eye(2), np.eye(2)) if classes else (TRUE, 10**TRUE)
-    judged = classes or found
-    mean, bootstrap = Reference.of(labels, counts), Bootstrap.of_maps(len(judged.true))
-    result = {
-        "checkpoint_step": STEPS,
-        "test_set": {"manifest_sha256": digest, "samples": MAPS},
-        **judge(judged, mean, config.label.quantity, bootstrap),
-    }
-    (folder / "evaluation.json").write_text(json.dumps(result))
-    if classes is None:
-        answers_file._save(folder / answers_file.FILE, json.dumps([STEPS, digest]), found)
-    return folder
 
 
 @pytest.fixture
@@ -115,24 +35,6 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_runs, "comparison", lambda *_: None)
     monkeypatch.setattr(compare_runs, "write_png", lambda *_: None)
     monkeypatch.setattr(compare_runs, "same_maps", lambda *_: None)
-
-
-def read(*folders: Path) -> list[runs.Run]:
-    return runs.read_runs(list(folders))
-
-
-def rows(text: str, name: str) -> dict[str, str]:
-    """The cells of a run in all blocks of the table, by column. Cells are right-aligned."""
-    found: dict[str, str] = {}
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if not re.match(rf"{re.escape(name)}  ", line):
-            continue
-        head = next(k for k in range(number - 1, -1, -1) if lines[k].startswith("  "))
-        for title in re.finditer(r"\S+(?: \S+)*", lines[head]):
-            start = line.rfind("  ", 0, title.end())
-            found[title.group()] = line[start : title.end()].strip()
-    return found
 
 
 # Settings.
@@ -146,7 +48,7 @@ def test_only_settings_that_differ_are_told(tmp_path: Path) -> None:
     assert block[1].split() == ["network.filters", "train.learning_rate"]
     assert block[2].split() == ["one", "2", "0.003"]
     assert block[3].split() == ["two", "4", "0.01"]
-    assert len(block) == 5 - (block[-1] != "")
+    assert len(block) == 4
 
 
 def test_a_section_that_is_missing_is_one_setting() -> None:
@@ -371,75 +273,6 @@ def test_folders_of_no_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a" / "run"), make_run(tmp_path / "b" / "run")
     assert [run.name for run in read(first, second)] == ["a/run", "b/run"]
-
-
-# Figures.
-
-
-def test_the_figure_draws_the_numbers(tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / "one", 0.1), make_run(tmp_path / "two", 0.2)]
-    found = read(*folders)
-    figure = runs_figure.comparison(found)
-    assert figure is not None
-    loss, error, *rest = figure.axes
-    curves = [line.get_ydata() for line in loss.lines]
-    np.testing.assert_allclose(curves[0], 1 / np.arange(4, 41, 4))
-    np.testing.assert_allclose(curves[1], [3 / 20, 3 / 40])
-    np.testing.assert_allclose(loss.lines[1].get_xdata(), [160, 320])
-    np.testing.assert_allclose(error.lines[0].get_ydata(), [2 / 20, 2 / 40])
-    np.testing.assert_allclose(error.lines[1].get_ydata(), [0.3, 0.3])  # the mean label
-    bars = rest[-1]
-    heights = [patch.get_height() for patch in bars.patches]
-    expected = [
-        part["rms_dex"]
-        for run in found
-        for part in [*run.evaluation["network"]["ranges"], run.evaluation["network"]["whole"]]  # type: ignore[index]
-    ]
-    np.testing.assert_allclose(heights, expected)
-    bands = [axes for axes in rest if axes.get_title().endswith("68 and 95 %")]
-    assert [axes.get_title().split(":")[0] for axes in bands] == ["one", "two"]
-
-
-@pytest.mark.parametrize("per_bin", [True, False])
-def test_bands_are_percentiles_of_the_ratio(tmp_path: Path, per_bin: bool) -> None:
-    residual = np.random.default_rng(1).normal(size=(MAPS, BINS)) * 0.1
-    folder = make_run(tmp_path / "one", residual)
-    (run,) = read(folder)
-    given = {"one": answers_file.answers_of(run)} if per_bin else None
-    figure = runs_figure.comparison([run], given)
-    assert figure is not None
-    axes = next(a for a in figure.axes if a.get_title().endswith("68 and 95 %"))
-    median = axes.lines[0].get_ydata()
-    ratio = 10 ** (np.maximum(TRUE + residual, 0.0) - TRUE)
-    if per_bin:
-        expected = [np.median(ratio[TRUE[:, k] > 0, k]) for k in range(BINS)]
-    else:
-        expected = []
-        for low, high in ((0, 2), (2, 4), (4, 5), (5, 6), (6, 7)):
-            inside = ratio[:, low:high][TRUE[:, low:high] > 0]
-            expected += [np.median(inside)] * 2
-    np.testing.assert_allclose(median, expected, rtol=1e-6)
-    outer = axes.collections[0].get_paths()[0].vertices[:, 1]
-    inner = axes.collections[1].get_paths()[0].vertices[:, 1]
-    assert outer.min() < inner.min() < inner.max() < outer.max()
-
-
-def test_maps_show_every_run_and_its_ratio(tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / "one", 0.1), make_run(tmp_path / "two", 0.2)]
-    folders.append(make_run(tmp_path / "other", label={"quantity": "cumulative"}))
-    found = read(*folders)
-    given = {run.name: answers_file.answers_of(run) for run in found}
-    same = runs_maps.asked_the_same(found, given)
-    assert [run.name for run in same] == ["one", "two"]
-    figure = runs_maps.same_maps(same, given)
-    assert len(figure.axes) == 9
-    upper, lower, close = (figure.axes[k] for k in (0, 3, 6))
-    number = int(re.match(r"test map (\d+)", upper.get_title()).group(1))  # type: ignore[union-attr]
-    np.testing.assert_allclose(upper.lines[0].get_ydata(), 10 ** TRUE[number][TRUE[number] > 0])
-    np.testing.assert_allclose(upper.lines[2].get_ydata(), 10 ** (TRUE[number] + 0.2))
-    for axes in (lower, close):
-        ratio = axes.lines[1].get_ydata()
-        np.testing.assert_allclose(ratio[TRUE[number] > 0], 10**0.2)
 
 
 @pytest.mark.usefixtures("undrawn")
