@@ -20,8 +20,8 @@
 //   counts         uint32  [B, n_bins + 3]  bins, overflow, underflow, saturated deposits
 //
 // Deterministic because every deposit is rounded to an integer before it is added: integer sums
-// do not depend on the order. On the GPU a block paints one item; on the CPU a thread paints one
-// sample, in blocks of halos: three loops that vectorise, then one that scatters.
+// do not depend on the order. On the GPU a block paints one item; the CPU's loops are in
+// paint_host.cuh.
 // The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
 // model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle). For unequal
 // bins LuminosityBins prints EDGE_STRIDE and two tables: bin_edges, the lower edges [log2 L] with
@@ -307,101 +307,6 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
 
 #else
 
-enum { BLOCK = 1024 };
-
-extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
-                      const float* __restrict__ y, const float* __restrict__ z,
-                      const float* __restrict__ log2_mass, const float* __restrict__ log2_1pz,
-                      const short* __restrict__ channel, const float* __restrict__ columns,
-                      i64 column_stride, const double* __restrict__ pose_all,
-                      const float* __restrict__ values_all, int values_stride,
-                      const u32* __restrict__ keys_all, const double* __restrict__ field_in,
-                      const int* __restrict__ shape_in, i64* __restrict__ cube,
-                      u32* __restrict__ counts) {
-    int voxel[BLOCK], bin[BLOCK];
-    float chi_squared[BLOCK], normal[BLOCK], uniform[BLOCK], luminosity[BLOCK];
-#ifdef LINE_WIDTH
-    float inclination[BLOCK];
-    Line lines[BLOCK];
-#endif
-    i64 deposit[BLOCK];
-    double field[6];
-    int shape[6];
-    for (int k = 0; k < 6; ++k) field[k] = field_in[k];
-    for (int k = 0; k < 6; ++k) shape[k] = shape_in[k];
-    const int num_bins = shape[5];
-    const i64 frame = (i64)shape[1] * shape[2];
-    for (i64 item = 0; item < num_items; ++item) {
-        const i64 sample = items[3 * item];
-        double pose[11];
-        float values[FIRST_UNIFORM + NUM_UNIFORMS + 1];
-        u32 keys[6];
-        for (int k = 0; k < 11; ++k) pose[k] = pose_all[sample * 11 + k];
-        for (int k = 0; k < FIRST_UNIFORM + NUM_UNIFORMS; ++k)
-            values[k] = values_all[sample * values_stride + k];
-        for (int k = 0; k < 6; ++k) keys[k] = keys_all[sample * 6 + k];
-        i64* out = cube + sample * frame * shape[0];
-        u32* histogram = counts + sample * (num_bins + 3);
-        const i64 largest = (i64)pose[10];
-        const i64 end = items[3 * item + 1] + items[3 * item + 2];
-        for (i64 start = items[3 * item + 1]; start < end; start += BLOCK) {
-            const int n = (int)(end - start < BLOCK ? end - start : BLOCK);
-            const u32 element = (u32)(start - keys[5]);
-            for (int k = 0; k < n; ++k) {
-                const Place place = place_halo(x[start + k], y[start + k], z[start + k], pose,
-                                               field, shape);
-                voxel[k] = place.voxel;
-                chi_squared[k] = place.chi_squared;
-            }
-            for (int k = 0; k < n; ++k) {
-                const Chance chance = halo_chance(element + (u32)k, keys);
-                normal[k] = chance.normal;
-                uniform[k] = chance.uniform;
-#ifdef LINE_WIDTH
-                inclination[k] = chance.inclination;
-#endif
-            }
-            for (int k = 0; k < n; ++k) {
-                const i64 row = start + k;
-                luminosity[k] =
-                    halo_luminosity(log2_mass[row], log2_1pz[row], columns + row, column_stride,
-                                    normal[k], uniform[k], values);
-            }
-            for (int k = 0; k < n; ++k) bin[k] = bin_of(luminosity[k], values, num_bins);
-            for (int k = 0; k < n; ++k)
-                deposit[k] = deposit_of(luminosity[k], log2_1pz[start + k], chi_squared[k], pose,
-                                        values);
-#ifdef LINE_WIDTH
-            const float* along = columns + LINE_WIDTH * column_stride + start;
-            for (int k = 0; k < n; ++k)
-                lines[k] = line_of(along[k], along[column_stride + k], inclination[k]);
-#endif
-            for (int k = 0; k < n; ++k) {
-                const int slice = channel[start + k];
-#ifdef LINE_WIDTH
-                const Line* line = lines + k;
-                if (!(line->centre > -1e4f) | (voxel[k] < 0)) continue;
-                const int past = line->last < shape[0] - 1 ? line->last : shape[0] - 1;
-                const int begin = line->first > 0 ? line->first : 0;
-                float before = line_share(line, begin);
-                for (int f = begin; f <= past; ++f) {
-                    const float after = line_share(line, f + 1);
-                    out[f * frame + voxel[k]] += part_of(deposit[k], after - before);
-                    before = after;
-                }
-                if (slice < 0) {
-                    histogram[num_bins + 2] += deposit[k] >= largest;
-                    continue;
-                }
-#else
-                if ((slice < 0) | (voxel[k] < 0)) continue;
-                out[slice * frame + voxel[k]] += deposit[k];
-#endif
-                histogram[bin[k]] += 1u;
-                histogram[num_bins + 2] += deposit[k] >= largest;
-            }
-        }
-    }
-}
+#include "paint_host.cuh"
 
 #endif

@@ -25,3 +25,65 @@ INLINE Words philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1) {
     Words w = {c0, c1, c2, c3};
     return w;
 }
+
+#ifndef __CUDACC__
+
+// The first `number` of the words [4, n] of n elements from `first` on, with the keys of paint.cu
+// (n up to RUN). Compilers make poor vectors of a product of 32 x 32 bits, so on x86 it is written
+// out: every number lives in 64 bits, whose upper halves the next product ignores.
+enum { RUN = 256 };
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#ifdef __AVX512F__
+enum { LANES = 8 };
+#define LOW_PRODUCT(a, b) (Lanes)_mm512_mul_epu32((__m512i)(a), _mm512_set1_epi64((i64)(b)))
+#else
+enum { LANES = 4 };
+#define LOW_PRODUCT(a, b) (Lanes)_mm256_mul_epu32((__m256i)(a), _mm256_set1_epi64x((i64)(b)))
+#endif
+typedef u64 Lanes __attribute__((vector_size(8 * LANES)));
+typedef u32 HalfLanes __attribute__((vector_size(4 * LANES)));
+
+INLINE void store_low(u32* target, Lanes words) {
+    const HalfLanes low = __builtin_convertvector(words, HalfLanes);
+    __builtin_memcpy(target, &low, sizeof low);
+}
+
+INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN]) {
+    Lanes steps, zero;
+    for (int lane = 0; lane < LANES; ++lane) steps[lane] = (u64)lane, zero[lane] = 0;
+    for (int k = 0; k < n; k += LANES) {
+        Lanes c0 = steps + (u64)(first + (u32)k);
+        Lanes c1 = zero + (u64)keys[4], c2 = zero + (u64)keys[2], c3 = zero + (u64)keys[3];
+        u32 k0 = keys[0], k1 = keys[1];
+#pragma GCC unroll 10
+        for (int round = 0; round < 10; ++round) {
+            const Lanes p0 = LOW_PRODUCT(c0, 0xD2511F53u);
+            const Lanes p1 = LOW_PRODUCT(c2, 0xCD9E8D57u);
+            c0 = (p1 >> 32) ^ c1 ^ (u64)k0;
+            c2 = (p0 >> 32) ^ c3 ^ (u64)k1;
+            c1 = p1;
+            c3 = p0;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        store_low(words[0] + k, c0);
+        store_low(words[1] + k, c1);
+        if (number > 2) store_low(words[2] + k, c2);
+        if (number > 3) store_low(words[3] + k, c3);
+    }
+}
+#else
+INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN]) {
+    for (int k = 0; k < n; ++k) {
+        const Words w = philox(first + (u32)k, keys[4], keys[2], keys[3], keys[0], keys[1]);
+        words[0][k] = w.a;
+        words[1][k] = w.b;
+        if (number > 2) words[2][k] = w.c;
+        if (number > 3) words[3][k] = w.d;
+    }
+}
+#endif
+
+#endif

@@ -2,10 +2,15 @@
 
 python launch/gpu_checks.py                 from a checkout, nothing installed but the packages
 python launch/gpu_checks.py --out results   also writes gpu_checks.json there
+python launch/gpu_checks.py --only bench    those checks alone whose names hold the word
 
 Bit-equality of GPU and CPU samples comes first (also with every emitter and map operator on), then
-equal weights of two trainings with train.deterministic and its price, the tests marked gpu, then
-`streamtrain bench` on the COMAP field of a lightcone that is synthesised on the spot.
+compute-sanitizer on one batch where it is installed, equal weights of two trainings with
+train.deterministic and its price, the tests marked gpu, then the parts of `streamtrain bench` on
+the COMAP field of lightcones that are synthesised on the spot: generation and a step with live
+generation over one on a resident batch for three networks, torch's and CuPy's ways to paint, the
+bounds that the hardware sets, which options of a step pay, scaling, and, with several GPUs, ranks.
+What has a bar says whether it is met; a bar is for an H200 and no failure elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +35,15 @@ import torch  # noqa: E402
 
 from streamtrain import Generator, load_config  # noqa: E402
 from streamtrain.bench import measure  # noqa: E402
+from streamtrain.bench.comparison import compare_on_gpu  # noqa: E402
+from streamtrain.bench.floor import floor, report_floor  # noqa: E402
+from streamtrain.bench.ranks import rank_costs, report_ranks  # noqa: E402
+from streamtrain.bench.scaling import report_scaling, scaling  # noqa: E402
+from streamtrain.bench.training import (  # noqa: E402
+    best_option,
+    report_options,
+    training_options,
+)
 from streamtrain.catalogs.make import Recipe, make_lightcones  # noqa: E402
 from streamtrain.catalogs.skyoptions import SkyOptions  # noqa: E402
 from streamtrain.catalogs.synthesize import synthesize  # noqa: E402
@@ -50,6 +65,19 @@ EVERYTHING = [
     "label={quantity: phi_L, log10_L: [3.0, 7.0], bins: 40}",
 ]
 """Every emitter and every map operator at once."""
+CNN_2D = "network={kind: cnn, layers: 5, kernel: 3, filters: 32}"
+RESNET_3D = "network={kind: resnet, filters: 64}"
+LIVE_OVER_RESIDENT = {"2-D CNN": 1.15, "3-D ResNet": 1.05}
+"""Bars of a step with live generation over one on a resident batch."""
+SAMPLES_PER_S, OVER_ALTERNATIVES, HOST_US, MEMORY = 40_000.0, 10.0, 50.0, 1.1
+"""Bars of the generator alone: speed at batch 64, over the best of torch and CuPy, host time per
+sample, peak memory over lightcones and two batches."""
+SANITIZED = """
+from streamtrain import Generator, load_config
+import sys
+generator = Generator(load_config("configs/comap.yaml", sys.argv[1:]), "train", "cuda")
+print(generator.generate(range(4)).cube.sum().item())
+"""
 
 
 def golden() -> str:
@@ -104,16 +132,97 @@ def tests() -> str:
     return last if result.returncode == 0 and " passed" in last else f"FAILED: {last}"
 
 
-def benchmark(name: str, settings: list[str], numbers: dict[str, Any]) -> str:
+def sanitizer(settings: list[str]) -> str:
+    """compute-sanitizer on one batch of four samples: memory errors, then races."""
+    program = shutil.which("compute-sanitizer") or shutil.which(
+        "/usr/local/cuda/bin/compute-sanitizer"
+    )
+    if program is None:
+        return "not installed here"
+    found = []
+    for tool in ("memcheck", "racecheck"):
+        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c"]
+        result = subprocess.run(
+            [*command, SANITIZED, *settings], cwd=ROOT, capture_output=True, text=True, check=False,
+            timeout=900,
+        )  # fmt: skip
+        print(result.stdout[-2000:], result.stderr[-2000:], flush=True)
+        found.append(f"{tool} {'clean' if result.returncode == 0 else 'FAILED'}")
+    text = ", ".join(found)
+    return f"FAILED: {text}" if "FAILED" in text else text
+
+
+def bar(value: float, limit: float, *, at_most: bool) -> str:
+    """Whether a bar is met, in words."""
+    met = value <= limit if at_most else value >= limit
+    return f"bar {limit:g}: {'met' if met else 'missed'}"
+
+
+def benchmark(name: str, settings: list[str], numbers: dict[str, Any], network: str = "") -> str:
     """Samples per second on the COMAP field."""
     config = load_config("configs/comap.yaml", settings)
     report = measure(config, "cuda", 5.0)
     numbers[name] = report
     print(json.dumps(report, indent=1), flush=True)
+    ratio = report["step_live_over_resident"]
+    if network:
+        limit = bar(ratio, LIVE_OVER_RESIDENT[network], at_most=True)
+        return f"live / resident step {ratio:.3f} ({limit})"
+    speed, host = report["generate_samples_per_s"], report["host_us_per_sample"]
+    memory = report["generator_peak_MB"] / (report["lightcones_MB"] + 2 * report["batch_MB"])
     return (
-        f"{report['generate_samples_per_s']:.0f} samples/s, "
-        f"live / resident step {report['step_live_over_resident']:.3f}"
+        f"{speed:.0f} samples/s ({bar(speed, SAMPLES_PER_S, at_most=False)}), host {host:.0f} us "
+        f"per sample ({bar(host, HOST_US, at_most=True)}), memory {memory:.2f} of lightcones and "
+        f"two batches ({bar(memory, MEMORY, at_most=True)}), live / resident step {ratio:.3f}"
     )
+
+
+def alternatives(settings: list[str], numbers: dict[str, Any]) -> str:
+    """Torch's and CuPy's ways to make the same sample."""
+    config = load_config("configs/comap.yaml", settings)
+    found = compare_on_gpu(config, torch.device("cuda", 0), 3.0)
+    numbers["alternatives"] = found
+    print(json.dumps(found, indent=1), flush=True)
+    if found.get("failures"):
+        return f"FAILED: {found['failures']}"
+    ratio = found["best_alternative_over_streamtrain"]
+    return f"the best of them takes {ratio:.1f} x ({bar(ratio, OVER_ALTERNATIVES, at_most=False)})"
+
+
+def floors(settings: list[str], numbers: dict[str, Any]) -> str:
+    """What a sample must cost on this GPU."""
+    found = floor(load_config("configs/comap.yaml", settings), "cuda", 3.0)
+    numbers["floor"] = found
+    print("\n".join(report_floor(found)), flush=True)
+    return ", ".join(f"{x:.1f} x {name}" for name, x in found["over_bounds"].items())
+
+
+def options(settings: list[str], numbers: dict[str, Any]) -> str:
+    """Which options of a training step pay."""
+    found = training_options(load_config("configs/comap.yaml", settings), "cuda", 20.0)
+    numbers["training"] = found
+    print("\n".join(report_options(found)), flush=True)
+    best = {name: best_option(times) for name, times in found.items()}
+    return "; ".join(f"{name}: {option} {gain:.2f} x" for name, (option, gain) in best.items())
+
+
+def scales(settings: list[str], numbers: dict[str, Any]) -> str:
+    """A sample against halos, voxels, batch and lightcone."""
+    rows = scaling(load_config("configs/comap.yaml", settings), "cuda", 5.0)
+    numbers["scaling"] = rows
+    print("\n".join(report_scaling(rows)), flush=True)
+    return f"{len(rows)} points, see above"
+
+
+def ranks(settings: list[str], numbers: dict[str, Any]) -> str:
+    """Several GPUs, a process each."""
+    number = torch.cuda.device_count()
+    if number < 2:
+        return "needs two GPUs"
+    rows = rank_costs(load_config("configs/comap.yaml", settings), "cuda", number)
+    numbers["ranks"] = rows
+    print("\n".join(report_ranks(rows)), flush=True)
+    return f"{number} ranks make {rows[-1]['over_one_rank']:.2f} times the samples of one"
 
 
 def deterministic(folder: Path, settings: list[str], numbers: dict[str, Any]) -> str:
@@ -142,7 +251,9 @@ def main() -> int:
     """Exit status 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for gpu_checks.json")
-    out: Path | None = parser.parse_args().out
+    parser.add_argument("--only", default="", help="the checks whose names hold this word")
+    given = parser.parse_args()
+    out: Path | None = given.out
     if not torch.cuda.is_available():
         print("no NVIDIA GPU that torch can use", file=sys.stderr)
         return 1
@@ -152,7 +263,9 @@ def main() -> int:
         sky = Recipe(Path(folder), "sky", SkyOptions(), velocities=False)
         settings = [f"data.train=[{folder}/sky_*.h5]", "data.validation=[]", "data.test=[]"]
 
-        def run(name: str, check: Callable[[], str]) -> None:
+        def run(name: str, check: Callable[[], str], always: bool = False) -> None:
+            if given.only not in name and not always:
+                return
             start = time.perf_counter()
             try:
                 result = check()
@@ -165,28 +278,34 @@ def main() -> int:
         run(
             "lightcones",
             lambda: f"exit {make_lightcones(2, sky)}",
+            always=True,
         )
         run("synthesis, 1.4 deg", synthesis)
         run("64 digests", lambda: digests(settings))
         run("64 digests, all on", lambda: digests([*settings, *EVERYTHING]))
-        run(
-            "deterministic training",
-            lambda: deterministic(
-                Path(folder),
-                [f"data.train=[{folder}/sky_*0.h5]", f"data.validation=[{folder}/sky_*1.h5]"],
-                numbers,
-            ),
-        )
+        run("compute-sanitizer", lambda: sanitizer([*settings, *EVERYTHING]))
+        both = [f"data.train=[{folder}/sky_*0.h5]", f"data.validation=[{folder}/sky_*1.h5]"]
+        run("deterministic training", lambda: deterministic(Path(folder), both, numbers))
         run("tests marked gpu", tests)
         run("bench", lambda: benchmark("bench", settings, numbers))
         run("bench, all on", lambda: benchmark("bench_all_on", [*settings, *EVERYTHING], numbers))
+        for network, setting in (("2-D CNN", CNN_2D), ("3-D ResNet", RESNET_3D)):
+            run(
+                f"bench, {network}",
+                lambda n=network, s=setting: benchmark(f"bench {n}", [*settings, s], numbers, n),  # type: ignore[misc]
+            )
+        run("bench, alternatives", lambda: alternatives(settings, numbers))
+        run("bench, floor", lambda: floors(settings, numbers))
+        run("bench, training", lambda: options(settings, numbers))
+        run("bench, scaling", lambda: scales(settings, numbers))
+        run("bench, ranks", lambda: ranks(both, numbers))
     numbers["checks"] = {name: result for name, result, _ in rows}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "gpu_checks.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     print(f"\n{numbers['device']}, torch {numbers['torch']}")
     for name, result, seconds in rows:
-        print(f"{name:20s} {seconds:7.1f} s  {result}")
+        print(f"{name:22s} {seconds:7.1f} s  {result}")
     return int(any(result.startswith(("FAILED", "DIFFERENT")) for _, result, _ in rows))
 
 

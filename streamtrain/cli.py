@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
+from streamtrain.cli_bench import add_bench
 from streamtrain.cli_compare import add_compare
-from streamtrain.cli_export import add_export, run_export
+from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
-from streamtrain.cli_infer import add_infer, run_infer
+from streamtrain.cli_infer import add_infer
+from streamtrain.cli_layers import add_layers
+from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
@@ -52,17 +55,22 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
+    from streamtrain.evaluate.scenarios import evaluate_scenarios
 
     config = _config(arguments)
+    options: dict[str, Any] = {
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
 
-        device, threads = _device(arguments.device), _threads(config)
-        run_probes(config, device=device, threads=threads, progress=Progress())
-        return 0
-    evaluate(
-        config, device=_device(arguments.device), threads=_threads(config), progress=Progress()
-    )
+        run_probes(config, **options)
+    elif arguments.scenarios is None:
+        evaluate(config, bootstrap=arguments.bootstrap, **options)
+    else:
+        evaluate_scenarios(config, arguments.scenarios, bootstrap=arguments.bootstrap, **options)
     return 0
 
 
@@ -126,20 +134,6 @@ def _preview(arguments: argparse.Namespace) -> int:
         samples = 1000 if given is None else given
         preview_prior(config, samples=samples, index=index or 0, **options)
     return 0
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    from streamtrain.bench import bench
-
-    return bench(
-        _config(arguments),
-        device=_device(arguments.device),
-        seconds=arguments.seconds,
-        out=arguments.out,
-        alternatives=arguments.alternatives,
-        models=arguments.models,
-        cut=arguments.cut,
-    )
 
 
 def _catalog_info(arguments: argparse.Namespace) -> int:
@@ -232,31 +226,24 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
     )
+    command.add_argument(
+        "--scenarios",
+        metavar="SET",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
+        "YAML files with the sections emit and observe",
+    )
+    command.add_argument(
+        "--bootstrap",
+        choices=("auto", "maps", "lightcones"),
+        default="auto",
+        help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
+    )
     command.set_defaults(run=_evaluate)
     add_infer(commands, device)
     add_export(commands, configured, device)
-    command = commands.add_parser(
-        "bench", parents=[configured, device], help="speed of generation and training"
-    )
-    command.add_argument("--seconds", type=float, default=5.0, help="per measurement [%(default)s]")
-    command.add_argument("--out", type=Path, help="write the numbers to this JSON file")
-    command.add_argument(
-        "--alternatives",
-        action="store_true",
-        help="also time what one would write otherwise: NumPy bincount, limlam_mocker's pipeline",
-    )
-    command.add_argument(
-        "--models",
-        action="store_true",
-        help="also time every luminosity model, and painting alone beside all operators",
-    )
-    command.add_argument(
-        "--cut",
-        type=Path,
-        metavar="LIGHTCONE",
-        help="also time fields painted out of this wide lightcone beside lightcones that hold one",
-    )
-    command.set_defaults(run=_bench)
+    add_compare_runs(commands, [device])
+    add_layers(commands, [device])
+    add_bench(commands, [configured, device])
     return parser
 
 
@@ -296,10 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
-            alone = given.run in (
-                _evaluate, _testset_make, _testset_verify, run_infer, run_export
-            )  # fmt: skip
-            with interruptible() if alone else contextlib.nullcontext():
+            with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status
     except (ValueError, OSError) as error:

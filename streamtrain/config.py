@@ -110,6 +110,8 @@ class TrainConfig:
     max_nonfinite: int = setting(
         10, "steps in a row that may be skipped because the loss is not finite", low=0
     )
+    compile: bool = setting(False, "torch.compile of the network for its training steps")
+    channels_last: bool = setting(True, "memory layout of convolutions; which is faster varies")
     deterministic: bool = setting(False, "the same weights bit for bit from run to run")
     threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
     queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
@@ -207,12 +209,15 @@ def _check_label(label: LabelConfig) -> None:
             )
 
 
-def _check_optimiser(train: TrainConfig) -> None:
+def _check_training(train: TrainConfig) -> None:
     if train.optimiser != "sgd":
         for name, given in (("momentum", train.momentum is not None), ("nesterov", train.nesterov)):
             if given:
                 raise ConfigError(f"train.{name} belongs to train.optimiser = sgd, not to "
                                   f"{train.optimiser}")  # fmt: skip
+    if train.compile and train.deterministic:
+        raise ConfigError("train.compile = true and train.deterministic = true exclude each other: "
+                          "a compiler may choose between ways to sum by timing them")  # fmt: skip
     if train.nesterov and train.momentum == 0:
         raise ConfigError("train.nesterov needs train.momentum above 0")
 
@@ -240,7 +245,7 @@ def _check(config: Config) -> None:
     if config.train.ema == 1:
         raise ConfigError("train.ema = 1 would never leave the first weights: it must be below 1")
     check_network(config.network, config.label.quantity, config.label.scale)
-    _check_optimiser(config.train)
+    _check_training(config.train)
     if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
         raise ConfigError(
             f"train.warmup_steps = {config.train.warmup_steps} must be below "
@@ -282,6 +287,12 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: extends must name a configuration file, not {base!r}")
     beside = file.parent / base
     return _merge(_read(beside if beside.is_file() else base, (*readers, file.resolve())), data)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of a configuration file and of those it extends, unchecked. Raises ConfigError
+    for a file that cannot be read."""
+    return _read(path, ())
 
 
 def _other_kind(old: Any, new: Any) -> bool:

@@ -100,7 +100,26 @@ class CompactConfig(AnyNetworkConfig):
     max_filters: int = setting(256, "filters never exceed this", low=1, high=8192)
 
 
-NetworkConfig: TypeAlias = MeansConfig | CNNConfig | ResNetConfig | ResNeXtConfig | CompactConfig
+@dataclass(frozen=True)
+class SummariesConfig(AnyNetworkConfig):
+    """Dense layers on the power spectrum and the voxel intensity distribution of the map."""
+
+    kind: Literal["summaries"] = setting("summaries", "which network")
+    power: Literal["spherical", "cylindrical", "none"] = setting(
+        "spherical", "P(k), P(k_perp, k_par) or no power spectrum"
+    )
+    power_bins: int = setting(24, "bins of k, or of k_perp, at most", low=1, high=1000)
+    slabs: int | None = setting(
+        None, "cylindrical: bins of k_par, at most; default: 8", low=1, high=1000
+    )
+    voxel_bins: int = setting(32, "bins of the voxel intensity distribution; 0: none", low=0,
+                              high=1000)  # fmt: skip
+    layers: int = setting(2, "dense layers", low=1, high=20)
+
+
+NetworkConfig: TypeAlias = (
+    MeansConfig | CNNConfig | ResNetConfig | ResNeXtConfig | CompactConfig | SummariesConfig
+)
 """The section, of the kind that it names."""
 
 
@@ -131,9 +150,23 @@ def check_network(network: NetworkConfig, quantity: str, scale: str) -> None:
             f"network.kernel_freq = {network.kernel_freq} belongs to network.dimensions = 3; in 2 "
             "dimensions frequencies are channels"
         )
+    if isinstance(network, SummariesConfig):
+        _check_summaries(network)
     if isinstance(network, ResNeXtConfig) and 2 * network.filters % network.cardinality:
         raise ConfigError(
             f"network.cardinality = {network.cardinality} does not divide the "
             f"{2 * network.filters} channels that network.filters = {network.filters} gives its "
             "grouped convolutions"
         )
+
+
+def _check_summaries(network: SummariesConfig) -> None:
+    if network.slabs is not None and network.power != "cylindrical":
+        raise ConfigError(
+            f"network.slabs = {network.slabs} belongs to network.power = cylindrical, not to "
+            f"{network.power}"
+        )
+    if network.power == "none" and network.voxel_bins == 0:
+        raise ConfigError("network.power = none and network.voxel_bins = 0 leave nothing to see")
+    if network.voxel_bins == 1:
+        raise ConfigError("network.voxel_bins = 1 tells nothing apart: it must be 0 or at least 2")

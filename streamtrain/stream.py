@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.workspace import Workspace
+from streamtrain.ring import CudaLanes, Lanes, Ring
 
 NO_WORKERS = (
     "SampleStream makes its batches itself: use DataLoader(stream, batch_size=None, num_workers=0)"
@@ -22,7 +24,12 @@ class SampleStream(IterableDataset[Batch]):
     Step s of rank r holds the samples s*B + r*B/W ... of the global sequence (B = batch_size, the
     global one; W = world_size), so the sequence does not depend on the number of ranks. The state
     is the next global index. On a CPU the generator's threads make `queue` batches ahead; the order
-    never changes. On a GPU batches are made on the current stream when they are asked for.
+    never changes. On a GPU a stream of its own makes one batch ahead, see `ring`, and torch's
+    current stream waits for a batch when it is asked for. queue = 0: batches are made when they are
+    asked for, on a GPU on the current stream.
+
+    own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
+    the batch until the next one is asked for, and all work on it has to be enqueued by then.
     """
 
     def __init__(
@@ -34,6 +41,7 @@ class SampleStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: int = 0,
         queue: int = 4,
+        own: bool = True,
     ) -> None:
         """Raises ValueError for sizes that do not fit."""
         super().__init__()
@@ -43,12 +51,16 @@ class SampleStream(IterableDataset[Batch]):
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
+        if queue < 0:
+            raise ValueError(f"queue = {queue} must be at least 0")
         if start < 0 or start % batch_size:
             raise ValueError(f"start = {start} must be a multiple of batch_size = {batch_size}")
         self.generator = generator
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self._ahead = max(1, queue)
+        self._ahead, self._own = queue, own
         self._next_index = start
+        self._ring: Ring | None = None
+        self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
 
@@ -65,7 +77,7 @@ class SampleStream(IterableDataset[Batch]):
                 "the stream was stored with another batch size"
             )
         self._drop_pending()
-        self._next_index = index
+        self._next_index, self._window = index, None
 
     def indices(self, first: int) -> list[int]:
         """This rank's global indices in the step that starts at global index `first`."""
@@ -79,26 +91,88 @@ class SampleStream(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise ValueError(NO_WORKERS)
         self._drop_pending()
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
         while True:
             batch = self._take()
+            self._window = self._last_window()
             self._next_index += self.batch_size
             yield batch
 
+    @property
+    def _enqueued(self) -> int:
+        """Steps whose batches are put in the making before the next one is handed out, itself
+        included, by the thread that asks for it."""
+        return 2 if self._ahead and self.generator.device.type == "cuda" else 1
+
+    def _last_window(self) -> int:
+        """Of the samples that are asked for with the next step's, over all ranks."""
+        return self.generator.window(self._next_index + self._enqueued * self.batch_size - 1)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the next batch needs other lightcones than the one before, the same in all ranks;
+        also true of the first batch."""
+        return self._last_window() != self._window
+
+    def ready(self, seconds: float) -> bool:
+        """Whether the next batch waits for no lightcone, after about so long [s] at most.
+
+        On a GPU the lightcones of this rank's first sample are what is asked for, and those of the
+        batch that is made meanwhile.
+        """
+        if not self._ahead or self.generator.device.type == "cuda":
+            starts = (self._next_index + k * self.batch_size for k in range(self._enqueued))
+            return all(self.generator.ready(self.indices(s)[0], seconds) for s in starts)
+        self._fill()
+        return self._pending[0] in wait([self._pending[0]], seconds).done
+
     def _take(self) -> Batch:
-        """The batch at `_next_index`; on a CPU the following ones are put in the making."""
-        if self.generator.device.type == "cuda":
+        """The batch at `_next_index`; the following ones are put in the making."""
+        if not self._ahead:
             return self.generator.generate(self.indices(self._next_index))
+        if self.generator.device.type == "cuda":
+            return self._from_ring()
+        self._fill()
+        return self._pending.popleft().result()
+
+    def _fill(self) -> None:
+        """Put the next batches in the making."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "streamtrain-stream")
         for ahead in range(len(self._pending), self._ahead + 1):
             indices = self.indices(self._next_index + ahead * self.batch_size)
             self._pending.append(self._executor.submit(self.generator.generate, indices))
-        return self._pending.popleft().result()
+
+    def _from_ring(self) -> Batch:
+        if self._ring is None:
+            self._ring = self._start_ring(CudaLanes(self.generator.device))
+        made = self._ring.take()
+        batch = made.batch
+        if self._own:
+            batch = batch.clone()
+            self._ring.release()
+        batch.marks = made.began, made.ready
+        return batch
+
+    def _start_ring(self, lanes: Lanes) -> Ring:
+        """A ring whose first batch is that at `_next_index`."""
+        start = self._next_index
+        return Ring(
+            self.generator.generate,
+            lambda number: self.indices(start + number * self.batch_size),
+            lambda: Workspace(self.generator.device),
+            lanes,
+        )
 
     def _drop_pending(self) -> None:
         for future in self._pending:
             future.cancel()
         self._pending.clear()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
 
     def close(self) -> None:
         """Stop making batches; the stream can be iterated again afterwards."""

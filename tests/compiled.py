@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.generator.backend import HostKernels, kernel_source
+from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.trace import trace
 
 Float32 = NDArray[np.float32]
 Words = NDArray[np.uint32]
@@ -66,3 +68,22 @@ def model(
         _kernels("model.cu", source).elementwise("apply_static", 1, len(log2_mass), *tensors[:3])
     _kernels("model.cu", source).elementwise("apply_model", 1, len(log2_mass), *tensors)
     return tensors[-1].numpy()
+
+
+def place(
+    position: list[Float32],
+    rotation: NDArray[np.float64],
+    field: NDArray[np.float64],
+    shape: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Voxels of halos [n] by quick_voxel and by place_halo; field and shape as in paint.cu."""
+    model = MODELS["breysse15"]
+    source = trace(model.function, model.traced_parameters, {"nu_rest_GHz": 115.27}).source
+    functions = Path(__file__).with_name("place.cu").read_text(encoding="ascii")
+    kernels = HostKernels(kernel_source("paint.cu", source) + functions)
+    found = [torch.empty(len(position[0]), dtype=torch.int32) for _ in range(2)]
+    arrays = [
+        torch.from_numpy(np.ascontiguousarray(a)) for a in (*position, rotation, field, shape)
+    ]
+    kernels.elementwise("apply_place", 1, len(position[0]), *arrays, *found)
+    return found[0].numpy(), found[1].numpy()

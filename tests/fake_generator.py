@@ -94,6 +94,17 @@ class FakeGenerator:
         """It needs none."""
         return []
 
+    def window(self, index: int) -> int:
+        """All samples are of one lightcone."""
+        return 0
+
+    def ready(self, index: int, seconds: float) -> bool:
+        """It never waits."""
+        return True
+
+    def give_up(self) -> None:
+        """It makes no lightcones."""
+
     def close(self) -> None:
         """It has no threads."""
 

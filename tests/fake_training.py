@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return batch
 
     class Victim(Trainer):
-        def _step(self, batches: Iterator[Batch]) -> None:
+        def _step(self, batches: Iterator[Batch]) -> bool:
             if self.step == given.kill_at and rank == given.kill_rank and first_start:
                 if self._writer:
                     self._writer.wait()
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # EFBIG instead
                 limit = size if first <= self.step <= last else resource.RLIM_INFINITY
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            super()._step(batches)
+            return super()._step(batches)
 
     streamtrain.train.trainer.Generator = Recorder
     streamtrain.train.Trainer = Victim

@@ -165,9 +165,15 @@ class DensityModes:
         long_window = self.arrays.exp(-0.5 * (self._long_k2 / k_cut**2) ** 2)
         return self._to_cells(deconvolved.short_kxyz * window, deconvolved.long_kxyz * long_window)
 
-    def displacements(self, density: DensityField, pool: Executor) -> Array:
+    def displacements(
+        self,
+        density: DensityField,
+        pool: Executor,
+        report: Callable[[float], None] = lambda done: None,
+    ) -> Array:
         """psi1 and psi2 at the cell centres [Mpc], [nx, ny, nz, 6]: x, y, z of the first, then
-        of the second order (`+3/7 i k/k^2` times the source)."""
+        of the second order (`+3/7 i k/k^2` times the source). report: called with the fraction
+        done."""
         arrays = self.arrays
         inverse_k2 = 1.0 / arrays.at_least(self._k2, 1e-12)
         inverse_k2[0, 0, 0] = 0.0
@@ -186,7 +192,9 @@ class DensityModes:
         xx *= zz
         source += xx
         del xx, yy, zz
-        for mixed in self._each(second_derivative, [(0, 1), (0, 2), (1, 2)], pool):
+        mixed_axes = [(0, 1), (0, 2), (1, 2)]
+        for done, mixed in enumerate(self._each(second_derivative, mixed_axes, pool), 3):
+            report(done / 12)
             source -= arrays.square(mixed)
             del mixed
         second = arrays.rfftn(source)
@@ -205,8 +213,8 @@ class DensityModes:
             else:
                 out[..., component] = self._short_to_cells(second * (1j * self._k[axis]))
 
-        for _ in self._each(gradient, range(6), pool):
-            pass
+        for done, _ in enumerate(self._each(gradient, range(6), pool), 6):
+            report(done / 12)
         return out
 
     def _each(self, make: Callable[[T], R], of: Iterable[T], pool: Executor) -> Iterable[R]:

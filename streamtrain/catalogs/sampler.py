@@ -235,16 +235,22 @@ class HaloSampler:
             def tell(done: float, what: str, number: int = number) -> None:
                 report(0.05 + 0.85 * (number + done) / len(self.slabs), what)
 
+            def tell_moving(done: float, tell: Callable[[float, str], None] = tell) -> None:
+                tell(0.55 + 0.2 * done, "displacements")
+
             tell(0.0, "density field")
             modes = self.modes.at(slab.box) if number else self.modes
             density = modes.draw(key, pool)
+            tell(0.05, "active cells")
             arrivals = self.arrivals(key, slab, modes, density, pool, tell)
             tell(0.55, "displacements")
-            displacements = modes.displacements(density, pool).reshape(-1, 6)
+            displacements = modes.displacements(density, pool, tell_moving).reshape(-1, 6)
             del density
             tell(0.75, "halos")
             sample = partial(self.sample, key, slab.box, displacements)
-            parts += pool.map(sample, arrivals)
+            for done, part in enumerate(pool.map(sample, arrivals)):
+                tell(0.75 + 0.25 * done / len(arrivals), "halos")
+                parts.append(part)
             del displacements, sample
         return {name: np.concatenate([part.pop(name) for part in parts]) for name in [*parts[0]]}
 
@@ -307,6 +313,7 @@ class HaloSampler:
             )
 
         list(pool.map(start, parts))
+        report(0.08, "halo rates")
         deconvolved = modes.deconvolved(density)
         cuts, laws_of = [*self.laws], [*self.laws.values()]
         fields = _ahead(partial(modes.filtered, deconvolved), cuts, pool, 0 if modes.large else 2)

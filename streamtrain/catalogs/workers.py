@@ -10,9 +10,11 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -24,6 +26,7 @@ Work = Callable[[int, int, Callable[[float, str], None]], str]
 """work(seed, threads, report) -> what was done, in a sentence."""
 
 _REPORT_S = 0.5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -93,13 +96,14 @@ def _together(
     context = multiprocessing.get_context("spawn")
     children: dict[Connection, Any] = {}
     try:
-        with _one_blas_thread():
+        with _one_blas_thread(), _signals_wait():
             for number in range(processes):
                 pipe, end = context.Pipe(duplex=False)
-                children[pipe] = context.Process(
+                child = context.Process(
                     target=_child, args=(work, seeds[number::processes], threads, end), daemon=True
                 )
-                children[pipe].start()
+                child.start()
+                children[pipe] = child
                 end.close()
         start = time.perf_counter()
         shares, done = dict.fromkeys(children, 0.0), 0
@@ -159,9 +163,39 @@ def _one_blas_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """A signal that comes meanwhile is answered afterwards, when every process can be ended.
+
+    Processes that start in here never hear SIGINT: Ctrl-C goes to them too, and it is for the
+    parent to end them.
+    """
+    resource_tracker.ensure_running()  # its own start would let SIGINT through
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                handlers[number] = signal.signal(number, lambda given, _: came.append(given))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for given, handler in handlers.items():
+            signal.signal(given, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
-    """One process: its seeds in turn; reports, notes and a failure go to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees Ctrl-C and ends the children
+    """One process: its seeds in turn; reports, notes and a failure go to the parent, without which
+    it ends."""
+    with suppress(BrokenPipeError):
+        _work(work, seeds, threads, pipe)
+
+
+def _work(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
     last = -math.inf
 
     def report(share: float, what: str) -> None:
@@ -173,6 +207,8 @@ def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> 
     try:
         for seed in seeds:
             pipe.send(("done", work(seed, threads, report)))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, MemoryError) as error:
         pipe.send(("failed", str(error) or "out of memory: use fewer --processes"))
     finally:

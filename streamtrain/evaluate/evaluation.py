@@ -9,56 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from matplotlib.figure import Figure
 
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate.answers import Answers, ClassAnswers, predict
 from streamtrain.evaluate.classes import score_classes
-from streamtrain.evaluate.metrics import Bool, Float, score
+from streamtrain.evaluate.judgement import bootstrap_of, judge
+from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.published import TRAINED_ON, comparable, ihle2019, published
+from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.tables import table
 from streamtrain.evaluate.trained import Trained, run_config
 from streamtrain.figures import confusion
-from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.labels import Label
-from streamtrain.models import Network
+from streamtrain.generator.generator import Generator
 from streamtrain.models.heads import loss_name
 from streamtrain.progress import Progress
 from streamtrain.train.folder import read_history, run_folder
-
-MEAN_LABEL_SAMPLES = 512
-"""Samples of the split "train", from index 0, whose mean label is the reference."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
-
-    predicted: Float
-    true: Float
-    occupied: Bool
-    """Where the count is at least 1, [num_samples, num_bins]."""
-    bin_edges: Float
-    """log10(L/Lsun), [num_bins + 1]."""
-    unit: Float | None = None
-    """What one halo is worth in the label's quantity, [num_samples, num_bins]; None: one."""
-
-
-@dataclass(frozen=True)
-class ClassAnswers:
-    """A network's answers and the truth, where the label is a class."""
-
-    chances: Float
-    """Probability of each class, [num_samples, num_classes]."""
-    true: NDArray[np.int64]
-    """Number of the class [num_samples]."""
-    classes: list[str]
 
 
 def evaluate(
@@ -66,14 +38,16 @@ def evaluate(
     *,
     device: str = "cpu",
     threads: int = 1,
+    bootstrap: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run: print the table, write evaluation.json and
     the figures into the run folder, return what the JSON file holds.
 
-    run: a configuration, or the folder of a run. The manifest testset.json of the run folder is
-    made if it is absent, and every sample is compared with it. Raises ValueError with one sentence
-    if there is no checkpoint, or if the test set is not the manifest's.
+    run: a configuration, or the folder of a run. bootstrap: what errors resample, maps, lightcones
+    or auto (see `Bootstrap.choose`). The manifest testset.json of the run folder is made if it is
+    absent, and every sample is compared with it. Raises ValueError with one sentence if there is
+    no checkpoint, or if the test set is not the manifest's.
     """
     config = run if isinstance(run, Config) else run_config(run)
     folder = run_folder(config)
@@ -108,7 +82,7 @@ def evaluate(
             "generator_version": manifest.generator_version,
             "lightcones": [cone["name"] for cone in manifest.lightcones],
         },
-        **judge(answers, reference, config),
+        **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
         "figures": _draw(answers, reference, config),
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
@@ -119,150 +93,48 @@ def evaluate(
     return result
 
 
-def mean_label(generator: Generator, progress: Progress | None = None) -> Float:
-    """Mean log10 of the counts of the first training samples, float64 [num_bins], or the
-    frequencies of their classes [num_classes].
-
-    generator: of the split "train".
-    """
-    label, total = generator.label, np.zeros(generator.num_outputs)
-    for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
-        batch = generator.generate(range(start, start + testset.BATCH_SIZE))
-        batch.check()
-        values = batch.label.double()
-        if not label.is_class:
-            values = label.log10_counts(values, batch.one_halo)
-        total += values.sum(dim=0).cpu().numpy()
-        if progress is not None:
-            progress.update(
-                f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
-            )
-    return total / MEAN_LABEL_SAMPLES
-
-
-def predict(
-    network: Network,
-    manifest: testset.Manifest,
-    generator: Generator,
-    progress: Progress | None = None,
-) -> Answers | ClassAnswers:
-    """Make the test set again, compare each sample with the manifest, and ask the network.
-
-    Raises ValueError at the first sample that differs, or if an answer is not finite.
-    """
-    label, parts, done = generator.label, [], 0
-    for indices, batch in testset.regenerate(manifest, generator):
-        differing = testset.differing_samples(manifest, indices, batch)
-        if differing:
-            raise ValueError(
-                f"test sample {differing[0]} is not the manifest's; 'streamtrain testset verify' "
-                "tells more"
-            )
-        with torch.inference_mode():
-            one_halo = batch.one_halo.to(batch.cube.device)
-            output = network.head.point(network(batch.cube), one_halo)
-        if not torch.isfinite(output).all():
-            raise ValueError("the network's answer is not finite: its training has diverged")
-        parts.append(_class_part(batch, output) if label.is_class else _part(label, batch, output))
-        done += len(indices)
-        if progress is not None:
-            progress.update(f"evaluating: {done}/{manifest.count} samples")
-    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    if label.is_class:
-        return ClassAnswers(whole[0], whole[1], label.classes)
-    unit = whole[3] if label.has_unit else None
-    return Answers(whole[0], whole[1], whole[2], generator.bin_edges, unit)
-
-
-def judge(answers: Answers | ClassAnswers, reference: Float, config: Config) -> dict[str, Any]:
-    """The scores of the network and of the plainest predictor as plain data, and how they were
-    made."""
-    if isinstance(answers, ClassAnswers):
-        return _judge_classes(answers, reference)
-    network, mean = (
-        asdict(score(values, answers.true, answers.occupied, answers.bin_edges))
-        for values in (answers.predicted, reference)
-    )
-    return {
-        "label": config.label.quantity,
-        "conventions": {
-            "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
-            "empty_bins": "bins without a halo count in mse alone; 'excluded' is their fraction",
-            "errors": "standard errors, bootstrap over maps",
-            "mean_label": f"mean log10 dN of samples 0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
-        },
-        "network": network,
-        "mean_label": mean,
-        "mean_label_log10_dN": reference.tolist(),
-    }
-
-
-def _judge_classes(answers: ClassAnswers, frequencies: Float) -> dict[str, Any]:
-    network, frequent = (
-        asdict(score_classes(chances, answers.true)) for chances in (answers.chances, frequencies)
-    )
-    return {
-        "label": "class",
-        "classes": answers.classes,
-        "conventions": {
-            "accuracy": "share of the maps whose most probable class is the true one",
-            "confusion": "maps of each true class (row) taken for each class (column)",
-            "errors": "standard errors, bootstrap over maps",
-            "most_frequent": "always the class frequencies of samples "
-            f"0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
-        },
-        "network": network,
-        "most_frequent": frequent,
-        "class_frequencies": frequencies.tolist(),
-    }
-
-
-def _part(label: Label, batch: Batch, output: torch.Tensor) -> tuple[NDArray[Any], ...]:
-    """Predicted and true log10 counts, occupied bins, unit, of a batch [B, num_bins] each."""
-    predicted, true = (
-        label.log10_counts(values, batch.one_halo).cpu().numpy() for values in (output, batch.label)
-    )
-    occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
-    unit = label.unit_of(batch.one_halo)
-    return predicted, true, occupied, np.broadcast_to(1.0 if unit is None else unit, true.shape)
-
-
-def _class_part(batch: Batch, output: torch.Tensor) -> tuple[NDArray[Any], ...]:
-    """Probabilities [B, num_classes] and true classes [B] of a batch."""
-    chances = output.double().softmax(dim=1)
-    return chances.cpu().numpy(), batch.label.argmax(dim=1).cpu().numpy()
-
-
-def _draw(answers: Answers | ClassAnswers, reference: Float, config: Config) -> list[str]:
+def _draw(answers: Answers | ClassAnswers, reference: Reference, config: Config) -> list[str]:
     """Write the figures into the run folder; their file names."""
     folder = Path(config.run)
     if isinstance(answers, ClassAnswers):
         counts = score_classes(answers.chances, answers.true).confusion
         drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
     else:
-        quantity = config.label.quantity
-        arrays = (answers.true, answers.occupied, answers.bin_edges)
-        drawn = {
-            "comparison.png": figures.comparison(
-                answers.predicted,
-                *arrays,
-                reference=reference,
-                quantity=quantity,
-                unit=answers.unit,
-            ),
-            "ratio.png": figures.ratio_bands(
-                answers.predicted, reference, *arrays, quantity=quantity
-            ),
-        }
+        drawn = _function_figures(answers, reference, config.label.quantity)
     entries = read_history(folder / "history.jsonl")
     if entries:
         loss = loss_name(config.network.head, config.label.quantity == "class")
         drawn["loss.png"] = figures.loss_history(entries, loss)
+    return save(drawn, folder)
+
+
+def _function_figures(answers: Answers, reference: Reference, quantity: str) -> dict[str, Figure]:
+    """Of functions of luminosity, by file name."""
+    arrays = (answers.true, answers.occupied, answers.bin_edges)
+    beside = comparable(quantity, answers.bin_edges)
+    options: dict[str, Any] = {"quantity": quantity, "unit": answers.unit}
+    return {
+        "comparison.png": figures.comparison(
+            answers.predicted, *arrays, reference=reference.mean, **options
+        ),
+        "functions.png": figures.functions(
+            answers.predicted, *arrays, reference=reference.mean, **options
+        ),
+        "ratio.png": figures.ratio_bands(
+            answers.predicted, reference.mean, *arrays, quantity=quantity
+        ),
+        "residual.png": figures.residual_bands(
+            answers.predicted,
+            *arrays,
+            quantity=quantity,
+            published=published(TRAINED_ON) if beside else None,
+            limits=ihle2019() if beside else None,
+        ),
+    }
+
+
+def save(drawn: Mapping[str, Figure], folder: Path) -> list[str]:
+    """Write figures into a folder, each whole or not at all; their file names."""
     for name, figure in drawn.items():
-        part = folder / f"{name}.{os.getpid()}.part"
-        try:
-            figure.savefig(part, format="png")
-            part.replace(folder / name)
-        finally:
-            part.unlink(missing_ok=True)
+        write_png(figure, folder / name)
     return list(drawn)

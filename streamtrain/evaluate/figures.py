@@ -1,4 +1,4 @@
-"""Figures of an evaluation: three test maps, ratio bands, loss history."""
+"""Figures of an evaluation: three test maps, ratio and residual bands, histories of a training."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from streamtrain.evaluate.metrics import Bool, Float, delta_percentiles
+from streamtrain.evaluate.published import Published
+from streamtrain.evaluate.published import bin_edges as published_edges
 from streamtrain.figures import (
     LABEL_SIZE,
     NETWORK,
     RATIO_TICKS,
     REFERENCE,
     TICK_SIZE,
+    TRUTH,
     luminosity_function,
     positions,
     ratio_axis,
     style,
 )
+from streamtrain.generator.labels import QUANTITIES
+
+RANGE_ERROR = "error_dex_"
+"""Start of the history's names of errors in a luminosity range."""
 
 
 def comparison(
@@ -36,15 +46,7 @@ def comparison(
     """`luminosity_function` of three test maps: those whose rms error is the 16th, 50th and 84th
     percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`; unit:
     [num_samples, num_bins] too."""
-    squares = np.where(occupied, (predicted - true) ** 2, 0.0).sum(axis=1)
-    rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
-    order = np.argsort(rms, kind="stable")
-    quantiles = (0.16, 0.5, 0.84)
-    chosen = order[[round(q * (len(order) - 1)) for q in quantiles]]
-    titles = [
-        f"map {k}, rms {rms[k]:.3f} dex\n({100 * q:.0f} % of the maps are better)"
-        for k, q in zip(chosen, quantiles, strict=True)
-    ]
+    chosen, titles = _three_maps(predicted, true, occupied)
     return luminosity_function(
         predicted[chosen],
         true[chosen],
@@ -95,31 +97,178 @@ def ratio_bands(
     return figure
 
 
+def functions(
+    predicted: Float,
+    true: Float,
+    occupied: Bool,
+    bin_edges: Float,
+    *,
+    reference: Float | None = None,
+    quantity: str = "counts",
+    unit: Float | None = None,
+) -> Figure:
+    """Output and truth of the maps of `comparison` on a logarithmic and a linear axis, their
+    ratio, and the same from 0.7 to 1.3. Arguments as there."""
+    chosen, titles = _three_maps(predicted, true, occupied)
+    figure = Figure(figsize=(1.2 + 3.4 * len(chosen), 9.6), dpi=150, layout="constrained")
+    panels = figure.subplots(
+        4, len(chosen), sharex=True, sharey="row", squeeze=False, height_ratios=(1.6, 1.6, 1, 1)
+    )
+    at = positions(bin_edges, quantity)
+    for column, k, title in zip(panels.T, chosen, titles, strict=True):
+        one_halo = 1.0 if unit is None else unit[k]
+        shown = occupied[k]
+        curves = [("network", predicted[k], NETWORK, "-")]
+        if reference is not None:
+            curves.append(("mean label", reference, REFERENCE, "--"))
+        for axes in column[:2]:
+            truth = (one_halo * 10 ** true[k])[shown]
+            axes.plot(at[shown], truth, "o", color=TRUTH, ms=2.8, zorder=4, label="true")
+        for name, values, colour, line in curves:
+            for axes in column[:2]:
+                height = one_halo * 10**values
+                axes.plot(at, height, line, color=colour, lw=1.8, label=name)
+            ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
+            for axes in column[2:]:
+                axes.plot(at, ratio, line, color=colour, lw=1.6)
+        column[0].set_yscale("log")
+        column[0].set_title(title, fontsize=TICK_SIZE)
+        for axes in column:
+            style(axes, bin_edges)
+        ratio_axis(column[2], (0.2, 5.0))
+        column[3].set_ylim(0.7, 1.3)
+        column[3].axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
+        column[3].set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
+    for row, name in ((0, QUANTITIES[quantity].axis), (1, QUANTITIES[quantity].axis)):
+        panels[row, 0].set_ylabel(name, fontsize=LABEL_SIZE)
+    panels[2, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
+    panels[3, 0].set_ylabel("the same, closer", fontsize=LABEL_SIZE)
+    panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    return figure
+
+
+def residual_bands(
+    predicted: Float,
+    true: Float,
+    occupied: Bool,
+    bin_edges: Float,
+    *,
+    quantity: str = "counts",
+    published: Published | None = None,
+    limits: tuple[Float, Float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Median, 68 % and 95 % of delta = predicted/true - 1 in each luminosity bin, on the published
+    network's and the 95 % limits of Ihle et al. 2019.
+
+    predicted, true: log10 dN, [num_samples, num_bins]; only occupied bins count. published,
+    limits: in the published bins (see `published`); None: left out.
+    """
+    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    low95, low68, median, high68, high95 = delta_percentiles(predicted - true, occupied)
+    heights = [high95]
+    theirs = 10.0 ** (0.5 * (published_edges()[1:] + published_edges()[:-1]))
+    if published is not None:
+        axes.fill_between(
+            theirs, published.percentiles[0], published.percentiles[4], color="grey", alpha=0.3,
+            lw=0, label="95 %, published network",
+        )  # fmt: skip
+        for k, row in enumerate(published.percentiles[[1, 3]]):
+            label = "68 %, published network" if k == 0 else None
+            axes.plot(theirs, row, ":", color="dimgrey", lw=1.4, label=label)
+        heights.append(published.percentiles[4])
+    if limits is not None:
+        for k, row in enumerate(limits):
+            label = "95 %, Ihle et al. 2019" if k == 0 else None
+            axes.plot(theirs, row, "--", color=REFERENCE, lw=1.6, label=label)
+    at = positions(bin_edges, quantity)
+    axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.22, lw=0, label="95 % of maps")
+    axes.fill_between(at, low68, high68, color=NETWORK, alpha=0.45, lw=0, label="68 % of maps")
+    axes.plot(at, median, color=NETWORK, lw=2, label="median")
+    axes.axhline(0.0, color=TRUTH, lw=0.8, zorder=1)
+    style(axes, bin_edges)
+    top = max(float(np.nanmax(h, initial=1.0)) for h in heights)
+    axes.set_ylim(-1.05, min(1.05 * top, 5.0))
+    axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
+    axes.set_ylabel(r"$\delta$ = predicted / true $-$ 1", fontsize=LABEL_SIZE)
+    axes.set_title(title, fontsize=LABEL_SIZE)
+    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc="upper left", ncols=2)
+    return figure
+
+
 def loss_history(
     entries: Sequence[Mapping[str, Any]], name: str = "mean squared error of the label"
 ) -> Figure:
-    """Training and validation loss against the step; entries: of a run's history
-    (step, loss, and validation_loss where it was measured). name: what the loss is."""
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    """Training and validation loss against the step, and below it the validation's errors per
+    luminosity range; entries: of a run's history (step, loss, and where they were measured
+    validation_loss and error_dex_RANGE, or accuracy). name: what the loss is."""
+    ranges = [e for e in entries if any(key.startswith(RANGE_ERROR) for key in e)]
+    accuracies = [e for e in entries if e.get("accuracy") is not None]
+    rows = 2 if ranges or accuracies else 1
+    figure = Figure(figsize=(6.4, 1.2 + 2.8 * rows), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     curves = (
         ("loss", "training", NETWORK, "-"),
         ("validation_loss", "validation", REFERENCE, "o-"),
     )
     drawn: list[float] = []
-    for key, name, colour, line in curves:
+    for key, title, colour, line in curves:
         points = [(e["step"], e[key]) for e in entries if e.get(key) is not None]
         if points:
             steps, losses = zip(*points, strict=True)
-            axes.plot(steps, losses, line, color=colour, lw=1.6, ms=4, label=name)
+            panels[0].plot(steps, losses, line, color=colour, lw=1.6, ms=4, label=title)
             drawn += losses
     if drawn and min(drawn) > 0:
-        axes.set_yscale("log")
-    axes.set_xlabel("optimiser step", fontsize=LABEL_SIZE)
-    axes.set_ylabel(f"loss ({name})", fontsize=LABEL_SIZE)
-    axes.tick_params(labelsize=TICK_SIZE)
-    axes.grid(alpha=0.25, lw=0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        panels[0].set_yscale("log")
+    panels[0].set_ylabel(f"loss ({name})", fontsize=LABEL_SIZE)
     if drawn:
-        axes.legend(fontsize=TICK_SIZE, frameon=False)
+        panels[0].legend(fontsize=TICK_SIZE, frameon=False)
+    if ranges:
+        _range_histories(panels[1], ranges)
+    elif accuracies:
+        at = [e["step"] for e in accuracies]
+        panels[1].plot(at, [e["accuracy"] for e in accuracies], "o-", color=REFERENCE, ms=4)
+        panels[1].set_ylabel("accuracy, validation", fontsize=LABEL_SIZE)
+    for axes in panels:
+        axes.tick_params(labelsize=TICK_SIZE)
+        axes.grid(alpha=0.25, lw=0.6)
+    panels[-1].set_xlabel("optimiser step", fontsize=LABEL_SIZE)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure
+
+
+def _range_histories(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
+    """The validation's rms in each luminosity range against the step."""
+    keys = list(dict.fromkeys(k for e in entries for k in e if k.startswith(RANGE_ERROR)))
+    colours = colormaps["viridis"](np.linspace(0.0, 0.85, max(len(keys) - 1, 1)))
+    for k, key in enumerate(keys):
+        points = [(e["step"], e[key]) for e in entries if key in e]
+        name = key.removeprefix(RANGE_ERROR)
+        whole = name == "all"
+        axes.plot(
+            *zip(*points, strict=True), "o-", ms=3, lw=2.2 if whole else 1.4,
+            color=TRUTH if whole else colours[min(k, len(colours) - 1)], label=name,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylabel("rms, validation [dex]", fontsize=LABEL_SIZE)
+    axes.legend(
+        fontsize=TICK_SIZE - 1, frameon=False, ncols=2, title=r"$\log_{10} L/L_\odot$",
+        title_fontsize=TICK_SIZE - 1,
+    )  # fmt: skip
+
+
+def _three_maps(
+    predicted: Float, true: Float, occupied: Bool
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Numbers of the maps whose rms error is the 16th, 50th and 84th percentile, their titles."""
+    squares = np.where(occupied, (predicted - true) ** 2, 0.0).sum(axis=1)
+    rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
+    order = np.argsort(rms, kind="stable")
+    quantiles = (0.16, 0.5, 0.84)
+    chosen = order[[round(q * (len(order) - 1)) for q in quantiles]]
+    titles = [
+        f"map {k}, rms {rms[k]:.3f} dex\n({100 * q:.0f} % of the maps are better)"
+        for k, q in zip(chosen, quantiles, strict=True)
+    ]
+    return chosen, titles

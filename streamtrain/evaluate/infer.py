@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.files import save_figure
 from streamtrain.evaluate.infer_figure import answer_figure
-from streamtrain.evaluate.reference import LEVELS, Measurement, Reference, label_of
+from streamtrain.evaluate.infer_reference import LEVELS, Measurement, Reference, label_of
+from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.testset import write_atomically
 from streamtrain.evaluate.trained import Trained, run_config
 from streamtrain.generator.labels import QUANTITIES, Label
@@ -227,7 +227,7 @@ def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, floa
     if isinstance(answer, dict):
         files.pop()
     else:
-        save_figure(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
+        write_png(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
     write_atomically(files[1], json.dumps(result, indent=1, allow_nan=False) + "\n")
     text = _ecsv(result, answer)
     if text is None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.config_emit import BrightnessConfig
 from streamtrain.config_observe import operator_kind
-from streamtrain.evaluate.files import save_figure
+from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.probes_figure import probes_figure
 from streamtrain.evaluate.testset import write_atomically
 from streamtrain.evaluate.trained import Trained
@@ -88,7 +88,7 @@ def run_probes(
         count = len(asked.indices)
     if progress is not None:
         progress.close()
-    save_figure(probes_figure(probes, edges), folder / "probes.png")
+    write_png(probes_figure(probes, edges), folder / "probes.png")
     result = {
         "checkpoint_step": trained.step,
         "samples": count,

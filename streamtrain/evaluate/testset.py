@@ -73,12 +73,22 @@ def make(
     path (default: testset.json in the run folder). The file appears whole or not at all."""
     target = Path(path) if path is not None else default_path(config)
     generator = open_generator(config, device=device, threads=threads)
-    digests: list[str] = []
-    for _, batch in _generate(generator, config.test.samples):
-        digests += batch.digests()
+    done = 0
+    for indices, _ in made(config, target, generator):
+        done += len(indices)
         if progress is not None:
-            progress.update(f"test set: {len(digests)}/{config.test.samples} samples made")
+            progress.update(f"test set: {done}/{config.test.samples} samples made")
     generator.close()
+    return target
+
+
+def made(config: Config, path: Path, generator: Generator) -> Iterator[tuple[list[int], Batch]]:
+    """A new test set's samples in order, (indices, batch); its manifest is written after the last
+    one. generator: of `open_generator`."""
+    digests: list[str] = []
+    for indices, batch in _generate(generator, config.test.samples):
+        digests += batch.digests()
+        yield indices, batch
     manifest = Manifest(
         generator_version=GENERATOR_VERSION,
         seed=_seed(config),
@@ -87,8 +97,7 @@ def make(
         lightcones=_lightcones(generator),
         samples=digests,
     )
-    write_atomically(target, json.dumps(asdict(manifest), indent=1) + "\n")
-    return target
+    write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def default_path(config: Config) -> Path:
@@ -96,9 +105,12 @@ def default_path(config: Config) -> Path:
     return run_folder(config) / "testset.json"
 
 
-def open_generator(config: Config, *, device: str = "cpu", threads: int = 1) -> Generator:
-    """The generator of a configuration's test set: split "test", seed test.seed if it is set."""
-    return Generator(config, split="test", device=device, threads=threads)
+def open_generator(
+    config: Config, *, device: str = "cpu", threads: int = 1, **more: Any
+) -> Generator:
+    """The generator of a configuration's test set: split "test", seed test.seed if it is set.
+    more: other arguments of `Generator`."""
+    return Generator(config, split="test", device=device, threads=threads, **more)
 
 
 def load(path: str | Path) -> Manifest:
@@ -204,6 +216,19 @@ def regenerate(
 ) -> Iterator[tuple[list[int], Batch]]:
     """A manifest's samples again, in order: (indices, batch). `generator`: of `open_generator`."""
     return _generate(generator, manifest.count, batch_size)
+
+
+def compared(manifest: Manifest, generator: Generator) -> Iterator[tuple[list[int], Batch]]:
+    """`regenerate`, each sample compared with the manifest. Raises ValueError at the first that
+    differs."""
+    for indices, batch in regenerate(manifest, generator):
+        differing = differing_samples(manifest, indices, batch)
+        if differing:
+            raise ValueError(
+                f"test sample {differing[0]} is not the manifest's; 'streamtrain testset verify' "
+                "tells more"
+            )
+        yield indices, batch
 
 
 def differing_samples(manifest: Manifest, indices: list[int], batch: Batch) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models import Network, build_network
 from streamtrain.schema import parse_yaml
@@ -59,6 +60,8 @@ class Trained:
         label: of a generator of this configuration.
         """
         with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
-            network = build_network(self._config.network, self.input_shape, label)
+            network = build_network(
+                self._config.network, self.input_shape, label, InputMap.of(self._config)
+            )
         network.load_state_dict(self._weights)
         return network.to(device).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Batch:
     """The label of one halo in each bin, float32 [1 or B, n_bins]; see `Label.log10_counts`."""
     seconds: float = 0.0
     """Host seconds spent on this batch."""
+    marks: tuple[Any, Any] | None = field(default=None, repr=False)
+    """CUDA events before and after its making, where that is beside something else."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -44,6 +46,11 @@ class Batch:
                 f"sample {self.indices[first]}: {int(self.saturated[first])} halos are too bright "
                 f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']}"
             )
+
+    def clone(self) -> Batch:
+        """The same batch in tensors of its own."""
+        names = ("cube", "label", "counts", "saturated", "one_halo")
+        return replace(self, **{name: getattr(self, name).clone() for name in names})
 
     def digests(self) -> list[str]:
         """sha256 of cube and counts of each sample (little-endian bytes)."""

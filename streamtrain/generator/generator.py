@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -25,15 +25,17 @@ from streamtrain.generator.emitters import build_emitters, emit_stage
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
 from streamtrain.generator.line import Line, Stages
+from streamtrain.generator.maker import Maker
 from streamtrain.generator.memory import check_memory
 from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.openskies import Report, open_interlopers, open_skies
-from streamtrain.generator.operators import Drawn, Operator, Pool, build_operators
+from streamtrain.generator.operators import Drawn, Pool, build_operators
 from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.scenes import Scene, Scenes
 from streamtrain.generator.schedule import Schedule, SkiesInUse
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
+from streamtrain.generator.workspace import Arrays, FreshMemory, Told, Workspace
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 
 GENERATOR_VERSION = 1
@@ -109,7 +111,8 @@ class Generator:
         self.scenes = Scenes(self._scene, self.device, follows=follows)
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
-        self._observe: Kernels = kernels_for(self.device, "observe.cu", "", compiler_flags)
+        observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
+        self.maker = Maker(self.operators, observe, self.device, self.bins.num)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
@@ -197,10 +200,7 @@ class Generator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
-        shape = self.painter.shape
-        for operator in self.operators:
-            shape = operator.output_shape(shape)
-        return shape
+        return self.maker.output_shape(self.painter.shape)
 
     @property
     def num_bins(self) -> int:
@@ -259,123 +259,80 @@ class Generator:
         lightcones = self.skies.identity()
         return {**self.line.identity(), "lightcones": lightcones, **files, **others}
 
-    def generate(self, indices: Sequence[int]) -> Batch:
-        """Make the samples of these global indices (any order, any number, 0..2^64-1)."""
-        with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
-            return self._generate(indices)
+    def generate(self, indices: Sequence[int], memory: Workspace | None = None) -> Batch:
+        """Make the samples of these global indices (any order, any number, 0..2^64-1).
 
-    def _generate(self, indices: Sequence[int]) -> Batch:
+        memory: where they are made; the batch is then valid until the next is made there. Default:
+        new memory, as for samples of several windows of the schedule and of several threads of a
+        CPU. On a GPU all happens on torch's current stream, and the host waits for nothing.
+        """
         start = time.perf_counter()
-        parts = [
-            self._generate_in(self.scenes.of(window), indices[first:last])
-            for window, first, last in self.schedule.runs(indices)
-        ]
-        batch = parts[0] if len(parts) == 1 else join(parts)
+        with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
+            runs = list(self.schedule.runs(indices))
+            given = memory or FreshMemory(self.device)
+            side_by_side = self.device.type == "cpu" and self.threads > 1
+            used = FreshMemory(self.device) if side_by_side or len(runs) > 1 else given
+            given.begin()
+            parts = []
+            for window, first, last in runs:
+                scene = self.scenes.of(window)
+                given.keep(scene)
+                parts.append(self._generate_in(scene, indices[first:last], used))
+            batch = parts[0] if len(parts) == 1 else join(parts)
         batch.seconds = time.perf_counter() - start
         return batch
 
-    def _generate_in(self, scene: Scene, indices: Sequence[int]) -> Batch:
+    def _generate_in(self, scene: Scene, indices: Sequence[int], memory: Workspace) -> Batch:
         job, drawn, records = self._draw(scene, indices)
         size = len(job)
-        cube = torch.empty((size, *self.input_shape), dtype=torch.float32, device=self.device)
-        raw = torch.empty(
-            (size, self.num_bins + EXTRA_COUNTS), dtype=torch.int32, device=self.device
-        )
-        if self.device.type == "cpu" and self.threads > 1 and size > 1:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads, "streamtrain-generate")
-            list(
-                self._pool.map(
-                    lambda k: self._make(scene, job, drawn, k, k + 1, cube, raw), range(size)
-                )
-            )
-        elif self.device.type == "cpu":
-            for k in range(size):
-                self._make(scene, job, drawn, k, k + 1, cube, raw)
-        elif size:
-            self._make(scene, job, drawn, 0, size, cube, raw)
-        one_halo = self.label.one_halo(scene.numbers[job.lightcone])
-        label = self.label.make(self._label, raw, one_halo, job.model)
-        counts = raw[:, : self.num_bins].contiguous()
+        cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
+        raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
+        about_label = self.label.told(scene.numbers[job.lightcone], job.model)
+
+        def make(first: int, last: int, *more: Arrays) -> list[Told]:
+            told = memory.send([*self.maker.told(scene, job, drawn, first, last), *more])
+            known = told[: len(told) - len(more)]
+            self.maker.make(scene, known, cube[first:last], raw[first:last], memory)
+            return told[len(known) :]
+
+        if self.device.type == "cuda" and size:
+            (known,) = make(0, size, about_label)  # one launch per kernel, one copy to the device
+        else:
+            self._for_each(size, lambda k: make(k, k + 1))
+            (known,) = memory.send([about_label])
+        label = self.label.make(self._label, raw, known, memory)
+        counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
+        counts.copy_(raw[:, : self.num_bins])
         numbers = [int(i) for i in indices]
+        one_halo = self.label.one_halo_of(known)
         batch = Batch(cube, label, counts, records, numbers, raw[:, -1], one_halo)
         if self.device.type == "cpu":
             batch.check()
         return batch
 
-    def _make(
-        self,
-        scene: Scene,
-        job: Job,
-        drawn: list[Drawn],
-        first: int,
-        last: int,
-        cube_out: torch.Tensor,
-        counts_out: torch.Tensor,
-    ) -> None:
-        """Paint and observe samples first..last-1 into their places."""
-        total, counts = scene.line.painter.paint(job, first, last)
-        counts_out[first:last] = counts
-        for line, other in zip(scene.interlopers.values(), job.others, strict=True):
-            counts_out[first:last, -1] += line.painter.paint(other, first, last, total)[1][:, -1]
-        self._finish(total, job, drawn, first, last, cube_out[first:last])
-
-    def _finish(
-        self,
-        total: torch.Tensor,
-        job: Job,
-        drawn: list[Drawn],
-        first: int,
-        last: int,
-        target: torch.Tensor,
-    ) -> None:
-        """From what was painted, in fixed point, to the network's input."""
-        cube = target
-        if self.painter.shape != self.input_shape:
-            cube = torch.empty(total.shape, dtype=torch.float32, device=self.device)
-        self._to_map_units(total, cube)
-        keys = torch.from_numpy(job.keys[first:last].view(np.int32)).to(self.device)
-        for operator, values in zip(self.operators, drawn, strict=True):
-            cube = self._apply(operator, cube, keys, values, first, last)
-        if cube is not target:
-            target.copy_(cube)
-
-    def _to_map_units(self, total: torch.Tensor, cube: torch.Tensor) -> None:
-        self._observe.elementwise(
-            "from_fixed_point",
-            len(total),
-            total[0].numel(),
-            np.float64(self.painter.unit),
-            total,
-            cube,
-        )
-
-    def _apply(
-        self,
-        operator: Operator,
-        cube: torch.Tensor,
-        keys: torch.Tensor,
-        values: Drawn,
-        first: int,
-        last: int,
-    ) -> torch.Tensor:
-        tensors = {
-            name: torch.from_numpy(v[first:last]).to(self.device) for name, v in values.items()
-        }
-        return operator.apply(self._observe, cube, keys, tensors)
+    def _for_each(self, size: int, make: Callable[[int], object]) -> None:
+        """Call `make` of 0..size-1, on the generator's threads."""
+        if self.threads == 1 or size < 2:
+            for k in range(size):
+                make(k)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, "streamtrain-generate")
+        list(self._pool.map(make, range(size)))
 
     def blank(self, indices: Sequence[int]) -> torch.Tensor:
         """The maps of these samples had there been no halo: what foregrounds, noise and the other
         operators make of nothing, float32 [B, n_freq, n_dec, n_ra]."""
         with torch.inference_mode(False), torch.no_grad():
-            size = (len(indices), *self.input_shape)
-            cube = torch.empty(size, dtype=torch.float32, device=self.device)
+            memory = FreshMemory(self.device)
+            cube = memory.empty("cube", (len(indices), *self.input_shape), torch.float32)
             for window, first, last in self.schedule.runs(indices):
                 scene = self.scenes.of(window)
                 job, drawn, _ = self._draw(scene, indices[first:last])
-                shape = (last - first, *self.painter.shape)
-                nothing = torch.zeros(shape, dtype=torch.int64, device=self.device)
-                self._finish(nothing, job, drawn, 0, last - first, cube[first:last])
+                told, *values = memory.send([{"keys": job.keys.view(np.int32)}, *drawn])
+                nothing = self.maker.blank_total(scene, last - first, memory)
+                target = cube[first:last]
+                self.maker.finish(scene, nothing, told["keys"], values, target, memory)
             return cube
 
     def steps(self, index: int) -> list[tuple[str, torch.Tensor]]:
@@ -391,11 +348,12 @@ class Generator:
                 totals.append(line.painter.paint(other, 0, 1, totals[-1].clone())[0])
             cubes = [torch.empty(t.shape, dtype=torch.float32, device=self.device) for t in totals]
             for made, cube in zip(totals, cubes, strict=True):
-                self._to_map_units(made, cube)
-            keys = torch.from_numpy(job.keys.view(np.int32)).to(self.device)
-            for operator, values in zip(self.operators, drawn, strict=True):
-                names.append(operator.name)
-                cubes.append(self._apply(operator, cubes[-1].clone(), keys, values, 0, 1))
+                self.maker.to_map_units(scene, made, cube)
+            memory = FreshMemory(self.device)
+            told, *values = memory.send([{"keys": job.keys.view(np.int32)}, *drawn])
+            for name, cube in self.maker.observed(cubes[-1].clone(), told["keys"], values):
+                names.append(name)
+                cubes.append(cube.clone())
             return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
     def draw(self, indices: Sequence[int]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
@@ -442,14 +400,26 @@ class Generator:
         names = [self.skies.name(number) for number in self.schedule.lightcones(window)]
         return SkiesInUse(names, self.schedule.seen(window))
 
+    def window(self, index: int) -> int:
+        """The stretch of indices with the same lightcones that a sample lies in."""
+        return self.schedule.window(index)
+
+    def ready(self, index: int, seconds: float) -> bool:
+        """Whether the lightcones of a sample are in use, after waiting for at most so long [s]."""
+        return self.scenes.ready(self.window(index), seconds)
+
     def take_made(self) -> list[MadeLightcone]:
         """The lightcones that were made, not read, since the last call."""
         return self.skies.take_made() if isinstance(self.skies, FreshSkies) else []
 
-    def close(self) -> None:
-        """Stop the threads."""
+    def give_up(self) -> None:
+        """Make no more lightcones: a sample that waits for one fails."""
         if isinstance(self.skies, FreshSkies):
             self.skies.close()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.give_up()
         self.scenes.close()
         if self._pool is not None:
             self._pool.shutdown()

@@ -190,7 +190,7 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
     widest = np.hypot(*fov_deg)
     need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
     have = footprint[1] - footprint[0], footprint[3] - footprint[2]
-    stretch = _stretch(footprint)
+    stretch = float(_stretch(np.array(footprint)))
     if need[0] * stretch > have[0] + MARGIN_DEG or need[1] > have[1] + MARGIN_DEG:
         hint = "a smaller field, a wider lightcone" + (
             " or data.roll=quarter" if roll == "any" else ""
@@ -202,9 +202,10 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
         )
 
 
-def _stretch(footprint: Footprint) -> float:
-    """1 / cos(dec) at the footprint's far edge: an angle on the sky seen as a difference in ra."""
-    return float(1.0 / portable.sincos_deg(max(abs(footprint[2]), abs(footprint[3])))[1])
+def _stretch(footprints: Float) -> Float:
+    """1 / cos(dec) at the far edge of footprints [..., 4]: an angle on the sky seen as a difference
+    in ra."""
+    return 1.0 / portable.sincos_deg(np.abs(footprints[..., 2:]).max(axis=-1))[1]
 
 
 def draw_poses(
@@ -226,7 +227,7 @@ def draw_poses(
     sine, cosine = (np.abs(a) for a in portable.sincos_deg(roll_deg))
     half_ra = 0.5 * (cosine * fov_deg[0] + sine * fov_deg[1])
     half_dec = 0.5 * (sine * fov_deg[0] + cosine * fov_deg[1])
-    half_ra = half_ra * np.array([_stretch(tuple(f)) for f in footprints])
+    half_ra = half_ra * _stretch(footprints)
     span_ra = np.maximum(footprints[:, 1] - footprints[:, 0] - 2.0 * half_ra, 0.0)
     span_dec = np.maximum(footprints[:, 3] - footprints[:, 2] - 2.0 * half_dec, 0.0)
     middle_ra = 0.5 * (footprints[:, 0] + footprints[:, 1])
@@ -252,35 +253,55 @@ def outline_deg(
 def tile_columns(
     pose: Pose,
     fov_deg: tuple[float, float],
-    footprint: Footprint,
-    tile_shape: tuple[int, int],
-    tile_deg: float,
+    footprint: ArrayLike,
+    tile_shape: ArrayLike,
+    tile_deg: ArrayLike,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tiles that fields touch: dec rows [B, num_rows], consecutive ones, and of each the first and
-    one past the last ra column [B, num_rows, 2], (0, 0) where there is none."""
+    one past the last ra column [B, num_rows, 2], (0, 0) where there is none.
+
+    footprint [4] or [B, 4], tile_shape [2] or [B, 2] and tile_deg, one or [B], are the lightcones'.
+    """
     ra, dec = outline_deg(pose, fov_deg)
+    size = len(ra)
+    ra_min, _, dec_min, _ = np.broadcast_to(np.asarray(footprint, np.float64), (size, 4)).T
+    n_dec, n_ra = np.broadcast_to(np.asarray(tile_shape, np.int64), (size, 2)).T
+    tile = np.broadcast_to(np.asarray(tile_deg, np.float64), size)
+
+    def row_of(dec_deg: Float) -> NDArray[np.int64]:
+        row = np.floor((dec_deg - dec_min[:, None]) / tile[:, None])
+        return np.clip(row, 0, n_dec[:, None] - 1).astype(np.int64)
+
     ra_next, dec_next = np.roll(ra, -1, axis=1), np.roll(dec, -1, axis=1)
-    n_dec, n_ra = tile_shape
-    ends = np.stack([dec.min(axis=1) - MARGIN_DEG, dec.max(axis=1) + MARGIN_DEG])
-    ends = np.clip(np.floor((ends - footprint[2]) / tile_deg), 0, n_dec - 1).astype(np.int64)
-    rows = ends[0][:, None] + np.arange(np.max(ends[1] - ends[0], initial=0) + 1)
-    low = footprint[2] + tile_deg * rows - MARGIN_DEG
-    high = low + tile_deg + 2.0 * MARGIN_DEG
-    low[rows == 0], high[rows == n_dec - 1] = -np.inf, np.inf  # rounding put halos in edge tiles
-    low, high = low[:, None], high[:, None]
-    slope = np.where(dec_next == dec, 1e-12, dec_next - dec)[:, :, None]
-    dec, dec_next = dec[:, :, None], dec_next[:, :, None]
-    inside = (np.maximum(dec, dec_next) >= low) & (np.minimum(dec, dec_next) <= high)
+    bottom = row_of(np.minimum(dec, dec_next) - MARGIN_DEG)
+    top = row_of(np.maximum(dec, dec_next) + MARGIN_DEG)
+    begin, end = bottom.min(axis=1, initial=2**62), top.max(axis=1, initial=0)
+    num_rows = int(np.max(end - begin + 1, initial=1))
+    # a piece of the border crosses few rows of tiles: sample, piece and row of every crossing
+    sample, piece, step = np.nonzero(
+        np.arange(np.max(top - bottom + 1, initial=1)) <= (top - bottom)[:, :, None]
+    )
+    row = bottom[sample, piece] + step
+    low = dec_min[sample] + tile[sample] * row - MARGIN_DEG
+    high = low + tile[sample] + 2.0 * MARGIN_DEG
+    low[row == 0] = -np.inf  # rounding put halos in edge tiles
+    high[row == n_dec[sample] - 1] = np.inf
+    slope = np.where(dec_next == dec, 1e-12, dec_next - dec)[sample, piece]
+    here, across = dec[sample, piece], (ra_next - ra)[sample, piece]
     at = [
-        ra[:, :, None] + np.clip((edge - dec) / slope, 0.0, 1.0) * (ra_next - ra)[:, :, None]
+        ra[sample, piece] + np.clip((edge - here) / slope, 0.0, 1.0) * across
         for edge in (low, high)
     ]
-    first = np.where(inside, np.minimum(at[0], at[1]), np.inf).min(axis=1) - MARGIN_DEG
-    last = np.where(inside, np.maximum(at[0], at[1]), -np.inf).max(axis=1) + MARGIN_DEG
-    touched = (first <= last) & (rows < n_dec)
-    start = np.floor((np.where(touched, first, 0.0) - footprint[0]) / tile_deg)
-    stop = np.floor((np.where(touched, last, 0.0) - footprint[0]) / tile_deg) + 1.0
-    start, stop = np.clip(start, 0, n_ra - 1), np.clip(stop, 1, n_ra)
+    first, last = np.full((size, num_rows), np.inf), np.full((size, num_rows), -np.inf)
+    place = sample, row - begin[sample]
+    np.minimum.at(first, place, np.minimum(at[0], at[1]) - MARGIN_DEG)
+    np.maximum.at(last, place, np.maximum(at[0], at[1]) + MARGIN_DEG)
+    touched = first <= last
+    edges = np.stack([np.where(touched, first, 0.0), np.where(touched, last, 0.0)], axis=-1)
+    columns = np.floor((edges - ra_min[:, None, None]) / tile[:, None, None])
+    limit = n_ra[:, None]
+    start, stop = np.clip(columns[..., 0], 0, limit - 1), np.clip(columns[..., 1] + 1.0, 1, limit)
     columns = np.stack([start, stop], axis=-1).astype(np.int64)
     columns[~touched] = 0
-    return np.minimum(rows, n_dec - 1), columns
+    rows = begin[:, None] + np.arange(num_rows)
+    return np.minimum(rows, n_dec[:, None] - 1), columns

@@ -42,7 +42,18 @@ class Halos:
         arrays = (bank.x, bank.y, bank.z, bank.log2_mass, bank.log2_1pz, self.channel)
         self.arrays = [torch.from_numpy(a).to(device) for a in arrays]
         """x, y, z, log2_mass, log2_1pz, channel as in kernels/paint.cu."""
-        self._tiles = [c.tile_offsets for c in bank.lightcones]
+        cones = bank.lightcones
+        first = zip(bank.first_row, cones, strict=False)
+        self._tile_rows = np.concatenate([row + c.tile_offsets for row, c in first])
+        """First row in the bank of every tile of all lightcones, and of each one past its last."""
+        sizes = [len(c.tile_offsets) for c in cones]
+        self._tiling = (
+            np.array([c.footprint_deg for c in cones]),
+            np.array([c.tile_shape for c in cones]),
+            np.array([c.tile_deg for c in cones]),
+            np.cumsum([0, *sizes[:-1]]),
+        )
+        """Per lightcone: footprint, tiles (n_dec, n_ra), their side, place of its first one."""
 
     @property
     def num_painted(self) -> NDArray[np.int64]:
@@ -59,24 +70,13 @@ class Halos:
         self, lightcone: NDArray[np.int64], pose: Pose
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Work items [num, 3] (sample, first row, rows), and the first item of every sample."""
-        slices = [np.empty((0, 3), np.int64)]
-        for number in np.unique(lightcone):
-            chosen = np.flatnonzero(lightcone == number)
-            cone = self.bank.lightcones[number]
-            some = Pose(pose.centre_deg[chosen], pose.roll_deg[chosen], pose.mirror[chosen])
-            tile_rows, columns = tile_columns(
-                some, self.grid.fov_deg, cone.footprint_deg, cone.tile_shape, cone.tile_deg
-            )
-            tile = columns + (tile_rows * cone.tile_shape[1])[:, :, None]
-            rows = self._tiles[number][tile]
-            first, last = rows[..., 0], rows[..., 1]
-            sample = np.broadcast_to(chosen[:, None], first.shape)
-            first = first + self.bank.first_row[number]
-            last = last + self.bank.first_row[number]
-            slices.append(np.stack([sample, first, last - first], axis=-1).reshape(-1, 3))
-        items = np.concatenate(slices)
+        footprint, shape, tile_deg, first_tile = (a[lightcone] for a in self._tiling)
+        tile_rows, columns = tile_columns(pose, self.grid.fov_deg, footprint, shape, tile_deg)
+        tile = columns + (first_tile[:, None] + tile_rows * shape[:, 1:])[:, :, None]
+        sample, place = np.nonzero(columns[:, :, 0] < columns[:, :, 1])
+        rows = self._tile_rows[tile[sample, place]]
+        items = np.stack([sample, rows[:, 0], rows[:, 1] - rows[:, 0]], axis=-1)
         items = items[items[:, 2] > 0]
-        items = items[np.argsort(items[:, 0], kind="stable")]
         if self.rows_per_item is not None:
             items = _split_items(items, self.rows_per_item)
         start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))

@@ -20,6 +20,7 @@ from streamtrain import portable
 from streamtrain.config import ConfigError, LabelConfig
 from streamtrain.generator.backend import Kernels
 from streamtrain.generator.bins import LuminosityBins
+from streamtrain.generator.workspace import Arrays, FreshMemory, Told, Workspace
 
 EXTRA_COUNTS = 3
 """Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
@@ -125,19 +126,37 @@ class Label:
             return self._one_halo
         return self._one_halo[torch.from_numpy(self._row[lightcone]).to(self._one_halo.device)]
 
+    def told(self, lightcone: NDArray[np.int64], model: NDArray[np.int64]) -> Arrays:
+        """What `one_halo_of` and `make` need to know of samples, still on the host.
+
+        lightcone: number of each sample's [B]; model: of its luminosity model [B].
+        """
+        arrays: dict[str, NDArray[np.generic]] = {}
+        if len(self._one_halo) > 1:
+            arrays["row"] = self._row[lightcone]
+        if self.is_class:
+            arrays["one_hot"] = np.eye(len(self.classes), dtype=np.float32)[model]
+        return arrays
+
+    def one_halo_of(self, told: Told) -> Tensor:
+        """`one_halo` of the samples of `told`, on the device."""
+        return self._one_halo[told["row"]] if "row" in told else self._one_halo
+
     def make(
-        self, kernels: Kernels, counts: Tensor, one_halo: Tensor, classes: NDArray[np.int64]
+        self, kernels: Kernels, counts: Tensor, told: Told, memory: Workspace | None = None
     ) -> Tensor:
         """Labels float32 [B, num_outputs].
 
-        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; one_halo: see
-        there; classes: number of each sample's luminosity model [B].
+        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; told: see there,
+        on the device; memory: where the labels lie [new].
         """
+        memory = memory or FreshMemory(counts.device)
         if self.is_class:
-            one_hot = np.eye(len(self.classes), dtype=np.float32)[classes]
-            return torch.from_numpy(one_hot).to(counts.device)
-        bins = self.bins.num
-        label = torch.empty((len(counts), bins), dtype=torch.float32, device=counts.device)
+            return memory.empty("label", told["one_hot"].shape, torch.float32).copy_(
+                told["one_hot"]
+            )
+        bins, one_halo = self.bins.num, self.one_halo_of(told)
+        label = memory.empty("label", (len(counts), bins), torch.float32)
         kernels.elementwise(
             "make_label",
             len(counts),

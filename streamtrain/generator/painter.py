@@ -19,6 +19,7 @@ from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
+from streamtrain.generator.workspace import Arrays, FreshMemory, Told
 from streamtrain.rng import Draws, seed_words, stage_word
 
 
@@ -136,46 +137,61 @@ class Painter:
             values[samples, : some.shape[1]] = some
         return values
 
-    def paint(
-        self, job: Job, first: int, last: int, total: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Paint samples first..last-1 of a job, into `total` if it is given.
-
-        Returns the cubes in fixed point, int64 [n, freq, dec, ra] (times `unit` = map units), and
-        the counts, int32 [n, bins + 3].
-        """
-        size = last - first
-        if total is None:
-            total = torch.zeros((size, *self.shape), dtype=torch.int64, device=self.device)
-        counts = torch.zeros(
-            (size, self.bins.num + EXTRA_COUNTS), dtype=torch.int32, device=self.device
-        )
+    def told(self, job: Job, first: int, last: int) -> Arrays:
+        """The arrays of samples first..last-1 of a job for `deposit`, still on the host."""
         items = job.items[job.item_start[first] : job.item_start[last]]
-        pose, values, keys = (
-            self._device(a[first:last]) for a in (job.pose, job.values, job.keys.view(np.int32))
-        )
+        arrays: dict[str, NDArray[np.generic]] = {
+            "pose": job.pose[first:last],
+            "values": job.values[first:last],
+            "keys": job.keys[first:last].view(np.int32),
+        }
         for number in np.unique(job.model[first:last]):
-            emission = self.emissions[number]
             mine = items[job.model[items[:, 0]] == number]
             mine[:, 0] -= first
+            arrays[_items_of(number)] = mine
+        return arrays
+
+    def deposit(self, told: Told, total: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add halos to B cubes in fixed point, int64 [B, freq, dec, ra] (times `unit` = map units),
+        and to the counts, int32 [B, bins + 3]: one launch per luminosity model. told: see `told`,
+        on the device."""
+        for number, emission in enumerate(self.emissions):
+            items = told.get(_items_of(number))
+            if items is None:
+                continue
             emission.kernels.per_item(
                 "paint",
-                len(mine),
+                len(items),
                 4 * counts.shape[1],
-                self._device(mine),
+                items,
                 *self.halos.arrays,
                 emission.columns,
                 np.int64(emission.columns.shape[1]),
-                pose,
-                values,
-                np.int32(job.values.shape[1]),
-                keys,
+                told["pose"],
+                told["values"],
+                np.int32(told["values"].shape[1]),
+                told["keys"],
                 self._field,
                 self._shape,
                 total,
                 counts,
             )
+
+    def paint(
+        self, job: Job, first: int, last: int, total: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Paint samples first..last-1 of a job, into `total` if it is given.
+
+        Returns the cubes and the counts of `deposit`.
+        """
+        memory = FreshMemory(self.device)
+        if total is None:
+            total = memory.zeros("total", (last - first, *self.shape), torch.int64)
+        size = (last - first, self.bins.num + EXTRA_COUNTS)
+        counts = memory.zeros("counts", size, torch.int32)
+        self.deposit(memory.send([self.told(job, first, last)])[0], total, counts)
         return total, counts
 
-    def _device(self, array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+def _items_of(model: int) -> str:
+    return f"items of model {model}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
 
@@ -51,6 +51,13 @@ class Scenes:
                 self._request(window + 1)
         self.latest = scene
         return scene
+
+    def ready(self, window: int, seconds: float) -> bool:
+        """Whether the scene of a window is there, or failed, after at most so long [s]; it is put
+        in the making."""
+        with self._lock:
+            future = self._request(window)
+        return future in wait([future], seconds).done
 
     def _request(self, window: int) -> Future[Scene]:
         """The scene of a window, made or in the making; the oldest request is forgotten."""

@@ -36,6 +36,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         self.dimensions = network.dimensions
+        self.memory_format = torch.contiguous_format
         num_freq, *sky = input_shape
         check_halvings(
             (sky[0], sky[1]),
@@ -71,10 +72,8 @@ class CNN(nn.Module):
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
-        if self.dimensions == 2:
-            x = cube_bfyx.contiguous(memory_format=torch.channels_last)
-        else:
-            x = cube_bfyx[:, None].contiguous(memory_format=torch.channels_last_3d)
+        x = cube_bfyx if self.dimensions == 2 else cube_bfyx[:, None]
+        x = x.contiguous(memory_format=self.memory_format)
         features = self.dense(self.layers(x).flatten(1))
         numbers: Tensor = self.output(self.dropout(relu(features)))
         return numbers

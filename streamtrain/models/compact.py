@@ -56,6 +56,7 @@ class Compact(nn.Module):
     """
 
     dimensions = 2
+    memory_format = torch.contiguous_format
 
     def __init__(
         self, network: CompactConfig, input_shape: tuple[int, int, int], num_numbers: int
@@ -90,7 +91,7 @@ class Compact(nn.Module):
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
-        x = gelu(self.stem(cube_bfyx.contiguous(memory_format=torch.channels_last)))
+        x = gelu(self.stem(cube_bfyx.contiguous(memory_format=self.memory_format)))
         means = [x.mean(dim=(2, 3))]
         for widen, stage in zip(self.widen, self.stages, strict=True):
             x = stage(gelu(widen(avg_pool2d(x, 2))))

@@ -25,6 +25,7 @@ class Means(nn.Module):
     """
 
     dimensions = 2
+    memory_format = torch.contiguous_format
 
     def __init__(
         self, network: MeansConfig, input_shape: tuple[int, int, int], num_numbers: int
@@ -53,7 +54,7 @@ class Means(nn.Module):
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
-        x = cube_bfyx.contiguous(memory_format=torch.channels_last)
+        x = cube_bfyx.contiguous(memory_format=self.memory_format)
         means = []
         for convolution in self.convolutions:
             x = self.pool(gelu(convolution(x)))

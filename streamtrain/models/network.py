@@ -6,6 +6,7 @@ Axes: b sample, f frequency, y declination, x right ascension.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ from streamtrain.config_network import (
     NetworkConfig,
     ResNetConfig,
     ResNeXtConfig,
+    SummariesConfig,
 )
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models.cnn import CNN
 from streamtrain.models.compact import Compact
@@ -25,6 +28,7 @@ from streamtrain.models.heads import build_head
 from streamtrain.models.layers import full_precision
 from streamtrain.models.means import Means
 from streamtrain.models.resnet import ResNet
+from streamtrain.models.summaries import Summaries
 
 SMALLEST_STD = 1e-6
 """Floor of an input channel's standard deviation; a constant channel stays zero."""
@@ -39,6 +43,8 @@ class Network(nn.Module):
     config: the section `network` of a configuration
     input_shape: (n_freq, n_dec, n_ra) of the cubes
     label: of the generator
+    input_map: what the cubes show, for `network.kind = summaries`
+    channels_last: how convolutions lay out their maps in memory, which changes rounding alone
     Raises ValueError if the network does not fit the map.
     """
 
@@ -46,14 +52,24 @@ class Network(nn.Module):
     input_std: Tensor
 
     def __init__(
-        self, config: NetworkConfig, input_shape: tuple[int, int, int], label: Label
+        self,
+        config: NetworkConfig,
+        input_shape: tuple[int, int, int],
+        label: Label,
+        input_map: InputMap | None = None,
+        *,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.kind = config.kind
         self.register_buffer("input_mean", torch.zeros(input_shape[0]))
         self.register_buffer("input_std", torch.ones(input_shape[0]))
         self.head = build_head(config.head, label, config.monotonic)
-        self.body = _body(config, input_shape, self.head.num_numbers)
+        self.body = _body(config, input_shape, self.head.num_numbers, input_map)
+        if channels_last and not isinstance(self.body, Summaries):
+            flat = self.body.dimensions == 2
+            self.body.memory_format = torch.channels_last if flat else torch.channels_last_3d
+            self.body.to(memory_format=self.body.memory_format)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def calibrate(
@@ -71,8 +87,10 @@ class Network(nn.Module):
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Cubes float32 [B, n_freq, n_dec, n_ra] to answers float32 [B, head.num_numbers]."""
-        column = (1, -1, 1, 1)
-        x = (cube_bfyx - self.input_mean.view(column)) / self.input_std.view(column)
+        x = cube_bfyx
+        if not isinstance(self.body, Summaries):  # which normalises what it makes of the map
+            column = (1, -1, 1, 1)
+            x = (cube_bfyx - self.input_mean.view(column)) / self.input_std.view(column)
         # oneDNN's bfloat16 gradients of 3-D convolutions are wrong for 2 frequencies (torch 2.13)
         exact = self.body.dimensions == 3 and x.device.type == "cpu"
         with full_precision(x) if exact else nullcontext():
@@ -82,29 +100,43 @@ class Network(nn.Module):
         return answer
 
 
+Body: TypeAlias = Means | CNN | ResNet | Compact | Summaries
+
+
 def _body(
-    config: NetworkConfig, input_shape: tuple[int, int, int], num_numbers: int
-) -> Means | CNN | ResNet | Compact:
-    body: Means | CNN | ResNet | Compact
+    config: NetworkConfig,
+    input_shape: tuple[int, int, int],
+    num_numbers: int,
+    input_map: InputMap | None,
+) -> Body:
+    body: Body
     if isinstance(config, MeansConfig):
         body = Means(config, input_shape, num_numbers)
     elif isinstance(config, CNNConfig):
         body = CNN(config, input_shape, num_numbers)
     elif isinstance(config, ResNetConfig | ResNeXtConfig):
         body = ResNet(config, input_shape, num_numbers)
+    elif isinstance(config, SummariesConfig):
+        if input_map is None:
+            raise ValueError("network.kind = summaries needs the box that its maps show")
+        body = Summaries(config, input_map, input_shape, num_numbers)
     else:
         assert isinstance(config, CompactConfig)
         body = Compact(config, input_shape, num_numbers)
-    last = torch.channels_last if body.dimensions == 2 else torch.channels_last_3d
-    return body.to(memory_format=last)  # type: ignore[call-overload]
+    return body
 
 
 def build_network(
-    config: NetworkConfig, input_shape: tuple[int, int, int], label: Label
+    config: NetworkConfig,
+    input_shape: tuple[int, int, int],
+    label: Label,
+    input_map: InputMap | None = None,
+    *,
+    channels_last: bool = True,
 ) -> Network:
     """The network of a configuration for cubes of (n_freq, n_dec, n_ra) and the generator's
-    label. Raises ValueError if it does not fit the map."""
-    return Network(config, input_shape, label)
+    label; input_map: what the cubes show. Raises ValueError if it does not fit the map."""
+    return Network(config, input_shape, label, input_map, channels_last=channels_last)
 
 
 def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
@@ -112,12 +144,12 @@ def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
     parameters = sum(p.numel() for p in network.parameters())
     return (
         f"network {network.kind}: {parameters:,} parameters, "
-        f"{_short(_multiply_adds(network, input_shape))} multiply-adds per sample"
+        f"{short(multiply_adds(network, input_shape))} multiply-adds per sample"
     )
 
 
 @torch.no_grad()
-def _multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
+def multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
     """Those of convolutions and dense layers, for one map (torch's FlopCounterMode agrees, and
     takes a second to load)."""
     total = 0
@@ -137,7 +169,7 @@ def _multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
     return total
 
 
-def _short(number: int) -> str:
+def short(number: int) -> str:
     """'12.3 million'."""
     for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
         if number >= size:

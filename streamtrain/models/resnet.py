@@ -64,6 +64,7 @@ class ResNet(nn.Module):
     """
 
     dimensions = 3
+    memory_format = torch.contiguous_format
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class ResNet(nn.Module):
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
-        x = cube_bfyx[:, None].contiguous(memory_format=torch.channels_last_3d)
+        x = cube_bfyx[:, None].contiguous(memory_format=self.memory_format)
         x = self.pool(leaky_relu(self.stem_norm(self.stem(x)), SLOPE))
         for stage in self.stages:
             x = stage(x)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from streamtrain.config import Config
+from streamtrain.train.interrupt import Stopped
 from streamtrain.train.trainer import Summary, Trainer, TrainingError
 
 __all__ = ["Summary", "Trainer", "TrainingError", "train"]
@@ -17,5 +20,6 @@ def train(config: Config, device: str | torch.device | None = None) -> int:
     and a launcher treats any other status of a rank as a failure. Raises ValueError for what the
     user can put right, TrainingError if the loss is not finite.
     """
-    Trainer(config, device).run()
+    with contextlib.suppress(Stopped):  # the lightcones of the first samples were still made
+        Trainer(config, device).run()
     return 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from streamtrain.generator.generator import Generator
+from streamtrain.generator.batch import join
+from streamtrain.generator.generator import Batch, Generator
 from streamtrain.models import Network
+from streamtrain.models.summaries import Summaries
 
 NUM_SAMPLES = 128
 """Training samples 0..127: a mean label to 9 % of its scatter."""
+NUM_EDGE_SAMPLES = 32
+"""Of these, so many choose the bins of a voxel intensity distribution."""
 
 
 def calibrate(
@@ -23,20 +28,38 @@ def calibrate(
 ) -> None:
     """Set the network's moments of input and label; the same ones in every rank.
 
-    chunk: samples generated at once; report: called with (samples done, samples in all).
+    chunk: samples generated at once; report: called with (samples done, samples in all) before
+    each, and before samples of other lightcones.
     Raises ValueError if a sample is too bright for the cube.
     """
     inputs = _Moments()
     answers = []
-    for start in range(0, NUM_SAMPLES, chunk):
-        report(start, NUM_SAMPLES)
-        batch = generator.generate(range(start, min(start + chunk, NUM_SAMPLES)))
-        batch.check()
+    for batch in _batches(generator, NUM_SAMPLES, chunk, report):
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         one_halo = batch.one_halo.expand(len(batch), -1)
         answers.append((batch.label, batch.counts, one_halo))
     label, counts, one_halo = map(torch.cat, zip(*answers, strict=True))
     network.calibrate(*inputs.mean_and_std(), label, counts, one_halo)
+    if isinstance(network.body, Summaries):
+        some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
+        network.body.set_edges(torch.cat([batch.cube for batch in some]))
+        every = _batches(generator, NUM_SAMPLES, chunk, report)
+        network.body.set_moments(torch.cat([network.body.features(b.cube) for b in every]))
+
+
+def _batches(
+    generator: Generator, number: int, chunk: int, report: Callable[[int, int], None]
+) -> Iterator[Batch]:
+    """The first training samples."""
+    for start in range(0, number, chunk):
+        parts = []
+        for _, part in groupby(range(start, min(start + chunk, number)), generator.window):
+            indices = list(part)
+            report(indices[0], number)
+            parts.append(generator.generate(indices))
+        batch = parts[0] if len(parts) == 1 else join(parts)
+        batch.check()
+        yield batch
 
 
 class _Moments:

@@ -49,6 +49,8 @@ FREE_SETTINGS = (
     "train.checkpoint_every",
     "train.max_nonfinite",
     "train.deterministic",
+    "train.compile",
+    "train.channels_last",
 )
 """Settings that change neither training samples nor what is computed of them: a run may continue
 with others."""

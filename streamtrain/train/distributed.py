@@ -114,6 +114,14 @@ class World:
         value: T = outcome[0]
         return value
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Which of the flags any rank has set (waits for the other ranks)."""
+        if self.size == 1:
+            return list(flags)
+        votes = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(votes, dist.ReduceOp.MAX, group=self.control)
+        return [bool(vote) for vote in votes.tolist()]
+
     def agree(self, stop: bool) -> bool:
         """True in all ranks at the same call, once any rank has asked to stop.
 

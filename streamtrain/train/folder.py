@@ -15,10 +15,12 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from streamtrain.config import Config, ConfigError
+from streamtrain.train.interrupt import Stopped
 
 
 def run_folder(config: Config) -> Path:
@@ -36,11 +38,17 @@ class RunLock:
 
     path: the folder, created if needed
     patience_s: how long to wait for the lock [s]
-    Raises ValueError if another process keeps it.
+    stopped: whether somebody asked to stop meanwhile
+    Raises ValueError if another process keeps it, and Stopped.
     """
 
-    def __init__(self, path: Path, patience_s: float = 30.0) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        patience_s: float = 30.0,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path, self._stopped = path, stopped
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._acquire(patience_s)
 
@@ -61,6 +69,9 @@ class RunLock:
                         f"{self.path} is in use by {owner}: stop that training, or give this one "
                         "another folder (run=...)"
                     ) from None
+                if self._stopped():
+                    file.close()
+                    raise Stopped from None
                 if not waiting:
                     print(f"waiting for {self.path}, in use by {owner}", file=sys.stderr)
                 waiting = True

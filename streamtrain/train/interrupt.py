@@ -17,6 +17,10 @@ SAME_PRESS_S = 0.5
 """A second SIGINT this soon is the first one, forwarded by a launcher [s]."""
 
 
+class Stopped(Exception):
+    """Somebody asked to stop before the first step."""
+
+
 class StopRequest:
     """While entered: one of `SIGNALS` sets `requested`, a second SIGINT leaves at once.
 

@@ -96,6 +96,7 @@ class Monitor:
             "speed/generate_ms": times.generate_ms,
             "speed/train_ms": times.train_ms,
             "speed/wait_ms": times.wait_ms,
+            "speed/overlap": times.overlap,
             "progress/samples_seen": float(step * train.batch_size),
             "progress/lightcones_seen": float(logged.skies.seen),
             **{f"memory/{name}": value for name, value in memory_use(self._device).items()},
@@ -112,6 +113,7 @@ class Monitor:
                 "generate_ms": times.generate_ms,
                 "train_ms": times.train_ms,
                 "wait_ms": times.wait_ms,
+                "overlap": times.overlap,
             }
         )
         if logged.skies.names != self._skies_in_use:

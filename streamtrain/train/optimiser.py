@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,16 @@ def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optim
         )
     adam = torch.optim.AdamW if train.optimiser == "adamw" else torch.optim.Adam
     return adam(groups, lr=train.learning_rate, fused=True)
+
+
+def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue from a stored state, whatever the memory layout of the weights was: a fused
+    optimiser needs that of the weights in everything it keeps of them."""
+    optimiser.load_state_dict(state)
+    for weight, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

@@ -18,11 +18,14 @@ class Times:
 
     samples_per_s: float
     generate_ms: float
-    """Making this rank's share of a batch; on a CPU beside training [ms]."""
+    """Making this rank's share of a batch, beside training [ms]."""
     train_ms: float
     """Forward, backward and update for one batch [ms]."""
     wait_ms: float
-    """Training waiting for the batch; on a GPU: enqueueing it [ms]."""
+    """Training waiting for the batch [ms]."""
+    overlap: float
+    """(generate + train - step) / min(generate, train): 1 where the shorter is hidden behind the
+    longer, 0 where they follow each other, less where they hinder each other."""
 
 
 class Stopwatch:
@@ -39,18 +42,22 @@ class Stopwatch:
         self._generate = self._train = self._wait = self._paused = 0.0
         self._generate_events: list[Events] = []
         self._train_events: list[Events] = []
+        self._wait_events: list[Events] = []
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """Around waiting for a batch (on a GPU: around enqueueing it)."""
+        """Around waiting for a batch (on a GPU: around enqueueing that)."""
         start = time.perf_counter()
-        with self._between(self._generate_events):
+        with self._between(self._wait_events):
             yield
         self._wait += time.perf_counter() - start
 
-    def generated(self, seconds: float) -> None:
-        """Making the batch took the host `seconds`."""
+    def generated(self, seconds: float, marks: Events | None) -> None:
+        """Making the batch that was waited for took the host `seconds`, a GPU the time between
+        `marks`; None: the time of waiting."""
         self._generate += seconds
+        if self._cuda:
+            self._generate_events.append(marks or self._wait_events[-1])
 
     @contextmanager
     def train(self) -> Iterator[None]:
@@ -86,6 +93,7 @@ class Stopwatch:
             torch.cuda.synchronize()
             self._generate = _seconds(self._generate_events)
             self._train = _seconds(self._train_events)
+            self._wait = _seconds(self._wait_events)
         now = time.perf_counter()
         steps = max(self._steps, 1)
         elapsed = max(now - self._begin - self._paused, 1e-9)
@@ -94,10 +102,17 @@ class Stopwatch:
             generate_ms=1e3 * self._generate / steps,
             train_ms=1e3 * self._train / steps,
             wait_ms=1e3 * self._wait / steps,
+            overlap=overlap(self._generate, self._train, elapsed),
         )
         self._begin = now
         self._clear()
         return times
+
+
+def overlap(generate: float, train: float, both: float) -> float:
+    """How far generating and training happen at the same time, see `Times`; 0 for no time."""
+    shorter = min(generate, train)
+    return (generate + train - both) / shorter if shorter > 0.0 else 0.0
 
 
 def _seconds(pairs: list[Events]) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,32 +20,31 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network, describe
 from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
 from streamtrain.train.average import Average
 from streamtrain.train.calibration import calibrate
 from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers
+from streamtrain.train.compiled import compiled
 from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.identity import refuse_other_samples
-from streamtrain.train.interrupt import StopRequest
+from streamtrain.train.interrupt import Stopped, StopRequest
 from streamtrain.train.monitor import Logged, Monitor
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
-from streamtrain.train.optimiser import build_optimiser, learning_rate
+from streamtrain.train.optimiser import build_optimiser, learning_rate, load_state
 from streamtrain.train.record import Record
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
 from streamtrain.train.validation import ValidationResult, validate
+from streamtrain.train.waiting import wait_for
 from streamtrain.train.writer import CheckpointWriter
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is intact."""
-
-
-class _Stopped(Exception):
-    """Somebody asked to stop before the first step."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Trainer:
 
     config: the run. device: see `World.start`. max_steps: end this call, with a checkpoint, after
     so many steps (the schedule stays that of the configuration).
-    Raises ValueError for settings that cannot work.
+    Raises ValueError for settings that cannot work, and Stopped where somebody asks to stop while
+    lightcones are made.
     """
 
     def __init__(
@@ -90,19 +91,24 @@ class Trainer:
         self._cores = max(1, num_cores() // world.local_size)
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
-        progress = Progress(active=world.is_main)
-        self.generator = Generator(
-            config,
-            "train",
-            self._device,
-            threads,
-            report=lambda done, what: progress.update(f"{what}, {100 * done:.0f} %"),
-        )
-        progress.close()
-        self._validation = Generator(config, "validation", self._device, threads)
+        self._request = StopRequest()
+        with self._request, closing(Progress(active=world.is_main)) as progress:
+
+            def report(done: float, what: str) -> None:
+                progress.update(f"{what}, {100 * done:.0f} %")
+                if world.agree(self._request.requested):
+                    progress.note("stopped before the first step")
+                    raise Stopped
+
+            self.generator = Generator(config, "train", self._device, threads, report=report)
+            self._validation = Generator(config, "validation", self._device, threads)
         with self._torch_state():
             self.network = build_network(
-                config.network, self.generator.input_shape, self.generator.label
+                config.network,
+                self.generator.input_shape,
+                self.generator.label,
+                InputMap.of(config),
+                channels_last=train.channels_last,
             ).to(self._device)
 
     def run(self) -> Summary:
@@ -121,10 +127,11 @@ class Trainer:
             stack.callback(self.generator.close)
             stack.callback(self._validation.close)
             stack.enter_context(self._torch_state())
+            stack.enter_context(self._request)
             try:
                 self._open(stack)
                 stopped = self._loop()
-            except _Stopped:
+            except Stopped:
                 self._say("stopped before the first step")
                 stopped = True
             loss, result = self._last_loss, self._last_result
@@ -144,7 +151,7 @@ class Trainer:
 
     def _claim(self, stack: ExitStack) -> dict[str, Any] | None:
         """Lock the run's folder, in rank 0; the state to continue from, if there is one."""
-        lock = RunLock(self._folder)
+        lock = RunLock(self._folder, stopped=lambda: self._request.requested)
         stack.callback(lock.close)
         checkpoints = self._folder / "checkpoints"
         state = load_checkpoint(checkpoints, self.config, GENERATOR_VERSION)
@@ -166,14 +173,13 @@ class Trainer:
         self.step = state["step"] if state else 0
         self._next_index = state["next_index"] if state else 0
         self._open_record(stack)
-        self._request = stack.enter_context(StopRequest())
         if self.step < config.train.steps:
             self._say(self.generator.describe())
             self._say(describe(self.network, self.generator.input_shape))
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             self.network.load_state_dict(state["network"])
-            self._optimiser.load_state_dict(state["optimiser"])
+            load_state(self._optimiser, state["optimiser"])
             if self.step < config.train.steps:
                 self._say(f"continuing {config.run} from step {self.step}")
         else:
@@ -192,7 +198,7 @@ class Trainer:
             every=config.train.log_every,
             in_a_row=self._in_a_row,
         )
-        self._model = world.wrap(self.network)
+        self._model = compiled(world.wrap(self.network), config.train.compile)
         self._stream = SampleStream(
             self.generator,
             config.train.batch_size,
@@ -200,8 +206,10 @@ class Trainer:
             world_size=world.size,
             start=self._next_index,
             queue=config.train.queue,
+            own=False,
         )
         stack.callback(self._stream.close)
+        stack.callback(self.generator.give_up)  # or the stream's threads end after a lightcone
         self._stopwatch = Stopwatch(self._device, config.train.batch_size)
         self._sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         self._logged = self._saved = self.step
@@ -225,8 +233,8 @@ class Trainer:
 
     def _report_calibration(self, done: int, of: int) -> None:
         self._busy(f"calibrating: {done}/{of} samples")
-        if self.world.agree(self._request.requested):
-            raise _Stopped
+        if not wait_for(partial(self.generator.ready, done), self.world, self._request):
+            raise Stopped
 
     def _loop(self) -> bool:
         """Steps, and what is due after each; True if somebody asked to stop."""
@@ -236,8 +244,7 @@ class Trainer:
             last = min(last, self.step + self._max_steps)
         batches, stop = iter(self._stream), False
         while self.step < last and not stop:
-            self._step(batches)
-            stop = self.world.agree(self._request.requested)
+            stop = self._step(batches) or self.world.agree(self._request.requested)
             ends = stop or self.step == last
             validates = self.step % train.validate_every == 0 or self.step == train.steps
             saves = self.step % train.checkpoint_every == 0 or ends
@@ -257,12 +264,14 @@ class Trainer:
             self._say(f"stopped after step {self.step}; the same command continues")
         return stop
 
-    def _step(self, batches: Iterator[Batch]) -> None:
-        """One update."""
-        train = self.config.train
+    def _step(self, batches: Iterator[Batch]) -> bool:
+        """One update; True instead if somebody asked to stop while it waited for lightcones."""
+        train, stream = self.config.train, self._stream
         with self._rescue(), self._stopwatch.wait():
+            if stream.may_wait and not wait_for(stream.ready, self.world, self._request):
+                return True
             batch = next(batches)
-        self._stopwatch.generated(batch.seconds)
+        self._stopwatch.generated(batch.seconds, batch.marks)
         with self._stopwatch.train():
             for group in self._optimiser.param_groups:
                 group["lr"] = learning_rate(self.step, train)
@@ -282,7 +291,8 @@ class Trainer:
             saturated = batch.saturated.sum().reshape(1)
             self._sums += torch.cat([torch.where(done, counted, 0.0), saturated])
         self.step += 1
-        self._next_index = self._stream.state_dict()["next_index"]
+        self._next_index = stream.state_dict()["next_index"]
+        return False
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:

@@ -18,6 +18,8 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
 from streamtrain.cosmology import Cosmology
 
+PATIENCE_S = 180.0
+"""On a machine with much else to do [s]."""
 SMALL = ["--footprint-deg", "0.2", "--z-range", "2.9", "3.0", "--min-mass", "1e12"]
 
 
@@ -93,24 +95,68 @@ def test_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     assert not left.exists() and alive.exists()
 
 
-def test_interrupt_leaves_complete_files_and_no_process(tmp_path: Path) -> None:
-    """Ctrl-C goes to the whole process group."""
+def start_making(folder: Path) -> subprocess.Popen[str]:
+    """500 lightcones in two processes, a process group of its own."""
     command = [sys.executable, "-m", "streamtrain.cli", "catalog", "make", "500"]
-    command += ["--out", str(tmp_path), *SMALL, "--processes", "2"]
-    process = subprocess.Popen(
+    command += ["--out", str(folder), *SMALL, "--processes", "2"]
+    return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path.cwd()
     )
-    until = time.monotonic() + 60.0
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that make lightcones, once both have started."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until, found = time.monotonic() + PATIENCE_S, []
+    while len(found) < 2 and time.monotonic() < until:
+        every = [int(text) for text in path.read_text().split()]
+        found = [n for n in every if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_leaves_complete_files_and_no_process(tmp_path: Path, number: int) -> None:
+    """Ctrl-C goes to the whole process group, SIGTERM to the command alone."""
+    process = start_making(tmp_path)
+    until = time.monotonic() + PATIENCE_S
     while len(list(tmp_path.glob("*.h5"))) < 3 and time.monotonic() < until:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "streamtrain: interrupted" in errors
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number and "streamtrain: interrupted" in errors
     assert "Traceback" not in errors
     made = digests(tmp_path)
     assert 3 <= len(made) < 500
     time.sleep(0.7)  # two more would be there if a process had gone on
     assert digests(tmp_path) == made
+
+
+def test_ctrl_c_while_the_processes_start(tmp_path: Path) -> None:
+    """They import their libraries, and have not run a line of ours."""
+    process = start_making(tmp_path)
+    assert len(children(process)) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "streamtrain: interrupted" and "Traceback" not in errors
+
+
+def test_processes_end_with_the_command(tmp_path: Path) -> None:
+    """kill -9: they notice at their next report, and say nothing."""
+    process = start_making(tmp_path)
+    left = children(process)
+    until = time.monotonic() + PATIENCE_S
+    while not list(tmp_path.glob("*.h5")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in errors and len(left) == 2
+    while any(Path(f"/proc/{number}").exists() for number in left):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_killed_child_is_one_sentence() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import evaluation, testset, trained
+from streamtrain.evaluate import evaluation, reference, testset, trained
 from streamtrain.generator.labels import Label
 
 NUM_BINS = 14
@@ -30,6 +30,7 @@ class FakeBatch:
     label: torch.Tensor
     counts: torch.Tensor
     one_halo: torch.Tensor
+    draws: list[dict[str, str]]
 
     def check(self) -> None:
         """No halo is too bright here."""
@@ -96,6 +97,7 @@ class FakeGenerator:
             torch.tensor(label.copy(), dtype=torch.float32),
             torch.tensor(count, dtype=torch.int32),
             one_halo,
+            [{"lightcone": self.headers[index % len(self.headers)].name} for index in indices],
         )
 
 
@@ -106,7 +108,7 @@ def config(tmp_path, monkeypatch) -> Config:
         monkeypatch.setattr(module, "Generator", FakeGenerator)
     for module in (trained, testset):
         monkeypatch.setattr(module, "GENERATOR_VERSION", 3)
-    monkeypatch.setattr(evaluation, "MEAN_LABEL_SAMPLES", 64)
+    monkeypatch.setattr(reference, "MEAN_LABEL_SAMPLES", 64)
     for name in ("train", "north", "south"):
         (tmp_path / f"{name}.h5").write_text(f"halos of {name}")
     data = {

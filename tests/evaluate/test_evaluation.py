@@ -14,7 +14,8 @@ import torch
 
 from streamtrain import cli
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import evaluation, figures, testset, trained
+from streamtrain.evaluate import answers, evaluation, figures, reference, testset, trained
+from streamtrain.evaluate.likelihood import deviance
 from streamtrain.models import build_network
 from streamtrain.models.heads import build_head
 from streamtrain.schema import to_dict
@@ -111,12 +112,12 @@ def test_answers_times_their_unit_are_the_labels(config, scale):
     manifest = testset.load(testset.make(config))
     reader = Reader()
     reader.head = build_head("auto", generator.label)
-    answers = evaluation.predict(reader, manifest, generator)
+    found = answers.predict(reader, manifest, generator)
     labels = generator.generate(range(40)).label.double().numpy()
     if scale == "log10":
         labels = 10**labels
-    drawn = answers.unit * 10**answers.true
-    assert drawn[answers.occupied] == pytest.approx(labels[answers.occupied], rel=1e-5)
+    drawn = found.unit * 10**found.true
+    assert drawn[found.occupied] == pytest.approx(labels[found.occupied], rel=1e-5)
 
 
 # Classes.
@@ -190,7 +191,7 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
 def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config):
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
-    batch = generator.generate(range(evaluation.MEAN_LABEL_SAMPLES))
+    batch = generator.generate(range(reference.MEAN_LABEL_SAMPLES))
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
@@ -220,6 +221,87 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, label):
     counts = testset.open_generator(config).generate(range(40)).counts.numpy()
     expected = np.mean((mean - np.log10(np.maximum(counts, 1))) ** 2)
     assert result["network"]["mse"] == pytest.approx(expected, rel=1e-4)
+    # the deviance of its rate, which lies below one halo in the brightest bins
+    rates = batch.counts.double().mean(0).numpy()
+    assert rates.min() < 0.5
+    found = result["network"]["counts"]["whole"]["deviance"]
+    assert found == pytest.approx(deviance(rates, counts).mean(), rel=1e-3)
+    assert result["mean_label_dN"] == pytest.approx(rates, rel=1e-5)
+    intervals = result["network"]["intervals"]["whole"]
+    assert 0.6 < intervals["coverage_68"] < intervals["coverage_95"] <= 1.0
+    assert 0.0 < intervals["width_68"] < intervals["width_95"]
+
+
+NO_ESTIMATES = {"log10_L", "num_bins", "num_values", "num", "bright", "maps"}
+"""What defines a number or counts the data."""
+
+
+def without_error(values, where=""):
+    """Names of the numbers in an evaluation that have no standard error beside them."""
+    if isinstance(values, list):
+        for k, value in enumerate(values):
+            yield from without_error(value, f"{where}[{k}]")
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        if key.endswith("_error") or key in NO_ESTIMATES:
+            continue
+        error = values.get(f"{key}_error")
+        if key == "percentiles":  # None where a bin is occupied in no map
+            if value.keys() != error.keys() or any(
+                (one is None) != (other is None)
+                for q in value
+                for one, other in zip(value[q], error[q], strict=True)
+            ):
+                yield f"{where}.{key}"
+        elif not _numbers(value):
+            yield from without_error(value, f"{where}.{key}")
+        elif error is None or not _numbers(error):
+            yield f"{where}.{key}"
+
+
+def _numbers(value) -> bool:
+    """Whether it is a number or a list of numbers."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_numbers, value))
+    return isinstance(value, int | float)
+
+
+@pytest.mark.parametrize("quantity", ["counts", "class"])
+def test_every_number_has_an_error(config, monkeypatch, quantity):
+    if quantity == "class":
+        config = class_config(config)
+        use(monkeypatch, config, Classifier(wrong_every=8))
+    else:
+        whole = to_dict(config)
+        config = from_mapping(whole | {"network": whole["network"] | {"head": "gaussian"}})
+        generator = evaluation.Generator(config, split="train")
+        batch = generator.generate(range(64))
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(config.network, SHAPE, generator.label)
+        network.calibrate(torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo)
+        save(config, network)
+        monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
+    result = evaluation.evaluate(config)
+    reference = "mean_label" if quantity == "counts" else "most_frequent"
+    assert list(without_error(result["network"])) == []
+    assert list(without_error(result[reference])) == []
+    assert (
+        list(without_error({k: v for k, v in result.items() if k.startswith("mean_label_")})) == []
+    )
+    if quantity == "counts":
+        assert result["bootstrap"]["resampled"] == "maps"
+        assert result["network"]["intervals"] and result["network"]["by_bright"]
+    del result["network"]["mse_error" if quantity == "counts" else "accuracy_error"]
+    assert len(list(without_error(result["network"]))) == 1
+
+
+def test_lightcones_are_resampled_when_asked_for(config, monkeypatch, capsys):
+    use(monkeypatch, config, Reader(offset=0.1))
+    result = evaluation.evaluate(config, bootstrap="lightcones")
+    assert result["bootstrap"]["resampled"] == "lightcones"
+    assert result["bootstrap"]["number"] == 2
+    assert "bootstrap over lightcones" in capsys.readouterr().out
 
 
 def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
@@ -230,7 +312,13 @@ def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
     testset.make(config)
     moved = Path(shutil.move(config.run, tmp_path / "elsewhere"))
     result = evaluation.evaluate(moved)
-    assert result["figures"] == ["comparison.png", "ratio.png", "loss.png"]
+    assert result["figures"] == [
+        "comparison.png",
+        "functions.png",
+        "ratio.png",
+        "residual.png",
+        "loss.png",
+    ]
     assert all((moved / name).stat().st_size > 10_000 for name in result["figures"])
     assert not Path(config.run).exists()
 
@@ -274,9 +362,9 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.mean_label(evaluation.Generator(config, split="train"))
+        reference.mean_label(evaluation.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
-        evaluation.predict(Reader(), manifest, generator)
+        answers.predict(Reader(), manifest, generator)
 
 
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
+from streamtrain.evaluate.matrix import matrix_figure
 from streamtrain.evaluate.metrics import delta_percentiles
+from streamtrain.evaluate.published import ihle2019, published
 from streamtrain.figures import confusion, map_slices
 
 EDGES = np.linspace(3.5, 7.0, 50)
@@ -144,6 +146,81 @@ def test_loss_history_joins_training_and_validation():
     assert line(axes, "training").get_xydata().tolist() == [[10, 0.5], [20, 0.25]]
     assert line(axes, "validation").get_xydata().tolist() == [[20, 0.3]]
     assert axes.get_yscale() == "log"
+
+
+def test_functions_show_a_map_on_four_axes(functions):
+    predicted, true, occupied, mean = functions
+    figure = figures.functions(predicted, true, occupied, EDGES, reference=mean)
+    panels = np.array(figure.axes).reshape(4, 3)
+    assert [axes.get_yscale() for axes in panels[:, 0]] == ["log", "linear", "log", "linear"]
+    assert panels[2, 0].get_ylim() == (0.2, 5.0)
+    assert panels[3, 0].get_ylim() == (0.7, 1.3)
+    for column in panels.T:
+        chosen = int(column[0].get_title().split(",")[0].split()[1])
+        for axes in column[:2]:
+            assert line(axes, "network").get_ydata() == pytest.approx(10 ** predicted[chosen])
+            shown = occupied[chosen]
+            assert line(axes, "true").get_ydata() == pytest.approx(10 ** true[chosen, shown])
+        for axes in column[2:]:
+            ratio = axes.lines[0].get_ydata()[occupied[chosen]]
+            assert ratio == pytest.approx(10 ** (predicted - true)[chosen, occupied[chosen]])
+    assert png_size(figure) > 10_000
+
+
+def test_residuals_lie_on_the_published_bands(functions):
+    predicted, true, occupied, _ = functions
+    theirs, limits = published("basic"), ihle2019()
+    figure = figures.residual_bands(
+        predicted, true, occupied, EDGES, published=theirs, limits=limits
+    )
+    axes = figure.axes[0]
+    bands = delta_percentiles(predicted - true, occupied)
+    assert line(axes, "median").get_ydata() == pytest.approx(bands[2], nan_ok=True)
+    assert line(axes, "median").get_xdata() == pytest.approx(10**CENTRES)
+    assert line(axes, "68 %, published network").get_ydata() == pytest.approx(theirs.percentiles[1])
+    assert line(axes, "95 %, Ihle et al. 2019").get_ydata() == pytest.approx(limits[0], nan_ok=True)
+    filled = {c.get_label(): c.get_paths()[0].vertices for c in axes.collections}
+    behind = filled["95 %, published network"][:, 1]
+    assert behind.min() == pytest.approx(theirs.percentiles[0].min())
+    assert behind.max() == pytest.approx(theirs.percentiles[4].max())
+    alone = figures.residual_bands(predicted, true, occupied, EDGES)
+    assert len(alone.axes[0].collections) == 2
+    assert png_size(figure) > 10_000
+
+
+def test_loss_history_shows_each_luminosity_range():
+    entries = [
+        {"step": 10, "loss": 0.5},
+        {"step": 20, "validation_loss": 0.3, "error_dex_3.5-4.5": 0.2, "error_dex_all": 0.4},
+        {"step": 30, "validation_loss": 0.2, "error_dex_3.5-4.5": 0.1, "error_dex_all": 0.3},
+    ]
+    loss, ranges = figures.loss_history(entries).axes
+    assert line(loss, "validation").get_ydata().tolist() == [0.3, 0.2]
+    assert line(ranges, "3.5-4.5").get_xydata().tolist() == [[20, 0.2], [30, 0.1]]
+    assert line(ranges, "all").get_ydata().tolist() == [0.4, 0.3]
+
+
+def test_the_matrix_puts_each_scenario_on_a_line_of_its_own():
+    def predictor(mse):
+        ranges = [{"log10_L": (3.5, 4.5), "rms_dex": mse**0.5, "rms_dex_error": 0.01}]
+        return {"mse": mse, "mse_error": 0.1 * mse, "ranges": ranges}
+
+    def row(name, mse, theirs):
+        found = {key: predictor(mse * k) for k, key in enumerate(
+            ("network", "mean_label", "scenario_mean", "floor"), 1
+        )}  # fmt: skip
+        beside = theirs and {"mse": theirs, "note": "", "ranges": [{"rms_dex": 0.2}]}
+        return found | {"name": name, "published": beside}
+
+    rows = [row("basic", 0.01, 0.066), row("breysse15", 0.5, None)]
+    figure = matrix_figure({"scenarios": rows, "label": "counts"})
+    left = figure.axes[0]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["basic", "breysse15"]
+    marks = {c.get_label(): c.lines[0].get_xydata() for c in left.containers}
+    assert marks["network"].tolist() == [[0.01, 0], [0.5, 1]]
+    assert marks["floor"].tolist() == [[0.04, 0], [2.0, 1]]
+    assert line(left, "published").get_xydata().tolist() == [[0.066, 0]]
+    assert png_size(figure) > 10_000
 
 
 def test_loss_history_of_an_empty_run_is_an_empty_figure():

@@ -21,11 +21,12 @@ from astropy.table import Table
 from streamtrain import Generator, cli
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import infer as infer_module
-from streamtrain.evaluate import reference, testset
-from streamtrain.evaluate.evaluation import predict
+from streamtrain.evaluate import infer_reference as reference
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.answers import predict
 from streamtrain.evaluate.familiar import Seen, statistics
 from streamtrain.evaluate.infer import Function, Options, ask, infer
-from streamtrain.evaluate.reference import Reference
+from streamtrain.evaluate.infer_reference import Reference
 from streamtrain.evaluate.trained import Trained
 from streamtrain.maps.export import export
 
@@ -41,7 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures; one test draws them."""
-    monkeypatch.setattr(infer_module, "save_figure", lambda figure, path: None)
+    monkeypatch.setattr(infer_module, "write_png", lambda figure, path: None)
 
 
 @pytest.mark.parametrize("name", runs.WRITERS)
@@ -220,9 +221,7 @@ def test_a_signal_leaves_nothing_half_written(
 ) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     out = tmp_path / "out"
-    monkeypatch.setattr(
-        infer_module, "save_figure", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-    )
+    monkeypatch.setattr(infer_module, "write_png", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
     assert cli.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         config = runs.make_run(tmp_path, **(SETTINGS | sections))
         network.head = build_head("auto", Generator(config, "test").label)  # type: ignore[assignment]
         monkeypatch.setattr(trained_module.Trained, "network", lambda *_: network)
-        monkeypatch.setattr(probes_module, "save_figure", lambda figure, path: None)
+        monkeypatch.setattr(probes_module, "write_png", lambda figure, path: None)
         return config
 
     return made
@@ -139,7 +139,7 @@ def test_the_scaled_logarithm_is_left_out(use: Any) -> None:
 
 def test_the_command(use: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     config = use(Mean())
-    monkeypatch.setattr(probes_module, "save_figure", lambda f, path: f.savefig(path))
+    monkeypatch.setattr(probes_module, "write_png", lambda f, path: f.savefig(path))
     (given := Path(config.run) / "given.yaml").write_text(config.to_yaml())
     assert cli.main(["evaluate", str(given), "--probes", "--device", "cpu"]) == 0
     said = capsys.readouterr().out

@@ -19,6 +19,8 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.backend import Argument, HostKernels, kernel_source
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
+from streamtrain.generator.painter import Job
+from streamtrain.generator.workspace import Workspace, layout, pack, unpack
 
 pytestmark = small.EXTRAPOLATES
 
@@ -68,6 +70,22 @@ LABELS: dict[str, dict[str, Any]] = {
 }
 
 
+def made(generator: Generator, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor, Job]:
+    """Cubes and counts as a GPU makes them: the whole batch at once, its arguments in one piece of
+    memory, in tensors that hold something else before."""
+    job, drawn, _ = generator.draw(indices)
+    cube = torch.full((len(job), *generator.input_shape), torch.nan)
+    raw = torch.full((len(job), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
+    scene = generator.scenes.latest
+    arrays = generator.maker.told(scene, job, drawn, 0, len(job))
+    starts, size = layout(arrays)
+    packed = torch.empty(size, dtype=torch.uint8)
+    pack(arrays, starts, packed)
+    told = unpack(arrays, starts, packed)
+    generator.maker.make(scene, told, cube, raw, Workspace(torch.device("cpu")))
+    return cube, raw, job
+
+
 def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     """Map operators that work on slices, rows or groups of pixels (441 are no multiple of 8)."""
     observe = {
@@ -82,11 +100,8 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     }
     generator = Generator(small.config(observe=observe), lightcones=[small_sky])
     expected = generator.generate([0, 5])
-    generator._observe = EmulatedCuda("observe.cu")
-    job, drawn, _ = generator.draw([0, 5])
-    cube = torch.full_like(expected.cube, torch.nan)
-    raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
-    generator._make(generator.scenes.latest, job, drawn, 0, len(job), cube, raw)
+    generator.maker.observe = EmulatedCuda("observe.cu")
+    cube, _, _ = made(generator, [0, 5])
     assert torch.equal(cube, expected.cube)
 
 
@@ -124,18 +139,15 @@ def test_bits_of_the_cpu(small_sky: Lightcone, emit: str, label: str, rows_per_i
         emission.kernels = EmulatedCuda("paint.cu", emission.source)
         inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
         emission.columns = emission._upload(inputs)
-    generator._observe = EmulatedCuda("observe.cu")
+    generator.maker.observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
     for line in lines:
         line.painter.halos.rows_per_item = rows_per_item
-    job, drawn, _ = generator.draw(indices)
+    cube, raw, job = made(generator, indices)
     assert job.items[:, 2].max() <= rows_per_item
-    cube = torch.full_like(expected.cube, torch.nan)
-    raw = torch.zeros((len(job), generator.num_bins + EXTRA_COUNTS), dtype=torch.int32)
-    generator._make(generator.scenes.latest, job, drawn, 0, len(job), cube, raw)
 
     assert torch.equal(cube, expected.cube)
     assert torch.equal(raw[:, : generator.num_bins], expected.counts)
-    one_halo, classes = generator.label.one_halo(job.lightcone), np.zeros(len(job), np.int64)
-    made = generator.label.make(label_kernels, raw, one_halo, classes)
-    assert torch.equal(made, expected.label)
+    told = generator.label.told(job.lightcone, job.model)
+    (known,) = Workspace(torch.device("cpu")).send([told])
+    assert torch.equal(generator.label.make(label_kernels, raw, known), expected.label)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from user_models import everything
 
+from streamtrain.bench.instructions import count
 from streamtrain.generator.backend import CUDA_FLAGS, kernel_source
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.luminosity import MODELS, user_model
@@ -20,7 +21,12 @@ from streamtrain.generator.trace import trace
 
 Compile = Callable[[str, Sequence[str]], str]
 ARCHITECTURES = ("sm_80", "sm_90")
-SOURCES = [("observe.cu", ""), ("label.cu", ""), *(("paint.cu", n) for n in MODELS)]
+SOURCES = [
+    ("observe.cu", ""),
+    ("label.cu", ""),
+    ("rates.cu", ""),
+    *(("paint.cu", n) for n in MODELS),
+]
 SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
 UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
 ENTRIES = {
@@ -47,6 +53,7 @@ ENTRIES = {
         "white_noise",
     ],
     "label.cu": ["make_label"],
+    "rates.cu": ["rate_deposits", "rate_float32", "rate_float64", "rate_lanes"],
 }
 
 
@@ -156,6 +163,20 @@ def test_with_the_flag_that_cupy_appends(compile_ptx: Compile, file: str) -> Non
     ptx = compile_ptx(source, [*CUDA_FLAGS, "-arch=sm_80", "-ftz=true"])
     assert ".ftz" in ptx
     assert loose_instructions(ptx.replace(".ftz", "")) == []
+
+
+def test_instructions_of_a_halo_are_counted(compile_ptx: Compile) -> None:
+    """By hand, in `place_halo`: 27 multiplications and 18 additions before the polynomials, two of
+    order 6, a root and a division for 8 each, 6 comparisons; in the rest, Philox's 10 rounds of two
+    products, four xors and two additions are most. A model that computes more costs more."""
+    few, many = (
+        count(compile_ptx(source_of("paint.cu", name), [*CUDA_FLAGS, "-arch=sm_90"]))
+        for name in ("breysse15", "chung22")
+    )
+    assert few is not None and many is not None
+    assert 85 <= few.bits64 <= 140
+    assert 150 <= few.bits32 <= 400
+    assert many.bits32 > few.bits32 and many.bits64 == few.bits64
 
 
 def test_the_check_sees_contraction(compile_ptx: Compile) -> None:

@@ -17,6 +17,7 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.bins import LuminosityBins, ranges_with_bins
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.labels import Label
+from streamtrain.generator.workspace import Workspace
 
 UNEQUAL = (3.0, 4.0, 4.2, 5.5, 5.51, 5.6, 7.0)
 F64 = np.float64
@@ -246,10 +247,10 @@ def test_a_class_is_one_hot(small_sky: Lightcone) -> None:
     batch = generator.generate([0, 1])
     assert batch.label.tolist() == [[1.0, 0.0], [1.0, 0.0]]
     assert batch.counts.shape == (2, 49)
-    torch.testing.assert_close(
-        generator.label.make(generator._label, batch.counts, batch.one_halo, np.array([1, 0])),
-        torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
-    )
+    told = generator.label.told(np.array([0, 0]), np.array([1, 0]))
+    (known,) = Workspace(torch.device("cpu")).send([told])
+    made = generator.label.make(generator._label, batch.counts, known)
+    torch.testing.assert_close(made, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
 
 
 def test_a_unit_that_float32_cannot_hold_is_refused() -> None:

@@ -11,7 +11,7 @@ from network_tools import network_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamtrain.models import Network, describe
-from streamtrain.models.network import _multiply_adds
+from streamtrain.models.network import multiply_adds
 
 SHAPE = (3, 16, 16)
 NUM_BINS = 5
@@ -223,7 +223,7 @@ def test_poolings_must_fit_the_map(
         assert refusal in str(error.value)
 
 
-def test_description_counts_parameters_and_multiply_adds() -> None:
+def test_description_counts_parameters_andmultiply_adds() -> None:
     """By hand: 2 convolutions of 3 x 3 on 16 x 16 and 8 x 8 pixels, two dense layers."""
     network = network_of(SHAPE, kind="means", layers=2, filters=4, dense=6, dropout=0.5)
     parameters = (27 * 4 + 4) + (36 * 8 + 8) + (12 * 6 + 6) + (6 * 5 + 5)
@@ -238,11 +238,11 @@ def test_description_counts_parameters_and_multiply_adds() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_multiply_adds_are_those_that_torch_counts(kind: str) -> None:
+def testmultiply_adds_are_those_that_torch_counts(kind: str) -> None:
     network = of_kind(kind).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(cubes(network, 1))
-    assert _multiply_adds(network, tuple(cubes(network, 1).shape[1:])) == (
+    assert multiply_adds(network, tuple(cubes(network, 1).shape[1:])) == (
         counter.get_total_flops() // 2
     )
 

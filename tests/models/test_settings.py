@@ -74,7 +74,8 @@ CUMULATIVE = {"quantity": "cumulative"}
         ),
         (
             {"network": {"kind": "resnet", "layers": 3}},
-            "network.layers belongs to network.kind = means or cnn or compact, not to resnet",
+            "network.layers belongs to network.kind = means or cnn or compact or summaries, not to "
+            "resnet",
         ),
         (
             {"network": {"kind": "cnn", "filtres": 3}},
@@ -107,6 +108,18 @@ CUMULATIVE = {"quantity": "cumulative"}
         (
             {"network": {"head": "msle"}},
             "network.head = msle takes the logarithm of a label in label.scale = linear; this one",
+        ),
+        (
+            {"network": {"kind": "summaries", "slabs": 4}},
+            "network.slabs = 4 belongs to network.power = cylindrical, not to spherical",
+        ),
+        (
+            {"network": {"kind": "summaries", "power": "none", "voxel_bins": 0}},
+            "network.power = none and network.voxel_bins = 0 leave nothing to see",
+        ),
+        (
+            {"network": {"kind": "summaries", "voxel_bins": 1}},
+            "network.voxel_bins = 1 tells nothing apart",
         ),
         ({"network": {"head": "rmse"}}, "network.head = 'rmse' is none of auto, mse, log_cosh"),
         (

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import within
 
+import streamtrain.train
+from streamtrain.catalogs import fresh as fresh_module
 from streamtrain.catalogs.skies import Skies
 from streamtrain.catalogs.synthesize import synthesize
 from streamtrain.config import Config, from_mapping
@@ -15,7 +21,9 @@ from streamtrain.generator.generator import Generator
 from streamtrain.train import Trainer
 from streamtrain.train.calibration import NUM_SAMPLES
 from streamtrain.train.folder import read_history
+from streamtrain.train.interrupt import Stopped
 
+TIME_TO_LEAVE_S = 20.0
 Z_RANGE = (115.27 / 33.9 - 1.0, 115.27 / 33.0 - 1.0)
 
 
@@ -103,3 +111,62 @@ def test_the_trained_network_sees_what_the_record_says(sky: Path) -> None:
     plain = Generator(whole, lightcones=[lightcone])
     assert plain.generate(range(4)).digests() == fresh.generate(range(4)).digests()
     fresh.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [
+        (0, None),  # before the network exists
+        (5, None),  # for the calibration, which has 128 samples of 16 lightcones
+        (17 + 5, 10),  # for steps: lightcone 0 again, and two steps with each
+    ],
+)
+def test_a_signal_is_heard_while_a_lightcone_is_made(
+    sky: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: int,
+    step: int | None,
+) -> None:
+    """One that would take minutes: training does not wait for it."""
+    calls, begin = 0, 0.0
+
+    def slow(*arguments: Any, progress: Any, **options: Any) -> Any:
+        nonlocal calls, begin
+        calls += 1
+        if calls == call + 1:
+            begin = time.monotonic()
+            os.kill(os.getpid(), signal.SIGTERM)
+            while time.monotonic() < begin + 300.0:
+                progress(0.5, "halos")
+                time.sleep(0.01)
+        return synthesize(*arguments, progress=progress, **options)
+
+    monkeypatch.setattr(fresh_module, "synthesize", slow)
+    whole = config(sky, steps=40)
+    assert streamtrain.train.train(whole, "cpu") == 0
+    assert begin and time.monotonic() - begin < within(TIME_TO_LEAVE_S)
+    said = capsys.readouterr().err
+    saved = sorted(path.name for path in (sky.parent / "run").glob("checkpoints/step_*"))
+    if step is None:
+        assert "stopped before the first step" in said and not saved
+        return
+    done = int(saved[-1].removeprefix("step_"))
+    assert 0 < done <= step
+    assert f"stopped after step {done}; the same command continues" in said
+    monkeypatch.undo()
+    assert Trainer(whole, "cpu", max_steps=2).run().step == done + 2
+
+
+def test_no_signal_is_lost_before_the_run(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent while the first lightcone is made, it ends the construction by an exception."""
+
+    def interrupted(*arguments: Any, progress: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return synthesize(*arguments, progress=progress, **options)
+
+    monkeypatch.setattr(fresh_module, "synthesize", interrupted)
+    before = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGINT)]
+    with pytest.raises(Stopped):
+        Trainer(config(sky), "cpu")
+    assert [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGINT)] == before

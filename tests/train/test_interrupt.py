@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_generator import tiny_config
-from processes import Forked
+from processes import PATIENCE_S, Forked, within
 
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.train.checkpoint import load_checkpoint
@@ -52,14 +52,14 @@ def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
 
 def test_second_sigint_leaves_at_once(tmp_path: Path) -> None:
     training = Forked(
-        tmp_path, "--delay", "2", train=("steps=500", "log_every=1", "validate_every=400")
+        tmp_path, "--delay", "8", train=("steps=500", "log_every=1", "validate_every=400")
     )
     training.wait_for_step(1)
     os.kill(training.ranks[0].pid, signal.SIGINT)
     time.sleep(0.7)
-    assert training.poll() is None  # it finishes the step, which takes 2 s
+    assert training.poll() is None  # it finishes the step, which takes 8 s
     os.kill(training.ranks[0].pid, signal.SIGINT)
-    training.ranks[0].join(1.0)
+    training.ranks[0].join(5.0)
     assert training.poll() == -signal.SIGINT
 
 
@@ -73,7 +73,7 @@ def test_signal_during_validation_stops_all_ranks(tmp_path: Path, ranks: int) ->
     begin = time.monotonic()
     os.kill(training.ranks[-1].pid, signal.SIGTERM)
     assert training.finish() == [0] * ranks, training.errors
-    assert time.monotonic() - begin < TIME_TO_LEAVE_S
+    assert time.monotonic() - begin < within(TIME_TO_LEAVE_S)
     assert saved_step(tmp_path, steps=500) == 2
     assert "stopped after step 2; the same command continues" in training.errors
 
@@ -81,7 +81,7 @@ def test_signal_during_validation_stops_all_ranks(tmp_path: Path, ranks: int) ->
 def test_signal_during_calibration_stops_before_the_first_step(tmp_path: Path) -> None:
     """Sample 7 is of the calibration, and takes a second."""
     training = Forked(tmp_path, "--slow-calibration", "1")
-    end = time.monotonic() + TIME_TO_LEAVE_S
+    end = time.monotonic() + PATIENCE_S
     while "calibrating" not in training.errors:
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -133,6 +133,7 @@ def test_everything_is_shown(tmp_path: Path) -> None:
         "speed/samples_per_s",
         "speed/train_ms",
         "speed/wait_ms",
+        "speed/overlap",
     }
     assert wanted == set(events.Tags()["scalars"])
     assert set(events.Tags()["histograms"]) == {f"residual_dex/logL_{name}" for name in ranges}

@@ -1,4 +1,4 @@
-"""Result files that appear whole or not at all."""
+"""Figures as files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure; its folder is made if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

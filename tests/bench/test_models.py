@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import small
 
+from streamtrain.bench.models import REFERENCE, model_costs, operator_cost
 from streamtrain.generator.luminosity import MODELS
-from streamtrain.model_costs import REFERENCE, model_costs, operator_cost
 
 
 @pytest.fixture

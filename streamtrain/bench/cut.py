@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.bench.models import REFERENCE, leading_pool
+from streamtrain.bench.timing import ONE_THREAD, in_turn
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
 from streamtrain.config import Config
@@ -15,7 +17,6 @@ from streamtrain.generator.generator import grid_of
 from streamtrain.generator.geometry import Pose, check_fits, draw_poses, single_pose
 from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.painter import Painter
-from streamtrain.model_costs import REFERENCE, in_turn, leading_pool
 from streamtrain.rng import STAGE_PAINT, STAGE_POSE, Draws
 
 FIELDS = 6
@@ -69,7 +70,7 @@ def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> di
     ways = {"wide": lambda: paint(painter, pose), "alone": lambda: paint(alone, single_pose())}
     painted = {name: way() for name, way in ways.items()}
     assert abs(painted["wide"] - painted["alone"]) <= 1e-5 * painted["wide"], painted
-    seconds_of = in_turn(ways, seconds)
+    seconds_of = in_turn(ways, seconds, clock=ONE_THREAD)
     return {
         "roll_deg": float(pose.roll_deg[0]),
         "wide_ms": 1e3 * seconds_of["wide"],

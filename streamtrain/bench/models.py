@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from streamtrain.bench.timing import ONE_THREAD, in_turn
 from streamtrain.config import Config
 from streamtrain.config_line import LineConfig
 from streamtrain.config_observe import PoolConfig
@@ -33,7 +32,7 @@ def model_costs(config: Config, seconds: float) -> dict[str, float]:
         if not any(name.startswith(stem) and name != f"{stem}1" for stem in ONE_OF_MANY)
     ]
     ways = {name: _painter(config, name) for name in [REFERENCE, *names]}
-    return {name: 1e3 * s for name, s in in_turn(ways, seconds).items()}
+    return {name: 1e3 * s for name, s in in_turn(ways, seconds, clock=ONE_THREAD).items()}
 
 
 def operator_cost(config: Config, seconds: float) -> dict[str, float]:
@@ -44,7 +43,7 @@ def operator_cost(config: Config, seconds: float) -> dict[str, float]:
         name: _generate(Generator(some, "train", "cpu", 1))
         for name, some in (("paint_ms", plain), ("all_ms", config))
     }
-    found = {name: 1e3 * s / 4 for name, s in in_turn(ways, seconds).items()}
+    found = {name: 1e3 * s / 4 for name, s in in_turn(ways, seconds, clock=ONE_THREAD).items()}
     return {**found, "ratio": found["all_ms"] / found["paint_ms"]}
 
 
@@ -70,17 +69,3 @@ def _painter(config: Config, name: str) -> Callable[[], Any]:
 def _generate(generator: Generator) -> Callable[[], Any]:
     numbers = iter(range(0, 10**9, 4))
     return lambda: generator.generate(range(start := next(numbers), start + 4))
-
-
-def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of each call; one call of each at a time, so that all see the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for call in ways.values():
-        call()
-    begin = time.perf_counter()
-    while min(map(len, times.values())) < 5 or time.perf_counter() - begin < seconds * len(ways):
-        for name, call in ways.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}

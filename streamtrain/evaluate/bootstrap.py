@@ -1,0 +1,126 @@
+"""Standard errors from resampled test maps, or from resampled lightcones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+RESAMPLES = 400
+"""A standard error is known to about 4 %."""
+ENOUGH_LIGHTCONES = 8
+"""From this number of skies on they are resampled instead of maps; with fewer, the scatter between
+them is hardly known."""
+UNITS = ("auto", "maps", "lightcones")
+
+_FEW = 2000
+"""Up to this many values all resamples are ordered at once."""
+
+
+class Bootstrap:
+    """How often each test map is in each resample.
+
+    blocks: number of the block that each map belongs to [num_maps]; blocks are drawn whole, with
+    replacement. unit: what a block is, for the record. Errors are None where there is one block.
+    """
+
+    def __init__(self, blocks: NDArray[np.int64], unit: str = "maps", seed: int = 0) -> None:
+        self.unit, self.seed = unit, seed
+        _, block = np.unique(blocks, return_inverse=True)
+        self.num_blocks = int(block.max()) + 1
+        drawn = np.random.default_rng(seed).multinomial(
+            self.num_blocks, np.full(self.num_blocks, 1.0 / self.num_blocks), RESAMPLES
+        )
+        self._times = drawn[:, block]
+
+    @classmethod
+    def of_maps(cls, num_maps: int, seed: int = 0) -> Bootstrap:
+        """Single maps are drawn."""
+        return cls(np.arange(num_maps), "maps", seed)
+
+    @classmethod
+    def choose(cls, skies: Sequence[str], unit: str = "auto", seed: int = 0) -> Bootstrap:
+        """Over the skies of the maps (`unit` "lightcones"), over single maps ("maps"), or over
+        skies where there are `ENOUGH_LIGHTCONES` of them ("auto").
+
+        skies: what each map was cut from [num_maps]. Raises ValueError where there is one sky.
+        """
+        if unit not in UNITS:
+            raise ValueError(f"bootstrap over '{unit}' is none of {', '.join(UNITS)}")
+        names, block = np.unique(np.asarray(skies), return_inverse=True)
+        if unit == "lightcones" and len(names) < 2:
+            raise ValueError(
+                "errors cannot come from a bootstrap over lightcones: the test set has one"
+            )
+        if unit == "lightcones" or (unit == "auto" and len(names) >= ENOUGH_LIGHTCONES):
+            return cls(block, "lightcones", seed)
+        return cls.of_maps(len(block), seed)
+
+    def describe(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "resampled": self.unit,
+            "number": self.num_blocks,
+            "resamples": RESAMPLES,
+            "seed": self.seed,
+        }
+
+    def ratio(self, sums: Float, counts: Float, *, root: bool = False) -> float | None:
+        """Standard error of sum(sums) / sum(counts), or of its square root; both per map."""
+        if self.num_blocks < 2:
+            return None
+        totals, numbers = self._times @ sums, self._times @ counts
+        ratios = totals[numbers > 0] / numbers[numbers > 0]
+        if len(ratios) < 2:
+            return None
+        return float(np.std(np.sqrt(np.maximum(ratios, 0.0)) if root else ratios, ddof=1))
+
+    def mean(self, values: Float) -> float | None:
+        """Standard error of the mean of one value per map."""
+        return self.ratio(values, np.ones(len(values)))
+
+    def percentiles(
+        self, values: Float, maps: NDArray[np.int64], percentiles: Sequence[float]
+    ) -> list[float] | None:
+        """Standard errors of percentiles (as `np.percentile` has them) of values that belong to
+        `maps`; both [num_values]."""
+        if self.num_blocks < 2 or not len(values):
+            return None
+        order = np.argsort(values, kind="stable")
+        ordered, owner = values[order], maps[order]
+        share = np.asarray(percentiles) / 100.0
+        chunk = RESAMPLES if len(values) <= _FEW else 1
+        made = []
+        for first in range(0, RESAMPLES, chunk):
+            reached = np.cumsum(self._times[first : first + chunk, owner], axis=1)
+            reached = reached[reached[:, -1] > 0]
+            place = share[:, None] * (reached[:, -1] - 1)
+            below = np.floor(place)
+            low, high = (
+                ordered[_first_above(reached, np.minimum(rank, reached[:, -1] - 1))]
+                for rank in (below, below + 1)
+            )
+            made.append(low + (place - below) * (high - low))
+        spread = np.concatenate(made, axis=1)
+        if spread.shape[1] < 2:
+            return None
+        return [float(error) for error in np.std(spread, axis=1, ddof=1)]
+
+    def among(self, chosen: NDArray[np.bool_]) -> Bootstrap:
+        """The same resamples, of some of the maps [num_maps]."""
+        part = object.__new__(Bootstrap)
+        part.unit, part.seed, part.num_blocks = self.unit, self.seed, self.num_blocks
+        part._times = self._times[:, chosen]
+        return part
+
+
+def _first_above(reached: NDArray[np.int64], ranks: Float) -> NDArray[np.int64]:
+    """Where each row of `reached` [n, num_values], which never falls, first exceeds its rank; ranks
+    [num_percentiles, n]."""
+    if len(reached) == 1:
+        return np.searchsorted(reached[0], ranks, side="right")
+    return np.stack([(reached <= rank[:, None]).sum(axis=1) for rank in ranks])

@@ -1,0 +1,110 @@
+"""The scores of a network and of the plainest predictor, as plain data, and how they were made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from streamtrain.evaluate.answers import Answers, ClassAnswers
+from streamtrain.evaluate.bootstrap import Bootstrap, Float
+from streamtrain.evaluate.bright import BRIGHT, num_bright, score_groups
+from streamtrain.evaluate.classes import score_classes
+from streamtrain.evaluate.intervals import score_intervals
+from streamtrain.evaluate.likelihood import SMALLEST_RATE, score_counts
+from streamtrain.evaluate.metrics import bands, score
+from streamtrain.evaluate.reference import MEAN_LABEL_SAMPLES, Reference
+
+CONVENTIONS = {
+    "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
+    "empty_bins": "bins without a halo count in mse and deviance; statistics of delta and rms "
+    "leave them out, 'excluded' is their fraction",
+    "deviance": "Poisson deviance 2 [n ln(n/r) - n + r] per bin, empty ones included; a predicted "
+    f"number of halos r counts as it is down to {SMALLEST_RATE:g}, and as that below",
+    "by_bright": f"maps by their number of halos above 10^{BRIGHT:g} Lsun, in quarters",
+    "intervals": "share of bins whose truth lies between the 16th and 84th (2.5th and 97.5th) "
+    "percentile that the network predicts, ends included, and their mean distance [dex]",
+    "mean_label": f"mean log10 dN of samples 0..{MEAN_LABEL_SAMPLES - 1} of split 'train'; their "
+    "mean dN for the deviance",
+}
+
+
+def bootstrap_of(answers: Answers | ClassAnswers, unit: str = "auto") -> Bootstrap:
+    """The bootstrap over the maps or skies of some answers; see `Bootstrap.choose`."""
+    if answers.skies is None:
+        return Bootstrap.of_maps(len(answers.true))
+    return Bootstrap.choose(answers.skies, unit)
+
+
+def errors_of(
+    predicted: Float, rates: Float, answers: Answers, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """All scores of one predictor that has no uncertainty.
+
+    predicted: log10 of the count, rates: the count, [num_samples, num_bins] or [num_bins].
+    """
+    edges, true, occupied = answers.bin_edges, answers.true, answers.occupied
+    found: dict[str, Any] = asdict(score(predicted, true, occupied, edges, bootstrap))
+    found["counts"] = asdict(score_counts(rates, answers.count, edges, bootstrap))
+    bright = num_bright(answers.halos_per_bin, edges)
+    found["by_bright"] = None
+    if bright is not None:
+        groups = score_groups(predicted, rates, true, answers.count, occupied, bright, bootstrap)
+        found["by_bright"] = [asdict(group) for group in groups]
+    return found
+
+
+def judge(
+    answers: Answers | ClassAnswers, reference: Reference, quantity: str, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """The scores of a network and of always answering the reference.
+
+    quantity: of the label.
+    """
+    record = bootstrap.describe()
+    if isinstance(answers, ClassAnswers):
+        return _judge_classes(answers, reference, bootstrap) | {"bootstrap": record}
+    network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
+    residual = answers.predicted - answers.true
+    network["bands"] = bands(residual, answers.occupied, answers.bin_edges, bootstrap)
+    network["intervals"] = None
+    if answers.quantiles is not None:
+        network["intervals"] = asdict(
+            score_intervals(answers.quantiles, answers.true, answers.bin_edges, bootstrap)
+        )
+    return {
+        "label": quantity,
+        "conventions": CONVENTIONS
+        | {"errors": f"standard errors, bootstrap over {record['resampled']}"},
+        "bootstrap": record,
+        "network": network,
+        "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
+        "mean_label_log10_dN": reference.mean.tolist(),
+        "mean_label_log10_dN_error": reference.mean_error.tolist(),
+        "mean_label_dN": reference.rate.tolist(),
+        "mean_label_dN_error": reference.rate_error.tolist(),
+    }
+
+
+def _judge_classes(
+    answers: ClassAnswers, reference: Reference, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    frequencies = reference.mean
+    network, frequent = (
+        asdict(score_classes(chances, answers.true, bootstrap))
+        for chances in (answers.chances, frequencies)
+    )
+    return {
+        "label": "class",
+        "classes": answers.classes,
+        "conventions": {
+            "accuracy": "share of the maps whose most probable class is the true one",
+            "confusion": "maps of each true class (row) taken for each class (column)",
+            "errors": f"standard errors, bootstrap over {bootstrap.unit}",
+            "most_frequent": "always the class frequencies of samples "
+            f"0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
+        },
+        "network": network,
+        "most_frequent": frequent,
+        "class_frequencies": frequencies.tolist(),
+        "class_frequencies_error": reference.mean_error.tolist(),
+    }

@@ -1,0 +1,248 @@
+"""What the layers of a trained network do with one map: filters, activations, gradient.
+
+The gradient is that of one output with respect to every voxel of the map (a saliency map, Simonyan
+et al. 2013, arXiv:1312.6034), in map units where the map's transform can be undone voxel by voxel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from streamtrain.config import Config
+from streamtrain.config_observe import PoolConfig, operator_kind
+from streamtrain.generator.labels import Label
+from streamtrain.generator.operators import inverse_log_modulus
+from streamtrain.models import Network
+from streamtrain.models.cnn import CNN
+from streamtrain.models.compact import Compact
+from streamtrain.models.layers import SameConv
+from streamtrain.models.means import Means
+from streamtrain.models.resnet import ResNet
+
+Float = NDArray[np.float64]
+LN10 = float(np.log(10.0))
+POINTWISE = ("log_modulus", "log10", "asinh")
+"""Transforms of each voxel by itself, which can be undone."""
+UNITLESS = (*POINTWISE, "standardise")
+"""Operators after which values are no longer in map units."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a layer puts out for one map."""
+
+    name: str
+    values: NDArray[np.float32]
+    """[channels, n_dec, n_ra], or [channels, n_freq, n_dec, n_ra] in 3 dimensions."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The output that a gradient explains."""
+
+    text: str
+    """'mean log10 dN, log10 L = 5.5 to 6'."""
+    unit: str
+    """Of the output: dex, halos or nat."""
+    of: Callable[[Tensor, Tensor], Tensor]
+    """From point estimates [B, num_outputs] and the label of one halo to the output [B]."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Of one output, [n_freq, n_dec, n_ra] each."""
+
+    values: Float
+    """The map that the network saw, in `unit`."""
+    gradient: Float
+    """Derivative of the output by each voxel [unit of the output per `unit`]."""
+    unit: str
+    """uK or Jy/sr; 'network input' where the transform cannot be undone."""
+    output: float
+    """What the network answers."""
+
+
+def first_filters(network: Network) -> NDArray[np.float32]:
+    """Weights of the first convolution [filters, frequencies, dec, ra]: of every channel of the map
+    in 2 dimensions, else of neighbouring ones. They act on the input in its standard deviations."""
+    for module in network.body.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            weight = module.weight.detach()
+            return (weight[:, 0] if weight.ndim == 5 else weight).cpu().numpy()
+    raise AssertionError("a network without a convolution")
+
+
+def watched(network: Network) -> list[tuple[str, nn.Module, Callable[[Tensor], Tensor]]]:
+    """Names of the layers whose activations are shown, the modules that make them, and what is left
+    to be done to a module's output. A module that makes several stands once."""
+    body = network.body
+
+    def as_it_is(x: Tensor) -> Tensor:
+        return x
+
+    if isinstance(body, Means):
+        return [("layer", body.pool, as_it_is)]
+    if isinstance(body, Compact):
+        stages = [(f"stage {k}", stage, as_it_is) for k, stage in enumerate(body.stages, 2)]
+        return [("stage 1", body.stem, gelu), *stages]
+    if isinstance(body, ResNet):
+        stages = [(f"stage {k}", stage, as_it_is) for k, stage in enumerate(body.stages, 1)]
+        return [("stem", body.pool, as_it_is), *stages]
+    assert isinstance(body, CNN)
+    # a layer ends before the convolution that takes other channels, or more of them
+    found: list[tuple[str, nn.Module, Callable[[Tensor], Tensor]]] = []
+    modules = list(body.layers)
+    for k, module in enumerate(modules):
+        after = modules[k + 1] if k + 1 < len(modules) else None
+        if after is None or (isinstance(after, SameConv) and _widens(after)):
+            found.append((f"layer {len(found) + 1}", module, as_it_is))
+    return found
+
+
+def _widens(layer: SameConv) -> bool:
+    weight = layer.convolution.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0] != weight.shape[1]
+
+
+@torch.no_grad()
+def activations(network: Network, cube: Tensor) -> list[Activation]:
+    """What the layers of a network put out for one map, in the order of the layers.
+
+    network: in evaluation mode; cube: [n_freq, n_dec, n_ra], as it is trained on.
+    """
+    found: list[Activation] = []
+    layers = watched(network)
+    hooks = []
+    for name, module, rest in layers:
+
+        def record(
+            _: nn.Module, __: Any, output: Tensor, name: str = name, rest: Any = rest
+        ) -> None:
+            number = f" {len(found) + 1}" if len(layers) == 1 else ""
+            values = rest(output)[0].float().cpu().numpy()
+            found.append(Activation(name + number, values))
+
+        hooks.append(module.register_forward_hook(record))
+    try:
+        network(cube[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def target_of(
+    label: Label, bounds: tuple[float, float] | None = None, name: str | None = None
+) -> Target:
+    """The output of a luminosity range, or of a class.
+
+    bounds: log10 L of the range [Lsun]; default: all bins. name: of the class. For labels in log10
+    it is the mean of the log10 of the count over the bins of the range, for linear ones the sum of
+    the counts (of N(>L), their mean); for a class, ln of its probability. Raises ValueError for a
+    range without a bin, or an unknown class.
+    """
+    if label.is_class:
+        if bounds is not None:
+            raise ValueError("the label is a class: it has no luminosity range")
+        if name not in label.classes:
+            raise ValueError(f"class '{name}' is none of {', '.join(label.classes)}")
+        column = label.classes.index(str(name))
+        return Target(
+            f"ln probability of {name}", "nat", lambda p, _: p.log_softmax(dim=1)[:, column]
+        )
+    if name is not None:
+        raise ValueError(f"class '{name}' is asked for, but the label is a function of luminosity")
+    edges = label.bins.edges
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    low, high = bounds or (float(edges[0]), float(edges[-1]))
+    inside = np.flatnonzero((centres >= low) & (centres <= high))
+    if not len(inside):
+        raise ValueError(
+            f"no luminosity bin has its centre in log10 L = {low:g} to {high:g}; "
+            f"the label's are {edges[0]:g} to {edges[-1]:g}"
+        )
+    members = torch.from_numpy(inside)
+    cumulative = label.config.quantity == "cumulative"
+    symbol, where = ("N(>L)" if cumulative else "dN"), f"log10 L = {low:g} to {high:g}"
+    if label.form == "log10":
+
+        def mean_dex(point: Tensor, one_halo: Tensor) -> Tensor:
+            return (point - one_halo)[:, members].mean(dim=1)
+
+        return Target(f"mean log10 {symbol}, {where}", "dex", mean_dex)
+
+    def halos(point: Tensor, one_halo: Tensor) -> Tensor:
+        counts = (point / one_halo)[:, members]
+        return counts.mean(dim=1) if cumulative else counts.sum(dim=1)
+
+    return Target(f"{'mean ' if cumulative else ''}{symbol}, {where}", "halos", halos)
+
+
+def gradient(
+    network: Network, cube: Tensor, one_halo: Tensor, target: Target, config: Config
+) -> Gradient:
+    """Derivative of an output with respect to every voxel of a map.
+
+    network: in evaluation mode; cube: [n_freq, n_dec, n_ra], as it is trained on; one_halo: of the
+    sample [1, num_bins]; config: of the run, which says how the map was transformed.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs = cube[None].detach().clone().requires_grad_(True)
+        output = target.of(network.head.point(network(inputs), one_halo.to(cube.device)), one_halo)
+        (slope,) = torch.autograd.grad(output.sum(), inputs)
+    values = cube.detach().double().cpu().numpy()
+    by_input = slope[0].double().cpu().numpy()
+    values, factor, unit = map_units(config, values)
+    return Gradient(values, by_input * factor, unit, float(output.detach()))
+
+
+def map_units(config: Config, cube: Float) -> tuple[Float, Float, str]:
+    """A network's input in map units, and the derivative of the input by it, voxel by voxel.
+
+    The last operators are undone as long as they act on each voxel by itself. Where values were
+    transformed before that, nothing is, and the unit is 'network input'.
+    """
+    kinds = [operator_kind(name) for name in config.observe]
+    sections = list(config.observe.values())
+    values, factor = cube, np.ones_like(cube)
+    while kinds and kinds[-1] in POINTWISE:
+        values, step = _undo(kinds.pop(), sections.pop(), values)
+        factor = factor * step
+    if any(kind in UNITLESS for kind in kinds):
+        return cube, np.ones_like(cube), "network input"
+    return values, factor, config.grid.units
+
+
+def summed_voxels(config: Config) -> int:
+    """How many voxels were summed into one of the map; 1 where none were."""
+    pools = [s for s in config.observe.values() if isinstance(s, PoolConfig) and s.reduce == "sum"]
+    return math.prod(n for pool in pools for n in pool.factor)
+
+
+def _undo(kind: str, section: Any, values: Float) -> tuple[Float, Float]:
+    """A transform's argument, and the transform's derivative there."""
+    if kind == "log_modulus":
+        slope = 10.0 ** -np.abs(values) / LN10
+        return np.asarray(inverse_log_modulus(values), np.float64), slope
+    if kind == "asinh":
+        slope = 1.0 / (section.scale * np.cosh(values))
+        return np.sinh(values) * section.scale, slope
+    shifted = 10.0**values
+    lowest = 1e-3 * section.epsilon
+    slope = np.where(shifted > lowest * (1 + 1e-5), 1.0 / (LN10 * shifted), 0.0)
+    return shifted - section.epsilon, slope
+
+
+def sample_text(draw: Mapping[str, Any], index: int) -> str:
+    """'test sample 3: li16'."""
+    return f"test sample {index}: {draw['model']}" if "model" in draw else f"test sample {index}"

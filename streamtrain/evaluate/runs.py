@@ -1,0 +1,312 @@
+"""Runs in their folders, as they are compared: configuration, size, history, evaluation, test set.
+
+What a run lacks is told in a sentence each, not raised: the others are compared all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamtrain.config import Config
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.trained import run_config
+from streamtrain.generator.generator import grid_of
+from streamtrain.generator.inputmap import InputMap
+from streamtrain.generator.labels import QUANTITIES, Label
+from streamtrain.generator.operators import build_operators
+from streamtrain.models import build_network
+from streamtrain.models.heads import loss_name
+from streamtrain.models.network import multiply_adds
+from streamtrain.schema import to_dict
+
+COUNTS = ("counts", "phi", "phi_L")
+"""Labels whose errors in dex are those of the halos of one bin."""
+LAST_SHARE = 0.1
+"""Of the steps, whose mean training loss is the final one."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a network."""
+
+    parameters: int
+    multiply_adds: int
+    """Those of convolutions and dense layers, per sample."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What lies in the folder of a run."""
+
+    name: str
+    folder: Path
+    config: Config
+    size: Size | None
+    history: list[dict[str, Any]]
+    """Up to the first line that cannot be read."""
+    evaluation: dict[str, Any] | None
+    """What evaluation.json holds, if it belongs to the test set beside it."""
+    manifest: testset.Manifest | None
+    problems: list[str] = field(default_factory=list)
+    """What is missing or damaged, one sentence each."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that the history tells of."""
+        return max((entry["step"] for entry in self.history), default=0)
+
+    @property
+    def samples(self) -> int:
+        """Training samples that these steps have seen."""
+        return self.steps * self.config.train.batch_size
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the training steps, without validations and checkpoints [s]."""
+        total, seen = 0.0, 0
+        for entry in self.history:
+            if entry.get("samples_per_s"):
+                total += (entry["samples"] - seen) / entry["samples_per_s"]
+                seen = entry["samples"]
+        return total or None
+
+    @property
+    def training_loss(self) -> float | None:
+        """Mean of the last tenth of the steps."""
+        first = (1.0 - LAST_SHARE) * self.steps
+        losses = [e["loss"] for e in self.history if "loss" in e and e["step"] >= first]
+        return sum(losses) / len(losses) if losses else None
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Of the last validation."""
+        return next(
+            (e["validation_loss"] for e in self.history[::-1] if "validation_loss" in e), None
+        )
+
+    @property
+    def function(self) -> str:
+        """What errors are about: dN, also where the label is a density; N(>L); or class."""
+        quantity = self.config.label.quantity
+        if quantity == "class":
+            return quantity
+        return "dN" if quantity in COUNTS else QUANTITIES[quantity].symbol
+
+    @property
+    def loss(self) -> str:
+        """What the loss is; losses of another name are numbers of another kind."""
+        label, head = self.config.label, self.config.network.head
+        name = loss_name(head, self.function == "class")
+        if not name.endswith("of the label"):
+            return name
+        if self.function == "class":
+            return f"{name} [nat]"
+        start = name.removesuffix(" of the label")
+        linear = f"{self.function}, in standard deviations of each bin"
+        return f"{start} of {linear if label.scale == 'linear' else f'log10 {self.function}'}"
+
+    @property
+    def maps(self) -> str | None:
+        """Digest of the test maps: equal where every map and its halos are the same bytes."""
+        return _digest(self.manifest.samples) if self.manifest else None
+
+    @property
+    def halos(self) -> str | None:
+        """Digest of what decides the halos, their luminosities and bins in the test maps: equal
+        where two runs were asked for the same functions, if perhaps of other maps."""
+        if self.manifest is None:
+            return None
+        config = self.manifest.config
+        grid = {k: v for k, v in config["grid"].items() if k not in ("shape", "units")}
+        bins = {k: config["label"][k] for k in ("log10_L", "bins", "edges")}
+        data = {k: config["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
+        skies = [cone["digest"] for cone in self.manifest.lightcones]
+        numbers = (self.manifest.seed, self.manifest.count, self.manifest.generator_version)
+        return _digest([grid, bins, data, config["emit"], skies, numbers])
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """The runs in these folders, named by the part of their paths in which they differ.
+
+    Raises ValueError for a folder that is none of a run, or is given twice.
+    """
+    paths = [Path(folder) for folder in folders]
+    known: dict[Path, Path] = {}
+    for path in paths:
+        if path.resolve() in known:
+            raise ValueError(f"{path} is given twice")
+        known[path.resolve()] = path
+    return [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """The run in a folder. Raises ValueError if it has no configuration that can be read."""
+    config = run_config(folder)
+    problems: list[str] = []
+    history = _history(folder, name, problems)
+    evaluation, manifest = _evaluation(folder, name, problems)
+    run = Run(name, folder, config, _size(config), history, evaluation, manifest, problems)
+    if run.evaluation and run.history and run.evaluation["checkpoint_step"] < run.steps:
+        problems.append(
+            f"{name} was evaluated at step {run.evaluation['checkpoint_step']} of {run.steps}; "
+            f"'{how_to_evaluate(folder)}' does it again."
+        )
+    return run
+
+
+def how_to_evaluate(folder: Path) -> str:
+    """The command that makes a run's evaluation."""
+    return f"streamtrain evaluate {folder / 'config.yaml'} run={folder}"
+
+
+def test_sets(runs: Sequence[Run]) -> dict[str, str]:
+    """A short name for each run's test set: another letter for other halos, and another number for
+    the same halos in other maps; '-' for a run without one."""
+    letters: dict[str, list[str]] = {}
+    for run in runs:
+        if run.halos is not None and run.maps is not None:
+            numbers = letters.setdefault(run.halos, [])
+            if run.maps not in numbers:
+                numbers.append(run.maps)
+    names = {}
+    for run in runs:
+        names[run.name] = "-"
+        if run.halos is not None and run.maps is not None:
+            letter = _letter(list(letters).index(run.halos))
+            number = letters[run.halos].index(run.maps)
+            names[run.name] = letter + (str(number + 1) if len(letters[run.halos]) > 1 else "")
+    return names
+
+
+def _letter(number: int) -> str:
+    """A to Z, then A', B' ..."""
+    return chr(ord("A") + number % 26) + "'" * (number // 26)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("two paths are equal")
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
+def _size(config: Config) -> Size | None:
+    """Of the network that a configuration makes; None where a file of a map operator is missing."""
+    try:
+        grid = grid_of(config.grid)
+        shape: tuple[int, int, int] = grid.shape
+        for operator in build_operators(config.observe, grid):
+            shape = operator.output_shape(shape)
+        label = Label(config.label, [grid.volume_Mpc3()], list(config.line.class_names))
+        with torch.device("meta"):
+            network = build_network(config.network, shape, label, InputMap.of(config))
+            number = sum(p.numel() for p in network.parameters())
+            return Size(number, multiply_adds(network, shape))
+    except (ValueError, OSError):
+        return None
+
+
+def _history(folder: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    """Entries of history.jsonl. A last line without its end is that of a training that goes on."""
+    file = folder / "history.jsonl"
+    if not file.is_file():
+        problems.append(f"{name} has no history.jsonl: nothing is known of its training.")
+        return []
+    lines = file.read_bytes().splitlines()
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        entry = _entry(line)
+        if entry is None or (entries and entry["step"] < entries[-1]["step"]):
+            if number < len(lines):
+                problems.append(
+                    f"{name}: history.jsonl is damaged at line {number} of {len(lines)}; what "
+                    "follows is left out."
+                )
+            break
+        entries.append(entry)
+    return entries
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line of a history, if it is one."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    numbers = all(isinstance(v, int | float) for k, v in entry.items() if k != "step")
+    complete = "loss" not in entry or {"samples", "samples_per_s"} <= entry.keys()
+    return entry if numbers and complete else None
+
+
+def _evaluation(
+    folder: Path, name: str, problems: list[str]
+) -> tuple[dict[str, Any] | None, testset.Manifest | None]:
+    """evaluation.json and testset.json, if both are there and belong together."""
+    file, path = folder / "evaluation.json", folder / "testset.json"
+    again = f"'{how_to_evaluate(folder)}' makes it"
+    if not file.is_file():
+        problems.append(f"{name} has no evaluation: {again}.")
+        return None, None
+    try:
+        found = json.loads(file.read_bytes())
+        _check(found)
+    except (ValueError, KeyError, TypeError):
+        problems.append(f"{name}: evaluation.json is damaged; {again} again.")
+        return None, None
+    try:
+        manifest = testset.load(path)
+    except ValueError as error:
+        problems.append(f"{name}: its test set is unknown: {error}.")
+        return found, None
+    if hashlib.sha256(path.read_bytes()).hexdigest() != found["test_set"]["manifest_sha256"]:
+        problems.append(
+            f"{name}: evaluation.json is of another test set than testset.json; {again} again."
+        )
+        return None, manifest
+    return found, manifest
+
+
+def _check(evaluation: Any) -> None:
+    """Raise for what is no result of `evaluate`."""
+    network = evaluation["network"]
+    numbers = [evaluation["checkpoint_step"]]
+    if evaluation["label"] == "class":
+        numbers += [
+            network["accuracy"],
+            network["cross_entropy"],
+            evaluation["most_frequent"]["accuracy"],
+        ]
+    else:
+        for predictor in (network, evaluation["mean_label"]):
+            numbers.append(predictor["mse"])
+            for part in [*predictor["ranges"], predictor["whole"]]:
+                low, high = part["log10_L"]
+                numbers += [low, high, part["num_values"]]
+                _ = part["rms_dex"], part["rms_dex_error"], part["interval_68"], part["median"]
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        raise ValueError("a number is missing")
+    if not isinstance(evaluation["test_set"]["manifest_sha256"], str):
+        raise TypeError
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """The configuration as nested plain data."""
+    whole: dict[str, Any] = to_dict(run.config)
+    return whole

@@ -1,0 +1,209 @@
+"""Judge a trained network in many scenarios: one table, one JSON file, figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from streamtrain.config import Config
+from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate.answers import Answers, ask
+from streamtrain.evaluate.evaluation import save
+from streamtrain.evaluate.floor import FIELDS, repaint_all, score_floor
+from streamtrain.evaluate.judgement import bootstrap_of, errors_of, judge
+from streamtrain.evaluate.matrix import matrix_figure, matrix_table
+from streamtrain.evaluate.metrics import Float
+from streamtrain.evaluate.published import comparable, ihle2019, published
+from streamtrain.evaluate.reference import Reference, mean_label
+from streamtrain.evaluate.scenarioset import PFEFFER2019, Scenario, load_scenarios
+from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.models import Network
+from streamtrain.progress import Progress
+from streamtrain.schema import to_dict
+from streamtrain.train.folder import run_folder
+
+FOLDER = "scenarios"
+"""In the run folder: a manifest and a figure for each."""
+
+
+def evaluate_scenarios(
+    run: Config | str | Path,
+    where: str | Path,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    bootstrap: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
+    write scenarios.json and the figures into the run folder, return what the JSON file holds.
+
+    run: a configuration, or the folder of a run; where: see `load_scenarios`; bootstrap: as in
+    `evaluate`. Test sets are made from the run's test seed and lightcones; their manifests lie in
+    the folder `scenarios` of the run, and every sample is compared with one that is there. Raises
+    ValueError with one sentence for what cannot be evaluated.
+    """
+    config = run if isinstance(run, Config) else run_config(run)
+    folder = run_folder(config)
+    if config.label.quantity == "class":
+        raise ValueError("scenarios judge luminosity functions, and this run's label is a class")
+    trained = Trained.load(config)
+    scenarios = load_scenarios(where, config)
+    bench = _Bench(config, trained, device, threads, progress)
+    try:
+        rows = []
+        for number, scenario in enumerate(scenarios, 1):
+            bench.doing = f"scenario {number}/{len(scenarios)} {scenario.name}"
+            rows.append(bench.judge(scenario, bootstrap, str(where) == PFEFFER2019))
+    finally:
+        bench.close()
+    first = rows[0]
+    result: dict[str, Any] = {
+        "checkpoint_step": trained.step,
+        "set": str(where),
+        "label": config.label.quantity,
+        "samples": first["samples"],
+        "conventions": first.pop("conventions")
+        | {
+            "scenario_mean": "mean log10 dN of the scenario's own test maps",
+            "floor": f"an oracle that knows all parameters of a map and answers the mean of other "
+            f"fields: Poisson noise and field-to-field scatter; {FIELDS} fields per map, "
+            "corrected to infinitely many (but for the deviance)",
+        },
+        "bootstrap": first["bootstrap"],
+        "trained_models": bench.trained_models,
+        "scenarios": rows,
+    }
+    for row in rows[1:]:
+        del row["conventions"]
+    result["figures"] = [
+        *(f"{FOLDER}/{row['name']}.png" for row in rows),
+        *save({"scenarios.png": matrix_figure(result)}, folder),
+    ]
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    testset.write_atomically(folder / "scenarios.json", text)
+    if progress is not None:
+        progress.close()
+    print(matrix_table(result))
+    return result
+
+
+class _Bench:
+    """What all scenarios of a run are judged with: the network, the skies of test and training,
+    and what has been painted for the floor."""
+
+    def __init__(
+        self,
+        config: Config,
+        trained: Trained,
+        device: str,
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
+        self.doing = ""
+        self._config, self._trained, self._progress = config, trained, progress
+        self._options: dict[str, Any] = {"device": device, "threads": threads}
+        self._train = Generator(config, split="train", **self._options)
+        self._test: Generator | None = None
+        self._network: Network | None = None
+        self._fields: dict[str, Float] = {}
+        self._reference = mean_label(self._train, progress)
+        here = {component.model for component in config.line.components.values()}
+        self.trained_models = sorted(
+            here if trained.classes == list(config.line.class_names) else set(trained.classes)
+        )
+
+    def judge(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
+        """The row of a scenario. shipped: its name is that of a published one."""
+        path = run_folder(self._config) / FOLDER / f"{scenario.name}.testset.json"
+        generator, batches = self._open(scenario, path)
+        count = generator.config.test.samples
+        if self._network is None:
+            self._network = self._trained.network(generator.label, generator.device)
+        answers = ask(self._network, generator, batches, count, self.doing, self._progress)
+        assert isinstance(answers, Answers)
+        fields = self._floor_fields(scenario, generator, count)
+        generator.scenes.close()
+        resampled = bootstrap_of(answers, bootstrap)
+        quantity = self._config.label.quantity
+        own = Reference.of(answers.true, answers.count)
+        beside = shipped and comparable(quantity, answers.bin_edges)
+        theirs = published(scenario.name) if beside else None
+        found = judge(answers, self._reference, quantity, resampled)
+        figure = figures.residual_bands(
+            answers.predicted, answers.true, answers.occupied, answers.bin_edges,
+            quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
+            title=scenario.name,
+        )  # fmt: skip
+        save({f"{scenario.name}.png": figure}, path.parent)
+        return {
+            "name": scenario.name,
+            "about": scenario.about,
+            "models": scenario.models,
+            "models_trained": set(scenario.models) <= set(self.trained_models),
+            "differs_from_training": scenario.differs,
+            "samples": count,
+            "seed": generator.seed,
+            "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            **found,
+            "scenario_mean": errors_of(own.mean, own.rate, answers, resampled),
+            "floor": score_floor(
+                answers.true, answers.count, answers.occupied, fields, answers.bin_edges, resampled
+            ),
+            "published": None if theirs is None else theirs.as_data(),
+        }
+
+    def _open(
+        self, scenario: Scenario, path: Path
+    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]]]:
+        """The generator of a scenario's test set, and its samples, which are compared with the
+        manifest or make it."""
+        manifest = testset.load(path) if path.exists() else None
+        config = scenario.config
+        if manifest is not None:
+            try:
+                config = testset.recipe(manifest, config)
+            except ValueError as error:
+                raise ValueError(f"{path} is of another test set, remove it: {error}") from None
+        skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
+        generator = testset.open_generator(config, **self._options, **skies)
+        self._test = self._test or generator
+        if generator.input_shape != self._trained.input_shape:
+            raise ValueError(
+                f"scenario {scenario.name} makes maps of {generator.input_shape} voxels, the "
+                f"network takes {self._trained.input_shape}"
+            )
+        if manifest is None:
+            return generator, testset.made(config, path, generator)
+        problems = testset.mismatches(manifest, generator)
+        if problems:
+            raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
+        return generator, testset.compared(manifest, generator)
+
+    def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> Float:
+        """Counts on other fields [K, count, num_bins]; scenarios that emit the same share them."""
+        key = json.dumps([to_dict(scenario.config.emit), generator.seed, count])
+        if key not in self._fields:
+            other = Generator(
+                scenario.config, split="train", **self._options, lightcones=self._train.skies
+            )
+
+            def told(done: int) -> None:
+                if self._progress is not None:
+                    self._progress.update(f"{self.doing}: floor of {done}/{count} samples")
+
+            self._fields[key] = repaint_all(
+                generator, other, count, threads=self._options["threads"], told=told
+            )
+            other.scenes.close()
+        return self._fields[key]
+
+    def close(self) -> None:
+        """Stop all threads."""
+        for generator in (self._train, self._test):
+            if generator is not None:
+                generator.close()

@@ -1,0 +1,121 @@
+"""Memory that batches are made in, and the way of small arrays to the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ALIGNMENT = 64
+"""Bytes at whose multiples arrays begin that travel together."""
+
+Arrays = Mapping[str, NDArray[np.generic]]
+"""By name, on the host."""
+Told = Mapping[str, Tensor]
+"""The same on the device."""
+
+
+class Workspace:
+    """Tensors for one batch after the other, on one device.
+
+    A tensor is handed out by name, and again for the next batch: what is made in a workspace is
+    valid until the next is. Nothing is allocated once batches have had their largest size.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._tensors: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._staging = torch.empty(0, dtype=torch.uint8)
+        self._room = 0
+        self._sent: torch.cuda.Event | None = None
+        self._kept: list[Any] = []
+
+    def begin(self) -> None:
+        """The next batch is made; what was kept for the last one is let go."""
+        self._kept.clear()
+
+    def keep(self, used: object) -> None:
+        """Hold on to what the batch is made from until the next one is."""
+        self._kept.append(used)
+
+    def empty(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of any content."""
+        size = math.prod(shape)
+        held = self._tensors.get((name, dtype))
+        if held is None or held.numel() < size:
+            held = self._tensors[name, dtype] = torch.empty(size, dtype=dtype, device=self.device)
+        return held[:size].view(*shape)
+
+    def zeros(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of zeros."""
+        return self.empty(name, shape, dtype).zero_()
+
+    def send(self, parts: Sequence[Arrays]) -> list[Told]:
+        """Arrays as tensors on the device: by one copy that the host does not wait for, on torch's
+        current stream. On a CPU the tensors share the arrays' memory."""
+        if self.device.type != "cuda":
+            return [{name: torch.from_numpy(a) for name, a in part.items()} for part in parts]
+        starts, size = layout(parts)
+        if self._sent is not None:
+            self._sent.synchronize()  # the copy before has read the staging memory
+        if self._room < size:
+            self._room = size + size // 4  # batches differ a little
+            self._staging = torch.empty(self._room, dtype=torch.uint8, pin_memory=True)
+        packed = self.empty("sent", (self._room,), torch.uint8)[:size]
+        pack(parts, starts, self._staging)
+        packed.copy_(self._staging[:size], non_blocking=True)
+        self._sent = torch.cuda.Event()
+        self._sent.record()
+        return unpack(parts, starts, packed)
+
+
+class FreshMemory(Workspace):
+    """A workspace whose tensors are new each time, so that they outlive the next batch."""
+
+    def empty(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(tuple(shape), dtype=dtype, device=self.device)
+
+    def keep(self, used: object) -> None:
+        """What new tensors are made from may go: nothing but the stream they are made on reads
+        it."""
+
+
+def layout(parts: Sequence[Arrays]) -> tuple[list[list[int]], int]:
+    """Where each array begins in one piece of memory, and the size of that [bytes]."""
+    starts: list[list[int]] = []
+    size = 0
+    for part in parts:
+        starts.append([])
+        for array in part.values():
+            starts[-1].append(size)
+            size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return starts, size
+
+
+def pack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> None:
+    """Copy arrays into `memory`, uint8, at their places."""
+    target = memory.numpy()
+    for part, row in zip(parts, starts, strict=True):
+        for array, start in zip(part.values(), row, strict=True):
+            room = target[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            np.copyto(room, array)
+
+
+def unpack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> list[Told]:
+    """The arrays as views of `memory`."""
+    return [
+        {
+            name: memory[start : start + array.nbytes].view(_dtype(array)).view(*array.shape)
+            for (name, array), start in zip(part.items(), row, strict=True)
+        }
+        for part, row in zip(parts, starts, strict=True)
+    ]
+
+
+def _dtype(array: NDArray[np.generic]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype

@@ -1,0 +1,92 @@
+"""Trainings with several ranks are started as a user starts them, and kernels compiled once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+
+from streamtrain.bench import ranks
+from streamtrain.bench.ranks import rank_costs, report_ranks
+from streamtrain.generator import backend
+from streamtrain.generator.backend import compile_host, one_at_a_time
+
+
+def test_who_compiles_at_the_same_time_compiles_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads stand for processes: each opens the file that is locked, which is what counts."""
+    compiled = []
+    usual = backend._compile
+
+    def slowly(*arguments: Any) -> None:
+        compiled.append(arguments)
+        time.sleep(0.3)
+        usual(*arguments)
+
+    monkeypatch.setattr(backend, "_compile", slowly)
+    monkeypatch.setattr(backend, "cache_dir", lambda: tmp_path)
+    source = 'extern "C" int answer() { return 42; }\n'
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: compile_host(source, ("-O0",)), range(4)))
+    assert len(compiled) == 1
+    assert len(set(paths)) == 1 and paths[0].is_file()
+
+
+def test_an_error_while_compiling_ends_the_waiting(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), one_at_a_time(tmp_path):
+        raise ZeroDivisionError
+    with one_at_a_time(tmp_path):
+        pass
+
+
+def test_a_folder_without_locks_is_no_obstacle(tmp_path: Path) -> None:
+    with one_at_a_time(tmp_path / "is not there"):
+        pass
+
+
+def test_a_rank_needs_a_core(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are"):
+        rank_costs(small.config(), "cpu", 10_000)
+
+
+def test_numbers_of_ranks_and_their_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1, 2, 4 and the number asked for; the slowest rank's start is the start."""
+    asked = []
+
+    def train(config: Any, device: str, number: int, folder: Path, steps: int) -> list[Any]:
+        asked.append((number, steps))
+        return [
+            {"start_s": 3.0 + rank, "compiled": rank == 0, "samples_per_s": 90.0 * number}
+            for rank in range(number)
+        ]
+
+    monkeypatch.setattr(ranks, "_train", train)
+    monkeypatch.setattr(ranks, "num_cores", lambda: 8)
+    rows = rank_costs(small.config(), "cpu", 6, steps=20)
+    assert [n for n, _ in asked] == [1, 1, 2, 2, 4, 4, 6, 6]
+    assert [row["ranks"] for row in rows] == [1, 2, 4, 6]
+    assert rows[-1] == {
+        "ranks": 6, "cold_start_s": 8.0, "compiled": 1, "warm_start_s": 8.0, "compiled_again": 1,
+        "samples_per_s": 540.0, "over_one_rank": 6.0,
+    }  # fmt: skip
+    assert "6.00 times one rank" in report_ranks(rows)[-1]
+
+
+@pytest.mark.slow
+def test_real_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks on two cores: kernels are compiled as often as by one rank, and found again."""
+    small.lightcone(1, num=500).save(tmp_path / "train.h5")
+    small.lightcone(2, num=500).save(tmp_path / "validation.h5")
+    data = {k: [str(tmp_path / f"{k}.h5")] for k in ("train", "validation")}
+    network = {"layers": 2, "filters": 2, "dense": 4}
+    config = small.config(data=data, network=network, train={"batch_size": 2})
+    monkeypatch.setattr(ranks, "num_cores", lambda: 2)
+    one, two = rank_costs(config, "cpu", 2, steps=20)
+    assert one["compiled"] == two["compiled"] > 0
+    assert one["compiled_again"] == two["compiled_again"] == 0
+    assert two["samples_per_s"] > 0

@@ -1,0 +1,64 @@
+"""Standard errors against closed forms and against resamples written out."""
+
+import numpy as np
+import pytest
+
+from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
+
+
+def test_the_error_of_a_mean_is_the_scatter_over_the_root_of_the_number():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 900)
+    assert Bootstrap.of_maps(900).mean(values) == pytest.approx(2.0 / 30.0, rel=0.15)
+
+
+def test_the_error_of_a_median_is_that_of_theory():
+    # of n normal values: sigma sqrt(pi / (2 n))
+    values = np.random.default_rng(1).normal(0.0, 1.0, 2500)
+    (error,) = Bootstrap.of_maps(2500).percentiles(values, np.arange(2500), (50.0,))
+    assert error == pytest.approx(np.sqrt(np.pi / 2.0) / 50.0, rel=0.3)
+
+
+@pytest.mark.parametrize("per_map", [1, 60])
+def test_percentiles_are_those_of_the_resampled_values(per_map):
+    # 60 values of each of 40 maps are too many to be ordered all at once
+    values = np.random.default_rng(2).normal(size=(40, per_map))
+    bootstrap = Bootstrap.of_maps(40)
+    levels = (2.5, 16.0, 50.0, 84.0, 97.5)
+    written_out = [
+        np.percentile(np.repeat(values, times, axis=0), levels) for times in bootstrap._times
+    ]
+    found = bootstrap.percentiles(values.ravel(), np.repeat(np.arange(40), per_map), levels)
+    assert found == pytest.approx(np.std(written_out, axis=0, ddof=1), rel=1e-9)
+
+
+def test_maps_of_one_sky_are_resampled_together():
+    # one offset per sky, so only ten independent values
+    offset = np.random.default_rng(3).normal(size=10)
+    skies = [f"sky {k}" for k in range(10) for _ in range(50)]
+    values = np.repeat(offset, 50)
+    blocks = Bootstrap.choose(skies)
+    assert (blocks.unit, blocks.num_blocks) == ("lightcones", 10)
+    expected = offset.std() / np.sqrt(10)
+    assert blocks.mean(values) == pytest.approx(expected, rel=0.1)
+    maps = Bootstrap.choose(skies, "maps")
+    assert (maps.unit, maps.num_blocks) == ("maps", 500)
+    assert maps.mean(values) == pytest.approx(expected / np.sqrt(50), rel=0.1)
+
+
+def test_few_skies_are_not_resampled_unless_asked_for():
+    skies = ["a", "b"] * 20
+    assert len(set(skies)) < ENOUGH_LIGHTCONES
+    assert Bootstrap.choose(skies).unit == "maps"
+    assert Bootstrap.choose(skies, "lightcones").describe()["number"] == 2
+    with pytest.raises(ValueError, match="the test set has one"):
+        Bootstrap.choose(["a"] * 5, "lightcones")
+    with pytest.raises(ValueError, match="'sky' is none of auto, maps, lightcones"):
+        Bootstrap.choose(skies, "sky")
+
+
+def test_some_of_the_maps_keep_their_resamples():
+    values = np.random.default_rng(4).normal(size=200)
+    chosen = values > 0.0
+    some = Bootstrap.of_maps(200).among(chosen)
+    error = values[chosen].std() / np.sqrt(chosen.sum())
+    assert some.mean(values[chosen]) == pytest.approx(error, rel=0.15)

@@ -1,0 +1,78 @@
+"""The voxel found in float32 on the CPU is place_halo's wherever it claims to know."""
+
+from __future__ import annotations
+
+import compiled
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamtrain.generator.geometry import DEG, single_pose
+
+OUTSIDE, UNSURE = -1, -2
+FIELDS = {
+    "comap": ((1.4, 1.4), (64, 64), (1, 1)),
+    "pooled": ((1.4, 1.4), (256, 256), (4, 4)),
+    "fine": ((1.4, 0.7), (1024, 500), (1, 2)),
+    "wide": ((20.0, 20.0), (40, 30), (1, 3)),
+    "one voxel": ((0.5, 0.5), (1, 1), (1, 1)),
+}
+"""Sides (ra, dec) [deg], voxels (ra, dec), pooling (ra, dec)."""
+POSE = single_pose((13.0, -8.0), 77.0, True)
+
+
+def place(
+    name: str, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Quick and exact voxels of halos at these places in the field of `POSE`."""
+    fov, fine, pooling = FIELDS[name]
+    ra, dec = ra_deg * DEG, dec_deg * DEG
+    frame = np.stack([-np.sin(ra) * np.cos(dec), np.sin(dec), np.cos(ra) * np.cos(dec)])
+    distance = np.random.default_rng(0).uniform(1000.0, 8000.0, len(ra))
+    position = (np.einsum("ji,jn->in", POSE.matrix[0], frame) * distance).astype(np.float32)
+    half = [side * DEG / 2 for side in fov]
+    field = [*half, *(n / (2 * h) for n, h in zip(fine, half, strict=True))]
+    field += [1.0 / factor for factor in pooling]
+    shape = [1, fine[1] // pooling[1], fine[0] // pooling[0], fine[1], fine[0], 1]
+    return compiled.place(
+        list(position), POSE.matrix[0], np.array(field), np.array(shape, np.int32)
+    )
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_halos_anywhere(name: str) -> None:
+    (ra_side, dec_side), fine, _ = FIELDS[name]
+    rng = np.random.default_rng(1)
+    ra = rng.uniform(-0.6, 0.6, 200_000) * ra_side
+    dec = rng.uniform(-0.6, 0.6, 200_000) * dec_side
+    quick, exact = place(name, ra, dec)
+    sure = quick != UNSURE
+    np.testing.assert_array_equal(quick[sure], exact[sure])
+    assert np.count_nonzero(exact >= 0) > 100_000
+    assert np.count_nonzero(exact == OUTSIDE) > 10_000
+    near = (np.abs(ra) < 11.0) & (np.abs(dec) < 11.0)  # beyond, its polynomials are not trusted
+    assert np.mean(~sure & near) < 2e-5 * max(fine)
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+@pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6, 1e-5])
+def test_halos_next_to_edges(name: str, distance: float) -> None:
+    """Displaced from the edges of voxels by a fraction of the field, to either side."""
+    sides, fine, pooling = FIELDS[name]
+    rng = np.random.default_rng(2)
+    places = []
+    for side, number, factor in zip(sides, fine, pooling, strict=True):
+        edge = rng.integers(0, number // factor + 1, 20_000) / (number // factor) - 0.5
+        places.append(side * (edge + distance * rng.normal(size=20_000)))
+    quick, exact = place(name, *places)
+    sure = quick != UNSURE
+    np.testing.assert_array_equal(quick[sure], exact[sure])
+    if distance <= 1e-8:
+        assert np.mean(~sure) > 0.1  # positions in float32 add a displacement of their own
+
+
+def test_behind_the_observer_and_nowhere() -> None:
+    """What float32 cannot tell is left to place_halo."""
+    quick, exact = place("comap", np.array([180.0, 90.0, 0.1]), np.array([0.0, 0.0, 180.0]))
+    assert set(quick) <= {UNSURE, OUTSIDE}
+    assert exact.tolist() == [OUTSIDE] * 3
