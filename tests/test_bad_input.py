@@ -59,7 +59,16 @@ def test_setting(
 
 @pytest.mark.parametrize("device", ["foo", "mps", "cuda", "cuda:3"])
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "testset make", "testset verify", "bench"]
+    "command",
+    [
+        "train",
+        "evaluate",
+        "evaluate --probes",
+        "export --samples 1 --out never.h5",
+        "testset make",
+        "testset verify",
+        "bench",
+    ],
 )
 def test_device(
     capsys: pytest.CaptureFixture[str],

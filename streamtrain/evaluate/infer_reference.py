@@ -114,13 +114,12 @@ class Measurement:
 
     def _test(self) -> dict[str, Any]:
         path = testset.default_path(self.config)
-        options = {"device": self.device, "threads": self.threads}
+        device, threads = self.device, self.threads
         if not path.exists():
-            testset.make(self.config, path, **options, progress=self.progress)  # type: ignore[arg-type]
+            testset.make(self.config, path, device=device, threads=threads, progress=self.progress)
         manifest = testset.load(path)
         generator = testset.open_generator(
-            testset.recipe(manifest, self.config),
-            **options,  # type: ignore[arg-type]
+            testset.recipe(manifest, self.config), device=device, threads=threads
         )
         try:
             problems = testset.mismatches(manifest, generator)
