@@ -61,7 +61,7 @@ def test_an_experiment_changes_what_it_says(name: str) -> None:
 def test_configurations_are_part_of_the_package() -> None:
     settings = configparser.ConfigParser()
     settings.read(PAGE.parent.parent / "setup.cfg")
-    patterns = settings["options.package_data"]["streamtrain.configs"].split(", ")
+    patterns = settings["options.package_data"]["streamtrain.configs"].replace(",", " ").split()
     folder = resource_dir("configs")
     packed = {path for pattern in patterns for path in folder.glob(pattern)}
     assert set(folder.rglob("*.yaml")) <= packed
