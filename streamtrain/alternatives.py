@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import gaussian_filter
@@ -98,49 +97,6 @@ def numpy_user(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Altern
         return np.sign(cube) * np.log10(np.abs(cube) + 1), counts
 
     return Alternative("NumPy float32, bincount", make)
-
-
-def torch_user(
-    lightcone: Lightcone, grid: Grid, min_mass_Msun: float, threads: int = 1
-) -> Alternative:
-    """The same in torch on the CPU, `index_add_` into the coarse cube; `threads` for torch."""
-    halos = _halos(lightcone, grid, min_mass_Msun)
-    tensors = {name: torch.from_numpy(a) for name, a in vars(halos).items()}
-    x, y, z = tensors["x"], tensors["y"], tensors["z"]
-    freq, dec_pixels, ra_pixels = grid.shape
-    half_ra, half_dec = (float(np.radians(side) / 2) for side in grid.fov_deg)
-
-    def sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng(number)
-        generator = torch.Generator().manual_seed(number)
-        angle = rng.uniform(0, 2 * np.pi)
-        cosine, sine = float(np.cos(angle)), float(np.sin(angle))
-        delta, alpha, beta = (float(rng.normal(*d)) for d in DRAWS.values())
-        ra = torch.atan2(sine * y - cosine * x, z)
-        dec = torch.asin((sine * x + cosine * y) * tensors["inverse_chi"])
-        inside = ((ra.abs() < half_ra) & (dec.abs() < half_dec)).nonzero()[:, 0]
-        ra, dec = ra[inside], dec[inside]
-        log_l = (tensors["log_sfr"][inside] + (10 - delta - beta)) / alpha + np.log10(4.9e-5)
-        log_l += torch.randn(len(log_l), generator=generator) * 0.37 - 0.13
-        column = ((ra + half_ra) * (ra_pixels / (2 * half_ra))).int().clamp_(max=ra_pixels - 1)
-        row = ((dec + half_dec) * (dec_pixels / (2 * half_dec))).int().clamp_(max=dec_pixels - 1)
-        voxel = (tensors["channel"][inside] * dec_pixels + row) * ra_pixels + column
-        painted = torch.zeros(freq * dec_pixels * ra_pixels)
-        painted.index_add_(0, voxel, tensors["factor"][inside] * torch.pow(10.0, log_l))
-        counts = torch.histc(log_l, 49, 3.5, 7.0)
-        cube = painted.view(grid.shape) + torch.randn(grid.shape, generator=generator)
-        return cube.sign() * (cube.abs() + 1).log10(), counts
-
-    def make(number: int) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            cube, counts = sample(number)
-        finally:
-            torch.set_num_threads(before)
-        return cube.numpy(), counts.numpy().astype(np.int64)
-
-    return Alternative("torch float32, index_add_", make)
 
 
 def limlam_pipeline(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Alternative:
