@@ -170,12 +170,13 @@ def residual_bands(
     heights = [high95]
     theirs = 10.0 ** (0.5 * (published_edges()[1:] + published_edges()[:-1]))
     if published is not None:
+        named = "published network" + (" (other maps)" if published.note else "")
         axes.fill_between(
             theirs, published.percentiles[0], published.percentiles[4], color="grey", alpha=0.3,
-            lw=0, label="95 %, published network",
+            lw=0, label=f"95 %, {named}",
         )  # fmt: skip
         for k, row in enumerate(published.percentiles[[1, 3]]):
-            label = "68 %, published network" if k == 0 else None
+            label = f"68 %, {named}" if k == 0 else None
             axes.plot(theirs, row, ":", color="dimgrey", lw=1.4, label=label)
         heights.append(published.percentiles[4])
     if limits is not None:

@@ -118,11 +118,11 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
         values = [row[key]["mse"] for row in rows]
         errors = [row[key]["mse_error"] or 0.0 for row in rows]
         left.errorbar(values, at, xerr=errors, fmt=mark, ms=6, lw=1.4, color=colour, label=name)
-    theirs = [(row["published"]["mse"], k) for k, row in enumerate(rows) if row["published"]]
-    if theirs:
-        left.plot(
-            *zip(*theirs, strict=True), "x", ms=7, mew=1.8, color=PUBLISHED, label="published"
-        )
+    beside = [(row["published"], k) for k, row in enumerate(rows) if row["published"]]
+    for wrong, mark, name in ((False, "x", "published"), (True, "+", "published (other maps)")):
+        points = [(entry["mse"], k) for entry, k in beside if bool(entry["note"]) == wrong]
+        if points:
+            left.plot(*zip(*points, strict=True), mark, ms=7, mew=1.8, color=PUBLISHED, label=name)
     left.set_xscale("log")
     left.set_xlabel(rf"mean squared error of $\log_{{10}}$ {symbol} [dex$^2$]", fontsize=LABEL_SIZE)
     left.set_yticks(at, [row["name"] for row in rows], fontsize=TICK_SIZE)
@@ -155,6 +155,7 @@ def _range_marks(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 )  # fmt: skip
             if row["published"]:
                 there = row["published"]["ranges"][k]["rms_dex"]
-                axes.plot(there, height, "x", ms=5, color=colours[k])
+                mark = "+" if row["published"]["note"] else "x"
+                axes.plot(there, height, mark, ms=5, color=colours[k])
     axes.plot([], [], "x", ms=5, color=TRUTH, label="published")
     axes.set_xscale("log")
