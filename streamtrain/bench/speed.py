@@ -50,7 +50,11 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
     with TorchState(target, config.seed, num_cores()):
         memory = _memory(generator, generate) if target.type == "cuda" else {}
         network = build_network(
-            config.network, generator.input_shape, generator.label, InputMap.of(config)
+            config.network,
+            generator.input_shape,
+            generator.label,
+            InputMap.of(config),
+            channels_last=config.train.channels_last,
         )
         network.to(generator.device)
         calibrate(network, generator, chunk=size, report=lambda done, of: None)
