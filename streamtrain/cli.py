@@ -162,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     configured = argparse.ArgumentParser(add_help=False)
-    configured.add_argument("config", metavar="CONFIG", help="a configuration file")
+    configured.add_argument(
+        "config", metavar="CONFIG", help="a configuration file, or the folder of a run"
+    )
     configured.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
     configured.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"

@@ -316,12 +316,21 @@ def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> d
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML configuration and apply `dotted.key=value` overrides.
 
-    path: a file, or the name of one that ships with streamtrain. A file may start from another:
-    `extends: other.yaml`, beside it, and change some settings; `emit` and `observe`, whose order
-    matters, are replaced as a whole. Relative lightcone paths start from the current folder.
+    path: a file, the name of one that ships with streamtrain, or the folder of a run, wherever that
+    lies now. A file may start from another: `extends: other.yaml`, beside it, and change some
+    settings; `emit` and `observe`, whose order matters, are replaced as a whole. Relative lightcone
+    paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
     """
-    data = _read(path, ())
+    data = _of_run(Path(path)) if Path(path).is_dir() else _read(path, ())
     for override in overrides:
         apply_override(data, override)
     return from_mapping(data)
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """The configuration that a run's folder holds, of the run in that folder."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no config.yaml")
+    return {**_read(file, ()), "run": str(folder)}

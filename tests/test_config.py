@@ -333,3 +333,15 @@ def test_scenarios_of_the_seed_project() -> None:
     classifier = load_config("configs/pfeffer2019/classifier.yaml")
     assert classifier.label.quantity == "class"
     assert classifier.line == configs["combined_random"].line
+
+
+def test_the_folder_of_a_run_is_a_configuration(tmp_path: Path) -> None:
+    """Wherever it lies now; settings after it count."""
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="moved is not the folder of a run: it has no config"):
+        load_config(folder)
+    given = load_config("configs/comap.yaml", ["train.steps=700", "run=elsewhere"])
+    (folder / "config.yaml").write_text(given.to_yaml(), encoding="utf-8")
+    assert load_config(folder) == replace(given, run=str(folder))
+    assert load_config(folder, ["run=other", "train.steps=800"]).run == "other"

@@ -8,25 +8,20 @@ from typing import Any
 
 import torch
 
-from streamtrain.config import Config, from_mapping
+from streamtrain.config import Config, load_config
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models import Network, build_network
-from streamtrain.schema import parse_yaml
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import run_folder
 
 
 def run_config(folder: str | Path) -> Config:
     """The configuration of a run from its folder, wherever that folder lies now."""
-    file = Path(folder) / "config.yaml"
-    if not file.is_file():
+    if not Path(folder).is_dir():
         raise ValueError(f"{folder} is not the folder of a run: it has no config.yaml")
-    data = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    if not isinstance(data, dict):
-        raise ValueError(f"{file} does not hold a configuration")
-    return from_mapping(data | {"run": str(folder)})
+    return load_config(folder)
 
 
 @dataclass(frozen=True)
