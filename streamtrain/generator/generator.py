@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -374,9 +374,8 @@ class Generator:
         fields = scene.line.fields(draws)
         adjustments = self.emitters.draw(draws)
         job, records = scene.line.draw(draws, fields, adjustments)
-        for k, record in enumerate(records):
-            for name, made in adjustments.records.items():
-                record[name] = {key: float(v[k]) for key, v in made.items()}
+        for name, made in adjustments.records.items():
+            _note(records, name, made)
         for name, line in scene.interlopers.items():
             same = line.stages.pose == scene.line.stages.pose
             theirs = fields if same else line.fields(draws)
@@ -390,8 +389,7 @@ class Generator:
         ]
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
-                for k, record in enumerate(records):
-                    record[operator.name] = {name: float(v[k]) for name, v in values.items()}
+                _note(records, operator.name, values)
         return job, drawn, records
 
     def skies_of(self, index: int) -> SkiesInUse:
@@ -424,6 +422,15 @@ class Generator:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def _note(
+    records: Sequence[dict[str, Any]], name: str, made: Mapping[str, NDArray[np.floating]]
+) -> None:
+    """Write what was drawn under a name, arrays [B], into the records of B samples."""
+    columns = {key: values.tolist() for key, values in made.items()}
+    for k, record in enumerate(records):
+        record[name] = {key: values[k] for key, values in columns.items()}
 
 
 def _schedule(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:

@@ -7,6 +7,7 @@ turns the centre to +z. Frequency index 0 is the highest frequency (lowest redsh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -26,6 +27,8 @@ K_UK = 2.6171521
 K_JY = 4.0204146e-2
 """I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
 DEG = np.pi / 180.0
+PIECE_DEG = 0.25
+"""Length of the pieces that a field's border is drawn with."""
 MARGIN_DEG = 2e-3
 """Tiles are chosen this much wider than the field's outline, which is drawn with short chords; a
 footprint may be this much narrower than a field."""
@@ -237,10 +240,13 @@ def draw_poses(
     return Pose(np.stack([ra, dec], axis=1), roll_deg, mirrored)
 
 
-def outline_deg(
-    pose: Pose, fov_deg: tuple[float, float], per_side: int = 16
-) -> tuple[Float, Float]:
-    """The field's border on the lightcone's sky: ra, dec [B, 4 * per_side] [deg], closed."""
+def outline_deg(pose: Pose, fov_deg: tuple[float, float]) -> tuple[Float, Float]:
+    """The field's border on the lightcone's sky: ra, dec [B, num_points] [deg], closed.
+
+    Between points it is drawn as a straight line in ra and dec, which leaves the great circle by
+    L^2 / 8 tan(dec) for pieces of length L [rad]: 1.4e-4 deg at dec = 45 deg.
+    """
+    per_side = max(4, math.ceil(max(fov_deg) / PIECE_DEG))
     step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
     side = np.full(per_side, 0.5)
     u = np.concatenate([step, side, -step, -side]) * fov_deg[0] * DEG

@@ -250,17 +250,22 @@ class Line:
     ) -> list[dict[str, Any]]:
         records = []
         names, seen, pose = self.mixture.names, [0] * len(parameters), fields.pose
-        for k, (number, model) in enumerate(zip(fields.lightcone, choice, strict=True)):
+        drawn = [{n: v.tolist() for n, v in some.items()} for some in parameters]
+        centres, rolls, mirrors = (
+            a.tolist() for a in (pose.centre_deg, pose.roll_deg, pose.mirror)
+        )
+        chosen = zip(fields.lightcone.tolist(), choice.tolist(), strict=True)
+        for k, (number, model) in enumerate(chosen):
             place = seen[model]
             seen[model] += 1
             records.append(
                 {
                     "lightcone": self.lightcones[number].name,
-                    "centre_deg": [float(a) for a in pose.centre_deg[k]],
-                    "roll_deg": float(pose.roll_deg[k]),
-                    "mirror": bool(pose.mirror[k]),
+                    "centre_deg": centres[k],
+                    "roll_deg": rolls[k],
+                    "mirror": mirrors[k],
                     "model": names[model],
-                    "parameters": {n: float(v[place]) for n, v in parameters[model].items()},
+                    "parameters": {n: v[place] for n, v in drawn[model].items()},
                 }
             )
         return records

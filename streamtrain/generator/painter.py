@@ -145,8 +145,9 @@ class Painter:
             "values": job.values[first:last],
             "keys": job.keys[first:last].view(np.int32),
         }
-        for number in np.unique(job.model[first:last]):
-            mine = items[job.model[items[:, 0]] == number]
+        one = len(self.emissions) == 1
+        for number in [0] if one else np.unique(job.model[first:last]):
+            mine = items.copy() if one else items[job.model[items[:, 0]] == number]
             mine[:, 0] -= first
             arrays[_items_of(number)] = mine
         return arrays
