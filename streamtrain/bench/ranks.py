@@ -37,8 +37,6 @@ def rank_costs(config: Config, device: str, most: int, steps: int = STEPS) -> li
     kind = device.partition(":")[0]
     if kind == "cpu" and most > num_cores():
         raise ValueError(f"--ranks {most}: there are {num_cores()} cores, and a rank needs its own")
-    if not config.data.validation:
-        raise ValueError("--ranks trains, which needs a lightcone in data.validation")
     numbers = [n for n in (1 << k for k in range(20)) if n < most] + [most]
     rows = []
     for number in numbers:
@@ -61,6 +59,8 @@ def rank_costs(config: Config, device: str, most: int, steps: int = STEPS) -> li
 
 def _train(config: Config, device: str, ranks: int, folder: Path, steps: int) -> list[Row]:
     """A training of its own, from the start; what the ranks say of it."""
+    if not config.data.validation:
+        raise ValueError("--ranks trains, which needs a lightcone in data.validation")
     run = Path(tempfile.mkdtemp(dir=folder))
     train = replace(
         config.train,

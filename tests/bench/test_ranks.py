@@ -77,6 +77,11 @@ def test_numbers_of_ranks_and_their_ratio(monkeypatch: pytest.MonkeyPatch) -> No
     assert "6.00 times one rank" in report_ranks(rows)[-1]
 
 
+def test_a_training_needs_validation_maps() -> None:
+    with pytest.raises(ValueError, match=r"needs a lightcone in data\.validation"):
+        rank_costs(small.config(), "cpu", 1)
+
+
 @pytest.mark.slow
 def test_real_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks on two cores: kernels are compiled as often as by one rank, and found again."""
