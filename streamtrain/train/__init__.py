@@ -8,7 +8,8 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.train.interrupt import Stopped
-from streamtrain.train.trainer import Summary, Trainer, TrainingError
+from streamtrain.train.summary import Summary
+from streamtrain.train.trainer import Trainer, TrainingError
 
 __all__ = ["Summary", "Trainer", "TrainingError", "train"]
 

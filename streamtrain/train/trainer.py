@@ -10,7 +10,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,6 +36,7 @@ from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, descri
 from streamtrain.train.optimiser import build_optimiser, learning_rate, load_state
 from streamtrain.train.record import Record
 from streamtrain.train.stopwatch import Stopwatch
+from streamtrain.train.summary import Summary
 from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
 from streamtrain.train.validation import ValidationResult, validate
 from streamtrain.train.waiting import wait_for
@@ -45,22 +45,6 @@ from streamtrain.train.writer import CheckpointWriter
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is intact."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a call of `Trainer.run` ended."""
-
-    step: int
-    """Steps done, over all calls, those that were skipped included."""
-    next_index: int
-    """The first sample that no step has seen."""
-    stopped: bool
-    """Somebody asked to stop."""
-    loss: float | None
-    """Mean training loss since the log before the last."""
-    validation: ValidationResult | None
-    """The last validation of this call."""
 
 
 class Trainer:
