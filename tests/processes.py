@@ -54,14 +54,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def within(seconds: float) -> float:
-    """So many seconds where a core is free, in proportion more where others use it as well."""
-    begin, used = time.monotonic(), time.process_time()
-    while time.process_time() - used < 0.2:
-        pass
-    return seconds * max(1.0, (time.monotonic() - begin) / 0.2)
-
-
 class Forked:
     """Ranks of `fake_training.py`, forked.
 

@@ -115,6 +115,13 @@ def test_a_batch_that_is_given_back_early_makes_room() -> None:
     assert torch.stack(copies).flatten().tolist() == EXPECTED
 
 
+class AtOnce(FakeLanes):
+    """Queues whose work has been done when it is enqueued."""
+
+    def _enqueue(self, step: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def generator(small_sky: Lightcone) -> Generator:
     observe = {"noise": {"sigma_uK": [0, 5]}, "beam": {"fwhm_arcmin": 6.0}, "log_modulus": {}}
@@ -137,15 +144,23 @@ def test_memory_that_is_used_again_makes_the_same_bytes(generator: Generator) ->
 def test_the_stream_s_ring_hands_out_the_sequence(generator: Generator) -> None:
     """On queues that run at once: order, indices and a start that is not 0."""
 
-    class AtOnce(FakeLanes):
-        def _enqueue(self, step: object) -> None:
-            pass
-
     stream = SampleStream(generator, 6, start=12)
     ring = stream._start_ring(AtOnce())  # type: ignore[arg-type]
     made = [ring.take().batch for _ in range(3)]
     assert [b.indices[0] for b in made] == [12, 18, 24]
     assert made[2].digests() == generator.generate(range(24, 30)).digests()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_batches_of_their_own_outlive_the_slot(generator: Generator, own: bool) -> None:
+    """The third batch is made where the first one was."""
+    stream = SampleStream(generator, 6, own=own)
+    stream._ring = stream._start_ring(AtOnce())
+    first = stream._from_ring()
+    expected = generator.generate(range(6)).digests()
+    assert first.digests() == expected and first.marks is not None
+    stream._from_ring()
+    assert (first.digests() == expected) == own
 
 
 # On a GPU -----------------------------------------------------------------------------------------

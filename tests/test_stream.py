@@ -77,6 +77,12 @@ def test_ranks_share_the_sequence_of_one(world_size: int, make: Make) -> None:
     assert make(rank=world_size - 1, world_size=world_size).state_dict() == {"next_index": 0}
 
 
+def test_without_a_queue_batches_are_made_when_they_are_asked_for(make: Make) -> None:
+    stream = make(queue=0)
+    assert first(stream, 2) == first(make(), 2)
+    assert stream._executor is None
+
+
 def test_start_far_away(make: Make, generator: Generator) -> None:
     start = 6 * 10**12
     (batch,) = islice(make(start=start), 1)
@@ -130,6 +136,7 @@ def test_errors_of_the_generator_reach_the_caller(small_sky: Lightcone) -> None:
         ({"batch_size": 0}, "batch_size = 0 must be a positive multiple of the 1 ranks"),
         ({"batch_size": 7, "world_size": 2}, "batch_size = 7 must be .* multiple of the 2 ranks"),
         ({"rank": 2, "world_size": 2}, r"rank 2 is outside 0\.\.1"),
+        ({"queue": -1}, "queue = -1 must be at least 0"),
         ({"start": 5}, "start = 5 must be a multiple of batch_size = 6"),
         ({"start": -6}, "start = -6 must be"),
     ],

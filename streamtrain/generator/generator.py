@@ -264,7 +264,8 @@ class Generator:
 
         memory: where they are made; the batch is then valid until the next is made there. Default:
         new memory, as for samples of several windows of the schedule and of several threads of a
-        CPU. On a GPU all happens on torch's current stream, and the host waits for nothing.
+        CPU. On a GPU all happens on torch's current stream; the host waits for no more than the
+        arguments of the batch before in the same memory to have been copied.
         """
         start = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
