@@ -20,8 +20,8 @@
 //   counts         uint32  [B, n_bins + 3]  bins, overflow, underflow, saturated deposits
 //
 // Deterministic because every deposit is rounded to an integer before it is added: integer sums
-// do not depend on the order. On the GPU a block paints one item; the CPU's loops are in
-// paint_host.cuh.
+// do not depend on the order. On the GPU a block paints one item (paint_device.cuh); the CPU's loops
+// are in paint_host.cuh.
 // The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
 // model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle). For unequal
 // bins LuminosityBins prints EDGE_STRIDE and two tables: bin_edges, the lower edges [log2 L] with
@@ -44,57 +44,11 @@ enum Value { INTENSITY_FACTOR, INTENSITY_POWER, SCATTER_SIGMA, SCATTER_MU,
              BIN_LOW, BIN_HIGH, BINS_PER_LOG2, FIRST_ADJUSTMENT,
              FIRST_UNIFORM = FIRST_ADJUSTMENT + 2 * NUM_ADJUSTMENTS };
 
-struct Place {
-    int voxel;         // index in the frame n_dec x n_ra, or -1 outside the field
-    float chi_squared; // [Mpc^2]
-};
+#include "place.cuh"
 
-// Rotate a halo to the field's frame (+z = field centre) and find its pixel.
-// atan and asin are their Taylor polynomials to order 13: fields up to 20 deg, errors < 1e-12 rad.
-INLINE Place place_halo(double x, double y, double z, const double* r, const double* field,
-                        const int* shape) {
-    const double u = r[0] * x + r[1] * y + r[2] * z;
-    const double v = r[3] * x + r[4] * y + r[5] * z;
-    const double w = r[6] * x + r[7] * y + r[8] * z;
-    const double chi2 = x * x + y * y + z * z;
-    const double chi = square_root(chi2);
-    const double inverse = 1.0 / (w * chi);
-    const double tangent = -(u * chi) * inverse;  // tan(ra) = -u / w
-    const double sine = (v * w) * inverse;        // sin(dec) = v / chi
-    const double t = tangent * tangent;
-    double p = 1.0 / 13.0;
-    p = p * t + -1.0 / 11.0;
-    p = p * t + 1.0 / 9.0;
-    p = p * t + -1.0 / 7.0;
-    p = p * t + 1.0 / 5.0;
-    p = p * t + -1.0 / 3.0;
-    p = p * t + 1.0;
-    const double ra = tangent * p;
-    const double s = sine * sine;
-    p = 231.0 / 13312.0;
-    p = p * s + 63.0 / 2816.0;
-    p = p * s + 35.0 / 1152.0;
-    p = p * s + 5.0 / 112.0;
-    p = p * s + 3.0 / 40.0;
-    p = p * s + 1.0 / 6.0;
-    p = p * s + 1.0;
-    const double dec = sine * p;
-    const int inside = (w > 0.0) & (t < 0.04) & (s < 0.04) & (ra >= -field[0]) &
-                       (ra <= field[0]) & (dec >= -field[1]) & (dec <= field[1]);
-    // the last bin of each axis is closed; outside values are replaced before the conversion
-    const double column_f = inside ? (ra + field[0]) * field[2] : 0.0;
-    const double row_f = inside ? (dec + field[1]) * field[3] : 0.0;
-    int column = (int)column_f;
-    int row = (int)row_f;
-    column = column < shape[4] ? column : shape[4] - 1;
-    row = row < shape[3] ? row : shape[3] - 1;
-    column = (int)(((double)column + 0.5) * field[4]);
-    row = (int)(((double)row + 0.5) * field[5]);
-    Place place;
-    place.voxel = inside ? row * shape[2] + column : -1;
-    place.chi_squared = (float)chi2;
-    return place;
-}
+// Chance of two neighbours, the halos in rows 2 pair and 2 pair + 1 of their lightcone: one call of
+// Philox gives both their normals (a, b) and their uniforms (c, d), a second one their inclinations.
+#define INCLINATIONS 0x80000000u  // a lightcone has fewer than 2^32 rows, so no pair has this bit
 
 struct Chance {
     float normal;   // for the scatter
@@ -102,14 +56,18 @@ struct Chance {
     float inclination;
 };
 
-INLINE Chance halo_chance(u32 element, const u32* keys) {
-    const Words words = philox(element, keys[4], keys[2], keys[3], keys[0], keys[1]);
-    Chance chance;
-    float unused;
-    normal_pair(words.a, words.b, &chance.normal, &unused);
-    chance.uniform = unit_interval(words.c);
-    chance.inclination = unit_interval(words.d);
-    return chance;
+INLINE void pair_chance(u32 pair, const u32* keys, Chance* chance) {
+    const Words words = philox(pair, keys[4], keys[2], keys[3], keys[0], keys[1]);
+    normal_pair(words.a, words.b, &chance[0].normal, &chance[1].normal);
+    chance[0].uniform = unit_interval(words.c);
+    chance[1].uniform = unit_interval(words.d);
+#ifdef LINE_INCLINED
+    const Words more = philox(pair | INCLINATIONS, keys[4], keys[2], keys[3], keys[0], keys[1]);
+    chance[0].inclination = unit_interval(more.a);
+    chance[1].inclination = unit_interval(more.b);
+#else
+    chance[0].inclination = chance[1].inclination = 0.5f;
+#endif
 }
 
 // log2 L [Lsun] of a halo: the model, its log-normal scatter, its duty cycle (a halo that is off
@@ -238,72 +196,7 @@ FOR_EACH(fill_static,
 
 #ifdef __CUDACC__
 
-extern "C" __global__ void __launch_bounds__(256)
-paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
-      const float* __restrict__ y, const float* __restrict__ z, const float* __restrict__ log2_mass,
-      const float* __restrict__ log2_1pz, const short* __restrict__ channel,
-      const float* __restrict__ columns, i64 column_stride, const double* __restrict__ pose_all,
-      const float* __restrict__ values_all, int values_stride, const u32* __restrict__ keys_all,
-      const double* __restrict__ field_in, const int* __restrict__ shape_in,
-      u64* __restrict__ cube, u32* __restrict__ counts) {
-    extern __shared__ u32 histogram[];
-    if ((i64)blockIdx.x >= num_items) return;
-    const i64 sample = items[3 * (i64)blockIdx.x];
-    const i64 first = items[3 * (i64)blockIdx.x + 1];
-    const int num_rows = (int)items[3 * (i64)blockIdx.x + 2];
-    double pose[11], field[6];
-    int shape[6];
-    u32 keys[6];
-    for (int k = 0; k < 11; ++k) pose[k] = pose_all[sample * 11 + k];
-    for (int k = 0; k < 6; ++k) field[k] = field_in[k];
-    for (int k = 0; k < 6; ++k) shape[k] = shape_in[k];
-    for (int k = 0; k < 6; ++k) keys[k] = keys_all[sample * 6 + k];
-    const float* values = values_all + sample * values_stride;
-    const int num_bins = shape[5];
-    for (int k = threadIdx.x; k < num_bins + 3; k += blockDim.x) histogram[k] = 0;
-    __syncthreads();
-    const i64 frame = (i64)shape[1] * shape[2];
-    u64* out = cube + sample * frame * shape[0];
-    for (int k = threadIdx.x; k < num_rows; k += blockDim.x) {
-        const i64 row = first + k;
-        const int slice = channel[row];
-#ifdef LINE_WIDTH
-        const float centre = columns[LINE_WIDTH * column_stride + row];
-        if (!(centre > -1e4f)) continue;
-#else
-        if (slice < 0) continue;
-#endif
-        const Place place = place_halo(x[row], y[row], z[row], pose, field, shape);
-        if (place.voxel < 0) continue;
-        const Chance chance = halo_chance((u32)(row - keys[5]), keys);
-        const float log2_l = halo_luminosity(log2_mass[row], log2_1pz[row], columns + row,
-                                             column_stride, chance.normal, chance.uniform, values);
-        const i64 q = deposit_of(log2_l, log2_1pz[row], place.chi_squared, pose, values);
-#ifdef LINE_WIDTH
-        const Line line = line_of(centre, columns[(LINE_WIDTH + 1) * column_stride + row],
-                                  chance.inclination);
-        const int end = line.last < shape[0] - 1 ? line.last : shape[0] - 1;
-        const int begin = line.first > 0 ? line.first : 0;
-        float before = line_share(&line, begin);
-        for (int f = begin; f <= end; ++f) {
-            const float after = line_share(&line, f + 1);
-            atomicAdd(out + f * frame + place.voxel, (u64)part_of(q, after - before));
-            before = after;
-        }
-        if (slice < 0) {
-            if (q >= (i64)pose[10]) atomicAdd(histogram + num_bins + 2, 1u);
-            continue;
-        }
-#else
-        atomicAdd(out + slice * frame + place.voxel, (u64)q);
-#endif
-        atomicAdd(histogram + bin_of(log2_l, values, num_bins), 1u);
-        if (q >= (i64)pose[10]) atomicAdd(histogram + num_bins + 2, 1u);
-    }
-    __syncthreads();
-    for (int k = threadIdx.x; k < num_bins + 3; k += blockDim.x)
-        if (histogram[k]) atomicAdd(counts + sample * (num_bins + 3) + k, histogram[k]);
-}
+#include "paint_device.cuh"
 
 #else
 

@@ -1,84 +1,26 @@
 // The host's side of paint.cu: a thread paints one sample, in blocks of halos that stay in the
 // first cache; loops that vectorise, one after the other, then one that scatters.
 //
-// The voxel is found in float32 (quick_voxel) where that cannot differ from place_halo, which is
-// asked where it could: about one halo in 4000 for 64 pixels a side. What lies outside of the field
-// or band is carried along and deposits nothing in voxel 0: branches would cost more.
+// place_halo is asked only where quick_voxel cannot tell. What lies outside of the field or band is
+// carried along and deposits nothing in voxel 0: branches would cost more.
 
 #pragma once
 
-enum { BLOCK = RUN, OUTSIDE = -1, UNSURE = -2 };
+enum { BLOCK = RUN };
 
-// Random words of a halo that are used: two for the scatter, one for the duty cycle, one for the
-// inclination.
-#if defined(LINE_INCLINED)
+// Random words of two neighbours that are used: two for the scatter, two for the duty cycle.
+#ifdef MODEL_DUTY
 enum { NUM_WORDS = 4 };
-#elif defined(MODEL_DUTY)
-enum { NUM_WORDS = 3 };
 #else
 enum { NUM_WORDS = 2 };
 #endif
 
-// The field in voxels: two axes, ra and dec.
-struct Frame {
-    float bins[2];   // voxels per rad
-    float half[2];   // half of the number of voxels
-    float guard[2];  // more than the error of a place in float32
-    int n_ra;
-};
-
-// Rounding: from u, v, w and chi^2 rounded to float32 to ra and dec there are at most 13 roundings
-// (relative error 2^-24 each), to the place in voxels less than 10 n 2^-24 absolute for n voxels a
-// side, the dropped terms of the polynomials included (t and s up to 0.039). The guard is 32 n 2^-24.
-INLINE Frame frame_of(const double* field, const int* shape) {
-    Frame frame;
-    for (int axis = 0; axis < 2; ++axis) {
-        const float number = (float)shape[2 - axis];
-        frame.bins[axis] = (float)(field[2 + axis] * field[4 + axis]);
-        frame.half[axis] = 0.5f * number;
-        frame.guard[axis] = 1.9073486328125e-06f * number;
+// Of pairs of words the uniforms that halos take in turn.
+INLINE void uniforms_of(int pairs, const u32* even, const u32* odd, float* uniform) {
+    for (int k = 0; k < pairs; ++k) {
+        uniform[2 * k] = unit_interval(even[k]);
+        uniform[2 * k + 1] = unit_interval(odd[k]);
     }
-    frame.n_ra = shape[2];
-    return frame;
-}
-
-// A voxel as place_halo's, OUTSIDE, or UNSURE where float32 cannot tell. chi2 > 0 is chi^2.
-INLINE int quick_voxel(float u, float v, float w, float chi2, const Frame frame) {
-    const float chi = square_root(chi2);
-    const float inverse = 1.0f / (w * chi);
-    const float tangent = -(u * chi) * inverse;
-    const float sine = (v * w) * inverse;
-    const float t = tangent * tangent;
-    float p = 1.0f / 9.0f;
-    p = p * t + -1.0f / 7.0f;
-    p = p * t + 1.0f / 5.0f;
-    p = p * t + -1.0f / 3.0f;
-    p = p * t + 1.0f;
-    const float ra = tangent * p * frame.bins[0];
-    const float s = sine * sine;
-    p = 35.0f / 1152.0f;
-    p = p * s + 5.0f / 112.0f;
-    p = p * s + 3.0f / 40.0f;
-    p = p * s + 1.0f / 6.0f;
-    p = p * s + 1.0f;
-    const float dec = sine * p * frame.bins[1];
-    float x = ra + frame.half[0], y = dec + frame.half[1];
-    x = x > 0.0f ? x : 0.0f;  // whatever is far outside must fit an int
-    y = y > 0.0f ? y : 0.0f;
-    x = x < 1e6f ? x : 0.0f;
-    y = y < 1e6f ? y : 0.0f;
-    const int column = (int)x, row = (int)y;
-    const float from_middle_x = __builtin_fabsf(x - (float)column - 0.5f);
-    const float from_middle_y = __builtin_fabsf(y - (float)row - 0.5f);
-    const float size_ra = __builtin_fabsf(ra), size_dec = __builtin_fabsf(dec);
-    const int ahead = (w > 0.0f) & (t < 0.039f) & (s < 0.039f);
-    const int outside = ahead & ((size_ra > frame.half[0] + frame.guard[0]) |
-                                 (size_dec > frame.half[1] + frame.guard[1]));
-    const int sure = ahead & (size_ra < frame.half[0]) & (size_dec < frame.half[1]) &
-                     (from_middle_x < 0.5f - frame.guard[0]) &
-                     (from_middle_y < 0.5f - frame.guard[1]);
-    const int inside = row * frame.n_ra + column, elsewhere = UNSURE + outside;
-    return sure ? inside : elsewhere;
 }
 
 extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
@@ -91,11 +33,13 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                       const int* __restrict__ shape_in, i64* __restrict__ cube,
                       u32* __restrict__ counts) {
     int voxel[BLOCK], bin[BLOCK];
-    u32 words[4][BLOCK] = {{0}}, index[BLOCK];
-    float chi_squared[BLOCK], luminosity[BLOCK];
+    u32 words[4][RUN], index[BLOCK];
+    float chi_squared[BLOCK], luminosity[BLOCK], normals[BLOCK + 2];
+    float uniforms[BLOCK + 2] = {0.0f};
     i64 deposit[BLOCK];
 #ifdef LINE_WIDTH
     Line lines[BLOCK];
+    float inclinations[BLOCK + 2] = {0.0f};
 #endif
     double field[6];
     int shape[6];
@@ -120,13 +64,9 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
         for (i64 start = items[3 * item + 1]; start < end; start += BLOCK) {
             const int n = (int)(end - start < BLOCK ? end - start : BLOCK);
             int unsure = 0;
-            for (int k = 0; k < n; ++k) {  // u, v, w and chi^2 are place_halo's
-                const double px = x[start + k], py = y[start + k], pz = z[start + k];
-                const double u = pose[0] * px + pose[1] * py + pose[2] * pz;
-                const double v = pose[3] * px + pose[4] * py + pose[5] * pz;
-                const double w = pose[6] * px + pose[7] * py + pose[8] * pz;
-                chi_squared[k] = (float)(px * px + py * py + pz * pz);
-                voxel[k] = quick_voxel((float)u, (float)v, (float)w, chi_squared[k], quick);
+            for (int k = 0; k < n; ++k) {
+                voxel[k] = find_quickly(x[start + k], y[start + k], z[start + k], pose, quick,
+                                        chi_squared + k);
                 unsure |= voxel[k] == UNSURE;
             }
             if (unsure) {
@@ -135,14 +75,19 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
                         voxel[k] = place_halo(x[start + k], y[start + k], z[start + k], pose, field,
                                               shape).voxel;
             }
-            philox_run((u32)(start - keys[5]), n, keys, NUM_WORDS, words);
+            const u32 place = (u32)(start - keys[5]);
+            const int odd = place & 1u, pairs = (odd + n + 1) / 2;
+            philox_run(place >> 1, pairs, keys, NUM_WORDS, words);
+            for (int k = 0; k < pairs; ++k)
+                normal_pair(words[0][k], words[1][k], normals + 2 * k, normals + 2 * k + 1);
+#ifdef MODEL_DUTY
+            uniforms_of(pairs, words[2], words[3], uniforms);
+#endif
             for (int k = 0; k < n; ++k) {
                 const i64 row = start + k;
-                float normal, unused;
-                normal_pair(words[0][k], words[1][k], &normal, &unused);
                 luminosity[k] =
                     halo_luminosity(log2_mass[row], log2_1pz[row], columns + row, column_stride,
-                                    normal, unit_interval(words[2][k]), values);
+                                    normals[odd + k], uniforms[odd + k], values);
             }
             for (int k = 0; k < n; ++k) bin[k] = bin_of(luminosity[k], values, num_bins);
             for (int k = 0; k < n; ++k)
@@ -151,8 +96,12 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
 #ifdef LINE_WIDTH
             (void)index;
             const float* along = columns + LINE_WIDTH * column_stride + start;
+#ifdef LINE_INCLINED
+            philox_run((place >> 1) | INCLINATIONS, pairs, keys, 2, words);
+            uniforms_of(pairs, words[0], words[1], inclinations);
+#endif
             for (int k = 0; k < n; ++k)
-                lines[k] = line_of(along[k], along[column_stride + k], unit_interval(words[3][k]));
+                lines[k] = line_of(along[k], along[column_stride + k], inclinations[odd + k]);
             for (int k = 0; k < n; ++k) {
                 const Line* line = lines + k;
                 if (!(line->centre > -1e4f) | (voxel[k] < 0)) continue;

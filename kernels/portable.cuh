@@ -26,6 +26,7 @@ INLINE float float_of(u32 b) { return __uint_as_float(b); }
 INLINE i64 bits_of(double x) { return __double_as_longlong(x); }
 INLINE float square_root(float x) { return __fsqrt_rn(x); }
 INLINE double square_root(double x) { return __dsqrt_rn(x); }
+INLINE float magnitude(float x) { return fabsf(x); }
 #else
 #define INLINE static inline __attribute__((always_inline))
 INLINE u32 bits_of(float x) { u32 b; __builtin_memcpy(&b, &x, 4); return b; }
@@ -33,6 +34,7 @@ INLINE float float_of(u32 b) { float x; __builtin_memcpy(&x, &b, 4); return x; }
 INLINE i64 bits_of(double x) { i64 b; __builtin_memcpy(&b, &x, 8); return b; }
 INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 INLINE double square_root(double x) { return __builtin_sqrt(x); }
+INLINE float magnitude(float x) { return __builtin_fabsf(x); }
 #endif
 
 // log2(x), 2.3 ulp; x below 2^-126, zero, negative or NaN gives -126.

@@ -2,7 +2,7 @@
 
 Philox4x32-10 (Salmon et al. 2011, SC11) turns a counter and a key into four random words:
 key = the 64-bit seed, counter = (element, split and stage, index lo, index hi). An element is a
-halo's row, a voxel group or the number of a draw. kernels/philox.cuh is the same function.
+pair of halos, a voxel group or the number of a draw. kernels/philox.cuh is the same function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 STAGE_PAINT = 0
-"""Luminosity scatter; element = the halo's row number in its lightcone."""
+"""Luminosity scatter; element = half of the halo's row number in its lightcone, so that two
+neighbours share a call (kernels/paint.cu)."""
 STAGE_POSE = 1
 """Lightcone, pointing, roll and mirror of a sample."""
 STAGE_MODEL = 2

@@ -111,6 +111,11 @@ def deposit(
     return np.rint(np.where(q < largest, q, largest)).astype(np.int64)
 
 
+def in_turn(even: Float32, odd: Float32) -> Float32:
+    """What neighbours share, given to each."""
+    return np.stack([even, odd], axis=-1).reshape(-1)
+
+
 def normal_cdf(x: Float32) -> Float32:
     size = F(0.70710678118654752) * np.abs(x)
     t = F(1) / (F(1) + F(0.3275911) * size)
@@ -170,17 +175,22 @@ def unequal_bin(log2_l: Float32, edges: NDArray[np.float64]) -> NDArray[np.int64
 
 
 def model(
-    source: str, log2_mass: Float32, log2_1pz: Float32, columns: list[Float32], u: Float32
+    source: str,
+    log2_mass: Float32,
+    log2_1pz: Float32,
+    columns: list[Float32],
+    u: Float32,
+    name: str = "model_log2_luminosity",
 ) -> Float32:
-    """Run the printed straight-line code of a traced model, one float32 operation at a time; first
-    the functions whose values become columns."""
+    """Run a function of the printed straight-line code of a traced model, one float32 operation at
+    a time; first the functions whose values become columns."""
     columns = list(columns)
     arguments = log2_mass, log2_1pz, columns, u
     source = source.replace("(NUM_INPUTS", f"({len(columns)}")
     bodies = dict(re.findall(r"INLINE float (\w+)\((.*?)\n}\n", source, re.DOTALL))
     for number in range(sum(name.startswith("static_") for name in bodies)):
         columns.append(_function(bodies[f"static_{number}"], *arguments))
-    return _function(bodies["model_log2_luminosity"], *arguments)
+    return _function(bodies[name], *arguments)
 
 
 def _function(
@@ -235,29 +245,25 @@ def fixed_point(
     traced = line.painter.emissions[number].traced
     parameters = {name: np.array([value]) for name, value in draws["parameters"].items()}
     uniforms = traced.evaluate_uniforms(parameters)[0]
-    log2_l = model(
-        traced.source,
-        log2_mass,
-        log2_1pz,
-        [_column(lightcone, *c) for c in traced.columns],
-        uniforms,
-    )
+    columns = [_column(lightcone, *c) for c in traced.columns]
+    halos = log2_mass, log2_1pz, columns, uniforms
+    log2_l = model(traced.source, *halos)
     sigma, mu = 0.0, 0.0
     scatter = line.mixture.models[number].scatter
     if scatter is not None:
         sigma, mu = (a[0] for a in scatter(parameters))
-    words = philox(
-        np.arange(len(lightcone)),
-        (split << 16) + line.stages.paint,
-        index % 2**32,
-        index >> 32,
-        split_seed(generator.seed),
-    )
-    normal, _ = normal_pair(words[0], words[1])
+    pairs = np.arange((len(lightcone) + 1) // 2)  # neighbours in the lightcone share a call
+    counter = (split << 16) + line.stages.paint, index % 2**32, index >> 32
+    words = philox(pairs, *counter, split_seed(generator.seed))
+    normal = in_turn(*normal_pair(words[0], words[1]))[: len(lightcone)]
     log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
     draw = Draws(generator.seed, generator.split, np.array([index], np.uint64), 0)
     for threshold, shift in line.emitters.draw(draw).pairs.reshape(-1, 2):
         log2_l = np.where(log2_l > threshold, log2_l + shift, log2_l)
+    if "model_on_fraction" in traced.source:
+        uniform = unit_interval(in_turn(words[2], words[3]))[: len(lightcone)]
+        on = uniform < model(traced.source, *halos, name="model_on_fraction")
+        log2_l = np.where(on, log2_l, F(-126))
 
     rotation = single_pose(tuple(draws["centre_deg"]), draws["roll_deg"], draws["mirror"]).matrix[0]
     frame, chi_squared = place_halo(
@@ -281,7 +287,9 @@ def fixed_point(
         np.add.at(total.reshape(-1), place[painted], quanta[painted])
     else:
         columns = linewidth.line_columns(line.painter.halos, width)
-        angle = unit_interval(words[3]) if width.inclination else None
+        words = philox(pairs + 2**31, *counter, split_seed(generator.seed))
+        angle = unit_interval(in_turn(words[0], words[1]))[: len(lightcone)]
+        angle = angle if width.inclination else None
         near = (frame >= 0) & (lightcone.mass_Msun > config.data.min_mass_Msun)
         spread(total.reshape(grid.shape[0], -1), quanta, frame, columns, angle, near)
     return total, np.bincount(number[painted], minlength=bins.num + 2)

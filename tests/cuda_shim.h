@@ -5,7 +5,7 @@
 #define __device__
 #define __shared__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __syncthreads()
 
 struct Index {
@@ -28,6 +28,7 @@ static inline long long __double_as_longlong(double x) {
     __builtin_memcpy(&b, &x, 8);
     return b;
 }
+static inline float fabsf(float x) { return __builtin_fabsf(x); }
 static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
 static inline double __dsqrt_rn(double x) { return __builtin_sqrt(x); }
 template <typename T>

@@ -8,11 +8,7 @@ FOR_EACH(apply_place,
              const double px = x[element];
              const double py = y[element];
              const double pz = z[element];
-             const double u = r[0] * px + r[1] * py + r[2] * pz;
-             const double v = r[3] * px + r[4] * py + r[5] * pz;
-             const double w = r[6] * px + r[7] * py + r[8] * pz;
-             const float chi2 = (float)(px * px + py * py + pz * pz);
-             quick[element] =
-                 quick_voxel((float)u, (float)v, (float)w, chi2, frame_of(field, shape));
+             float chi_squared;
+             quick[element] = find_quickly(px, py, pz, r, frame_of(field, shape), &chi_squared);
              exact[element] = place_halo(px, py, pz, r, field, shape).voxel;
          })

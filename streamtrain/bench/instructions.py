@@ -9,6 +9,9 @@ DIVISION = 8
 """What a division or a root counts for: a GPU makes at least so many multiplications and additions
 of one, and a CPU's unit is busy for at least so many."""
 
+PAIR = 2
+"""Halos that a turn of the GPU's loop paints."""
+
 
 @dataclass(frozen=True)
 class Instructions:
@@ -28,8 +31,9 @@ def count(text: str, function: str = "paint") -> Instructions | None:
 
 
 def _count_ptx(text: str, function: str) -> Instructions | None:
-    """The longest loop of the kernel, which is the one over halos: everything but moves, which the
-    assembler removes, and but what is behind a branch that most halos do not take: nothing."""
+    """Half of the longest loop of the kernel, which is the one over pairs of halos: everything but
+    moves, which the assembler removes, and but the loop in it that finds places in float64, which
+    one halo in thousands needs."""
     body = re.search(rf"\.entry {function}\(.*?\n\{{(.*?)\n\}}", text, re.DOTALL)
     if body is None:
         return None
@@ -39,11 +43,13 @@ def _count_ptx(text: str, function: str) -> Instructions | None:
     for k, line in enumerate(lines):
         branch = re.search(r"\bbra(?:\.uni)?\s+(\$?\w+);", line)
         if branch and places.get(branch[1], k) < k:
-            loops.append(lines[places[branch[1]] : k])
+            loops.append(range(places[branch[1]], k))
     if not loops:
         return None
+    halos = max(loops, key=len)
+    exact = {k for loop in loops if loop != halos for k in loop if _finds_places(lines, loop)}
     bits32 = bits64 = 0
-    for line in max(loops, key=len):
+    for line in (lines[k] for k in halos if k not in exact):
         found = re.match(r"(?:@!?%p\d+\s+)?([a-z][a-z0-9_.]+)[\s;]", line)
         if found is None or found[1].split(".")[0] in ("mov", "bra"):
             continue
@@ -53,7 +59,11 @@ def _count_ptx(text: str, function: str) -> Instructions | None:
             bits64 += cost
         else:
             bits32 += cost
-    return Instructions(bits32, bits64)
+    return Instructions(-(-bits32 // PAIR), -(-bits64 // PAIR))
+
+
+def _finds_places(lines: list[str], loop: range) -> bool:
+    return any(lines[k].startswith("sqrt.rn.f64") for k in loop)
 
 
 _FLOAT = re.compile(r"v?(add|sub|mul|div|sqrt|min|max|and|andn|or|xor|cmp|blend|blendv|cvt)\w*")

@@ -38,7 +38,7 @@ from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.generator.workspace import Arrays, FreshMemory, Told, Workspace
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Goes up when a release changes the bits of samples, together with the golden digests."""
 
 

@@ -133,6 +133,10 @@ $L__BB0_1:
 	@%p1 bra $L__BB0_2;
 	add.rn.f32 %f2, %f1, %f1;
 $L__BB0_2:
+	sqrt.rn.f64 %fd4, %fd1;
+	mul.rn.f64 %fd4, %fd4, %fd1;
+	@%p2 bra $L__BB0_2;
+	sub.rn.f32 %f4, %f1, %f2;
 	atom.global.add.u64 %rd3, [%rd2], %rd4;
 	@%p1 bra $L__BB0_1;
 	ret;
@@ -162,11 +166,12 @@ other:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [(PTX, Instructions(3, 9)), (X86, Instructions(3, 10))]
+    ("text", "expected"), [(PTX, Instructions(2, 5)), (X86, Instructions(3, 10))]
 )
 def test_instructions_of_known_code(text: str, expected: Instructions) -> None:
-    """PTX: load, addition and atomic; multiplication, and a division for 8. x86-64: conversion,
-    addition and xor; multiplication, division and the multiplication of Philox."""
+    """PTX, for two halos: load, addition, subtraction and atomic; multiplication, and a division
+    for 8; not the inner loop with the root. x86-64, for one: conversion, addition and xor;
+    multiplication, division and the multiplication of Philox."""
     assert count(text) == expected
 
 

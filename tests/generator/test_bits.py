@@ -55,6 +55,7 @@ SETUPS: dict[str, dict[str, Any]] = {
         },
         "observe": {"noise": {"sigma_uK": 11.0}},
     },
+    "duty cycle": {"emit": {"line": {"model": "pullen13", "parameters": {}}}},
     "phi L in unequal bins": {
         "emit": {"line": {"model": "li16", "prior": "narrow"}},
         "observe": {"pool": {"factor": [3, 3, 1]}},
