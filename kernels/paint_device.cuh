@@ -1,5 +1,5 @@
-// The GPU's side of paint.cu: a block paints one item, a thread two neighbouring halos at a time,
-// which share a call of Philox.
+// The GPU's side of paint.cu: the blocks (item, 0), (item, 1), ... paint an item, a thread two
+// neighbouring halos at a time, which share a call of Philox.
 
 #pragma once
 
@@ -14,8 +14,10 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
     extern __shared__ u32 histogram[];
     if ((i64)blockIdx.x >= num_items) return;
     const i64 sample = items[3 * (i64)blockIdx.x];
-    const i64 first = items[3 * (i64)blockIdx.x + 1];
-    const int num_rows = (int)items[3 * (i64)blockIdx.x + 2];
+    const i64 first_row = items[3 * (i64)blockIdx.x + 1];
+    const u32 num_rows = (u32)items[3 * (i64)blockIdx.x + 2];
+    const u32 turn = blockIdx.y * blockDim.x;
+    if (2u * turn > num_rows) return;
     double pose[11];
     u32 keys[6];
     for (int k = 0; k < 11; ++k) pose[k] = pose_all[sample * 11 + k];
@@ -28,8 +30,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
     const u32 frame = (u32)shape[1] * (u32)shape[2];
     u64* out = cube + sample * frame * shape[0];
     const i64 largest = (i64)pose[10];
-    const u32 begin = (u32)(first - keys[5]), end = begin + (u32)num_rows;
-    const u32 last_pair = (end - 1u) >> 1;
+    const u32 begin = (u32)(first_row - keys[5]), end = begin + num_rows;
     x += keys[5];  // arrays of the sample's lightcone
     y += keys[5];
     z += keys[5];
@@ -37,7 +38,8 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
     log2_1pz += keys[5];
     channel += keys[5];
     columns += keys[5];
-    for (u32 pair = (begin >> 1) + threadIdx.x; pair <= last_pair; pair += blockDim.x) {
+    for (u32 pair = (begin >> 1) + turn + threadIdx.x; 2u * pair < end;
+         pair += gridDim.y * blockDim.x) {
         const u32 even = 2u * pair;
         int there[2], slice[2], voxel[2];
         for (u32 k = 0; k < 2; ++k) {

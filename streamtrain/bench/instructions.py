@@ -47,7 +47,8 @@ def _count_ptx(text: str, function: str) -> Instructions | None:
     if not loops:
         return None
     halos = max(loops, key=len)
-    exact = {k for loop in loops if loop != halos for k in loop if _finds_places(lines, loop)}
+    with_root = (loop for loop in loops if loop != halos and _finds_places(lines, loop))
+    exact = min(with_root, key=len, default=range(0))
     bits32 = bits64 = 0
     for line in (lines[k] for k in halos if k not in exact):
         found = re.match(r"(?:@!?%p\d+\s+)?([a-z][a-z0-9_.]+)[\s;]", line)

@@ -71,7 +71,7 @@ class Kernels(Protocol):
         """Launch a FOR_EACH kernel over samples x elements."""
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
-        """Launch a kernel with one block (GPU) or one loop turn (CPU) per work item."""
+        """Launch a kernel with a few blocks (GPU) or one loop turn (CPU) per work item."""
 
 
 def full_device(device: torch.device | str) -> torch.device:
@@ -155,6 +155,7 @@ class CudaKernels:
 
     THREADS = 256
     MAX_BLOCKS = 65535
+    BLOCKS_PER_ITEM = 16
 
     def __init__(self, source: str, device: torch.device) -> None:
         self._cupy = import_cupy()
@@ -177,7 +178,7 @@ class CudaKernels:
         self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
-        self._launch(name, (items, 1), shared_bytes, (np.int64(items), *arguments))
+        self._launch(name, (items, self.BLOCKS_PER_ITEM), shared_bytes, (np.int64(items), *arguments))
 
     def _launch(
         self, name: str, grid: tuple[int, int], shared: int, arguments: tuple[Argument, ...]

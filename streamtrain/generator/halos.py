@@ -11,9 +11,6 @@ from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
 
-ROWS_PER_ITEM = 2048
-"""Halos that one GPU block paints."""
-
 
 class Halos:
     """Positions, masses, redshifts and frequency channels of a bank's halos, and their tiles.
@@ -38,7 +35,6 @@ class Halos:
         self.channel = np.concatenate(
             [_channel(c, grid, min_mass_Msun, join) for c in bank.lightcones]
         )
-        self.rows_per_item = ROWS_PER_ITEM if device.type == "cuda" else None
         arrays = (bank.x, bank.y, bank.z, bank.log2_mass, bank.log2_1pz, self.channel)
         self.arrays = [torch.from_numpy(a).to(device) for a in arrays]
         """x, y, z, log2_mass, log2_1pz, channel as in kernels/paint.cu."""
@@ -77,8 +73,6 @@ class Halos:
         rows = self._tile_rows[tile[sample, place]]
         items = np.stack([sample, rows[:, 0], rows[:, 1] - rows[:, 0]], axis=-1)
         items = items[items[:, 2] > 0]
-        if self.rows_per_item is not None:
-            items = _split_items(items, self.rows_per_item)
         start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))
         return np.ascontiguousarray(items), start
 
@@ -90,14 +84,3 @@ def _channel(
     fine = grid.channel(lightcone.z_obs)
     heavy = lightcone.mass_Msun.astype(np.float64) > min_mass_Msun
     return np.where(heavy & (fine >= 0), fine // join, -1).astype(np.int16)
-
-
-def _split_items(items: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Cut work items into pieces of at most `rows` rows."""
-    pieces = -(-items[:, 2] // rows)
-    source = np.repeat(np.arange(len(items)), pieces)
-    number = np.arange(len(source)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    cut = items[source]
-    cut[:, 1] += number * rows
-    cut[:, 2] = np.minimum(rows, cut[:, 2] - number * rows)
-    return cut
