@@ -142,13 +142,14 @@ def paint_samples(
         for start in range(0, len(indices), BATCH_SIZE):
             some = indices[start : start + BATCH_SIZE]
             for _, begin, end in generator.schedule.runs(some):
-                job, _, drawn = generator.draw(some[begin:end])
+                drawing = generator.draw(some[begin:end])
+                job = drawing.job
                 step = 1 if generator.device.type == "cpu" else len(job)
                 parts = [(k, k + step) for k in range(0, len(job), step)]
                 for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
                     signal.append(means)
                     counts.append(numbers)
-                records += drawn
+                records += drawing.records
             if progress is not None:
                 progress.update(f"painting: {len(records)}/{len(indices)} samples")
     all_counts = np.concatenate(counts).astype(np.int64)

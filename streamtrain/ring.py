@@ -84,20 +84,18 @@ class Made:
 class Ring:
     """Makes batches ahead, in order, and hands them out.
 
-    make: (indices, memory) -> batch, which enqueues its making in the present queue
-    indices: those of batch 0, 1, 2, ... after the start
+    make: (number, memory) -> batch 0, 1, 2, ..., enqueues its making in the present queue
     memory: makes a slot's memory
     """
 
     def __init__(
         self,
-        make: Callable[[list[int], Workspace], Batch],
-        indices: Callable[[int], list[int]],
+        make: Callable[[int, Workspace], Batch],
         memory: Callable[[], Workspace],
         lanes: Lanes,
         slots: int = SLOTS,
     ) -> None:
-        self._make, self._indices, self._lanes = make, indices, lanes
+        self._make, self._lanes = make, lanes
         self._slots = [Slot(memory()) for _ in range(slots)]
         self._next = 0
         self._ahead: deque[Made] = deque()
@@ -131,7 +129,7 @@ class Ring:
             if slot.consumed is not None:
                 self._lanes.wait(slot.consumed)
             slot.batch, began = None, self._lanes.mark()
-            slot.batch = self._make(self._indices(self._next), slot.memory)
+            slot.batch = self._make(self._next, slot.memory)
             self._ahead.append(Made(slot.batch, slot, began, self._lanes.mark()))
         self._next += 1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from streamtrain.generator.drawing import DrawnAhead
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.workspace import Workspace
 from streamtrain.ring import CudaLanes, Lanes, Ring
@@ -159,12 +160,10 @@ class SampleStream(IterableDataset[Batch]):
     def _start_ring(self, lanes: Lanes) -> Ring:
         """A ring whose first batch is that at `_next_index`."""
         start = self._next_index
-        return Ring(
-            self.generator.generate,
-            lambda number: self.indices(start + number * self.batch_size),
-            lambda: Workspace(self.generator.device),
-            lanes,
+        drawn = DrawnAhead(
+            self.generator, lambda number: self.indices(start + number * self.batch_size)
         )
+        return Ring(drawn.make, lambda: Workspace(self.generator.device), lanes)
 
     def _drop_pending(self) -> None:
         for future in self._pending:

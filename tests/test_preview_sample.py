@@ -62,7 +62,7 @@ def generator(sky: Lightcone, **sections: Any) -> Generator:
 def drawing(made: Generator, panels: Sequence[Panel], index: int = 3) -> Figure:
     """The figure, drawn."""
     one, prior = paint_samples(made, [index]), paint_samples(made, range(10))
-    model = f"li16: {numbers(made.draw([index])[2][0]['parameters'])}"
+    model = f"li16: {numbers(made.draw([index]).records[0]['parameters'])}"
     figure = sample(panels, made.grid, one, prior, title=f"sample {index}", model=model)
     FigureCanvasAgg(figure).draw()
     return figure
@@ -151,7 +151,7 @@ def test_names_of_lines(nu_rest_GHz: float, name: str) -> None:
 def test_what_was_drawn(small_sky: Lightcone) -> None:
     emit = {**EMIT, "brightness": {"factor": 0.5}}
     made = generator(small_sky, emit=emit, observe={"noise": {"sigma_uK": 3.0}})
-    record = made.draw([4])[2][0]
+    record = made.draw([4]).records[0]
     said = dict(drawn(record))
     assert list(said) == ["field", "line", "brightness", "interloper", "noise"]
     assert said["line"].startswith(

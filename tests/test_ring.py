@@ -32,15 +32,15 @@ class Played:
         self.lanes = lanes
         self.read: list[int] = []
         cpu = torch.device("cpu")
-        self.ring = Ring(self._make, lambda n: [n], lambda: Workspace(cpu), lanes, slots)
+        self.ring = Ring(self._make, lambda: Workspace(cpu), lanes, slots)
 
-    def _make(self, indices: list[int], memory: Workspace) -> Batch:
+    def _make(self, number: int, memory: Workspace) -> Batch:
         cube = memory.empty("cube", (2,), torch.float32)
-        self.lanes.names.append(f"make {indices[0]}")
-        self.lanes.run(lambda: cube[:1].fill_(indices[0]))  # half of it, then the other half
-        self.lanes.run(lambda: cube[1:].fill_(indices[0]))
+        self.lanes.names.append(f"make {number}")
+        self.lanes.run(lambda: cube[:1].fill_(number))  # half of it, then the other half
+        self.lanes.run(lambda: cube[1:].fill_(number))
         empty = torch.empty(0)
-        return Batch(cube, empty, empty, [], indices, empty, empty)
+        return Batch(cube, empty, empty, [], [number], empty, empty)
 
     def step(self) -> None:
         """Take a batch and enqueue a step that reads it twice."""

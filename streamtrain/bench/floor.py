@@ -100,7 +100,7 @@ def bytes_of(
 
 def work_of(generator: Generator, indices: range) -> Work:
     """What the samples need, from what is drawn for them and what they paint."""
-    job, _, _ = generator.draw(indices)
+    job = generator.draw(indices).job
     size = len(job)
     lines = [(generator.line, job)]
     lines += zip(generator.interlopers.values(), job.others, strict=True)

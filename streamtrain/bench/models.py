@@ -62,7 +62,7 @@ def _painter(config: Config, name: str) -> Callable[[], Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ModelRangeWarning)
         generator = Generator(some, "train", "cpu", 1)
-    job, _, _ = generator.draw(range(4))
+    job = generator.draw(range(4)).job
     return lambda: generator.painter.paint(job, 0, 1)
 
 

@@ -26,7 +26,7 @@ HOST_CALLS = 20
 
 def halos_per_field(generator: Generator, indices: range) -> int:
     """Mean number of halos that a sample paints, brighter or fainter than the label's range too."""
-    job, _, _ = generator.draw(indices)
+    job = generator.draw(indices).job
     painted = 0
     for k in range(len(job)):
         _, counts = generator.painter.paint(job, k, k + 1)

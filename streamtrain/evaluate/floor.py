@@ -50,7 +50,7 @@ def repaint(
     of `other` whose field and scatter are taken [B]. Returns the kernel's counts, bins and the
     three extra ones, int32 [B, num_bins + 3].
     """
-    _, _, records = generator.draw(indices)
+    records = generator.draw(indices).records
     draws = Draws(generator.seed, generator.split, sample_indices(indices), STAGE_POSE)
     place = Draws(other.seed, other.split, sample_indices(fields), STAGE_POSE)
     line = other.scenes.latest.line

@@ -178,7 +178,8 @@ class CudaKernels:
         self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
-        self._launch(name, (items, self.BLOCKS_PER_ITEM), shared_bytes, (np.int64(items), *arguments))
+        grid = items, self.BLOCKS_PER_ITEM
+        self._launch(name, grid, shared_bytes, (np.int64(items), *arguments))
 
     def _launch(
         self, name: str, grid: tuple[int, int], shared: int, arguments: tuple[Argument, ...]

@@ -21,6 +21,7 @@ from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.batch import Batch, join
+from streamtrain.generator.drawing import Drawing
 from streamtrain.generator.emitters import build_emitters, emit_stage
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.labels import EXTRA_COUNTS, Label
@@ -29,9 +30,9 @@ from streamtrain.generator.maker import Maker
 from streamtrain.generator.memory import check_memory
 from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.openskies import Report, open_interlopers, open_skies
-from streamtrain.generator.operators import Drawn, Pool, build_operators
+from streamtrain.generator.operators import Pool, build_operators
 from streamtrain.generator.operators.scaled_log import ScaledLog
-from streamtrain.generator.painter import Job, Painter
+from streamtrain.generator.painter import Painter
 from streamtrain.generator.scenes import Scene, Scenes
 from streamtrain.generator.schedule import Schedule, SkiesInUse
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
@@ -278,23 +279,36 @@ class Generator:
             for window, first, last in runs:
                 scene = self.scenes.of(window)
                 given.keep(scene)
-                parts.append(self._generate_in(scene, indices[first:last], used))
+                drawing = self._drawing(scene, indices[first:last])
+                parts.append(self._make(drawing, 0, last - first, used))
             batch = parts[0] if len(parts) == 1 else join(parts)
         batch.seconds = time.perf_counter() - start
         return batch
 
-    def _generate_in(self, scene: Scene, indices: Sequence[int], memory: Workspace) -> Batch:
-        job, drawn, records = self._draw(scene, indices)
-        size = len(job)
+    def make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
+        """The samples first..last-1 of what has been drawn, made in `memory`, see `generate`."""
+        start = time.perf_counter()
+        with torch.inference_mode(False), torch.no_grad():
+            memory.begin()
+            memory.keep(drawing)
+            batch = self._make(drawing, first, last, memory)
+        batch.seconds = time.perf_counter() - start
+        return batch
+
+    def _make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
+        scene, job = drawing.scene, drawing.job
+        size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
         raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
-        about_label = self.label.told(scene.numbers[job.lightcone], job.model)
+        lightcone = scene.numbers[job.lightcone[first:last]]
+        about_label = self.label.told(lightcone, job.model[first:last])
 
-        def make(first: int, last: int, *more: Arrays) -> list[Told]:
-            told = memory.send([*self.maker.told(scene, job, drawn, first, last), *more])
-            known = told[: len(told) - len(more)]
-            self.maker.make(scene, known, cube[first:last], raw[first:last], memory)
-            return told[len(known) :]
+        def make(begin: int, end: int, *more: Arrays) -> list[Told]:
+            told = self.maker.told(scene, job, drawing.operators, first + begin, first + end)
+            sent = memory.send([*told, *more])
+            known = sent[: len(sent) - len(more)]
+            self.maker.make(scene, known, cube[begin:end], raw[begin:end], memory)
+            return sent[len(known) :]
 
         if self.device.type == "cuda" and size:
             (known,) = make(0, size, about_label)  # one launch per kernel, one copy to the device
@@ -304,7 +318,8 @@ class Generator:
         label = self.label.make(self._label, raw, known, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
         counts.copy_(raw[:, : self.num_bins])
-        numbers = [int(i) for i in indices]
+        numbers = [int(i) for i in drawing.indices[first:last]]
+        records = drawing.records[first:last]
         one_halo = self.label.one_halo_of(known)
         batch = Batch(cube, label, counts, records, numbers, raw[:, -1], one_halo)
         if self.device.type == "cpu":
@@ -329,8 +344,9 @@ class Generator:
             cube = memory.empty("cube", (len(indices), *self.input_shape), torch.float32)
             for window, first, last in self.schedule.runs(indices):
                 scene = self.scenes.of(window)
-                job, drawn, _ = self._draw(scene, indices[first:last])
-                told, *values = memory.send([{"keys": job.keys.view(np.int32)}, *drawn])
+                drawing = self._drawing(scene, indices[first:last])
+                keys = {"keys": drawing.job.keys.view(np.int32)}
+                told, *values = memory.send([keys, *drawing.operators])
                 nothing = self.maker.blank_total(scene, last - first, memory)
                 target = cube[first:last]
                 self.maker.finish(scene, nothing, told["keys"], values, target, memory)
@@ -341,7 +357,8 @@ class Generator:
         `line`, each interloper that is added to it, each map operator."""
         with torch.inference_mode(False), torch.no_grad():
             scene = self.scenes.of(self.schedule.window(index))
-            job, drawn, _ = self._draw(scene, [index])
+            drawing = self._drawing(scene, [index])
+            job = drawing.job
             total, _ = scene.line.painter.paint(job, 0, 1)
             names, totals = ["line"], [total]
             for (name, line), other in zip(scene.interlopers.items(), job.others, strict=True):
@@ -351,25 +368,24 @@ class Generator:
             for made, cube in zip(totals, cubes, strict=True):
                 self.maker.to_map_units(scene, made, cube)
             memory = FreshMemory(self.device)
-            told, *values = memory.send([{"keys": job.keys.view(np.int32)}, *drawn])
+            keys = {"keys": job.keys.view(np.int32)}
+            told, *values = memory.send([keys, *drawing.operators])
             for name, cube in self.maker.observed(cubes[-1].clone(), told["keys"], values):
                 names.append(name)
                 cubes.append(cube.clone())
             return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
-    def draw(self, indices: Sequence[int]) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
-        """Everything that is drawn for B samples of one window of the schedule: for the painter,
-        for each map operator, and as a record per sample. `generate` is this and the painting."""
+    def draw(self, indices: Sequence[int]) -> Drawing:
+        """Everything that is drawn for samples of one window of the schedule; `generate` is this
+        and `make`."""
         windows = [window for window, _, _ in self.schedule.runs(indices)]
         if len(windows) > 1:
             raise ValueError(
                 f"samples of {len(windows)} windows of data.active cannot be drawn at once"
             )
-        return self._draw(self.scenes.of(windows[0] if windows else 0), indices)
+        return self._drawing(self.scenes.of(windows[0] if windows else 0), indices)
 
-    def _draw(
-        self, scene: Scene, indices: Sequence[int]
-    ) -> tuple[Job, list[Drawn], list[dict[str, Any]]]:
+    def _drawing(self, scene: Scene, indices: Sequence[int]) -> Drawing:
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = scene.line.fields(draws)
@@ -391,7 +407,7 @@ class Generator:
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
                 _note(records, operator.name, values)
-        return job, drawn, records
+        return Drawing(scene, indices, job, drawn, records)
 
     def skies_of(self, index: int) -> SkiesInUse:
         """The lightcones that a sample may be painted from."""

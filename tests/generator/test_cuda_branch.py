@@ -29,7 +29,7 @@ BLOCKS, THREADS, PER_ITEM = 2, 3, 2
 
 
 class EmulatedCuda(HostKernels):
-    """Launches like CudaKernels, with the same grids in spirit: items x blocks, blocks x samples."""
+    """Launches like CudaKernels, in spirit: items x some blocks, blocks x samples."""
 
     def __init__(self, name: str, prologue: str = "") -> None:
         super().__init__(SHIM + kernel_source(name, prologue))
@@ -73,11 +73,12 @@ LABELS: dict[str, dict[str, Any]] = {
 def made(generator: Generator, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor, Job]:
     """Cubes and counts as a GPU makes them: the whole batch at once, its arguments in one piece of
     memory, in tensors that hold something else before."""
-    job, drawn, _ = generator.draw(indices)
+    drawing = generator.draw(indices)
+    job = drawing.job
     cube = torch.full((len(job), *generator.input_shape), torch.nan)
     raw = torch.full((len(job), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
     scene = generator.scenes.latest
-    arrays = generator.maker.told(scene, job, drawn, 0, len(job))
+    arrays = generator.maker.told(scene, job, drawing.operators, 0, len(job))
     starts, size = layout(arrays)
     packed = torch.empty(size, dtype=torch.uint8)
     pack(arrays, starts, packed)
@@ -116,8 +117,8 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     ],
 )
 def test_bits_of_the_cpu(small_sky: Lightcone, emit: str, label: str) -> None:
-    """Two lightcones of two cosmologies: phi has a volume per sample. Some items begin in the middle
-    of a pair."""
+    """Two lightcones of two cosmologies: phi has a volume per sample. Some items begin in the
+    middle of a pair."""
     config = small.config(
         emit=EMIT[emit],
         observe={

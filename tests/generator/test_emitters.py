@@ -49,7 +49,7 @@ def test_fainter_by_whole_bins_in_some_samples(small_sky: Lightcone) -> None:
     emit = {"line": LINE, "brightness": {"poisson_bins": 5, "probability": 0.1}}
     generator = Generator(small.config(emit=emit), lightcones=[small_sky])
     number = 5000
-    factors = np.array([r["brightness"]["factor"] for r in generator.draw(range(number))[2]])
+    factors = np.array([r["brightness"]["factor"] for r in generator.draw(range(number)).records])
     bins = -np.log10(factors) / BIN_DEX
     np.testing.assert_allclose(bins, np.rint(bins), atol=1e-5)
     dimmed = bins[np.rint(bins) > 0]

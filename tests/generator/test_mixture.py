@@ -30,7 +30,7 @@ def generator(sky: Lightcone, threads: int = 1, **line: Any) -> Generator:
 
 def test_weights_decide_how_often_a_model_is_drawn(small_sky: Lightcone) -> None:
     number = 4000
-    records = generator(small_sky, mixture=MIXTURE).draw(range(number))[2]
+    records = generator(small_sky, mixture=MIXTURE).draw(range(number)).records
     found = Counter(record["model"] for record in records)
     for name, share in (("li16", 0.5), ("power_law", 0.25), ("yang22_co10", 0.25)):
         error = np.sqrt(share * (1 - share) / number)
@@ -129,7 +129,7 @@ def test_refusals(small_sky: Lightcone, line: dict[str, Any], expected: str) -> 
 
 
 def drawn(sky: Lightcone, number: int, **line: Any) -> dict[str, np.ndarray]:
-    records = [r["parameters"] for r in generator(sky, **line).draw(range(number))[2]]
+    records = [r["parameters"] for r in generator(sky, **line).draw(range(number)).records]
     return {name: np.array([r[name] for r in records]) for name in records[0]}
 
 
@@ -166,7 +166,7 @@ def test_expectation_is_that_of_the_painted_maps(small_sky: Lightcone, name: str
     made = generator(small_sky, model=name)
     indices = range(40)
     batch = made.generate(indices)
-    job, _, _ = made.draw(indices)
+    job = made.draw(indices).job
     counts = made.painter.paint(job, 0, len(job))[1].numpy().astype(float)
     defaults = {n: np.array([v]) for n, v in MODELS[name].defaults.items()}
     expected = made.painter.emissions[0].expect(defaults)
@@ -193,7 +193,7 @@ def test_a_draw_can_be_required_to_make_a_visible_map(small_sky: Lightcone) -> N
     assert 0.05 < allowed.mean() < 0.8
     for index in np.flatnonzero(allowed)[:5]:  # a draw that is accepted stays what it was
         first = without.draws[index]["parameters"]
-        assert bound.draw([int(index)])[2][0]["parameters"] == first
+        assert bound.draw([int(index)]).records[0]["parameters"] == first
     assert bound.generate([37]).digests() == [bound.generate(range(60)).digests()[37]]
 
 

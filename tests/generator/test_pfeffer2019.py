@@ -25,7 +25,7 @@ def published(small_sky: Lightcone) -> Generator:
 @pytest.fixture(scope="module")
 def samples(published: Generator) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """What was drawn, and the map after every step."""
-    records = published.draw(range(NUM))[2]
+    records = published.draw(range(NUM)).records
     steps = [
         {name: cube.double().numpy() for name, cube in published.steps(index)}
         for index in range(NUM)
@@ -79,7 +79,7 @@ def test_a_source_is_sixteen_times_too_faint(published: Generator, small_sky: Li
     config = load_config("configs/pfeffer2019/published.yaml", sound)
     right, wrong = Generator(config, lightcones=[small_sky]), published
     present = [
-        k for k, r in enumerate(published.draw(range(20))[2]) if r["radio_sources"]["density"]
+        k for k, r in enumerate(published.draw(range(20)).records) if r["radio_sources"]["density"]
     ]
     for index in present[:3]:
         maps = []
