@@ -163,7 +163,8 @@ class SampleStream(IterableDataset[Batch]):
         drawn = DrawnAhead(
             self.generator, lambda number: self.indices(start + number * self.batch_size)
         )
-        return Ring(drawn.make, lambda: Workspace(self.generator.device), lanes)
+        scratch = Workspace(self.generator.device)  # the side queue makes one batch at a time
+        return Ring(drawn.make, lambda: Workspace(self.generator.device, scratch), lanes)
 
     def _drop_pending(self) -> None:
         for future in self._pending:

@@ -15,6 +15,7 @@ from streamtrain.alternatives_gpu import (
     array_user,
     torch_batches,
 )
+from streamtrain.bench.batches import batch_maker
 from streamtrain.bench.timing import ONE_THREAD, in_turn, median_seconds, one_torch_thread
 from streamtrain.config import Config
 from streamtrain.generator.backend import import_cupy
@@ -61,9 +62,7 @@ def compare_on_gpu(config: Config, device: torch.device, seconds: float) -> dict
     generator = Generator(config, "train", device)
     size, numbers = config.train.batch_size, iter(range(10**9))
 
-    def make() -> None:
-        generator.generate([next(numbers) for _ in range(size)])
-
+    make = batch_maker(generator, size)
     ours = "streamtrain"
     times = {ours: 1e3 * median_seconds(make, seconds, device) / size}
     failures = {}

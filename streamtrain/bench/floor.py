@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamtrain.bench.batches import batch_maker
 from streamtrain.bench.instructions import Instructions, count
 from streamtrain.bench.speed import lightcone_bytes
 from streamtrain.bench.timing import ONE_THREAD, median_seconds, one_torch_thread
@@ -208,11 +209,7 @@ def floor(config: Config, device: str, seconds: float) -> dict[str, Any]:
     target = torch.device(device)
     generator = Generator(config, "train", target, 1)
     size = config.train.batch_size if target.type == "cuda" else CPU_BATCH
-    numbers = iter(range(0, 10**9, size))
-
-    def generate() -> None:
-        generator.generate(range(start := next(numbers), start + size))
-
+    generate = batch_maker(generator, size)
     with one_torch_thread():
         before = _seconds(generate, seconds, target) / size
         rates = measure_rates(generator, size, seconds / 4)
@@ -234,7 +231,7 @@ def floor(config: Config, device: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _seconds(call: Callable[[], None], seconds: float, device: torch.device) -> float:
+def _seconds(call: Callable[[], object], seconds: float, device: torch.device) -> float:
     return median_seconds(call, seconds, device, clock=ONE_THREAD)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.bench.batches import batch_maker
 from streamtrain.bench.speed import halos_per_field
 from streamtrain.bench.timing import ONE_THREAD, in_turn, one_torch_thread
 from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
@@ -50,7 +51,7 @@ def scaling(config: Config, device: str, seconds: float) -> list[Row]:
         made: dict[str, Row] = {}
         for name, changed, cones, batch in points:
             generator = Generator(changed, "train", target, 1, lightcones=cones)
-            ways[name] = _generate(generator, batch)
+            ways[name] = batch_maker(generator, batch)
             made[name] = {
                 "series": series,
                 "point": name,
@@ -81,11 +82,6 @@ def scaling(config: Config, device: str, seconds: float) -> list[Row]:
     cut = [(f"{s * fov[0]:.2f} deg", quarter, [_cut(few[0], s, fov)], size) for s in FOOTPRINTS]
     measure("lightcone", [*cut, (f"{len(lightcones)} lightcones", quarter, lightcones, size)])
     return rows
-
-
-def _generate(generator: Generator, batch: int) -> Callable[[], Any]:
-    numbers = iter(range(0, 10**9, batch))
-    return lambda: generator.generate(range(start := next(numbers), start + batch))
 
 
 def _with_shape(config: Config, shape: tuple[int, int, int]) -> Config:

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
+from streamtrain.bench.batches import batch_maker
 from streamtrain.bench.timing import median_seconds
 from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.drawing import Drawing, DrawnAhead
+from streamtrain.generator.generator import Generator
 from streamtrain.generator.inputmap import InputMap
+from streamtrain.generator.workspace import Workspace, layout, pack
 from streamtrain.models import build_network
 from streamtrain.stream import SampleStream
 from streamtrain.train.calibration import calibrate
@@ -41,12 +44,9 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
     threads = config.train.threads or num_cores()
     generator = Generator(config, "train", target, threads)
     size = config.train.batch_size
-    numbers = iter(range(0, 10**9, size))
     times: dict[str, list[float]] = {"generate": [], "train": [], "both": []}
 
-    def generate() -> Batch:
-        return generator.generate(range(start := next(numbers), start + size))
-
+    generate = batch_maker(generator, size)
     with TorchState(target, config.seed, num_cores()):
         memory = _memory(generator, generate) if target.type == "cuda" else {}
         network = build_network(
@@ -99,19 +99,31 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
 
 
 def _host_seconds(generator: Generator, size: int) -> float:
-    """What the host spends on a batch: drawing and choosing tiles, and on a GPU the launches."""
+    """What the host spends on a batch of a GPU, as `stream` makes it: drawing, choosing tiles and
+    putting the arguments together; on a GPU itself also the copy and the launches. Median of some
+    calls for all the batches that are drawn at once."""
+    memory = Workspace(generator.device)
+    ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)))
+    on_gpu = generator.device.type == "cuda"
     durations = []
-    for number in range(HOST_CALLS):
-        indices = range(number * size, (number + 1) * size)
-        if generator.device.type == "cuda":
+    for call in range(HOST_CALLS + 1):
+        if on_gpu:
             torch.cuda.synchronize(generator.device)
         start = time.perf_counter()
-        if generator.device.type == "cuda":
-            generator.generate(indices)
-        else:
-            generator.draw(indices)
+        for number in range(call * ahead.together, (call + 1) * ahead.together):
+            if on_gpu:
+                ahead.make(number, memory)
+            else:
+                tell(generator, *ahead.drawn(number))
         durations.append(time.perf_counter() - start)
-    return statistics.median(durations)
+    return statistics.median(durations[1:]) / ahead.together
+
+
+def tell(generator: Generator, drawing: Drawing, first: int, last: int) -> None:
+    """Put together what a GPU is told about samples of a drawing."""
+    told = generator.maker.told(drawing.scene, drawing.job, drawing.operators, first, last)
+    starts, size = layout(told)
+    pack(told, starts, torch.empty(size, dtype=torch.uint8))
 
 
 def lightcone_bytes(generator: Generator) -> int:

@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,9 +19,12 @@ WALL: Clock = time.perf_counter
 ONE_THREAD: Clock = time.thread_time
 """CPU seconds of the calling thread: for work that it does alone."""
 CALLS = 16
-"""Calls that are enqueued on a GPU before the host waits for them."""
+"""Calls that are enqueued on a GPU and timed before the host waits for them: their mean counts, as
+what a few batches need is drawn with every fourth or so."""
 CALLS_IN_TURN = 4
 """Likewise, where each is one of several ways in turn."""
+CALLS_BEFORE = 4
+"""Calls before them, with which the host gets ahead."""
 
 
 def median_seconds(
@@ -35,16 +37,16 @@ def median_seconds(
 ) -> float:
     """Median duration [s] of `call`, repeated for about `seconds`, after one warm-up.
 
-    On a GPU: from one CUDA event to the next on the current stream, an event after each call, so
-    that it is the time by which a call delays the next and the host runs ahead as it does in a
-    training.
+    On a GPU: the time between CUDA events on the current stream with some calls in between, over
+    their number, so that it is the time by which a call delays the next, and the host runs ahead as
+    it does in a training.
     """
     call()
     durations: list[float] = []
     begin = time.perf_counter()
     while len(durations) < least or time.perf_counter() - begin < seconds:
         if device.type == "cuda":
-            durations += _between_events(call, device, CALLS)
+            durations.append(_between_events(call, device, CALLS))
         else:
             start = clock()
             call()
@@ -52,16 +54,18 @@ def median_seconds(
     return statistics.median(durations)
 
 
-def _between_events(call: Callable[[], Any], device: torch.device, calls: int) -> list[float]:
-    """Seconds between the ends of so many calls on the GPU."""
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]
+def _between_events(call: Callable[[], Any], device: torch.device, calls: int) -> float:
+    """Seconds per call on the GPU, the mean over so many."""
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     stream = torch.cuda.current_stream(device)
-    marks[0].record(stream)
-    for mark in marks[1:]:
+    for _ in range(CALLS_BEFORE):
         call()
-        mark.record(stream)
-    marks[-1].synchronize()
-    return [before.elapsed_time(after) / 1e3 for before, after in pairwise(marks)]
+    first.record(stream)
+    for _ in range(calls):
+        call()
+    last.record(stream)
+    last.synchronize()
+    return first.elapsed_time(last) / 1e3 / calls
 
 
 def in_turn(
@@ -80,8 +84,7 @@ def in_turn(
     while min(map(len, times.values())) < 5 or time.perf_counter() - begin < seconds * len(ways):
         for name, call in ways.items():
             if device is not None and device.type == "cuda":
-                spent = _between_events(call, device, CALLS_IN_TURN)
-                times[name].append(statistics.median(spent))
+                times[name].append(_between_events(call, device, CALLS_IN_TURN))
                 continue
             start = clock()
             call()

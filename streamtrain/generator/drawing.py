@@ -50,27 +50,34 @@ class DrawnAhead:
         samples: int = SAMPLES_AHEAD,
     ) -> None:
         self._generator, self._indices = generator, indices
-        self._batches = max(1, samples // len(indices(0)))
+        self.together = max(1, samples // len(indices(0)))
+        """Batches that are drawn at once."""
         self._drawing: Drawing | None = None
         self._places: dict[int, int] = {}
         """First sample in the drawing of each batch that it holds."""
 
     def make(self, number: int, memory: Workspace) -> Batch:
         """Batch `number`, see `Generator.generate`."""
-        indices = self._indices(number)
         if number not in self._places:
             self._draw(number)
-        if self._drawing is None:  # samples of several windows
-            return self._generator.generate(indices, memory)
+        if number not in self._places:  # samples of several windows
+            return self._generator.generate(self._indices(number), memory)
+        return self._generator.make(*self.drawn(number), memory)
+
+    def drawn(self, number: int) -> tuple[Drawing, int, int]:
+        """What holds the draws for a batch, and the batch's first and last + 1 sample in it."""
+        if number not in self._places:
+            self._draw(number)
+        assert self._drawing is not None, f"batch {number} has samples of several windows"
         first = self._places[number]
-        return self._generator.make(self._drawing, first, first + len(indices), memory)
+        return self._drawing, first, first + len(self._indices(number))
 
     def _draw(self, number: int) -> None:
         """Draw for a batch and what follows it in the same window."""
         self._drawing, self._places = None, {}
         together: list[int] = []
         window = self._generator.window(self._indices(number)[0])
-        for ahead in range(number, number + self._batches):
+        for ahead in range(number, number + self.together):
             indices = self._indices(ahead)
             if any(self._generator.window(index) != window for index in (indices[0], indices[-1])):
                 break

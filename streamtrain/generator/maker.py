@@ -61,14 +61,14 @@ class Maker:
         total = self.blank_total(scene, len(cube), memory)
         scene.line.painter.deposit(told[0], total, counts.zero_())
         for line, part in zip(lines[1:], told[1 : len(lines)], strict=True):
-            others = memory.zeros("interloper counts", counts.shape, torch.int32)
+            others = memory.scratch.zeros("interloper counts", counts.shape, torch.int32)
             line.painter.deposit(part, total, others)
             counts[:, -1] += others[:, -1]
         self.finish(scene, total, told[0]["keys"], told[len(lines) :], cube, memory)
 
     def blank_total(self, scene: Scene, size: int, memory: Workspace) -> Tensor:
         """Cubes without a halo, in fixed point, int64 [size, freq, dec, ra]."""
-        return memory.zeros("total", (size, *scene.line.painter.shape), torch.int64)
+        return memory.scratch.zeros("total", (size, *scene.line.painter.shape), torch.int64)
 
     def finish(
         self,
@@ -82,7 +82,7 @@ class Maker:
         """From what was painted, in fixed point, to the network's input `target`."""
         cube = target
         if total.shape != target.shape:
-            cube = memory.empty("painted", total.shape, torch.float32)
+            cube = memory.scratch.empty("painted", total.shape, torch.float32)
         self.to_map_units(scene, total, cube)
         observed = cube
         for _, after in self.observed(cube, keys, drawn):

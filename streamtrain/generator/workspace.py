@@ -25,10 +25,14 @@ class Workspace:
 
     A tensor is handed out by name, and again for the next batch: what is made in a workspace is
     valid until the next is. Nothing is allocated once batches have had their largest size.
+
+    scratch: where what nobody reads once a batch is made may lie; workspaces whose batches are made
+    one after the other can share it. Default: here as well.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, scratch: Workspace | None = None) -> None:
         self.device = device
+        self.scratch = scratch or self
         self._tensors: dict[tuple[str, torch.dtype], Tensor] = {}
         self._staging = torch.empty(0, dtype=torch.uint8)
         self._room = 0

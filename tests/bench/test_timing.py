@@ -11,6 +11,7 @@ import torch
 
 from streamtrain.bench.timing import (
     CALLS,
+    CALLS_BEFORE,
     CALLS_IN_TURN,
     ONE_THREAD,
     in_turn,
@@ -72,18 +73,19 @@ class Event:
 
 @pytest.mark.parametrize("turns", [False, True])
 def test_events_stand_between_calls(monkeypatch: pytest.MonkeyPatch, turns: bool) -> None:
-    """Milliseconds of events that a fake GPU passes, in seconds; the host waits once per group."""
+    """Milliseconds of events that a fake GPU passes, in seconds; every fourth call takes longer,
+    and the host waits once per group."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the current stream")
     device, calls = torch.device("cuda", 0), []
 
     def work() -> None:
         calls.append(Event.now)
-        Event.now += 7.0
+        Event.now += 7.0 if len(calls) % 4 else 11.0
 
     if turns:
-        assert in_turn({"work": work}, 0.0, device) == {"work": pytest.approx(7e-3)}
-        assert len(calls) == 1 + 5 * CALLS_IN_TURN
+        assert in_turn({"work": work}, 0.0, device) == {"work": pytest.approx(8e-3)}
+        assert len(calls) == 1 + 5 * (CALLS_BEFORE + CALLS_IN_TURN)
     else:
-        assert median_seconds(work, 0.0, device) == pytest.approx(7e-3)
-        assert len(calls) == 1 + CALLS
+        assert median_seconds(work, 0.0, device) == pytest.approx(8e-3)
+        assert len(calls) == 1 + 3 * (CALLS_BEFORE + CALLS)

@@ -9,7 +9,7 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.drawing import DrawnAhead, Drawing
+from streamtrain.generator.drawing import Drawing, DrawnAhead
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.workspace import Workspace
 
