@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +138,8 @@ def paint_samples(
 ) -> PaintedSamples:
     """Paint the samples of these indices, without noise or any other operator, and keep their
     numbers. On a CPU the generator's number of threads paint a sample each."""
-    signal, counts, records = [], [], []
+    signal, counts = [], []
+    records: list[dict[str, Any]] = []
     with ThreadPoolExecutor(generator.threads, "streamtrain-preview") as pool:
         for start in range(0, len(indices), BATCH_SIZE):
             some = indices[start : start + BATCH_SIZE]

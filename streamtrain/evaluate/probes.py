@@ -141,7 +141,8 @@ class _Asked:
         self, generator: Generator
     ) -> tuple[torch.Tensor, Float, Bool, torch.Tensor, list[dict[str, Any]]]:
         """Cubes, true log10 counts, occupied bins, one halo, what was drawn."""
-        label, parts, records = generator.label, [], []
+        label, parts = generator.label, []
+        records: list[dict[str, Any]] = []
         for batch_indices in self._batches():
             batch = generator.generate(batch_indices)
             batch.check()

@@ -21,7 +21,7 @@ class Batch:
     """float32 [B, num_outputs]: per luminosity bin, or one-hot per class."""
     counts: torch.Tensor
     """Halos per luminosity bin, int32 [B, n_bins]."""
-    draws: list[dict[str, Any]]
+    draws: Sequence[dict[str, Any]]
     """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ..."""
     indices: list[int]
     """Global sample indices."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.operators import Drawn
 from streamtrain.generator.painter import Job
+from streamtrain.generator.records import Records
 from streamtrain.generator.scenes import Scene
 from streamtrain.generator.workspace import Workspace
 
@@ -29,7 +30,7 @@ class Drawing:
     """For the painter."""
     operators: list[Drawn]
     """For each map operator."""
-    records: list[dict[str, Any]]
+    records: Records
     """For the user, per sample."""
 
     def __len__(self) -> int:

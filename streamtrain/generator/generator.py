@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -33,6 +33,7 @@ from streamtrain.generator.openskies import Report, open_interlopers, open_skies
 from streamtrain.generator.operators import Pool, build_operators
 from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Painter
+from streamtrain.generator.records import Column, Records
 from streamtrain.generator.scenes import Scene, Scenes
 from streamtrain.generator.schedule import Schedule, SkiesInUse
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
@@ -391,23 +392,23 @@ class Generator:
         fields = scene.line.fields(draws)
         adjustments = self.emitters.draw(draws)
         job, records = scene.line.draw(draws, fields, adjustments)
-        for name, made in adjustments.records.items():
-            _note(records, name, made)
+        columns: dict[str, Column] = {
+            name: Records(made, range(len(job))) for name, made in adjustments.records.items()
+        }
         for name, line in scene.interlopers.items():
             same = line.stages.pose == scene.line.stages.pose
             theirs = fields if same else line.fields(draws)
             other, described = line.draw(draws, theirs, line.emitters.draw(draws))
             job.others.append(other)
-            for record, part in zip(records, described, strict=True):
-                record[name] = part
+            columns[name] = described
         drawn = [
             operator.draw(Draws(self.seed, self.split, numbers, operator.stage))
             for operator in self.operators
         ]
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
-                _note(records, operator.name, values)
-        return Drawing(scene, indices, job, drawn, records)
+                columns[operator.name] = Records(values, range(len(job)))
+        return Drawing(scene, indices, job, drawn, records.with_columns(columns))
 
     def skies_of(self, index: int) -> SkiesInUse:
         """The lightcones that a sample may be painted from."""
@@ -439,15 +440,6 @@ class Generator:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-
-
-def _note(
-    records: Sequence[dict[str, Any]], name: str, made: Mapping[str, NDArray[np.floating]]
-) -> None:
-    """Write what was drawn under a name, arrays [B], into the records of B samples."""
-    columns = {key: values.tolist() for key, values in made.items()}
-    for k, record in enumerate(records):
-        record[name] = {key: values[k] for key, values in columns.items()}
 
 
 def _schedule(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:

@@ -27,7 +27,7 @@ K_UK = 2.6171521
 K_JY = 4.0204146e-2
 """I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
 DEG = np.pi / 180.0
-PIECE_DEG = 0.25
+PIECE_DEG = 0.5
 """Length of the pieces that a field's border is drawn with."""
 MARGIN_DEG = 2e-3
 """Tiles are chosen this much wider than the field's outline, which is drawn with short chords; a
@@ -244,9 +244,9 @@ def outline_deg(pose: Pose, fov_deg: tuple[float, float]) -> tuple[Float, Float]
     """The field's border on the lightcone's sky: ra, dec [B, num_points] [deg], closed.
 
     Between points it is drawn as a straight line in ra and dec, which leaves the great circle by
-    L^2 / 8 tan(dec) for pieces of length L [rad]: 1.4e-4 deg at dec = 45 deg.
+    L^2 / 8 tan(dec) for pieces of length L [rad]: 5.5e-4 deg at dec = 45 deg.
     """
-    per_side = max(4, math.ceil(max(fov_deg) / PIECE_DEG))
+    per_side = math.ceil(max(fov_deg) / PIECE_DEG)
     step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
     side = np.full(per_side, 0.5)
     u = np.concatenate([step, side, -step, -side]) * fov_deg[0] * DEG
@@ -299,9 +299,9 @@ def tile_columns(
         for edge in (low, high)
     ]
     first, last = np.full((size, num_rows), np.inf), np.full((size, num_rows), -np.inf)
-    place = sample, row - begin[sample]
-    np.minimum.at(first, place, np.minimum(at[0], at[1]) - MARGIN_DEG)
-    np.maximum.at(last, place, np.maximum(at[0], at[1]) + MARGIN_DEG)
+    place = sample * num_rows + (row - begin[sample])
+    np.minimum.at(first.reshape(-1), place, np.minimum(at[0], at[1]) - MARGIN_DEG)
+    np.maximum.at(last.reshape(-1), place, np.maximum(at[0], at[1]) + MARGIN_DEG)
     touched = first <= last
     edges = np.stack([np.where(touched, first, 0.0), np.where(touched, last, 0.0)], axis=-1)
     columns = np.floor((edges - ra_min[:, None, None]) / tile[:, None, None])

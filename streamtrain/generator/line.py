@@ -24,6 +24,7 @@ from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.operators import Pool
 from streamtrain.generator.painter import Job, Painter
 from streamtrain.generator.priors import Condition, Parameters
+from streamtrain.generator.records import Column, OfModels, Records
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
 from streamtrain.schema import ConfigError
@@ -226,9 +227,7 @@ class Line:
         pose = draw_poses(draws, footprints, self.grid.fov_deg, data.roll, data.mirror)
         return Fields(lightcone, pose)
 
-    def draw(
-        self, draws: Draws, fields: Fields, adjustments: Adjustments
-    ) -> tuple[Job, list[dict[str, Any]]]:
+    def draw(self, draws: Draws, fields: Fields, adjustments: Adjustments) -> tuple[Job, Records]:
         """Model and parameters of B samples: what the painter is told, and a record per sample.
 
         draws: of any stage; adjustments: of its emitters.
@@ -247,25 +246,15 @@ class Line:
 
     def _records(
         self, fields: Fields, choice: NDArray[np.int64], parameters: list[Parameters]
-    ) -> list[dict[str, Any]]:
-        records = []
-        names, seen, pose = self.mixture.names, [0] * len(parameters), fields.pose
-        drawn = [{n: v.tolist() for n, v in some.items()} for some in parameters]
-        centres, rolls, mirrors = (
-            a.tolist() for a in (pose.centre_deg, pose.roll_deg, pose.mirror)
-        )
-        chosen = zip(fields.lightcone.tolist(), choice.tolist(), strict=True)
-        for k, (number, model) in enumerate(chosen):
-            place = seen[model]
-            seen[model] += 1
-            records.append(
-                {
-                    "lightcone": self.lightcones[number].name,
-                    "centre_deg": centres[k],
-                    "roll_deg": rolls[k],
-                    "mirror": mirrors[k],
-                    "model": names[model],
-                    "parameters": {n: v[place] for n, v in drawn[model].items()},
-                }
-            )
-        return records
+    ) -> Records:
+        names, cones = self.mixture.names, [c.name for c in self.lightcones]
+        pose = fields.pose
+        columns: dict[str, Column] = {
+            "lightcone": [cones[number] for number in fields.lightcone.tolist()],
+            "centre_deg": pose.centre_deg,
+            "roll_deg": pose.roll_deg,
+            "mirror": pose.mirror,
+            "model": [names[model] for model in choice.tolist()],
+            "parameters": OfModels(choice, parameters),
+        }
+        return Records(columns, range(len(choice)))

@@ -69,8 +69,9 @@ class Schedule:
 
     def runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """(window, first, last + 1) of the stretches of `indices` that lie in one window each."""
-        if not len(indices):
-            yield 0, 0, 0
+        if not self.turns or not len(indices):
+            yield 0, 0, len(indices)
+            return
         start = 0
         for k in range(1, len(indices) + 1):
             if k == len(indices) or self.window(indices[k]) != self.window(indices[start]):
