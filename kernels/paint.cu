@@ -20,8 +20,8 @@
 //   counts         uint32  [B, n_bins + 3]  bins, overflow, underflow, saturated deposits
 //
 // Deterministic because every deposit is rounded to an integer before it is added: integer sums
-// do not depend on the order. On the GPU a block paints one item (paint_device.cuh); the CPU's loops
-// are in paint_host.cuh.
+// do not depend on the order. The GPU's loop is in paint_device.cuh, the CPU's loops are in
+// paint_host.cuh.
 // The luminosity model is printed by streamtrain's tracer: model_log2_luminosity, and where the
 // model has them model_sigma (scatter per halo) and model_on_fraction (duty cycle). For unequal
 // bins LuminosityBins prints EDGE_STRIDE and two tables: bin_edges, the lower edges [log2 L] with

@@ -75,7 +75,8 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
         for (u32 k = 0; k < 2; ++k) {
             const float mass = there[k] ? (log2_mass + even)[k] : 0.0f;
             const float log2_z = there[k] ? (log2_1pz + even)[k] : 0.0f;
-            const float log2_l = halo_luminosity(mass, log2_z, columns + even + k, column_stride,
+            const u32 row = even + (there[k] ? k : 1u - k);  // one of the two is there
+            const float log2_l = halo_luminosity(mass, log2_z, columns + row, column_stride,
                                                  chance[k].normal, chance[k].uniform, values);
             q[k] = deposit_of(log2_l, log2_z, chi_squared[k], pose, values);
             bin[k] = bin_of(log2_l, values, num_bins);

@@ -1,5 +1,5 @@
 // Where a halo is painted: its pixel of the field's frame, exactly in float64, and in float32 where
-// that cannot differ, which is all but about one halo in 4000 for 64 pixels a side.
+// that cannot differ, which is all but about one halo in 2000 for 64 pixels a side.
 
 #pragma once
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from streamtrain.bench.batches import batch_maker
-from streamtrain.bench.timing import median_seconds
+from streamtrain.bench.timing import Grouped, median_seconds
 from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
-from streamtrain.generator.drawing import Drawing, DrawnAhead
+from streamtrain.generator.drawing import Drawing, DrawnAhead, drawn_together
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.workspace import Workspace, layout, pack
@@ -93,7 +93,8 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
     batches = iter(stream)
     for _ in range(config.train.queue + 1):
         step(next(batches))
-    both = median_seconds(lambda: step(next(batches)), seconds, generator.device)
+    trained = Grouped(lambda: step(next(batches)), drawn_together(config.train.batch_size))
+    both = median_seconds(trained, seconds, generator.device)
     stream.close()
     return both
 
@@ -102,19 +103,20 @@ def _host_seconds(generator: Generator, size: int) -> float:
     """What the host spends on a batch of a GPU, as `stream` makes it: drawing, choosing tiles and
     putting the arguments together; on a GPU itself also the copy and the launches. Median of some
     calls for all the batches that are drawn at once."""
-    memory = Workspace(generator.device)
     ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)))
     on_gpu = generator.device.type == "cuda"
+    # a workspace's memory for arguments is used again when the GPU has read them: none is here
+    memory = [Workspace(generator.device) for _ in range(ahead.together)]
     durations = []
     for call in range(HOST_CALLS + 1):
         if on_gpu:
             torch.cuda.synchronize(generator.device)
         start = time.perf_counter()
-        for number in range(call * ahead.together, (call + 1) * ahead.together):
+        for k, workspace in enumerate(memory, call * ahead.together):
             if on_gpu:
-                ahead.make(number, memory)
-            else:
-                tell(generator, *ahead.drawn(number))
+                ahead.make(k, workspace)
+            elif drawn := ahead.drawn(k):
+                tell(generator, *drawn)
         durations.append(time.perf_counter() - start)
     return statistics.median(durations[1:]) / ahead.together
 

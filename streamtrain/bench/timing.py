@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +20,23 @@ WALL: Clock = time.perf_counter
 ONE_THREAD: Clock = time.thread_time
 """CPU seconds of the calling thread: for work that it does alone."""
 CALLS = 16
-"""Calls that are enqueued on a GPU and timed before the host waits for them: their mean counts, as
-what a few batches need is drawn with every fourth or so."""
+"""Calls that are enqueued on a GPU and timed before the host waits for them, or the next multiple
+of what belongs together; their mean counts."""
 CALLS_IN_TURN = 4
 """Likewise, where each is one of several ways in turn."""
 CALLS_BEFORE = 4
 """Calls before them, with which the host gets ahead."""
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """A call of which so many in a row are needed for a mean: one of them works for the others."""
+
+    call: Callable[[], Any]
+    together: int = 1
+
+    def __call__(self) -> Any:
+        return self.call()
 
 
 def median_seconds(
@@ -55,9 +67,11 @@ def median_seconds(
 
 
 def _between_events(call: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Seconds per call on the GPU, the mean over so many."""
+    """Seconds per call on the GPU, the mean over at least so many."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     stream = torch.cuda.current_stream(device)
+    together = call.together if isinstance(call, Grouped) else 1
+    calls = -(-calls // together) * together
     for _ in range(CALLS_BEFORE):
         call()
     first.record(stream)

@@ -22,7 +22,8 @@ class Batch:
     counts: torch.Tensor
     """Halos per luminosity bin, int32 [B, n_bins]."""
     draws: Sequence[dict[str, Any]]
-    """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ..."""
+    """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ...; a record
+    is made when it is asked for."""
     indices: list[int]
     """Global sample indices."""
     saturated: torch.Tensor = field(repr=False)

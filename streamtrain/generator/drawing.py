@@ -37,6 +37,11 @@ class Drawing:
         return len(self.job)
 
 
+def drawn_together(batch_size: int, samples: int = SAMPLES_AHEAD) -> int:
+    """How many batches are drawn at once."""
+    return max(1, samples // batch_size)
+
+
 class DrawnAhead:
     """Makes batch 0, 1, 2, ... of a generator, and draws for a few of them at once.
 
@@ -51,7 +56,7 @@ class DrawnAhead:
         samples: int = SAMPLES_AHEAD,
     ) -> None:
         self._generator, self._indices = generator, indices
-        self.together = max(1, samples // len(indices(0)))
+        self.together = drawn_together(len(indices(0)), samples)
         """Batches that are drawn at once."""
         self._drawing: Drawing | None = None
         self._places: dict[int, int] = {}
@@ -59,17 +64,18 @@ class DrawnAhead:
 
     def make(self, number: int, memory: Workspace) -> Batch:
         """Batch `number`, see `Generator.generate`."""
-        if number not in self._places:
-            self._draw(number)
-        if number not in self._places:  # samples of several windows
+        drawn = self.drawn(number)
+        if drawn is None:
             return self._generator.generate(self._indices(number), memory)
-        return self._generator.make(*self.drawn(number), memory)
+        return self._generator.make(*drawn, memory)
 
-    def drawn(self, number: int) -> tuple[Drawing, int, int]:
-        """What holds the draws for a batch, and the batch's first and last + 1 sample in it."""
+    def drawn(self, number: int) -> tuple[Drawing, int, int] | None:
+        """What holds the draws for a batch, and the batch's first and last + 1 sample in it; None
+        for a batch with samples of several windows."""
         if number not in self._places:
             self._draw(number)
-        assert self._drawing is not None, f"batch {number} has samples of several windows"
+        if self._drawing is None:
+            return None
         first = self._places[number]
         return self._drawing, first, first + len(self._indices(number))
 
@@ -77,12 +83,14 @@ class DrawnAhead:
         """Draw for a batch and what follows it in the same window."""
         self._drawing, self._places = None, {}
         together: list[int] = []
+        places = {}
         window = self._generator.window(self._indices(number)[0])
         for ahead in range(number, number + self.together):
             indices = self._indices(ahead)
             if any(self._generator.window(index) != window for index in (indices[0], indices[-1])):
                 break
-            self._places[ahead] = len(together)
+            places[ahead] = len(together)
             together += indices
         if together:
             self._drawing = self._generator.draw(together)
+        self._places = places

@@ -273,8 +273,8 @@ class Generator:
         with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
             runs = list(self.schedule.runs(indices))
             given = memory or FreshMemory(self.device)
-            side_by_side = self.device.type == "cpu" and self.threads > 1
-            used = FreshMemory(self.device) if side_by_side or len(runs) > 1 else given
+            alone = len(runs) == 1 and not self._side_by_side
+            used = given if alone else FreshMemory(self.device)
             given.begin()
             parts = []
             for window, first, last in runs:
@@ -286,13 +286,19 @@ class Generator:
         batch.seconds = time.perf_counter() - start
         return batch
 
+    @property
+    def _side_by_side(self) -> bool:
+        """Whether samples are made by several threads, which cannot share memory."""
+        return self.device.type == "cpu" and self.threads > 1
+
     def make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
         """The samples first..last-1 of what has been drawn, made in `memory`, see `generate`."""
         start = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
             memory.begin()
             memory.keep(drawing)
-            batch = self._make(drawing, first, last, memory)
+            used = FreshMemory(self.device) if self._side_by_side else memory
+            batch = self._make(drawing, first, last, used)
         batch.seconds = time.perf_counter() - start
         return batch
 

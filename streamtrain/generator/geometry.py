@@ -28,7 +28,9 @@ K_JY = 4.0204146e-2
 """I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
 DEG = np.pi / 180.0
 PIECE_DEG = 0.5
-"""Length of the pieces that a field's border is drawn with."""
+"""Length of the pieces that a field's border is drawn with; half as long beyond STEEP_DEG."""
+STEEP_DEG = 60.0
+"""Declination beyond which straight lines in ra and dec leave great circles soon."""
 MARGIN_DEG = 2e-3
 """Tiles are chosen this much wider than the field's outline, which is drawn with short chords; a
 footprint may be this much narrower than a field."""
@@ -244,9 +246,11 @@ def outline_deg(pose: Pose, fov_deg: tuple[float, float]) -> tuple[Float, Float]
     """The field's border on the lightcone's sky: ra, dec [B, num_points] [deg], closed.
 
     Between points it is drawn as a straight line in ra and dec, which leaves the great circle by
-    L^2 / 8 tan(dec) for pieces of length L [rad]: 5.5e-4 deg at dec = 45 deg.
+    L^2 / 8 tan(dec) for pieces of length L [rad]: 9.5e-4 deg at dec = 60 deg.
     """
-    per_side = math.ceil(max(fov_deg) / PIECE_DEG)
+    highest = np.abs(pose.centre_deg[:, 1]).max(initial=0.0) + max(fov_deg)
+    piece = PIECE_DEG if highest < STEEP_DEG else PIECE_DEG / 2
+    per_side = math.ceil(max(fov_deg) / piece)
     step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
     side = np.full(per_side, 0.5)
     u = np.concatenate([step, side, -step, -side]) * fov_deg[0] * DEG

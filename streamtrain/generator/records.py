@@ -35,6 +35,11 @@ class Records(Sequence[dict[str, Any]]):
         at = self._places[place]
         return {name: _plain(column[at]) for name, column in self._columns.items()}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         return repr(list(self))
 

@@ -30,6 +30,13 @@ class Watched(Generator):
         return super().draw(indices)
 
 
+def test_threads_share_no_memory(small_sky: Lightcone) -> None:
+    generator = Generator(small.config(observe=OBSERVE), threads=2, lightcones=[small_sky])
+    expected = generator.generate(range(96)).digests()
+    assert batches(generator, 24, 4, 48) == expected
+    generator.close()
+
+
 def batches(generator: Generator, size: int, number: int, samples: int) -> list[str]:
     """Digests of the first batches, drawn ahead and made in one memory after the other."""
     ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)

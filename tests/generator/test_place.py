@@ -1,4 +1,4 @@
-"""The voxel found in float32 on the CPU is place_halo's wherever it claims to know."""
+"""The voxel found in float32 is place_halo's wherever it claims to know."""
 
 from __future__ import annotations
 

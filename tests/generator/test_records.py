@@ -28,6 +28,7 @@ def records() -> Records:
 def test_records_are_plain() -> None:
     made = records()
     assert list(made) == EXPECTED and len(made) == 4
+    assert made == EXPECTED and made == records() and made != EXPECTED[1:]
     assert json.loads(json.dumps(list(made))) == EXPECTED
     assert repr(made) == repr(EXPECTED)
 
