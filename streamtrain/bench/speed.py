@@ -106,7 +106,8 @@ def _host_seconds(generator: Generator, size: int) -> float:
     ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)))
     on_gpu = generator.device.type == "cuda"
     # a workspace's memory for arguments is used again when the GPU has read them: none is here
-    memory = [Workspace(generator.device) for _ in range(ahead.together)]
+    scratch = Workspace(generator.device)
+    memory = [Workspace(generator.device, scratch) for _ in range(ahead.together)]
     durations = []
     for call in range(HOST_CALLS + 1):
         if on_gpu:
