@@ -1,0 +1,139 @@
+"""What users run on a GPU, run where there is none: see `stand_in_gpu`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+import torch
+import yaml
+
+from streamtrain.cli import main
+from streamtrain.train.folder import read_history
+
+TESTS = Path(__file__).parent
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is not None,
+    reason="needs a CPU build of torch: this one has a real GPU's part",
+)
+SETTINGS = {
+    "seed": 3,
+    "run": "run",
+    "grid": small.GRID,
+    "data": {"train": ["train.h5"], "validation": ["validation.h5"], "test": ["test.h5"]},
+    "emit": {
+        "line": {"mixture": {"li16": {"prior": "narrow"}, "chung22": {"prior": "correlated"}}}
+    },
+    "observe": {
+        "pool": {"factor": [1, 3, 3]},
+        "beam": {"fwhm_arcmin": 9.0},
+        "noise": {"sigma_uK": [0.0, 2.0]},
+        "log_modulus": {},
+    },
+    "network": {"kind": "cnn", "layers": 2, "filters": 4, "head": "gaussian", "dropout": 0.1},
+    "train": {
+        "steps": 12,
+        "batch_size": 4,
+        "precision": "bfloat16",
+        "warmup_steps": 2,
+        "log_every": 4,
+        "validate_every": 6,
+        "validation_samples": 8,
+        "checkpoint_every": 6,
+    },
+    "test": {"samples": 20},
+}
+COMMANDS = (
+    "check",
+    "train small.yaml",
+    "testset make run",
+    "evaluate run",
+    "layers run --index 1",
+    "export run --samples 2 --raw --out maps.h5",
+    "infer run maps.h5 --index 1",
+    "preview small.yaml --index 5 run=previews",
+    "catalog make 1 --footprint-deg 0.3 --z-range 2.4 2.5 --device cuda",
+)
+NOT_HERE = (
+    "test_nothing_is_allocated_in_steady_state",
+    "test_a_batch_is_made_while_a_step_runs",
+)
+"""Tests of what the stand-in has not: an allocator, and streams that take their time."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three skies and a configuration."""
+    made = tmp_path_factory.mktemp("stand_in")
+    for seed, name in enumerate(("train", "validation", "test")):
+        small.lightcone(seed).save(made / f"{name}.h5")
+    (made / "small.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    return made
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the stand-in within reach, at the place of the checkout."""
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+EACH = """
+from stand_in_gpu import plugin
+import sys
+from streamtrain.cli import main
+for command in sys.argv[1:]:
+    print("+", command, flush=True)
+    status = main(command.split())
+    if status:
+        sys.exit(status)
+"""
+
+
+def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ends well; the CPU then finds the bits of the GPU's test set."""
+    result = python(folder, "-c", EACH, *COMMANDS)
+    assert result.returncode == 0, result.stdout[-1000:] + result.stderr[-3000:]
+    assert "bit-exact on cuda: yes" in result.stdout
+    assert read_history(folder / "run" / "history.jsonl")[-1]["step"] == 12
+    monkeypatch.chdir(folder)
+    assert main(["testset", "verify", "run", "--device", "cpu"]) == 0
+
+
+def test_tests_marked_gpu() -> None:
+    """They can run, so a GPU will find no fault in the tests themselves."""
+    left_out = " and ".join(f"not {name}" for name in NOT_HERE)
+    plugin = ("-p", "stand_in_gpu.plugin", "-p", "no:cacheprovider")
+    result = python(TESTS.parent, "-m", "pytest", "-q", "-m", "gpu", "-k", left_out, *plugin)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+MIXED = """
+from stand_in_gpu import plugin
+import torch
+here, there = torch.ones(3), torch.ones(3, device="cuda")
+copy = there.to("cpu", non_blocking=True)
+assert not (copy == 1).any()
+torch.cuda.synchronize()
+assert (copy == 1).all()
+try:
+    here + there
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_the_stand_in_refuses_what_a_gpu_refuses(tmp_path: Path) -> None:
+    """Tensors of two devices do not mix, and a copy that is not waited for has not arrived."""
+    result = python(tmp_path, "-c", MIXED)
+    assert "same device" in result.stdout, result.stderr
