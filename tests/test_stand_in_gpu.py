@@ -117,6 +117,8 @@ def test_tests_marked_gpu() -> None:
     plugin = ("-p", "stand_in_gpu.plugin", "-p", "no:cacheprovider")
     result = python(TESTS.parent, "-m", "pytest", "-q", "-m", "gpu", "-k", left_out, *plugin)
     assert result.returncode == 0, result.stdout[-3000:]
+    last = result.stdout.splitlines()[-1]
+    assert " passed" in last and "skipped" not in last, last
 
 
 MIXED = """
