@@ -61,6 +61,7 @@ class SampleStream(IterableDataset[Batch]):
         self._ahead, self._own = queue, own
         self._next_index = start
         self._ring: Ring | None = None
+        self._drawn: DrawnAhead | None = None
         self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
@@ -160,11 +161,13 @@ class SampleStream(IterableDataset[Batch]):
     def _start_ring(self, lanes: Lanes) -> Ring:
         """A ring whose first batch is that at `_next_index`."""
         start = self._next_index
-        drawn = DrawnAhead(
-            self.generator, lambda number: self.indices(start + number * self.batch_size)
+        self._drawn = DrawnAhead(
+            self.generator,
+            lambda number: self.indices(start + number * self.batch_size),
+            elsewhere=True,
         )
         scratch = Workspace(self.generator.device)  # the side queue makes one batch at a time
-        return Ring(drawn.make, lambda: Workspace(self.generator.device, scratch), lanes)
+        return Ring(self._drawn.make, lambda: Workspace(self.generator.device, scratch), lanes)
 
     def _drop_pending(self) -> None:
         for future in self._pending:
@@ -173,6 +176,9 @@ class SampleStream(IterableDataset[Batch]):
         if self._ring is not None:
             self._ring.close()
             self._ring = None
+        if self._drawn is not None:
+            self._drawn.close()
+            self._drawn = None
 
     def close(self) -> None:
         """Stop making batches; the stream can be iterated again afterwards."""

@@ -151,6 +151,25 @@ def test_the_stream_s_ring_hands_out_the_sequence(generator: Generator) -> None:
     assert made[2].digests() == generator.generate(range(24, 30)).digests()
 
 
+def test_the_stream_ends_what_draws_for_it(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that works ahead is of no use for another place in the sequence."""
+    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
+    monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
+    stream = SampleStream(generator, 6)
+    for start in (0, 600):
+        stream.load_state_dict({"next_index": start})
+        batches = [stream._from_ring() for _ in range(3)]
+        assert [batch.indices[0] for batch in batches] == [start, start + 6, start + 12]
+        assert batches[2].digests() == generator.generate(range(start + 12, start + 18)).digests()
+        assert stream._drawn is not None
+        (process,) = stream._drawn.processes
+        assert process.pid is not None
+        stream.close()
+        assert process.pid is None
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_batches_of_their_own_outlive_the_slot(generator: Generator, own: bool) -> None:
     """The third batch is made where the first one was."""

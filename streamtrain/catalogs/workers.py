@@ -18,7 +18,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from streamtrain.cores import num_cores
+from streamtrain.cores import own_cores
 from streamtrain.free_memory import free_memory
 from streamtrain.progress import Progress
 
@@ -36,16 +36,11 @@ def own_range(first: int, number: int) -> range:
     return range(first + number * rank // ranks, first + number * (rank + 1) // ranks)
 
 
-def cores() -> int:
-    """Cores of this rank: its share of those of the machine's ranks."""
-    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
 def how_many(number: int, memory: float) -> int:
     """Processes for so many pieces of work that take `memory` [bytes] each."""
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fitting = 0.8 * free_memory() / local_ranks / max(memory, 1.0)
-    return max(1, min(number, cores(), int(min(fitting, 1e6))))
+    return max(1, min(number, own_cores(), int(min(fitting, 1e6))))
 
 
 def is_running(pid: int) -> bool:
@@ -68,7 +63,7 @@ def run(work: Work, seeds: Sequence[int], processes: int) -> None:
     progress = Progress()
     rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     processes = max(1, min(processes, len(seeds)))
-    threads = max(1, cores() // processes)
+    threads = max(1, own_cores() // processes)
     try:
         if processes == 1:
             for done, seed in enumerate(seeds, 1):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from streamtrain.cores import own_cores
+from streamtrain.forked import Forked
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.operators import Drawn
 from streamtrain.generator.painter import Job
-from streamtrain.generator.records import Records
+from streamtrain.generator.records import Later, Records
 from streamtrain.generator.scenes import Scene
 from streamtrain.generator.workspace import Workspace
 
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLES_AHEAD = 256
 """Samples that are drawn at once: most of what NumPy's calls cost is per call."""
+MOST_PROCESSES = 2
+"""Processes that draw: one draws for some 45 000 samples/s, which a GPU may outrun."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class DrawnAhead:
 
     indices: those of a batch, consecutive. Only batches of one window of the schedule are drawn
     together, so that nothing waits for lightcones before it needs them.
+
+    elsewhere: draw in forked processes, with the same result, for batches that are asked for one
+    after the other from the first on. NumPy holds Python's lock while it draws, and so would keep
+    this process from enqueuing. Without effect where a core is all there is, where the lightcones
+    change, and where no process can be forked.
     """
 
     def __init__(
@@ -54,6 +66,8 @@ class DrawnAhead:
         generator: Generator,
         indices: Callable[[int], list[int]],
         samples: int = SAMPLES_AHEAD,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self._generator, self._indices = generator, indices
         self.together = drawn_together(len(indices(0)), samples)
@@ -61,6 +75,35 @@ class DrawnAhead:
         self._drawing: Drawing | None = None
         self._places: dict[int, int] = {}
         """First sample in the drawing of each batch that it holds."""
+        self.processes = self._fork() if elsewhere else []
+        """What draws instead of this process, in turn."""
+
+    def _fork(self) -> list[Forked[tuple[Job, list[Drawn]]]]:
+        generator, together, indices = self._generator, self.together, self._indices
+        number = min(MOST_PROCESSES, own_cores() - 1)
+        if generator.schedule.turns or "fork" not in multiprocessing.get_all_start_methods():
+            return []
+        scene = generator.scenes.of(0)
+
+        def draw(first: int, turn: int) -> tuple[Job, list[Drawn]]:
+            group = first + turn * number
+            numbers = range(group * together, (group + 1) * together)
+            drawing = generator.draw_for(scene, [i for n in numbers for i in indices(n)])
+            return drawing.job, drawing.operators
+
+        with ExitStack() as started, suppress(OSError):
+            processes = []
+            for first in range(number):
+                processes.append(Forked(partial(draw, first)))
+                started.callback(processes[-1].close)
+            started.pop_all()
+            return processes
+        return []
+
+    def close(self) -> None:
+        """End the processes that draw."""
+        for process in self.processes:
+            process.close()
 
     def make(self, number: int, memory: Workspace) -> Batch:
         """Batch `number`, see `Generator.generate`."""
@@ -92,5 +135,21 @@ class DrawnAhead:
             places[ahead] = len(together)
             together += indices
         if together:
-            self._drawing = self._generator.draw(together)
+            drawn = self._drawn_elsewhere(number, together)
+            self._drawing = self._generator.draw(together) if drawn is None else drawn
         self._places = places
+
+    def _drawn_elsewhere(self, number: int, indices: list[int]) -> Drawing | None:
+        """What a process has drawn for batch `number` and the following ones. It does not hand
+        over the records, which hardly anybody asks for: they are drawn again."""
+        group, later = divmod(number, self.together)
+        if not self.processes or later:
+            return None
+        turn, process = divmod(group, len(self.processes))
+        made = self.processes[process].take(turn)
+        if made is None:
+            return None
+        generator = self._generator
+        scene = generator.scenes.of(0)
+        records = Later(lambda: generator.draw_for(scene, indices).records.columns)
+        return Drawing(scene, indices, *made, Records(records, range(len(indices))))

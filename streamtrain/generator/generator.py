@@ -280,7 +280,7 @@ class Generator:
             for window, first, last in runs:
                 scene = self.scenes.of(window)
                 given.keep(scene)
-                drawing = self._drawing(scene, indices[first:last])
+                drawing = self.draw_for(scene, indices[first:last])
                 parts.append(self._make(drawing, 0, last - first, used))
             batch = parts[0] if len(parts) == 1 else join(parts)
         batch.seconds = time.perf_counter() - start
@@ -351,7 +351,7 @@ class Generator:
             cube = memory.empty("cube", (len(indices), *self.input_shape), torch.float32)
             for window, first, last in self.schedule.runs(indices):
                 scene = self.scenes.of(window)
-                drawing = self._drawing(scene, indices[first:last])
+                drawing = self.draw_for(scene, indices[first:last])
                 keys = {"keys": drawing.job.keys.view(np.int32)}
                 told, *values = memory.send([keys, *drawing.operators])
                 nothing = self.maker.blank_total(scene, last - first, memory)
@@ -364,7 +364,7 @@ class Generator:
         `line`, each interloper that is added to it, each map operator."""
         with torch.inference_mode(False), torch.no_grad():
             scene = self.scenes.of(self.schedule.window(index))
-            drawing = self._drawing(scene, [index])
+            drawing = self.draw_for(scene, [index])
             job = drawing.job
             total, _ = scene.line.painter.paint(job, 0, 1)
             names, totals = ["line"], [total]
@@ -390,9 +390,10 @@ class Generator:
             raise ValueError(
                 f"samples of {len(windows)} windows of data.active cannot be drawn at once"
             )
-        return self._drawing(self.scenes.of(windows[0] if windows else 0), indices)
+        return self.draw_for(self.scenes.of(windows[0] if windows else 0), indices)
 
-    def _drawing(self, scene: Scene, indices: Sequence[int]) -> Drawing:
+    def draw_for(self, scene: Scene, indices: Sequence[int]) -> Drawing:
+        """The same for samples of a window whose lightcones are at hand: NumPy alone."""
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = scene.line.fields(draws)

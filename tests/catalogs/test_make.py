@@ -61,7 +61,7 @@ def test_ranks_share_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_limits_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "num_cores", lambda: 8)
+    monkeypatch.setattr(workers, "own_cores", lambda: 8)
     monkeypatch.setattr(workers, "free_memory", lambda: 10e9)
     assert workers.how_many(100, 1e9) == 8
     assert workers.how_many(3, 1e9) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import small
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
 from streamtrain.generator.backend import BackendError
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.workspace import Workspace
 
 pytestmark = small.EXTRAPOLATES
 
@@ -282,6 +285,25 @@ def test_pool_at_the_head_is_painting_fine_and_adding_integers(small_sky: Lightc
         np.testing.assert_array_equal(batch.cube[0].numpy().view("u4"), cube.view("u4"))
         unpooled = Generator(small.config(), lightcones=[small_sky]).generate([3])
         assert torch.equal(batch.counts, unpooled.counts)
+
+
+class NoTorch(TorchDispatchMode):
+    """Nothing of torch may be called."""
+
+    def __torch_dispatch__(self, func: Any, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"{func} was called")
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_drawing_leaves_torch_alone(name: str, small_sky: Lightcone) -> None:
+    """It is for a forked process, which has neither torch's threads nor its GPU."""
+    generator = Generator(config(name), lightcones=[small_sky])
+    scene = generator.scenes.of(0)
+    with NoTorch():
+        drawing = generator.draw_for(scene, range(40))
+    assert len(pickle.loads(pickle.dumps((drawing.job, drawing.operators)))[0]) == 40
+    with NoTorch(), pytest.raises(AssertionError):
+        generator.make(drawing, 0, 1, Workspace(torch.device("cpu")))
 
 
 def test_files_of_other_splits_do_not_matter(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.forked import Forked
 from streamtrain.generator.drawing import Drawing, DrawnAhead
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.workspace import Workspace
@@ -39,11 +42,16 @@ def test_threads_share_no_memory(small_sky: Lightcone) -> None:
     generator.close()
 
 
-def batches(generator: Generator, size: int, number: int, samples: int) -> list[str]:
-    """Digests of the first batches, drawn ahead and made in one memory after the other."""
-    ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)
+def digests(ahead: DrawnAhead, numbers: range) -> list[str]:
+    """Of batches that are drawn ahead and made in one memory after the other."""
     memory = [Workspace(torch.device("cpu")) for _ in range(2)]
-    return [d for n in range(number) for d in ahead.make(n, memory[n % 2]).digests()]
+    return [d for n in numbers for d in ahead.make(n, memory[n % 2]).digests()]
+
+
+def batches(generator: Generator, size: int, number: int, samples: int) -> list[str]:
+    """Digests of the first batches."""
+    ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)
+    return digests(ahead, range(number))
 
 
 @pytest.mark.parametrize("samples", [1, 12, 24])
@@ -70,3 +78,105 @@ def test_windows_are_drawn_for_when_they_are_reached(small_sky: Lightcone) -> No
         [*range(30, 42)],
     ]
     generator.close()
+
+
+# In processes of their own ------------------------------------------------------------------------
+
+forks = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="this system forks no process"
+)
+
+
+@pytest.fixture
+def elsewhere(
+    small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., DrawnAhead]]:
+    """elsewhere(cores): batches of 6 samples, drawn by `cores` - 1 processes for two batches at a
+    time; the generator says what this process draws."""
+    made = []
+
+    def start(cores: int, **sections: Any) -> DrawnAhead:
+        monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: cores)
+        generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=[small_sky])
+        numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
+        made.append(DrawnAhead(generator, numbers, 12, elsewhere=True))
+        return made[-1]
+
+    yield start
+    for ahead in made:
+        ahead.close()
+        ahead._generator.close()
+
+
+@forks
+@pytest.mark.parametrize("cores", [1, 2, 3, 9])
+def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawnAhead], cores: int) -> None:
+    """Nobody else, one process, or two in turn: the same bytes, and the same records."""
+    ahead = elsewhere(cores, emit=INTERLOPER)
+    generator = ahead._generator
+    assert len(ahead.processes) == min(2, cores - 1)
+    expected = generator.generate(range(54))
+    assert digests(ahead, range(9)) == expected.digests()
+    assert hasattr(generator, "drawn") == (cores == 1)
+    drawn = ahead.drawn(9)
+    assert drawn is not None
+    drawing, first, last = drawn
+    records = drawing.records[first:last]
+    assert records == generator.generate(range(54, 60)).draws
+    assert records[2:4][1] == records[3]
+    pids = [process.pid for process in ahead.processes]
+    ahead.close()
+    assert None not in pids and all(process.pid is None for process in ahead.processes)
+
+
+@forks
+def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawnAhead]) -> None:
+    """From where the one that was killed had got to."""
+    ahead = elsewhere(3)
+    first = digests(ahead, range(5))
+    pid = ahead.processes[1].pid
+    assert pid is not None
+    ahead.processes[1].close()
+    made = first + digests(ahead, range(5, 30))
+    assert made == ahead._generator.generate(range(180)).digests()
+    assert ahead._generator.drawn == [list(range(n, n + 12)) for n in range(36, 180, 24)]  # type: ignore[attr-defined]
+
+
+@forks
+def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawnAhead]) -> None:
+    ahead = elsewhere(2)
+    expected = ahead._generator.generate(range(60)).digests()
+    for number in (0, 1, 7, 3, 2, 9):
+        found = digests(ahead, range(number, number + 1))
+        assert found == expected[6 * number : 6 * number + 6]
+
+
+@forks
+def test_lightcones_that_change_are_drawn_for_here(
+    small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forked process would know the first ones only."""
+    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
+    config = small.config(data={"active": 1, "active_samples": 15})
+    generator = Generator(config, lightcones=[small_sky, small.lightcone(2)])
+    assert not DrawnAhead(generator, lambda n: [n], elsewhere=True).processes
+    generator.close()
+
+
+def test_no_process_to_be_had(
+    elsewhere: Callable[..., DrawnAhead], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a user may have no more of them: the first one is ended, too."""
+    started: list[Forked[Any]] = []
+
+    class OnlyOne(Forked[Any]):
+        def __init__(self, make: Callable[[int], Any]) -> None:
+            if started:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            super().__init__(make)
+            started.append(self)
+
+    monkeypatch.setattr("streamtrain.generator.drawing.Forked", OnlyOne)
+    ahead = elsewhere(3)
+    assert not ahead.processes and started[0].pid is None
+    assert digests(ahead, range(3)) == ahead._generator.generate(range(18)).digests()

@@ -1,0 +1,135 @@
+"""Work for the steps to come, done in a process of its own, whose Python holds up nobody else's."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+PIPE_BYTES = 2**20
+"""What the process may have put down before it waits to be asked: what Linux grants to all."""
+PATIENCE_S = 60.0
+"""A process that says nothing for so long is given up."""
+
+
+class Forked(Generic[T]):
+    """make(0), make(1), ... of a forked process, handed over in order through a pipe.
+
+    The process has what the caller has at this moment, as it is; `make` must not touch a GPU or
+    torch's threads, which a forked process has not, and what it makes must be picklable. It works
+    ahead until the pipe is full, and ends with the caller. Whatever happens to it is no error:
+    `take` then says None, with a warning, and the caller does the work itself. Fails with OSError
+    where no process can be forked.
+    """
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pipe, end = context.Pipe(duplex=False)
+        with suppress(ImportError, AttributeError, OSError):  # only Linux has it
+            import fcntl
+
+            fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._process = context.Process(target=_run, args=(make, end, self._pipe), daemon=True)
+        try:
+            with _quietly():
+                self._process.start()
+        except OSError:
+            self._pipe.close()
+            raise
+        finally:
+            end.close()
+        self._next = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None when it has been ended."""
+        return None if self._pipe.closed else self._process.pid
+
+    def take(self, number: int) -> T | None:
+        """make(number), for 0, 1, 2, ...; None, now and ever after, for any other number, or if
+        the process has ended or does not answer."""
+        if self._pipe.closed:
+            return None
+        if number != self._next:
+            self.close()
+            return None
+        self._next += 1
+        try:
+            return self._receive()
+        except BaseException as error:
+            self.close()  # what is left in the pipe has no beginning
+            if not isinstance(error, OSError):
+                raise
+            if self._process.exitcode != -signal.SIGTERM:  # else a job is ended, this part first
+                warnings.warn(
+                    f"a process that worked ahead {error}: its work is done in this one from now "
+                    "on, which changes no result but takes longer",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return None
+
+    def _receive(self) -> T:
+        """What the process sends next; OSError with what is wrong with it."""
+        if not self._pipe.poll(PATIENCE_S):
+            raise OSError(f"has not answered in {PATIENCE_S:.0f} s")
+        try:
+            made, failure = self._pipe.recv()
+        except (EOFError, OSError):  # the latter amid a result
+            self._process.join(PATIENCE_S)
+            raise OSError(f"ended with exit code {self._process.exitcode}") from None
+        if failure is not None:
+            raise OSError(failure)
+        return made
+
+    def close(self) -> None:
+        """End the process."""
+        if not self._pipe.closed:
+            self._pipe.close()
+            self._process.kill()  # it has nothing to lose
+            self._process.join()
+
+
+def _run(make: Callable[[int], Any], end: Connection, others: Connection) -> None:
+    """The process: its work in turn, until nobody reads it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    others.close()  # or writing would go on after the reader has gone
+    gc.freeze()  # what the caller left behind is not ours to clean up: it may be on a GPU
+    gc.enable()
+    with suppress(BrokenPipeError):
+        number = 0
+        while True:
+            try:
+                made = make(number)
+            except Exception as error:
+                end.send((None, f"failed with {type(error).__name__}: {error}"))
+                break
+            end.send((made, None))
+            number += 1
+    os._exit(0)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """A process that is forked in here hears no signal that is meant for the caller, cleans nothing
+    up of what it finds, and Python does not warn of threads, of which it needs none."""
+    collects = gc.isenabled()
+    gc.disable()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if collects:
+            gc.enable()
