@@ -66,7 +66,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             times["train"].append(median_seconds(lambda: step(resident), share, target))
             times["both"].append(_both(config, generator, step, share))
     made, train, both = (statistics.median(found) for found in times.values())
-    host = _host_seconds(generator, size)
+    host = _host_us(generator, size)
     generator.close()
     return {
         "batch_size": size,
@@ -75,7 +75,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
         "input_shape": list(generator.input_shape),
         "generate_samples_per_s": size / made,
         "generate_ms_per_sample": 1e3 * made / size,
-        "host_us_per_sample": 1e6 * host / size,
+        **host,
         "train_resident_samples_per_s": size / train,
         "train_resident_ms_per_batch": 1e3 * train,
         "both_samples_per_s": size / both,
@@ -99,11 +99,27 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
     return both
 
 
-def _host_seconds(generator: Generator, size: int) -> float:
+def _host_us(generator: Generator, size: int) -> dict[str, float]:
+    """What the host spends on a sample [us]: all of it, and what the training's own process spends
+    when others draw; the same where nothing else can."""
+    alone = _host_seconds(generator, size, elsewhere=False)
+    beside = _host_seconds(generator, size, elsewhere=True, pause=2.0 * alone)
+    return {
+        "host_us_per_sample": 1e6 * alone / size,
+        "training_process_us_per_sample": 1e6 * beside / size,
+    }
+
+
+def _host_seconds(generator: Generator, size: int, *, elsewhere: bool, pause: float = 0.0) -> float:
     """What the host spends on a batch of a GPU, as `stream` makes it: drawing, choosing tiles and
     putting the arguments together; on a GPU itself also the copy and the launches. Median of some
-    calls for all the batches that are drawn at once."""
-    ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)))
+    calls for all the batches that are drawn at once.
+
+    elsewhere: other processes draw, for `pause` seconds per batch before anything is timed.
+    """
+    ahead = DrawnAhead(
+        generator, lambda n: list(range(n * size, (n + 1) * size)), elsewhere=elsewhere
+    )
     on_gpu = generator.device.type == "cuda"
     # a workspace's memory for arguments is used again when the GPU has read them: none is here
     scratch = Workspace(generator.device)
@@ -112,6 +128,7 @@ def _host_seconds(generator: Generator, size: int) -> float:
     for call in range(HOST_CALLS + 1):
         if on_gpu:
             torch.cuda.synchronize(generator.device)
+        time.sleep(pause * ahead.together)
         start = time.perf_counter()
         for k, workspace in enumerate(memory, call * ahead.together):
             if on_gpu:
@@ -119,6 +136,7 @@ def _host_seconds(generator: Generator, size: int) -> float:
             elif drawn := ahead.drawn(k):
                 tell(generator, *drawn)
         durations.append(time.perf_counter() - start)
+    ahead.close()
     return statistics.median(durations[1:]) / ahead.together
 
 
