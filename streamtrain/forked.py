@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import select
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ class Forked(Generic[T]):
             raise
         finally:
             end.close()
+        self._answers = select.poll()  # `Connection.poll` makes one each time
+        self._answers.register(self._pipe.fileno(), select.POLLIN)
         self._next = 0
 
     @property
@@ -79,7 +82,7 @@ class Forked(Generic[T]):
 
     def _receive(self) -> T:
         """What the process sends next; OSError with what is wrong with it."""
-        if not self._pipe.poll(PATIENCE_S):
+        if not self._answers.poll(1e3 * PATIENCE_S):
             raise OSError(f"has not answered in {PATIENCE_S:.0f} s")
         try:
             made, failure = self._pipe.recv()

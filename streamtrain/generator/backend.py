@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -147,6 +148,42 @@ class HostKernels:
         getattr(self._library, name)(*values)
 
 
+class _Launching(threading.local):
+    """What `launching` says in each thread."""
+
+    device: torch.device | None = None
+
+
+_launching = _Launching()
+
+
+@contextmanager
+def launching(device: torch.device) -> Iterator[None]:
+    """Kernels that are launched in here go to torch's current stream of a GPU, which is looked up
+    once, not for each of them: the stream must not change in here. Any other device: nothing."""
+    if device.type != "cuda" or _launching.device is not None:
+        yield
+        return
+    with import_cupy().cuda.Device(device.index), _cupy_stream(device):
+        _launching.device = device
+        try:
+            yield
+        finally:
+            _launching.device = None
+
+
+def _cupy_stream(device: torch.device) -> Any:
+    """Torch's current stream of the present device as CuPy's."""
+    stream = torch.cuda.current_stream(device)
+    place = device.index, int(stream.cuda_stream)
+    if place not in _streams:
+        _streams[place] = import_cupy().cuda.Stream.from_external(_TorchStream(stream))
+    return _streams[place]
+
+
+_streams: dict[tuple[int, int], Any] = {}
+
+
 class CudaKernels:
     """Kernels compiled by NVRTC through CuPy, launched on torch's current stream.
 
@@ -158,17 +195,17 @@ class CudaKernels:
     BLOCKS_PER_ITEM = 16
 
     def __init__(self, source: str, device: torch.device) -> None:
-        self._cupy = import_cupy()
+        cupy = import_cupy()
         self.device = device
+        self._number = device.index
         self._functions: dict[str, Any] = {}
-        self._streams: dict[int, Any] = {}
         capability = torch.cuda.get_device_capability(device)
-        identity = "\0".join([source, *CUDA_FLAGS, str(capability), self._cupy.__version__])
+        identity = "\0".join([source, *CUDA_FLAGS, str(capability), cupy.__version__])
         known = cache_dir() / f"cuda-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.compiled"
         # CuPy keeps what it compiled in a cache of its own; `known` says that it is there
         alone = contextlib.nullcontext() if known.is_file() else one_at_a_time(known.parent)
-        with alone, self._cupy.cuda.Device(self.device.index):
-            self._module = self._cupy.RawModule(code=source, options=CUDA_FLAGS)
+        with alone, cupy.cuda.Device(device.index):
+            self._module = cupy.RawModule(code=source, options=CUDA_FLAGS)
             self._module.compile()
         known.touch()
 
@@ -186,26 +223,20 @@ class CudaKernels:
     ) -> None:
         if grid[0] == 0 or grid[1] == 0:
             return
+        if _launching.device is None:
+            with launching(self.device):
+                return self._launch(name, grid, shared, arguments)
+        assert _launching.device == self.device, "launched on another GPU than all around it"
         values: list[Any] = []
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
-                assert argument.is_contiguous() and argument.device == self.device, name
+                assert argument.is_contiguous() and argument.get_device() == self._number, name
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)
-        with self._cupy.cuda.Device(self.device.index), self._stream():
-            if name not in self._functions:
-                self._functions[name] = self._module.get_function(name)
-            self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)
-
-    def _stream(self) -> Any:
-        """Torch's current stream as CuPy's."""
-        current = torch.cuda.current_stream(self.device)
-        address = int(current.cuda_stream)
-        if address not in self._streams:
-            external = self._cupy.cuda.Stream.from_external(_TorchStream(current))
-            self._streams[address] = external
-        return self._streams[address]
+        if name not in self._functions:
+            self._functions[name] = self._module.get_function(name)
+        self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)
 
 
 class _TorchStream:

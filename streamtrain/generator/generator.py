@@ -19,7 +19,7 @@ from streamtrain.config import Config, ConfigError, GridConfig
 from streamtrain.config_data import DEFAULT_FRESH_ACTIVE, DataConfig, SynthesizeConfig
 from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
-from streamtrain.generator.backend import Kernels, full_device, kernels_for
+from streamtrain.generator.backend import Kernels, full_device, kernels_for, launching
 from streamtrain.generator.batch import Batch, join
 from streamtrain.generator.drawing import Drawing
 from streamtrain.generator.emitters import build_emitters, emit_stage
@@ -317,12 +317,13 @@ class Generator:
             self.maker.make(scene, known, cube[begin:end], raw[begin:end], memory)
             return sent[len(known) :]
 
-        if self.device.type == "cuda" and size:
-            (known,) = make(0, size, about_label)  # one launch per kernel, one copy to the device
-        else:
-            self._for_each(size, lambda k: make(k, k + 1))
-            (known,) = memory.send([about_label])
-        label = self.label.make(self._label, raw, known, memory)
+        with launching(self.device):
+            if self.device.type == "cuda" and size:
+                (known,) = make(0, size, about_label)  # one launch per kernel, one copy
+            else:
+                self._for_each(size, lambda k: make(k, k + 1))
+                (known,) = memory.send([about_label])
+            label = self.label.make(self._label, raw, known, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
         counts.copy_(raw[:, : self.num_bins])
         numbers = [int(i) for i in drawing.indices[first:last]]

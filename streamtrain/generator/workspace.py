@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -114,12 +115,13 @@ def unpack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> 
     """The arrays as views of `memory`."""
     return [
         {
-            name: memory[start : start + array.nbytes].view(_dtype(array)).view(*array.shape)
-            for (name, array), start in zip(part.items(), row, strict=True)
+            name: memory[start : start + a.nbytes].view(_torch_dtype(a.dtype)).view(a.shape)
+            for (name, a), start in zip(part.items(), row, strict=True)
         }
         for part, row in zip(parts, starts, strict=True)
     ]
 
 
-def _dtype(array: NDArray[np.generic]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+@cache
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype

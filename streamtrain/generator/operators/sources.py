@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,11 @@ class RadioSources:
             Table(response.astype(np.float32)),
         )
 
+    @cached_property
+    def _log2_flux(self) -> tuple[float, float]:
+        low, high = (float(portable.log2(flux)) for flux in self.flux_mJy)
+        return low, high
+
     def draw(self, draws: Draws) -> Drawn:
         drawn = self.prior.draw(draws, dict.fromkeys(self.prior.parameters, 0.0))
         absent = draws.uniform([ABSENT])[:, 0] < self.absent
@@ -98,7 +104,7 @@ class RadioSources:
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
-        low, high = (float(portable.log2(flux)) for flux in self.flux_mJy)
+        low, high = self._log2_flux
         kernels.elementwise(
             "radio_sources",
             len(cube),
