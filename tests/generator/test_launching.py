@@ -22,7 +22,9 @@ class Entered:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.stream = 7
-        made = SimpleNamespace(from_external=lambda s: self.context(f"stream {s.stream()}"))
+        made = SimpleNamespace(
+            from_external=lambda s: self.context(f"stream {s.__cuda_stream__()[1]}")
+        )
         cuda = SimpleNamespace(Device=lambda n: self.context(f"device {n}"), Stream=made)
         self.cupy = SimpleNamespace(cuda=cuda)
 
@@ -53,9 +55,6 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> Entered:
     made = Entered()
     monkeypatch.setattr(backend, "import_cupy", lambda: made.cupy)
     monkeypatch.setattr(backend, "_streams", {})
-    monkeypatch.setattr(
-        backend._TorchStream, "stream", lambda self: self._stream.cuda_stream, False
-    )
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=made.stream)
     )
