@@ -98,12 +98,13 @@ def test_a_compiled_run_goes_on_without(tmp_path: Path, plain: Config) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_with_generated_code(
-    tmp_path: Path, plain: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: Config, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own, as torch.compile starts others."""
+    """In processes of their own, as torch.compile starts others; also of two ranks."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    training = start(tmp_path / "run", "--dropout", "0", train=("compile=true",))
+    training = start(tmp_path / "run", "--dropout", "0", ranks=ranks, train=("compile=true",))
     errors = training.communicate(timeout=600)[1]
     assert training.returncode == 0, errors
     assert_learnt_the_same(tiny_config(tmp_path / "run", dropout=0.0, compile=True), plain)
