@@ -8,9 +8,11 @@ import os
 import select
 import signal
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,8 +29,8 @@ class Forked(Generic[T]):
     The process has what the caller has at this moment, as it is; `make` must not touch a GPU or
     torch's threads, which a forked process has not, and what it makes must be picklable. It works
     ahead until the pipe is full, and ends with the caller. Whatever happens to it is no error:
-    `take` then says None, with a warning, and the caller does the work itself. Fails with OSError
-    where no process can be forked.
+    `take` then says None, with a warning, and the caller does the work itself. Raises OSError where
+    no process can be forked.
     """
 
     def __init__(self, make: Callable[[int], T]) -> None:
@@ -47,6 +49,7 @@ class Forked(Generic[T]):
             raise
         finally:
             end.close()
+        self._end = weakref.finalize(self, _end, os.getpid(), self._pipe, self._process)
         self._answers = select.poll()  # `Connection.poll` makes one each time
         self._answers.register(self._pipe.fileno(), select.POLLIN)
         self._next = 0
@@ -54,12 +57,12 @@ class Forked(Generic[T]):
     @property
     def pid(self) -> int | None:
         """Number of the process; None when it has been ended."""
-        return None if self._pipe.closed else self._process.pid
+        return self._process.pid if self._end.alive else None
 
     def take(self, number: int) -> T | None:
         """make(number), for 0, 1, 2, ...; None, now and ever after, for any other number, or if
         the process has ended or does not answer."""
-        if self._pipe.closed:
+        if not self._end.alive:
             return None
         if number != self._next:
             self.close()
@@ -94,11 +97,15 @@ class Forked(Generic[T]):
         return made
 
     def close(self) -> None:
-        """End the process."""
-        if not self._pipe.closed:
-            self._pipe.close()
-            self._process.kill()  # it has nothing to lose
-            self._process.join()
+        """End the process, which also happens when nobody holds this any more."""
+        self._end()
+
+
+def _end(caller: int, pipe: Connection, process: BaseProcess) -> None:
+    pipe.close()
+    if os.getpid() == caller:  # not a copy of it, forked by somebody else
+        process.kill()  # it has nothing to lose
+        process.join()
 
 
 def _run(make: Callable[[int], Any], end: Connection, others: Connection) -> None:

@@ -103,10 +103,25 @@ def test_closing_ends_it(squares: Forked[int]) -> None:
 
 
 def test_it_ends_when_nobody_holds_it() -> None:
-    made = Forked(lambda n: n)
+    """Although a process that was forked later has the ends of its pipe, too."""
+    made, later = Forked(lambda n: n), Forked(lambda n: n)
     pid = pid_of(made)
     del made
-    wait_for_end(pid)
+    assert not is_running(pid)
+    assert later.take(0) == 0
+    later.close()
+
+
+def test_a_copy_of_the_caller_does_not_end_it(squares: Forked[int]) -> None:
+    """One that somebody forks, and that leaves as Python does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        copy = os.fork()
+    if not copy:
+        squares.close()
+        os._exit(0)
+    assert os.waitpid(copy, 0) == (copy, 0)
+    assert [squares.take(n) for n in range(50_000)] == [n * n for n in range(50_000)]
 
 
 def test_without_it_the_caller_does_the_work(squares: Forked[int]) -> None:
