@@ -76,14 +76,9 @@ class Traced:
 
         parameters: [B] each; halos: "mass", "one_plus_z" and the columns by name, [n] each.
         """
-        memo: dict[int, Any] = {}
+        size = len(next(iter(parameters.values()), np.zeros(1)))
 
-        def value(node: Symbol) -> Any:
-            if id(node) not in memo:
-                memo[id(node)] = compute(node)
-            return memo[id(node)]
-
-        def compute(node: Symbol) -> Any:
+        def leaf(node: Symbol) -> Any:
             if node.op == "const":
                 return np.float64(node.value)
             if node.op == "parameter":
@@ -92,13 +87,10 @@ class Traced:
                 return halos[node.op]
             if node.op == "redshift":
                 return halos["one_plus_z"] - 1.0
-            if node.op == "column":
-                return halos[node.name]
-            return evaluate(node.op, [value(a) for a in node.args])
+            return halos[node.name] if node.op == "column" else None
 
-        size = len(next(iter(parameters.values()), np.zeros(1)))
         with np.errstate(all="ignore"):
-            result = value(self.outputs[output])
+            result = _value(self.outputs[output], leaf, {})
         return np.broadcast_to(result, (size, len(halos["mass"])))
 
     def evaluate_uniforms(self, parameters: Mapping[str, NDArray[np.float64]]) -> NDArray[Any]:
@@ -106,21 +98,29 @@ class Traced:
         size = len(next(iter(parameters.values()), np.zeros(1)))
         memo: dict[int, Any] = {}
 
-        def value(node: Symbol) -> Any:
-            if id(node) not in memo:
-                if node.op == "const":
-                    memo[id(node)] = np.float64(node.value)
-                elif node.op == "parameter":
-                    memo[id(node)] = np.asarray(parameters[node.name], np.float64)
-                else:
-                    memo[id(node)] = evaluate(node.op, [value(a) for a in node.args])
-            return memo[id(node)]
+        def leaf(node: Symbol) -> Any:
+            if node.op == "const":
+                return np.float64(node.value)
+            if node.op == "parameter":
+                return np.asarray(parameters[node.name], np.float64)
+            return None
 
         with np.errstate(all="ignore"):
-            rows = [np.broadcast_to(value(u), (size,)) for u in self.uniforms]
+            rows = [np.broadcast_to(_value(u, leaf, memo), (size,)) for u in self.uniforms]
             table = np.stack(rows, axis=1) if rows else np.zeros((size, 0))
             table = np.where(np.abs(table) < SMALLEST, 0.0, table)
             return np.clip(table, -3e38, 3e38).astype(np.float32)
+
+
+def _value(node: Symbol, leaf: Callable[[Symbol], Any], memo: dict[int, Any]) -> Any:
+    """What an expression evaluates to, each part once. leaf: a leaf's value, None for what has to
+    be evaluated."""
+    if id(node) not in memo:
+        value = leaf(node)
+        if value is None:
+            value = evaluate(node.op, [_value(a, leaf, memo) for a in node.args])
+        memo[id(node)] = value
+    return memo[id(node)]
 
 
 class _Printer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
 import sys
@@ -304,6 +305,21 @@ def test_drawing_leaves_torch_alone(name: str, small_sky: Lightcone) -> None:
     assert len(pickle.loads(pickle.dumps((drawing.job, drawing.operators)))[0]) == 40
     with NoTorch(), pytest.raises(AssertionError):
         generator.make(drawing, 0, 1, Workspace(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_drawing_leaves_nothing_behind(name: str, small_sky: Lightcone) -> None:
+    """No cycle that holds arrays until Python looks for cycles: memory would grow meanwhile."""
+    generator = Generator(config(name), lightcones=[small_sky])
+    scene = generator.scenes.of(0)
+    generator.draw_for(scene, range(40))
+    gc.collect()
+    gc.disable()
+    try:
+        generator.draw_for(scene, range(40, 80))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_files_of_other_splits_do_not_matter(
