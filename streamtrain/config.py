@@ -115,6 +115,9 @@ class TrainConfig:
     deterministic: bool = setting(False, "the same weights bit for bit from run to run")
     threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
     queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
+    processes: int = setting(
+        2, "forked to draw for a GPU, if there are cores for them; 0: none", low=0, high=64
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from streamtrain.generator.drawing import DrawnAhead
+from streamtrain.generator.drawing import PROCESSES, DrawnAhead
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.workspace import Workspace
 from streamtrain.ring import CudaLanes, Lanes, Ring
@@ -29,6 +29,8 @@ class SampleStream(IterableDataset[Batch]):
     current stream waits for a batch when it is asked for. queue = 0: batches are made when they are
     asked for, on a GPU on the current stream.
 
+    processes: forked to draw what a GPU is told, if there are cores for them, see `DrawnAhead`.
+
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
     """
@@ -42,6 +44,7 @@ class SampleStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: int = 0,
         queue: int = 4,
+        processes: int = PROCESSES,
         own: bool = True,
     ) -> None:
         """Raises ValueError for sizes that do not fit."""
@@ -58,7 +61,7 @@ class SampleStream(IterableDataset[Batch]):
             raise ValueError(f"start = {start} must be a multiple of batch_size = {batch_size}")
         self.generator = generator
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self._ahead, self._own = queue, own
+        self._ahead, self._own, self._processes = queue, own, processes
         self._next_index = start
         self._ring: Ring | None = None
         self._drawn: DrawnAhead | None = None
@@ -164,7 +167,7 @@ class SampleStream(IterableDataset[Batch]):
         self._drawn = DrawnAhead(
             self.generator,
             lambda number: self.indices(start + number * self.batch_size),
-            elsewhere=True,
+            processes=self._processes,
         )
         scratch = Workspace(self.generator.device)  # the side queue makes one batch at a time
         return Ring(self._drawn.make, lambda: Workspace(self.generator.device, scratch), lanes)

@@ -66,7 +66,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             times["train"].append(median_seconds(lambda: step(resident), share, target))
             times["both"].append(_both(config, generator, step, share))
     made, train, both = (statistics.median(found) for found in times.values())
-    host = _host_us(generator, size)
+    host = _host_us(generator, size, config.train.processes)
     generator.close()
     return {
         "batch_size": size,
@@ -89,7 +89,10 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
 def _both(config: Config, generator: Generator, step: Any, seconds: float) -> float:
     """Seconds of a step that takes its batch from the stream, once the batches are used up that
     were made while nobody trained."""
-    stream = SampleStream(generator, config.train.batch_size, queue=config.train.queue, own=False)
+    train = config.train
+    stream = SampleStream(
+        generator, train.batch_size, queue=train.queue, processes=train.processes, own=False
+    )
     batches = iter(stream)
     for _ in range(config.train.queue + 1):
         step(next(batches))
@@ -99,26 +102,26 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
     return both
 
 
-def _host_us(generator: Generator, size: int) -> dict[str, float]:
+def _host_us(generator: Generator, size: int, processes: int) -> dict[str, float]:
     """What the host spends on a sample [us]: all of it, and what the training's own process spends
-    when others draw; the same where nothing else can."""
-    alone = _host_seconds(generator, size, elsewhere=False)
-    beside = _host_seconds(generator, size, elsewhere=True, pause=2.0 * alone)
+    when so many others draw; the same where none can."""
+    alone = _host_seconds(generator, size, 0)
+    beside = _host_seconds(generator, size, processes, pause=2.0 * alone)
     return {
         "host_us_per_sample": 1e6 * alone / size,
         "training_process_us_per_sample": 1e6 * beside / size,
     }
 
 
-def _host_seconds(generator: Generator, size: int, *, elsewhere: bool, pause: float = 0.0) -> float:
+def _host_seconds(generator: Generator, size: int, processes: int, pause: float = 0.0) -> float:
     """What the host spends on a batch of a GPU, as `stream` makes it: drawing, choosing tiles and
     putting the arguments together; on a GPU itself also the copy and the launches. Median of some
     calls for all the batches that are drawn at once.
 
-    elsewhere: other processes draw, for `pause` seconds per batch before anything is timed.
+    processes: that draw, for `pause` seconds per batch before anything is timed.
     """
     ahead = DrawnAhead(
-        generator, lambda n: list(range(n * size, (n + 1) * size)), elsewhere=elsewhere
+        generator, lambda n: list(range(n * size, (n + 1) * size)), processes=processes
     )
     on_gpu = generator.device.type == "cuda"
     # a workspace's memory for arguments is used again when the GPU has read them: none is here

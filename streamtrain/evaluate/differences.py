@@ -10,6 +10,7 @@ PASSED_OVER = (
     "data.memory_GB",
     "train.threads",
     "train.queue",
+    "train.processes",
     "train.log_every",
     "train.validate_every",
     "train.checkpoint_every",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLES_AHEAD = 256
 """Samples that are drawn at once: most of what NumPy's calls cost is per call."""
-MOST_PROCESSES = 2
+PROCESSES = 2
 """Processes that draw: one draws for some 45 000 samples/s, which a GPU may outrun."""
 
 
@@ -55,10 +55,10 @@ class DrawnAhead:
     indices: those of a batch, consecutive. Only batches of one window of the schedule are drawn
     together, so that nothing waits for lightcones before it needs them.
 
-    elsewhere: draw in forked processes, with the same result, for batches that are asked for one
+    processes: forked to draw instead, with the same result, for batches that are asked for one
     after the other from the first on. NumPy holds Python's lock while it draws, and so would keep
-    this process from enqueuing. Without effect where a core is all there is, where the lightcones
-    change, and where no process can be forked.
+    this process from enqueuing. There are as many as there are cores for beside this process, and
+    none where the lightcones change or where no process can be forked.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DrawnAhead:
         indices: Callable[[int], list[int]],
         samples: int = SAMPLES_AHEAD,
         *,
-        elsewhere: bool = False,
+        processes: int = 0,
     ) -> None:
         self._generator, self._indices = generator, indices
         self.together = drawn_together(len(indices(0)), samples)
@@ -75,13 +75,13 @@ class DrawnAhead:
         self._drawing: Drawing | None = None
         self._places: dict[int, int] = {}
         """First sample in the drawing of each batch that it holds."""
-        self.processes = self._fork() if elsewhere else []
+        self.processes = self._fork(min(processes, own_cores() - 1))
         """What draws instead of this process, in turn."""
 
-    def _fork(self) -> list[Forked[tuple[Job, list[Drawn]]]]:
+    def _fork(self, number: int) -> list[Forked[tuple[Job, list[Drawn]]]]:
         generator, together, indices = self._generator, self.together, self._indices
-        number = min(MOST_PROCESSES, own_cores() - 1)
-        if generator.schedule.turns or "fork" not in multiprocessing.get_all_start_methods():
+        can = "fork" in multiprocessing.get_all_start_methods()
+        if number < 1 or not can or generator.schedule.turns:
             return []
         scene = generator.scenes.of(0)
 

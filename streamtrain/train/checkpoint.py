@@ -43,6 +43,7 @@ FREE_SETTINGS = (
     "data.memory_GB",
     "train.threads",
     "train.queue",
+    "train.processes",
     "train.log_every",
     "train.validate_every",
     "train.validation_samples",

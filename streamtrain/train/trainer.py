@@ -190,6 +190,7 @@ class Trainer:
             world_size=world.size,
             start=self._next_index,
             queue=config.train.queue,
+            processes=config.train.processes,
             own=False,
         )
         stack.callback(self._stream.close)

@@ -99,7 +99,7 @@ def elsewhere(
         monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: cores)
         generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=[small_sky])
         numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
-        made.append(DrawnAhead(generator, numbers, 12, elsewhere=True))
+        made.append(DrawnAhead(generator, numbers, 12, processes=2))
         return made[-1]
 
     yield start
@@ -159,7 +159,7 @@ def test_lightcones_that_change_are_drawn_for_here(
     monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
     config = small.config(data={"active": 1, "active_samples": 15})
     generator = Generator(config, lightcones=[small_sky, small.lightcone(2)])
-    assert not DrawnAhead(generator, lambda n: [n], elsewhere=True).processes
+    assert not DrawnAhead(generator, lambda n: [n], processes=2).processes
     generator.close()
 
 

@@ -245,7 +245,9 @@ def test_order_of_operators_matters(tmp_path: Path, config: Config) -> None:
 
 
 def test_settings_that_change_no_weight_may_differ(folder: Path, config: Config) -> None:
-    other = changed(replace(config, run="elsewhere"), "train", threads=7, log_every=3, queue=9)
+    other = changed(
+        replace(config, run="elsewhere"), "train", threads=7, log_every=3, queue=9, processes=0
+    )
     other = changed(other, "data", validation=["more/*.h5"], test=["other.h5"])
     assert load_checkpoint(folder, other, 1) is not None
 
