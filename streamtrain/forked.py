@@ -24,7 +24,8 @@ PATIENCE_S = 60.0
 
 
 class Forked(Generic[T]):
-    """make(0), make(1), ... of a forked process, handed over in order through a pipe.
+    """make(0), make(1), ... of a forked process, handed over in order through a pipe, until `make`
+    raises StopIteration.
 
     The process has what the caller has at this moment, as it is; `make` must not touch a GPU or
     torch's threads, which a forked process has not, and what it makes must be picklable. It works
@@ -120,6 +121,8 @@ def _run(make: Callable[[int], Any], end: Connection, others: Connection) -> Non
         while True:
             try:
                 made = make(number)
+            except StopIteration:
+                break
             except Exception as error:
                 end.send((None, f"failed with {type(error).__name__}: {error}"))
                 break

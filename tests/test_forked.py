@@ -162,6 +162,21 @@ def test_a_failure_is_told() -> None:
     assert made.pid is None
 
 
+def test_work_can_be_done() -> None:
+    """What there is, is handed over; whoever asks for more is told that the process has ended."""
+
+    def make(number: int) -> int:
+        if number == 3:
+            raise StopIteration
+        return number
+
+    made = Forked(make)
+    wait_for_end(pid_of(made))
+    assert [made.take(n) for n in range(3)] == [0, 1, 2]
+    with pytest.warns(RuntimeWarning, match="ended with exit code 0"):
+        assert made.take(3) is None
+
+
 def test_silence_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forked, "PATIENCE_S", 0.2)
     made = Forked(lambda number: time.sleep(3600))

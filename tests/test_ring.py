@@ -163,11 +163,11 @@ def test_the_stream_ends_what_draws_for_it(
         batches = [stream._from_ring() for _ in range(3)]
         assert [batch.indices[0] for batch in batches] == [start, start + 6, start + 12]
         assert batches[2].digests() == generator.generate(range(start + 12, start + 18)).digests()
-        assert stream._drawn is not None
-        (process,) = stream._drawn.processes
-        assert process.pid is not None
+        assert stream._drawn is not None and stream._drawn.drawers is not None
+        drawers = stream._drawn.drawers
+        assert len(drawers) == 1 and drawers.pids[0] is not None
         stream.close()
-        assert process.pid is None
+        assert drawers.pids == [None]
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -25,6 +25,12 @@ SAMPLES_AHEAD = 256
 """Samples that are drawn at once: most of what NumPy's calls cost is per call."""
 PROCESSES = 2
 """Processes that draw: one draws for some 45 000 samples/s, which a GPU may outrun."""
+WORTH_FORKING = 4096
+"""Samples of a window for which processes are forked, which takes as long as drawing for two
+thousand."""
+
+HandedOver = tuple[Job, list[Drawn]]
+"""What a process hands over: for the painter, and for each map operator."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,48 @@ def drawn_together(batch_size: int, samples: int = SAMPLES_AHEAD) -> int:
     return max(1, samples // batch_size)
 
 
+class Drawers:
+    """Forked processes that draw in turn.
+
+    draw(group), for 0, 1, 2, ...: what is handed over; StopIteration when there is no more to draw.
+    Without any where none can be forked.
+    """
+
+    def __init__(self, draw: Callable[[int], HandedOver], number: int) -> None:
+        self._processes: list[Forked[HandedOver]] = []
+
+        def turns(first: int, turn: int) -> HandedOver:
+            return draw(first + turn * number)
+
+        with ExitStack() as started, suppress(OSError):
+            made = []
+            for first in range(number):
+                made.append(Forked(partial(turns, first)))
+                started.callback(made[-1].close)
+            started.pop_all()
+            self._processes = made
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    @property
+    def pids(self) -> list[int | None]:
+        """Numbers of the processes; None for one that has been ended."""
+        return [process.pid for process in self._processes]
+
+    def take(self, group: int) -> HandedOver | None:
+        """What was drawn for a group; None if it has to be drawn here, see `Forked.take`."""
+        if not self._processes:
+            return None
+        turn, process = divmod(group, len(self._processes))
+        return self._processes[process].take(turn)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.close()
+
+
 class DrawnAhead:
     """Makes batch 0, 1, 2, ... of a generator, and draws for a few of them at once.
 
@@ -56,9 +104,9 @@ class DrawnAhead:
     together, so that nothing waits for lightcones before it needs them.
 
     processes: forked to draw instead, with the same result, for batches that are asked for one
-    after the other from the first on. NumPy holds Python's lock while it draws, and so would keep
-    this process from enqueuing. There are as many as there are cores for beside this process, and
-    none where the lightcones change or where no process can be forked.
+    after the other. NumPy holds Python's lock while it draws, and so would keep this process from
+    enqueuing. There are as many as there are cores for beside this process, new ones for each
+    window, and none for a short window or where no process can be forked.
     """
 
     def __init__(
@@ -70,40 +118,24 @@ class DrawnAhead:
         processes: int = 0,
     ) -> None:
         self._generator, self._indices = generator, indices
-        self.together = drawn_together(len(indices(0)), samples)
+        size = len(indices(0))
+        self.together = drawn_together(size, samples)
         """Batches that are drawn at once."""
         self._drawing: Drawing | None = None
         self._places: dict[int, int] = {}
         """First sample in the drawing of each batch that it holds."""
-        self.processes = self._fork(min(processes, own_cores() - 1))
-        """What draws instead of this process, in turn."""
-
-    def _fork(self, number: int) -> list[Forked[tuple[Job, list[Drawn]]]]:
-        generator, together, indices = self._generator, self.together, self._indices
         can = "fork" in multiprocessing.get_all_start_methods()
-        if number < 1 or not can or generator.schedule.turns:
-            return []
-        scene = generator.scenes.of(0)
-
-        def draw(first: int, turn: int) -> tuple[Job, list[Drawn]]:
-            group = first + turn * number
-            numbers = range(group * together, (group + 1) * together)
-            drawing = generator.draw_for(scene, [i for n in numbers for i in indices(n)])
-            return drawing.job, drawing.operators
-
-        with ExitStack() as started, suppress(OSError):
-            processes = []
-            for first in range(number):
-                processes.append(Forked(partial(draw, first)))
-                started.callback(processes[-1].close)
-            started.pop_all()
-            return processes
-        return []
+        self._processes = max(0, min(processes, own_cores() - 1)) if can else 0
+        self._worth = max(1, WORTH_FORKING // size)
+        self.drawers: Drawers | None = None
+        """What draws instead of this process,"""
+        self._window, self._start = -1, 0
+        """for this window of the schedule, from this batch on."""
 
     def close(self) -> None:
         """End the processes that draw."""
-        for process in self.processes:
-            process.close()
+        if self.drawers is not None:
+            self.drawers.close()
 
     def make(self, number: int, memory: Workspace) -> Batch:
         """Batch `number`, see `Generator.generate`."""
@@ -124,32 +156,54 @@ class DrawnAhead:
 
     def _draw(self, number: int) -> None:
         """Draw for a batch and what follows it in the same window."""
-        self._drawing, self._places = None, {}
+        self._drawing = None
+        window = self._generator.window(self._indices(number)[0])
+        indices, self._places = self._together(number, window)
+        if not indices:
+            return
+        if window != self._window:
+            self._enter(window, number)
+        told = self._told(number)
+        if told is None:
+            self._drawing = self._generator.draw(indices)
+            return
+        # records are not handed over: hardly anybody asks for them, so they are drawn again then
+        generator, scene = self._generator, self._generator.scenes.of(window)
+        columns = Later(lambda: generator.draw_for(scene, indices).records.columns)
+        self._drawing = Drawing(scene, indices, *told, Records(columns, range(len(indices))))
+
+    def _together(self, number: int, window: int) -> tuple[list[int], dict[int, int]]:
+        """Indices of a batch and of what is drawn with it, as far as they lie in a window, and the
+        place of each batch among them."""
         together: list[int] = []
         places = {}
-        window = self._generator.window(self._indices(number)[0])
         for ahead in range(number, number + self.together):
             indices = self._indices(ahead)
             if any(self._generator.window(index) != window for index in (indices[0], indices[-1])):
                 break
             places[ahead] = len(together)
             together += indices
-        if together:
-            drawn = self._drawn_elsewhere(number, together)
-            self._drawing = self._generator.draw(together) if drawn is None else drawn
-        self._places = places
+        return together, places
 
-    def _drawn_elsewhere(self, number: int, indices: list[int]) -> Drawing | None:
-        """What a process has drawn for batch `number` and the following ones. It does not hand
-        over the records, which hardly anybody asks for: they are drawn again."""
-        group, later = divmod(number, self.together)
-        if not self.processes or later:
-            return None
-        turn, process = divmod(group, len(self.processes))
-        made = self.processes[process].take(turn)
-        if made is None:
-            return None
-        generator = self._generator
-        scene = generator.scenes.of(0)
-        records = Later(lambda: generator.draw_for(scene, indices).records.columns)
-        return Drawing(scene, indices, *made, Records(records, range(len(indices))))
+    def _enter(self, window: int, number: int) -> None:
+        """Have processes that draw for a window from batch `number` on, if it is long enough."""
+        self.close()
+        self._window, self._start, self.drawers = window, number, None
+        last = self._indices(number + self._worth - 1)[-1]
+        if not self._processes or self._generator.window(last) != window:
+            return
+        generator, scene = self._generator, self._generator.scenes.of(window)
+
+        def draw(group: int) -> HandedOver:
+            indices, _ = self._together(number + group * self.together, window)
+            if not indices:
+                raise StopIteration
+            drawing = generator.draw_for(scene, indices)
+            return drawing.job, drawing.operators
+
+        self.drawers = Drawers(draw, self._processes)
+
+    def _told(self, number: int) -> HandedOver | None:
+        """What a process has drawn for batch `number` and those that are drawn with it."""
+        group, later = divmod(number - self._start, self.together)
+        return None if later or self.drawers is None else self.drawers.take(group)

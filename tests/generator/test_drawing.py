@@ -12,6 +12,7 @@ import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.forked import Forked
+from streamtrain.generator import drawing
 from streamtrain.generator.drawing import Drawing, DrawnAhead
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.workspace import Workspace
@@ -92,12 +93,13 @@ def elsewhere(
     small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., DrawnAhead]]:
     """elsewhere(cores): batches of 6 samples, drawn by `cores` - 1 processes for two batches at a
-    time; the generator says what this process draws."""
+    time in windows of 12 samples or more; the generator says what this process draws."""
+    monkeypatch.setattr(drawing, "WORTH_FORKING", 12)
     made = []
 
-    def start(cores: int, **sections: Any) -> DrawnAhead:
-        monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: cores)
-        generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=[small_sky])
+    def start(cores: int, skies: Sequence[Lightcone] = (small_sky,), **sections: Any) -> DrawnAhead:
+        monkeypatch.setattr(drawing, "own_cores", lambda: cores)
+        generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=skies)
         numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
         made.append(DrawnAhead(generator, numbers, 12, processes=2))
         return made[-1]
@@ -108,25 +110,30 @@ def elsewhere(
         ahead._generator.close()
 
 
+def drawn_here(ahead: DrawnAhead) -> list[int]:
+    """First samples of what this process has drawn at once."""
+    return [indices[0] for indices in getattr(ahead._generator, "drawn", [])]
+
+
 @forks
 @pytest.mark.parametrize("cores", [1, 2, 3, 9])
 def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawnAhead], cores: int) -> None:
     """Nobody else, one process, or two in turn: the same bytes, and the same records."""
     ahead = elsewhere(cores, emit=INTERLOPER)
-    generator = ahead._generator
-    assert len(ahead.processes) == min(2, cores - 1)
-    expected = generator.generate(range(54))
+    expected = ahead._generator.generate(range(54))
     assert digests(ahead, range(9)) == expected.digests()
-    assert hasattr(generator, "drawn") == (cores == 1)
+    assert drawn_here(ahead) == ([0, 12, 24, 36, 48] if cores == 1 else [])
     drawn = ahead.drawn(9)
     assert drawn is not None
-    drawing, first, last = drawn
-    records = drawing.records[first:last]
-    assert records == generator.generate(range(54, 60)).draws
+    whole, first, last = drawn
+    records = whole.records[first:last]
+    assert records == ahead._generator.generate(range(54, 60)).draws
     assert records[2:4][1] == records[3]
-    pids = [process.pid for process in ahead.processes]
-    ahead.close()
-    assert None not in pids and all(process.pid is None for process in ahead.processes)
+    if cores > 1:
+        assert ahead.drawers is not None
+        assert len(ahead.drawers) == min(2, cores - 1) and None not in ahead.drawers.pids
+        ahead.close()
+        assert not any(ahead.drawers.pids)
 
 
 @forks
@@ -134,12 +141,11 @@ def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawnAhead]) 
     """From where the one that was killed had got to."""
     ahead = elsewhere(3)
     first = digests(ahead, range(5))
-    pid = ahead.processes[1].pid
-    assert pid is not None
-    ahead.processes[1].close()
+    assert ahead.drawers is not None
+    ahead.drawers._processes[1].close()
     made = first + digests(ahead, range(5, 30))
     assert made == ahead._generator.generate(range(180)).digests()
-    assert ahead._generator.drawn == [list(range(n, n + 12)) for n in range(36, 180, 24)]  # type: ignore[attr-defined]
+    assert drawn_here(ahead) == list(range(36, 180, 24))
 
 
 @forks
@@ -152,17 +158,37 @@ def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawnA
 
 
 @forks
-def test_lightcones_that_change_are_drawn_for_here(
-    small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_each_window_has_processes_of_its_own(
+    elsewhere: Callable[..., DrawnAhead], small_sky: Lightcone, cores: int
 ) -> None:
-    """A forked process would know the first ones only."""
-    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
-    config = small.config(data={"active": 1, "active_samples": 15})
-    generator = Generator(config, lightcones=[small_sky, small.lightcone(2)])
-    assert not DrawnAhead(generator, lambda n: [n], processes=2).processes
-    generator.close()
+    """Windows of 27 samples: batches 0..3, 5..8, 9..12 lie in one each, 4 and 13 in two."""
+    skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
+    ahead = elsewhere(cores, skies, data={"active": 1, "active_samples": 27})
+    expected = ahead._generator.generate(range(84)).digests()
+    found, pids = [], []
+    for number in range(14):
+        found += digests(ahead, range(number, number + 1))
+        pids.append(None if ahead.drawers is None else ahead.drawers.pids[0])
+    assert found == expected
+    if cores == 1:
+        assert pids == [None] * 14 and drawn_here(ahead) == [0, 12, 30, 42, 54, 66]
+    else:
+        assert pids == [*[pids[0]] * 5, *[pids[5]] * 4, *[pids[9]] * 5]
+        assert len({pids[0], pids[5], pids[9], None}) == 4 and drawn_here(ahead) == []
 
 
+@forks
+def test_short_windows_have_none(
+    elsewhere: Callable[..., DrawnAhead], small_sky: Lightcone
+) -> None:
+    """Forking would take longer than drawing."""
+    ahead = elsewhere(2, [small_sky, small.lightcone(2)], data={"active": 1, "active_samples": 9})
+    assert digests(ahead, range(6)) == ahead._generator.generate(range(36)).digests()
+    assert ahead.drawers is None and drawn_here(ahead) == [0, 12, 18, 30]
+
+
+@forks
 def test_no_process_to_be_had(
     elsewhere: Callable[..., DrawnAhead], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +202,8 @@ def test_no_process_to_be_had(
             super().__init__(make)
             started.append(self)
 
-    monkeypatch.setattr("streamtrain.generator.drawing.Forked", OnlyOne)
+    monkeypatch.setattr(drawing, "Forked", OnlyOne)
     ahead = elsewhere(3)
-    assert not ahead.processes and started[0].pid is None
     assert digests(ahead, range(3)) == ahead._generator.generate(range(18)).digests()
+    assert ahead.drawers is not None and len(ahead.drawers) == 0 and started[0].pid is None
+    assert drawn_here(ahead) == [0, 12]
