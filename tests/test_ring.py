@@ -30,7 +30,7 @@ class Played:
 
     def __init__(self, lanes: FakeLanes, slots: int = 2) -> None:
         self.lanes = lanes
-        self.read: list[int] = []
+        self.read: list[float] = []
         cpu = torch.device("cpu")
         self.ring = Ring(self._make, lambda: Workspace(cpu), lanes, slots)
 
@@ -47,9 +47,9 @@ class Played:
         cube = self.ring.take().batch.cube
         self.lanes.names.append("step")
         for place in range(2):
-            self.lanes.run(lambda place=place: self.read.append(int(cube[place])))  # type: ignore[misc]
+            self.lanes.run(lambda place=place: self.read.append(float(cube[place])))  # type: ignore[misc]
 
-    def play(self, random: Random, favourite: int | None) -> list[int]:
+    def play(self, random: Random, favourite: int | None) -> list[float]:
         """The values that the steps read."""
         for _ in range(STEPS):
             self.step()
