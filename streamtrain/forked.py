@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
 import select
 import signal
+import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,27 +24,35 @@ PIPE_BYTES = 2**20
 """What the process may have put down before it waits to be asked: what Linux grants to all."""
 PATIENCE_S = 60.0
 """A process that says nothing for so long is given up."""
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_alone = threading.Lock()
+"""What `_quietly` changes is the process's."""
 
 
 class Forked(Generic[T]):
     """make(0), make(1), ... of a forked process, handed over in order through a pipe, until `make`
     raises StopIteration.
 
-    The process has what the caller has at this moment, as it is; `make` must not touch a GPU or
-    torch's threads, which a forked process has not, and what it makes must be picklable. It works
-    ahead until the pipe is full, and ends with the caller. Whatever happens to it is no error:
-    `take` then says None, with a warning, and the caller does the work itself. Raises OSError where
-    no process can be forked.
+    The process has what the caller has at this moment, as it is; `make` must not touch a GPU,
+    torch's threads or those that multiply matrices for NumPy, which a forked process has not, and
+    what it makes must be picklable. It works ahead until the pipe is full, and ends with the thread
+    that forked it. Whatever happens to it is no error: `take` then says None, with a warning, and
+    the caller does the work itself. Raises OSError where no process can be forked.
     """
 
     def __init__(self, make: Callable[[int], T]) -> None:
+        if multiprocessing.current_process().daemon:
+            raise OSError("a daemonic process may have no children")
         context = multiprocessing.get_context("fork")
         self._pipe, end = context.Pipe(duplex=False)
         with suppress(ImportError, AttributeError, OSError):  # only Linux has it
             import fcntl
 
             fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._process = context.Process(target=_run, args=(make, end, self._pipe), daemon=True)
+        self._process = context.Process(
+            target=_run, args=(make, os.getpid(), end, self._pipe), daemon=True
+        )
         try:
             with _quietly():
                 self._process.start()
@@ -109,8 +120,12 @@ def _end(caller: int, pipe: Connection, process: BaseProcess) -> None:
         process.join()
 
 
-def _run(make: Callable[[int], Any], end: Connection, others: Connection) -> None:
+def _run(make: Callable[[int], Any], caller: int, end: Connection, others: Connection) -> None:
     """The process: its work in turn, until nobody reads it."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # for one that is stuck, and reads no pipe
+    if os.getppid() != caller:
+        os._exit(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     others.close()  # or writing would go on after the reader has gone
@@ -135,14 +150,15 @@ def _run(make: Callable[[int], Any], end: Connection, others: Connection) -> Non
 def _quietly() -> Iterator[None]:
     """A process that is forked in here hears no signal that is meant for the caller, cleans nothing
     up of what it finds, and Python does not warn of threads, of which it needs none."""
-    collects = gc.isenabled()
-    gc.disable()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if collects:
-            gc.enable()
+    with _alone:
+        collects = gc.isenabled()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            gc.disable()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                yield
+        finally:
+            if collects:
+                gc.enable()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # Ctrl-C may come up here

@@ -86,8 +86,7 @@ class SampleStream(IterableDataset[Batch]):
 
     def indices(self, first: int) -> list[int]:
         """This rank's global indices in the step that starts at global index `first`."""
-        local = self.batch_size // self.world_size
-        return list(range(first + self.rank * local, first + (self.rank + 1) * local))
+        return _indices(first, self.batch_size, self.rank, self.world_size)
 
     def __getstate__(self) -> Any:
         raise ValueError(NO_WORKERS)  # worker processes that are spawned get a pickled copy
@@ -163,10 +162,10 @@ class SampleStream(IterableDataset[Batch]):
 
     def _start_ring(self, lanes: Lanes) -> Ring:
         """A ring whose first batch is that at `_next_index`."""
-        start = self._next_index
-        self._drawn = DrawnAhead(
+        start, size, rank, world = self._next_index, self.batch_size, self.rank, self.world_size
+        self._drawn = DrawnAhead(  # which does not know the stream, or both would live on together
             self.generator,
-            lambda number: self.indices(start + number * self.batch_size),
+            lambda number: _indices(start + number * size, size, rank, world),
             processes=self._processes,
         )
         scratch = Workspace(self.generator.device)  # the side queue makes one batch at a time
@@ -189,3 +188,9 @@ class SampleStream(IterableDataset[Batch]):
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+
+
+def _indices(first: int, batch_size: int, rank: int, world_size: int) -> list[int]:
+    """A rank's global indices in the step that starts at global index `first`."""
+    local = batch_size // world_size
+    return list(range(first + rank * local, first + (rank + 1) * local))

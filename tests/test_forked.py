@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -228,10 +230,30 @@ def test_threads_of_the_caller_do_not_matter() -> None:
         thread.join()
 
 
+def test_a_daemonic_caller_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a pool, say: Python forbids it, which is no reason to fail."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="daemonic"):
+        Forked(lambda n: n)
+
+
+def test_forking_leaves_the_caller_as_it_is(squares: Forked[int]) -> None:
+    """What is set for the moment of forking: signals, warnings, the collector of cycles."""
+    assert gc.isenabled() and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    before = list(warnings.filters)
+    gc.disable()
+    try:
+        Forked(lambda n: n).close()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert warnings.filters == before
+
+
 ENDS = """
 import sys, time
 from streamtrain.forked import Forked
-made = [Forked(lambda n: n), Forked(lambda n: n)]
+made = [Forked(lambda n: n), Forked(lambda n: n), Forked(lambda n: time.sleep(600))]
 assert made[0].take(0) == made[1].take(0) == 0
 print(*(m.pid for m in made), flush=True)
 if sys.argv[1] == "waits":
@@ -241,7 +263,7 @@ if sys.argv[1] == "waits":
 
 @pytest.mark.parametrize("end", ["leaves", "waits"])
 def test_it_ends_with_the_caller(end: str) -> None:
-    """One that leaves without a word, and one that is killed."""
+    """One that leaves without a word, and one that is killed; also if it is stuck."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", ENDS, end],
         stdout=subprocess.PIPE,
@@ -250,7 +272,7 @@ def test_it_ends_with_the_caller(end: str) -> None:
     ) as caller:
         assert caller.stdout is not None
         pids = [int(word) for word in caller.stdout.readline().split()]
-        assert len(pids) == 2
+        assert len(pids) == 3
         if end == "waits":
             caller.kill()
         caller.wait(60)

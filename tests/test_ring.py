@@ -6,6 +6,8 @@ allow; the tests marked gpu do the same with a kernel that spins.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
@@ -168,6 +170,17 @@ def test_the_stream_ends_what_draws_for_it(
         assert len(drawers) == 1 and drawers.pids[0] is not None
         stream.close()
         assert drawers.pids == [None]
+    stream._from_ring()
+    assert stream._drawn is not None and stream._drawn.drawers is not None
+    (process,) = stream._drawn.drawers._processes
+    ended = weakref.ref(process)
+    del drawers, process
+    gc.disable()
+    try:
+        del stream
+        assert ended() is None  # nobody has to look for a cycle first
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -323,7 +323,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks: everyone compiles
             file = stack.enter_context((folder / "compiling.lock").open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, or with the process
+            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process at the latest
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # which one forked now would outlive
         yield
 
 

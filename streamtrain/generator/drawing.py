@@ -14,7 +14,7 @@ from streamtrain.forked import Forked
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.operators import Drawn
 from streamtrain.generator.painter import Job
-from streamtrain.generator.records import Later, Records
+from streamtrain.generator.records import Records
 from streamtrain.generator.scenes import Scene
 from streamtrain.generator.workspace import Workspace
 
@@ -29,8 +29,8 @@ WORTH_FORKING = 4096
 """Samples of a window for which processes are forked, which takes as long as drawing for two
 thousand."""
 
-HandedOver = tuple[Job, list[Drawn]]
-"""What a process hands over: for the painter, and for each map operator."""
+HandedOver = tuple[Job, list[Drawn], Records]
+"""What a process hands over: a `Drawing` without what this process has itself."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,7 @@ class DrawnAhead:
         if told is None:
             self._drawing = self._generator.draw(indices)
             return
-        # records are not handed over: hardly anybody asks for them, so they are drawn again then
-        generator, scene = self._generator, self._generator.scenes.of(window)
-        columns = Later(lambda: generator.draw_for(scene, indices).records.columns)
-        self._drawing = Drawing(scene, indices, *told, Records(columns, range(len(indices))))
+        self._drawing = Drawing(self._generator.scenes.of(window), indices, *told)
 
     def _together(self, number: int, window: int) -> tuple[list[int], dict[int, int]]:
         """Indices of a batch and of what is drawn with it, as far as they lie in a window, and the
@@ -199,7 +196,7 @@ class DrawnAhead:
             if not indices:
                 raise StopIteration
             drawing = generator.draw_for(scene, indices)
-            return drawing.job, drawing.operators
+            return drawing.job, drawing.operators, drawing.records
 
         self.drawers = Drawers(draw, self._processes)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -17,11 +16,11 @@ class Records(Sequence[dict[str, Any]]):
 
     def __init__(self, columns: Mapping[str, Column], places: range) -> None:
         """places: where in the columns the records are."""
-        self.columns, self._places = columns, places
+        self._columns, self._places = columns, places
 
     def with_columns(self, columns: Mapping[str, Column]) -> Records:
         """The same with more columns, as long as the others."""
-        return Records({**self.columns, **columns}, self._places)
+        return Records({**self._columns, **columns}, self._places)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -32,9 +31,9 @@ class Records(Sequence[dict[str, Any]]):
     def __getitem__(self, place: slice) -> Records: ...
     def __getitem__(self, place: int | slice) -> dict[str, Any] | Records:
         if isinstance(place, slice):
-            return Records(self.columns, self._places[place])
+            return Records(self._columns, self._places[place])
         at = self._places[place]
-        return {name: _plain(column[at]) for name, column in self.columns.items()}
+        return {name: _plain(column[at]) for name, column in self._columns.items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -43,26 +42,6 @@ class Records(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return repr(list(self))
-
-
-class Later(Mapping[str, Column]):
-    """Columns that are made when one is asked for."""
-
-    def __init__(self, make: Callable[[], Mapping[str, Column]]) -> None:
-        self._make = make
-
-    @cached_property
-    def _made(self) -> Mapping[str, Column]:
-        return self._make()
-
-    def __getitem__(self, name: str) -> Column:
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)
 
 
 class OfModels(Sequence[dict[str, Any]]):
