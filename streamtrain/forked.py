@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -13,7 +14,8 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -46,9 +48,7 @@ class Forked(Generic[T]):
             raise OSError("a daemonic process may have no children")
         context = multiprocessing.get_context("fork")
         self._pipe, end = context.Pipe(duplex=False)
-        with suppress(ImportError, AttributeError, OSError):  # only Linux has it
-            import fcntl
-
+        with suppress(AttributeError, OSError):  # only Linux has it
             fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._process = context.Process(
             target=_run, args=(make, os.getpid(), end, self._pipe), daemon=True
@@ -111,6 +111,36 @@ class Forked(Generic[T]):
     def close(self) -> None:
         """End the process, which also happens when nobody holds this any more."""
         self._end()
+
+
+class ForkedTeam(Generic[T]):
+    """make(0), make(1), ... of so many forked processes, which take turns, see `Forked`; of none
+    where they cannot be forked."""
+
+    def __init__(self, make: Callable[[int], T], number: int) -> None:
+        def turn(first: int, turn: int) -> T:
+            return make(first + turn * number)
+
+        self.processes: list[Forked[T]] = []
+        with ExitStack() as started, suppress(OSError):
+            for first in range(number):
+                self.processes.append(Forked(partial(turn, first)))
+                started.callback(self.processes[-1].close)
+            started.pop_all()
+            return
+        self.processes.clear()
+
+    def take(self, number: int) -> T | None:
+        """make(number), or None if it has to be made here; see `Forked.take`."""
+        if not self.processes:
+            return None
+        turn, process = divmod(number, len(self.processes))
+        return self.processes[process].take(turn)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self.processes:
+            process.close()
 
 
 def _end(caller: int, pipe: Connection, process: BaseProcess) -> None:

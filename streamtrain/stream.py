@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from streamtrain.generator.drawing import PROCESSES, DrawnAhead
+from streamtrain.generator.drawing import DrawnAhead
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.workspace import Workspace
 from streamtrain.ring import CudaLanes, Lanes, Ring
@@ -44,7 +44,7 @@ class SampleStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: int = 0,
         queue: int = 4,
-        processes: int = PROCESSES,
+        processes: int = 2,
         own: bool = True,
     ) -> None:
         """Raises ValueError for sizes that do not fit."""

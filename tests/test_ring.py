@@ -166,21 +166,29 @@ def test_the_stream_ends_what_draws_for_it(
         assert [batch.indices[0] for batch in batches] == [start, start + 6, start + 12]
         assert batches[2].digests() == generator.generate(range(start + 12, start + 18)).digests()
         assert stream._drawn is not None and stream._drawn.drawers is not None
-        drawers = stream._drawn.drawers
-        assert len(drawers) == 1 and drawers.pids[0] is not None
+        (process,) = stream._drawn.drawers.processes
+        assert process.pid is not None
         stream.close()
-        assert drawers.pids == [None]
+        assert process.pid is None
     stream._from_ring()
     assert stream._drawn is not None and stream._drawn.drawers is not None
-    (process,) = stream._drawn.drawers._processes
+    (process,) = stream._drawn.drawers.processes
     ended = weakref.ref(process)
-    del drawers, process
+    del process
     gc.disable()
     try:
         del stream
         assert ended() is None  # nobody has to look for a cycle first
     finally:
         gc.enable()
+
+
+def test_a_stream_without_processes(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
+    monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
+    stream = SampleStream(generator, 6, processes=0)
+    assert stream._from_ring().digests() == generator.generate(range(6)).digests()
+    assert stream._drawn is not None and stream._drawn.drawers is None
 
 
 @pytest.mark.parametrize("own", [True, False])

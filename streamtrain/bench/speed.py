@@ -94,9 +94,9 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
         generator, train.batch_size, queue=train.queue, processes=train.processes, own=False
     )
     batches = iter(stream)
-    for _ in range(config.train.queue + 1):
+    for _ in range(train.queue + 1):
         step(next(batches))
-    trained = Grouped(lambda: step(next(batches)), drawn_together(config.train.batch_size))
+    trained = Grouped(lambda: step(next(batches)), drawn_together(train.batch_size))
     both = median_seconds(trained, seconds, generator.device)
     stream.close()
     return both

@@ -197,7 +197,6 @@ class CudaKernels:
     def __init__(self, source: str, device: torch.device) -> None:
         cupy = import_cupy()
         self.device = device
-        self._number = device.index
         self._functions: dict[str, Any] = {}
         capability = torch.cuda.get_device_capability(device)
         identity = "\0".join([source, *CUDA_FLAGS, str(capability), cupy.__version__])
@@ -227,10 +226,10 @@ class CudaKernels:
             with launching(self.device):
                 return self._launch(name, grid, shared, arguments)
         assert _launching.device == self.device, "launched on another GPU than all around it"
-        values: list[Any] = []
+        number, values = self.device.index, list[Any]()
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
-                assert argument.is_contiguous() and argument.get_device() == self._number, name
+                assert argument.is_contiguous() and argument.get_device() == number, name
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)

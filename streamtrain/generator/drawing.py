@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from streamtrain.cores import own_cores
-from streamtrain.forked import Forked
+from streamtrain.forked import ForkedTeam
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.operators import Drawn
 from streamtrain.generator.painter import Job
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLES_AHEAD = 256
 """Samples that are drawn at once: most of what NumPy's calls cost is per call."""
-PROCESSES = 2
-"""Processes that draw: one draws for some 45 000 samples/s, which a GPU may outrun."""
 WORTH_FORKING = 4096
 """Samples of a window for which processes are forked, which takes as long as drawing for two
 thousand."""
@@ -53,48 +49,6 @@ class Drawing:
 def drawn_together(batch_size: int, samples: int = SAMPLES_AHEAD) -> int:
     """How many batches are drawn at once."""
     return max(1, samples // batch_size)
-
-
-class Drawers:
-    """Forked processes that draw in turn.
-
-    draw(group), for 0, 1, 2, ...: what is handed over; StopIteration when there is no more to draw.
-    Without any where none can be forked.
-    """
-
-    def __init__(self, draw: Callable[[int], HandedOver], number: int) -> None:
-        self._processes: list[Forked[HandedOver]] = []
-
-        def turns(first: int, turn: int) -> HandedOver:
-            return draw(first + turn * number)
-
-        with ExitStack() as started, suppress(OSError):
-            made = []
-            for first in range(number):
-                made.append(Forked(partial(turns, first)))
-                started.callback(made[-1].close)
-            started.pop_all()
-            self._processes = made
-
-    def __len__(self) -> int:
-        return len(self._processes)
-
-    @property
-    def pids(self) -> list[int | None]:
-        """Numbers of the processes; None for one that has been ended."""
-        return [process.pid for process in self._processes]
-
-    def take(self, group: int) -> HandedOver | None:
-        """What was drawn for a group; None if it has to be drawn here, see `Forked.take`."""
-        if not self._processes:
-            return None
-        turn, process = divmod(group, len(self._processes))
-        return self._processes[process].take(turn)
-
-    def close(self) -> None:
-        """End the processes."""
-        for process in self._processes:
-            process.close()
 
 
 class DrawnAhead:
@@ -127,7 +81,7 @@ class DrawnAhead:
         can = "fork" in multiprocessing.get_all_start_methods()
         self._processes = max(0, min(processes, own_cores() - 1)) if can else 0
         self._worth = max(1, WORTH_FORKING // size)
-        self.drawers: Drawers | None = None
+        self.drawers: ForkedTeam[HandedOver] | None = None
         """What draws instead of this process,"""
         self._window, self._start = -1, 0
         """for this window of the schedule, from this batch on."""
@@ -184,7 +138,6 @@ class DrawnAhead:
 
     def _enter(self, window: int, number: int) -> None:
         """Have processes that draw for a window from batch `number` on, if it is long enough."""
-        self.close()
         self._window, self._start, self.drawers = window, number, None
         last = self._indices(number + self._worth - 1)[-1]
         if not self._processes or self._generator.window(last) != window:
@@ -198,7 +151,7 @@ class DrawnAhead:
             drawing = generator.draw_for(scene, indices)
             return drawing.job, drawing.operators, drawing.records
 
-        self.drawers = Drawers(draw, self._processes)
+        self.drawers = ForkedTeam(draw, self._processes)
 
     def _told(self, number: int) -> HandedOver | None:
         """What a process has drawn for batch `number` and those that are drawn with it."""

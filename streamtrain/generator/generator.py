@@ -16,7 +16,6 @@ from streamtrain.catalogs.fresh import FreshSkies, MadeLightcone
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Header, Skies
 from streamtrain.config import Config, ConfigError, GridConfig
-from streamtrain.config_data import DEFAULT_FRESH_ACTIVE, DataConfig, SynthesizeConfig
 from streamtrain.config_emit import InterloperConfig
 from streamtrain.cores import num_cores
 from streamtrain.generator.backend import Kernels, full_device, kernels_for, launching
@@ -35,7 +34,7 @@ from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.records import Column, Records
 from streamtrain.generator.scenes import Scene, Scenes
-from streamtrain.generator.schedule import Schedule, SkiesInUse
+from streamtrain.generator.schedule import SkiesInUse, schedule_of
 from streamtrain.generator.sfr_table import SFRTable, sfr_source
 from streamtrain.generator.workspace import Arrays, FreshMemory, Told, Workspace
 from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
@@ -83,7 +82,7 @@ class Generator:
         elif not isinstance(lightcones, Skies | FreshSkies):
             lightcones = Skies(lightcones)
         self.skies = lightcones
-        self.schedule = _schedule(config.data, self.seed, split, self.skies)
+        self.schedule = schedule_of(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
         """Names of the luminosity models that samples are told apart by."""
         cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
@@ -448,13 +447,3 @@ class Generator:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-
-
-def _schedule(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:
-    """Which lightcones are in use when."""
-    if isinstance(skies, Skies):
-        active = data.active or len(skies)
-        return Schedule(seed, split, len(skies), active, data.active_samples)
-    active = data.active or DEFAULT_FRESH_ACTIVE
-    reuse = data.fresh.reuse if data.fresh else SynthesizeConfig().reuse
-    return Schedule(seed, split, None, active, active * reuse)

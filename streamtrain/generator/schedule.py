@@ -8,6 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from streamtrain.catalogs.fresh import FreshSkies
+from streamtrain.catalogs.skies import Skies
+from streamtrain.config_data import DEFAULT_FRESH_ACTIVE, DataConfig, SynthesizeConfig
 from streamtrain.rng import STAGE_SKIES, Draws, Split
 
 
@@ -84,3 +87,13 @@ def _order(seed: int, split: Split, num: int, round_: int) -> tuple[int, ...]:
     """The lightcones in a random order."""
     draws = Draws(seed, split, np.array([round_], np.uint64), STAGE_SKIES)
     return tuple(np.argsort(draws.uniform(range(num))[0], kind="stable").tolist())
+
+
+def schedule_of(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:
+    """The schedule that the section `data` asks for, of the lightcones of a split."""
+    if isinstance(skies, Skies):
+        active = data.active or len(skies)
+        return Schedule(seed, split, len(skies), active, data.active_samples)
+    active = data.active or DEFAULT_FRESH_ACTIVE
+    reuse = data.fresh.reuse if data.fresh else SynthesizeConfig().reuse
+    return Schedule(seed, split, None, active, active * reuse)

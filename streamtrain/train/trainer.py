@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from streamtrain.config import Config
-from streamtrain.cores import num_cores
+from streamtrain.cores import own_cores
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network, describe
@@ -72,7 +72,7 @@ class Trainer:
                 "processes"
             )
         self._share = train.batch_size // world.size
-        self._cores = max(1, num_cores() // world.local_size)
+        self._cores = own_cores()
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
         self._request = StopRequest()

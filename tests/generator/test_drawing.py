@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import small
 import torch
 
+from streamtrain import forked
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.forked import Forked
 from streamtrain.generator import drawing
@@ -132,9 +134,10 @@ def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawnAhead], cores: 
     assert pickle.loads(pickle.dumps(records)) == records
     if cores > 1:
         assert ahead.drawers is not None
-        assert len(ahead.drawers) == min(2, cores - 1) and None not in ahead.drawers.pids
+        processes = ahead.drawers.processes
+        assert len(processes) == min(2, cores - 1) and all(p.pid for p in processes)
         ahead.close()
-        assert not any(ahead.drawers.pids)
+        assert not any(p.pid for p in processes)
 
 
 @forks
@@ -143,7 +146,7 @@ def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawnAhead]) 
     ahead = elsewhere(3)
     first = digests(ahead, range(5))
     assert ahead.drawers is not None
-    ahead.drawers._processes[1].close()
+    ahead.drawers.processes[1].close()
     made = first + digests(ahead, range(5, 30))
     assert made == ahead._generator.generate(range(180)).digests()
     assert drawn_here(ahead) == list(range(36, 180, 24))
@@ -167,16 +170,20 @@ def test_each_window_has_processes_of_its_own(
     skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
     ahead = elsewhere(cores, skies, data={"active": 1, "active_samples": 27})
     expected = ahead._generator.generate(range(84)).digests()
-    found, pids = [], []
+    found: list[str] = []
+    pids: list[Any] = []
     for number in range(14):
         found += digests(ahead, range(number, number + 1))
-        pids.append(None if ahead.drawers is None else ahead.drawers.pids[0])
+        pids.append(None if ahead.drawers is None else ahead.drawers.processes[0].pid)
     assert found == expected
     if cores == 1:
         assert pids == [None] * 14 and drawn_here(ahead) == [0, 12, 30, 42, 54, 66]
     else:
         assert pids == [*[pids[0]] * 5, *[pids[5]] * 4, *[pids[9]] * 5]
         assert len({pids[0], pids[5], pids[9], None}) == 4 and drawn_here(ahead) == []
+        for pid in (pids[0], pids[5]):
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
 
 
 @forks
@@ -203,8 +210,8 @@ def test_no_process_to_be_had(
             super().__init__(make)
             started.append(self)
 
-    monkeypatch.setattr(drawing, "Forked", OnlyOne)
+    monkeypatch.setattr(forked, "Forked", OnlyOne)
     ahead = elsewhere(3)
     assert digests(ahead, range(3)) == ahead._generator.generate(range(18)).digests()
-    assert ahead.drawers is not None and len(ahead.drawers) == 0 and started[0].pid is None
+    assert ahead.drawers is not None and not ahead.drawers.processes and started[0].pid is None
     assert drawn_here(ahead) == [0, 12]

@@ -43,7 +43,7 @@ class Entered:
     def kernels(self, device: torch.device) -> CudaKernels:
         """Kernels that only say that they are launched."""
         made = CudaKernels.__new__(CudaKernels)
-        made.device, made._number, made._functions = device, device.index, {}
+        made.device, made._functions = device, {}
         made._module = SimpleNamespace(
             get_function=lambda name: lambda *_, **__: self.log.append(name)
         )

@@ -316,6 +316,12 @@ def test_run_does_not_go_on_with_other_samples(
     assert run(config).step == 12
 
 
+def test_the_stream_is_as_configured(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_config(tmp_path, queue=3, processes=0), "cpu", 1)
+    trainer.run()
+    assert (trainer._stream._ahead, trainer._stream._processes) == (3, 0)
+
+
 def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     run(config)
