@@ -24,6 +24,7 @@ from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
+from streamtrain.schema import nearest
 
 if TYPE_CHECKING:
     from streamtrain.config import Config
@@ -151,17 +152,38 @@ def _device(name: str | None) -> str:
     return str(choose_device(name))
 
 
+class Parser(argparse.ArgumentParser):
+    """Names the command or choice nearest to a misspelt one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        known = action.choices
+        if known is not None and value not in known:
+            what = "command" if action.metavar == "COMMAND" else "choice"
+            hint = nearest(str(value), map(str, known))
+            self.error(f"there is no {what} '{value}': {hint}")
+
+
+def _options(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Names of the options of the command that the words begin with."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for number, word in enumerate(words):
+                if word in action.choices:
+                    return _options(action.choices[word], words[number + 1 :])
+    return [name for name in parser._option_string_actions if name.startswith("--")]
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="streamtrain",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"streamtrain {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    device = argparse.ArgumentParser(add_help=False)
+    device = Parser(add_help=False)
     device.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    configured = argparse.ArgumentParser(add_help=False)
+    configured = Parser(add_help=False)
     configured.add_argument(
         "config", metavar="CONFIG", help="a configuration file, or the folder of a run"
     )
@@ -254,10 +276,15 @@ def _parser() -> argparse.ArgumentParser:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; settings may stand before, between and after options."""
     parser = _parser()
-    given, rest = parser.parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given, rest = parser.parse_known_args(words)
     settings = [text for text in rest if "=" in text and not text.startswith("-")]
-    if len(settings) < len(rest) or (settings and "settings" not in given):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    wrong = [text for text in rest if text not in settings]
+    for option in (text for text in wrong if text.startswith("--")):
+        hint = nearest(option.partition("=")[0], _options(parser, words))
+        parser.error(f"there is no option '{option}': {hint}")
+    if wrong or (settings and "settings" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or settings)}")
     if settings:
         given.settings = [*given.settings, *settings]
     return given

@@ -99,7 +99,9 @@ def test_run_without_a_name(
 
 
 def test_missing_config(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no configuration file 'nothing.yaml'" in _sentence(capsys, "train", "nothing.yaml")
+    assert "no configuration file or run 'nothing.yaml'" in _sentence(
+        capsys, "train", "nothing.yaml"
+    )
 
 
 def test_broken_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_each_rank_says_what_went_wrong_in_it(
     monkeypatch.setenv("WORLD_SIZE", size)
     assert main(["train", "nothing.yaml"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"streamtrain: {prefix}no configuration file 'nothing.yaml'")
+    assert said.startswith(f"streamtrain: {prefix}no configuration file or run 'nothing.yaml'")
 
 
 @pytest.mark.filterwarnings("default::streamtrain.generator.model.ModelRangeWarning")
@@ -146,3 +146,39 @@ def test_make_is_resumable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(arguments) == 0
     assert file.stat().st_mtime_ns == written
     assert "is there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["trian", CONFIG], "there is no command 'trian': did you mean 'train'?"),
+        (["catalog", "imprt"], "there is no command 'imprt': did you mean 'import'?"),
+        (["train", CONFIG, "--devise", "cpu"], "did you mean '--device'?"),
+        (["catalog", "make", "1", "--footprnt=2"], "did you mean '--footprint-deg'?"),
+        (["train", "quickstart.yml"], "'quickstart.yml': did you mean 'quickstart.yaml'?"),
+        (["train", "configs/resnt.yaml"], "did you mean 'networks/resnet.yaml'?"),
+        (["train", "unlike_any.yaml"], "quickstart.yaml, reference.yaml, and more in networks/"),
+        (["train", "runs/mien"], "no configuration file or run 'runs/mien': did you mean 'runs/m"),
+        (["evaluate", "runs/other"], "the runs beside it are runs/mine"),
+        (["infer", "runs/minne", "map.fits"], "no run 'runs/minne': did you mean 'runs/mine'?"),
+        (["compare", "nowhere/mine"], "no run is in nowhere"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest(
+    command: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").touch()
+    try:
+        status = main(command)
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        status = stop.code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2 and said in error
+    assert len(error) < 320

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.resources import resource_dir
+from streamtrain.resources import shipped
 
 Float32 = NDArray[np.float32]
 
@@ -67,8 +67,7 @@ def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list
     for pattern in patterns:
         found = sorted(glob.glob(pattern, recursive=True))
         if not found and Path(pattern).parts[:1] == ("configs",):
-            shipped = resource_dir("configs").joinpath(*Path(pattern).parts[1:])
-            found = sorted(glob.glob(str(shipped), recursive=True))
+            found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
         if not found and must_exist:
             raise CatalogError(f"{where}: no file matches '{pattern}'")
         files += [Path(name) for name in found if Path(name) not in files]

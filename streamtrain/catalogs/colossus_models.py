@@ -130,5 +130,5 @@ def _import(name: str) -> Any:
     except ImportError:
         raise ValueError(
             "mass functions and biases named colossus:MODEL need the package colossus "
-            "(pip install streamtrain[mass-functions])"
+            "(pip install colossus)"
         ) from None

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.catalogs import info as lightcone_info
 from streamtrain.cosmology import Cosmology
+from streamtrain.resources import find_shipped
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -151,10 +152,11 @@ class Lightcone:
     def open(cls, path: str | os.PathLike[str]) -> Lightcone:
         """Read a lightcone file; every row is checked against the digest that it carries.
 
-        Raises `CatalogError` for a file that is missing, truncated, damaged, not a lightcone, or
-        of an unknown format version.
+        `configs/reference_0000.h5` also finds the file that ships with streamtrain, from any
+        folder. Raises `CatalogError` for a file that is missing, truncated, damaged, not a
+        lightcone, or of an unknown format version.
         """
-        path = Path(path)
+        path = find_shipped(Path(path))
         if not path.is_file():
             raise CatalogError(f"{path}: there is no such file")
         if not h5py.is_hdf5(path):

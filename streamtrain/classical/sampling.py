@@ -84,7 +84,5 @@ def import_emcee() -> Any:
     try:
         import emcee
     except ImportError:
-        raise ValueError(
-            "the Markov chain needs the package emcee: pip install streamtrain[mcmc]"
-        ) from None
+        raise ValueError("the Markov chain needs the package emcee: pip install emcee") from None
     return emcee

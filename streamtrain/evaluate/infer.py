@@ -232,7 +232,7 @@ def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, floa
     text = _ecsv(result, answer)
     if text is None:
         result["warnings"].append(
-            "no ECSV: it needs `pip install streamtrain[fits]` (astropy); the JSON file has it all"
+            "no ECSV: it needs `pip install astropy`; the JSON file has it all"
         )
         return files[1:]
     write_atomically(files[0], text)

@@ -13,6 +13,7 @@ from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models import Network, build_network
+from streamtrain.resources import near_run
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import run_folder
 
@@ -20,7 +21,7 @@ from streamtrain.train.folder import run_folder
 def run_config(folder: str | Path) -> Config:
     """The configuration of a run from its folder, wherever that folder lies now."""
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is not the folder of a run: it has no config.yaml")
+        raise ValueError(f"there is no run '{folder}': {near_run(folder)}")
     return load_config(folder)
 
 

@@ -54,8 +54,7 @@ _C_TYPES = {
 }
 Argument = torch.Tensor | np.generic
 NO_COMPILER = (
-    "no C++ compiler found: install g++ or clang++, set CXX to one, or "
-    "`pip install streamtrain[compiler]` (the ziglang wheel)"
+    "no C++ compiler found: install g++ or clang++, set CXX to one, or `pip install ziglang`"
 )
 
 
@@ -250,13 +249,11 @@ class _TorchStream:
 
 def import_cupy() -> Any:
     """CuPy, or one sentence on what to install. Torch is imported first, as both load CUDA."""
-    wheel = "cuda13" if (torch.version.cuda or "").startswith("13") else "cuda12"
+    wheel = "cupy-cuda13x" if (torch.version.cuda or "").startswith("13") else "cupy-cuda12x"
     try:
         import cupy
     except ImportError as error:
-        raise BackendError(
-            f"a GPU needs CuPy: `pip install streamtrain[{wheel}]` ({error})"
-        ) from None
+        raise BackendError(f"a GPU needs CuPy: `pip install {wheel}` ({error})") from None
     if int(cupy.__version__.split(".")[0]) < 14:
         raise BackendError(f"CuPy {cupy.__version__} is too old: 14 or newer is needed")
     return cupy

@@ -32,9 +32,7 @@ def read_fits(path: Path) -> SkyMap:
         from astropy.io import fits
         from astropy.wcs import WCS, FITSFixedWarning
     except ImportError:
-        raise MapError(
-            f"{source}: FITS needs `pip install streamtrain[fits]` (astropy), npz and HDF5 do not"
-        ) from None
+        raise MapError(f"{source}: FITS needs `pip install astropy`, npz and HDF5 do not") from None
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -179,7 +179,7 @@ def test_command_beside_a_network_and_again(
         (["emit.line.prior=fiducial"], [], "no parameter of emit.line is drawn: choose a prior"),
         (["emit.blank={}"], [], "emit.blank changes the halos' light beyond it"),
         (["emit.line={mixture: {li16: {}, chung22: {}}}"], [], "emit.line.mixture has li16, chung"),
-        ([], ["--beside", "nowhere"], "nowhere is not the folder of a run"),
+        ([], ["--beside", "nowhere"], "there is no run 'nowhere'"),
     ],
 )
 def test_bad_input(
@@ -200,7 +200,7 @@ def test_bad_input(
 
 def test_without_emcee(monkeypatch: pytest.MonkeyPatch, skies: dict[str, list[str]]) -> None:
     monkeypatch.setitem(__import__("sys").modules, "emcee", None)
-    with pytest.raises(ValueError, match=r"pip install streamtrain\[mcmc\]"):
+    with pytest.raises(ValueError, match=r"pip install emcee"):
         report.run(config_of(skies), Options())
 
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import small
 import torch
@@ -17,7 +16,6 @@ from streamtrain.evaluate.scenarios import evaluate_scenarios
 from streamtrain.evaluate.scenarioset import load_scenarios
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.models import build_network
-from streamtrain.resources import resource_dir
 from streamtrain.train.checkpoint import save_checkpoint
 
 pytestmark = small.EXTRAPOLATES
@@ -243,10 +241,3 @@ def test_an_interrupted_matrix_leaves_whole_manifests(run, monkeypatch):
     left = sorted(path.name for path in (Path(run.run) / "scenarios").glob("*"))
     assert left == ["basic.png", "basic.testset.json", "noisy.png", "noisy.testset.json"]
     assert not (Path(run.run) / "scenarios.json").exists()
-
-
-def test_the_scenarios_ship_with_the_package():
-    text = (resource_dir("configs").parent / "setup.cfg").read_text()
-    assert "pfeffer2019/scenarios/*.yaml" in text
-    assert "streamtrain.evaluate = *.json" in text
-    assert np.isfinite(published("basic").percentiles).all()

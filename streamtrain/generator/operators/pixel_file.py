@@ -62,9 +62,7 @@ def _read_fits(path: str) -> NDArray[Any]:
     try:
         from astropy.io import fits
     except ImportError:
-        raise ValueError(
-            "FITS needs `pip install streamtrain[fits]` (astropy), npz does not"
-        ) from None
+        raise ValueError("FITS needs `pip install astropy`, npz does not") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a damaged file is refused below or by astropy
         with fits.open(path, memmap=False) as units:
