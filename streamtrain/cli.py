@@ -24,7 +24,7 @@ from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
 from streamtrain.progress import Progress
-from streamtrain.schema import nearest
+from streamtrain.schema import AssumptionWarning, nearest
 
 if TYPE_CHECKING:
     from streamtrain.config import Config
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, ModelRangeWarning):
+        if not issubclass(category, (AssumptionWarning, ModelRangeWarning)):
             usual(message, category, *where, **more)
         elif os.environ.get("RANK", "0") == "0":
             print(f"streamtrain: warning: {message}", file=sys.stderr)

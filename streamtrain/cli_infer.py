@@ -26,9 +26,24 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("folder", type=Path, metavar="RUN", help="the folder of a run")
     add("map", type=Path, metavar="MAP", help="FITS, npz or HDF5")
-    add("--units", help="of a map that does not say: uK, mK, K, Jy/sr, kJy/sr or MJy/sr")
-    add("--nu-rest-GHz", type=float, metavar="GHZ", help="of the line, where the map does not say")
+    add(
+        "--units",
+        help="of a map that does not say, or says it wrongly: uK, mK, K, Jy/sr, kJy/sr or MJy/sr",
+    )
+    add(
+        "--nu-rest-GHz",
+        type=float,
+        metavar="GHZ",
+        help="of the line, where the map does not say, or says it wrongly",
+    )
     add("--index", type=int, help="which sample of a file of streamtrain export")
+    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
+    add(
+        "--no-value",
+        type=float,
+        metavar="NUMBER",
+        help="what stands for no value besides NaN; nan: nothing else does",
+    )
     add("--regrid", action="store_true", help="bring the map to the network's voxels")
     add(
         "--centre",
@@ -66,6 +81,8 @@ def run_infer(arguments: argparse.Namespace) -> int:
         units=arguments.units,
         nu_rest_GHz=arguments.nu_rest_GHz,
         index=arguments.index,
+        hdu=arguments.hdu,
+        no_value=arguments.no_value,
         regrid=arguments.regrid,
         centre_deg=None if arguments.centre is None else tuple(arguments.centre),
         rayleigh_jeans=arguments.rayleigh_jeans,

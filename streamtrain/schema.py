@@ -23,6 +23,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is for the person who wrote it."""
 
 
+class AssumptionWarning(UserWarning):
+    """Something that the program had to assume; the message is one sentence."""
+
+
 def setting(
     default: Any = dataclasses.MISSING,
     help: str = "",

@@ -64,6 +64,8 @@ class Options:
     units: str | None = None
     nu_rest_GHz: float | None = None
     index: int | None = None
+    hdu: str | None = None
+    no_value: float | None = None
     regrid: bool = False
     centre_deg: tuple[float, float] | None = None
     rayleigh_jeans: bool = False
@@ -94,7 +96,14 @@ def infer(
     config = run if isinstance(run, Config) else run_config(run)
     folder = run_folder(config)
     trained = Trained.load(config)
-    sky = read_map(path, units=options.units, nu_rest_GHz=options.nu_rest_GHz, index=options.index)
+    sky = read_map(
+        path,
+        units=options.units,
+        nu_rest_GHz=options.nu_rest_GHz,
+        index=options.index,
+        hdu=options.hdu,
+        no_value=options.no_value,
+    )
     prepared = prepare(
         sky,
         config,

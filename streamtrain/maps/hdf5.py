@@ -26,9 +26,13 @@ from streamtrain.maps.skymap import (
     checked_edges,
     edges_of_centres,
     frequency_axis,
+    in_order,
+    number_of,
     order_notes,
     oriented,
+    ra_in_order,
     sky_axes,
+    text_of,
 )
 
 EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
@@ -42,7 +46,7 @@ def read_hdf5(path: Path, index: int | None = None) -> SkyMap:
     try:
         with h5py.File(path, "r") as file:
             for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
-                if name in file:
+                if isinstance(file.get(name), h5py.Dataset):
                     return read(file, source, index)
             raise MapError(
                 f"{source} holds none of map, cube and map_coadd, but "
@@ -85,24 +89,26 @@ def _samples(file: Any, source: str, index: int | None) -> SkyMap:
 def _with_edges(
     file: Any, cube: NDArray[Any], name: str, about: dict[str, Any], source: str, layout: str
 ) -> SkyMap:
-    nu, y, x = (checked_edges(_array(file, key, source), key, source) for key in EDGES)
+    nu, y, x = (_array(file, key, source) for key in EDGES)
+    nu = checked_edges(nu, EDGES[0], source, even=False)
+    y, x = checked_edges(y, EDGES[1], source), checked_edges(ra_in_order(x), EDGES[2], source)
     axes = {"freq": len(nu) - 1, "dec": len(y) - 1, "ra": len(x) - 1}
-    check_shape(cube.shape, axes, name, source)
+    cube, turned = in_order(cube, axes, name, source, reverse="MATLAB_class" in about)
     freq = frequency_axis(nu)
     ra, dec, locate = sky_axes(x, y)
-    done = about.get("observe_done")
-    rest = about.get("nu_rest_GHz")
+    done, units, rest = (_said(about, key) for key in ("observe_done", "units", "nu_rest_GHz"))
     return SkyMap(
         oriented(cube, freq, dec, ra),
         freq,
         dec,
         ra,
-        units=None if "units" not in about else str(about["units"]),
-        nu_rest_GHz=None if rest is None else float(rest),
+        units=None if units is None else text_of(units),
+        nu_rest_GHz=None if rest is None else number_of(rest, "nu_rest_GHz", source),
         source=source,
         layout=layout,
-        notes=order_notes(freq),
-        done=None if done is None else yaml.safe_load(str(done)) or {},
+        notes=(*turned, *order_notes(freq)),
+        marks=_marks(file[name], source),
+        done=None if done is None else _done(done, source),
         locate=locate,
     )
 
@@ -112,6 +118,7 @@ def _comap(file: Any, source: str, index: int | None) -> SkyMap:
         raise MapError(f"{source} holds one map: --index is of a file with several samples")
     cube = _array(file, "map_coadd", source)
     nu, x, y = (_array(file, key, source).astype(np.float64) for key in COMAP)
+    x = ra_in_order(x)
     if cube.ndim == 3:
         cube, nu = cube[None], nu.reshape(1, -1)
     if nu.ndim != 2:
@@ -132,13 +139,45 @@ def _comap(file: Any, source: str, index: int | None) -> SkyMap:
         source=source,
         layout="COMAP map file",
         notes=(f"{nu.shape[0]} sidebands were put in the order of frequency",),
+        marks=_marks(file["map_coadd"], source),
         locate=locate,
     )
 
 
+def _done(value: Any, source: str) -> dict[str, Any]:
+    """The operators that streamtrain says it has applied."""
+    try:
+        found = yaml.safe_load(text_of(value)) or {}
+        if isinstance(found, dict) and all(isinstance(section, dict) for section in found.values()):
+            return found
+    except yaml.YAMLError:
+        pass
+    raise MapError(f"{source}: observe_done is not a section observe of a configuration")
+
+
+def _said(about: dict[str, Any], name: str) -> Any:
+    """An attribute; None for one that is empty."""
+    value = about.get(name)
+    return None if isinstance(value, h5py.Empty) else value
+
+
+def _marks(dataset: Any, source: str) -> tuple[float, ...]:
+    """Numbers that stand for no value: as attributes say, or the fill value that was chosen."""
+    named = (dataset.attrs.get(name) for name in ("_FillValue", "missing_value"))
+    marks = [value for given in named if given is not None for value in np.ravel(given)]
+    created = dataset.id.get_create_plist()
+    if created.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue:
+        marks.append(dataset.fillvalue)
+    numbers = [number for number in marks if np.asarray(number).dtype.kind in "iuf"]
+    return tuple(dict.fromkeys(float(n) for n in numbers if np.isfinite(n)))
+
+
 def _array(file: Any, name: str, source: str) -> NDArray[Any]:
-    if name not in file:
-        raise MapError(f"{source} has no dataset {name}")
-    values = np.asarray(file[name])
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        raise MapError(
+            f"{source} has no dataset {name}" + (" that holds anything" if dataset else "")
+        )
+    values = np.asarray(dataset)
     check_numbers(values, name, source)
     return values

@@ -23,13 +23,15 @@ from streamtrain.maps.skymap import (
     MapError,
     SkyMap,
     check_numbers,
-    check_shape,
     checked_edges,
     edges_of_centres,
     frequency_axis,
+    in_order,
+    number_of,
     order_notes,
     oriented,
     sky_axes,
+    text_of,
 )
 
 EDGES = ("nu_binedges", "pix_binedges_x", "pix_binedges_y")
@@ -56,12 +58,13 @@ def read_npz(path: Path) -> SkyMap:
     check_numbers(cube, name, source)
     if all(key in arrays for key in EDGES):
         layout = "npz with edges"
-        nu, x, y = (checked_edges(arrays[key], key, source) for key in EDGES)
+        nu = checked_edges(arrays[EDGES[0]], EDGES[0], source, even=False)
+        x, y = (checked_edges(arrays[key], key, source) for key in EDGES[1:])
     else:
         layout = "limlam_mocker npz"
         nu, x, y = _limlam_edges(arrays, source)
     axes = {"ra": len(x) - 1, "dec": len(y) - 1, "freq": len(nu) - 1}
-    check_shape(cube.shape, axes, name, source)
+    cube, turned = in_order(cube, axes, name, source)
     freq = frequency_axis(nu)
     ra, dec, locate = sky_axes(x, y)
     return SkyMap(
@@ -69,11 +72,11 @@ def read_npz(path: Path) -> SkyMap:
         freq,
         dec,
         ra,
-        units=_text(arrays.get("units")),
+        units=text_of(arrays["units"]) if "units" in arrays else None,
         nu_rest_GHz=_number(arrays.get("nu_rest"), "nu_rest", source),
         source=source,
         layout=layout,
-        notes=order_notes(freq),
+        notes=(*turned, *order_notes(freq)),
         locate=locate,
     )
 
@@ -108,15 +111,7 @@ def _limlam_edges(arrays: dict[str, NDArray[Any]], source: str) -> tuple[Any, An
 
 
 def _number(value: NDArray[Any] | None, name: str, source: str) -> float | None:
-    if value is None:
-        return None
-    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
-        raise MapError(f"{source}: {name} must be one number")
-    return float(value.reshape(-1)[0])
-
-
-def _text(value: NDArray[Any] | None) -> str | None:
-    return None if value is None else str(value.reshape(-1)[0])
+    return None if value is None else number_of(value, name, source)
 
 
 def _first_line(error: BaseException) -> str:

@@ -99,7 +99,7 @@ def _check_line(sky: SkyMap, grid: Grid, notes: list[str]) -> None:
     elif abs(sky.nu_rest_GHz / grid.nu_rest_GHz - 1.0) > REST_TOLERANCE:
         raise MapError(
             f"{sky.source} is of a line at {sky.nu_rest_GHz:g} GHz, the network was trained on "
-            f"that at {grid.nu_rest_GHz:g} GHz"
+            f"that at {grid.nu_rest_GHz:g} GHz; --nu-rest-GHz says it if the file is wrong"
         )
 
 
@@ -195,6 +195,12 @@ def _fitting(sky: SkyMap, starts: list[Start]) -> Start:
 
 def _difference(sky: SkyMap, grid: Grid, state: MapState, starts: list[Start]) -> str:
     """What distinguishes a map from the network's, both sides; nothing if it fits."""
+    if not sky.freq.even:
+        widths = 1e3 * np.abs(np.diff(sky.freq.edges))
+        return (
+            f"has channels of {widths.min():.5g} to {widths.max():.5g} MHz, the network was "
+            "trained on equal ones"
+        )
     off = max(abs(a - b) for a, b in zip(sky.nu_GHz, grid.nu_GHz, strict=True))
     if off > END_TOLERANCE * min(sky.freq.step, grid.dnu_GHz * state.joined[0]):
         return (

@@ -11,7 +11,7 @@ import h5py
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.npz import read_npz
-from streamtrain.maps.skymap import MapError, SkyMap
+from streamtrain.maps.skymap import MapError, SkyMap, without_marks
 from streamtrain.maps.units import parse_units
 
 SUFFIXES = {
@@ -29,12 +29,15 @@ def read_map(
     units: str | None = None,
     nu_rest_GHz: float | None = None,
     index: int | None = None,
+    hdu: str | None = None,
+    no_value: float | None = None,
 ) -> SkyMap:
     """Read a FITS cube, an npz file or an HDF5 file; docs/infer.md has the layouts.
 
-    units, nu_rest_GHz: what a file does not say; index: which sample of an exported file. Raises
-    MapError (a ValueError), one sentence that names the file, for what cannot be read, has no
-    geometry, or says something else than was given.
+    units, nu_rest_GHz: what a file does not say, or says wrongly; index: which sample of an
+    exported file; hdu: which image of a FITS file, by number or EXTNAME; no_value: the number that
+    stands for no value, NaN if none does but NaN. Raises MapError (a ValueError), one sentence that
+    names the file, for what cannot be read or has no geometry.
     """
     file = Path(path)
     if not file.is_file():
@@ -42,13 +45,17 @@ def read_map(
     kind = _kind(file)
     if kind != "hdf5" and index is not None:
         raise MapError(f"{path} holds one map: --index is of a file with several samples")
+    if kind != "fits" and hdu is not None:
+        raise MapError(f"{path} is no FITS file: --hdu is of one with several images")
+    if nu_rest_GHz is not None and not nu_rest_GHz > 0.0:
+        raise MapError(f"--nu-rest-GHz {nu_rest_GHz:g} must be positive")
     if kind == "fits":
-        found = read_fits(file)
+        found = read_fits(file, hdu, nu_rest_GHz)
     elif kind == "npz":
         found = read_npz(file)
     else:
         found = read_hdf5(file, index)
-    return _with_units(_with_rest(found, nu_rest_GHz), units)
+    return without_marks(_with_units(_with_rest(found, nu_rest_GHz), units), no_value)
 
 
 def _kind(file: Path) -> str:
@@ -70,13 +77,15 @@ def _kind(file: Path) -> str:
 def _with_units(found: SkyMap, units: str | None) -> SkyMap:
     if units is not None:
         given = parse_units(units, "--units")
-        if found.units is not None and (
-            not found.units or parse_units(found.units, found.source) != given
-        ):
-            raise MapError(
-                f"{found.source} is in {found.units or 'numbers without a unit'}, --units says "
-                f"{units}"
-            )
+        if found.done is not None and not found.units:
+            raise MapError(f"{found.source} is in numbers without a unit, --units says {units}")
+        try:
+            same = not found.units or parse_units(found.units, found.source) == given
+        except MapError:
+            same = False
+        if not same:
+            note = f"it says that it is in {found.units}, and was read as {units} (--units)"
+            return replace(found, units=units, notes=(*found.notes, note))
         return replace(found, units=units)
     if found.units is None:
         raise MapError(
@@ -84,7 +93,10 @@ def _with_units(found: SkyMap, units: str | None) -> SkyMap:
             "Jy/sr"
         )
     if found.units:
-        parse_units(found.units, found.source)
+        try:
+            parse_units(found.units, found.source)
+        except MapError as error:
+            raise MapError(f"{error}; --units says what they are") from None
     elif found.done is None:
         raise MapError(f"{found.source}: its units are empty: give --units, such as uK or Jy/sr")
     return found
@@ -94,8 +106,8 @@ def _with_rest(found: SkyMap, nu_rest_GHz: float | None) -> SkyMap:
     if nu_rest_GHz is None:
         return found
     stated = found.nu_rest_GHz
+    notes = found.notes
     if stated is not None and abs(stated / nu_rest_GHz - 1.0) > REST_TOLERANCE:
-        raise MapError(
-            f"{found.source} is of a line at {stated:g} GHz, --nu-rest-GHz says {nu_rest_GHz:g}"
-        )
-    return replace(found, nu_rest_GHz=nu_rest_GHz)
+        notes += (f"it says that its line is at {stated:g} GHz, and was read as of one at "
+                  f"{nu_rest_GHz:g} GHz (--nu-rest-GHz)",)  # fmt: skip
+    return replace(found, nu_rest_GHz=nu_rest_GHz, notes=notes)

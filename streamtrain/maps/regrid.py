@@ -24,7 +24,7 @@ def overlap(source: Float, target: Float, what: str) -> Float:
     """
     if source[-1] < source[0]:
         source, target = -source, -target
-    step, fine = ((e[-1] - e[0]) / (len(e) - 1) for e in (target, source))
+    step, fine = (target[-1] - target[0]) / (len(target) - 1), np.diff(source).max()
     if source[0] > target[0] + SLACK * step or source[-1] < target[-1] - SLACK * step:
         raise MapError(
             f"the map covers {abs(source[0]):.6g} to {abs(source[-1]):.6g} {what}, the network "

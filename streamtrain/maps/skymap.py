@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
 
+SHOWN = 40
+"""Characters of a message's longest quotation."""
 EVEN = 1e-3
 """How far steps of an axis may differ from their mean, in steps."""
 
@@ -35,8 +37,14 @@ class Axis:
 
     @property
     def step(self) -> float:
-        """Width of a voxel."""
+        """Mean width of a voxel."""
         return self.width / (len(self.edges) - 1)
+
+    @property
+    def even(self) -> bool:
+        """Whether all voxels have the same width."""
+        steps = np.abs(np.diff(self.edges))
+        return bool(np.abs(steps / self.step - 1.0).max() <= EVEN)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class SkyMap:
     """What kind of file it is."""
     notes: tuple[str, ...] = ()
     """What was found and assumed."""
+    marks: tuple[float, ...] = ()
+    """Numbers that stand for no value, as the file says."""
     done: Mapping[str, Any] | None = None
     """Section `observe` that the map has gone through, if streamtrain wrote it."""
     locate: Callable[[float, float], tuple[float, float]] | None = field(default=None, repr=False)
@@ -95,25 +105,58 @@ def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, Any]:
     shrink = float(np.cos(np.radians(middle[1])))
 
     def locate(ra: float, dec: float) -> tuple[float, float]:
-        return (ra - middle[0]) * shrink, dec - middle[1]
+        turn = (ra - middle[0] + 180.0) % 360.0 - 180.0
+        return turn * shrink, dec - middle[1]
 
     ra_axis = sky_axis(ra_edges * shrink if shrink < 1.0 - 1e-3 else ra_edges)
     return ra_axis, sky_axis(dec_edges), locate
 
 
-def checked_edges(values: ArrayLike, name: str, source: str) -> Float:
-    """Edges of equal voxels [n + 1]. Raises MapError with the offending steps."""
+def checked_edges(values: ArrayLike, name: str, source: str, *, even: bool = True) -> Float:
+    """Edges of voxels [n + 1], one after the other and, if `even`, of equal voxels. Raises MapError
+    with the offending steps."""
+    check_numbers(np.asarray(values), name, source)
     edges = np.asarray(values, np.float64)
+    edges = edges.reshape(-1) if edges.size == max(edges.shape, default=0) else edges
     if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all():
         raise MapError(f"{source}: {name} must be a list of two numbers or more, all finite")
     steps = np.diff(edges)
     mean = steps.mean()
-    if mean == 0.0 or np.abs(steps / mean - 1.0).max() > EVEN:
+    if mean == 0.0 or (steps / mean).min() <= 0.0:
+        raise MapError(f"{source}: {name} must rise or fall from each number to the next")
+    if even and np.abs(steps / mean - 1.0).max() > EVEN:
         raise MapError(
             f"{source}: {name} must have equal steps, but they are {steps.min():.6g} to "
             f"{steps.max():.6g}"
         )
     return edges
+
+
+def ra_in_order(values: ArrayLike) -> NDArray[Any]:
+    """Right ascensions [deg] without the step of 360 that a map at ra = 0 has."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "iuf":
+        return given
+    given = given.reshape(-1) if given.size == max(given.shape, default=0) else given
+    whole = given.ndim == 1 and len(given) > 1 and np.isfinite(given).all()
+    return np.unwrap(given, period=360.0) if whole else given
+
+
+def in_order(
+    cube: NDArray[Any], axes: dict[str, int], name: str, source: str, reverse: bool = False
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """A cube with its axes in the order of `axes`, and what to say of it: Fortran, Julia and MATLAB
+    write them the other way round.
+
+    reverse: whether the file says that they are, which decides where both orders have the same
+    shape. Raises MapError for another shape than either.
+    """
+    wanted = tuple(axes.values())
+    turned = wanted[::-1]
+    if cube.shape == turned and (reverse or cube.shape != wanted):
+        return cube.transpose(), (f"its axes are [{', '.join(reversed(axes))}] and were turned",)
+    check_shape(cube.shape, axes, name, source)
+    return cube, ()
 
 
 def edges_of_centres(values: ArrayLike, name: str, source: str, step: float | None = None) -> Float:
@@ -146,6 +189,78 @@ def check_shape(shape: tuple[int, ...], axes: dict[str, int], name: str, source:
             f"{source}: {name} has shape {shape}, but its axes [{', '.join(axes)}] have "
             f"{tuple(axes.values())} voxels"
         )
+
+
+def number_of(value: Any, name: str, source: str) -> float:
+    """A finite number that stands alone or in an array of one, also as text. Raises MapError."""
+    try:
+        text = np.asarray(value).dtype.kind in "OSU"
+        found = float(text_of(value)) if text else float(np.asarray(value).item())
+    except (ValueError, TypeError):
+        found = float("nan")
+    if not np.isfinite(found):
+        raise MapError(f"{source}: {name} must be one number, not {text_of(value)}")
+    return found
+
+
+def text_of(value: Any) -> str:
+    """Text that stands alone or in an array of one, as text, as bytes or as MATLAB's codes; what is
+    no text is shown in one short line."""
+    array = np.asarray(value)
+    if array.dtype == np.uint16 and 1 < array.size <= SHOWN:
+        return "".join(map(chr, array.reshape(-1)))
+    single = array.item() if array.size == 1 else value
+    text = single.decode("utf-8", "replace") if isinstance(single, bytes) else str(single)
+    if array.size == 1 and array.dtype.kind in "OSU":
+        return text
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+BEYOND = 1e20
+"""No map holds numbers as large as this; marks of missing values, such as HEALPix's, do."""
+MARKS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, 99999.0, 999999.0)
+"""Numbers that often stand for no value, without the file saying so."""
+MARKED = 3
+"""Voxels that hold exactly one of `MARKS`, from which on it is suspected."""
+
+
+def without_marks(found: SkyMap, no_value: float | None) -> SkyMap:
+    """A map with NaN where it holds a mark of a missing value: those of the file, `no_value`, and
+    numbers beyond any map. Raises MapError for a float map with voxels of one of `MARKS`.
+
+    no_value: what its user says is one; NaN: there is none but NaN.
+    """
+    cube = found.cube
+    lost = np.zeros(cube.shape, bool)
+    marks = list(dict.fromkeys(found.marks if no_value is None else (no_value,)))
+    with np.errstate(over="ignore"):
+        for mark in marks:
+            lost |= cube == (cube.dtype.type(mark) if cube.dtype.kind == "f" else mark)
+    notes = []
+    if lost.any():
+        named = ", ".join(f"{mark:g}" for mark in marks)
+        notes.append(f"{int(lost.sum())} of its voxels hold {named} and have no value")
+    if cube.dtype.kind == "f" and no_value is None:
+        beyond = (np.abs(cube) >= BEYOND) & np.isfinite(cube) & ~lost
+        if beyond.any():
+            example = f"{float(cube[beyond][0]):g}"
+            notes.append(f"{int(beyond.sum())} of its voxels hold numbers such as {example}, which "
+                         "was taken for no value")  # fmt: skip
+            lost |= beyond
+        for mark in MARKS:
+            number = int(((cube == cube.dtype.type(mark)) & ~lost).sum())
+            if number >= MARKED:
+                raise MapError(
+                    f"{found.source}: {number} voxels are exactly {mark:g}, which looks like a "
+                    f"mark of a missing value: --no-value {mark:g} says that it is, --no-value nan "
+                    "that it is not"
+                )
+    if not lost.any():
+        return found
+    values = np.array(cube, cube.dtype if cube.dtype.kind == "f" else np.float64)
+    values[lost] = np.nan
+    return replace(found, cube=values, notes=(*found.notes, *notes))
 
 
 def check_numbers(cube: NDArray[Any], name: str, source: str) -> None:

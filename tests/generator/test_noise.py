@@ -22,6 +22,8 @@ from streamtrain.generator.operators import Noise, Operator
 from streamtrain.generator.operators.edge_noise import EdgeNoise
 from streamtrain.rng import STAGE_OBSERVE, Draws
 
+pytestmark = small.ASSUMES
+
 PUBLISHED = {"sigma_uK": 625.0, "per": "fine_voxel"}
 """The edge noise of 1905.10376: N(0, 25 f) with f up to 25."""
 
@@ -288,7 +290,10 @@ def test_fits_hits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, found[0][1])
     fits.PrimaryHDU().writeto(tmp_path / "empty.fits")
     (tmp_path / "text.fits").write_text("nothing")
-    for name, message in (("empty", "holds no image"), ("text", "cannot be read: ")):
+    for name, message in (
+        ("empty", "holds no image of two axes"),
+        ("text", "cannot be read, or is cut short: "),
+    ):
         with pytest.raises(ConfigError, match=message):
             operators({"noise": {"hits": str(tmp_path / f"{name}.fits")}})
 

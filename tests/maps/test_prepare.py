@@ -21,6 +21,8 @@ from streamtrain.maps.skymap import MapError, SkyMap
 from streamtrain.maps.steps import of_the_map, raw
 from streamtrain.maps.units import rayleigh_jeans_uK
 
+pytestmark = pytest.mark.filterwarnings("ignore::streamtrain.schema.AssumptionWarning")
+
 RNG = np.random.default_rng(4)
 CUBE = RNG.normal(5.0, 2.0, size=(9, 20, 24)).astype(np.float32)
 

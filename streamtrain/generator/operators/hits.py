@@ -7,16 +7,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.generator.operators.base import MapState
 from streamtrain.generator.operators.pixel_file import read_pixels
 from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]
 
 
-def read_hits(path: str, shape: tuple[int, int], where: str) -> Float:
+def read_hits(path: str, state: MapState, where: str) -> Float:
     """Hits, or any measure of time, float64 [n_dec, n_ra] from a file, see `read_pixels`. Raises
     ConfigError, one sentence that begins with `where`."""
-    hits = read_pixels(path, "hits", shape, where).astype(np.float64)
+    hits = read_pixels(path, "hits", state, where).astype(np.float64)
     if not (np.isfinite(hits).all() and (hits >= 0.0).all()):
         raise ConfigError(f"{where}: {path} holds hits that are negative or not finite")
     if not hits.any():

@@ -35,7 +35,7 @@ class Mask(Fixed):
         keep = np.ones(shape, bool)
         digest = None
         if config.file is not None:
-            keep = read_mask(config.file, shape, f"observe.{name}.file")
+            keep = read_mask(config.file, state, f"observe.{name}.file")
             digest = pixels_digest(keep)
         edge = config.edge_pixels
         if edge:
@@ -54,9 +54,9 @@ class Mask(Fixed):
         return cube
 
 
-def read_mask(path: str, shape: tuple[int, int], where: str) -> NDArray[np.bool_]:
+def read_mask(path: str, state: MapState, where: str) -> NDArray[np.bool_]:
     """A mask [n_dec, n_ra] from a file, see `read_pixels`; 1 = keep. Raises ConfigError."""
-    values = read_pixels(path, "mask", shape, where)
+    values = read_pixels(path, "mask", state, where)
     keep = values == 1
     if not (keep | (values == 0)).all():
         bad = values[~(keep | (values == 0))][0]

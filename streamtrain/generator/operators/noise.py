@@ -57,7 +57,7 @@ class Noise:
         levels = given if isinstance(given, tuple) else (given, given)
         if config.hits is None:
             return cls(name, stage, levels, factor, config.absent)
-        hits = read_hits(config.hits, state.shape[1:], f"observe.{name}.hits")
+        hits = read_hits(config.hits, state, f"observe.{name}.hits")
         pixels, digest = Table(relative_sigma(hits)), pixels_digest(hits)
         return cls(name, stage, levels, factor, config.absent, pixels, digest)
 

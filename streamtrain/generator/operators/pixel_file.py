@@ -12,32 +12,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.schema import ConfigError
+from streamtrain.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
+from streamtrain.generator.operators.base import MapState
+from streamtrain.schema import AssumptionWarning, ConfigError
 
-FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz")
+EDGES = ("pix_binedges_x", "pix_binedges_y")
+"""Arrays of an npz file that say where its columns (ra) and rows (dec) lie [deg]."""
+SIZE_TOLERANCE = 0.2
+"""How far the width of a file's field may be from the map's, in pixels."""
 
 
-def read_pixels(path: str, name: str, shape: tuple[int, int], where: str) -> NDArray[Any]:
-    """Numbers [n_dec, n_ra] from an npz file (its array `name`, or its only one) or from the first
-    image of a FITS file (needs astropy).
+def read_pixels(path: str, name: str, state: MapState, where: str) -> NDArray[Any]:
+    """Numbers [n_dec, n_ra], dec and ra rising, for a map in `state`.
 
-    Row 0 is the lowest dec and column 0 the lowest ra, as in a cube; a FITS header's coordinates
-    are not read. Raises ConfigError, one sentence that begins with `where`.
+    From an npz file: its array `name`, or its only one beside `EDGES`, which say where it lies; or
+    from a FITS file: its only image, or that with the EXTNAME `name`, turned as its header says. A
+    file that says nothing of its directions is taken to have them rising, with an
+    AssumptionWarning. Raises ConfigError, one sentence that begins with `where`.
     """
     if not Path(path).is_file():
         raise ConfigError(f"{where}: there is no file {path}")
     fits = path.lower().endswith(FITS_SUFFIXES)
     try:
-        values = _read_fits(path) if fits else _read_npz(path, name)
+        values, fov_deg = _read_fits(path, name) if fits else _read_npz(path, name)
+    except FitsError as error:
+        raise ConfigError(f"{where}: {path} {error}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{where}: {path} cannot be read: {reason}") from None
     if values.dtype.kind not in "biuf":
         raise ConfigError(f"{where}: {path} holds {values.dtype}, not numbers")
-    if values.shape != shape:
+    if values.shape != state.shape[1:]:
         raise ConfigError(
-            f"{where}: {path} has shape {values.shape}, the map there [n_dec, n_ra] = {shape}"
+            f"{where}: {path} has shape {values.shape}, the map there [n_dec, n_ra] = "
+            f"{state.shape[1:]}"
         )
+    if fov_deg is None:
+        how = "a header with coordinates" if fits else f"arrays {' and '.join(EDGES)} [deg]"
+        warnings.warn(
+            f"{where}: {path} does not say how it lies on the sky, and is taken as [dec, ra] with "
+            f"both rising; {how} would say it",
+            AssumptionWarning,
+            stacklevel=2,
+        )
+        return values
+    for have, need, size in zip(fov_deg, state.grid.fov_deg, values.shape[::-1], strict=True):
+        if abs(have - need) > SIZE_TOLERANCE * need / size:
+            raise ConfigError(
+                f"{where}: {path} is of a field of {fov_deg[0]:.5g} x {fov_deg[1]:.5g} deg (ra, "
+                f"dec), the map of {state.grid.fov_deg[0]:.5g} x {state.grid.fov_deg[1]:.5g} deg"
+            )
     return values
 
 
@@ -48,25 +72,44 @@ def pixels_digest(values: NDArray[Any]) -> str:
     return text.hexdigest()
 
 
-def _read_npz(path: str, name: str) -> NDArray[Any]:
+Pixels = tuple[NDArray[Any], tuple[float, float] | None]
+"""Numbers as they lie in a map, and width in ra and dec [deg] if the file says it."""
+
+
+def _read_npz(path: str, name: str) -> Pixels:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is neither npz nor FITS")
     with np.load(path, allow_pickle=False) as file:
-        if name not in file.files and len(file.files) != 1:
-            raise ValueError(f"it holds no array '{name}' but {', '.join(file.files) or 'nothing'}")
-        values: NDArray[Any] = file[name if name in file.files else file.files[0]]
-        return values
+        others = [key for key in file.files if key not in EDGES]
+        if name not in others and len(others) != 1:
+            raise ValueError(f"it holds no array '{name}' but {', '.join(others) or 'nothing'}")
+        values: NDArray[Any] = file[name if name in others else others[0]]
+        if not all(key in file.files for key in EDGES):
+            return values, None
+        sides = [np.asarray(file[key], np.float64).reshape(-1) for key in EDGES]
+    for key, side, size in zip(EDGES, sides, values.shape[::-1], strict=False):
+        steps = np.diff(side)
+        if len(steps) != size or not ((steps > 0).all() or (steps < 0).all()):
+            raise ValueError(f"{key} must be {size + 1} edges of pixels [deg], rising or falling")
+    middle = 0.5 * (sides[1][0] + sides[1][-1])
+    shrink = float(np.cos(np.radians(middle)))  # offsets from a middle, or positions on the sky
+    falls = [side[-1] < side[0] for side in sides]
+    fov = abs(sides[0][-1] - sides[0][0]) * shrink, abs(sides[1][-1] - sides[1][0])
+    return values[:: -1 if falls[1] else 1, :: -1 if falls[0] else 1], (
+        float(fov[0]),
+        float(fov[1]),
+    )
 
 
-def _read_fits(path: str) -> NDArray[Any]:
-    try:
-        from astropy.io import fits
-    except ImportError:
-        raise ValueError("FITS needs `pip install astropy`, npz does not") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged file is refused below or by astropy
-        with fits.open(path, memmap=False) as units:
-            for unit in units:
-                if unit.is_image and unit.data is not None:
-                    return np.array(unit.data)
-    raise ValueError("it holds no image")
+def _read_fits(path: str, name: str) -> Pixels:
+    image = read_image(Path(path), 2, name.upper())
+    values = image.values
+    if image.wcs.wcs.lng < 0 and image.wcs.wcs.lat < 0:
+        return values.reshape([size for size in values.shape if size != 1] or [1]), None
+    plane = plane_of(image)
+    axes = (plane.dec_axis, plane.ra_axis)
+    others = [k for k in range(values.ndim) if k not in axes]
+    turned = values.transpose(*others, *axes)
+    if all(values.shape[k] == 1 for k in others):
+        turned = turned[(0,) * len(others)]
+    return plane.oriented(turned), (plane.width_deg, plane.height_deg)
