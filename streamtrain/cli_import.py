@@ -9,7 +9,8 @@ from typing import Any
 DESCRIPTION = """Convert other programs' halo catalogs to streamtrain's HDF5 lightcones.
 
 The format follows from the file's name, or say --format. Tables with named columns need a map,
---columns map.yaml; docs/lightcones.md has an example. --box takes all files as snapshots of one
+--columns map.yaml or --columns x_Mpc=X ... (after the files), also with arithmetic like
+mass_Msun=10**logM; docs/lightcones.md has examples. --box takes all files as snapshots of one
 periodic box and tiles them into one lightcone."""
 
 
@@ -26,7 +27,13 @@ def add_import(kinds: Any) -> None:
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
     add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, pksc or table")
-    add("--columns", type=Path, metavar="MAP.yaml", help="which column of a table is what")
+    add(
+        "--columns",
+        nargs="+",
+        metavar="MAP.yaml|NAME=COLUMN",
+        help="which column of a table is what: a YAML file, or x_Mpc=X/0.7 y_Mpc=Y/0.7 z_Mpc=Z/0.7 "
+        "mass_Msun=10**logM z_obs=ZCOS+DZ and the like",
+    )
     add(
         "--cosmology",
         nargs="+",
@@ -67,9 +74,10 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.catalogs.importing import import_boxes, import_catalogs
     from streamtrain.catalogs.readers import Options
+    from streamtrain.catalogs.readers.columnmap import map_of_words
 
     options = Options(
-        columns=arguments.columns,
+        columns=None if arguments.columns is None else map_of_words(arguments.columns),
         cosmology=_numbers(arguments.cosmology),
         h_units=None if arguments.units is None else arguments.units == "Mpc/h",
         axis=arguments.axis,

@@ -5,11 +5,15 @@ mass: {column: M200m, unit: Msun/h}
 z_obs: {column: ZOBS}             # or vx, vy, vz, or v_los, or z_cos, or nothing
 columns: {sfr: {column: SFR, unit: Msun/yr}}
 cosmology: {Omega_m: 0.3, Omega_b: 0.045, h: 0.7, n_s: 0.96, sigma8: 0.8}
+
+Instead of a column `expression: Z + DZ`, arithmetic with columns. The command line has the same in
+words: x_Mpc=X/0.7 mass_Msun=10**logM z_obs=Z+DZ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.readers.expression import Expression, parse_expression
 from streamtrain.catalogs.readers.halos import PARAMETERS, reading
 from streamtrain.schema import ConfigError, nearest, parse_yaml
 
@@ -33,6 +38,18 @@ QUANTITIES: dict[str, dict[str, float]] = {
     "mass": _MASS,
 }
 """What a column can be, and its units in Mpc, Msun, km/s and deg."""
+_WORDS = {
+    f"{name}{suffix}": (name, unit)
+    for suffix, unit, names in (
+        ("_Mpc", "Mpc", ("x", "y", "z")),
+        ("_kms", "km/s", ("vx", "vy", "vz", "v_los")),
+        ("_deg", "deg", ("ra", "dec")),
+        ("_Msun", "Msun", ("mass",)),
+        ("", "", ("z_obs", "z_cos")),
+    )
+    for name in names
+}
+"""Names on the command line, with the quantity and its unit."""
 _OTHER = ("columns", "cosmology", "box", "centre_deg", "table")
 
 
@@ -53,9 +70,17 @@ class Column:
     """Where the numbers are and what they mean."""
 
     name: str
+    """As it is written: a column's name or an expression."""
     unit: Unit
     index: int | None = None
     """Of a column with several numbers per row."""
+    expression: Expression | None = None
+    """Arithmetic with columns instead of one column."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that it needs."""
+        return (self.name,) if self.expression is None else self.expression.columns
 
 
 @dataclass(frozen=True)
@@ -82,11 +107,57 @@ def load_map(source: Path | Mapping[str, Any]) -> ColumnMap:
     if isinstance(source, Mapping):
         return _checked(source)
     with reading(source, "a YAML file"):
-        try:
-            content = parse_yaml(source.read_text(encoding="utf-8"), "this")
-        except ConfigError as error:
-            raise CatalogError(str(error)) from None
-        return _checked(content)
+        return _checked(_content(source))
+
+
+def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
+    """The column map of the command line: a YAML file, NAME=COLUMN_OR_EXPRESSION, or a file and
+    then what it lacks or has otherwise. Raises CatalogError."""
+    file = None if "=" in words[0] and not Path(words[0]).is_file() else Path(words[0])
+    settings = words if file is None else words[1:]
+    if file is not None and not settings:
+        return file
+    content: dict[str, Any] = {}
+    if file is not None:
+        with reading(file, "a YAML file"):
+            content = dict(_content(file))
+    for word in settings:
+        name, equals, text = (part.strip() for part in word.partition("="))
+        if not equals or not text:
+            raise CatalogError(
+                f"--columns takes a file and then NAME=COLUMN like mass_Msun=10**logM, not '{word}'"
+            )
+        if name == "table":
+            content["table"] = text
+        elif name == "centre_deg":
+            content["centre_deg"] = [float(a) if _is_number(a) else a for a in text.split(",")]
+        elif name in _WORDS:
+            quantity, unit = _WORDS[name]
+            content[quantity] = text if not unit else _entry(text) | {"unit": unit}
+        else:
+            known = nearest(name, (*_WORDS, "table", "centre_deg"))
+            raise CatalogError(f"--columns has no '{name}': {known}")
+    return content
+
+
+def _content(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), "this")
+    except ConfigError as error:
+        raise CatalogError(str(error)) from None
+
+
+def _entry(text: str) -> dict[str, Any]:
+    """A name, or a path in an HDF5 file like Halos/Z, is a column; all else is an expression."""
+    plain = re.fullmatch(r"[^\W\d][\w.]*(/[^\W\d][\w.]*)*", text)
+    return {"column" if plain else "expression": text}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _checked(content: Any) -> ColumnMap:
@@ -146,22 +217,41 @@ def _check_combination(names: set[str]) -> None:
 def _column(key: str, entry: Any, units: dict[str, float] | None) -> Column:
     """`units` None: any text, and the numbers stay as they are."""
     if isinstance(entry, str) and units is _REDSHIFT:
-        entry = {"column": entry}
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("column"), str):
-        raise CatalogError(f"{key} must be like {{column: NAME, unit: ...}}, not {entry!r}")
+        entry = _entry(entry)
+    named = [
+        entry[a] for a in ("column", "expression") if isinstance(entry, Mapping) and a in entry
+    ]
+    if len(named) != 1 or not isinstance(named[0], str):
+        raise CatalogError(
+            f"{key} must be like {{column: NAME, unit: ...}} or {{expression: A + B, unit: ...}}, "
+            f"not {entry!r}"
+        )
     for name in entry:
-        if name not in ("column", "unit", "index"):
-            raise CatalogError(f"{key} has no '{name}': valid: column, index, unit")
+        if name not in ("column", "expression", "unit", "index"):
+            raise CatalogError(f"{key} has no '{name}': valid: column, expression, index, unit")
     index = entry.get("index")
-    if index is not None and (type(index) is not int or index < 0):
-        raise CatalogError(f"{key}: index must be a number from 0, not {index!r}")
+    if index is not None and (type(index) is not int or index < 0 or "expression" in entry):
+        raise CatalogError(
+            f"{key}: index must be a number from 0 and of a column (NAME[0] in an expression), "
+            f"not {index!r}"
+        )
     if units is None:
         if not isinstance(entry.get("unit"), str):
             raise CatalogError(f"{key} needs a unit in words; it is written down, not converted")
-        return Column(entry["column"], Unit(entry["unit"], 1.0), index)
-    if units is _REDSHIFT and "unit" not in entry:
-        return Column(entry["column"], Unit("", 1.0), index)
-    return Column(entry["column"], parse_unit(key, entry.get("unit"), units), index)
+        unit = Unit(entry["unit"], 1.0)
+    elif units is _REDSHIFT and "unit" not in entry:
+        unit = Unit("", 1.0)
+    else:
+        unit = parse_unit(key, entry.get("unit"), units)
+    if "column" in entry:
+        return Column(named[0], unit, index)
+    try:
+        expression = parse_expression(named[0])
+    except CatalogError as error:
+        raise CatalogError(f"{key}: {error}") from None
+    if expression.only_name is not None:
+        return Column(expression.only_name, unit)
+    return Column(named[0], unit, None, expression)
 
 
 def parse_unit(key: str, text: Any, units: Mapping[str, float]) -> Unit:

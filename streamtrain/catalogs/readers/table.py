@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def read_table(
     chosen = columns if isinstance(columns, ColumnMap) else load_map(columns)
     with reading(path, "a table"):
         every = {**chosen.quantities, **{f"columns.{n}": c for n, c in chosen.columns.items()}}
-        found, units = read_columns(path, [column.name for column in every.values()], chosen.table)
+        needed = [name for column in every.values() for name in column.inputs]
+        found, units = read_columns(path, needed, chosen.table)
         parameters = merged_cosmology(chosen.cosmology, cosmology, complete=False)
         values = {
             key: _values(key, column, found, units, parameters.get("h"))
@@ -51,6 +52,7 @@ def read_table(
         halos.notes.append(
             "read as " + ", ".join(f"{k} = {c.name} [{c.unit.text}]" for k, c in every.items())
         )
+        halos.notes += _units_in_expressions(every.values(), units)
         _check_finite(values)
         if "x" in values:
             _cartesian(halos, values)
@@ -67,7 +69,20 @@ def read_table(
     return halos
 
 
+def _units_in_expressions(columns: Iterable[Column], units: Units) -> list[str]:
+    """What the file says about the columns of expressions, which nothing compares."""
+    inputs = dict.fromkeys(a for column in columns if column.expression for a in column.inputs)
+    stated = [f"{name} in {units[name]}" for name in inputs if units.get(name)]
+    return [f"in expressions, by the file: {', '.join(stated)}"] if stated else []
+
+
 def _values(key: str, column: Column, found: Columns, units: Units, h: float | None) -> Array:
+    if column.expression is not None:
+        try:
+            array = column.expression.evaluate(found)
+        except CatalogError as error:
+            raise CatalogError(f"{key}: {error}") from None
+        return _converted(key, array, column.unit, h)
     array = found[column.name]
     if column.index is not None:
         if array.ndim != 2 or column.index >= array.shape[1]:
