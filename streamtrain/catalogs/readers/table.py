@@ -150,9 +150,10 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
 
 def _unit_in_name(name: str) -> str:
     """The unit that a name like "M200 [Msun/h]" or "mass_Msun_h" ends in, else nothing."""
-    bracket = re.search(r"[\[(]([^\[\]()]+)[\])]$", name)
-    if bracket and any(read_unit(bracket[1], units) for units in QUANTITIES.values()):
-        return bracket[1]
+    bracket = re.search(r"\[([^\[\]]+)\]$|\((.+)\)$", name)
+    text = (bracket[1] or bracket[2]) if bracket else ""
+    if text and any(read_unit(text, units) for units in QUANTITIES.values()):
+        return text
     suffix = re.search(r"_(Msun|[kMG]pc)(_?h)?$", name)
     return suffix[1] + ("/h" if suffix[2] else "") if suffix else ""
 

@@ -185,7 +185,8 @@ def _hdus(tables: Sequence[Any], file: Any) -> str:
 def _fits_column(hdu: Any, name: str) -> NDArray[Any]:
     """Masked where the stored number (before TSCAL and TZERO) is TNULL.
 
-    Also for floats, where the standard does not have it, and where an ASCII table is blank.
+    Also where the number itself is, as astropy writes unsigned integers, for floats, where the
+    standard does not have it, and where an ASCII table is blank.
     """
     values = np.asarray(hdu.data[name])
     stored: NDArray[Any] = np.asarray(hdu.data)[name]
@@ -195,7 +196,9 @@ def _fits_column(hdu: Any, name: str) -> NDArray[Any]:
     if stored.dtype.kind == "S":
         stored = np.char.strip(stored)
         return np.ma.array(values, mask=(stored == b"") | (stored == str(null).strip().encode()))
-    return np.ma.array(values, mask=stored == null if isinstance(null, (int, float)) else False)
+    if not isinstance(null, (int, float)):
+        return values
+    return np.ma.array(values, mask=(stored == null) | (values == null))
 
 
 def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
