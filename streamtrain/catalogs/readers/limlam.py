@@ -1,7 +1,8 @@
 """The npz layout of limlam_mocker and Peak Patch.
 
 Keys x, y, z [comoving Mpc], M [Msun], zhalo (observed redshift), and optionally vx, vy, vz [km/s];
-every further array with one number per halo (zform, sfr) becomes a column. The cosmology is
+every further array with one number per halo (zform, sfr) becomes a column. Without zhalo the
+redshift is that of the distance with the velocity along the line of sight. The cosmology is
 `cosmo_header_json` or the original `cosmo_header`, a pickled dict, which `pickled` reads.
 """
 
@@ -18,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.halos import reading, sha256
+from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading, sha256
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
+from streamtrain.cosmology import Cosmology
 
-_HALO_KEYS = ("x", "y", "z", "M", "zhalo")
+_NEEDED_KEYS = ("x", "y", "z", "M")
+_HALO_KEYS = (*_NEEDED_KEYS, "zhalo")
 _VELOCITY_KEYS = ("vx", "vy", "vz")
 _COSMOLOGY = {
     "Omega_M": "Omega_m",
@@ -46,16 +49,30 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
     note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
     try:
         cosmology = _cosmology(header)
-        halos = [arrays.pop(key) for key in _HALO_KEYS]
+        x, y, z, mass = (arrays.pop(key) for key in _NEEDED_KEYS)
         moving = [key in arrays for key in _VELOCITY_KEYS]
         if any(moving) and not all(moving):
             raise CatalogError("of vx, vy, vz all or none must be there")
-        velocities = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+        parts = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+        velocities = None if parts is None else np.stack(parts, axis=-1)
+        if "zhalo" in arrays:
+            redshift = arrays.pop("zhalo")
+        else:
+            redshift = _redshift([x, y, z, mass], velocities, cosmology)
+            note += "; without zhalo: z_obs from the distance" + (
+                ", without peculiar velocities"
+                if velocities is None
+                else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
+            )
         return Lightcone.from_arrays(
-            *halos,
+            x,
+            y,
+            z,
+            mass,
+            redshift,
             cosmology=cosmology,
-            velocities_kms=None if velocities is None else np.stack(velocities, axis=-1),
-            columns={key: a for key, a in arrays.items() if a.shape == halos[0].shape},
+            velocities_kms=velocities,
+            columns={key: a for key, a in arrays.items() if a.shape == x.shape},
             provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
             realisation=realisation,
         )
@@ -63,12 +80,26 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
         raise CatalogError(f"{path}: {error}") from error
 
 
+def _redshift(
+    halos: list[NDArray[Any]], velocities: NDArray[Any] | None, cosmology: Mapping[str, float]
+) -> NDArray[Any]:
+    """Of positions and masses [n] around the origin, with velocities [n, 3] or none."""
+    if len({array.shape for array in halos}) > 1 or halos[0].ndim != 1:
+        raise CatalogError(
+            "x, y, z, M must be arrays of one shape, but are "
+            + ", ".join(str(array.shape) for array in halos)
+        )
+    moving = Halos(np.stack(halos[:3], axis=-1), halos[3], velocities)
+    moving.check()
+    return observed_redshift(moving, Cosmology.from_dict(cosmology))
+
+
 def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     """Numeric arrays by key, and the header dict."""
     names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CatalogError(f"holds {', '.join(twice)} more than once")
-    missing = [key for key in _HALO_KEYS if key not in names]
+    missing = [key for key in _NEEDED_KEYS if key not in names]
     if missing:
         raise CatalogError(
             f"lacks {', '.join(missing)}; a limlam_mocker catalog has {', '.join(_HALO_KEYS)}, "

@@ -38,7 +38,12 @@ def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Ha
         num = int(np.fromfile(path, "<i4", 1)[0])
         largest, redshift = (float(a) for a in np.fromfile(path, "<f4", 2, offset=4))
         if num <= 0:
-            raise CatalogError(f"its header says {num} halos")
+            fits = [str(n) for n in COLUMNS if size == 12 + 4 * n * -num and num]
+            raise CatalogError(
+                f"its header says {num} halos"
+                + (": no reader of .pksc says what a negative number means" if num else "")
+                + (f" (its size is that of {-num} halos of {fits[0]} numbers)" if fits else "")
+            )
         layouts = [columns for columns in COLUMNS if size == 12 + 4 * columns * num]
         if not layouts:
             raise CatalogError(
