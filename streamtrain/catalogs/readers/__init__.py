@@ -134,7 +134,7 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     if kind == "table":
         if options.columns is None:
             raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
-        return read_table(path, options.columns, cosmology=cosmology)
+        return read_table(path, options.columns, cosmology=cosmology, redshift=options.redshift)
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 

@@ -28,6 +28,8 @@ from streamtrain.schema import ConfigError, nearest, parse_yaml
 _LENGTH = {"Mpc": 1.0, "kpc": 1e-3, "Gpc": 1e3}
 _MASS = {"Msun": 1.0, "1e10Msun": 1e10}
 _SPEED = {"km/s": 1.0, "m/s": 1e-3}
+SCALED = {"/a": -1.0, "*a": 1.0, "*sqrt(a)": 0.5}
+"""What may follow a unit of speed, and the power of the scale factor that it means."""
 _ANGLE = {"deg": 1.0, "rad": 180.0 / np.pi, "arcmin": 1 / 60, "arcsec": 1 / 3600}
 _REDSHIFT = {"": 1.0}
 QUANTITIES: dict[str, dict[str, float]] = {
@@ -55,7 +57,7 @@ _OTHER = ("columns", "cosmology", "box", "centre_deg", "table")
 
 @dataclass(frozen=True)
 class Unit:
-    """A factor to Mpc, Msun, km/s or deg, and a power of h."""
+    """A factor to Mpc, Msun, km/s or deg, and powers of h and of the scale factor."""
 
     text: str
     factor: float
@@ -63,6 +65,8 @@ class Unit:
     """-1 for a unit with /h."""
     log10: bool = False
     """Whether the numbers are the decimal logarithm of the quantity."""
+    a_power: float = 0.0
+    """-1 for a speed in km/s/a."""
 
 
 @dataclass(frozen=True)
@@ -255,17 +259,21 @@ def _column(key: str, entry: Any, units: dict[str, float] | None) -> Column:
 
 
 def parse_unit(key: str, text: Any, units: Mapping[str, float]) -> Unit:
-    """A unit out of `units`, with /h after a length or mass and log10 before a mass."""
+    """A unit out of `units`, with /h after a length or mass, log10 before a mass and a power of
+    the scale factor a after a speed."""
     with_h = units is _LENGTH or units is _MASS
     allowed = [*units] + [f"{name}/h" for name in units if with_h]
     allowed += ["log10 Msun", "log10 Msun/h"] if units is _MASS else []
+    allowed += [f"km/s{suffix}" for suffix in SCALED] if units is _SPEED else []
     if isinstance(text, str):
         squeezed = "".join(text.split())
         log10 = units is _MASS and squeezed.startswith("log10Msun")
         plain = squeezed.removeprefix("log10") if log10 else squeezed
-        base = plain.removesuffix("/h") if with_h else plain
+        scaled = [a for a in SCALED if units is _SPEED and plain.endswith(a)]
+        base = plain.removesuffix("/h" if with_h else "".join(scaled))
         if base in units:
-            return Unit(text, units[base], -1 if base != plain else 0, log10)
+            power = SCALED[scaled[0]] if scaled else 0.0
+            return Unit(text, units[base], -1 if with_h and base != plain else 0, log10, power)
     raise CatalogError(f"{key} needs a unit: {', '.join(filter(None, allowed))}; not {text!r}")
 
 

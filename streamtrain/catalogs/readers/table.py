@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, Unit, load_map
+from streamtrain.catalogs.readers.columnmap import (
+    QUANTITIES,
+    SCALED,
+    Column,
+    ColumnMap,
+    Unit,
+    load_map,
+)
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
 from streamtrain.cosmology import C_KMS, Cosmology
@@ -18,6 +25,7 @@ from streamtrain.cosmology import C_KMS, Cosmology
 Array = NDArray[np.float64]
 
 _KNOWN = {unit for units in QUANTITIES.values() for unit in units if unit}
+_KNOWN |= {f"{speed}{suffix}" for speed in QUANTITIES["v_los"] for suffix in SCALED}
 
 
 def read_table(
@@ -25,8 +33,10 @@ def read_table(
     columns: Path | Mapping[str, Any] | ColumnMap,
     *,
     cosmology: Mapping[str, float] | None = None,
+    redshift: float | None = None,
 ) -> Halos:
-    """The halos of a table, converted to Mpc, Msun and km/s. Raises CatalogError.
+    """The halos of a table, converted to Mpc, Msun and km/s; `redshift` is that of a snapshot
+    whose map does not state it. Raises CatalogError.
 
     x, y, z are as seen from the origin (or in a periodic box); ra and dec are turned so that
     `centre_deg` lies on +z, their distance is that of z_cos, of z_obs without v_los, or of z_obs.
@@ -41,6 +51,10 @@ def read_table(
             key: _values(key, column, found, units, parameters.get("h"))
             for key, column in every.items()
         }
+        for key, column in every.items():
+            if column.unit.a_power:
+                scale = _scale_factor(key, column, values, chosen.redshift, redshift)
+                values[key] = values[key] * scale**column.unit.a_power
         sizes = {key: len(array) for key, array in values.items()}
         if len(set(sizes.values())) > 1:
             raise CatalogError(
@@ -111,6 +125,28 @@ def _converted(key: str, values: Array, unit: Unit, h: float | None) -> Array:
     if unit.h_power and h is None:
         raise CatalogError(f"{key} is in {unit.text} and h is unknown: give it in the cosmology")
     return values * unit.factor * (h or 1.0) ** unit.h_power
+
+
+def _scale_factor(
+    key: str,
+    column: Column,
+    values: Mapping[str, Array],
+    mapped: float | None,
+    given: float | None,
+) -> Array:
+    """Of the halos or of their snapshot: from z_cos, else the map's redshift or the given one."""
+    redshift = mapped if mapped is not None else given
+    if "z_cos" not in values and redshift is None:
+        raise CatalogError(
+            f"{key} is in {column.unit.text} and the scale factor a is unknown: say z_cos in the "
+            "map, or the redshift of the snapshot (box: {redshift: ...} or --redshifts)"
+        )
+    z = values["z_cos"] if "z_cos" in values else np.asarray(redshift, np.float64)
+    if z.size and not z.min() > -1.0:
+        raise CatalogError(f"redshift {z.min():g} has no scale factor: it must be above -1")
+    if len({array.shape for array in (z, values[key]) if array.ndim}) > 1:
+        raise CatalogError(f"columns of different length: z_cos {len(z)}, {key} {len(values[key])}")
+    return 1.0 / (1.0 + z)
 
 
 def _check_finite(values: Mapping[str, Array]) -> None:
