@@ -17,6 +17,7 @@ from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
 from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_rockstar
 from streamtrain.catalogs.readers.table import read_table
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.schema import nearest
 
 __all__ = [
@@ -60,6 +61,8 @@ class Options:
     """Of a snapshot that does not say."""
     mass: str = "Mvir"
     """The mass column of a Rockstar list."""
+    view: View = FORWARD
+    """Observer and line of sight of an npz, .pksc or table."""
 
 
 def format_of(path: Path, options: Options | None = None) -> str:
@@ -101,16 +104,18 @@ def read(
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
     if kind in ("npz", "streamtrain"):
-        if options != Options() or any(value is not None for value in cuts.values()):
+        allowed = Options(view=options.view) if kind == "npz" else Options()
+        if options != allowed or any(value is not None for value in cuts.values()):
             raise CatalogError(f"{path}: files of the format {kind} are read as they are")
         if kind == "npz":
-            return read_npz(path, realisation=realisation)
+            return read_npz(path, realisation=realisation, view=options.view)
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
     if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(path, "a halo catalog"):
+        check_direction(halos.position_Mpc, footprint_deg)
         name = realisation or f"file-{sha256(path)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
@@ -123,6 +128,11 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     options = options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
     cosmology, h_units = options.cosmology, options.h_units
+    if options.view and kind not in ("pksc", "table"):
+        hint = "; --axis says where its cone points" if kind == "pinocchio-plc" else ""
+        raise CatalogError(
+            f"{path}: --observer and --line-of-sight are not of the format {kind}{hint}"
+        )
     if kind == "pinocchio-plc":
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
@@ -130,11 +140,17 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     if kind == "rockstar":
         return read_rockstar(path, cosmology=cosmology, mass=options.mass)
     if kind == "pksc":
-        return read_pksc(path, cosmology=cosmology)
+        return read_pksc(path, cosmology=cosmology, view=options.view)
     if kind == "table":
         if options.columns is None:
             raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
-        return read_table(path, options.columns, cosmology=cosmology, redshift=options.redshift)
+        return read_table(
+            path,
+            options.columns,
+            cosmology=cosmology,
+            redshift=options.redshift,
+            view=options.view,
+        )
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 

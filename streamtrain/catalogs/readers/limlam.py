@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading, sha256
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.cosmology import Cosmology
 
 _NEEDED_KEYS = ("x", "y", "z", "M")
@@ -35,8 +36,10 @@ _COSMOLOGY = {
 }
 
 
-def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) -> Lightcone:
-    """A limlam_mocker or Peak Patch catalog as a lightcone.
+def read_npz(
+    path: str | os.PathLike[str], *, realisation: str | None = None, view: View = FORWARD
+) -> Lightcone:
+    """A limlam_mocker or Peak Patch catalog as a lightcone, seen as `view` says.
 
     Two cuts of one simulated sky must be given the same `realisation`; the default is derived from
     the content. Raises `CatalogError` for a file that is missing, damaged, incomplete, or holds a
@@ -49,30 +52,36 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
     note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
     try:
         cosmology = _cosmology(header)
-        x, y, z, mass = (arrays.pop(key) for key in _NEEDED_KEYS)
+        position = _positions(arrays)
+        mass = arrays.pop("M")
         moving = [key in arrays for key in _VELOCITY_KEYS]
         if any(moving) and not all(moving):
             raise CatalogError("of vx, vy, vz all or none must be there")
         parts = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
         velocities = None if parts is None else np.stack(parts, axis=-1)
+        position, velocities, turned = view.turned(position, velocities)
+        note += "".join(f"; {text}" for text in turned)
+        check_direction(position)
         if "zhalo" in arrays:
             redshift = arrays.pop("zhalo")
         else:
-            redshift = _redshift([x, y, z, mass], velocities, cosmology)
+            halos = Halos(position, mass, velocities)
+            halos.check()
+            redshift = observed_redshift(halos, Cosmology.from_dict(cosmology))
             note += "; without zhalo: z_obs from the distance" + (
                 ", without peculiar velocities"
                 if velocities is None
                 else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
             )
         return Lightcone.from_arrays(
-            x,
-            y,
-            z,
+            position[:, 0],
+            position[:, 1],
+            position[:, 2],
             mass,
             redshift,
             cosmology=cosmology,
             velocities_kms=velocities,
-            columns={key: a for key, a in arrays.items() if a.shape == x.shape},
+            columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
             provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
             realisation=realisation,
         )
@@ -80,18 +89,15 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
         raise CatalogError(f"{path}: {error}") from error
 
 
-def _redshift(
-    halos: list[NDArray[Any]], velocities: NDArray[Any] | None, cosmology: Mapping[str, float]
-) -> NDArray[Any]:
-    """Of positions and masses [n] around the origin, with velocities [n, 3] or none."""
-    if len({array.shape for array in halos}) > 1 or halos[0].ndim != 1:
+def _positions(arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """x, y, z taken out of the arrays as [n, 3]."""
+    shapes = {key: arrays[key].shape for key in _NEEDED_KEYS}
+    if len(set(shapes.values())) > 1 or len(shapes["x"]) != 1:
         raise CatalogError(
-            "x, y, z, M must be arrays of one shape, but are "
-            + ", ".join(str(array.shape) for array in halos)
+            "arrays of different shape: "
+            + ", ".join(f"{key} has shape {shape}" for key, shape in shapes.items())
         )
-    moving = Halos(np.stack(halos[:3], axis=-1), halos[3], velocities)
-    moving.check()
-    return observed_redshift(moving, Cosmology.from_dict(cosmology))
+    return np.stack([arrays.pop(axis) for axis in "xyz"], axis=-1)
 
 
 def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:

@@ -20,13 +20,16 @@ import numpy as np
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import Cosmology
 
 COLUMNS = (10, 11, 33)
 """How many numbers a halo can have."""
 
 
-def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Halos:
+def read_pksc(
+    path: Path, *, cosmology: Mapping[str, float] | None = None, view: View = FORWARD
+) -> Halos:
     """The halos of a Peak Patch lightcone (or box), masses from `cosmology`, which the file lacks.
 
     Raises CatalogError.
@@ -61,16 +64,18 @@ def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Ha
                 f"a top-hat radius of {radius.max():.4g} Mpc is above the largest of its header, "
                 f"{largest:.4g} Mpc"
             )
+        position, velocity, turned = view.turned(rows[:, 0:3].copy(), rows[:, 3:6].copy())
         halos = Halos(
-            rows[:, 0:3].copy(),
+            position,
             4.0 / 3.0 * np.pi * radius**3 * model.matter_density,
-            rows[:, 3:6].copy(),
+            velocity,
             cosmology=model.to_dict(),
             notes=[
                 f"Peak Patch {path.name} of {layouts[0]} columns, sha256 {sha256(path)}",
                 f"redshift {redshift:g} in its header",
-                "mass 4/3 pi R_TH^3 times the matter density; read as Mpc and km/s without h, "
-                "observer at the origin (assumed)",
+                "mass 4/3 pi R_TH^3 times the matter density; read as Mpc and km/s without h"
+                f"{'' if view.observer_Mpc else ', observer at the origin'} (assumed)",
+                *turned,
             ],
         )
         halos.check()

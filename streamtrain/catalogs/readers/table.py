@@ -20,6 +20,7 @@ from streamtrain.catalogs.readers.columnmap import (
 )
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
+from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Array = NDArray[np.float64]
@@ -34,9 +35,10 @@ def read_table(
     *,
     cosmology: Mapping[str, float] | None = None,
     redshift: float | None = None,
+    view: View = FORWARD,
 ) -> Halos:
     """The halos of a table, converted to Mpc, Msun and km/s; `redshift` is that of a snapshot
-    whose map does not state it. Raises CatalogError.
+    whose map does not state it, `view` is for x, y, z. Raises CatalogError.
 
     x, y, z are as seen from the origin (or in a periodic box); ra and dec are turned so that
     `centre_deg` lies on +z, their distance is that of z_cos, of z_obs without v_los, or of z_obs.
@@ -69,7 +71,12 @@ def read_table(
         halos.notes += _units_in_expressions(every.values(), units)
         _check_finite(values)
         if "x" in values:
-            _cartesian(halos, values)
+            _cartesian(halos, values, view)
+        elif view:
+            raise CatalogError(
+                "ra and dec are as the observer sees them: --observer and --line-of-sight are for "
+                "x, y, z (centre_deg in the map turns a field to the line of sight)"
+            )
         else:
             _sky(halos, values, chosen, parameters)
         halos.check()
@@ -159,10 +166,14 @@ def _check_finite(values: Mapping[str, Array]) -> None:
             )
 
 
-def _cartesian(halos: Halos, values: Mapping[str, Array]) -> None:
+def _cartesian(halos: Halos, values: Mapping[str, Array], view: View) -> None:
     halos.position_Mpc = np.stack([values[name] for name in "xyz"], axis=-1)
     if "vx" in values:
         halos.velocity_kms = np.stack([values[name] for name in ("vx", "vy", "vz")], axis=-1)
+    halos.position_Mpc, halos.velocity_kms, turned = view.turned(
+        halos.position_Mpc, halos.velocity_kms
+    )
+    halos.notes += turned
     if "z_obs" in values:
         halos.z_obs = values["z_obs"]
     elif "v_los" in values or "z_cos" in values:
