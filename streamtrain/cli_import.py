@@ -26,7 +26,7 @@ def add_import(kinds: Any) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
-    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, pksc or table")
+    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc or table")
     add(
         "--columns",
         nargs="+",
@@ -45,7 +45,7 @@ def add_import(kinds: Any) -> None:
         choices=("Mpc", "Mpc/h"),
         help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
     )
-    add("--mass-column", default="Mvir", help="of a Rockstar list [%(default)s]")
+    add("--mass-column", default="Mvir", help="of a .list [%(default)s]")
     add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
     add(
         "--observer",

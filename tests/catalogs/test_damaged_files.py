@@ -256,6 +256,11 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         p, "a.catalog.out", Path(plc(p)[0]).read_bytes()), "no header of a PINOCCHIO snapshot"),
     "rockstar, no units": (lambda p: raw(p, "out_1.list", ROCKSTAR), "#Units: Masses"),
     "rockstar, zero bytes": (lambda p: raw(p, "out_1.list", b""), "does not name the columns"),
+    "rockstar, a list of consistent-trees": (lambda p: raw(
+        p, "out_1.list", b"#scale(0) id(1)\n"), "--format hlist"),
+    "hlist, zero bytes": (lambda p: raw(p, "hlist_1.0.list", b""), "does not begin with"),
+    "hlist, an observer": (lambda p: raw(
+        p, "hlist_1.0.list", b"", "--line-of-sight", "x"), "not of the format hlist"),
     "pksc, more halos than bytes": (lambda p: pksc(p, num=2**31 - 1), "its header says 2147483647"),
     "pksc, no halo": (lambda p: pksc(p, num=0), "its header says 0 halos"),
     "pksc, negative number": (lambda p: pksc(p, num=-5), "its header says -5 halos: no reader"),

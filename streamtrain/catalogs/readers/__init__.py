@@ -11,6 +11,7 @@ from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
+from streamtrain.catalogs.readers.hlist import read_hlist
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
@@ -30,6 +31,7 @@ FORMATS = {
     "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
     "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
     "rockstar": "Rockstar out_N.list",
+    "hlist": "consistent-trees hlist_SCALE.list",
     "pksc": "Peak Patch .pksc",
     "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
 }
@@ -60,7 +62,7 @@ class Options:
     redshift: float | None = None
     """Of a snapshot that does not say."""
     mass: str = "Mvir"
-    """The mass column of a Rockstar list."""
+    """The mass column of a list of Rockstar or consistent-trees."""
     view: View = FORWARD
     """Observer and line of sight of an npz, .pksc or table."""
 
@@ -72,13 +74,16 @@ def format_of(path: Path, options: Options | None = None) -> str:
         return "table"
     if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
         return "table"
+    if name.startswith("hlist") and name.endswith(".list"):
+        return "hlist"
     for ending, known in _ENDINGS.items():
         if name.endswith(ending):
             return known
     raise CatalogError(
         f"{path}: no reader for '{path.suffix}' files; supported are .npz (limlam_mocker, Peak "
-        f"Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar), .plc.out and .catalog.out "
-        f"(PINOCCHIO), tables with --columns; or say --format: {', '.join(FORMATS)}"
+        "Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar, consistent-trees), .plc.out "
+        "and .catalog.out (PINOCCHIO), tables with --columns; or say --format: "
+        f"{', '.join(FORMATS)}"
     )
 
 
@@ -112,7 +117,7 @@ def read(
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
-    if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
+    if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(path, "a halo catalog"):
         check_direction(halos.position_Mpc, footprint_deg)
@@ -139,6 +144,8 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
         return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
     if kind == "rockstar":
         return read_rockstar(path, cosmology=cosmology, mass=options.mass)
+    if kind == "hlist":
+        return read_hlist(path, cosmology=cosmology, mass=options.mass)
     if kind == "pksc":
         return read_pksc(path, cosmology=cosmology, view=options.view)
     if kind == "table":
