@@ -26,7 +26,7 @@ def add_import(kinds: Any) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
-    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, pksc or table")
+    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc or table")
     add(
         "--columns",
         nargs="+",
@@ -45,8 +45,21 @@ def add_import(kinds: Any) -> None:
         choices=("Mpc", "Mpc/h"),
         help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
     )
-    add("--mass-column", default="Mvir", help="of a Rockstar list [%(default)s]")
+    add("--mass-column", default="Mvir", help="of a .list [%(default)s]")
     add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
+    add(
+        "--observer",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="where the observer of a table, npz or .pksc stands, comoving Mpc without h "
+        "[the origin]",
+    )
+    add(
+        "--line-of-sight",
+        metavar="AXIS",
+        help="of a table, npz or .pksc: x, y, z or, written --line-of-sight=-z, the other way [z]",
+    )
     add(
         "--footprint-deg",
         nargs=4,
@@ -75,6 +88,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     from streamtrain.catalogs.importing import import_boxes, import_catalogs
     from streamtrain.catalogs.readers import Options
     from streamtrain.catalogs.readers.columnmap import map_of_words
+    from streamtrain.catalogs.readers.view import View
 
     options = Options(
         columns=None if arguments.columns is None else map_of_words(arguments.columns),
@@ -82,6 +96,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         h_units=None if arguments.units is None else arguments.units == "Mpc/h",
         axis=arguments.axis,
         mass=arguments.mass_column,
+        view=View(arguments.observer, arguments.line_of_sight),
     )
     common: dict[str, Any] = {
         "format": arguments.format,

@@ -81,6 +81,8 @@ def read_boxes(
     is the same for every seed: tilings of one box share its structure. Raises CatalogError.
     """
     options = options or Options()
+    if options.view:
+        raise CatalogError("--observer and --line-of-sight are of lightcones, not with --box")
     if redshifts is not None and len(redshifts) != len(files):
         raise CatalogError(f"{len(redshifts)} redshifts for {len(files)} snapshots")
     snapshots = []

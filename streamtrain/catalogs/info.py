@@ -69,7 +69,10 @@ def distance_problem(
         1e3 * h: "the positions are probably in kpc/h instead of Mpc",
     }
     closest = min(guesses, key=lambda guess: abs(np.log(ratio / guess)))
-    cause = "they belong to another cosmology, or z_obs is not the redshift of these halos"
+    cause = (
+        "they belong to another cosmology, z_obs is not the redshift of these halos, or the "
+        "observer is not at the origin (catalog import --observer)"
+    )
     if abs(np.log(ratio / closest)) < 0.03:
         cause = guesses[closest]
     return (

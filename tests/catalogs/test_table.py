@@ -12,7 +12,7 @@ import yaml
 from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers import Options, read
+from streamtrain.catalogs.readers import Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map
 from streamtrain.cli import main
 
@@ -91,6 +91,42 @@ def test_units(tmp_path: Path) -> None:
     chosen = column_map("ra dec z_cos v_los mass")
     chosen["ra"]["unit"] = chosen["dec"]["unit"] = "rad"
     check(read(write(tmp_path / "a.csv", angles), options=Options(columns=chosen)), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "power"), [("km/s/a", 1), ("km/s * a", -1), ("m/s*sqrt(a)", -0.5)]
+)
+def test_velocities_with_a_scale_factor(tmp_path: Path, unit: str, power: float) -> None:
+    """v = number * a^-power: of a lightcone by z_cos, of a snapshot by its redshift."""
+    true = halos()
+    speeds = ("vx", "vy", "vz")
+    milli = 1e3 if unit.startswith("m/s") else 1.0
+    scale = {"cone": 1 / (1 + true["z_cos"]), "box": 1 / 3.5}
+    names = "x y z mass vx vy vz"
+    units = {a: {"column": a.upper(), "unit": unit} for a in speeds}
+    stored = {a: true[a] * scale["cone"] ** power * milli for a in speeds}
+    path = write(tmp_path / "a.csv", true | stored)
+    check(read(path, options=Options(columns=column_map(f"{names} z_cos") | units)), 1e-6)
+    with pytest.raises(CatalogError, match=r"vx is in .* scale factor a is unknown: say z_cos"):
+        read(path, options=Options(columns=column_map(names) | units))
+    stored = {a: true[a] * scale["box"] ** power * milli for a in speeds}
+    path = write(tmp_path / "b.csv", true | stored)
+    for options in (
+        Options(columns=column_map(names) | units, redshift=2.5),
+        Options(columns=column_map(names, box={"redshift": 2.5}) | units),
+    ):
+        velocity = read_halos(path, options=options).velocity_kms
+        assert velocity is not None
+        np.testing.assert_allclose(velocity, np.stack([true[a] for a in speeds], -1), rtol=1e-12)
+
+
+def test_unit_of_the_file_has_a_scale_factor(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name in ("x", "y", "z", "mass", "v_los"):
+            file[name.upper()] = halos()[name]
+        file["V_LOS"].attrs["unit"] = "km/s/a"
+    with pytest.raises(CatalogError, match="says that 'V_LOS' is in km/s/a, the map says km/s"):
+        read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass v_los")))
 
 
 def test_centre_is_turned_to_the_line_of_sight(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
+from streamtrain.catalogs.readers.hlist import read_hlist
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
 from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_rockstar
 from streamtrain.catalogs.readers.table import read_table
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.schema import nearest
 
 __all__ = [
@@ -29,6 +31,7 @@ FORMATS = {
     "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
     "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
     "rockstar": "Rockstar out_N.list",
+    "hlist": "consistent-trees hlist_SCALE.list",
     "pksc": "Peak Patch .pksc",
     "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
 }
@@ -59,7 +62,9 @@ class Options:
     redshift: float | None = None
     """Of a snapshot that does not say."""
     mass: str = "Mvir"
-    """The mass column of a Rockstar list."""
+    """The mass column of a list of Rockstar or consistent-trees."""
+    view: View = FORWARD
+    """Observer and line of sight of an npz, .pksc or table."""
 
 
 def format_of(path: Path, options: Options | None = None) -> str:
@@ -69,13 +74,16 @@ def format_of(path: Path, options: Options | None = None) -> str:
         return "table"
     if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
         return "table"
+    if name.startswith("hlist") and name.endswith(".list"):
+        return "hlist"
     for ending, known in _ENDINGS.items():
         if name.endswith(ending):
             return known
     raise CatalogError(
         f"{path}: no reader for '{path.suffix}' files; supported are .npz (limlam_mocker, Peak "
-        f"Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar), .plc.out and .catalog.out "
-        f"(PINOCCHIO), tables with --columns; or say --format: {', '.join(FORMATS)}"
+        "Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar, consistent-trees), .plc.out "
+        "and .catalog.out (PINOCCHIO), tables with --columns; or say --format: "
+        f"{', '.join(FORMATS)}"
     )
 
 
@@ -101,16 +109,18 @@ def read(
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
     if kind in ("npz", "streamtrain"):
-        if options != Options() or any(value is not None for value in cuts.values()):
+        allowed = Options(view=options.view) if kind == "npz" else Options()
+        if options != allowed or any(value is not None for value in cuts.values()):
             raise CatalogError(f"{path}: files of the format {kind} are read as they are")
         if kind == "npz":
-            return read_npz(path, realisation=realisation)
+            return read_npz(path, realisation=realisation, view=options.view)
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
-    if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
+    if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(path, "a halo catalog"):
+        check_direction(halos.position_Mpc, footprint_deg)
         name = realisation or f"file-{sha256(path)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
@@ -123,18 +133,31 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     options = options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
     cosmology, h_units = options.cosmology, options.h_units
+    if options.view and kind not in ("pksc", "table"):
+        hint = "; --axis says where its cone points" if kind == "pinocchio-plc" else ""
+        raise CatalogError(
+            f"{path}: --observer and --line-of-sight are not of the format {kind}{hint}"
+        )
     if kind == "pinocchio-plc":
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
         return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
     if kind == "rockstar":
         return read_rockstar(path, cosmology=cosmology, mass=options.mass)
+    if kind == "hlist":
+        return read_hlist(path, cosmology=cosmology, mass=options.mass)
     if kind == "pksc":
-        return read_pksc(path, cosmology=cosmology)
+        return read_pksc(path, cosmology=cosmology, view=options.view)
     if kind == "table":
         if options.columns is None:
             raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
-        return read_table(path, options.columns, cosmology=cosmology)
+        return read_table(
+            path,
+            options.columns,
+            cosmology=cosmology,
+            redshift=options.redshift,
+            view=options.view,
+        )
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 

@@ -262,7 +262,8 @@ def _column(key: str, entry: Any, units: dict[str, float] | None) -> Column:
 
 
 def parse_unit(key: str, text: Any, units: Mapping[str, float]) -> Unit:
-    """A unit out of `units`, with /h after a length or mass and log10 before a mass."""
+    """A unit out of `units`, with /h after a length or mass, log10 before a mass and a power of
+    the scale factor a after a speed."""
     unit = read_unit(text, units) if isinstance(text, str) else None
     if unit is None:
         raise CatalogError(f"{key} needs a unit: {accepted(units)}; not {text!r}")

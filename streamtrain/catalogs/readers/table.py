@@ -15,6 +15,7 @@ from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
 from streamtrain.catalogs.readers.units import Unit, is_stated, read_unit
+from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Array = NDArray[np.float64]
@@ -28,8 +29,11 @@ def read_table(
     columns: Path | Mapping[str, Any] | ColumnMap,
     *,
     cosmology: Mapping[str, float] | None = None,
+    redshift: float | None = None,
+    view: View = FORWARD,
 ) -> Halos:
-    """The halos of a table, converted to Mpc, Msun and km/s. Raises CatalogError.
+    """The halos of a table, converted to Mpc, Msun and km/s; `redshift` is that of a snapshot
+    whose map does not state it, `view` is for x, y, z. Raises CatalogError.
 
     x, y, z are as seen from the origin (or in a periodic box); ra and dec are turned so that
     `centre_deg` lies on +z, their distance is that of z_cos, of z_obs without v_los, or of z_obs.
@@ -45,6 +49,10 @@ def read_table(
             key: _values(key, column, found, units, parameters.get("h"), notes)
             for key, column in every.items()
         }
+        for key, column in every.items():
+            if column.unit.a_power:
+                scale = _scale_factor(key, column, values, chosen.redshift, redshift)
+                values[key] = values[key] * scale**column.unit.a_power
         sizes = {key: len(array) for key, array in values.items()}
         if len(set(sizes.values())) > 1:
             raise CatalogError(
@@ -59,7 +67,12 @@ def read_table(
         halos.notes += _units_in_expressions(every.values(), units) + notes
         halos.sure_of_mass = chosen.quantities["mass"].sure
         if "x" in values:
-            _cartesian(halos, values)
+            _cartesian(halos, values, view)
+        elif view:
+            raise CatalogError(
+                "ra and dec are as the observer sees them: --observer and --line-of-sight are for "
+                "x, y, z (centre_deg in the map turns a field to the line of sight)"
+            )
         else:
             _sky(halos, values, chosen, parameters)
         halos.check()
@@ -186,10 +199,36 @@ def _check_finite(key: str, column: Column, values: Array) -> None:
         )
 
 
-def _cartesian(halos: Halos, values: Mapping[str, Array]) -> None:
+def _scale_factor(
+    key: str,
+    column: Column,
+    values: Mapping[str, Array],
+    mapped: float | None,
+    given: float | None,
+) -> Array:
+    """Of the halos or of their snapshot: from z_cos, else the map's redshift or the given one."""
+    redshift = mapped if mapped is not None else given
+    if "z_cos" not in values and redshift is None:
+        raise CatalogError(
+            f"{key} is in {column.unit.text} and the scale factor a is unknown: say z_cos in the "
+            "map, or the redshift of the snapshot (box: {redshift: ...} or --redshifts)"
+        )
+    z = values["z_cos"] if "z_cos" in values else np.asarray(redshift, np.float64)
+    if z.size and not z.min() > -1.0:
+        raise CatalogError(f"redshift {z.min():g} has no scale factor: it must be above -1")
+    if len({array.shape for array in (z, values[key]) if array.ndim}) > 1:
+        raise CatalogError(f"columns of different length: z_cos {len(z)}, {key} {len(values[key])}")
+    return 1.0 / (1.0 + z)
+
+
+def _cartesian(halos: Halos, values: Mapping[str, Array], view: View) -> None:
     halos.position_Mpc = np.stack([values[name] for name in "xyz"], axis=-1)
     if "vx" in values:
         halos.velocity_kms = np.stack([values[name] for name in ("vx", "vy", "vz")], axis=-1)
+    halos.position_Mpc, halos.velocity_kms, turned = view.turned(
+        halos.position_Mpc, halos.velocity_kms
+    )
+    halos.notes += turned
     if "z_obs" in values:
         halos.z_obs = values["z_obs"]
     elif "v_los" in values or "z_cos" in values:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 LENGTH = {"Mpc": 1.0, "kpc": 1e-3, "Gpc": 1e3, "pc": 1e-6}
 MASS = {"Msun": 1.0}
 SPEED = {"km/s": 1.0, "m/s": 1e-3, "cm/s": 1e-5}
+SCALED = {"/a": -1.0, "*a": 1.0, "*sqrt(a)": 0.5}
+"""What may follow a unit of speed, and the power of the scale factor that it means."""
 ANGLE = {"deg": 1.0, "rad": 180.0 / math.pi, "arcmin": 1 / 60, "arcsec": 1 / 3600, "hourangle": 15}
 REDSHIFT = {"": 1.0}
 _SPELLINGS = {
@@ -33,7 +35,7 @@ _NOT_STATED = ("", "1", "-", "?", "none", "dimensionless", "unitless", "unknown"
 
 @dataclass(frozen=True)
 class Unit:
-    """A factor to Mpc, Msun, km/s or deg, and a power of h."""
+    """A factor to Mpc, Msun, km/s or deg, and powers of h and of the scale factor."""
 
     text: str
     factor: float
@@ -41,6 +43,8 @@ class Unit:
     """-1 for a unit with /h."""
     log10: bool = False
     """Whether the numbers are the decimal logarithm of the quantity."""
+    a_power: float = 0.0
+    """-1 for a speed in km/s/a."""
 
     def same(self, other: Unit) -> bool:
         """Whether numbers in both units mean the same."""
@@ -48,13 +52,15 @@ class Unit:
             math.isclose(self.factor, other.factor, rel_tol=1e-9)
             and self.h_power == other.h_power
             and self.log10 == other.log10
+            and self.a_power == other.a_power
         )
 
 
 def read_unit(text: str, units: Mapping[str, float]) -> Unit | None:
     """The unit that `text` says, out of `units` (LENGTH, MASS ...), or None.
 
-    /h is read after a length or mass, log10 or dex before a mass, a factor before any of them.
+    /h is read after a length or mass, log10 or dex before a mass, a power of the scale factor a
+    after a speed, a factor before any of them.
     """
     rest = re.sub(r"\\[,;:! ]|~", " ", text)
     rest = re.sub(r"\\(mathrm|rm|text)|[${}\\]", "", rest).strip().strip("[]")
@@ -68,11 +74,16 @@ def read_unit(text: str, units: Mapping[str, float]) -> Unit | None:
     with_h = re.fullmatch(r"h-1[*.]?(.+)|(.+?)(?:/(?:little)?h|[*.]?(?:little)?h-1)", rest)
     if with_h:
         rest = with_h[1] or with_h[2]
+    scaled = re.fullmatch(r"(.+?)(/a|[*.]a|[*.]sqrt\(a\))", rest)
+    a_power = 0.0
+    if scaled and units is SPEED:
+        rest, a_power = scaled[1], SCALED[scaled[2].replace(".", "*")]
     if (log10 and units is not MASS) or (with_h and units not in (LENGTH, MASS)):
         return None
     for name in units:
         if re.fullmatch(_SPELLINGS[name], rest.replace("*", ".")):
-            return Unit(text, units[name] * factor, -1 if with_h else 0, log10 is not None)
+            h_power = -1 if with_h else 0
+            return Unit(text, units[name] * factor, h_power, log10 is not None, a_power)
     return None
 
 
@@ -97,4 +108,6 @@ def accepted(units: Mapping[str, float]) -> str:
         names = ["Msun", "1e10 Msun", "log10 Msun"]
     if units is LENGTH or units is MASS:
         names += [f"{name}/h" for name in names]
+    if units is SPEED:
+        names += [f"km/s{suffix}" for suffix in SCALED]
     return ", ".join(names) or "none"
