@@ -165,7 +165,7 @@ def describe(lightcone: Lightcone) -> str:
 def _repeats(facts: Mapping[str, Any]) -> str:
     if facts["box_repeats"] is None:
         return "not known: its provenance names no periodic box"
-    if facts["box_repeats"] == 0.0:
+    if _SYNTHESISED in facts["provenance"]:
         return "none: synthesised for this footprint"
     if facts["box_repeats"] <= 1.0:
         return f"none: {facts['box_repeats']:.2g} of the volume of its periodic box"

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import yaml
 from table_files import (
     MISSING_ROW,
     NUM,
@@ -26,7 +27,16 @@ from table_files import (
     table,
 )
 
+from streamtrain.catalogs.bank import Bank
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
+from streamtrain.cli import main
+from streamtrain.generator.abundance import matched_luminosity
+from streamtrain.generator.bins import LuminosityBins
+from streamtrain.generator.geometry import Grid
+from streamtrain.generator.luminosity import find_model
+from streamtrain.generator.paint import paint
+from streamtrain.generator.painter import Painter
 
 
 def test_astropy_marks_missing_unsigned_integers_otherwise(tmp_path: Path) -> None:
@@ -99,12 +109,14 @@ def test_sentinels_that_no_file_names(tmp_path: Path) -> None:
     for name, value, sentence in (
         ("Z", 99999.0, r"row 4 is 99999 Mpc away, .* its z_obs is .*missing values"),
         ("X", 1e30, r"row 4 is 1e\+30 Mpc away"),
+        ("at the observer", 0.0, "the halo at row 4 is at the observer"),
         ("ZOBS", 99.0, "row 4 .* its z_obs is 99 "),
         ("ZOBS", 0.0, "row 4 .* its z_obs is 0 "),
         ("M", 1e-7, "mass = 1000 Msun at row 4, no halo's mass: a missing value?"),
     ):
         columns = {n: a.astype("f8") for n, a in plain().items()}
-        columns[name][MISSING_ROW] = value
+        for changed in ("X", "Y", "Z") if name == "at the observer" else (name,):
+            columns[changed][MISSING_ROW] = value
         path = csv(",")(tmp_path, columns, {}, "")
         check(path, column_map(), sentence)
 
@@ -251,3 +263,30 @@ def test_text_and_short_rows_in_csv(tmp_path: Path) -> None:
     check(path, column_map())
     path.write_text(whole, encoding="utf-16")
     refused(path, "a.csv: ")
+
+
+@pytest.mark.parametrize("num", [1, 5])
+def test_one_halo_and_halos_in_one_point(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], num: int
+) -> None:
+    """Imported, described and painted; a lightcone without volume has no abundance of halos."""
+    columns = {name: np.repeat(a[:1], num) for name, a in plain().items()}
+    columns["M"] = 10.0 ** np.linspace(12, 12.5, num) / 1e10
+    (tmp_path / "map.yaml").write_text(yaml.dump(column_map()))
+    path = csv(",")(tmp_path, columns, {}, "")
+    arguments = ["catalog", "import", str(path), "--columns", str(tmp_path / "map.yaml")]
+    filled = ["--footprint-deg", "-1", "1", "-1", "1", "--z-range", "2.3", "3.5"]
+    assert main([*arguments, "--out", str(tmp_path / "bare")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "filled"), *filled]) == 0
+    assert main(["catalog", "info", str(tmp_path / "bare" / "a.h5")]) == 0
+    shown = capsys.readouterr().out
+    assert f"halos        {num} in 1 tiles" in shown
+    grid = Grid((0.9, 0.9), (20, 16, 16), (34.0, 26.0), 115.27)
+    bare = Lightcone.open(tmp_path / "bare" / "a.h5")
+    Painter(Bank([bare]), grid, [find_model("li16")], LuminosityBins(), min_mass_Msun=5e10)
+    with pytest.raises(ValueError, match="has no volume, so no abundance of halos"):
+        matched_luminosity(bare)
+    cone = Lightcone.open(tmp_path / "filled" / "a.h5")
+    cube, counts = paint(cone, grid, "li16", scatter=False, min_mass_Msun=5e10)
+    assert int(counts.sum()) == num
+    assert np.count_nonzero(cube) == 1

@@ -239,13 +239,14 @@ def lightcone_of(
 
 
 def _check_distances(halos: Halos, model: Cosmology) -> None:
-    """CatalogError for a few halos whose redshift is not that of their distance.
-
-    If it is so for most of them, `Lightcone` names the likely reason.
-    """
+    """CatalogError for halos at the observer, and for a few whose redshift is not that of their
+    distance; if it is so for most of them, `Lightcone` names the likely reason."""
+    chi = np.sqrt(np.sum(halos.position_Mpc.astype(np.float64) ** 2, axis=1))
+    row = int(np.argmin(chi))
+    if chi[row] == 0.0:
+        raise CatalogError(f"the halo at row {row} is at the observer: a missing value?")
     if halos.z_obs is None:
         return
-    chi = np.sqrt(np.sum(halos.position_Mpc.astype(np.float64) ** 2, axis=1))
     farthest = float(model.comoving_distance(MAX_REDSHIFT))
     z_chi = model.redshift(np.minimum(chi, 0.999 * farthest))
     bad = ~(np.abs(halos.z_obs - z_chi) <= MAX_SPEED * (1.0 + z_chi))
