@@ -276,4 +276,5 @@ def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
     area = float(_total((ra_max - ra_min) * (dec_max - dec_min)))
     field = halos.grid.fov_deg[0] * halos.grid.fov_deg[1]
-    return order[middle], np.diff(edges) * (field / max(area, field))
+    share = field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
+    return order[middle], np.diff(edges) * share

@@ -63,7 +63,7 @@ def read_unit(text: str, units: Mapping[str, float]) -> Unit | None:
     after a speed, a factor before any of them.
     """
     rest = re.sub(r"\\[,;:! ]|~", " ", text)
-    rest = re.sub(r"\\(mathrm|rm|text)|[${}\\]", "", rest).strip().strip("[]")
+    rest = re.sub(r"\\(mathrm|rm|text)|[${}\\]", "", rest).strip()
     rest = re.sub(r"(?<=[\w)])\s+(?=[\w(])", ".", rest)
     rest = re.sub(r"\s+", "", rest).replace("*(-1)", "*-1")
     rest = re.sub(r"(\^|\*\*)\(?(-1)\)?", r"\2", rest)
