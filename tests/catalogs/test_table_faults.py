@@ -107,11 +107,11 @@ def test_sentinels_that_the_file_names(tmp_path: Path) -> None:
 def test_sentinels_that_no_file_names(tmp_path: Path) -> None:
     """One halo that lies elsewhere than its redshift, or weighs nothing."""
     for name, value, sentence in (
-        ("Z", 99999.0, r"row 4 is 99999 Mpc away, .* its z_obs is .*missing values"),
+        ("Z", 99999.0, r"row 4 is 99999 Mpc away, .* its observed redshift is .*missing values"),
         ("X", 1e30, r"row 4 is 1e\+30 Mpc away"),
         ("at the observer", 0.0, "the halo at row 4 is at the observer"),
-        ("ZOBS", 99.0, "row 4 .* its z_obs is 99 "),
-        ("ZOBS", 0.0, "row 4 .* its z_obs is 0 "),
+        ("ZOBS", 99.0, "row 4 .* its observed redshift is 99 "),
+        ("ZOBS", 0.0, "row 4 .* its observed redshift is 0 "),
         ("M", 1e-7, "mass = 1000 Msun at row 4, no halo's mass: a missing value?"),
     ):
         columns = {n: a.astype("f8") for n, a in plain().items()}
@@ -119,6 +119,17 @@ def test_sentinels_that_no_file_names(tmp_path: Path) -> None:
             columns[changed][MISSING_ROW] = value
         path = csv(",")(tmp_path, columns, {}, "")
         check(path, column_map(), sentence)
+    still = {n: a for n, a in plain().items() if n != "ZOBS"}
+    columns = still | {a: np.full(NUM, 20.0) for a in ("VX", "VY", "VZ")}
+    columns["VZ"][MISSING_ROW] = -99999.0
+    chosen = column_map() | {a.lower(): {"column": a, "unit": "km/s"} for a in ("VX", "VY", "VZ")}
+    del chosen["z_obs"]
+    check(csv(",")(tmp_path, columns, {}, ""), chosen, "row 4 is .*its observed redshift is")
+    columns = plain() | {"RA": np.zeros(NUM), "DEC": np.zeros(NUM)}
+    columns["RA"][MISSING_ROW] = -999.0
+    chosen = {k: v for k, v in column_map().items() if k not in "xyz"}
+    chosen |= {a.lower(): {"column": a, "unit": "deg"} for a in ("RA", "DEC")}
+    check(csv(",")(tmp_path, columns, {}, ""), chosen, "ra reaches 999 deg, beyond 360")
 
 
 def no_numbers() -> dict[str, Any]:

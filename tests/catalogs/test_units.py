@@ -39,7 +39,8 @@ def test_factors_are_those_of_astropy(text: str, plain: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Msun/h", "Msun / h", "h^-1 Msun", "h-1 M_sun", "Msun h^-1", "Msun*h**-1", "Msun h**(-1)",
-     "solMass / littleh", "$h^{-1}\\,M_\\odot$", r"h$^{-1}$ $\mathrm{M}_\odot$", "solar masses / h", "M\u2609/h"],
+     "solMass / littleh", "$h^{-1}\\,M_\\odot$", r"h$^{-1}$ $\mathrm{M}_\odot$",
+     "solar masses / h", "M\u2609/h"],
 )  # fmt: skip
 def test_spellings_of_mass_with_h(text: str) -> None:
     unit = read_unit(text, MASS)
@@ -83,7 +84,8 @@ def test_speeds_with_the_scale_factor(text: str, a_power: float) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("log Msun", MASS), ("ln(Msun)", MASS), ("Msun h", MASS), ("Msunh", MASS), ("Msun/h70", MASS),
-     ("Msun/h^2", MASS), ("Msun/yr", MASS), ("kg", MASS), ("1e10", MASS), ("[Msun]", MASS), ("h", MASS), ("", MASS),
+     ("Msun/h^2", MASS), ("Msun/yr", MASS), ("kg", MASS), ("1e10", MASS),
+     ("[Msun]", MASS), ("h", MASS), ("", MASS),
      ("Mpc/h-1", LENGTH), ("pMpc", LENGTH), ("physical kpc", LENGTH), ("mpc", LENGTH),
      ("Mpc/a", LENGTH), ("log10 Mpc", LENGTH), ("km/h", SPEED), ("c", SPEED), ("ms-1", SPEED),
      ("h", ANGLE), ("deg/h", ANGLE), ("km/s", REDSHIFT)],

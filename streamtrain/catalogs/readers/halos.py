@@ -197,7 +197,7 @@ def lightcone_of(
             if moving
             else "z_obs from the distance, without peculiar velocities"
         )
-    _check_distances(halos, model)
+    _check_distances(halos, z_obs, model)
     ra, dec = sky_angles_deg(*halos.position_Mpc.T)
     if footprint_deg is None and halos.cone_deg is not None:
         half = halos.cone_deg / np.sqrt(2.0)
@@ -238,23 +238,21 @@ def lightcone_of(
     )
 
 
-def _check_distances(halos: Halos, model: Cosmology) -> None:
+def _check_distances(halos: Halos, z_obs: Floats, model: Cosmology) -> None:
     """CatalogError for halos at the observer, and for a few whose redshift is not that of their
     distance; if it is so for most of them, `Lightcone` names the likely reason."""
     chi = np.sqrt(np.sum(halos.position_Mpc.astype(np.float64) ** 2, axis=1))
     row = int(np.argmin(chi))
     if chi[row] == 0.0:
         raise CatalogError(f"the halo at row {row} is at the observer: a missing value?")
-    if halos.z_obs is None:
-        return
     farthest = float(model.comoving_distance(MAX_REDSHIFT))
     z_chi = model.redshift(np.minimum(chi, 0.999 * farthest))
-    bad = ~(np.abs(halos.z_obs - z_chi) <= MAX_SPEED * (1.0 + z_chi))
+    bad = ~(np.abs(z_obs - z_chi) <= MAX_SPEED * (1.0 + z_chi))
     if 0 < (number := np.count_nonzero(bad)) <= len(halos) // 2:
         row = int(np.argmax(bad))
         raise CatalogError(
             f"the halo at row {row} is {chi[row]:.6g} Mpc away, which is z = {z_chi[row]:.4g}, but "
-            f"its z_obs is {halos.z_obs[row]:.6g} ({number} such halos): missing values?"
+            f"its observed redshift is {z_obs[row]:.6g} ({number} such halos): missing values?"
         )
 
 

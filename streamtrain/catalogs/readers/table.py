@@ -268,6 +268,8 @@ def _sky(
     if z_cos.size and z_cos.min() <= 0.0:
         raise CatalogError(f"redshift {z_cos.min():g} gives no distance: it must be above 0")
     ra, dec = np.radians(values["ra"]), np.radians(values["dec"])
+    if ra.size and np.abs(ra).max() > 2.0 * np.pi + 1e-9:
+        raise CatalogError(f"ra reaches {np.degrees(np.abs(ra).max()):g} deg, beyond 360")
     if dec.size and np.abs(dec).max() > np.pi / 2 + 1e-9:
         raise CatalogError(f"dec reaches {np.degrees(np.abs(dec).max()):g} deg, beyond 90")
     ra_0, dec_0 = np.radians(chosen.centre_deg or (0.0, 0.0))
