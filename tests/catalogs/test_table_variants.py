@@ -94,5 +94,8 @@ def test_command_line_says_it_in_one_sentence(
     assert main([*arguments, *cosmology, "--columns", *words, "sure=mass"]) == 0
     assert Lightcone.open(tmp_path / "out" / "a.h5").mass_Msun.max() == plain()["M"].max()
     capsys.readouterr()
+    (tmp_path / "out" / "a.h5").unlink()
+    assert main([*arguments, *cosmology, "--columns", *words, "sure=mass,z_obs"]) == 0
+    capsys.readouterr()
     assert main([*arguments, *cosmology, "--columns", *words, "sure=sfr"]) == 2
     assert "sure=sfr" in capsys.readouterr().err

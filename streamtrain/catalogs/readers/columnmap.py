@@ -6,6 +6,8 @@ z_obs: {column: ZOBS}             # or vx, vy, vz, or v_los, or z_cos, or nothin
 columns: {sfr: {column: SFR, unit: Msun/yr}}
 cosmology: {Omega_m: 0.3, Omega_b: 0.045, h: 0.7, n_s: 0.96, sigma8: 0.8}
 
+`sure: true` beside a unit: it holds whatever the file says and the numbers look like.
+
 Instead of a column `expression: Z + DZ`, arithmetic with columns. The command line has the same in
 words: x_Mpc=X/0.7 mass_Msun=10**logM z_obs=Z+DZ.
 """
@@ -136,9 +138,10 @@ def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
             known = nearest(name, (*_WORDS, "table", "centre_deg", "sure"))
             raise CatalogError(f"--columns has no '{name}': {known}")
     for name in sure:
-        if not isinstance(content.get(name), Mapping):
-            raise CatalogError(f"sure={name} names none of {', '.join(content) or 'nothing'}")
-        content[name] = {**content[name], "sure": True}
+        entry = content.get(name)
+        if name not in QUANTITIES or not isinstance(entry, Mapping | str):
+            raise CatalogError(f"sure={name} names no column of the map, like sure=mass")
+        content[name] = {**(_entry(entry) if isinstance(entry, str) else entry), "sure": True}
     return content
 
 

@@ -182,7 +182,10 @@ def lightcone_of(
     halos.check()
     problem = None if halos.sure_of_mass else mass_problem(halos.mass_Msun)
     if problem:
-        raise CatalogError(f"{problem} (a column map can say so, or sure: true if they are right)")
+        raise CatalogError(
+            f"{problem} (say the unit in the column map; if they are right, add sure: true to the "
+            "mass, --columns sure=mass)"
+        )
     notes = list(halos.notes)
     parameters = merged_cosmology(halos.cosmology, cosmology)
     try:

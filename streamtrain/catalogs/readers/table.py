@@ -145,19 +145,18 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
         return
     says = f"the file says that '{column.name}' is in {stated}, the map says "
     says += column.unit.text or "a redshift"
+    sure = f"if the map is right add sure: true to it (--columns sure={key})"
     if column.sure:
         notes.append(f"{says}, which was believed")
     elif unit is None:
         raise CatalogError(
-            f"{key}: {says}, and the two cannot be compared: convert the column, or add sure: true "
-            "to it in the map if that is right"
+            f"{key}: {says}, and the two cannot be compared: convert the column, or {sure}"
         )
     else:
         by_h = "" if h is None else f" (h = {h:g})"
         by_h = by_h or " (and give h in the cosmology)"
         raise CatalogError(
-            f"{key}: {says}: write unit: {stated}{by_h if unit.h_power else ''}, or add sure: true "
-            "to it in the map if that is right"
+            f"{key}: {says}: write unit: {stated}{by_h if unit.h_power else ''}, or {sure}"
         )
 
 

@@ -90,13 +90,11 @@ def _check_rows(path: Path, mark: str, skip: int, width: int) -> None:
     """CatalogError unless every row has as many cells as the header."""
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
-            if number <= skip or (
-                line.count(mark) == width - 1 and '"' not in line and "#" not in line
-            ):
+            if line.count(mark) == width - 1 and '"' not in line and "#" not in line:
                 continue
             row = line.split("#")[0]
             cells = len(_cells(row, mark))
-            if cells != width and row.strip():
+            if number > skip and cells != width and row.strip():
                 raise CatalogError(
                     f"the header names {width} columns, but line {number} has {cells}"
                 )
