@@ -33,7 +33,7 @@ FORMATS = {
     "rockstar": "Rockstar out_N.list",
     "hlist": "consistent-trees hlist_SCALE.list",
     "pksc": "Peak Patch .pksc",
-    "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
+    "table": "named columns in CSV, ECSV, FITS, HDF5, Parquet, .dat or .txt, with a column map",
 }
 """Name of every format, and what it is."""
 _ENDINGS = {
@@ -72,7 +72,7 @@ def format_of(path: Path, options: Options | None = None) -> str:
     name = re.sub(r"\.out\.\d+$", ".out", path.name.lower())  # PINOCCHIO's parts
     if options is not None and options.columns is not None:
         return "table"
-    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
+    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet", ".dat", ".txt")):
         return "table"
     if name.startswith("hlist") and name.endswith(".list"):
         return "hlist"

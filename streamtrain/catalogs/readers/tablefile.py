@@ -1,4 +1,4 @@
-"""Named columns of numbers out of CSV, ECSV, FITS, HDF5 and Parquet files.
+"""Named columns of numbers out of CSV, ECSV, FITS, HDF5, Parquet and plain text files.
 
 Nothing in a file is ever executed or unpickled: only columns of numbers are taken.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.text import check_last_line, last_line, load_numbers
+from streamtrain.catalogs.readers.whitespace import read_whitespace
 from streamtrain.schema import nearest
 
 MAX_COMPRESSION = 1000.0
@@ -185,5 +186,7 @@ READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".parquet": _read_parquet,
+    ".dat": read_whitespace,
+    ".txt": read_whitespace,
 }
 """By the end of the file's name."""
