@@ -35,7 +35,8 @@ def add_import(kinds: Any) -> None:
         nargs="+",
         metavar="MAP.yaml|NAME=COLUMN",
         help="which column of a table is what: a YAML file, or x_Mpc=X/0.7 y_Mpc=Y/0.7 z_Mpc=Z/0.7 "
-        "mass_Msun=10**logM z_obs=ZCOS+DZ and the like",
+        "mass_Msun=10**logM z_obs=ZCOS+DZ and the like; sure=mass,x where that unit is right but "
+        "the file says another or the masses look odd",
     )
     add(
         "--cosmology",

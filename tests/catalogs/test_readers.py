@@ -179,6 +179,12 @@ def test_bad_catalogs(tmp_path: Path, changes: dict[str, Any], message: str) -> 
     assert str(path) in str(caught.value)
 
 
+def test_logarithms_of_masses_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz", M=np.log10(catalog()["M"]))
+    with pytest.raises(CatalogError, match=r"a.npz: masses run .* looks like log10 of masses"):
+        read(path)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_truncated_npz(tmp_path: Path, share: float) -> None:
     path = write(tmp_path / "a.npz")

@@ -215,7 +215,8 @@ def test_example_of_the_documentation(tmp_path: Path) -> None:
     [
         ({"mas": {"column": "M"}}, "no 'mas': did you mean 'mass'"),
         ({"mass": {"column": "M"}}, "mass needs a unit: Msun, .*not None"),
-        ({"mass": {"column": "M", "unit": "Msol"}}, "not 'Msol'"),
+        ({"mass": {"column": "M", "unit": "Mjup"}}, "not 'Mjup'"),
+        ({"mass": {"column": "M", "unit": "Msun", "sure": "yes"}}, "sure must be true or false"),
         ({"mass": {"column": "M", "unit": "Msun", "scale": 2}}, "mass has no 'scale'"),
         ({"x": {"column": "X", "unit": "Msun"}}, "x needs a unit: Mpc"),
         ({"x": "X"}, "x must be like"),

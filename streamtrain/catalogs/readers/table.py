@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.columnmap import (
-    QUANTITIES,
-    SCALED,
-    Column,
-    ColumnMap,
-    Unit,
-    load_map,
-)
+from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
+from streamtrain.catalogs.readers.units import Unit, is_stated, read_unit
 from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Array = NDArray[np.float64]
 
-_KNOWN = {unit for units in QUANTITIES.values() for unit in units if unit}
-_KNOWN |= {f"{speed}{suffix}" for speed in QUANTITIES["v_los"] for suffix in SCALED}
+MAX_LOG10 = 30.0
+"""Larger numbers are not taken for the logarithm of a mass."""
 
 
 def read_table(
@@ -49,8 +44,9 @@ def read_table(
         needed = [name for column in every.values() for name in column.inputs]
         found, units = read_columns(path, needed, chosen.table)
         parameters = merged_cosmology(chosen.cosmology, cosmology, complete=False)
+        notes: list[str] = []
         values = {
-            key: _values(key, column, found, units, parameters.get("h"))
+            key: _values(key, column, found, units, parameters.get("h"), notes)
             for key, column in every.items()
         }
         for key, column in every.items():
@@ -68,8 +64,8 @@ def read_table(
         halos.notes.append(
             "read as " + ", ".join(f"{k} = {c.name} [{c.unit.text}]" for k, c in every.items())
         )
-        halos.notes += _units_in_expressions(every.values(), units)
-        _check_finite(values)
+        halos.notes += _units_in_expressions(every.values(), units) + notes
+        halos.sure_of_mass = chosen.quantities["mass"].sure
         if "x" in values:
             _cartesian(halos, values, view)
         elif view:
@@ -83,9 +79,7 @@ def read_table(
         halos.redshift = chosen.redshift
         if chosen.side is not None:
             side, unit = chosen.side
-            halos.side_Mpc = float(
-                _converted("box.side", np.array(side), unit, parameters.get("h"))
-            )
+            halos.side_Mpc = float(_plain("box.side", np.array(side), unit, parameters.get("h")))
             halos.notes.append(f"from a periodic box of side {halos.side_Mpc:g} Mpc")
     return halos
 
@@ -97,13 +91,18 @@ def _units_in_expressions(columns: Iterable[Column], units: Units) -> list[str]:
     return [f"in expressions, by the file: {', '.join(stated)}"] if stated else []
 
 
-def _values(key: str, column: Column, found: Columns, units: Units, h: float | None) -> Array:
+def _values(
+    key: str, column: Column, found: Columns, units: Units, h: float | None, notes: list[str]
+) -> Array:
+    """The numbers of a quantity in Mpc, Msun, km/s or deg; CatalogError unless all are there."""
     if column.expression is not None:
+        for name in column.inputs:
+            _check_present(key, name, found[name])
         try:
-            array = column.expression.evaluate(found)
+            array = column.expression.evaluate({n: np.asarray(a) for n, a in found.items()})
         except CatalogError as error:
             raise CatalogError(f"{key}: {error}") from None
-        return _converted(key, array, column.unit, h)
+        return _converted(key, column, array, h)
     array = found[column.name]
     if column.index is not None:
         if array.ndim != 2 or column.index >= array.shape[1]:
@@ -115,23 +114,88 @@ def _values(key: str, column: Column, found: Columns, units: Units, h: float | N
         raise CatalogError(
             f"{key}: '{column.name}' has shape {array.shape}, one number per halo is needed (index)"
         )
-    stated = "".join(units.get(column.name, "").split())
-    if stated and not key.startswith("columns.") and column.unit.text:
-        asked = "".join(column.unit.text.split())
-        stated = stated.replace("solMass", "Msun")
-        if stated != asked and stated.removesuffix("/h") in _KNOWN:
-            raise CatalogError(
-                f"{key}: the file says that '{column.name}' is in {stated}, the map says {asked}"
-            )
-    return _converted(key, array.astype(np.float64), column.unit, h)
+    _check_present(key, column.name, array)
+    _compare_unit(key, column, units.get(column.name, ""), h, notes)
+    return _converted(key, column, np.asarray(array, np.float64), h)
 
 
-def _converted(key: str, values: Array, unit: Unit, h: float | None) -> Array:
+def _check_present(key: str, name: str, array: NDArray[Any]) -> None:
+    missing = np.ma.getmaskarray(array)
+    if missing.any():
+        row, number = np.argwhere(missing)[0][0], np.count_nonzero(missing)
+        raise CatalogError(
+            f"{key}: '{name}' has no value at row {row} ({number} of {missing.size} are missing): "
+            "give it values, or leave those halos out"
+        )
+
+
+def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes: list[str]) -> None:
+    """CatalogError if the file states another unit for a column than the map, or one that cannot
+    be compared; a note if the map is sure, or if the unit is not converted."""
+    kind, _, _ = key.partition(".")
+    if kind == "columns":
+        if is_stated(stated) and "".join(stated.split()) != "".join(column.unit.text.split()):
+            notes.append(f"{key} in {column.unit.text} by the map, in {stated} by the file")
+        return
+    allowed = QUANTITIES[key]
+    if not is_stated(stated):
+        stated = _unit_in_name(column.name)
+    unit = read_unit(stated, allowed)
+    if not is_stated(stated) or (unit is not None and unit.same(column.unit)):
+        return
+    says = f"the file says that '{column.name}' is in {stated}, the map says "
+    says += column.unit.text or "a redshift"
+    sure = f"if the map is right add sure: true to it (--columns sure={key})"
+    if column.sure:
+        notes.append(f"{says}, which was believed")
+    elif unit is None:
+        raise CatalogError(
+            f"{key}: {says}, and the two cannot be compared: convert the column, or {sure}"
+        )
+    else:
+        by_h = "" if h is None else f" (h = {h:g})"
+        by_h = by_h or " (and give h in the cosmology)"
+        raise CatalogError(
+            f"{key}: {says}: write unit: {stated}{by_h if unit.h_power else ''}, or {sure}"
+        )
+
+
+def _unit_in_name(name: str) -> str:
+    """The unit that a name like "M200 [Msun/h]" or "mass_Msun_h" ends in, else nothing."""
+    bracket = re.search(r"\[([^\[\]]+)\]$|\((.+)\)$", name)
+    text = (bracket[1] or bracket[2]) if bracket else ""
+    if text and any(read_unit(text, units) for units in QUANTITIES.values()):
+        return text
+    suffix = re.search(r"_(Msun|[kMG]pc)(_?h)?$", name)
+    return suffix[1] + ("/h" if suffix[2] else "") if suffix else ""
+
+
+def _converted(key: str, column: Column, values: Array, h: float | None) -> Array:
+    _check_finite(key, column, values)
+    if column.unit.log10 and np.max(values, initial=0.0) > MAX_LOG10:
+        raise CatalogError(
+            f"{key}: '{column.name}' reaches {values.max():.6g}, which is no log10 of a mass: it "
+            "looks like masses themselves"
+        )
+    return _plain(key, values, column.unit, h)
+
+
+def _plain(key: str, values: Array, unit: Unit, h: float | None) -> Array:
     if unit.log10:
         values = 10.0**values
     if unit.h_power and h is None:
         raise CatalogError(f"{key} is in {unit.text} and h is unknown: give it in the cosmology")
     return values * unit.factor * (h or 1.0) ** unit.h_power
+
+
+def _check_finite(key: str, column: Column, values: Array) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise CatalogError(
+            f"{key} = {values[row]} at row {row} (column '{column.name}', {np.count_nonzero(bad)} "
+            "such values): every number must be finite"
+        )
 
 
 def _scale_factor(
@@ -154,16 +218,6 @@ def _scale_factor(
     if len({array.shape for array in (z, values[key]) if array.ndim}) > 1:
         raise CatalogError(f"columns of different length: z_cos {len(z)}, {key} {len(values[key])}")
     return 1.0 / (1.0 + z)
-
-
-def _check_finite(values: Mapping[str, Array]) -> None:
-    for name, array in values.items():
-        if not np.isfinite(array).all():
-            row = int(np.argmin(np.isfinite(array)))
-            raise CatalogError(
-                f"{name} = {array[row]} at row {row} ({np.count_nonzero(~np.isfinite(array))} "
-                "such values): every number must be finite"
-            )
 
 
 def _cartesian(halos: Halos, values: Mapping[str, Array], view: View) -> None:
@@ -213,6 +267,8 @@ def _sky(
     if z_cos.size and z_cos.min() <= 0.0:
         raise CatalogError(f"redshift {z_cos.min():g} gives no distance: it must be above 0")
     ra, dec = np.radians(values["ra"]), np.radians(values["dec"])
+    if ra.size and np.abs(ra).max() > 2.0 * np.pi + 1e-9:
+        raise CatalogError(f"ra reaches {np.degrees(np.abs(ra).max()):g} deg, beyond 360")
     if dec.size and np.abs(dec).max() > np.pi / 2 + 1e-9:
         raise CatalogError(f"dec reaches {np.degrees(np.abs(dec).max()):g} deg, beyond 90")
     ra_0, dec_0 = np.radians(chosen.centre_deg or (0.0, 0.0))
