@@ -11,6 +11,7 @@ from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers import Options, first_of_chunks, read, read_halos
+from streamtrain.catalogs.readers.chunks import files_of
 from streamtrain.catalogs.readers.halos import lightcone_of, sha256
 from streamtrain.catalogs.tiling import tile_boxes
 
@@ -110,13 +111,14 @@ def read_boxes(
             side_Mpc=side_Mpc,
             cosmology=options.cosmology,
         )
-        sums = hashlib.sha256(" ".join(sorted(sha256(file) for file in files)).encode())
+        sums = sorted(sha256(files_of(file)[0]) for file in files)
+        digest = hashlib.sha256(" ".join(sums).encode()).hexdigest()
         return lightcone_of(
             halos,
             footprint_deg=footprint_deg,
             z_range=z_range,
             min_mass_Msun=min_mass_Msun,
-            realisation=realisation or f"box-{sums.hexdigest()[:16]}",
+            realisation=realisation or f"box-{digest[:16]}",
         )
     except ValueError as error:
         raise CatalogError(f"{name}: {error}") from error
@@ -134,4 +136,4 @@ def _stem(file: Path) -> str:
     name = re.sub(r"\.0(\.h5|\.hdf5|)$", r"\1", file.name)
     for ending in (".out", ".plc", ".catalog", file.suffix):
         name = name.removesuffix(ending)
-    return name
+    return re.sub(r"[][*?]+", "", name).strip("._-") or "catalog"

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.chunks import chunks_of
+from streamtrain.catalogs.readers.chunks import chunks_of, files_of
 from streamtrain.catalogs.readers.groups import is_group_file, read_groups
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
 from streamtrain.catalogs.readers.hlist import read_hlist
@@ -134,6 +134,7 @@ def read(
     path, options = Path(path), options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
     path = chunks_of(path)[0] if kind == "groups" else path
+    first = files_of(path)[0]
     cuts: dict[str, Any] = {
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
@@ -151,9 +152,9 @@ def read(
     halos = read_halos(path, format=kind, options=options)
     if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
-    with reading(path, "a halo catalog"):
+    with reading(first, "a halo catalog"):
         check_direction(halos.position_Mpc, footprint_deg)
-        name = realisation or f"file-{sha256(path)[:16]}"
+        name = realisation or f"file-{sha256(first)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
 

@@ -1,4 +1,4 @@
-"""Files in chunks, NAME.0.hdf5, NAME.1.hdf5, ...: all of a set from one, a folder or a pattern."""
+"""Catalogs in several files: chunks NAME.0.hdf5, NAME.1.hdf5, ... and patterns like NAME_*.fits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def chunks_of(path: Path) -> list[Path]:
         candidates, name = sorted(path.parent.iterdir()), found.group(1)
     elif path.is_dir():
         candidates, name = sorted(path.iterdir()), ""
-    elif any(sign in path.name for sign in "*?["):
+    elif is_pattern(path):
         candidates, name = sorted(path.parent.glob(path.name)), ""
     else:
         raise CatalogError(f"{path}: there is no such file")
@@ -44,3 +44,30 @@ def chunks_of(path: Path) -> list[Path]:
         there = f"{name or sets[0]}.{missing[0]}.hdf5"
         raise CatalogError(f"{path}: the chunk {there} is missing, {len(chosen)} others are there")
     return [chosen[number] for number in sorted(chosen)]
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for several files."""
+    return not path.exists() and any(sign in path.name for sign in "*?[")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a pattern in the order of their names, of any other path itself.
+
+    Raises CatalogError if there is none.
+    """
+    if not is_pattern(path):
+        return [path]
+    files = sorted(a for a in path.parent.glob(path.name) if a.is_file())
+    if not files:
+        raise CatalogError(f"{path}: there is no such file")
+    return files
+
+
+def files_beside(path: Path) -> int:
+    """How many other files have the same name but for a number, NAME.7.fits beside NAME.6.fits."""
+    found = re.fullmatch(r"(.+\.)(\d+)(\.[a-z0-9]+)", path.name)
+    if found is None:
+        return 0
+    same = re.compile(rf"{re.escape(found.group(1))}\d+{re.escape(found.group(3))}")
+    return sum(same.fullmatch(a.name) is not None for a in path.parent.iterdir()) - 1

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.chunks import chunks_of
+from streamtrain.catalogs.readers.columnmeta import hdf5_content
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.schema import nearest
 
@@ -295,14 +296,14 @@ def _part(file: Any, layout: _Layout, mass: str, total: int, num_chunks: int) ->
             known = [a for a in table if "mass" in a.lower() or "_M_" in a]
             hint = f": {nearest(name, known)}" if key == "mass" else ""
             raise CatalogError(f"there is no dataset {layout.table}/{name}{hint}")
-        array = table[name][()]
+        dataset: Any = table[name]
         shape = (here, 3) if key in ("position", "velocity") else (here,)
-        if getattr(array, "shape", None) != shape or array.dtype.kind not in "fiu":
+        if getattr(dataset, "shape", None) != shape or dataset.dtype.kind not in "fiu":
             raise CatalogError(
                 f"{layout.table}/{name} must hold {' x '.join(map(str, shape))} numbers, its shape "
-                f"is {getattr(array, 'shape', None)}"
+                f"is {getattr(dataset, 'shape', None)}"
             )
-        part[key] = array.astype(np.float64)
+        part[key] = hdf5_content(dataset).astype(np.float64)
     return part
 
 

@@ -193,4 +193,4 @@ def _is_number(text: str) -> bool:
         float(_FORTRAN.sub("E", text))
     except ValueError:
         return False
-    return True
+    return "_" not in text
