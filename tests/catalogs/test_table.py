@@ -12,7 +12,7 @@ import yaml
 from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers import Options, read, read_halos
+from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map
 from streamtrain.cli import main
 
@@ -244,6 +244,11 @@ def test_msun_over_h_taken_for_msun_is_told_at_import(
         shown = capsys.readouterr().out
         assert ("WARNING: the halo density is" in shown) == warned
         assert ("masses in Msun/h taken for Msun (h = 0.7): masses 1." in shown) == warned
+
+
+def test_every_format_is_in_the_table_of_the_documentation() -> None:
+    rows = [line.split("|")[2].strip() for line in DOCS.read_text().splitlines() if "|" in line]
+    assert set(FORMATS) <= set(rows)
 
 
 def test_example_of_the_documentation(tmp_path: Path) -> None:
