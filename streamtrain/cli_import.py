@@ -26,7 +26,10 @@ def add_import(kinds: Any) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
-    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc or table")
+    add(
+        "--format",
+        help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc, groups or table",
+    )
     add(
         "--columns",
         nargs="+",
@@ -43,10 +46,11 @@ def add_import(kinds: Any) -> None:
     )
     add(
         "--units",
-        choices=("Mpc", "Mpc/h"),
-        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
+        choices=("Mpc", "Mpc/h", "kpc/h"),
+        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h; of groups "
+        "that do not say: lengths in Mpc/h or kpc/h (masses 1e10 Msun/h)",
     )
-    add("--mass-column", default="Mvir", help="of a .list [%(default)s]")
+    add("--mass-column", help="of a .list [Mvir] or of groups [GroupMass]")
     add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
     add(
         "--observer",
@@ -94,7 +98,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     options = Options(
         columns=None if arguments.columns is None else map_of_words(arguments.columns),
         cosmology=_numbers(arguments.cosmology),
-        h_units=None if arguments.units is None else arguments.units == "Mpc/h",
+        h_units=None if arguments.units is None else arguments.units != "Mpc",
+        length=arguments.units,
         axis=arguments.axis,
         mass=arguments.mass_column,
         view=View(arguments.observer, arguments.line_of_sight),

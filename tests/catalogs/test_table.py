@@ -11,8 +11,8 @@ import pytest
 import yaml
 from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers import Options, read, read_halos
+from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map
 from streamtrain.cli import main
 
@@ -165,6 +165,56 @@ def test_hdf5_groups_compound_datasets_and_vectors(tmp_path: Path) -> None:
         check(read(tmp_path / "a.hdf5", options=Options(columns=chosen | {"table": table})))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".fits", ".hdf5", ".parquet"])
+def test_files_of_a_pattern_are_joined(tmp_path: Path, suffix: str) -> None:
+    names = "x y z mass z_obs"
+    for number, rows in enumerate((slice(0, 25), slice(25, 26), slice(26, 60))):
+        part = {name: halos()[name][rows] for name in names.split()}
+        write(tmp_path / f"cone.{number}{suffix}", part)
+    options = Options(columns=column_map(names))
+    cone = read(tmp_path / f"cone.*{suffix}", options=options)
+    check(cone)
+    assert f"table cone.0{suffix} and 2 more of cone.*{suffix}, sha256 " in cone.provenance
+    alone = read(tmp_path / f"cone.2{suffix}", options=options)
+    assert len(alone) == 34
+    assert "2 files of that name with other numbers are not in it" in alone.provenance
+    with pytest.raises(CatalogError, match="there is no such file"):
+        read(tmp_path / f"other.*{suffix}", options=options)
+
+
+def test_files_of_a_pattern_must_be_alike(tmp_path: Path) -> None:
+    names = "x y z mass z_obs"
+    options = Options(columns=column_map(names))
+    for number in (0, 1):
+        write(tmp_path / f"a.{number}.hdf5", {name: halos()[name] for name in names.split()})
+    with h5py.File(tmp_path / "a.1.hdf5", "r+") as file:
+        file["MASS"].attrs["unit"] = "Msun"
+    with pytest.raises(CatalogError, match=r"a\.1\.hdf5: its units, .* not those of a\.0\.hdf5"):
+        read(tmp_path / "a.*.hdf5", options=options)
+    for number, name in enumerate(("MASS", "X")):  # as many numbers in all
+        with h5py.File(tmp_path / f"a.{number}.hdf5", "r+") as file:
+            shorter = file[name][:-1]
+            del file[name]
+            file[name] = shorter
+    with pytest.raises(CatalogError, match=r"a\.0\.hdf5: columns of different length"):
+        read(tmp_path / "a.*.hdf5", options=options)
+    write(tmp_path / "a.0.hdf5", {name: halos()[name] for name in names.split()})
+    (tmp_path / "a.1.hdf5").write_bytes(b"x")
+    with pytest.raises(CatalogError, match=r"a\.1\.hdf5: not a table, or a damaged one"):
+        read(tmp_path / "a.*.hdf5", options=options)
+
+
+def test_a_pattern_on_the_command_line(tmp_path: Path) -> None:
+    names = "x y z mass z_obs"
+    for number, rows in enumerate((slice(0, 25), slice(25, 60))):
+        part = {name: halos()[name][rows] for name in names.split()}
+        write(tmp_path / f"cone_{number}.csv", part)
+    (tmp_path / "map.yaml").write_text(yaml.dump(column_map(names)))
+    arguments = ["--columns", str(tmp_path / "map.yaml"), "--out", str(tmp_path / "made")]
+    assert main(["catalog", "import", str(tmp_path / "cone_*.csv"), *arguments]) == 0
+    check(Lightcone.open(tmp_path / "made/cone.h5"))
+
+
 def test_unit_of_the_file_is_compared(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         for name in ("x", "y", "z", "mass", "z_obs"):
@@ -194,6 +244,11 @@ def test_msun_over_h_taken_for_msun_is_told_at_import(
         shown = capsys.readouterr().out
         assert ("WARNING: the halo density is" in shown) == warned
         assert ("masses in Msun/h taken for Msun (h = 0.7): masses 1." in shown) == warned
+
+
+def test_every_format_is_in_the_table_of_the_documentation() -> None:
+    rows = [line.split("|")[2].strip() for line in DOCS.read_text().splitlines() if "|" in line]
+    assert set(FORMATS) <= set(rows)
 
 
 def test_example_of_the_documentation(tmp_path: Path) -> None:

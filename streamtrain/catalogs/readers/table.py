@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.readers.chunks import files_beside, files_of
 from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
@@ -33,16 +34,18 @@ def read_table(
     view: View = FORWARD,
 ) -> Halos:
     """The halos of a table, converted to Mpc, Msun and km/s; `redshift` is that of a snapshot
-    whose map does not state it, `view` is for x, y, z. Raises CatalogError.
+    whose map does not state it, `view` is for x, y, z. `path` may be a pattern like NAME.*.hdf5,
+    whose files are joined. Raises CatalogError.
 
     x, y, z are as seen from the origin (or in a periodic box); ra and dec are turned so that
     `centre_deg` lies on +z, their distance is that of z_cos, of z_obs without v_los, or of z_obs.
     """
     chosen = columns if isinstance(columns, ColumnMap) else load_map(columns)
-    with reading(path, "a table"):
-        every = {**chosen.quantities, **{f"columns.{n}": c for n, c in chosen.columns.items()}}
-        needed = [name for column in every.values() for name in column.inputs]
-        found, units = read_columns(path, needed, chosen.table)
+    every = {**chosen.quantities, **{f"columns.{n}": c for n, c in chosen.columns.items()}}
+    needed = [name for column in every.values() for name in column.inputs]
+    files = files_of(path)
+    found, units = _joined(files, needed, chosen.table)
+    with reading(files[0], "a table"):
         parameters = merged_cosmology(chosen.cosmology, cosmology, complete=False)
         notes: list[str] = []
         values = {
@@ -60,7 +63,10 @@ def read_table(
             )
         extra = {name: values.pop(f"columns.{name}") for name in chosen.columns}
         halos = Halos(np.zeros((0, 3)), values["mass"], columns=extra, cosmology=parameters)
-        halos.notes.append(f"table {path.name}, sha256 {sha256(path)}")
+        number = f" and {len(files) - 1} more of {path.name}" if len(files) > 1 else ""
+        halos.notes.append(f"table {files[0].name}{number}, sha256 {sha256(files[0])}")
+        if len(files) == 1 and (others := files_beside(path)):
+            halos.notes.append(f"{others} files of that name with other numbers are not in it")
         halos.notes.append(
             "read as " + ", ".join(f"{k} = {c.name} [{c.unit.text}]" for k, c in every.items())
         )
@@ -82,6 +88,25 @@ def read_table(
             halos.side_Mpc = float(_plain("box.side", np.array(side), unit, parameters.get("h")))
             halos.notes.append(f"from a periodic box of side {halos.side_Mpc:g} Mpc")
     return halos
+
+
+def _joined(files: Sequence[Path], names: Sequence[str], table: str) -> tuple[Columns, Units]:
+    """Columns of one file, or of several with the same columns in the same units."""
+    parts: list[tuple[Columns, Units]] = []
+    for file in files:
+        with reading(file, "a table"):
+            found, units = read_columns(file, names, table)
+            if parts and units != parts[0][1]:
+                raise CatalogError(f"its units, {units}, are not those of {files[0].name}")
+            sizes = {name: array.shape[:1] for name, array in found.items()}
+            if len(files) > 1 and len(set(sizes.values())) > 1:
+                raise CatalogError(f"columns of different length: {sizes}")
+            parts.append((found, units))
+    if len(parts) == 1:
+        return parts[0]
+    with reading(files[0], "a table"):
+        joined = {name: np.ma.concatenate([found[name] for found, _ in parts]) for name in names}
+        return joined, parts[0][1]
 
 
 def _units_in_expressions(columns: Iterable[Column], units: Units) -> list[str]:

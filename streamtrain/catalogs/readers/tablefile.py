@@ -1,4 +1,4 @@
-"""Named columns of numbers out of CSV, ECSV, FITS, HDF5 and Parquet files.
+"""Named columns of numbers out of CSV, ECSV, FITS, HDF5, Parquet and plain text files.
 
 Nothing in a file is ever executed or unpickled: only columns of numbers are taken. What a file
 marks as missing, in whichever way its format has for it, is masked.
@@ -27,6 +27,7 @@ from streamtrain.catalogs.readers.columnmeta import (
     stated_units,
 )
 from streamtrain.catalogs.readers.text import check_last_line, load_numbers
+from streamtrain.catalogs.readers.whitespace import read_whitespace
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]
@@ -283,5 +284,7 @@ READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".parquet": _read_parquet,
+    ".dat": read_whitespace,
+    ".txt": read_whitespace,
 }
 """By the end of the file's name."""
