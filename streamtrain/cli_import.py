@@ -9,7 +9,8 @@ from typing import Any
 DESCRIPTION = """Convert other programs' halo catalogs to streamtrain's HDF5 lightcones.
 
 The format follows from the file's name, or say --format. Tables with named columns need a map,
---columns map.yaml; docs/lightcones.md has an example. --box takes all files as snapshots of one
+--columns map.yaml or --columns x_Mpc=X ... (after the files), also with arithmetic like
+mass_Msun=10**logM; docs/lightcones.md has examples. --box takes all files as snapshots of one
 periodic box and tiles them into one lightcone."""
 
 
@@ -25,8 +26,18 @@ def add_import(kinds: Any) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
-    add("--format", help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, pksc or table")
-    add("--columns", type=Path, metavar="MAP.yaml", help="which column of a table is what")
+    add(
+        "--format",
+        help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc, groups or table",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        metavar="MAP.yaml|NAME=COLUMN",
+        help="which column of a table is what: a YAML file, or x_Mpc=X/0.7 y_Mpc=Y/0.7 z_Mpc=Z/0.7 "
+        "mass_Msun=10**logM z_obs=ZCOS+DZ and the like; sure=mass,x where that unit is right but "
+        "the file says another or the masses look odd",
+    )
     add(
         "--cosmology",
         nargs="+",
@@ -35,11 +46,25 @@ def add_import(kinds: Any) -> None:
     )
     add(
         "--units",
-        choices=("Mpc", "Mpc/h"),
-        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h",
+        choices=("Mpc", "Mpc/h", "kpc/h"),
+        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h; of groups "
+        "that do not say: lengths in Mpc/h or kpc/h (masses 1e10 Msun/h)",
     )
-    add("--mass-column", default="Mvir", help="of a Rockstar list [%(default)s]")
+    add("--mass-column", help="of a .list [Mvir] or of groups [GroupMass]")
     add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
+    add(
+        "--observer",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="where the observer of a table, npz or .pksc stands, comoving Mpc without h "
+        "[the origin]",
+    )
+    add(
+        "--line-of-sight",
+        metavar="AXIS",
+        help="of a table, npz or .pksc: x, y, z or, written --line-of-sight=-z, the other way [z]",
+    )
     add(
         "--footprint-deg",
         nargs=4,
@@ -67,13 +92,17 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.catalogs.importing import import_boxes, import_catalogs
     from streamtrain.catalogs.readers import Options
+    from streamtrain.catalogs.readers.columnmap import map_of_words
+    from streamtrain.catalogs.readers.view import View
 
     options = Options(
-        columns=arguments.columns,
+        columns=None if arguments.columns is None else map_of_words(arguments.columns),
         cosmology=_numbers(arguments.cosmology),
-        h_units=None if arguments.units is None else arguments.units == "Mpc/h",
+        h_units=None if arguments.units is None else arguments.units != "Mpc",
+        length=arguments.units,
         axis=arguments.axis,
         mass=arguments.mass_column,
+        view=View(arguments.observer, arguments.line_of_sight),
     )
     common: dict[str, Any] = {
         "format": arguments.format,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers import Options, read, read_halos
+from streamtrain.catalogs.readers import Options, first_of_chunks, read, read_halos
+from streamtrain.catalogs.readers.chunks import files_of
 from streamtrain.catalogs.readers.halos import lightcone_of, sha256
 from streamtrain.catalogs.tiling import tile_boxes
 
@@ -30,6 +32,7 @@ def import_catalogs(
     The arguments are those of `readers.read`. A file that is refused leaves nothing behind.
     Raises CatalogError.
     """
+    files = first_of_chunks(files, format, options)
     targets = [folder / f"{_stem(file)}.h5" for file in files]
     for number, target in enumerate(targets):
         if target in targets[:number]:
@@ -53,6 +56,7 @@ def import_catalogs(
 def import_boxes(files: Sequence[Path], folder: Path, *, seed: int = 0, **how: Any) -> int:
     """Write the lightcone of `read_boxes`, whose options are `how`, as NAME_tiled_SEED.h5 in
     `folder` and print what it holds. Raises CatalogError."""
+    files = first_of_chunks(files, how.get("format"), how.get("options"))
     target = folder / f"{_stem(files[0])}_tiled_{seed:04d}.h5"
     if target.exists():
         raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
@@ -81,6 +85,9 @@ def read_boxes(
     is the same for every seed: tilings of one box share its structure. Raises CatalogError.
     """
     options = options or Options()
+    if options.view:
+        raise CatalogError("--observer and --line-of-sight are of lightcones, not with --box")
+    files = first_of_chunks(files, format, options)
     if redshifts is not None and len(redshifts) != len(files):
         raise CatalogError(f"{len(redshifts)} redshifts for {len(files)} snapshots")
     snapshots = []
@@ -104,13 +111,14 @@ def read_boxes(
             side_Mpc=side_Mpc,
             cosmology=options.cosmology,
         )
-        sums = hashlib.sha256(" ".join(sorted(sha256(file) for file in files)).encode())
+        sums = sorted(sha256(files_of(file)[0]) for file in files)
+        digest = hashlib.sha256(" ".join(sums).encode()).hexdigest()
         return lightcone_of(
             halos,
             footprint_deg=footprint_deg,
             z_range=z_range,
             min_mass_Msun=min_mass_Msun,
-            realisation=realisation or f"box-{sums.hexdigest()[:16]}",
+            realisation=realisation or f"box-{digest[:16]}",
         )
     except ValueError as error:
         raise CatalogError(f"{name}: {error}") from error
@@ -124,8 +132,8 @@ def _save(lightcone: Lightcone, target: Path, source: str) -> None:
 
 
 def _stem(file: Path) -> str:
-    """The name without the ending of its format."""
-    name = file.name.removesuffix(".0")
+    """The name without the ending of its format and the number of a first chunk."""
+    name = re.sub(r"\.0(\.h5|\.hdf5|)$", r"\1", file.name)
     for ending in (".out", ".plc", ".catalog", file.suffix):
         name = name.removesuffix(ending)
-    return name
+    return re.sub(r"[][*?]+", "", name).strip("._-") or "catalog"

@@ -20,6 +20,10 @@ from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 if TYPE_CHECKING:
     from streamtrain.catalogs.lightcone import Lightcone
 
+HALO_MASSES = (1e4, 1e17)
+"""No catalog has halos outside [Msun]."""
+HEAVIEST = 1e6
+"""The least that the heaviest halo of a catalog can have [Msun]."""
 MAX_SHIFT_KMS = 3000.0
 """Largest credible median of c |z_obs - z(chi)| / (1 + z): peculiar motion is a tenth of it."""
 BIN_DEX = 0.25
@@ -65,7 +69,10 @@ def distance_problem(
         1e3 * h: "the positions are probably in kpc/h instead of Mpc",
     }
     closest = min(guesses, key=lambda guess: abs(np.log(ratio / guess)))
-    cause = "they belong to another cosmology, or z_obs is not the redshift of these halos"
+    cause = (
+        "they belong to another cosmology, z_obs is not the redshift of these halos, or the "
+        "observer is not at the origin (catalog import --observer)"
+    )
     if abs(np.log(ratio / closest)) < 0.03:
         cause = guesses[closest]
     return (
@@ -73,6 +80,26 @@ def distance_problem(
         f"cosmology gives z = {np.median(z_chi):.4g}, but z_obs is {np.median(z_obs):.4g} "
         f"(distances are {ratio:.4g} times chi(z_obs)); {cause}"
     )
+
+
+def mass_problem(mass_Msun: NDArray[np.floating[Any]]) -> str | None:
+    """A sentence if masses [n] above 0 cannot be halos' masses in Msun, else None."""
+    row = int(np.argmin(mass_Msun))
+    low, high = float(mass_Msun[row]), float(mass_Msun.max())
+    runs = f"masses run from {low:.6g} to {high:.6g} Msun: this looks like"
+    if not low > 0.0:
+        return None
+    if low >= 5.0 and high <= 17.0:
+        return f"{runs} log10 of masses (unit log10 Msun), or like masses in 1e10 Msun"
+    if low >= 11.5 and high <= 40.0:
+        return f"{runs} the natural logarithm of masses, or like masses in 1e10 Msun"
+    if high < HEAVIEST:
+        return f"{runs} masses in 1e10 Msun"
+    if high > HALO_MASSES[1]:
+        return f"{runs} masses in {'Msun taken for 1e10 Msun' if high < 1e27 else 'g or kg'}"
+    if low < HALO_MASSES[0]:
+        return f"mass = {low:.6g} Msun at row {row}, no halo's mass: a missing value?"
+    return None
 
 
 def info(lightcone: Lightcone) -> dict[str, Any]:
@@ -138,7 +165,7 @@ def describe(lightcone: Lightcone) -> str:
 def _repeats(facts: Mapping[str, Any]) -> str:
     if facts["box_repeats"] is None:
         return "not known: its provenance names no periodic box"
-    if facts["box_repeats"] == 0.0:
+    if _SYNTHESISED in facts["provenance"]:
         return "none: synthesised for this footprint"
     if facts["box_repeats"] <= 1.0:
         return f"none: {facts['box_repeats']:.2g} of the volume of its periodic box"

@@ -228,4 +228,5 @@ def _joined(
         cosmology=model.to_dict(),
         notes=notes,
         side_Mpc=side,
+        sure_of_mass=all(snapshot.sure_of_mass for snapshot in order),
     )

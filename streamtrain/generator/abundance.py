@@ -60,7 +60,13 @@ def matched_luminosity(lightcone: Lightcone) -> NDArray[np.float64]:
     order = np.argsort(-lightcone.mass_Msun.astype(np.float64), kind="stable")
     rank = np.empty(len(order))
     rank[order] = np.arange(len(order))
-    density = (rank + 0.5) / volume_Mpc3(lightcone)
+    volume = volume_Mpc3(lightcone)
+    if not volume > 0.0:
+        raise ValueError(
+            f"{lightcone.name} has no volume, so no abundance of halos: its footprint is "
+            f"{lightcone.footprint_deg} deg, its redshifts are {lightcone.z_range}"
+        )
+    density = (rank + 0.5) / volume
     falling = above[:-1]
     cell = np.clip(len(falling) - np.searchsorted(falling[::-1], density), 1, len(falling) - 1)
     log_above = portable.log2(falling)

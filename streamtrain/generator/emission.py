@@ -275,5 +275,6 @@ def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
     middle = (edges[:-1] + edges[1:]) // 2
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
     area = float(_total((ra_max - ra_min) * (dec_max - dec_min)))
-    share = halos.grid.fov_deg[0] * halos.grid.fov_deg[1] / area
+    field = halos.grid.fov_deg[0] * halos.grid.fov_deg[1]
+    share = field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
     return order[middle], np.diff(edges) * share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -210,6 +211,14 @@ def test_binary_catalog_in_several_files(native: Path, tmp_path: Path) -> None:
     assert parts.redshift == whole.redshift
     with pytest.raises(CatalogError, match=r"name its first part, which ends in \.0"):
         read(tmp_path / f"{CONE}.1")
+    run = tmp_path / "parameter_file"
+    run.write_text(re.sub(r"(NumFiles +)1", r"\g<1>9", run.read_text()))
+    with pytest.raises(CatalogError, match=rf"its part {CONE}\.\d is missing"):
+        read(tmp_path / f"{CONE}.0")
+    run.unlink()
+    (tmp_path / f"{CONE}.1").rename(tmp_path / f"{CONE}.7")
+    with pytest.raises(CatalogError, match=rf"its part {CONE}\.1 is missing"):
+        read(tmp_path / f"{CONE}.0")
 
 
 def write_snapshot(path: Path, num: int = 50, unit: str = "") -> Path:

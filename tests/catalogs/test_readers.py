@@ -103,6 +103,27 @@ def test_velocities_and_columns_are_optional(tmp_path: Path) -> None:
     assert list(lightcone.columns) == ["sfr"]
 
 
+def test_without_zhalo_the_redshift_is_that_of_distance_and_velocity(tmp_path: Path) -> None:
+    """As pksc3npz.py writes it: Nhalo and zform are numbers, xL, yL, zL further columns."""
+    arrays = catalog()
+    more = {"zhalo": None, "zform": 999, "Nhalo": 200, "xL": arrays["x"] + 1.0}
+    still = {"vx": None, "vy": None, "vz": None}
+    moving = read_npz(write(tmp_path / "a.npz", **more))
+    resting = read_npz(write(tmp_path / "b.npz", **more, **still))
+    assert list(moving.columns) == ["xL"]
+    assert "without zhalo: z_obs from the distance and vx, vy, vz [km/s]" in moving.provenance
+    assert "from the distance, without peculiar velocities" in resting.provenance
+    x = np.stack([resting.x_Mpc, resting.y_Mpc, resting.z_Mpc], axis=-1).astype(float)
+    chi = np.linalg.norm(x, axis=1)
+    for row in range(0, 200, 20):
+        distance = ref.comoving_distance(float(resting.z_obs[row]))
+        assert distance == pytest.approx(chi[row], rel=1e-6)
+    assert moving.velocities_kms is not None
+    v_los = np.sum(x * moving.velocities_kms, axis=1) / chi
+    z_obs = resting.z_obs + (1 + resting.z_obs.astype(float)) * v_los / ref.C_KMS
+    np.testing.assert_allclose(moving.z_obs, z_obs, atol=1e-6)
+
+
 def test_compressed_file_is_the_same(tmp_path: Path) -> None:
     header = np.array(json.dumps(HEADER))
     np.savez_compressed(tmp_path / "b.npz", cosmo_header_json=header, **catalog())
@@ -129,7 +150,7 @@ def test_field_centre_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"M": None, "zhalo": None}, "lacks M, zhalo; a limlam_mocker catalog has"),
+        ({"M": None, "zhalo": None}, "lacks M; a limlam_mocker catalog has"),
         ({"cosmo_header_json": None}, "neither cosmo_header nor cosmo_header_json"),
         ({"cosmo_header_json": np.array("{'h': 0.7}")}, "not JSON"),
         ({"cosmo_header_json": np.array("[1]")}, "not a dict of numbers"),
@@ -140,10 +161,14 @@ def test_field_centre_is_noted(tmp_path: Path) -> None:
             {"cosmo_header_json": np.array(json.dumps(HEADER | {"Omega_L": 0.6}))},
             "must be flat, but Omega_M . Omega_L = 0.886",
         ),
-        ({"x": np.zeros(7)}, r"x_Mpc has 7 halos"),
+        ({"x": np.zeros(7)}, r"arrays of different shape: x has shape \(7,\), y has"),
         ({"x": np.array(["a"] * 200)}, "x holds no real numbers"),
         ({"x": boxed([1.0])}, "x holds no real numbers"),
         ({"vx": None}, "vx, vy, vz all or none"),
+        ({"zhalo": None, "x": np.zeros(7)}, "arrays of different shape"),
+        ({"zhalo": None, "x": np.full(200, np.nan)}, "position = nan at row 0"),
+        ({"zhalo": None, "z": 1e3 * catalog()["z"]}, "comoving distance .* must lie in"),
+        ({"zhalo": np.float32(3.0)}, r"z_obs has shape"),
         ({"M": -catalog()["M"]}, "mass_Msun = -.* positive"),
     ],
 )
@@ -152,6 +177,12 @@ def test_bad_catalogs(tmp_path: Path, changes: dict[str, Any], message: str) -> 
     with pytest.raises(CatalogError, match=message) as caught:
         read_npz(path)
     assert str(path) in str(caught.value)
+
+
+def test_logarithms_of_masses_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz", M=np.log10(catalog()["M"]))
+    with pytest.raises(CatalogError, match=r"a.npz: masses run .* looks like log10 of masses"):
+        read(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

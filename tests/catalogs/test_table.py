@@ -8,53 +8,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import reference as ref
 import yaml
+from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers import Options, read
+from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map
 from streamtrain.cli import main
-from streamtrain.cosmology import Cosmology
 
-COSMOLOGY = Cosmology().to_dict()
-H = COSMOLOGY["h"]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "lightcones.md"
-
-
-def halos(num: int = 60) -> dict[str, Any]:
-    """Columns in plain units, by the names of a map's quantities."""
-    rng = np.random.default_rng(4)
-    z_cos = rng.uniform(2.5, 3.2, num)
-    chi = Cosmology().comoving_distance(z_cos)
-    ra, dec = rng.uniform(-0.4, 0.4, (2, num))
-    x, y, z = ref.position(ra, dec, chi)
-    velocity = rng.normal(0, 300, (3, num))
-    v_los = (x * velocity[0] + y * velocity[1] + z * velocity[2]) / chi
-    return {
-        "x": x, "y": y, "z": z, "ra": ra, "dec": dec, "z_cos": z_cos, "v_los": v_los,
-        **dict(zip(("vx", "vy", "vz"), velocity, strict=True)),
-        "z_obs": z_cos + (1 + z_cos) * v_los / ref.C_KMS, "mass": 10 ** rng.uniform(11, 13, num),
-    }  # fmt: skip
-
-
-UNITS = {"mass": "Msun", "ra": "deg", "dec": "deg"} | dict.fromkeys("xyz", "Mpc")
-UNITS |= dict.fromkeys(("vx", "vy", "vz", "v_los"), "km/s")
-
-
-def column_map(names: str, **changes: Any) -> dict[str, Any]:
-    entries = {
-        name: {"column": name.upper()} | ({"unit": UNITS[name]} if name in UNITS else {})
-        for name in names.split()
-    }
-    return entries | {"cosmology": COSMOLOGY} | changes
-
-
-def write_csv(path: Path, columns: dict[str, Any]) -> Path:
-    lines = [",".join(name.upper() for name in columns)]
-    lines += [",".join(repr(float(a)) for a in row) for row in zip(*columns.values(), strict=True)]
-    path.write_text("# made by a test\n" + "\n".join(lines) + "\n")
-    return path
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:
@@ -74,18 +36,6 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
 
         parquet.write_table(arrow.table(upper), path)
     return path
-
-
-def check(lightcone: Lightcone, accuracy: float = 2e-7) -> None:
-    """The halos of `halos()` have arrived."""
-    true = halos()
-    order, expected = np.argsort(lightcone.mass_Msun), np.argsort(true["mass"])
-    for ours, theirs in (("x_Mpc", "x"), ("y_Mpc", "y"), ("z_Mpc", "z"), ("z_obs", "z_obs")):
-        there = true[theirs][expected]
-        np.testing.assert_allclose(
-            getattr(lightcone, ours)[order], there, rtol=accuracy, atol=accuracy * 6000
-        )
-    np.testing.assert_allclose(lightcone.mass_Msun[order], true["mass"][expected], rtol=accuracy)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".hdf5", ".parquet"])
@@ -143,6 +93,42 @@ def test_units(tmp_path: Path) -> None:
     check(read(write(tmp_path / "a.csv", angles), options=Options(columns=chosen)), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("unit", "power"), [("km/s/a", 1), ("km/s * a", -1), ("m/s*sqrt(a)", -0.5)]
+)
+def test_velocities_with_a_scale_factor(tmp_path: Path, unit: str, power: float) -> None:
+    """v = number * a^-power: of a lightcone by z_cos, of a snapshot by its redshift."""
+    true = halos()
+    speeds = ("vx", "vy", "vz")
+    milli = 1e3 if unit.startswith("m/s") else 1.0
+    scale = {"cone": 1 / (1 + true["z_cos"]), "box": 1 / 3.5}
+    names = "x y z mass vx vy vz"
+    units = {a: {"column": a.upper(), "unit": unit} for a in speeds}
+    stored = {a: true[a] * scale["cone"] ** power * milli for a in speeds}
+    path = write(tmp_path / "a.csv", true | stored)
+    check(read(path, options=Options(columns=column_map(f"{names} z_cos") | units)), 1e-6)
+    with pytest.raises(CatalogError, match=r"vx is in .* scale factor a is unknown: say z_cos"):
+        read(path, options=Options(columns=column_map(names) | units))
+    stored = {a: true[a] * scale["box"] ** power * milli for a in speeds}
+    path = write(tmp_path / "b.csv", true | stored)
+    for options in (
+        Options(columns=column_map(names) | units, redshift=2.5),
+        Options(columns=column_map(names, box={"redshift": 2.5}) | units),
+    ):
+        velocity = read_halos(path, options=options).velocity_kms
+        assert velocity is not None
+        np.testing.assert_allclose(velocity, np.stack([true[a] for a in speeds], -1), rtol=1e-12)
+
+
+def test_unit_of_the_file_has_a_scale_factor(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name in ("x", "y", "z", "mass", "v_los"):
+            file[name.upper()] = halos()[name]
+        file["V_LOS"].attrs["unit"] = "km/s/a"
+    with pytest.raises(CatalogError, match="says that 'V_LOS' is in km/s/a, the map says km/s"):
+        read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass v_los")))
+
+
 def test_centre_is_turned_to_the_line_of_sight(tmp_path: Path) -> None:
     """A field around ra, dec = 150, 60 deg: angles from its centre are kept."""
     true = halos()
@@ -179,6 +165,56 @@ def test_hdf5_groups_compound_datasets_and_vectors(tmp_path: Path) -> None:
         check(read(tmp_path / "a.hdf5", options=Options(columns=chosen | {"table": table})))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".fits", ".hdf5", ".parquet"])
+def test_files_of_a_pattern_are_joined(tmp_path: Path, suffix: str) -> None:
+    names = "x y z mass z_obs"
+    for number, rows in enumerate((slice(0, 25), slice(25, 26), slice(26, 60))):
+        part = {name: halos()[name][rows] for name in names.split()}
+        write(tmp_path / f"cone.{number}{suffix}", part)
+    options = Options(columns=column_map(names))
+    cone = read(tmp_path / f"cone.*{suffix}", options=options)
+    check(cone)
+    assert f"table cone.0{suffix} and 2 more of cone.*{suffix}, sha256 " in cone.provenance
+    alone = read(tmp_path / f"cone.2{suffix}", options=options)
+    assert len(alone) == 34
+    assert "2 files of that name with other numbers are not in it" in alone.provenance
+    with pytest.raises(CatalogError, match="there is no such file"):
+        read(tmp_path / f"other.*{suffix}", options=options)
+
+
+def test_files_of_a_pattern_must_be_alike(tmp_path: Path) -> None:
+    names = "x y z mass z_obs"
+    options = Options(columns=column_map(names))
+    for number in (0, 1):
+        write(tmp_path / f"a.{number}.hdf5", {name: halos()[name] for name in names.split()})
+    with h5py.File(tmp_path / "a.1.hdf5", "r+") as file:
+        file["MASS"].attrs["unit"] = "Msun"
+    with pytest.raises(CatalogError, match=r"a\.1\.hdf5: its units, .* not those of a\.0\.hdf5"):
+        read(tmp_path / "a.*.hdf5", options=options)
+    for number, name in enumerate(("MASS", "X")):  # as many numbers in all
+        with h5py.File(tmp_path / f"a.{number}.hdf5", "r+") as file:
+            shorter = file[name][:-1]
+            del file[name]
+            file[name] = shorter
+    with pytest.raises(CatalogError, match=r"a\.0\.hdf5: columns of different length"):
+        read(tmp_path / "a.*.hdf5", options=options)
+    write(tmp_path / "a.0.hdf5", {name: halos()[name] for name in names.split()})
+    (tmp_path / "a.1.hdf5").write_bytes(b"x")
+    with pytest.raises(CatalogError, match=r"a\.1\.hdf5: not a table, or a damaged one"):
+        read(tmp_path / "a.*.hdf5", options=options)
+
+
+def test_a_pattern_on_the_command_line(tmp_path: Path) -> None:
+    names = "x y z mass z_obs"
+    for number, rows in enumerate((slice(0, 25), slice(25, 60))):
+        part = {name: halos()[name][rows] for name in names.split()}
+        write(tmp_path / f"cone_{number}.csv", part)
+    (tmp_path / "map.yaml").write_text(yaml.dump(column_map(names)))
+    arguments = ["--columns", str(tmp_path / "map.yaml"), "--out", str(tmp_path / "made")]
+    assert main(["catalog", "import", str(tmp_path / "cone_*.csv"), *arguments]) == 0
+    check(Lightcone.open(tmp_path / "made/cone.h5"))
+
+
 def test_unit_of_the_file_is_compared(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         for name in ("x", "y", "z", "mass", "z_obs"):
@@ -210,6 +246,11 @@ def test_msun_over_h_taken_for_msun_is_told_at_import(
         assert ("masses in Msun/h taken for Msun (h = 0.7): masses 1." in shown) == warned
 
 
+def test_every_format_is_in_the_table_of_the_documentation() -> None:
+    rows = [line.split("|")[2].strip() for line in DOCS.read_text().splitlines() if "|" in line]
+    assert set(FORMATS) <= set(rows)
+
+
 def test_example_of_the_documentation(tmp_path: Path) -> None:
     text = DOCS.read_text().split("## Your own catalogues")[1].split("```yaml")[1].split("```")[0]
     (tmp_path / "map.yaml").write_text(text)
@@ -229,7 +270,8 @@ def test_example_of_the_documentation(tmp_path: Path) -> None:
     [
         ({"mas": {"column": "M"}}, "no 'mas': did you mean 'mass'"),
         ({"mass": {"column": "M"}}, "mass needs a unit: Msun, .*not None"),
-        ({"mass": {"column": "M", "unit": "Msol"}}, "not 'Msol'"),
+        ({"mass": {"column": "M", "unit": "Mjup"}}, "not 'Mjup'"),
+        ({"mass": {"column": "M", "unit": "Msun", "sure": "yes"}}, "sure must be true or false"),
         ({"mass": {"column": "M", "unit": "Msun", "scale": 2}}, "mass has no 'scale'"),
         ({"x": {"column": "X", "unit": "Msun"}}, "x needs a unit: Mpc"),
         ({"x": "X"}, "x must be like"),

@@ -9,18 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.readers.chunks import chunks_of, files_of
+from streamtrain.catalogs.readers.groups import is_group_file, read_groups
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
+from streamtrain.catalogs.readers.hlist import read_hlist
 from streamtrain.catalogs.readers.limlam import read_npz
 from streamtrain.catalogs.readers.pickled import read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
 from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_rockstar
 from streamtrain.catalogs.readers.table import read_table
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.schema import nearest
 
 __all__ = [
-    "FORMATS", "Options", "format_of", "read", "read_halos", "read_npz", "read_pickled_header",
+    "FORMATS", "Options", "first_of_chunks", "format_of", "read", "read_halos", "read_npz",
+    "read_pickled_header",
 ]  # fmt: skip
 
 FORMATS = {
@@ -29,8 +35,10 @@ FORMATS = {
     "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
     "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
     "rockstar": "Rockstar out_N.list",
+    "hlist": "consistent-trees hlist_SCALE.list",
     "pksc": "Peak Patch .pksc",
-    "table": "named columns in CSV, ECSV, FITS, HDF5 or Parquet, with a column map",
+    "groups": "FoF groups of Gadget-4, Arepo or SWIFT in HDF5, one file or chunks",
+    "table": "named columns in CSV, ECSV, FITS, HDF5, Parquet, .dat or .txt, with a column map",
 }
 """Name of every format, and what it is."""
 _ENDINGS = {
@@ -58,8 +66,12 @@ class Options:
     """Direction of a PINOCCHIO light cone; default: from the run's files."""
     redshift: float | None = None
     """Of a snapshot that does not say."""
-    mass: str = "Mvir"
-    """The mass column of a Rockstar list."""
+    mass: str | None = None
+    """The mass column of a list of Rockstar or consistent-trees (default Mvir) or of groups."""
+    length: str | None = None
+    """Unit of the lengths of groups, Mpc/h or kpc/h, where the file does not state it."""
+    view: View = FORWARD
+    """Observer and line of sight of an npz, .pksc or table."""
 
 
 def format_of(path: Path, options: Options | None = None) -> str:
@@ -67,16 +79,40 @@ def format_of(path: Path, options: Options | None = None) -> str:
     name = re.sub(r"\.out\.\d+$", ".out", path.name.lower())  # PINOCCHIO's parts
     if options is not None and options.columns is not None:
         return "table"
-    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet")):
+    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet", ".dat", ".txt")):
         return "table"
+    if name.startswith("hlist") and name.endswith(".list"):
+        return "hlist"
     for ending, known in _ENDINGS.items():
-        if name.endswith(ending):
+        if name.endswith(ending) and not (known == "streamtrain" and _holds_groups(path)):
             return known
+    if _holds_groups(path):
+        return "groups"
     raise CatalogError(
         f"{path}: no reader for '{path.suffix}' files; supported are .npz (limlam_mocker, Peak "
-        f"Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar), .plc.out and .catalog.out "
-        f"(PINOCCHIO), tables with --columns; or say --format: {', '.join(FORMATS)}"
+        "Patch), .h5 or .hdf5 (streamtrain), .pksc, .list (Rockstar, consistent-trees), .plc.out "
+        "and .catalog.out (PINOCCHIO), tables with --columns; or say --format: "
+        f"{', '.join(FORMATS)}"
     )
+
+
+def _holds_groups(path: Path) -> bool:
+    """Whether an HDF5 file is one of groups, or one in a folder or of a pattern."""
+    if path.is_file():
+        return is_group_file(path)
+    inside = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
+    return any(is_group_file(a) for a in sorted(inside) if a.suffix in (".hdf5", ".h5"))
+
+
+def first_of_chunks(
+    files: Sequence[Path], format: str | None = None, options: Options | None = None
+) -> list[Path]:
+    """The files, but of groups in chunks only the first of every set. Raises CatalogError."""
+    found: list[Path] = []
+    for file in files:
+        kind = _checked_format(format) if format else format_of(file, options)
+        found.append(chunks_of(file)[0] if kind == "groups" else file)
+    return list(dict.fromkeys(found)) if len(set(found)) < len(set(files)) else found
 
 
 def read(
@@ -97,21 +133,28 @@ def read(
     """
     path, options = Path(path), options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
+    path = chunks_of(path)[0] if kind == "groups" else path
+    first = files_of(path)[0]
     cuts: dict[str, Any] = {
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
     if kind in ("npz", "streamtrain"):
-        if options != Options() or any(value is not None for value in cuts.values()):
+        allowed = Options(view=options.view) if kind == "npz" else Options()
+        if options != allowed or any(value is not None for value in cuts.values()):
             raise CatalogError(f"{path}: files of the format {kind} are read as they are")
         if kind == "npz":
-            return read_npz(path, realisation=realisation)
+            lightcone = read_npz(path, realisation=realisation, view=options.view)
+            if problem := mass_problem(lightcone.mass_Msun):
+                raise CatalogError(f"{path}: {problem}")
+            return lightcone
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
-    if halos.redshift is not None or kind in ("pinocchio-snapshot", "rockstar"):
+    if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
-    with reading(path, "a halo catalog"):
-        name = realisation or f"file-{sha256(path)[:16]}"
+    with reading(first, "a halo catalog"):
+        check_direction(halos.position_Mpc, footprint_deg)
+        name = realisation or f"file-{sha256(first)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
 
@@ -123,18 +166,35 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     options = options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
     cosmology, h_units = options.cosmology, options.h_units
+    if options.length == "kpc/h" and kind != "groups":
+        raise CatalogError(f"{path}: --units kpc/h is not of the format {kind}")
+    if options.view and kind not in ("pksc", "table"):
+        hint = "; --axis says where its cone points" if kind == "pinocchio-plc" else ""
+        raise CatalogError(
+            f"{path}: --observer and --line-of-sight are not of the format {kind}{hint}"
+        )
     if kind == "pinocchio-plc":
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
         return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
     if kind == "rockstar":
-        return read_rockstar(path, cosmology=cosmology, mass=options.mass)
+        return read_rockstar(path, cosmology=cosmology, mass=options.mass or "Mvir")
+    if kind == "hlist":
+        return read_hlist(path, cosmology=cosmology, mass=options.mass or "Mvir")
+    if kind == "groups":
+        return read_groups(path, cosmology=cosmology, mass=options.mass, length=options.length)
     if kind == "pksc":
-        return read_pksc(path, cosmology=cosmology)
+        return read_pksc(path, cosmology=cosmology, view=options.view)
     if kind == "table":
         if options.columns is None:
             raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
-        return read_table(path, options.columns, cosmology=cosmology)
+        return read_table(
+            path,
+            options.columns,
+            cosmology=cosmology,
+            redshift=options.redshift,
+            view=options.view,
+        )
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 

@@ -5,11 +5,17 @@ mass: {column: M200m, unit: Msun/h}
 z_obs: {column: ZOBS}             # or vx, vy, vz, or v_los, or z_cos, or nothing
 columns: {sfr: {column: SFR, unit: Msun/yr}}
 cosmology: {Omega_m: 0.3, Omega_b: 0.045, h: 0.7, n_s: 0.96, sigma8: 0.8}
+
+`sure: true` beside a unit: it holds whatever the file says and the numbers look like.
+
+Instead of a column `expression: Z + DZ`, arithmetic with columns. The command line has the same in
+words: x_Mpc=X/0.7 mass_Msun=10**logM z_obs=Z+DZ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,35 +23,41 @@ from typing import Any
 import numpy as np
 
 from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.readers.expression import Expression, parse_expression
 from streamtrain.catalogs.readers.halos import PARAMETERS, reading
+from streamtrain.catalogs.readers.units import (
+    ANGLE,
+    LENGTH,
+    MASS,
+    REDSHIFT,
+    SPEED,
+    Unit,
+    accepted,
+    read_unit,
+)
 from streamtrain.schema import ConfigError, nearest, parse_yaml
 
-_LENGTH = {"Mpc": 1.0, "kpc": 1e-3, "Gpc": 1e3}
-_MASS = {"Msun": 1.0, "1e10Msun": 1e10}
-_SPEED = {"km/s": 1.0, "m/s": 1e-3}
-_ANGLE = {"deg": 1.0, "rad": 180.0 / np.pi, "arcmin": 1 / 60, "arcsec": 1 / 3600}
-_REDSHIFT = {"": 1.0}
 QUANTITIES: dict[str, dict[str, float]] = {
-    **dict.fromkeys(("x", "y", "z"), _LENGTH),
-    **dict.fromkeys(("vx", "vy", "vz", "v_los"), _SPEED),
-    **dict.fromkeys(("ra", "dec"), _ANGLE),
-    **dict.fromkeys(("z_obs", "z_cos"), _REDSHIFT),
-    "mass": _MASS,
+    **dict.fromkeys(("x", "y", "z"), LENGTH),
+    **dict.fromkeys(("vx", "vy", "vz", "v_los"), SPEED),
+    **dict.fromkeys(("ra", "dec"), ANGLE),
+    **dict.fromkeys(("z_obs", "z_cos"), REDSHIFT),
+    "mass": MASS,
 }
 """What a column can be, and its units in Mpc, Msun, km/s and deg."""
+_WORDS = {
+    f"{name}{suffix}": (name, unit)
+    for suffix, unit, names in (
+        ("_Mpc", "Mpc", ("x", "y", "z")),
+        ("_kms", "km/s", ("vx", "vy", "vz", "v_los")),
+        ("_deg", "deg", ("ra", "dec")),
+        ("_Msun", "Msun", ("mass",)),
+        ("", "", ("z_obs", "z_cos")),
+    )
+    for name in names
+}
+"""Names on the command line, with the quantity and its unit."""
 _OTHER = ("columns", "cosmology", "box", "centre_deg", "table")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A factor to Mpc, Msun, km/s or deg, and a power of h."""
-
-    text: str
-    factor: float
-    h_power: int = 0
-    """-1 for a unit with /h."""
-    log10: bool = False
-    """Whether the numbers are the decimal logarithm of the quantity."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,19 @@ class Column:
     """Where the numbers are and what they mean."""
 
     name: str
+    """As it is written: a column's name or an expression."""
     unit: Unit
     index: int | None = None
     """Of a column with several numbers per row."""
+    expression: Expression | None = None
+    """Arithmetic with columns instead of one column."""
+    sure: bool = False
+    """Whether the unit holds whatever the file says and the numbers look like."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that it needs."""
+        return (self.name,) if self.expression is None else self.expression.columns
 
 
 @dataclass(frozen=True)
@@ -82,11 +104,65 @@ def load_map(source: Path | Mapping[str, Any]) -> ColumnMap:
     if isinstance(source, Mapping):
         return _checked(source)
     with reading(source, "a YAML file"):
-        try:
-            content = parse_yaml(source.read_text(encoding="utf-8"), "this")
-        except ConfigError as error:
-            raise CatalogError(str(error)) from None
-        return _checked(content)
+        return _checked(_content(source))
+
+
+def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
+    """The column map of the command line: a YAML file, NAME=COLUMN_OR_EXPRESSION, or a file and
+    then what it lacks or has otherwise. Raises CatalogError."""
+    file = None if "=" in words[0] and not Path(words[0]).is_file() else Path(words[0])
+    settings = words if file is None else words[1:]
+    if file is not None and not settings:
+        return file
+    content: dict[str, Any] = {}
+    sure: list[str] = []
+    if file is not None:
+        with reading(file, "a YAML file"):
+            content = dict(_content(file))
+    for word in settings:
+        name, equals, text = (part.strip() for part in word.partition("="))
+        if not equals or not text:
+            raise CatalogError(
+                f"--columns takes a file and then NAME=COLUMN like mass_Msun=10**logM, not '{word}'"
+            )
+        if name == "table":
+            content["table"] = text
+        elif name == "centre_deg":
+            content["centre_deg"] = [float(a) if _is_number(a) else a for a in text.split(",")]
+        elif name == "sure":
+            sure += text.split(",")
+        elif name in _WORDS:
+            quantity, unit = _WORDS[name]
+            content[quantity] = text if not unit else _entry(text) | {"unit": unit}
+        else:
+            known = nearest(name, (*_WORDS, "table", "centre_deg", "sure"))
+            raise CatalogError(f"--columns has no '{name}': {known}")
+    for name in sure:
+        entry = content.get(name)
+        if name not in QUANTITIES or not isinstance(entry, Mapping | str):
+            raise CatalogError(f"sure={name} names no column of the map, like sure=mass")
+        content[name] = {**(_entry(entry) if isinstance(entry, str) else entry), "sure": True}
+    return content
+
+
+def _content(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), "this")
+    except ConfigError as error:
+        raise CatalogError(str(error)) from None
+
+
+def _entry(text: str) -> dict[str, Any]:
+    """A name, or a path in an HDF5 file like Halos/Z, is a column; all else is an expression."""
+    plain = re.fullmatch(r"[^\W\d][\w.]*(/[^\W\d][\w.]*)*", text)
+    return {"column" if plain else "expression": text}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _checked(content: Any) -> ColumnMap:
@@ -113,7 +189,7 @@ def _checked(content: Any) -> ColumnMap:
             raise CatalogError(f"box has no '{key}': valid: redshift, side, unit")
     side = None
     if "side" in box:
-        side = (_number("box.side", box["side"]), parse_unit("box", box.get("unit"), _LENGTH))
+        side = (_number("box.side", box["side"]), parse_unit("box", box.get("unit"), LENGTH))
     redshift = _number("box.redshift", box["redshift"]) if "redshift" in box else None
     centre = content.get("centre_deg")
     if centre is not None:
@@ -145,38 +221,56 @@ def _check_combination(names: set[str]) -> None:
 
 def _column(key: str, entry: Any, units: dict[str, float] | None) -> Column:
     """`units` None: any text, and the numbers stay as they are."""
-    if isinstance(entry, str) and units is _REDSHIFT:
-        entry = {"column": entry}
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("column"), str):
-        raise CatalogError(f"{key} must be like {{column: NAME, unit: ...}}, not {entry!r}")
+    if isinstance(entry, str) and units is REDSHIFT:
+        entry = _entry(entry)
+    named = [
+        entry[a] for a in ("column", "expression") if isinstance(entry, Mapping) and a in entry
+    ]
+    if len(named) != 1 or not isinstance(named[0], str):
+        raise CatalogError(
+            f"{key} must be like {{column: NAME, unit: ...}} or {{expression: A + B, unit: ...}}, "
+            f"not {entry!r}"
+        )
     for name in entry:
-        if name not in ("column", "unit", "index"):
-            raise CatalogError(f"{key} has no '{name}': valid: column, index, unit")
+        if name not in ("column", "expression", "unit", "index", "sure"):
+            raise CatalogError(
+                f"{key} has no '{name}': valid: column, expression, index, sure, unit"
+            )
     index = entry.get("index")
-    if index is not None and (type(index) is not int or index < 0):
-        raise CatalogError(f"{key}: index must be a number from 0, not {index!r}")
+    if index is not None and (type(index) is not int or index < 0 or "expression" in entry):
+        raise CatalogError(
+            f"{key}: index must be a number from 0 and of a column (NAME[0] in an expression), "
+            f"not {index!r}"
+        )
+    sure = entry.get("sure", False)
+    if type(sure) is not bool:
+        raise CatalogError(f"{key}: sure must be true or false, not {sure!r}")
     if units is None:
         if not isinstance(entry.get("unit"), str):
             raise CatalogError(f"{key} needs a unit in words; it is written down, not converted")
-        return Column(entry["column"], Unit(entry["unit"], 1.0), index)
-    if units is _REDSHIFT and "unit" not in entry:
-        return Column(entry["column"], Unit("", 1.0), index)
-    return Column(entry["column"], parse_unit(key, entry.get("unit"), units), index)
+        unit = Unit(entry["unit"], 1.0)
+    elif units is REDSHIFT and "unit" not in entry:
+        unit = Unit("", 1.0)
+    else:
+        unit = parse_unit(key, entry.get("unit"), units)
+    if "column" in entry:
+        return Column(named[0], unit, index, sure=sure)
+    try:
+        expression = parse_expression(named[0])
+    except CatalogError as error:
+        raise CatalogError(f"{key}: {error}") from None
+    if expression.only_name is not None:
+        return Column(expression.only_name, unit, sure=sure)
+    return Column(named[0], unit, None, expression, sure)
 
 
 def parse_unit(key: str, text: Any, units: Mapping[str, float]) -> Unit:
-    """A unit out of `units`, with /h after a length or mass and log10 before a mass."""
-    with_h = units is _LENGTH or units is _MASS
-    allowed = [*units] + [f"{name}/h" for name in units if with_h]
-    allowed += ["log10 Msun", "log10 Msun/h"] if units is _MASS else []
-    if isinstance(text, str):
-        squeezed = "".join(text.split())
-        log10 = units is _MASS and squeezed.startswith("log10Msun")
-        plain = squeezed.removeprefix("log10") if log10 else squeezed
-        base = plain.removesuffix("/h") if with_h else plain
-        if base in units:
-            return Unit(text, units[base], -1 if base != plain else 0, log10)
-    raise CatalogError(f"{key} needs a unit: {', '.join(filter(None, allowed))}; not {text!r}")
+    """A unit out of `units`, with /h after a length or mass, log10 before a mass and a power of
+    the scale factor a after a speed."""
+    unit = read_unit(text, units) if isinstance(text, str) else None
+    if unit is None:
+        raise CatalogError(f"{key} needs a unit: {accepted(units)}; not {text!r}")
+    return unit
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone, sky_angles_deg
-from streamtrain.cosmology import C_KMS, Cosmology
+from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 
 Floats = NDArray[np.floating[Any]]
 
 PARAMETERS = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
+MAX_SPEED = 0.1
+"""No halo moves faster, in units of c."""
 _DAMAGE = (
-    *(ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError),
-    *(ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -53,6 +57,8 @@ class Halos:
     """Side of the periodic box of the simulation, if known."""
     redshift: float | None = None
     """Of a snapshot."""
+    sure_of_mass: bool = False
+    """Whether the user insists on the masses, however unlikely."""
 
     def __len__(self) -> int:
         return len(self.mass_Msun)
@@ -174,6 +180,12 @@ def lightcone_of(
     lacks. Raises CatalogError.
     """
     halos.check()
+    problem = None if halos.sure_of_mass else mass_problem(halos.mass_Msun)
+    if problem:
+        raise CatalogError(
+            f"{problem} (say the unit in the column map; if they are right, add sure: true to the "
+            "mass, --columns sure=mass)"
+        )
     notes = list(halos.notes)
     parameters = merged_cosmology(halos.cosmology, cosmology)
     try:
@@ -188,6 +200,7 @@ def lightcone_of(
             if moving
             else "z_obs from the distance, without peculiar velocities"
         )
+    _check_distances(halos, z_obs, model)
     ra, dec = sky_angles_deg(*halos.position_Mpc.T)
     if footprint_deg is None and halos.cone_deg is not None:
         half = halos.cone_deg / np.sqrt(2.0)
@@ -226,6 +239,24 @@ def lightcone_of(
         min_mass_Msun=min_mass_Msun,
         realisation=realisation,
     )
+
+
+def _check_distances(halos: Halos, z_obs: Floats, model: Cosmology) -> None:
+    """CatalogError for halos at the observer, and for a few whose redshift is not that of their
+    distance; if it is so for most of them, `Lightcone` names the likely reason."""
+    chi = np.sqrt(np.sum(halos.position_Mpc.astype(np.float64) ** 2, axis=1))
+    row = int(np.argmin(chi))
+    if chi[row] == 0.0:
+        raise CatalogError(f"the halo at row {row} is at the observer: a missing value?")
+    farthest = float(model.comoving_distance(MAX_REDSHIFT))
+    z_chi = model.redshift(np.minimum(chi, 0.999 * farthest))
+    bad = ~(np.abs(z_obs - z_chi) <= MAX_SPEED * (1.0 + z_chi))
+    if 0 < (number := np.count_nonzero(bad)) <= len(halos) // 2:
+        row = int(np.argmax(bad))
+        raise CatalogError(
+            f"the halo at row {row} is {chi[row]:.6g} Mpc away, which is z = {z_chi[row]:.4g}, but "
+            f"its observed redshift is {z_obs[row]:.6g} ({number} such halos): missing values?"
+        )
 
 
 def _common(

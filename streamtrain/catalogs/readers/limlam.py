@@ -1,7 +1,8 @@
 """The npz layout of limlam_mocker and Peak Patch.
 
 Keys x, y, z [comoving Mpc], M [Msun], zhalo (observed redshift), and optionally vx, vy, vz [km/s];
-every further array with one number per halo (zform, sfr) becomes a column. The cosmology is
+every further array with one number per halo (zform, sfr) becomes a column. Without zhalo the
+redshift is that of the distance with the velocity along the line of sight. The cosmology is
 `cosmo_header_json` or the original `cosmo_header`, a pickled dict, which `pickled` reads.
 """
 
@@ -18,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.halos import reading, sha256
+from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading, sha256
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
+from streamtrain.cosmology import Cosmology
 
-_HALO_KEYS = ("x", "y", "z", "M", "zhalo")
+_NEEDED_KEYS = ("x", "y", "z", "M")
+_HALO_KEYS = (*_NEEDED_KEYS, "zhalo")
 _VELOCITY_KEYS = ("vx", "vy", "vz")
 _COSMOLOGY = {
     "Omega_M": "Omega_m",
@@ -32,8 +36,10 @@ _COSMOLOGY = {
 }
 
 
-def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) -> Lightcone:
-    """A limlam_mocker or Peak Patch catalog as a lightcone.
+def read_npz(
+    path: str | os.PathLike[str], *, realisation: str | None = None, view: View = FORWARD
+) -> Lightcone:
+    """A limlam_mocker or Peak Patch catalog as a lightcone, seen as `view` says.
 
     Two cuts of one simulated sky must be given the same `realisation`; the default is derived from
     the content. Raises `CatalogError` for a file that is missing, damaged, incomplete, or holds a
@@ -46,16 +52,36 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
     note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
     try:
         cosmology = _cosmology(header)
-        halos = [arrays.pop(key) for key in _HALO_KEYS]
+        position = _positions(arrays)
+        mass = arrays.pop("M")
         moving = [key in arrays for key in _VELOCITY_KEYS]
         if any(moving) and not all(moving):
             raise CatalogError("of vx, vy, vz all or none must be there")
-        velocities = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+        parts = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+        velocities = None if parts is None else np.stack(parts, axis=-1)
+        position, velocities, turned = view.turned(position, velocities)
+        note += "".join(f"; {text}" for text in turned)
+        check_direction(position)
+        if "zhalo" in arrays:
+            redshift = arrays.pop("zhalo")
+        else:
+            halos = Halos(position, mass, velocities)
+            halos.check()
+            redshift = observed_redshift(halos, Cosmology.from_dict(cosmology))
+            note += "; without zhalo: z_obs from the distance" + (
+                ", without peculiar velocities"
+                if velocities is None
+                else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
+            )
         return Lightcone.from_arrays(
-            *halos,
+            position[:, 0],
+            position[:, 1],
+            position[:, 2],
+            mass,
+            redshift,
             cosmology=cosmology,
-            velocities_kms=None if velocities is None else np.stack(velocities, axis=-1),
-            columns={key: a for key, a in arrays.items() if a.shape == halos[0].shape},
+            velocities_kms=velocities,
+            columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
             provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
             realisation=realisation,
         )
@@ -63,12 +89,23 @@ def read_npz(path: str | os.PathLike[str], *, realisation: str | None = None) ->
         raise CatalogError(f"{path}: {error}") from error
 
 
+def _positions(arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """x, y, z taken out of the arrays as [n, 3]."""
+    shapes = {key: arrays[key].shape for key in _NEEDED_KEYS}
+    if len(set(shapes.values())) > 1 or len(shapes["x"]) != 1:
+        raise CatalogError(
+            "arrays of different shape: "
+            + ", ".join(f"{key} has shape {shape}" for key, shape in shapes.items())
+        )
+    return np.stack([arrays.pop(axis) for axis in "xyz"], axis=-1)
+
+
 def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     """Numeric arrays by key, and the header dict."""
     names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CatalogError(f"holds {', '.join(twice)} more than once")
-    missing = [key for key in _HALO_KEYS if key not in names]
+    missing = [key for key in _NEEDED_KEYS if key not in names]
     if missing:
         raise CatalogError(
             f"lacks {', '.join(missing)}; a limlam_mocker catalog has {', '.join(_HALO_KEYS)}, "

@@ -170,7 +170,10 @@ def _source(kind: str, path: Path) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The file, or of NAME.out.0 all parts NAME.out.0, NAME.out.1 and so on."""
+    """The file, or of NAME.out.0 all parts NAME.out.0, NAME.out.1 and so on.
+
+    CatalogError if one is missing, before others or by NumFiles of the `parameter_file`.
+    """
     if not re.search(r"\.\d+$", path.name):
         return [path]
     if path.suffix != ".0":
@@ -178,6 +181,12 @@ def _parts(path: Path) -> list[Path]:
     parts = [path]
     while (following := path.with_suffix(f".{len(parts)}")).is_file():
         parts.append(following)
+    numbers = re.compile(rf"{re.escape(path.stem)}\.(\d+)")
+    matches = [numbers.fullmatch(a.name) for a in path.parent.iterdir()]
+    there = [int(found.group(1)) for found in matches if found]
+    written = _run_of(path).get("NumFiles", "")
+    if max(there) >= len(parts) or (written.isdigit() and int(written) > len(parts)):
+        raise CatalogError(f"its part {path.stem}.{len(parts)} is missing")
     return parts
 
 

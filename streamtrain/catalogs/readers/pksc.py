@@ -20,13 +20,16 @@ import numpy as np
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import Cosmology
 
 COLUMNS = (10, 11, 33)
 """How many numbers a halo can have."""
 
 
-def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Halos:
+def read_pksc(
+    path: Path, *, cosmology: Mapping[str, float] | None = None, view: View = FORWARD
+) -> Halos:
     """The halos of a Peak Patch lightcone (or box), masses from `cosmology`, which the file lacks.
 
     Raises CatalogError.
@@ -38,7 +41,12 @@ def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Ha
         num = int(np.fromfile(path, "<i4", 1)[0])
         largest, redshift = (float(a) for a in np.fromfile(path, "<f4", 2, offset=4))
         if num <= 0:
-            raise CatalogError(f"its header says {num} halos")
+            fits = [str(n) for n in COLUMNS if size == 12 + 4 * n * -num and num]
+            raise CatalogError(
+                f"its header says {num} halos"
+                + (": no reader of .pksc says what a negative number means" if num else "")
+                + (f" (its size is that of {-num} halos of {fits[0]} numbers)" if fits else "")
+            )
         layouts = [columns for columns in COLUMNS if size == 12 + 4 * columns * num]
         if not layouts:
             raise CatalogError(
@@ -56,16 +64,18 @@ def read_pksc(path: Path, *, cosmology: Mapping[str, float] | None = None) -> Ha
                 f"a top-hat radius of {radius.max():.4g} Mpc is above the largest of its header, "
                 f"{largest:.4g} Mpc"
             )
+        position, velocity, turned = view.turned(rows[:, 0:3].copy(), rows[:, 3:6].copy())
         halos = Halos(
-            rows[:, 0:3].copy(),
+            position,
             4.0 / 3.0 * np.pi * radius**3 * model.matter_density,
-            rows[:, 3:6].copy(),
+            velocity,
             cosmology=model.to_dict(),
             notes=[
                 f"Peak Patch {path.name} of {layouts[0]} columns, sha256 {sha256(path)}",
                 f"redshift {redshift:g} in its header",
-                "mass 4/3 pi R_TH^3 times the matter density; read as Mpc and km/s without h, "
-                "observer at the origin (assumed)",
+                "mass 4/3 pi R_TH^3 times the matter density; read as Mpc and km/s without h"
+                f"{'' if view.observer_Mpc else ', observer at the origin'} (assumed)",
+                *turned,
             ],
         )
         halos.check()

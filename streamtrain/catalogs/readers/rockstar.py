@@ -18,10 +18,13 @@ import numpy as np
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
-from streamtrain.catalogs.readers.text import check_last_line, comment_lines, load_numbers
+from streamtrain.catalogs.readers.text import (
+    check_last_line,
+    comment_lines,
+    load_numbers,
+    stated_number,
+)
 from streamtrain.schema import nearest
-
-_NUMBER = r"([-+.\deE]+)"
 
 
 def read_rockstar(
@@ -36,7 +39,14 @@ def read_rockstar(
         names = header[0].lstrip("#").split() if header else []
         wanted = ("X", "Y", "Z", "VX", "VY", "VZ", mass)
         if not {"X", "Y", "Z"} <= set(names):
-            raise CatalogError("its first line does not name the columns of a Rockstar list")
+            other = (
+                "; it is one of consistent-trees: --format hlist"
+                if names[:1] == ["scale(0)"]
+                else ""
+            )
+            raise CatalogError(
+                f"its first line does not name the columns of a Rockstar list{other}"
+            )
         for name in wanted:
             if names.count(name) != 1:
                 known = [n for n in names if n[0] == "M"] if name == mass else names
@@ -44,19 +54,19 @@ def read_rockstar(
                     f"it has {names.count(name) or 'no'} columns '{name}': {nearest(name, known)}"
                 )
         text = "\n".join(header)
-        scale = _stated(text, r"#\s*a\s*=\s*", "the scale factor (#a = ...)")
+        scale = stated_number(text, r"#\s*a\s*=\s*", "the scale factor (#a = ...)")
         found = {
-            "Omega_m": _stated(text, r"\bOm\s*=\s*", "Om"),
-            "h": _stated(text, r"\bh\s*=\s*", "h"),
+            "Omega_m": stated_number(text, r"\bOm\s*=\s*", "Om"),
+            "h": stated_number(text, r"\bh\s*=\s*", "h"),
         }
-        if abs(found["Omega_m"] + _stated(text, r"\bOl\s*=\s*", "Ol") - 1.0) > 2e-3:
+        if abs(found["Omega_m"] + stated_number(text, r"\bOl\s*=\s*", "Ol") - 1.0) > 2e-3:
             raise CatalogError("the universe must be flat, but Om + Ol is not 1")
         halos = Halos(np.zeros((0, 3)), np.zeros(0), cosmology=merged_cosmology(found, None, False))
         merged_cosmology(found, cosmology, complete=False)
         for what, unit in (("Masses", "Msun"), ("Positions", "Mpc")):
             if not re.search(rf"#\s*Units:\s*{what} in {unit}\s*/\s*h", text):
                 raise CatalogError(f"its header does not say '#Units: {what} in {unit} / h'")
-        side = _stated(text, r"#\s*Box size:\s*", "the box size") / found["h"]
+        side = stated_number(text, r"#\s*Box size:\s*", "the box size") / found["h"]
         check_last_line(path)
         columns = [names.index(name) for name in wanted]
         parent = names.count("PID") == 1
@@ -76,14 +86,3 @@ def read_rockstar(
             f"from a periodic box of side {side:g} Mpc",
         ]
     return halos
-
-
-def _stated(text: str, before: str, what: str) -> float:
-    found = re.search(before + _NUMBER, text)
-    try:
-        value = float(found.group(1)) if found else np.nan
-    except ValueError:
-        value = np.nan
-    if not 0.0 < value < np.inf:
-        raise CatalogError(f"its header does not state {what}")
-    return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, Unit, load_map
+from streamtrain.catalogs.readers.chunks import files_beside, files_of
+from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
+from streamtrain.catalogs.readers.units import Unit, is_stated, read_unit
+from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Array = NDArray[np.float64]
 
-_KNOWN = {unit for units in QUANTITIES.values() for unit in units if unit}
+MAX_LOG10 = 30.0
+"""Larger numbers are not taken for the logarithm of a mass."""
 
 
 def read_table(
@@ -25,21 +30,32 @@ def read_table(
     columns: Path | Mapping[str, Any] | ColumnMap,
     *,
     cosmology: Mapping[str, float] | None = None,
+    redshift: float | None = None,
+    view: View = FORWARD,
 ) -> Halos:
-    """The halos of a table, converted to Mpc, Msun and km/s. Raises CatalogError.
+    """The halos of a table, converted to Mpc, Msun and km/s; `redshift` is that of a snapshot
+    whose map does not state it, `view` is for x, y, z. `path` may be a pattern like NAME.*.hdf5,
+    whose files are joined. Raises CatalogError.
 
     x, y, z are as seen from the origin (or in a periodic box); ra and dec are turned so that
     `centre_deg` lies on +z, their distance is that of z_cos, of z_obs without v_los, or of z_obs.
     """
     chosen = columns if isinstance(columns, ColumnMap) else load_map(columns)
-    with reading(path, "a table"):
-        every = {**chosen.quantities, **{f"columns.{n}": c for n, c in chosen.columns.items()}}
-        found, units = read_columns(path, [column.name for column in every.values()], chosen.table)
+    every = {**chosen.quantities, **{f"columns.{n}": c for n, c in chosen.columns.items()}}
+    needed = [name for column in every.values() for name in column.inputs]
+    files = files_of(path)
+    found, units = _joined(files, needed, chosen.table)
+    with reading(files[0], "a table"):
         parameters = merged_cosmology(chosen.cosmology, cosmology, complete=False)
+        notes: list[str] = []
         values = {
-            key: _values(key, column, found, units, parameters.get("h"))
+            key: _values(key, column, found, units, parameters.get("h"), notes)
             for key, column in every.items()
         }
+        for key, column in every.items():
+            if column.unit.a_power:
+                scale = _scale_factor(key, column, values, chosen.redshift, redshift)
+                values[key] = values[key] * scale**column.unit.a_power
         sizes = {key: len(array) for key, array in values.items()}
         if len(set(sizes.values())) > 1:
             raise CatalogError(
@@ -47,50 +63,151 @@ def read_table(
             )
         extra = {name: values.pop(f"columns.{name}") for name in chosen.columns}
         halos = Halos(np.zeros((0, 3)), values["mass"], columns=extra, cosmology=parameters)
-        halos.notes.append(f"table {path.name}, sha256 {sha256(path)}")
+        number = f" and {len(files) - 1} more of {path.name}" if len(files) > 1 else ""
+        halos.notes.append(f"table {files[0].name}{number}, sha256 {sha256(files[0])}")
+        if len(files) == 1 and (others := files_beside(path)):
+            halos.notes.append(f"{others} files of that name with other numbers are not in it")
         halos.notes.append(
             "read as " + ", ".join(f"{k} = {c.name} [{c.unit.text}]" for k, c in every.items())
         )
-        _check_finite(values)
+        halos.notes += _units_in_expressions(every.values(), units) + notes
+        halos.sure_of_mass = chosen.quantities["mass"].sure
         if "x" in values:
-            _cartesian(halos, values)
+            _cartesian(halos, values, view)
+        elif view:
+            raise CatalogError(
+                "ra and dec are as the observer sees them: --observer and --line-of-sight are for "
+                "x, y, z (centre_deg in the map turns a field to the line of sight)"
+            )
         else:
             _sky(halos, values, chosen, parameters)
         halos.check()
         halos.redshift = chosen.redshift
         if chosen.side is not None:
             side, unit = chosen.side
-            halos.side_Mpc = float(
-                _converted("box.side", np.array(side), unit, parameters.get("h"))
-            )
+            halos.side_Mpc = float(_plain("box.side", np.array(side), unit, parameters.get("h")))
             halos.notes.append(f"from a periodic box of side {halos.side_Mpc:g} Mpc")
     return halos
 
 
-def _values(key: str, column: Column, found: Columns, units: Units, h: float | None) -> Array:
+def _joined(files: Sequence[Path], names: Sequence[str], table: str) -> tuple[Columns, Units]:
+    """Columns of one file, or of several with the same columns in the same units."""
+    parts: list[tuple[Columns, Units]] = []
+    for file in files:
+        with reading(file, "a table"):
+            found, units = read_columns(file, names, table)
+            if parts and units != parts[0][1]:
+                raise CatalogError(f"its units, {units}, are not those of {files[0].name}")
+            sizes = {name: array.shape[:1] for name, array in found.items()}
+            if len(files) > 1 and len(set(sizes.values())) > 1:
+                raise CatalogError(f"columns of different length: {sizes}")
+            parts.append((found, units))
+    if len(parts) == 1:
+        return parts[0]
+    with reading(files[0], "a table"):
+        joined = {name: np.ma.concatenate([found[name] for found, _ in parts]) for name in names}
+        return joined, parts[0][1]
+
+
+def _units_in_expressions(columns: Iterable[Column], units: Units) -> list[str]:
+    """What the file says about the columns of expressions, which nothing compares."""
+    inputs = dict.fromkeys(a for column in columns if column.expression for a in column.inputs)
+    stated = [f"{name} in {units[name]}" for name in inputs if units.get(name)]
+    return [f"in expressions, by the file: {', '.join(stated)}"] if stated else []
+
+
+def _values(
+    key: str, column: Column, found: Columns, units: Units, h: float | None, notes: list[str]
+) -> Array:
+    """The numbers of a quantity in Mpc, Msun, km/s or deg; CatalogError unless all are there."""
+    if column.expression is not None:
+        for name in column.inputs:
+            _check_present(key, name, found[name])
+        try:
+            array = column.expression.evaluate({n: np.asarray(a) for n, a in found.items()})
+        except CatalogError as error:
+            raise CatalogError(f"{key}: {error}") from None
+        return _converted(key, column, array, h)
     array = found[column.name]
     if column.index is not None:
         if array.ndim != 2 or column.index >= array.shape[1]:
             raise CatalogError(f"{key}: '{column.name}' has no index {column.index}")
         array = array[:, column.index]
+    elif array.ndim == 2 and 1 in array.shape:
+        array = array.ravel()  # as MATLAB and IDL write a column
     if array.dtype.kind not in "fiu":
         raise CatalogError(f"{key}: '{column.name}' holds no real numbers (it is {array.dtype})")
     if array.ndim != 1:
         raise CatalogError(
             f"{key}: '{column.name}' has shape {array.shape}, one number per halo is needed (index)"
         )
-    stated = "".join(units.get(column.name, "").split())
-    if stated and not key.startswith("columns.") and column.unit.text:
-        asked = "".join(column.unit.text.split())
-        stated = stated.replace("solMass", "Msun")
-        if stated != asked and stated.removesuffix("/h") in _KNOWN:
-            raise CatalogError(
-                f"{key}: the file says that '{column.name}' is in {stated}, the map says {asked}"
-            )
-    return _converted(key, array.astype(np.float64), column.unit, h)
+    _check_present(key, column.name, array)
+    _compare_unit(key, column, units.get(column.name, ""), h, notes)
+    return _converted(key, column, np.asarray(array, np.float64), h)
 
 
-def _converted(key: str, values: Array, unit: Unit, h: float | None) -> Array:
+def _check_present(key: str, name: str, array: NDArray[Any]) -> None:
+    missing = np.ma.getmaskarray(array)
+    if missing.any():
+        row, number = np.argwhere(missing)[0][0], np.count_nonzero(missing)
+        raise CatalogError(
+            f"{key}: '{name}' has no value at row {row} ({number} of {missing.size} are missing): "
+            "give it values, or leave those halos out"
+        )
+
+
+def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes: list[str]) -> None:
+    """CatalogError if the file states another unit for a column than the map, or one that cannot
+    be compared; a note if the map is sure, or if the unit is not converted."""
+    kind, _, _ = key.partition(".")
+    if kind == "columns":
+        if is_stated(stated) and "".join(stated.split()) != "".join(column.unit.text.split()):
+            notes.append(f"{key} in {column.unit.text} by the map, in {stated} by the file")
+        return
+    allowed = QUANTITIES[key]
+    if not is_stated(stated):
+        stated = _unit_in_name(column.name)
+    unit = read_unit(stated, allowed)
+    if not is_stated(stated) or (unit is not None and unit.same(column.unit)):
+        return
+    says = f"the file says that '{column.name}' is in {stated}, the map says "
+    says += column.unit.text or "a redshift"
+    sure = f"if the map is right add sure: true to it (--columns sure={key})"
+    if column.sure:
+        notes.append(f"{says}, which was believed")
+    elif unit is None:
+        raise CatalogError(
+            f"{key}: {says}, and the two cannot be compared: convert the column, or {sure}"
+        )
+    else:
+        by_h = "" if h is None else f" (h = {h:g})"
+        by_h = by_h or " (and give h in the cosmology)"
+        raise CatalogError(
+            f"{key}: {says}: write unit: {stated}{by_h if unit.h_power else ''}, or {sure}"
+        )
+
+
+def _unit_in_name(name: str) -> str:
+    """The unit that a name like "M200 [Msun/h]" or "mass_Msun_h" ends in, else nothing."""
+    bracket = re.search(r"\[([^\[\]]+)\]$|\((.+)\)$", name)
+    text = (bracket[1] or bracket[2]) if bracket else ""
+    if text and any(read_unit(text, units) for units in QUANTITIES.values()):
+        return text
+    suffix = re.search(r"_(Msun|[kMG]pc)(_?h)?$", name)
+    return suffix[1] + ("/h" if suffix[2] else "") if suffix else ""
+
+
+def _converted(key: str, column: Column, values: Array, h: float | None) -> Array:
+    _check_finite(key, column, values)
+    if column.unit.log10 and np.max(values, initial=0.0) > MAX_LOG10:
+        raise CatalogError(
+            f"{key}: '{column.name}' reaches {values.max():.6g}, which is no log10 of a mass: it "
+            "looks like masses themselves"
+        )
+    return _plain(key, values, column.unit, h)
+
+
+def _plain(key: str, values: Array, unit: Unit, h: float | None) -> Array:
     if unit.log10:
         values = 10.0**values
     if unit.h_power and h is None:
@@ -98,20 +215,46 @@ def _converted(key: str, values: Array, unit: Unit, h: float | None) -> Array:
     return values * unit.factor * (h or 1.0) ** unit.h_power
 
 
-def _check_finite(values: Mapping[str, Array]) -> None:
-    for name, array in values.items():
-        if not np.isfinite(array).all():
-            row = int(np.argmin(np.isfinite(array)))
-            raise CatalogError(
-                f"{name} = {array[row]} at row {row} ({np.count_nonzero(~np.isfinite(array))} "
-                "such values): every number must be finite"
-            )
+def _check_finite(key: str, column: Column, values: Array) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise CatalogError(
+            f"{key} = {values[row]} at row {row} (column '{column.name}', {np.count_nonzero(bad)} "
+            "such values): every number must be finite"
+        )
 
 
-def _cartesian(halos: Halos, values: Mapping[str, Array]) -> None:
+def _scale_factor(
+    key: str,
+    column: Column,
+    values: Mapping[str, Array],
+    mapped: float | None,
+    given: float | None,
+) -> Array:
+    """Of the halos or of their snapshot: from z_cos, else the map's redshift or the given one."""
+    redshift = mapped if mapped is not None else given
+    if "z_cos" not in values and redshift is None:
+        raise CatalogError(
+            f"{key} is in {column.unit.text} and the scale factor a is unknown: say z_cos in the "
+            "map, or the redshift of the snapshot (box: {redshift: ...} or --redshifts)"
+        )
+    z = values["z_cos"] if "z_cos" in values else np.asarray(redshift, np.float64)
+    if z.size and not z.min() > -1.0:
+        raise CatalogError(f"redshift {z.min():g} has no scale factor: it must be above -1")
+    if len({array.shape for array in (z, values[key]) if array.ndim}) > 1:
+        raise CatalogError(f"columns of different length: z_cos {len(z)}, {key} {len(values[key])}")
+    return 1.0 / (1.0 + z)
+
+
+def _cartesian(halos: Halos, values: Mapping[str, Array], view: View) -> None:
     halos.position_Mpc = np.stack([values[name] for name in "xyz"], axis=-1)
     if "vx" in values:
         halos.velocity_kms = np.stack([values[name] for name in ("vx", "vy", "vz")], axis=-1)
+    halos.position_Mpc, halos.velocity_kms, turned = view.turned(
+        halos.position_Mpc, halos.velocity_kms
+    )
+    halos.notes += turned
     if "z_obs" in values:
         halos.z_obs = values["z_obs"]
     elif "v_los" in values or "z_cos" in values:
@@ -151,6 +294,8 @@ def _sky(
     if z_cos.size and z_cos.min() <= 0.0:
         raise CatalogError(f"redshift {z_cos.min():g} gives no distance: it must be above 0")
     ra, dec = np.radians(values["ra"]), np.radians(values["dec"])
+    if ra.size and np.abs(ra).max() > 2.0 * np.pi + 1e-9:
+        raise CatalogError(f"ra reaches {np.degrees(np.abs(ra).max()):g} deg, beyond 360")
     if dec.size and np.abs(dec).max() > np.pi / 2 + 1e-9:
         raise CatalogError(f"dec reaches {np.degrees(np.abs(dec).max()):g} deg, beyond 90")
     ra_0, dec_0 = np.radians(chosen.centre_deg or (0.0, 0.0))

@@ -1,6 +1,7 @@
-"""Named columns of numbers out of CSV, ECSV, FITS, HDF5 and Parquet files.
+"""Named columns of numbers out of CSV, ECSV, FITS, HDF5, Parquet and plain text files.
 
-Nothing in a file is ever executed or unpickled: only columns of numbers are taken.
+Nothing in a file is ever executed or unpickled: only columns of numbers are taken. What a file
+marks as missing, in whichever way its format has for it, is masked.
 """
 
 from __future__ import annotations
@@ -16,19 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.text import check_last_line, last_line, load_numbers
+from streamtrain.catalogs.readers.columnmeta import (
+    Units,
+    astropy_units,
+    compound_units,
+    hdf5_column,
+    hdf5_content,
+    masked,
+    stated_units,
+)
+from streamtrain.catalogs.readers.text import check_last_line, load_numbers
+from streamtrain.catalogs.readers.whitespace import read_whitespace
 from streamtrain.schema import nearest
 
-MAX_COMPRESSION = 1000.0
-"""An HDF5 dataset that claims more than this many times its bytes in the file is refused."""
 Columns = dict[str, NDArray[Any]]
-Units = dict[str, str]
+_DELIMITERS = (",", ";", "\t")
 
 
 def read_columns(path: Path, names: Sequence[str], table: str = "") -> tuple[Columns, Units]:
     """The columns `names` of a table, each [n] or [n, k], and the units the file states.
 
-    `table` chooses an HDU (FITS), a group or a compound dataset (HDF5). Raises CatalogError.
+    A column with missing values is a masked array. `table` chooses an HDU by name or number
+    (FITS), a group or a compound dataset (HDF5). Raises CatalogError.
     """
     endings = [ending for ending in READERS if path.name.lower().endswith(ending)]
     if not endings:
@@ -47,40 +57,82 @@ def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
 
 
 def _read_csv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
-    """The header is the first line without #, or the last with it if only numbers follow."""
-    header, lines = "", 0
-    with path.open(errors="strict", newline="") as file:
+    """Separated by comma, semicolon or tab. The header is the first line without #, or the last
+    with it if that one has the names."""
+    comment, first, lines = "", "", 0
+    with path.open(encoding="utf-8-sig", newline="") as file:
         for line in file:
-            if not line.startswith("#") and line.strip():
-                if not header or not _all_numbers(line):
-                    header, lines = line, lines + 1
+            if line.strip() and not line.startswith("#"):
+                first = line
                 break
-            header, lines = line.lstrip("#"), lines + 1
-    found = [name.strip() for name in next(csv.reader([header]), [])]
+            comment, lines = (line.lstrip("#") if line.strip() else comment), lines + 1
+    headers = [(line, mark) for line in (first, comment) for mark in _DELIMITERS]
+    named = [(line, mark) for line, mark in headers if set(wanted) <= set(_cells(line, mark))]
+    header, mark = named[0] if named else max(headers, key=lambda one: len(_cells(*one)))
+    found = _cells(header, mark)
     _check_names(wanted, found)
     check_last_line(path)
-    end = next(csv.reader([last_line(path)]), [])
-    if len(end) != len(found):
-        raise CatalogError(
-            f"truncated: the header names {len(found)} columns, the last row has {len(end)}"
-        )
     columns = [found.index(name) for name in wanted]
-    numbers = load_numbers(path, delimiter=",", skip=lines, columns=columns)
+    skip = lines + (header is first)
+    _check_rows(path, mark, skip, len(found))
+    try:
+        numbers = load_numbers(path, delimiter=mark, skip=skip, columns=columns)
+    except CatalogError:
+        _name_text(path, mark, skip, dict(zip(wanted, columns, strict=True)))
+        raise
     return {name: numbers[:, i] for i, name in enumerate(wanted)}, {}
 
 
-def _all_numbers(line: str) -> bool:
+def _cells(line: str, mark: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+
+
+def _check_rows(path: Path, mark: str, skip: int, width: int) -> None:
+    """CatalogError unless every row has as many cells as the header."""
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.count(mark) == width - 1 and '"' not in line and "#" not in line:
+                continue
+            row = line.split("#")[0]
+            cells = len(_cells(row, mark))
+            if number > skip and cells != width and row.strip():
+                raise CatalogError(
+                    f"the header names {width} columns, but line {number} has {cells}"
+                )
+
+
+def _name_text(path: Path, mark: str, skip: int, columns: Mapping[str, int]) -> None:
+    """CatalogError that names the first cell of `columns` that holds no number, if there is one."""
+    bad = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            row = line.split("#")[0]
+            if number > skip and row.strip():
+                cells = _cells(row, mark)
+                here = [(name, cells[i]) for name, i in columns.items()]
+                bad += [(number, name, text) for name, text in here if not _is_number(text)]
+    if bad:
+        number, name, text = bad[0]
+        hint = " (a decimal comma?)" if _is_number(text.replace(",", ".")) else ""
+        what = f"holds '{text}'{hint}" if text else "is empty"
+        raise CatalogError(
+            f"'{name}' {what} at line {number} ({len(bad)} such cells): a number is needed"
+        )
+
+
+def _is_number(text: str) -> bool:
     try:
-        return len([float(word) for word in line.split(",")]) > 0
+        float(text)
     except ValueError:
         return False
+    return "_" not in text
 
 
 def _astropy(what: str) -> None:
     try:
         import astropy  # noqa: F401
     except ImportError:
-        raise CatalogError(f"{what} needs `pip install streamtrain[tables]` (astropy)") from None
+        raise CatalogError(f"{what} needs `pip install astropy`") from None
 
 
 def _read_ecsv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
@@ -89,17 +141,11 @@ def _read_ecsv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        content = Table.read(path, format="ascii.ecsv")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        content = Table.read(lines, format="ascii.ecsv")
     _check_names(wanted, content.colnames)
-    units = {name: str(content[name].unit or "") for name in wanted}
-    return {name: _unmasked(content[name]) for name in wanted}, units
-
-
-def _unmasked(column: Any) -> NDArray[Any]:
-    values = np.ma.asarray(column)
-    if values.dtype.kind not in "fiu" or not np.ma.is_masked(values):
-        return np.asarray(values.data)
-    return np.where(np.ma.getmaskarray(values), np.nan, values.data)
+    units = {name: str(getattr(content[name], "unit", None) or "") for name in wanted}
+    return {name: np.ma.asarray(content[name]) for name in wanted}, units
 
 
 def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
@@ -108,19 +154,60 @@ def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        with fits.open(path, memmap=False) as file:
-            tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
-            for warning in map(str, (one.message for one in said)):
-                if "truncated" in warning or "corrupted" in warning:  # astropy reads on
-                    raise CatalogError(f"a damaged or truncated FITS file ({warning.strip()})")
-            chosen = [hdu for hdu in tables if not table or hdu.name == table.upper()]
-            if not chosen:
-                names = ", ".join(hdu.name or "without a name" for hdu in tables) or "none"
-                raise CatalogError(f"there is no table {table or 'HDU'}; tables: {names}")
-            columns = chosen[0].columns
-            _check_names(wanted, columns.names)
-            units = {name: str(columns[name].unit or "") for name in wanted}
-            return {name: np.array(chosen[0].data[name]) for name in wanted}, units
+        try:
+            with fits.open(path, memmap=False) as file:
+                tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
+                for warning in map(str, (one.message for one in said)):
+                    if "truncated" in warning or "corrupted" in warning:  # astropy reads on
+                        raise CatalogError(f"a damaged or truncated FITS file ({warning.strip()})")
+                hdu = _chosen_hdu(tables, file, wanted, table)
+                units = {name: str(hdu.columns[name].unit or "") for name in wanted}
+                return {name: _fits_column(hdu, name) for name in wanted}, units
+        except fits.VerifyError as error:
+            raise CatalogError(f"a damaged FITS file ({error})") from error
+
+
+def _chosen_hdu(tables: Sequence[Any], file: Any, wanted: Sequence[str], table: str) -> Any:
+    chosen = [
+        hdu
+        for hdu in tables
+        if not table or table == str(file.index(hdu)) or hdu.name == table.upper()
+    ]
+    if not chosen:
+        listed = _hdus(tables, file) or "none"
+        raise CatalogError(f"there is no table {table or 'HDU'}; tables: {listed}")
+    fitting = [hdu for hdu in chosen if set(wanted) <= set(hdu.columns.names)]
+    if len(fitting) > 1:
+        raise CatalogError(
+            f"{len(fitting)} tables have these columns, {_hdus(fitting, file)}: say which "
+            "by name or number, `table: NAME` in the map"
+        )
+    hdu = (fitting or chosen)[0]
+    _check_names(wanted, hdu.columns.names)
+    return hdu
+
+
+def _hdus(tables: Sequence[Any], file: Any) -> str:
+    return ", ".join(f"{hdu.name or 'without a name'} ({file.index(hdu)})" for hdu in tables)
+
+
+def _fits_column(hdu: Any, name: str) -> NDArray[Any]:
+    """Masked where the stored number (before TSCAL and TZERO) is TNULL.
+
+    Also where the number itself is, as astropy writes unsigned integers, for floats, where the
+    standard does not have it, and where an ASCII table is blank.
+    """
+    values = np.asarray(hdu.data[name])
+    stored: NDArray[Any] = np.asarray(hdu.data)[name]
+    null = hdu.header.get(f"TNULL{hdu.columns.names.index(name) + 1}")
+    if stored.shape != values.shape:  # bits, and rows of different length
+        return values
+    if stored.dtype.kind == "S":
+        stored = np.char.strip(stored)
+        return np.ma.array(values, mask=(stored == b"") | (stored == str(null).strip().encode()))
+    if not isinstance(null, (int, float)):
+        return values
+    return np.ma.array(values, mask=(stored == null) | (values == null))
 
 
 def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
@@ -133,15 +220,21 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
         columns: Columns = {}
         units: Units = {}
         if isinstance(place, h5py.Dataset):
-            _check_names(wanted, place.dtype.names or ())
-            rows = _content(place)
-            return {name: rows[name] for name in wanted}, units
+            names = place.dtype.names or ()
+            _check_names(wanted, names)
+            rows = hdf5_content(place)
+            for name in wanted:
+                columns[name] = rows[name]
+                if f"{name}.mask" in names:
+                    columns[name] = masked(name, columns[name], rows[f"{name}.mask"])
+            stated = compound_units(file, place)
+            return columns, {name: stated.get(name, "") for name in wanted}
         _check_names(wanted, _datasets(place))
         for name in wanted:
-            dataset = place[name]
-            stated = dataset.attrs.get("unit", dataset.attrs.get("units", ""))
-            units[name] = stated if isinstance(stated, str) else ""
-            columns[name] = _content(dataset)
+            columns[name] = hdf5_column(place[name])
+            if f"{name}.mask" in place:
+                columns[name] = masked(name, columns[name], hdf5_content(place[f"{name}.mask"]))
+            units[name] = "; ".join(stated_units(place[name].attrs))
         return columns, units
 
 
@@ -156,24 +249,30 @@ def _datasets(group: Any) -> list[str]:
     return names
 
 
-def _content(dataset: Any) -> NDArray[Any]:
-    claimed, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if claimed > 2**20 and claimed > MAX_COMPRESSION * stored:
-        raise CatalogError(f"'{dataset.name}' claims {claimed} bytes, but {stored} are stored")
-    content: NDArray[Any] = dataset[()]
-    return np.asarray(content)
-
-
 def _read_parquet(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise CatalogError("Parquet needs `pip install streamtrain[tables]` (pyarrow)") from None
+        raise CatalogError("Parquet needs `pip install pyarrow`") from None
 
     with parquet.ParquetFile(path) as file:
-        _check_names(wanted, file.schema_arrow.names)
-        content = file.read(columns=list(wanted))
-    return {name: content[name].to_numpy() for name in wanted}, {}
+        schema = file.schema_arrow
+        _check_names(wanted, schema.names)
+        masks = [f"{name}.mask" for name in wanted if f"{name}.mask" in schema.names]
+        content = file.read(columns=[*wanted, *masks])
+    described = (schema.metadata or {}).get(b"table_meta_yaml")
+    units = astropy_units(described.decode()) if described else {}
+    columns: Columns = {}
+    for name in wanted:
+        missing = content[name].is_null().to_numpy()
+        columns[name] = np.ma.array(content[name].to_numpy(), mask=missing)
+        if f"{name}.mask" in masks:
+            columns[name] = masked(name, columns[name], content[f"{name}.mask"].to_numpy())
+        stated = stated_units(
+            {k.decode(): v for k, v in (schema.field(name).metadata or {}).items()}
+        )
+        units[name] = "; ".join(dict.fromkeys(filter(None, [units.get(name, ""), *stated])))
+    return columns, units
 
 
 READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]]] = {
@@ -185,5 +284,7 @@ READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".parquet": _read_parquet,
+    ".dat": read_whitespace,
+    ".txt": read_whitespace,
 }
 """By the end of the file's name."""

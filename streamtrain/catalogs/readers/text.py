@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,18 @@ def comment_lines(path: Path) -> list[str]:
                 break
             lines.append(line.rstrip("\n"))
     return lines
+
+
+def stated_number(text: str, before: str, what: str) -> float:
+    """The positive number after a pattern; CatalogError names `what` the header does not state."""
+    found = re.search(before + r"([-+.\deE]+)", text)
+    try:
+        value = float(found.group(1)) if found else np.nan
+    except ValueError:
+        value = np.nan
+    if not 0.0 < value < np.inf:
+        raise CatalogError(f"its header does not state {what}")
+    return value
 
 
 def last_line(path: Path) -> str:

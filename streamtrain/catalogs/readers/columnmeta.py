@@ -1,0 +1,120 @@
+"""What files say about their columns beside the numbers: missing values and units."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.lightcone import CatalogError
+
+MAX_COMPRESSION = 1000.0
+"""An HDF5 dataset that claims more than this many times its bytes in the file is refused."""
+Units = dict[str, str]
+
+
+def masked(name: str, values: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
+    """A column without the values that another column `name`.mask marks, as astropy writes it."""
+    if values.shape != missing.shape:
+        raise CatalogError(
+            f"'{name}.mask' has shape {missing.shape}, but '{name}' has {values.shape}"
+        )
+    return np.ma.array(values, mask=np.ma.getmaskarray(values) | missing.astype(bool))
+
+
+def hdf5_content(dataset: Any) -> NDArray[Any]:
+    claimed, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if claimed > 2**20 and claimed > MAX_COMPRESSION * stored:
+        raise CatalogError(f"'{dataset.name}' claims {claimed} bytes, but {stored} are stored")
+    content: NDArray[Any] = dataset[()]
+    return np.asarray(content)
+
+
+def hdf5_column(dataset: Any) -> NDArray[Any]:
+    """Masked where the dataset's fill value or the netCDF attributes for it say so; unpacked."""
+    values = hdf5_content(dataset)
+    if values.dtype.kind not in "fiu":
+        return values
+    fills = [dataset.attrs[key] for key in ("_FillValue", "missing_value") if key in dataset.attrs]
+    defined = dataset.id.get_create_plist().fill_value_defined()
+    if defined == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue != 0:
+        fills.append(dataset.fillvalue)
+    missing = np.zeros(values.shape, bool)
+    for fill in map(np.ravel, fills):
+        if fill.dtype.kind in "fiu":
+            with np.errstate(all="ignore"):
+                missing |= np.isin(values, fill.astype(values.dtype))
+    scale, offset = (dataset.attrs.get(key) for key in ("scale_factor", "add_offset"))
+    if scale is not None or offset is not None:
+        factor = float(np.ravel(1.0 if scale is None else scale)[0])
+        values = values * factor + float(np.ravel(0.0 if offset is None else offset)[0])
+    return np.ma.array(values, mask=missing)
+
+
+def stated_units(attributes: Any) -> list[str]:
+    """The different texts of the attributes unit and units, written as whatever kind of text."""
+    texts: list[str] = []
+    for key in attributes:
+        if key.lower() in ("unit", "units"):
+            texts += _texts(attributes[key])
+    return list(dict.fromkeys(texts))
+
+
+def _texts(value: Any) -> list[str]:
+    """Of an attribute: str, bytes, one or several of them in an array."""
+    if isinstance(value, h5py.Empty):
+        return []
+    parts = np.ravel(np.asarray(value, object))
+    texts = [a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in parts]
+    return [text.strip("\0 ") for text in texts]
+
+
+def compound_units(file: Any, rows: Any) -> Units:
+    """Of the fields of a compound dataset: as astropy writes them, or one text per field."""
+    meta = f"{rows.name}.__table_column_meta__"
+    if meta in file:
+        return astropy_units("\n".join(_texts(file[meta][()])))
+    names = rows.dtype.names
+    units: Units = {}
+    for key in rows.attrs:
+        field = re.fullmatch(r"(?i)field_(\d+)_units?", key)
+        if field and int(field[1]) < len(names):
+            units[names[int(field[1])]] = "; ".join(_texts(rows.attrs[key]))
+        elif key.lower() in ("unit", "units"):
+            texts = _texts(rows.attrs[key])
+            each = texts if len(texts) == len(names) else ["; ".join(texts)] * len(names)
+            units |= dict(zip(names, each, strict=True))
+    return units
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML with tags of other programs, whose content is taken as plain mappings and lists."""
+
+
+def _plain(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    assert isinstance(node, yaml.ScalarNode)
+    return loader.construct_scalar(node)
+
+
+_PlainLoader.add_multi_constructor("!", _plain)
+
+
+def astropy_units(text: str) -> Units:
+    """The units in the description of columns that astropy puts into HDF5 and Parquet files."""
+    try:
+        content = yaml.load(text, _PlainLoader)
+        units = {}
+        for column in content["datatype"]:
+            unit = column.get("unit") or ""
+            units[str(column["name"])] = str(unit["unit"] if isinstance(unit, dict) else unit)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise CatalogError(f"a damaged description of its columns ({error})") from error
+    return units
