@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -132,6 +133,42 @@ def test_tests_marked_gpu() -> None:
     assert result.returncode == 0, result.stdout[-3000:]
     last = result.stdout.splitlines()[-1]
     assert " passed" in last and "skipped" not in last, last
+
+
+VARIANTS = """
+from stand_in_gpu import plugin
+import json, torch
+from streamtrain.bench.variants import VARIANTS, Variant, paint_variants, report_variants
+from streamtrain.config import load_config
+
+class Added(Variant):
+    prologue = property(lambda self: Variant.prologue.fget(self) + self.line)
+
+class Wrong(Added):
+    line = "#define normal_pair(a, b, x, y) (*(x) = *(y) = 0.0f)\\n"
+
+class Refused(Added):
+    line = "#error no such instruction\\n"
+
+chosen = {"128": VARIANTS["128 threads, 8 blocks"], "no": Refused(), "wrong": Wrong()}
+told = []
+config = load_config("small.yaml", [])
+found = paint_variants(config, torch.device("cuda", 0), 0.0, lambda f: told.append(len(f)), chosen)
+assert told == [2, 3, 4]
+assert len(report_variants(found)) == 5
+print(json.dumps(found))
+"""
+
+
+def test_variants_of_the_paint_kernel(folder: Path) -> None:
+    """One that makes other bytes is found out, one that cannot be compiled costs no other."""
+    result = python(folder, "-c", VARIANTS)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert list(found) == ["shipped", "128", "no", "wrong"]
+    assert found["128"]["same_bytes"] and not found["wrong"]["same_bytes"]
+    assert found["128"]["over_shipped"] > 0.0
+    assert "no such instruction" in found["no"]["error"]
 
 
 MIXED = """
