@@ -232,11 +232,12 @@ class Checks:
                 self._wait(child.ended, start + limit, child)
                 child.end()
                 row = self._judge(check, child, limit)
-        except OSError as error:
-            row = _row("failed", f"cannot be run: {error}")
         except Stopped:
-            row = _row("left", "stopped by a signal")
+            found = result_in(self._result(check))
+            row = _row("left", f"stopped by a signal{_so_far(found)}", found["numbers"])
             raise
+        except Exception as error:  # of whatever kind, the others go on
+            row = _row("failed", f"cannot be run: {type(error).__name__}: {error}")
         finally:
             if child is not None:
                 child.end()
@@ -292,14 +293,14 @@ class Checks:
         """What a process has found, by its result and by how it ended."""
         found = result_in(self._result(check))
         row = _row(found["status"], found["text"], found["numbers"], child.tail())
-        so_far = f"; until then: {found['text']}" if found["text"] else ""
         if child.killed and found["status"] != "not here":
             own = limit >= check.limit_s
             row["status"] = "failed" if own else "left"
-            row["text"] = f"{'took longer than' if own else 'cut off after'} {limit:.0f} s{so_far}"
+            row["text"] = f"{'took longer than' if own else 'cut off after'} {limit:.0f} s"
+            row["text"] += _so_far(found)
         elif not child.killed and (child.status != 0 or found["status"] == "unfinished"):
             row["status"] = "failed"
-            row["text"] = f"{child.how_it_ended()}{so_far or ' and wrote no result'}"
+            row["text"] = child.how_it_ended() + (_so_far(found) or " and wrote no result")
         return row
 
     def write(self) -> None:
@@ -346,6 +347,10 @@ def _row(
     status: str, text: str, numbers: dict[str, Any] | None = None, output: str = ""
 ) -> dict[str, Any]:
     return {"status": status, "text": text, "numbers": numbers or {}, "output": output}
+
+
+def _so_far(found: dict[str, Any]) -> str:
+    return f"; until then: {found['text']}" if found["text"] else ""
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -309,7 +309,7 @@ def verdict(tool: str, status: int, output: str) -> str:
     lines = [line.strip("= ") for line in output.splitlines() if line.startswith("=========")]
     unusable = "not supported|Unable to|Internal Sanitizer Error|Target application terminated"
     reason = next((line for line in lines if re.search(unusable, line)), "")
-    if made and summaries and summaries != ["0"] and not reason:
+    if not reason and any(number != "0" for number in summaries):
         raise Failed(f"{tool}: {'; '.join(lines[1:3])}; {lines[-1]}")
     last = (output.strip() or f"exit code {status}").splitlines()[-1]
     raise NotHere(f"{tool} is not usable here: {reason or last}")

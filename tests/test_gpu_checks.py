@@ -66,7 +66,7 @@ os.close(1), os.close(2)
 time.sleep(99)
 """
 BAD = {
-    "hangs": (HANGS, "failed", "took longer than 1 s; until then: half of it"),
+    "hangs": (HANGS, "failed", "took longer than 2 s; until then: half of it"),
     "segfault": ("import ctypes; ctypes.string_at(0)", "failed", "ended by SIGSEGV"),
     "raises": ("raise RuntimeError('CUDA error')", "failed", "exit status 1"),
     "silent": ("pass", "failed", "ended with exit status 0 and wrote no result"),
@@ -89,8 +89,9 @@ rows = json.load(open({str(tmp_path / "gpu_checks.json")!r}))["checks"]
 tell("ok", "saw " + str(len(rows)))
 """
     checks = []
+    limits = {"hangs": 2.0, "noise": 0.4, "too slow here": 1.0}
     for number, (name, (code, _, _)) in enumerate(BAD.items()):
-        checks.append(fake(name, code, 0.4 if "noise" in name or "slow" in name else 1.0))
+        checks.append(fake(name, code, limits.get(name, 10.0)))
         checks.append(fake(f"after {number}", witness))
     missing = gpu_checks.Check("missing", 1.0, command=("/no/such/program",))
     begin = time.monotonic()
@@ -114,15 +115,15 @@ def test_the_end_is_within_the_budget(tmp_path: Path) -> None:
     """What fits whole comes first, then what fits by half, cut off; the rest is left."""
     well = "tell('ok', 'well')"
     checks = [
-        fake("long", "tell('unfinished', 'begun'); time.sleep(99)", 4.0),
+        fake("long", "tell('unfinished', 'begun'); time.sleep(99)", 5.0),
         fake("short", well, 1.0),
-        fake("longest", well, 9.0),
+        fake("longest", well, 20.0),
         fake("second", well, 0.5, second=True),
     ]
     begin = time.monotonic()
-    run = gpu_checks.Checks(tmp_path, 3.0, begin)
+    run = gpu_checks.Checks(tmp_path, 4.0, begin)
     assert run.run(checks) == 0
-    assert time.monotonic() - begin < 3.0
+    assert time.monotonic() - begin < 4.0
     rows = rows_in(tmp_path)
     assert list(rows) == ["short", "long"]
     assert rows["long"]["status"] == "left"
@@ -151,7 +152,8 @@ def test_lightcones_are_made_beside(tmp_path: Path, sky: str, status: str, words
         fake("needs too", sees, skies=True),
         fake("after", "tell('ok', 'well')"),
     ]
-    gpu_checks.Checks(tmp_path, 30.0, time.monotonic()).run(checks, fake("lightcones", sky, 1.0))
+    maker = fake("lightcones", sky, 1.0 if "99" in sky else 10.0)
+    gpu_checks.Checks(tmp_path, 60.0, time.monotonic()).run(checks, maker)
     rows = rows_in(tmp_path)
     assert rows["after"]["text"] == "well" and rows["beside"]["status"] == "ok"
     for name in ("needs", "needs too"):
@@ -166,6 +168,7 @@ def test_lightcones_that_are_late_leave_a_check_for_another_command(tmp_path: Pa
     assert rows_in(tmp_path)["needs"]["status"] == "left"
 
 
+STOPPED_AT = "stopped by a signal; until then: half of it"
 STOPPED = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -194,7 +197,9 @@ def test_a_signal_leaves_what_is_found(tmp_path: Path, number: signal.Signals) -
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     rows = rows_in(tmp_path)
     assert rows["first"]["text"] == "well"
-    assert "hangs" not in rows or rows["hangs"]["status"] == "left"
+    if number != signal.SIGKILL:
+        assert rows["hangs"]["status"] == "left"
+        assert rows["hangs"]["text"] in ("stopped by a signal", STOPPED_AT)
     while any(map(is_there, children)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(is_there, children))
@@ -287,6 +292,7 @@ torch.AcceleratorError: CUDA error: unknown error
     [
         (0, CLEAN, "", "memcheck clean"),
         (9, WRONG, "Failed", "Invalid __global__ write"),
+        (9, WRONG.replace("samples made 4", "CUDA error"), "Failed", "Invalid __global__ write"),
         (9, RACE, "Failed", "Race reported"),
         (9, REFUSED, "NotHere", "Device not supported"),
         (1, "Traceback\nImportError: no module named cupy\n", "NotHere", "no module named cupy"),
