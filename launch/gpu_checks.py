@@ -134,9 +134,7 @@ class Child:
 
     def how_it_ended(self) -> str:
         """In words."""
-        if self.status is None:
-            return "cannot be killed"
-        if self.status < 0:
+        if self.status is not None and self.status < 0:
             return f"ended by {signal.Signals(-self.status).name}"
         return f"ended with exit status {self.status}"
 
@@ -205,7 +203,11 @@ class Checks:
 
     def _all(self, checks: Sequence[Check], asked: bool) -> None:
         if any(check.skies for check in checks):
-            self._skies, self._skies_began = Child(self._command(self._sky)), time.monotonic()
+            self._skies_began = time.monotonic()
+            try:
+                self._skies = Child(self._command(self._sky))
+            except OSError as error:
+                self._add(self._sky, _row("failed", f"cannot be run: {error}"), 0.0)
         first = [check for check in checks if asked or not check.second]
         second = [check for check in checks if check not in first]
         for chosen, share in ((first, 1.0), (first, 0.5), (second, 1.0)):
@@ -213,9 +215,11 @@ class Checks:
                 break
             for check in list(chosen):
                 if check.limit_s * share <= self._left_s():
-                    chosen.remove(check)
-                    if self._one(check)["numbers"].get("stop"):
+                    row = self._one(check)
+                    if row["numbers"].get("stop"):
                         return
+                    if row["status"] != "left":
+                        chosen.remove(check)
 
     def _one(self, check: Check) -> dict[str, Any]:
         """Run a check, whatever it does; its row."""
@@ -297,7 +301,7 @@ class Checks:
             own = limit >= check.limit_s
             row["status"] = "failed" if own else "left"
             row["text"] = f"{'took longer than' if own else 'cut off after'} {limit:.0f} s"
-            row["text"] += _so_far(found)
+            row["text"] += _so_far(found) + ("; cannot be killed" if child.status is None else "")
         elif not child.killed and (child.status != 0 or found["status"] == "unfinished"):
             row["status"] = "failed"
             row["text"] = child.how_it_ended() + (_so_far(found) or " and wrote no result")

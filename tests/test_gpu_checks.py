@@ -161,11 +161,30 @@ def test_lightcones_are_made_beside(tmp_path: Path, sky: str, status: str, words
     assert rows["lightcones"]["status"] == ("ok" if "made" in sky else "failed")
 
 
-def test_lightcones_that_are_late_leave_a_check_for_another_command(tmp_path: Path) -> None:
+def test_a_check_whose_lightcones_are_late_comes_again_at_the_end(tmp_path: Path) -> None:
+    late = "time.sleep(1.2); open(skies + '/a.h5', 'w'); tell('ok', 'made')"
+    well = "tell('ok', 'well')"
+    checks = [fake("needs", well, 1.0, skies=True), fake("after", "time.sleep(1.0);" + well)]
+    run = gpu_checks.Checks(tmp_path, 60.0, time.monotonic())
+    assert run.run(checks, fake("lightcones", late, 30.0)) == 0
+    assert rows_in(tmp_path)["needs"]["text"] == "well"
+
+
+def test_lightcones_that_are_too_late_leave_a_check_for_another_command(tmp_path: Path) -> None:
     check = fake("needs", "tell('ok', 'well')", 0.3, skies=True)
-    run = gpu_checks.Checks(tmp_path, 30.0, time.monotonic())
-    assert run.run([check], fake("lightcones", "time.sleep(99)")) == 0
+    run = gpu_checks.Checks(tmp_path, 60.0, time.monotonic())
+    assert run.run([check], fake("lightcones", "time.sleep(99)", 30.0)) == 0
     assert rows_in(tmp_path)["needs"]["status"] == "left"
+    assert run.lines()[-1].endswith("--only needs")
+
+
+def test_lightcones_that_nobody_can_make(tmp_path: Path) -> None:
+    checks = [fake("needs", "", skies=True), fake("after", "tell('ok', 'well')")]
+    maker = gpu_checks.Check("lightcones", 9.0, command=("/no/such/program",))
+    assert gpu_checks.Checks(tmp_path, 60.0, time.monotonic()).run(checks, maker) == 1
+    rows = rows_in(tmp_path)
+    assert [row["status"] for row in rows.values()] == ["failed", "failed", "ok"]
+    assert "cannot be run" in rows["lightcones"]["text"]
 
 
 STOPPED_AT = "stopped by a signal; until then: half of it"
