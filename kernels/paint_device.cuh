@@ -3,7 +3,12 @@
 
 #pragma once
 
-extern "C" __global__ void __launch_bounds__(256, 3)
+// Threads of a block, and blocks that the registers leave room for on a multiprocessor.
+#ifndef PAINT_BOUNDS
+#define PAINT_BOUNDS __launch_bounds__(256, 3)
+#endif
+
+extern "C" __global__ void PAINT_BOUNDS
 paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
       const float* __restrict__ y, const float* __restrict__ z, const float* __restrict__ log2_mass,
       const float* __restrict__ log2_1pz, const short* __restrict__ channel,

@@ -1,319 +1,447 @@
-"""Everything that needs an NVIDIA GPU, in one command, with a short table last.
+"""Everything that needs an NVIDIA GPU, in the minutes that one is there, with a short table last.
 
-python launch/gpu_checks.py                 from a checkout, nothing installed but the packages
-python launch/gpu_checks.py --out results   also writes gpu_checks.json there
-python launch/gpu_checks.py --only bench    those checks alone whose names hold the word
+python launch/gpu_checks.py                      from a checkout, nothing installed but the packages
+python launch/gpu_checks.py --budget 540 --out results     ends within 540 s
+python launch/gpu_checks.py --only sanitizer --only roof   the checks whose names hold a word
 
-Bit-equality of GPU and CPU samples comes first (also with every emitter and map operator on), then
-compute-sanitizer on one batch where it is installed, equal weights of two trainings with
-train.deterministic and its price, the tests marked gpu, then the parts of `streamtrain bench` on
-the COMAP field of lightcones that are synthesised on the spot: generation and a step with live
-generation over one on a resident batch for three networks, torch's and CuPy's ways to paint, the
-bounds that the hardware sets, which options of a step pay, scaling, and, with several GPUs, ranks.
-What has a bar says whether it is met; a bar is for an H200 and no failure elsewhere.
+Each check is a process of its own with a limit of its own (`one_gpu_check.py`), and gpu_checks.json
+and gpu_checks.md in the folder are written again after each, so that a check that hangs or crashes
+costs no other its result. Lightcones are made beside the first checks. A check that no longer fits
+into the budget is left for another command, which keeps what the folder holds of the others. Exit
+status 1 if a check failed; what a machine cannot run, and a bar that is missed, are no failures.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import ctypes
 import json
+import math
 import os
-import shutil
+import select
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BEGIN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+SECOND_S = 250.0
+"""What must be left of the budget for the checks that come second [s]."""
+TAIL = 6000
+"""Bytes of a check's output that are kept."""
+GRACE_S = 2.0
+"""What a killed process may take to be gone [s]."""
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
 
-from streamtrain import Generator, load_config  # noqa: E402
-from streamtrain.bench import measure  # noqa: E402
-from streamtrain.bench.comparison import compare_on_gpu  # noqa: E402
-from streamtrain.bench.floor import floor, report_floor  # noqa: E402
-from streamtrain.bench.ranks import rank_costs, report_ranks  # noqa: E402
-from streamtrain.bench.scaling import report_scaling, scaling  # noqa: E402
-from streamtrain.bench.training import (  # noqa: E402
-    best_option,
-    report_options,
-    training_options,
+@dataclass(frozen=True)
+class Check:
+    """What is run, and for how long at most [s]."""
+
+    name: str
+    limit_s: float
+    skies: bool = False
+    """Whether it needs the lightcones, for which it then waits."""
+    second: bool = False
+    """Whether it is only run if much of the budget is left, or if it is named."""
+    command: tuple[str, ...] = ()
+    """Default: the check of this name. The folder of the lightcones and the file for the result are
+    added."""
+
+
+SKIES = Check("lightcones", 180)
+CHECKS = (
+    Check("environment", 60),
+    Check("golden digests", 90),
+    Check("tests marked gpu", 150),
+    Check("64 digests, li16", 90, skies=True),
+    Check("paint variants", 60, skies=True),
+    Check("bench, li16", 75, skies=True),
+    Check("64 digests, all on", 120, skies=True),
+    Check("bench, 3-D ResNet", 90, skies=True),
+    Check("bench, 2-D CNN", 75, skies=True),
+    Check("roofline", 60, skies=True),
+    Check("sanitizer, memcheck", 85),
+    Check("sanitizer, racecheck", 85),
+    Check("bench, all on", 90, skies=True),
+    Check("deterministic training", 90, skies=True, second=True),
+    Check("synthesis", 40, second=True),
+    Check("alternatives", 150, skies=True, second=True),
 )
-from streamtrain.catalogs.make import Recipe, make_lightcones  # noqa: E402
-from streamtrain.catalogs.skyoptions import SkyOptions  # noqa: E402
-from streamtrain.catalogs.synthesize import synthesize  # noqa: E402
-from streamtrain.check import golden_matches  # noqa: E402
-from streamtrain.train import Trainer  # noqa: E402
-from streamtrain.train.folder import read_history  # noqa: E402
-
-EVERYTHING = [
-    "emit={line: {mixture: {li16: {prior: narrow}, chung22: {prior: correlated}}},"
-    " line_width: {inclination: true}, brightness: {poisson_bins: 3, probability: 0.5},"
-    " dim: {above_log10_L: 6.0, probability: 0.5}, blank: {probability: 0.1},"
-    " interloper: {model: breysse15, nu_rest_GHz: 115.4, prior: published}}",
-    "observe={radio_sources: {density: {normal: [27.2, 2.5]}, absent: 0.1},"
-    " beam: {fwhm_arcmin: 4.5, reference_GHz: 30.0},"
-    " noise: {radiometer: {T_sys_K: 44, n_feeds: 19, hours: 1500}, absent: 0.1},"
-    " edge_noise: {sigma_uK: [0, 100]}, mask: {edge_pixels: 2}, high_pass: {modes: 2},"
-    " pool: {factor: [1, 2, 2]}, subtract_mean: {skip_zeros: true}, asinh: {scale: 5},"
-    " log_modulus: {}, log10: {epsilon: 2}, standardise: {}}",
-    "label={quantity: phi_L, log10_L: [3.0, 7.0], bins: 40}",
-]
-"""Every emitter and every map operator at once."""
-CNN_2D = "network={kind: cnn, layers: 5, kernel: 3, filters: 32}"
-RESNET_3D = "network={kind: resnet, filters: 64}"
-LIVE_OVER_RESIDENT = {"2-D CNN": 1.15, "3-D ResNet": 1.05}
-"""Bars of a step with live generation over one on a resident batch."""
-SAMPLES_PER_S, OVER_ALTERNATIVES, HOST_US, MEMORY = 40_000.0, 10.0, 50.0, 1.1
-"""Bars of the generator alone: speed at batch 64, over the best of torch and CuPy, host time per
-sample, peak memory over lightcones and two batches."""
-NUM_LIGHTCONES = 8
-"""Of the 16 that configs/comap.yaml trains on: the machine's cores make so many at a time."""
-SANITIZED = """
-from streamtrain import Generator, load_config
-import sys
-generator = Generator(load_config("configs/comap.yaml", sys.argv[1:]), "train", "cuda")
-print(generator.generate(range(4)).cube.sum().item())
-"""
 
 
-def golden() -> str:
-    """The published digests on the GPU."""
-    matches = golden_matches("cuda")
-    return "bit-exact" if all(matches) else f"DIFFERENT: {matches}"
+class Stopped(Exception):
+    """A signal came."""
 
 
-def digests(settings: list[str]) -> str:
-    """64 samples of the COMAP field: GPU in batches of 64 and 7, CPU."""
-    config = load_config("configs/comap.yaml", settings)
-    gpu, cpu = (Generator(config, "train", device, 8) for device in ("cuda", "cpu"))
-    numbers = list(range(64))
-    whole = gpu.generate(numbers).digests()
-    pieces = [d for k in range(0, 64, 7) for d in gpu.generate(numbers[k : k + 7]).digests()]
-    host = cpu.generate(numbers).digests()
-    equal = sum(a == b for a, b in zip(whole, host, strict=True))
-    text = f"GPU = CPU for {equal}/64, batch 7 = batch 64: {'yes' if pieces == whole else 'no'}"
-    return text if equal == len(whole) and pieces == whole else f"DIFFERENT: {text}"
+class Child:
+    """A process with all that it starts, in a group of their own; the end of their output."""
 
-
-def synthesis() -> str:
-    """A field of 1.4 deg on the GPU, after one that fills caches, and the same on the CPU."""
-    options: dict[str, Any] = {"footprint_deg": (1.4, 1.4)}
-    steps: list[tuple[str, float]] = []
-
-    def tell(share: float, what: str) -> None:
-        torch.cuda.synchronize()
-        steps.append((what, time.perf_counter()))
-
-    synthesize(0, **options, device="cuda")
-    torch.cuda.reset_peak_memory_stats()
-    field = synthesize(1, **options, device="cuda", progress=tell)
-    peak = torch.cuda.max_memory_allocated() / 1e9
-    times = dict(reversed(steps))  # of each step when it began
-    made, all_ = times["sort"] - times["plan"], times["done"] - times["plan"]
-    reference = synthesize(1, **options)
-    other = np.setxor1d(field.mass_Msun, reference.mass_Msun).size
-    text = (
-        f"{1e3 * made:.0f} ms for {len(field)} halos ({1e3 * all_:.0f} ms sorted, on the host), "
-        f"{peak:.2f} GB; {other} masses that only one of GPU and CPU has"
-    )
-    return text if other < 1e-4 * len(field) else f"DIFFERENT: {text}"
-
-
-def tests() -> str:
-    """The tests marked gpu."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    print(result.stdout[-4000:], flush=True)
-    last = (result.stdout.strip() or result.stderr.strip() or "no output").splitlines()[-1]
-    return last if result.returncode == 0 and " passed" in last else f"FAILED: {last}"
-
-
-def sanitizer(settings: list[str]) -> str:
-    """compute-sanitizer on one batch of four samples: memory errors, then races. Each tensor has
-    an allocation of its own, so that what lies behind it is not torch's too."""
-    program = shutil.which("compute-sanitizer") or shutil.which(
-        "/usr/local/cuda/bin/compute-sanitizer"
-    )
-    if program is None:
-        return "not installed here"
-    found = []
-    for tool in ("memcheck", "racecheck"):
-        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c"]
-        result = subprocess.run(
-            [*command, SANITIZED, *settings], cwd=ROOT, capture_output=True, text=True, check=False,
-            timeout=900, env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+    def __init__(self, command: Sequence[str]) -> None:
+        paths = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+        own = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **own}, preexec_fn=_own_group,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        print(result.stdout[-2000:], result.stderr[-2000:], flush=True)
-        found.append(f"{tool} {'clean' if result.returncode == 0 else 'FAILED'}")
-    text = ", ".join(found)
-    return f"FAILED: {text}" if "FAILED" in text else text
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout
+        self.output = self._pipe.fileno()
+        os.set_blocking(self.output, False)
+        self._tail = b""
+        self.silent = False
+        """Whether nobody can write any more."""
+        self.killed = False
+        """Whether it had not ended by itself."""
+        self.status: int | None = None
+        """Exit status, or minus the signal that ended it; None: it is still there."""
+
+    def read(self) -> None:
+        """Take some of what it has written, which it could not go on without."""
+        with suppress(BlockingIOError):
+            more = os.read(self.output, 1 << 16)
+            self._tail = (self._tail + more)[-TAIL:]
+            self.silent = not more
+
+    def tail(self) -> str:
+        """The end of what it has written."""
+        return self._tail.decode(errors="replace")
+
+    def ended(self) -> bool:
+        """Whether the process is done; it is not reaped, so that its number stays its own."""
+        asked = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return self._pipe.closed or os.waitid(os.P_PID, self._process.pid, asked) is not None
+
+    def end(self) -> None:
+        """Kill what is left of the group, and let go of the process."""
+        if self._pipe.closed:
+            return
+        self.killed = not self.ended()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # a driver may not let go of it
+            self.status = self._process.wait(GRACE_S)
+        self.read()
+        self._pipe.close()
+        self.silent = True
+
+    def how_it_ended(self) -> str:
+        """In words."""
+        if self.status is not None and self.status < 0:
+            return f"ended by {signal.Signals(-self.status).name}"
+        return f"ended with exit status {self.status}"
 
 
-def bar(value: float, limit: float, *, at_most: bool) -> str:
-    """Whether a bar is met, in words."""
-    met = value <= limit if at_most else value >= limit
-    return f"bar {limit:g}: {'met' if met else 'missed'}"
+_libc = ctypes.CDLL(None)
 
 
-def benchmark(name: str, settings: list[str], numbers: dict[str, Any], network: str = "") -> str:
-    """Samples per second on the COMAP field."""
-    config = load_config("configs/comap.yaml", settings)
-    report = measure(config, "cuda", 5.0)
-    numbers[name] = report
-    print(json.dumps(report, indent=1), flush=True)
-    ratio = report["step_live_over_resident"]
-    if network:
-        limit = bar(ratio, LIVE_OVER_RESIDENT[network], at_most=True)
-        return f"live / resident step {ratio:.3f} ({limit})"
-    speed, host = report["generate_samples_per_s"], report["host_us_per_sample"]
-    own = report["training_process_us_per_sample"]
-    memory = report["generator_peak_MB"] / (report["lightcones_MB"] + 2 * report["batch_MB"])
-    return (
-        f"{speed:.0f} samples/s ({bar(speed, SAMPLES_PER_S, at_most=False)}), host {host:.0f} us "
-        f"per sample ({bar(host, HOST_US, at_most=True)}), {own:.1f} of it while training, memory "
-        f"{memory:.2f} of lightcones and two batches ({bar(memory, MEMORY, at_most=True)}), live / "
-        f"resident step {ratio:.3f}"
-    )
+def _own_group() -> None:
+    """In the new process, which does not outlive this one."""
+    os.setpgrp()
+    if sys.platform == "linux":
+        _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def alternatives(settings: list[str], numbers: dict[str, Any]) -> str:
-    """Torch's and CuPy's ways to make the same sample."""
-    config = load_config("configs/comap.yaml", settings)
-    found = compare_on_gpu(config, torch.device("cuda", 0), 3.0)
-    numbers["alternatives"] = found
-    print(json.dumps(found, indent=1), flush=True)
-    if found.get("failures"):
-        return f"FAILED: {found['failures']}"
-    ratio = found["best_alternative_over_streamtrain"]
-    return f"the best of them takes {ratio:.1f} x ({bar(ratio, OVER_ALTERNATIVES, at_most=False)})"
+class Checks:
+    """A run of checks: what they found, in files, and the time that is left."""
 
+    def __init__(self, out: Path, budget: float, begin: float = BEGIN) -> None:
+        self.found = earlier(out / "gpu_checks.json")
+        """Rows by name: status, text, numbers, output, seconds, at."""
+        self._out, self._budget = out, budget
+        self._end = begin + budget - min(8.0, 0.1 * budget)
+        self._started = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._left: list[Check] = []
+        self._skies: Child | None = None
+        self._signal: signal.Signals | None = None
 
-def floors(settings: list[str], numbers: dict[str, Any]) -> str:
-    """What a sample must cost on this GPU."""
-    found = floor(load_config("configs/comap.yaml", settings), "cuda", 3.0)
-    numbers["floor"] = found
-    print("\n".join(report_floor(found)), flush=True)
-    return ", ".join(f"{x:.1f} x {name}" for name, x in found["over_bounds"].items())
-
-
-def options(settings: list[str], numbers: dict[str, Any]) -> str:
-    """Which options of a training step pay."""
-    found = training_options(load_config("configs/comap.yaml", settings), "cuda", 20.0)
-    numbers["training"] = found
-    print("\n".join(report_options(found)), flush=True)
-    best = {name: best_option(times) for name, times in found.items()}
-    return "; ".join(f"{name}: {option} {gain:.2f} x" for name, (option, gain) in best.items())
-
-
-def scales(settings: list[str], numbers: dict[str, Any]) -> str:
-    """A sample against halos, voxels, batch and lightcone."""
-    rows = scaling(load_config("configs/comap.yaml", settings), "cuda", 5.0)
-    numbers["scaling"] = rows
-    print("\n".join(report_scaling(rows)), flush=True)
-    return f"{len(rows)} points, see above"
-
-
-def ranks(settings: list[str], numbers: dict[str, Any]) -> str:
-    """Several GPUs, a process each."""
-    number = torch.cuda.device_count()
-    if number < 2:
-        return "needs two GPUs"
-    rows = rank_costs(load_config("configs/comap.yaml", settings), "cuda", number)
-    numbers["ranks"] = rows
-    print("\n".join(report_ranks(rows)), flush=True)
-    return f"{number} ranks make {rows[-1]['over_one_rank']:.2f} times the samples of one"
-
-
-def deterministic(folder: Path, settings: list[str], numbers: dict[str, Any]) -> str:
-    """Two trainings of 60 steps with train.deterministic: equal weights; and its price."""
-    seconds: dict[bool, float] = {}
-    digests = []
-    for number, exact in enumerate((True, True, False)):
-        run = folder / f"run_{number}"
-        more = ["train.steps=60", "train.warmup_steps=5", "train.log_every=20"]
-        more += ["train.validate_every=1000", "train.validation_samples=1"]
-        config = load_config(
-            "configs/comap.yaml",
-            [*settings, *more, f"run={run}", f"train.deterministic={str(exact).lower()}"],
-        )
-        trainer = Trainer(config, "cuda")
-        trainer.run()
-        seconds[exact] = read_history(run / "history.jsonl")[2]["train_ms"] / 1e3
-        weights = [v.cpu().numpy().tobytes() for v in trainer.network.state_dict().values()]
-        digests.append(hashlib.sha256(b"".join(weights)).hexdigest())
-    numbers["deterministic_over_usual_step"] = seconds[True] / seconds[False]
-    text = f"equal weights, step {seconds[True] / seconds[False]:.3f} of the usual one"
-    return text if digests[0] == digests[1] else f"DIFFERENT: {digests[:2]}"
-
-
-def main() -> int:
-    """Exit status 1 if anything failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder for gpu_checks.json")
-    parser.add_argument("--only", default="", help="the checks whose names hold this word")
-    given = parser.parse_args()
-    out: Path | None = given.out
-    if not torch.cuda.is_available():
-        print("no NVIDIA GPU that torch can use", file=sys.stderr)
-        return 1
-    numbers: dict[str, Any] = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__}
-    rows: list[tuple[str, str, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        sky = Recipe(Path(folder), "sky", SkyOptions(), velocities=False)
-        settings = [f"data.train=[{folder}/sky_*.h5]", "data.validation=[]", "data.test=[]"]
-
-        def run(name: str, check: Callable[[], str], always: bool = False) -> None:
-            if given.only not in name and not always:
-                return
-            start = time.perf_counter()
+    def run(self, checks: Sequence[Check], sky: Check = SKIES, *, asked: bool = False) -> int:
+        """Run what fits into the budget, in order. sky: makes the lightcones; asked: the checks
+        were named, so all of them count. Returns the exit status."""
+        self._left, self._sky, status = list(checks), sky, 0
+        with (
+            tempfile.TemporaryDirectory(prefix="gpu-checks-", ignore_cleanup_errors=True) as folder,
+            self._listening(),
+        ):
+            self._folder = Path(folder)
+            (self._folder / "skies").mkdir()
             try:
-                result = check()
-            except Exception as error:
-                result = f"FAILED: {type(error).__name__}: {error}"
-            rows.append((name, result, time.perf_counter() - start))
-            print(f"{name}: {result}", flush=True)
+                self._all(checks, asked)
+            except Stopped:
+                status = 128 + (self._signal or 0)
+            finally:
+                if self._skies is not None:
+                    self._skies.end()
+                self.write()
+        own = (row for row in self.found.values() if row["at"] == self._started)
+        return status or int(any(row["status"] == "failed" for row in own))
 
-        run("golden digests", golden)
-        run(
-            "lightcones",
-            lambda: f"exit {make_lightcones(NUM_LIGHTCONES, sky)}",
-            always=True,
-        )
-        run("synthesis, 1.4 deg", synthesis)
-        run("64 digests", lambda: digests(settings))
-        run("64 digests, all on", lambda: digests([*settings, *EVERYTHING]))
-        run("compute-sanitizer", lambda: sanitizer(settings))
-        run("compute-sanitizer, all on", lambda: sanitizer([*settings, *EVERYTHING]))
-        both = [f"data.train=[{folder}/sky_*0.h5]", f"data.validation=[{folder}/sky_*1.h5]"]
-        run("deterministic training", lambda: deterministic(Path(folder), both, numbers))
-        run("tests marked gpu", tests)
-        run("bench", lambda: benchmark("bench", settings, numbers))
-        run("bench, all on", lambda: benchmark("bench_all_on", [*settings, *EVERYTHING], numbers))
-        for network, setting in (("2-D CNN", CNN_2D), ("3-D ResNet", RESNET_3D)):
-            run(
-                f"bench, {network}",
-                lambda n=network, s=setting: benchmark(f"bench {n}", [*settings, s], numbers, n),  # type: ignore[misc]
-            )
-        run("bench, alternatives", lambda: alternatives(settings, numbers))
-        run("bench, floor", lambda: floors(settings, numbers))
-        run("bench, training", lambda: options(settings, numbers))
-        run("bench, scaling", lambda: scales(settings, numbers))
-        run("bench, ranks", lambda: ranks(both, numbers))
-    numbers["checks"] = {name: result for name, result, _ in rows}
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "gpu_checks.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    print(f"\n{numbers['device']}, torch {numbers['torch']}")
-    for name, result, seconds in rows:
-        print(f"{name:22s} {seconds:7.1f} s  {result}")
-    return int(any(result.startswith(("FAILED", "DIFFERENT")) for _, result, _ in rows))
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """A signal is answered where a check is waited for."""
+
+        def came(number: int, frame: Any) -> None:
+            self._signal = signal.Signals(number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, came) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _left_s(self) -> float:
+        return self._end - time.monotonic()
+
+    def _all(self, checks: Sequence[Check], asked: bool) -> None:
+        if any(check.skies for check in checks):
+            self._skies_began = time.monotonic()
+            try:
+                self._skies = Child(self._command(self._sky))
+            except OSError as error:
+                self._add(self._sky, _row("failed", f"cannot be run: {error}"), 0.0)
+        first = [check for check in checks if asked or not check.second]
+        second = [check for check in checks if check not in first]
+        for chosen, share in ((first, 1.0), (first, 0.5), (second, 1.0)):
+            if chosen is second and self._left_s() < SECOND_S:
+                break
+            for check in list(chosen):
+                if check.limit_s * share <= self._left_s():
+                    row = self._one(check)
+                    if row["numbers"].get("stop"):
+                        return
+                    if row["status"] != "left":
+                        chosen.remove(check)
+
+    def _one(self, check: Check) -> dict[str, Any]:
+        """Run a check, whatever it does; its row."""
+        start = time.monotonic()
+        limit = min(check.limit_s, self._left_s())
+        child: Child | None = None
+        row = _row("failed", "there are no lightcones")
+        try:
+            if check.skies and not self._skies_are_there(start + limit):
+                if self._skies is not None:
+                    row = _row("left", f"the lightcones were not ready after {limit:.0f} s")
+            else:
+                child = Child(self._command(check))
+                self._wait(child.ended, start + limit, child)
+                child.end()
+                row = self._judge(check, child, limit)
+        except Stopped:
+            found = result_in(self._result(check))
+            row = _row("left", f"stopped by a signal{_so_far(found)}", found["numbers"])
+            raise
+        except Exception as error:  # of whatever kind, the others go on
+            row = _row("failed", f"cannot be run: {type(error).__name__}: {error}")
+        finally:
+            if child is not None:
+                child.end()
+            if row["status"] != "left":
+                self._left.remove(check)
+            self._add(check, row, time.monotonic() - start)
+        return row
+
+    def _add(self, check: Check, row: dict[str, Any], seconds: float) -> None:
+        row |= {"seconds": round(seconds, 1), "at": self._started}
+        self.found.pop(check.name, None)  # an earlier command's
+        self.found[check.name] = row
+        say(f"{check.name}: {_words(row)} ({seconds:.0f} s)")
+        self.write()
+
+    def _wait(self, done: Callable[[], bool], until: float, child: Child | None = None) -> None:
+        """Until something is done, or a time; what processes say is heard meanwhile."""
+        while not done() and (left := until - time.monotonic()) > 0:
+            if self._signal is not None:
+                raise Stopped
+            heard = [c for c in (child, self._skies) if c is not None and not c.silent]
+            ready = select.select([c.output for c in heard], [], [], min(left, 0.05))[0]
+            for speaker in heard:
+                if speaker.output in ready:
+                    speaker.read()
+            self._look_at_skies()
+
+    def _look_at_skies(self) -> None:
+        """When the lightcones are made, or should be, say so."""
+        if self._skies is None:
+            return
+        seconds = time.monotonic() - self._skies_began
+        if self._skies.ended() or seconds > self._sky.limit_s:
+            self._skies.end()
+            row = self._judge(self._sky, self._skies, self._sky.limit_s)
+            self._skies = None
+            self._add(self._sky, row, seconds)
+
+    def _skies_are_there(self, until: float) -> bool:
+        """Whether there is a lightcone, as soon as no more are made."""
+        self._look_at_skies()
+        self._wait(lambda: self._skies is None, until)
+        return self._skies is None and any((self._folder / "skies").glob("*.h5"))
+
+    def _command(self, check: Check) -> list[str]:
+        usual = (sys.executable, str(ROOT / "launch" / "one_gpu_check.py"), check.name)
+        return [*(check.command or usual), str(self._folder / "skies"), str(self._result(check))]
+
+    def _result(self, check: Check) -> Path:
+        return self._folder / ("".join(c if c.isalnum() else "_" for c in check.name) + ".json")
+
+    def _judge(self, check: Check, child: Child, limit: float) -> dict[str, Any]:
+        """What a process has found, by its result and by how it ended."""
+        found = result_in(self._result(check))
+        row = _row(found["status"], found["text"], found["numbers"], child.tail())
+        if child.killed and found["status"] != "not here":
+            own = limit >= check.limit_s
+            row["status"] = "failed" if own else "left"
+            row["text"] = f"{'took longer than' if own else 'cut off after'} {limit:.0f} s"
+            row["text"] += _so_far(found) + ("; cannot be killed" if child.status is None else "")
+        elif not child.killed and (child.status != 0 or found["status"] == "unfinished"):
+            row["status"] = "failed"
+            row["text"] = child.how_it_ended() + (_so_far(found) or " and wrote no result")
+        return row
+
+    def write(self) -> None:
+        """Both files, each whole or as it was."""
+        rows = {name: _finite(row) for name, row in self.found.items()}
+        whole = {"budget_s": self._budget, "checks": rows, "left": [c.name for c in self._left]}
+        texts = {"gpu_checks.json": json.dumps(whole, indent=1), "gpu_checks.md": self.markdown()}
+        for name, text in texts.items():
+            part = self._out / f".{name}.part"
+            try:
+                with part.open("w", encoding="utf-8", errors="replace") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(self._out / name)
+            except OSError as error:
+                say(f"{self._out / name} cannot be written: {error}")
+
+    def lines(self) -> list[str]:
+        """The table, a line for each check, and what is left for another command."""
+        devices = [row["numbers"].get("device") for row in self.found.values()]
+        lines = [next((str(d) for d in reversed(devices) if d), "no GPU was seen"), ""]
+        for name, row in self.found.items():
+            before = f", of {row['at']}" if row["at"] != self._started else ""
+            lines.append(f"{name:22s} {row['seconds']:6.1f} s  {_words(row)}{before}")
+        if self._left:
+            lines += ["", "left for another command:"]
+            lines += [f"{c.name:22s} {c.limit_s:6.0f} s at most" for c in self._left]
+            words = [word for c in self._left for word in ("--only", c.name)]
+            command = ["python", "launch/gpu_checks.py", "--out", str(self._out), *words]
+            lines.append(shlex.join(command))
+        return lines
+
+    def markdown(self) -> str:
+        """The table, and the end of what those printed that are not well."""
+        parts = ["# GPU checks", "", "```", *self.lines(), "```"]
+        for name, row in self.found.items():
+            if row["status"] != "ok" and row["output"]:
+                parts += ["", f"## {name}", "", "```", row["output"].rstrip(), "```"]
+        return "\n".join(parts) + "\n"
+
+
+def _row(
+    status: str, text: str, numbers: dict[str, Any] | None = None, output: str = ""
+) -> dict[str, Any]:
+    return {"status": status, "text": text, "numbers": numbers or {}, "output": output}
+
+
+def _so_far(found: dict[str, Any]) -> str:
+    return f"; until then: {found['text']}" if found["text"] else ""
+
+
+def _words(row: dict[str, Any]) -> str:
+    """A row in one line."""
+    text = " ".join(row["text"].split())
+    text = text if len(text) <= 500 else text[:500] + "..."
+    return text if row["status"] == "ok" else f"{row['status'].upper()}: {text}"
+
+
+def _finite(value: Any) -> Any:
+    """The same with words for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def result_in(path: Path) -> dict[str, Any]:
+    """What a check wrote; an unfinished one of no words where it wrote nothing, or rubbish."""
+    kinds = {"status": str, "text": str, "numbers": dict}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = found["status"] in ("ok", "failed", "not here", "unfinished")
+        if known and all(isinstance(found[name], kind) for name, kind in kinds.items()):
+            return dict(found)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return {"status": "unfinished", "text": "", "numbers": {}}
+
+
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of earlier commands in a file. Raises ValueError if it holds something else."""
+    if not path.exists():
+        return {}
+    keys = {"status", "text", "numbers", "output", "seconds", "at"}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["checks"]
+        good = all(keys <= row.keys() for row in rows.values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        good = False
+    if not good:
+        raise ValueError(f"{path} holds no results of this program: name another --out")
+    return dict(rows)
+
+
+def say(text: str) -> None:
+    """Print, as long as somebody listens."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def chosen(words: Sequence[str]) -> list[Check]:
+    """The checks whose names hold one of the words. Raises ValueError for a word of none."""
+    names = [check.name for check in CHECKS]
+    for word in words:
+        if not any(word in name for name in names):
+            raise ValueError(f"--only {word}: no check has this in its name: {'; '.join(names)}")
+    return [check for check in CHECKS if any(word in check.name for word in words)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 1 if a check failed, 2 for arguments that make no sense."""
+    names = "\n".join(f"  {check.name:24s}{check.limit_s:4.0f} s at most" for check in CHECKS)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"checks:\n{names}\nThe last three only if {SECOND_S:.0f} s are left, or if named.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--budget", type=float, default=540.0, help="seconds until the end [%(default)s]")
+    add("--out", type=Path, default=Path("gpu_results"), help="folder of the files [%(default)s]")
+    add("--only", action="append", help="only checks whose names hold this; may be repeated")
+    given = parser.parse_args(arguments)
+    try:
+        if not 0 < given.budget < math.inf:
+            raise ValueError(f"--budget {given.budget:g} must be a number of seconds above 0")
+        checks = chosen(given.only) if given.only else list(CHECKS)
+        given.out.mkdir(parents=True, exist_ok=True)
+        run = Checks(given.out.resolve(), given.budget)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{error}\n")
+    status = run.run(checks, asked=bool(given.only))
+    say("\n" + "\n".join(run.lines()))
+    return status
 
 
 if __name__ == "__main__":

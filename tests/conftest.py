@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,20 @@ def small_sky() -> Lightcone:
 def kernels() -> Kernels:
     """Those of the map operators, on the CPU."""
     return kernels_for("cpu", "observe.cu")
+
+
+@pytest.fixture
+def host_never_waits() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which torch raises an error where the host would wait for the GPU."""
+
+    @contextmanager
+    def forbidden() -> Iterator[None]:
+        with warnings.catch_warnings():  # the first call in a process says that it is a prototype
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return forbidden

@@ -7,9 +7,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 import small
 import torch
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from streamtrain.config import Config, from_mapping
@@ -121,6 +121,7 @@ def write_fits(path: Path, cube: NDArray[Any], **header: Any) -> Path:
         "CTYPE3": "FREQ", "CRVAL3": 26e9 + step / 2, "CRPIX3": 1.0, "CUNIT3": "Hz",
         "CDELT3": step, "BUNIT": "uK", "RESTFRQ": 115.27e9,
     }  # fmt: skip
+    fits = pytest.importorskip("astropy.io.fits")
     image = fits.PrimaryHDU(np.ascontiguousarray(cube[::-1, :, ::-1]))
     for name, value in (cards | header).items():
         if value is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -111,14 +112,63 @@ def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["testset", "verify", "run", "--device", "cpu"]) == 0
 
 
+CORE_ONLY = """
+import sys
+import pytest
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("astropy", "colossus", "emcee", "powerbox", "pyarrow", "ziglang"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
 def test_tests_marked_gpu() -> None:
-    """They can run, so a GPU will find no fault in the tests themselves."""
+    """They can run, also without the packages that only other tests need, so a GPU will find no
+    fault in the tests themselves."""
     left_out = " and ".join(f"not {name}" for name in NOT_HERE)
     plugin = ("-p", "stand_in_gpu.plugin", "-p", "no:cacheprovider")
-    result = python(TESTS.parent, "-m", "pytest", "-q", "-m", "gpu", "-k", left_out, *plugin)
+    result = python(TESTS.parent, "-c", CORE_ONLY, "-q", "-m", "gpu", "-k", left_out, *plugin)
     assert result.returncode == 0, result.stdout[-3000:]
     last = result.stdout.splitlines()[-1]
     assert " passed" in last and "skipped" not in last, last
+
+
+VARIANTS = """
+from stand_in_gpu import plugin
+import json, torch
+from streamtrain.bench.variants import VARIANTS, Variant, paint_variants, report_variants
+from streamtrain.config import load_config
+
+class Added(Variant):
+    prologue = property(lambda self: Variant.prologue.fget(self) + self.line)
+
+class Wrong(Added):
+    line = "#define normal_pair(a, b, x, y) (*(x) = *(y) = 0.0f)\\n"
+
+class Refused(Added):
+    line = "#error no such instruction\\n"
+
+chosen = {"128": VARIANTS["128 threads, 8 blocks"], "no": Refused(), "wrong": Wrong()}
+told = []
+config = load_config("small.yaml", [])
+found = paint_variants(config, torch.device("cuda", 0), 0.0, lambda f: told.append(len(f)), chosen)
+assert told == [2, 3, 4]
+assert len(report_variants(found)) == 5
+print(json.dumps(found))
+"""
+
+
+def test_variants_of_the_paint_kernel(folder: Path) -> None:
+    """One that makes other bytes is found out, one that cannot be compiled costs no other."""
+    result = python(folder, "-c", VARIANTS)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert list(found) == ["shipped", "128", "no", "wrong"]
+    assert found["128"]["same_bytes"] and not found["wrong"]["same_bytes"]
+    assert found["128"]["over_shipped"] > 0.0
+    assert "no such instruction" in found["no"]["error"]
 
 
 MIXED = """

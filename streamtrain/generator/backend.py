@@ -193,17 +193,17 @@ class CudaKernels:
     MAX_BLOCKS = 65535
     BLOCKS_PER_ITEM = 16
 
-    def __init__(self, source: str, device: torch.device) -> None:
+    def __init__(self, source: str, device: torch.device, flags: Sequence[str] = ()) -> None:
         cupy = import_cupy()
         self.device = device
         self._functions: dict[str, Any] = {}
-        capability = torch.cuda.get_device_capability(device)
-        identity = "\0".join([source, *CUDA_FLAGS, str(capability), cupy.__version__])
+        capability, options = torch.cuda.get_device_capability(device), (*CUDA_FLAGS, *flags)
+        identity = "\0".join([source, *options, str(capability), cupy.__version__])
         known = cache_dir() / f"cuda-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.compiled"
         # CuPy keeps what it compiled in a cache of its own; `known` says that it is there
         alone = contextlib.nullcontext() if known.is_file() else one_at_a_time(known.parent)
         with alone, cupy.cuda.Device(device.index):
-            self._module = cupy.RawModule(code=source, options=CUDA_FLAGS)
+            self._module = cupy.RawModule(code=source, options=options)
             self._module.compile()
         known.touch()
 
@@ -232,9 +232,18 @@ class CudaKernels:
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)
+        self._function(name)(grid, (self.THREADS,), tuple(values), shared_mem=shared)
+
+    def _function(self, name: str) -> Any:
         if name not in self._functions:
             self._functions[name] = self._module.get_function(name)
-        self._functions[name](grid, (self.THREADS,), tuple(values), shared_mem=shared)
+        return self._functions[name]
+
+    def resources(self, name: str) -> tuple[int, int]:
+        """Registers of a thread of a kernel, and its bytes of local memory."""
+        with import_cupy().cuda.Device(self.device.index):
+            function = self._function(name)
+            return function.num_regs, function.local_size_bytes
 
 
 class _TorchStream:

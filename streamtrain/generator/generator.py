@@ -303,6 +303,7 @@ class Generator:
 
     def _make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
         scene, job = drawing.scene, drawing.job
+        scene.read_from_here(self.device)
         size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
         raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
@@ -364,6 +365,7 @@ class Generator:
         `line`, each interloper that is added to it, each map operator."""
         with torch.inference_mode(False), torch.no_grad():
             scene = self.scenes.of(self.schedule.window(index))
+            scene.read_from_here(self.device)
             drawing = self.draw_for(scene, [index])
             job = drawing.job
             total, _ = scene.line.painter.paint(job, 0, 1)

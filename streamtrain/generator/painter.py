@@ -91,6 +91,12 @@ class Painter:
         self._field = torch.tensor(field, dtype=torch.float64, device=self.device)
         self._shape = torch.tensor(shape, dtype=torch.int32, device=self.device)
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that the kernel reads of the bank and the grid, on the device."""
+        columns = [emission.columns for emission in self.emissions]
+        return [*self.halos.arrays, *columns, self._field, self._shape]
+
     def job(
         self,
         lightcone: NDArray[np.int64],

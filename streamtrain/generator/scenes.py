@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
@@ -25,6 +25,23 @@ class Scene:
     """Numbers of the lightcones among all of the split."""
     line: Line
     interlopers: dict[str, Line]
+    _streams: set[int] = field(default_factory=set, compare=False)
+    """Of a GPU, in which it has been read."""
+
+    def read_from_here(self, device: torch.device) -> None:
+        """What is enqueued from now on in torch's current stream of a GPU reads the lightcones.
+
+        They were made in another stream; so that, whoever lets go of them, their memory is not used
+        again before that is done."""
+        if device.type != "cuda":
+            return
+        stream = torch.cuda.current_stream(device)
+        if stream.cuda_stream in self._streams:
+            return
+        for line in (self.line, *self.interlopers.values()):
+            for tensor in line.painter.tensors:
+                tensor.record_stream(stream)
+        self._streams.add(stream.cuda_stream)
 
 
 class Scenes:

@@ -75,7 +75,7 @@ class Workspace:
         pack(parts, starts, self._staging)
         packed.copy_(self._staging[:size], non_blocking=True)
         self._sent = torch.cuda.Event()
-        self._sent.record()
+        self._sent.record(torch.cuda.current_stream(self.device))
         return unpack(parts, starts, packed)
 
 

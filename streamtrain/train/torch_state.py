@@ -82,6 +82,32 @@ class TorchState:
                 os.environ[WORKSPACE] = workspace
 
 
+def refuse_random_order(
+    network: torch.nn.Module, input_shape: tuple[int, ...], device: torch.device
+) -> None:
+    """Raise ValueError if torch has no deterministic algorithm for an operation of a network.
+
+    Which ones have none depends on torch and the device (on a GPU cumsum, once also the gradient of
+    MaxPool3d), so a map of zeros is asked, forwards and backwards; it changes nothing.
+    """
+    training = network.training
+    network.eval()  # leaves running means and random numbers alone
+    try:
+        with torch.enable_grad():
+            network(torch.zeros((2, *input_shape), device=device)).sum().backward()
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).partition(", but")[0]
+        raise ValueError(
+            f"train.deterministic = true: {reason} in torch {torch.__version__} on {device.type}; "
+            "set it to false, or choose a network without that"
+        ) from None
+    finally:
+        network.train(training)
+        network.zero_grad()
+
+
 def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Seed torch for one step, so that dropout is a function of the step and needs no state."""
     digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()

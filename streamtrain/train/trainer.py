@@ -37,7 +37,12 @@ from streamtrain.train.optimiser import build_optimiser, learning_rate, load_sta
 from streamtrain.train.record import Record
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.summary import Summary
-from streamtrain.train.torch_state import TorchState, seed_dropout, use_bfloat16
+from streamtrain.train.torch_state import (
+    TorchState,
+    refuse_random_order,
+    seed_dropout,
+    use_bfloat16,
+)
 from streamtrain.train.validation import ValidationResult, validate
 from streamtrain.train.waiting import wait_for
 from streamtrain.train.writer import CheckpointWriter
@@ -94,6 +99,8 @@ class Trainer:
                 InputMap.of(config),
                 channels_last=train.channels_last,
             ).to(self._device)
+            if train.deterministic:
+                refuse_random_order(self.network, self.generator.input_shape, self._device)
 
     def run(self) -> Summary:
         """Train to the last step, or until one of `interrupt.SIGNALS`; a checkpoint ends it either

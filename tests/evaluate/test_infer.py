@@ -16,7 +16,6 @@ import pytest
 import small
 import torch
 import yaml
-from astropy.table import Table
 
 from streamtrain import Generator, cli
 from streamtrain.config import Config, from_mapping
@@ -81,7 +80,7 @@ def test_the_uncertainty_is_that_of_the_test_set(config: Config, tmp_path: Path)
     assert np.log10(result["low_68"]) == pytest.approx(np.maximum(predicted - high, 0), abs=1e-9)
     assert np.log10(result["high_68"]) == pytest.approx(np.maximum(predicted - low, 0), abs=1e-9)
     assert result["uncertainty"] == "errors of the network on the 24 maps of its test set"
-    table = Table.read(tmp_path / "m.ecsv")
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
     assert table.colnames == ["log10_L_low", "log10_L_high", "dN", "dN_low_95", "dN_low_68",
                               "dN_high_68", "dN_high_95"]  # fmt: skip
     assert np.array_equal(table["dN"], result["value"])
@@ -119,7 +118,7 @@ def test_a_head_that_knows_its_errors(tmp_path: Path, head: str) -> None:
     expected = 10.0 ** np.maximum(spread[:, 0].numpy(), batch.one_halo.numpy())
     names = ("low_95", "low_68", "high_68", "high_95")
     assert np.array([result[n] for n in names]) == pytest.approx(expected, rel=1e-6)
-    table = Table.read(tmp_path / "m.ecsv")
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
     assert str(table["phi_L"].unit) == "1 / Mpc3"
     assert not (Path(config.run) / "testset.json").exists()
 
@@ -131,7 +130,8 @@ def test_a_class(tmp_path: Path, capsys: Any) -> None:
     result = infer(config, path, Options(out=tmp_path, samples=8))
     assert list(result["classes"]) == ["breysse15", "padmanabhan18"]
     assert sum(result["classes"].values()) == pytest.approx(1.0)
-    assert Table.read(tmp_path / "m.ecsv")["class"].tolist() == list(result["classes"])
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
+    assert table["class"].tolist() == list(result["classes"])
     assert "breysse15" in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ import pytest
 from user_models import everything
 
 from streamtrain.bench.instructions import count
+from streamtrain.bench.variants import VARIANTS
 from streamtrain.generator.backend import CUDA_FLAGS, kernel_source
 from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.luminosity import MODELS, user_model
@@ -186,3 +187,17 @@ def test_the_check_sees_contraction(compile_ptx: Compile) -> None:
     assert any(opcode.startswith("fma") for opcode in loose_instructions(ptx))
     ptx = compile_ptx(source_of("paint.cu", "li16"), [*CUDA_FLAGS, "-arch=sm_80", "-use_fast_math"])
     assert any("approx" in opcode or "ftz" in opcode for opcode in loose_instructions(ptx))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_compiled_as_they_say(compile_ptx: Compile, name: str) -> None:
+    """Bounds of threads and blocks, or none, and the same plain arithmetic."""
+    variant = VARIANTS[name]
+    options = [*CUDA_FLAGS, *variant.flags, "-arch=sm_90"]
+    ptx = compile_ptx(variant.prologue + source_of("paint.cu", "li16"), options)
+    threads = re.findall(r"\.maxntid (\d+)", ptx)
+    blocks = re.findall(r"\.minnctapersm (\d+)", ptx)
+    bounded = variant.resident is not None
+    assert threads == ([str(variant.threads)] if bounded else [])
+    assert blocks == ([str(variant.resident)] if bounded else [])
+    assert loose_instructions(ptx) == []

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator import backend
 from streamtrain.generator.backend import CudaKernels, launching
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.workspace import Workspace
 
 GPU, OTHER = torch.device("cuda", 0), torch.device("cuda", 1)
 
@@ -112,3 +116,42 @@ def test_another_gpu_is_refused(entered: Entered) -> None:
 def test_a_cpu_has_none(entered: Entered) -> None:
     with launching(torch.device("cpu")):
         assert entered.log == []
+
+
+@small.EXTRAPOLATES
+def test_a_lightcone_is_read_in_each_stream_that_says_so(
+    entered: Entered, monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone
+) -> None:
+    """Once: torch then does not use its memory again before that stream is done with it."""
+    emit = {
+        "line": {"model": "li16", "prior": "narrow"},
+        "interloper": {"model": "chung22", "nu_rest_GHz": 117.0},
+    }
+    generator = Generator(small.config(emit=emit), lightcones=[small_sky])
+    scene, said = generator.scenes.latest, list[tuple[int, int]]()
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda t, s: said.append((t.data_ptr(), s.cuda_stream))
+    )
+    scene.read_from_here(torch.device("cpu"))
+    assert said == []
+    for entered.stream in (7, 7, 8):
+        scene.read_from_here(GPU)
+    for line in (scene.line, scene.interlopers["interloper"]):
+        for tensor in (*line.painter.halos.arrays, line.painter.emissions[0].columns):
+            assert [(tensor.data_ptr(), stream) in said for stream in (7, 8)] == [True, True]
+    assert len(said) == len(set(said))
+    generator.close()
+
+
+def test_memory_for_arguments_waits_for_its_own_gpu(
+    entered: Entered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is the present one."""
+    recorded: list[Any] = []
+    event = SimpleNamespace(record=recorded.append, synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: ("stream of", device))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda n, dtype, **_: empty(n, dtype=dtype))
+    Workspace(OTHER).send([{"a": np.arange(3.0)}])
+    assert recorded == [("stream of", OTHER)]

@@ -66,7 +66,7 @@ def test_a_turned_map_keeps_its_size(tmp_path: Path) -> None:
 
 
 def test_a_stokes_axis(tmp_path: Path) -> None:
-    from astropy.io import fits
+    fits = pytest.importorskip("astropy.io.fits")
 
     with fits.open(runs.write_fits(tmp_path / "plain.fits", CUBE)) as units:
         units[0].data = units[0].data[None]
@@ -101,7 +101,7 @@ def test_units(text: str, kind: str, factor: float) -> None:
 
 
 def test_units_against_astropy() -> None:
-    from astropy import units as u
+    u = pytest.importorskip("astropy.units")
 
     nu = np.array([26.0, 34.0])
     expected = (1.0 * u.Jy / u.sr).to(u.uK, u.brightness_temperature(nu * u.GHz))
@@ -120,7 +120,7 @@ def _text(path: Path) -> Path:
 
 
 def _two_axes(path: Path) -> Path:
-    from astropy.io import fits
+    fits = pytest.importorskip("astropy.io.fits")
 
     fits.PrimaryHDU(np.zeros((4, 4), np.float32)).writeto(path)
     return path

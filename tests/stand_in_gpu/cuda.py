@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -19,6 +20,7 @@ MEMORY = 80 << 30
 MODES = {"default": False, "error": True}
 _addresses = count(4096, 4096)
 _present = threading.local()
+_said = False
 
 
 class Stream:
@@ -79,7 +81,12 @@ def device(chosen: Any) -> Iterator[None]:
 
 
 def set_sync_debug_mode(mode: str) -> None:
+    """As torch does, warns after the first call of a process has had its effect."""
+    global _said
     LATE.forbid_waiting = MODES[mode]
+    said, _said = _said, True
+    if not said:
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
 
 
 def install() -> None:

@@ -27,6 +27,8 @@ _alone = threading.Lock()
 class Function:
     """A kernel: (grid, block, arguments)."""
 
+    num_regs = local_size_bytes = 0
+
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
         self._library, self._name = library, name
 

@@ -15,7 +15,7 @@ from states import assert_same_bits, state_of
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch
 from streamtrain.train import Trainer, TrainingError
-from streamtrain.train.torch_state import WORKSPACE, TorchState
+from streamtrain.train.torch_state import WORKSPACE, TorchState, refuse_random_order
 
 
 class Observer(FakeGenerator):
@@ -78,3 +78,45 @@ def test_operation_without_a_deterministic_algorithm_is_a_sentence(
         Trainer(config, "cpu").run()
     assert state_of(config)["step"] == 3
     Trainer(tiny_config(tmp_path / "two", validate_every=100), "cpu").run()
+
+
+class Scattering(torch.nn.Module):
+    """Torch has no deterministic algorithm for its output, if it scatters."""
+
+    def __init__(self, scatters: bool) -> None:
+        super().__init__()
+        self.scatters = scatters
+        self.body = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Dropout(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.body(x)
+        if self.scatters:
+            y = y.put(torch.tensor([1, 1]), torch.ones(2))
+        return y
+
+
+def test_network_without_a_deterministic_algorithm_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is made of it, and only if it must be deterministic."""
+    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
+    monkeypatch.setattr(
+        streamtrain.train.trainer, "build_network", lambda *_, **__: Scattering(scatters=True)
+    )
+    sentence = (
+        r"^train\.deterministic = true: put_ does not have .*implementation in torch .* on cpu;"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Trainer(tiny_config(tmp_path / "one", deterministic=True), "cpu")
+    assert not (tmp_path / "one").exists()
+    Trainer(tiny_config(tmp_path / "two"), "cpu").generator.close()
+
+
+def test_asking_a_network_changes_nothing() -> None:
+    network = Scattering(scatters=False)
+    before = [v.clone() for v in network.state_dict().values()]
+    random = torch.get_rng_state()
+    refuse_random_order(network, (2, 3, 3), torch.device("cpu"))
+    assert all(map(torch.equal, before, network.state_dict().values()))
+    assert torch.equal(random, torch.get_rng_state())
+    assert network.training and all(p.grad is None for p in network.parameters())
