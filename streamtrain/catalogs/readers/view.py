@@ -100,7 +100,7 @@ def check_direction(position: Floats, footprint_deg: Sequence[float] | None = No
         if ((ra >= ra_min) & (ra <= ra_max) & (dec >= dec_min) & (dec <= dec_max)).any():
             return
     axis = int(np.argmax(np.abs(mean)))
-    nearest = f"--line-of-sight={'-' if mean[axis] < 0 else ''}{'xyz'[axis]}"
+    nearest = f"--line-of-sight {'-' if mean[axis] < 0 else ''}{'xyz'[axis]}"
     raise CatalogError(
         f"the halos lie around the direction ({', '.join(f'{a:.2f}' for a in mean)}), not around "
         f"the line of sight +z: add "
