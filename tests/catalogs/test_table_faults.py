@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from table_files import (
+    FORMATS,
     MISSING_ROW,
     NUM,
     UNDER_MASK,
@@ -252,6 +253,28 @@ def test_one_of_several_tables(tmp_path: Path) -> None:
     check(path, column_map(table="bright"))
     check(path, column_map(table="4"))
     check(path, column_map(table="dim"), "there is no table dim; tables: SPECTRUM")
+
+
+def test_columns_as_matlab_writes_them(tmp_path: Path) -> None:
+    """[1, n] or [n, 1]; three numbers per halo in [3, n] are refused."""
+    for number, shape in enumerate(((1, NUM), (NUM, 1))):
+        with h5py.File(tmp_path / f"{number}.hdf5", "w") as file:
+            for name, values in plain().items():
+                file[name] = values.reshape(shape)
+        check(tmp_path / f"{number}.hdf5", column_map())
+    path = tmp_path / "0.hdf5"
+    with h5py.File(path, "r+") as file:
+        file["POS"] = np.stack([plain()[a] for a in "XYZ"])
+    positions = {a: {"column": "POS", "unit": "Mpc", "index": i} for i, a in enumerate("xyz")}
+    check(path, column_map() | positions, "columns of different length: x 3, y 3, z 3, mass 9")
+
+
+def test_damaged_header_of_fits(tmp_path: Path) -> None:
+    path = FORMATS["fits"](tmp_path, plain(), {}, "")
+    content = path.read_bytes()
+    assert content.count(b"TFORM4  = 'K") == 1
+    path.write_bytes(content.replace(b"TFORM4  = 'K", b"TFORM4  = ~K"))
+    refused(path, "a damaged FITS file")
 
 
 def test_text_and_short_rows_in_csv(tmp_path: Path) -> None:

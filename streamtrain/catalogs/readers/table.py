@@ -133,6 +133,8 @@ def _values(
         if array.ndim != 2 or column.index >= array.shape[1]:
             raise CatalogError(f"{key}: '{column.name}' has no index {column.index}")
         array = array[:, column.index]
+    elif array.ndim == 2 and 1 in array.shape:
+        array = array.ravel()  # as MATLAB and IDL write a column
     if array.dtype.kind not in "fiu":
         raise CatalogError(f"{key}: '{column.name}' holds no real numbers (it is {array.dtype})")
     if array.ndim != 1:

@@ -154,29 +154,37 @@ def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        with fits.open(path, memmap=False) as file:
-            tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
-            for warning in map(str, (one.message for one in said)):
-                if "truncated" in warning or "corrupted" in warning:  # astropy reads on
-                    raise CatalogError(f"a damaged or truncated FITS file ({warning.strip()})")
-            chosen = [
-                hdu
-                for hdu in tables
-                if not table or table == str(file.index(hdu)) or hdu.name == table.upper()
-            ]
-            if not chosen:
-                listed = _hdus(tables, file) or "none"
-                raise CatalogError(f"there is no table {table or 'HDU'}; tables: {listed}")
-            fitting = [hdu for hdu in chosen if set(wanted) <= set(hdu.columns.names)]
-            if len(fitting) > 1:
-                raise CatalogError(
-                    f"{len(fitting)} tables have these columns, {_hdus(fitting, file)}: say which "
-                    "by name or number, `table: NAME` in the map"
-                )
-            hdu = (fitting or chosen)[0]
-            _check_names(wanted, hdu.columns.names)
-            units = {name: str(hdu.columns[name].unit or "") for name in wanted}
-            return {name: _fits_column(hdu, name) for name in wanted}, units
+        try:
+            with fits.open(path, memmap=False) as file:
+                tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
+                for warning in map(str, (one.message for one in said)):
+                    if "truncated" in warning or "corrupted" in warning:  # astropy reads on
+                        raise CatalogError(f"a damaged or truncated FITS file ({warning.strip()})")
+                hdu = _chosen_hdu(tables, file, wanted, table)
+                units = {name: str(hdu.columns[name].unit or "") for name in wanted}
+                return {name: _fits_column(hdu, name) for name in wanted}, units
+        except fits.VerifyError as error:
+            raise CatalogError(f"a damaged FITS file ({error})") from error
+
+
+def _chosen_hdu(tables: Sequence[Any], file: Any, wanted: Sequence[str], table: str) -> Any:
+    chosen = [
+        hdu
+        for hdu in tables
+        if not table or table == str(file.index(hdu)) or hdu.name == table.upper()
+    ]
+    if not chosen:
+        listed = _hdus(tables, file) or "none"
+        raise CatalogError(f"there is no table {table or 'HDU'}; tables: {listed}")
+    fitting = [hdu for hdu in chosen if set(wanted) <= set(hdu.columns.names)]
+    if len(fitting) > 1:
+        raise CatalogError(
+            f"{len(fitting)} tables have these columns, {_hdus(fitting, file)}: say which "
+            "by name or number, `table: NAME` in the map"
+        )
+    hdu = (fitting or chosen)[0]
+    _check_names(wanted, hdu.columns.names)
+    return hdu
 
 
 def _hdus(tables: Sequence[Any], file: Any) -> str:
