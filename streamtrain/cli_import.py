@@ -9,9 +9,9 @@ from typing import Any
 DESCRIPTION = """Convert other programs' halo catalogs to streamtrain's HDF5 lightcones.
 
 The format follows from the file's name, or say --format. Tables with named columns need a map,
---columns map.yaml or --columns x_Mpc=X ... (after the files), also with arithmetic like
-mass_Msun=10**logM; docs/lightcones.md has examples. --box takes all files as snapshots of one
-periodic box and tiles them into one lightcone."""
+--columns map.yaml or --columns x_Mpc=X ..., also with arithmetic like mass_Msun=10**logM;
+docs/lightcones.md has examples and all formats. --box takes all files as snapshots of one periodic
+box and tiles them into one lightcone."""
 
 
 def add_import(kinds: Any) -> None:
@@ -23,7 +23,7 @@ def add_import(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE")
+    add("files", nargs="*", type=Path, metavar="FILE", help="or a quoted pattern, or a folder")
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
     add(
@@ -62,9 +62,13 @@ def add_import(kinds: Any) -> None:
     )
     add(
         "--line-of-sight",
+        nargs="?",
+        const="",
         metavar="AXIS",
-        help="of a table, npz or .pksc: x, y, z or, written --line-of-sight=-z, the other way [z]",
+        help="of a table, npz or .pksc: x, y, z, -x, -y or -z [z]",
     )
+    for axis in ("-x", "-y", "-z"):  # after --line-of-sight argparse takes them for options
+        add(axis, dest="line_of_sight", action="store_const", const=axis, help=argparse.SUPPRESS)
     add(
         "--footprint-deg",
         nargs=4,
@@ -92,11 +96,19 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.catalogs.importing import import_boxes, import_catalogs
     from streamtrain.catalogs.readers import Options
+    from streamtrain.catalogs.readers.chunks import is_pattern
     from streamtrain.catalogs.readers.columnmap import map_of_words
     from streamtrain.catalogs.readers.view import View
 
+    files, words = list(arguments.files), list(arguments.columns or [])
+    for word in words[1:]:  # a file after --columns
+        if "=" not in word and (Path(word).exists() or is_pattern(Path(word))):
+            words.remove(word)
+            files.append(Path(word))
+    if not files:
+        raise ValueError("catalog import needs a FILE (before --columns and --cosmology)")
     options = Options(
-        columns=None if arguments.columns is None else map_of_words(arguments.columns),
+        columns=map_of_words(words) if words else None,
         cosmology=_numbers(arguments.cosmology),
         h_units=None if arguments.units is None else arguments.units != "Mpc",
         length=arguments.units,
@@ -115,11 +127,11 @@ def run_import(arguments: argparse.Namespace) -> int:
     if arguments.box is None:
         if arguments.redshifts is not None:
             raise ValueError("--redshifts is of snapshots, with --box")
-        return import_catalogs(arguments.files, arguments.out, **common)
+        return import_catalogs(files, arguments.out, **common)
     if arguments.footprint_deg is None or arguments.z_range is None:
         raise ValueError("--box needs --footprint-deg and --z-range: the field to fill")
     return import_boxes(
-        arguments.files,
+        files,
         arguments.out,
         side_Mpc=arguments.box or None,
         redshifts=arguments.redshifts,

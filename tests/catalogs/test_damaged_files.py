@@ -207,7 +207,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "csv, other separator": (lambda p: csv(p, head="X;Y;Z;M;ZOBS"), "but line 2 has 1"),
     "csv, really binary": (lambda p: raw(p, "a.csv", bytes(range(256)), *map_file(p)), "damaged"),
     "csv, a pickle": (lambda p: pickled(p, "a.csv", *map_file(p)), "a.csv: "),
-    "csv, behind the observer": (lambda p: csv(p, Z=-columns()["Z"]), "add --line-of-sight=-z"),
+    "csv, behind the observer": (lambda p: csv(p, Z=-columns()["Z"]), "add --line-of-sight -z"),
     "csv, all around": (lambda p: csv(p, Z=columns()["Z"] * (-1) ** np.arange(NUM)), "--observer"),
     "csv, one behind": (lambda p: csv(p, Z=columns()["Z"] * np.where(np.arange(NUM), 1, -1)),
                         "behind the observer"),

@@ -131,7 +131,12 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     words = [str(tmp_path / "map.yaml"), "mass_Msun=10**LOGM", "z_obs=ZCOS+DZ"]
     assert main([*arguments, str(tmp_path / "two"), "--columns", *words]) == 0
     check(Lightcone.open(tmp_path / "two/a.h5"), 1e-6)
+    after = ["--columns", *words, str(path), *cosmology, "--out", str(tmp_path / "after")]
+    assert main(["catalog", "import", *after]) == 0
+    check(Lightcone.open(tmp_path / "after/a.h5"), 1e-6)
     capsys.readouterr()
+    assert main(["catalog", "import", "--columns", *words]) == 2
+    assert "catalog import needs a FILE" in capsys.readouterr().err
     for wrong, message in {
         "mass_Msun=10**": "mass: '10**' is no expression",
         "mass=LOGM": "--columns has no 'mass': did you mean 'mass_Msun'?",

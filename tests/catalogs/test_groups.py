@@ -190,12 +190,12 @@ def test_a_box_is_tiled_from_all_chunks_that_a_shell_names(
 
 
 def test_groups_on_a_light_cone(tmp_path: Path) -> None:
-    """Each has its own scale factor, for its velocity too."""
+    """Each has its own scale factor, and the peculiar velocity itself."""
     rng = np.random.default_rng(4)
     z = rng.uniform(2.5, 3.2, 40)
     x, y, depth = ref.position(*rng.uniform(-0.4, 0.4, (2, 40)), Cosmology().comoving_distance(z))
     halos = groups(40) | {"position": np.stack([x, y, depth], axis=-1)}
-    own = {"GroupVel": halos["velocity"] / (1 + z)[:, None], "GroupAscale": 1 / (1 + z)}
+    own = {"GroupVel": halos["velocity"], "GroupAscale": 1 / (1 + z)}
     path = write(tmp_path / "lightcone", halos, sizes=(20, 20), more=own)
     more = {"Omega_b": 0.047, "n_s": 0.96, "sigma8": 0.82}
     cone = read(path, options=Options(cosmology=more))
@@ -206,6 +206,9 @@ def test_groups_on_a_light_cone(tmp_path: Path) -> None:
     v_los /= np.linalg.norm(halos["position"], axis=1)
     z_obs = z + (1 + z) * v_los / ref.C_KMS
     np.testing.assert_allclose(cone.z_obs[order], z_obs[expected], rtol=1e-6)
+    assert "groups on a light cone, scale factors 0.2" in cone.provenance
+    notes = check(write(tmp_path / "box", groups(), more={"GroupAscale": np.full(7, SCALE)}))
+    assert "peculiar velocity = stored number x a^-1" in notes
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,12 @@ def test_groups_on_a_light_cone(tmp_path: Path) -> None:
 def test_bad_headers(tmp_path: Path, header: dict[str, Any], message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         read_halos(write(tmp_path / "a", groups(), header=header))
+
+
+@pytest.mark.parametrize("units", [(-1.0, 2e43), (3e21, -2e43)])
+def test_negative_units(tmp_path: Path, units: tuple[float, float]) -> None:
+    with pytest.raises(CatalogError, match="its units are"):
+        read_halos(write(tmp_path / "a", groups(), units=units))
 
 
 @pytest.mark.parametrize(

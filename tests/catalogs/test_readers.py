@@ -124,6 +124,21 @@ def test_without_zhalo_the_redshift_is_that_of_distance_and_velocity(tmp_path: P
     np.testing.assert_allclose(moving.z_obs, z_obs, atol=1e-6)
 
 
+def test_without_zhalo_pinocchio_says_the_same(shared: Path, tmp_path: Path) -> None:
+    """Its own observed redshifts, from its own distances and velocities."""
+    file = shared / "data/lightcones/pinocchio_A_m1e11.npz"
+    if not file.is_file():
+        pytest.skip(f"there is no {file}")
+    with np.load(file) as content:
+        arrays = {key: content[key] for key in content.files}
+    arrays = {key: a if a.ndim == 0 else a[::20] for key, a in arrays.items()}
+    np.savez(tmp_path / "a.npz", **arrays)
+    del arrays["zhalo"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    given, computed = (read_npz(tmp_path / name) for name in ("a.npz", "b.npz"))
+    np.testing.assert_allclose(computed.z_obs, given.z_obs, atol=3e-6)  # six decimals
+
+
 def test_compressed_file_is_the_same(tmp_path: Path) -> None:
     header = np.array(json.dumps(HEADER))
     np.savez_compressed(tmp_path / "b.npz", cosmo_header_json=header, **catalog())

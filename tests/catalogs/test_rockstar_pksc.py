@@ -84,6 +84,14 @@ def test_rockstar_header_must_be_whole(tmp_path: Path, line: str, message: str) 
         read_halos(path)
 
 
+def test_a_row_that_lost_a_number_is_refused(tmp_path: Path) -> None:
+    """All later numbers would be those of other columns."""
+    path = write_rockstar(tmp_path / "out_3.list")
+    path.write_text(path.read_text().replace(" 200.1 190.2", " 200.1", 1))
+    with pytest.raises(CatalogError, match="line 12 has 18 numbers, its header names 19 columns"):
+        read_halos(path)
+
+
 def write_pksc(path: Path, columns: int = 11, num: int = 40) -> np.ndarray:
     rng = np.random.default_rng(2)
     rows = rng.normal(0, 1, (num, columns))

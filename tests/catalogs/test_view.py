@@ -82,7 +82,7 @@ def test_the_same_lightcone(tmp_path: Path, reader: Callable[..., Lightcone],
         np.testing.assert_allclose(there, getattr(plain, name), rtol=1e-6, atol=1e-3)
     assert f"line of sight {line_of_sight} of the file: x, y, z are its " in turned.provenance
     assert "seen from the observer at (1000, -20, 5.5) Mpc of the file" in both.provenance
-    with pytest.raises(CatalogError, match=f"lie around .* add --line-of-sight={line_of_sight},"):
+    with pytest.raises(CatalogError, match=f"lie around .* add --line-of-sight {line_of_sight},"):
         reader(tmp_path, moved(line_of_sight, (0, 0, 0)), View())
 
 
@@ -108,8 +108,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments += ["--out", str(tmp_path / "made"), "--columns", *words]
     arguments += ["--cosmology", *cosmology, "--observer", *map(str, OBSERVER)]
     assert main(arguments) == 2
-    assert "add --line-of-sight=-z" in capsys.readouterr().err
+    assert "add --line-of-sight -z" in capsys.readouterr().err
+    assert main([*arguments, "--line-of-sight"]) == 2
+    assert "must be one of x, y, z, -x, -y, -z, not ''" in capsys.readouterr().err
+    assert main([*arguments, "--line-of-sight", "-z"]) == 0
+    (tmp_path / "made/a.h5").rename(tmp_path / "made/b.h5")
     assert main([*arguments, "--line-of-sight=-z"]) == 0
+    assert Lightcone.open(tmp_path / "made/a.h5").digest == (
+        Lightcone.open(tmp_path / "made/b.h5").digest
+    )
     cone = Lightcone.open(tmp_path / "made/a.h5")
     plain = table(tmp_path, halos(), View())
     np.testing.assert_allclose(cone.z_obs, plain.z_obs, rtol=1e-6)

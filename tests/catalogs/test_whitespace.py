@@ -37,6 +37,7 @@ def check(path: Path, names: Sequence[str] = NAMES) -> dict[str, str]:
         ("# x y mass name\n", {}),
         ("#x y mass name\n", {}),
         ("x y mass name\n", {}),
+        ("x y mass name # of halos\n", {}),
         ("\n\nx, y, mass, name\n", {}),
         ("# made by a code\n#\n# x\ty\tmass\tname\n# in 3 nights\n", {}),
         ("# x y mass name\n# made by my code\n", {}),

@@ -111,8 +111,10 @@ def first_of_chunks(
     found: list[Path] = []
     for file in files:
         kind = _checked_format(format) if format else format_of(file, options)
-        found.append(chunks_of(file)[0] if kind == "groups" else file)
-    return list(dict.fromkeys(found)) if len(set(found)) < len(set(files)) else found
+        first = chunks_of(file)[0] if kind == "groups" else file
+        if kind != "groups" or first not in found:
+            found.append(first)
+    return found
 
 
 def read(

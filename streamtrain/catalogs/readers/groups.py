@@ -3,11 +3,13 @@
 Gadget-4, Arepo and what is built on them (IllustrisTNG, CAMELS): Group/GroupMass, GroupPos,
 GroupVel in units that the header or the parameters state, masses and lengths over h; GroupVel is
 a^2 dx/dt, so the peculiar velocity is GroupVel / a. SWIFT: Groups/Masses and Centres with the unit
-of each beside it, no velocities. Either is a snapshot of a periodic box, or, where GroupAscale
-varies, Gadget-4's groups on a light cone around the origin.
+of each beside it, no velocities. Either is a snapshot of a periodic box, or, where GroupAscale is
+not the scale factor of the header, Gadget-4's groups on a light cone around the origin, whose
+GroupVel is the peculiar velocity itself.
 
 References:
-    Gadget-4 (Springel et al., 2021), arXiv:2010.03567; src/fof/fof.cc and fof_io.cc of its source
+    Gadget-4 (Springel et al., 2021), arXiv:2010.03567; src/fof/fof.cc, src/fof/fof_io.cc and
+    src/lightcone/lightcone.cc of its source
     SWIFT (Schaller et al., 2024), arXiv:2305.13380; src/fof_catalogue_io.c of its source
 """
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +132,10 @@ def _halos(
     there = joined["mass"] != 0.0
     joined = {name: array[there] for name, array in joined.items()}
     scales = joined.pop("scale", np.full(len(joined["mass"]), scale))
-    cone = len(scales) > 0 and float(np.ptp(scales)) > 1e-3 * scale
+    cone = bool((np.abs(scales / scale - 1.0) > 1e-5).any())
     number = f" in {len(chunks)} chunks" if len(chunks) > 1 else ""
     halos = Halos(
-        units["position"].of(joined["position"], scales[:, None] if cone else scale, h),
+        units["position"].of(joined["position"], scale, h),
         units["mass"].of(joined["mass"], scale, h),
         cosmology=found,
         notes=[
@@ -142,14 +144,16 @@ def _halos(
         ],
     )
     if "velocity" in joined:
-        own = scales[:, None] if cone else scale
-        halos.velocity_kms = units["velocity"].of(joined["velocity"], own, h)
-        power = units["velocity"].a_power
-        halos.notes.append(f"peculiar velocity = stored number x a^{power:g}")
+        unit = replace(units["velocity"], a_power=0.0) if cone else units["velocity"]
+        halos.velocity_kms = unit.of(joined["velocity"], scale, h)
+        halos.notes.append(f"peculiar velocity = stored number x a^{unit.a_power:g}")
     if not there.all():
         halos.notes.append(f"{np.count_nonzero(~there)} groups with {mass} = 0 left out")
     if cone:
-        halos.notes.append(f"groups on a light cone, scale factors {scales.min():g} and above")
+        halos.notes.append(
+            f"groups on a light cone, scale factors {scales.min():g} to {scales.max():g}, observer "
+            "at the origin"
+        )
     else:
         halos.side_Mpc, halos.redshift = float(units["side"].of(side, scale, h)), 1.0 / scale - 1.0
         halos.notes.append(f"from a periodic box of side {halos.side_Mpc:g} Mpc")
@@ -225,14 +229,20 @@ def _units(
     weight = _beside(table, mass, G_PER_MSUN)
     if place is not None and weight is not None:
         comoving = _Unit(place.factor, place.a_power - 1.0, place.h_power)
-        speed = _beside(table, layout.velocity, CM_S_PER_KMS) or _Unit(1.0, -1.0, 0.0)
-        named = {"position": comoving, "mass": weight, "velocity": speed, "side": comoving}
-        return named, "units as the datasets state them"
-    stated = [_stated(file, f"Unit{name}") for name in ("Length_in_cm", "Mass_in_g")]
-    if stated[0] and stated[1]:
-        factors = [_rounded(stated[0] / CM_PER_MPC), _rounded(stated[1] / G_PER_MSUN)]
-        kms = _rounded((_stated(file, "UnitVelocity_in_cm_per_s") or CM_S_PER_KMS) / CM_S_PER_KMS)
+        speed = _beside(table, layout.velocity, CM_S_PER_KMS)
+        named = {"position": comoving, "mass": weight, "side": comoving}
+        named["velocity"] = speed or _Unit(1.0, -1.0, 0.0)
+        assumed = ", velocities in km/s/a (assumed)" if speed is None else ""
+        return named, "units as the datasets state them" + assumed * (layout.velocity in table)
+    centimetres, grams = _stated(file, "UnitLength_in_cm"), _stated(file, "UnitMass_in_g")
+    if centimetres and grams:
+        if min(centimetres, grams) <= 0.0:
+            raise CatalogError(f"its units are {centimetres:g} cm and {grams:g} g")
+        factors = [_rounded(centimetres / CM_PER_MPC), _rounded(grams / G_PER_MSUN)]
+        speed_cgs = _stated(file, "UnitVelocity_in_cm_per_s")
+        kms = _rounded((speed_cgs or CM_S_PER_KMS) / CM_S_PER_KMS)
         source = "units as the header states them"
+        source += "" if speed_cgs else " and km/s (assumed)"
     elif length in ("Mpc/h", "kpc/h"):
         factors, kms = [1.0 if length == "Mpc/h" else 1e-3, 1e10], 1.0
         source = f"in 1e10 Msun/h, lengths in {length} (as given), velocities in km/s"

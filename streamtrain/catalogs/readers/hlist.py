@@ -66,7 +66,7 @@ def read_hlist(
         if not re.search(r"Full box size\s*=\s*\S+\s*Mpc/h", text):
             raise CatalogError("its header does not say 'Full box size = ... Mpc/h'")
         check_last_line(path)
-        table = load_numbers(path, columns=[names.index(name) for name in wanted])
+        table = load_numbers(path, columns=[names.index(name) for name in wanted], width=len(names))
         hosts, phantoms = table[:, 7] < 0, table[:, 8] != 0
         kept = table[hosts]
         halos = Halos(

@@ -74,7 +74,7 @@ def read_pksc(
                 f"Peak Patch {path.name} of {layouts[0]} columns, sha256 {sha256(path)}",
                 f"redshift {redshift:g} in its header",
                 "mass 4/3 pi R_TH^3 times the matter density; read as Mpc and km/s without h"
-                f"{'' if view.observer_Mpc else ', observer at the origin'} (assumed)",
+                f"{'' if view.observer_Mpc is not None else ', observer at the origin'} (assumed)",
                 *turned,
             ],
         )

@@ -70,7 +70,8 @@ def read_rockstar(
         check_last_line(path)
         columns = [names.index(name) for name in wanted]
         parent = names.count("PID") == 1
-        table = load_numbers(path, columns=columns + ([names.index("PID")] if parent else []))
+        columns += [names.index("PID")] if parent else []
+        table = load_numbers(path, columns=columns, width=len(names))
         kept = table[:, 7] < 0 if parent else np.ones(len(table), bool)
         halos.position_Mpc = table[kept, 0:3] / found["h"]
         halos.velocity_kms = table[kept, 3:6]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,22 +59,40 @@ def load_numbers(
     delimiter: str | None = None,
     skip: int = 0,
     columns: Sequence[int] | None = None,
+    width: int | None = None,
 ) -> NDArray[np.float64]:
-    """The numbers of a text file [rows, columns]; CatalogError names the row that is wrong."""
+    """The numbers of a text file [rows, columns]; CatalogError names the row that is wrong.
+
+    `width` is the number of columns that every row must have, of which `columns` are taken.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty file is refused below
             table: NDArray[np.float64] = np.loadtxt(
-                path,
+                path if width is None else _rows(path, width),
                 delimiter=delimiter,
                 skiprows=skip,
                 usecols=columns,
                 ndmin=2,
                 quotechar='"' if delimiter else None,
             )
+    except CatalogError:
+        raise
     except ValueError as error:
         what = str(error).split("; use `usecols`")[0].rstrip(".")
         raise CatalogError(f"damaged: {what} (rows after the header)") from error
     if table.size == 0:
         raise CatalogError("holds no halo")
     return table
+
+
+def _rows(path: Path, width: int) -> Iterator[str]:
+    with path.open() as file:
+        for number, line in enumerate(file, 1):
+            fields = line.split("#")[0].split()
+            if fields and len(fields) != width:
+                raise CatalogError(
+                    f"damaged: line {number} has {len(fields)} numbers, its header names {width} "
+                    "columns"
+                )
+            yield line

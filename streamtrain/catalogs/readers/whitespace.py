@@ -75,7 +75,7 @@ def _header(path: Path, wanted: Sequence[str]) -> _Header:
         elif line.strip():
             fields = line.split("#")[0].split()
             if words is None and not any(_is_number(field) for field in fields):
-                words, first = line, number + 1
+                words, first = line.split("#")[0], number + 1
                 continue
             if "," in line:
                 raise CatalogError(
