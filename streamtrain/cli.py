@@ -267,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 done (of `train` also: stopped, with a checkpoint), 1 failed,
     2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n."""
     given = _parse(arguments)
+    from streamtrain.config_observe import OrderWarning
     from streamtrain.generator.backend import BackendError
     from streamtrain.generator.model import ModelRangeWarning
     from streamtrain.train import TrainingError
@@ -276,17 +277,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, ModelRangeWarning):
+        if not issubclass(category, ModelRangeWarning | OrderWarning):
             usual(message, category, *where, **more)
         elif os.environ.get("RANK", "0") == "0":
             print(f"streamtrain: warning: {message}", file=sys.stderr)
 
     try:
-        if getattr(given, "print_config", False):
-            print(_config(given).to_yaml(), end="")
-            return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
+            if getattr(given, "print_config", False):
+                print(_config(given).to_yaml(), end="")
+                return 0
             with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status
