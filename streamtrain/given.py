@@ -128,13 +128,13 @@ def number(value: Any, where: str, unit: str = "") -> float:
     return found
 
 
-def numbers(values: Any, where: str, count: int, unit: str = "") -> tuple[float, ...]:
-    """`count` finite numbers in `unit`. Raises ValueError, one sentence, for anything else."""
+def numbers(values: Any, where: str, form: str, unit: str = "") -> tuple[float, ...]:
+    """As many finite numbers in `unit` as `form`, like "(ra, dec)", has names. Raises ValueError,
+    one sentence, for anything else."""
     given = given_numbers(values, where)
-    if given.values.shape != (count,):
-        raise ValueError(f"{where} = {values} must be {count} numbers")
-    if given.num_masked:
-        raise ValueError(f"{where} has {given.num_masked} masked entries")
+    if given.values.shape != (form.count(",") + 1,) or given.num_masked:
+        shown = "masked" if given.num_masked else given.values.tolist()
+        raise ValueError(f"{where} must be {form}, not {shown}")
     return tuple(number(float(v), where) for v in given.to(unit))
 
 

@@ -128,12 +128,12 @@ class Lightcone:
 
         digest = _digest(halos, extra, velocity, offsets, parameters, footprint)
         seen = (halos["z_obs"].min(), halos["z_obs"].max())
-        z_low, z_high = seen if z_range is None else _numbers(z_range, "z_range", 2)
+        z_low, z_high = seen if z_range is None else _numbers(z_range, "z_range", "(low, high)")
         if not -1.0 < z_low <= z_high < np.inf:
             raise CatalogError(f"z_range must be (low, high) with -1 < low <= high, got {z_range}")
         limit = float(halos["mass_Msun"].min())
         if min_mass_Msun is not None:
-            limit = _numbers([min_mass_Msun], "min_mass_Msun", 1, "Msun")[0]
+            limit = _numbers([min_mass_Msun], "min_mass_Msun", "a number", "Msun")[0]
         if not 0.0 < limit < np.inf:
             raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
         return cls(
@@ -380,9 +380,9 @@ def _in_float32(name: str, values: Any, h: float) -> Float32:
     return _float32(name, array)
 
 
-def _numbers(values: Any, name: str, count: int, unit: str = "") -> tuple[float, ...]:
+def _numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[float, ...]:
     try:
-        return numbers(values, name, count, unit)
+        return numbers(values, name, form, unit)
     except ValueError as error:
         raise CatalogError(str(error)) from None
 
@@ -449,7 +449,9 @@ def _checked_footprint(
 ) -> tuple[float, float, float, float]:
     if footprint is None:
         return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
-    ra_min, ra_max, dec_min, dec_max = _numbers(footprint, "footprint_deg", 4, "deg")
+    ra_min, ra_max, dec_min, dec_max = _numbers(
+        footprint, "footprint_deg", "(ra_min, ra_max, dec_min, dec_max)", "deg"
+    )
     if not (-90.0 <= ra_min < ra_max <= 90.0 and -90.0 <= dec_min < dec_max <= 90.0):
         raise CatalogError(
             "footprint_deg must be (ra_min, ra_max, dec_min, dec_max), increasing and within "

@@ -36,6 +36,7 @@ def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
     sky = Lightcone.from_arrays(
         [x], [y], [z], [1e12], [z_obs],
         cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1),
+        min_mass_Msun=2.5e10, z_range=(z_obs - 0.1, z_obs + 0.1),
     )  # fmt: skip
     grid = Grid((2 / 15, 2 / 15), (2, 2, 2), (30.3432, 30.312), nu_rest)
     cube, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, scatter=False, units=units)
@@ -77,7 +78,9 @@ def test_a_map_is_the_sum_of_its_halos() -> None:
     sky, grid = small.lightcone(), Grid((0.9, 0.7), (12, 14, 18))
     for units in ("uK", "Jy/sr"):
         pose = {"centre_deg": (0.1, -0.15), "roll_deg": 33.0, "mirror": True}
-        cube, counts = paint(sky, grid, "padmanabhan18", scatter=False, units=units, **pose)
+        cube, counts = paint(
+            sky, grid, "padmanabhan18", scatter=False, units=units, allow_empty=True, **pose
+        )
         truth, label = ref.paint(
             sky.x_Mpc, sky.y_Mpc, sky.z_Mpc, sky.mass_Msun, sky.z_obs,
             ref.padmanabhan18(sky.mass_Msun, sky.z_obs),
@@ -113,7 +116,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def lightcone_of(case: Case, **columns: NDArray[Any]) -> Lightcone:
-    return Lightcone.from_arrays(*case.halos(), cosmology=Cosmology().to_dict(), columns=columns)
+    """Its halos, few and in a part of the band."""
+    return Lightcone.from_arrays(
+        *case.halos(), cosmology=Cosmology().to_dict(), columns=columns,
+        min_mass_Msun=case.params["min_mass"],
+    )  # fmt: skip
 
 
 def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -129,6 +136,7 @@ def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np
     cube, counts = paint(
         sky, grid, model, dict(zip(letters, params["coeffs"] or [], strict=False)),
         scatter=False, min_mass_Msun=params["min_mass"], units="Jy/sr" if intensity else "uK",
+        allow_empty=True,
     )  # fmt: skip
     constant = ref.K_JY_LIMLAM / ref.K_JY if intensity else ref.K_T_LIMLAM / ref.K_T
     # limlam keeps L = 4.9e-5 L' for every line
