@@ -74,6 +74,8 @@ def observe(
             tensors: dict[str, Any] = {k: torch.from_numpy(v).to(target) for k, v in drawn.items()}
             if len(numbers):
                 observed = step.apply(kernels, observed, keys, tensors)
+        if masks == len(operators):
+            _check_finite(observed)
     return observed[0] if len(shape) == 3 else observed
 
 
