@@ -349,7 +349,7 @@ LITTLE_H = of_cosmology.littleh
 def test_units_of_masses(carrier: str, unit: Any, worth: float) -> None:
     given = CARRIERS[carrier](MASS / worth, units.Unit(unit))
     if carrier == "text" and "littleh" in str(unit):  # which astropy does not read in a text
-        with pytest.raises(CatalogError, match="mass_Msun is in '.*littleh' and is due in Msun"):
+        with pytest.raises(CatalogError, match=r"mass_Msun is in '.*littleh' and is due in Msun"):
             of_masses(given)
         return
     np.testing.assert_allclose(of_masses(given), MASS, rtol=3e-7)

@@ -192,6 +192,8 @@ class Line:
             prior, defaults = component.prior, component.model.defaults
             some = draws.take(np.arange(CHECKED_DRAWS if prior.varies else 1))
             taken = prior.first_accepted(some, defaults, accept if prior.varies else None)
+            if not len(next(iter(taken.values()), draws.indices)):  # say it if this is why
+                taken = prior.first_accepted(some, defaults)
             try:
                 emission.check_luminosities(taken)
             except ValueError as error:
