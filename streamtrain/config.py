@@ -239,7 +239,6 @@ def _check(config: Config) -> None:
     _check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
     check_observe(config.observe, grid.shape)
-    check_order(config.observe)
     for name, operator in config.observe.items():
         unsaid = isinstance(operator, NoiseConfig) and operator.sigma_uK is None
         if unsaid and grid.units != "uK" and operator.radiometer is None:
@@ -347,7 +346,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             data["observe"] = place_operator(data["observe"], added)
         if added := _added(data, override, before["emit"], "emit"):
             note_emitter(data["emit"], added)
-    return from_mapping(data)
+    config = from_mapping(data)
+    check_order(config.observe)
+    return config
 
 
 def _names(data: Mapping[str, Any], key: str) -> list[str]:

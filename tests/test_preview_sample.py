@@ -102,7 +102,6 @@ def test_panels_add_up_to_the_sample(small_sky: Lightcone) -> None:
     assert [p.unit for p in panels] == ["uK"] * 10 + [""]
 
 
-@pytest.mark.filterwarnings("ignore::streamtrain.config_observe.OrderWarning")
 def test_what_steps_add(small_sky: Lightcone) -> None:
     """Numbers in the table are those of the noise that was asked for."""
     observe = {"log_modulus": {}, "noise": {"sigma_uK": 4.0}, "noise_2": {"sigma_uK": 0.5}}
