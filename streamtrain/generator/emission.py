@@ -188,8 +188,8 @@ class Emission:
         unit = " Lsun" if name == "L" else ""
         raise ValueError(
             f"{self.model.name} gives {name} = {values[sample, halo]:.4g}{unit} for a halo of "
-            f"{mass:.4g} Msun at z = {one_plus_z - 1.0:.3f} ({np.count_nonzero(bad)} of "
-            f"{bad.size} halos): it must be finite and not negative"
+            f"{mass:.4g} Msun at z = {one_plus_z - 1.0:.3f} ({np.count_nonzero(bad[sample])} of "
+            f"{len(bad[sample])} halos): it must be finite and not negative"
         )
 
     def fits(self, parameters: Parameters) -> NDArray[np.bool_]:
