@@ -303,17 +303,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, (AssumptionWarning, ModelRangeWarning)):
+        if not issubclass(category, AssumptionWarning | ModelRangeWarning):
             usual(message, category, *where, **more)
         elif os.environ.get("RANK", "0") == "0":
             print(f"streamtrain: warning: {message}", file=sys.stderr)
 
     try:
-        if getattr(given, "print_config", False):
-            print(_config(given).to_yaml(), end="")
-            return 0
         with warnings.catch_warnings():
             warnings.showwarning = show
+            if getattr(given, "print_config", False):
+                print(_config(given).to_yaml(), end="")
+                return 0
             with contextlib.nullcontext() if given.run is _train else interruptible():
                 status: int = given.run(given)
         return status

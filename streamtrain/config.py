@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,16 @@ from typing import Any, Literal
 import yaml
 
 from streamtrain.config_data import SFR_CHOICES, DataConfig, check_data
-from streamtrain.config_emit import EMIT, BlankConfig, check_emit
+from streamtrain.config_emit import EMIT, BlankConfig, check_emit, note_emitter
 from streamtrain.config_line import LineConfig
 from streamtrain.config_network import MeansConfig, NetworkConfig, check_network
 from streamtrain.config_observe import (
     OBSERVE,
     NoiseConfig,
     check_observe,
+    check_order,
     operator_kind,
+    place_operator,
     without_paths,
 )
 from streamtrain.resources import find_config
@@ -321,14 +323,47 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     path: a file, the name of one that ships with streamtrain, or the folder of a run, wherever that
     lies now. A file may start from another: `extends: other.yaml`, beside it, and change some
-    settings; `emit` and `observe`, whose order matters, are replaced as a whole. Relative lightcone
-    paths start from the current folder.
+    settings; `emit` and `observe`, whose order matters, are replaced as a whole. An operator that
+    an override adds to `observe` takes its place in the order of an instrument, which is said
+    (`place_operator`). Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
     """
+    if not isinstance(path, str | Path):
+        hint = ": streamtrain.config.from_mapping takes one" if isinstance(path, Mapping) else ""
+        raise ConfigError(
+            f"load_config reads a YAML file or the folder of a run, not a {type(path).__name__}"
+            + hint
+        )
+    if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
+        raise ConfigError(f"overrides must be a list like ['train.steps=200'], not {overrides!r}")
     data = _of_run(Path(path)) if Path(path).is_dir() else _read(path, ())
     for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")
+        before = {key: _names(data, key) for key in ("emit", "observe")}
         apply_override(data, override)
-    return from_mapping(data)
+        if added := _added(data, override, before["observe"], "observe"):
+            data["observe"] = place_operator(data["observe"], added)
+        if added := _added(data, override, before["emit"], "emit"):
+            note_emitter(data["emit"], added)
+    config = from_mapping(data)
+    check_order(config.observe)
+    return config
+
+
+def _names(data: Mapping[str, Any], key: str) -> list[str]:
+    """Entries of an ordered section."""
+    section = data.get(key)
+    return list(section) if isinstance(section, Mapping) else []
+
+
+def _added(data: Mapping[str, Any], override: str, before: list[str], key: str) -> str:
+    """The entry of an ordered section that an override has added to it, if it is known."""
+    section, _, rest = override.partition("=")[0].strip().partition(".")
+    name = rest.partition(".")[0]
+    kinds = OBSERVE if key == "observe" else EMIT
+    added = section == key and name and name not in before and operator_kind(name) in kinds
+    return name if added and before and all(isinstance(n, str) for n in before) else ""
 
 
 def _of_run(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,6 +15,7 @@ from streamtrain.config_line import (
     check_line,
     check_model,
 )
+from streamtrain.config_observe import OrderWarning, operator_kind
 from streamtrain.schema import ConfigError, setting
 
 
@@ -85,6 +87,18 @@ EMIT: dict[str, Any] = {
 """The section of each emitter."""
 ONCE = (LineConfig, LineWidthConfig, BlankConfig)
 """Emitters that a configuration can have one of."""
+
+
+def note_emitter(emit: Mapping[str, Any], name: str) -> None:
+    """Warn (OrderWarning) that the emitter `name`, added by a setting, acts after others on whose
+    order with it the light depends."""
+    changing = ("brightness", "dim")
+    if operator_kind(name) in changing and any(
+        operator_kind(n) in changing for n in emit if n != name
+    ):
+        warnings.warn(
+            f"emit.{name} is new and acts last: {', '.join(emit)}", OrderWarning, stacklevel=2
+        )
 
 
 def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamtrain.config_line import DistributionConfig, check_distribution
-from streamtrain.schema import ConfigError, setting
+from streamtrain.schema import AssumptionWarning, ConfigError, setting
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,97 @@ def operator_kind(name: str) -> str:
     """'noise' for 'noise' and 'noise_2'."""
     stem, _, suffix = name.rpartition("_")
     return stem if stem and suffix.isdigit() else name
+
+
+class OrderWarning(AssumptionWarning):
+    """The order of operators: where a setting put one, or one that stands where it cannot be
+    meant."""
+
+
+DIMENSIONLESS = ("log_modulus", "log10", "asinh", "standardise")
+"""After these the map has no unit."""
+_ORDER = (
+    ("pool",),
+    ("radio_sources",),
+    ("beam",),
+    ("noise", "edge_noise"),
+    ("mask",),
+    ("high_pass", "subtract_mean"),
+    ("log_modulus", "log10", "asinh"),
+    ("standardise",),
+)
+_TURN = {kind: turn for turn, kinds in enumerate(_ORDER) for kind in kinds if turn}
+"""Place of each kind in `_ORDER`, what the instrument does and what is done with its map; a pool
+is first at the head alone."""
+
+
+def place_operator(observe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The operators with the last one, `name`, at its place in the order of an instrument: pool,
+    sources, beam, noise, mask, filters, transforms; the others keep theirs, and a beam after a
+    transform smooths the network's input.
+
+    Warns (OrderWarning) where that is not the end. Raises ConfigError if the others leave several
+    places, or none.
+    """
+    names = [n for n in observe if n != name]
+    turns = _turns(names)
+    turn = _TURN.get(operator_kind(name), 0)
+    places = [
+        place
+        for place in range(len(names) + 1)
+        if all(t is None or t <= turn for t in turns[:place])
+        and all(t is None or t >= turn for t in turns[place:])
+    ]
+    like = [place for place, t in enumerate(turns, 1) if t == turn]
+    between = names[max([*places[:1], *like]) : places[-1]] if places else []
+    if not places or (turn and any(operator_kind(n) == "pool" for n in between)):
+        raise ConfigError(
+            f"observe.{name} is new, and has no certain place among {', '.join(names)}: write the "
+            "section observe, in its order, in a YAML file, which may extend this one"
+        )
+    place = places[-1] if turn else max([0, *like])
+    order = [*names[:place], name, *names[place:]]
+    if order[-1] != name:
+        warnings.warn(
+            f"observe.{name} is new and takes its place in the order of an instrument: "
+            f"{', '.join(order)}",
+            OrderWarning,
+            stacklevel=2,
+        )
+    return {n: observe[n] for n in order}
+
+
+def _turns(names: Sequence[str]) -> list[int | None]:
+    """The turn of each operator; None of a pool in the middle, which has none, and of a beam after
+    a transform that of the transform."""
+    turns: list[int | None] = []
+    latest = 0
+    for name in names:
+        kind = operator_kind(name)
+        turn = _TURN.get(kind, 0)
+        if kind == "beam" and latest >= _TURN["log10"]:
+            turn = latest
+        turns.append(None if turn < latest and kind == "pool" else turn)
+        latest = max(latest, turn)
+    return turns
+
+
+def check_order(observe: Mapping[str, Any]) -> None:
+    """Warn (OrderWarning) of what adds to a map in its units, or is a telescope's, after a
+    transform that leaves it without units."""
+    transform = ""
+    for name, section in observe.items():
+        kind = operator_kind(name)
+        added = kind in ("noise", "edge_noise", "radio_sources")
+        if transform and (added or getattr(section, "fwhm_arcmin", None) is not None):
+            warnings.warn(
+                f"observe.{name} comes after observe.{transform}, where the map has no unit"
+                + ("" if added else " (a smoothing of such values takes fwhm_pixels)"),
+                OrderWarning,
+                stacklevel=2,
+            )
+        if kind in DIMENSIONLESS and not transform:
+            transform = name
 
 
 def check_observe(observe: Mapping[str, Any], shape: tuple[int, int, int]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain import preview_sample_figure
 from streamtrain.config import Config
-from streamtrain.config_observe import PoolConfig, operator_kind
+from streamtrain.config_observe import DIMENSIONLESS, PoolConfig, operator_kind
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import PaintedSamples, paint_samples, signal_generator
 from streamtrain.progress import Progress
@@ -42,8 +42,6 @@ TRANSFORMS = {
     "standardise": "standardised",
 }
 """The map after a step, in plain words."""
-DIMENSIONLESS = ("log_modulus", "log10", "asinh", "standardise")
-"""After these the map has no unit."""
 LINES = {**{115.271 * j: f"CO({j}-{j - 1})" for j in range(1, 14)}, 1900.537: "[CII]"}
 """Lines by rest frequency [GHz]."""
 LINE_TOLERANCE = 2e-3

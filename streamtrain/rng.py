@@ -7,8 +7,7 @@ pair of halos, a voxel group or the number of a draw. kernels/philox.cuh is the 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain import portable
+from streamtrain.given import whole_number
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -58,6 +58,7 @@ def philox(counter: NDArray[np.integer], key: NDArray[np.integer]) -> U32:
 
 def seed_words(seed: int) -> tuple[int, int]:
     """The key (lo, hi) of a 64-bit seed."""
+    seed = whole_number(seed, "the seed")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} is outside 0..2^64-1")
     return seed & 0xFFFFFFFF, seed >> 32
@@ -119,8 +120,11 @@ def _unit(high: U32, low: U32) -> Float:
 
 
 def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
-    """Global sample indices as uint64 [B]; ValueError outside 0..2^64-1."""
-    whole = [operator.index(index) for index in indices]
+    """Global sample indices as uint64 [B]; ValueError, one sentence, for what is no row of whole
+    numbers, and outside 0..2^64-1."""
+    if not isinstance(indices, Iterable) or getattr(indices, "ndim", 1) != 1:
+        raise ValueError(f"sample indices must be a row of whole numbers, not {indices!r}")
+    whole = [whole_number(index, "a sample index") for index in indices]
     for index in whole:
         if not 0 <= index < 2**64:
             raise ValueError(f"sample index {index} is outside 0..2^64-1")

@@ -44,6 +44,28 @@ def test_print_config_is_a_configuration(
     assert load_config(file) == load_config(CONFIG, ["observe.noise.sigma_uK=5"])
 
 
+@pytest.mark.filterwarnings("always::streamtrain.config_observe.OrderWarning")
+def test_an_added_operator_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, once: the configuration on stdout stays one."""
+    for settings in (["observe.beam.fwhm_arcmin=4.5"], ["observe={log_modulus: {}, noise: {}}"]):
+        assert main(["train", CONFIG, "--print-config", *settings]) == 0
+        printed = capsys.readouterr()
+        told = printed.err.splitlines()
+        if "beam" in settings[0]:
+            assert list(yaml.safe_load(printed.out)["observe"])[:3] == ["pool", "beam", "noise"]
+            assert told == [
+                "streamtrain: warning: observe.beam is new and takes its place in the order of an "
+                "instrument: pool, beam, noise, log_modulus"
+            ]
+        else:
+            assert told == [
+                "streamtrain: warning: observe.noise comes after observe.log_modulus, where the "
+                "map has no unit"
+            ]
+    assert main(["train", "comap.yaml", "--print-config", "observe.beam_3="]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
 def test_testset_make_and_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     settings = [f"run={tmp_path}", "test.samples=3"]
     assert main(["testset", "make", CONFIG, *settings]) == 0

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
-from streamtrain.config_observe import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
+from streamtrain.config_observe import (
+    LogModulusConfig,
+    NoiseConfig,
+    OrderWarning,
+    PoolConfig,
+    VoxelSize,
+    operator_kind,
+)
 from streamtrain.resources import resource_dir
 from streamtrain.schema import ConfigError, parse_yaml
 
@@ -86,13 +95,139 @@ def test_overrides(file: Path) -> None:
         "data.train=[c.h5]",
         "observe.noise_3={absent: 0.5, sigma_uK: 3}",
     ]
-    config = load_config(file, [*given, "emit.line.scatter=false", "grid.units=Jy/sr"])
+    with pytest.warns(OrderWarning, match="noise, pool, noise_2, noise_3, log_modulus"):
+        config = load_config(file, [*given, "emit.line.scatter=false", "grid.units=Jy/sr"])
     assert config.observe["noise"].sigma_uK == 11.0
     assert config.observe["noise"].absent == 0.1
-    assert list(config.observe)[-1] == "noise_3"
+    assert list(config.observe)[-2] == "noise_3"
     assert config.data.train == ["c.h5"]
     assert config.line.scatter is False
     assert config.grid.units == "Jy/sr"
+
+
+MIXED = ["noise", "beam", "log10"]  # a smoothed noise
+LATE = ["beam", "pool", "noise", "log10"]
+
+
+@pytest.mark.parametrize(
+    ("start", "added", "expected"),
+    [
+        ("comap.yaml", "noise_2", "radio_sources, beam, noise, noise_2, log_modulus"),
+        ("comap.yaml", "beam_2", "radio_sources, beam, beam_2, noise, log_modulus"),
+        ("comap.yaml", "edge_noise", "radio_sources, beam, noise, edge_noise, log_modulus"),
+        ("comap.yaml", "mask", "radio_sources, beam, noise, mask, log_modulus"),
+        ("comap.yaml", "high_pass", "radio_sources, beam, noise, high_pass, log_modulus"),
+        ("comap.yaml", "pool", "pool, radio_sources, beam, noise, log_modulus"),
+        ("comap.yaml", "asinh", "radio_sources, beam, noise, log_modulus, asinh"),
+        ("comap.yaml", "standardise", "radio_sources, beam, noise, log_modulus, standardise"),
+        ("quickstart.yaml", "beam", "pool, beam, noise, log_modulus"),
+        ("quickstart.yaml", "radio_sources", "pool, radio_sources, noise, log_modulus"),
+        ("quickstart.yaml", "pool_2", "pool, pool_2, noise, log_modulus"),
+        ("pfeffer2019/published.yaml", "beam_2",
+         "pool, radio_sources, beam_2, noise, log_modulus, beam"),
+        ("pfeffer2019/published.yaml", "edge_noise",
+         "pool, radio_sources, noise, edge_noise, log_modulus, beam"),
+        (MIXED, "noise_2", "noise, beam, noise_2, log10"),
+        (MIXED, "mask", "noise, beam, mask, log10"),
+        (LATE, "edge_noise", "beam, pool, noise, edge_noise, log10"),
+        (["log10"], "noise", "noise, log10"),
+        ([], "noise", "noise"),
+    ],
+)  # fmt: skip
+def test_an_added_operator_takes_its_place(
+    tmp_path: Path, start: str | list[str], added: str, expected: str
+) -> None:
+    """What presets have, in the order of an instrument; the rest keeps its order and settings."""
+    file = _configured(tmp_path, start)
+    settings = {"beam": "fwhm_arcmin=4.5", "mask": "edge_pixels=2", "high_pass": "modes=2",
+                "asinh": "scale=3", "pool": "factor=[1, 2, 2]"}  # fmt: skip
+    kind = operator_kind(added)
+    override = f"observe.{added}" + ("." + settings[kind] if kind in settings else "={}")
+    before = load_config(file)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        config = load_config(file, [override])
+    assert ", ".join(config.observe) == expected
+    assert {n: s for n, s in config.observe.items() if n != added} == before.observe
+    ends = expected.rpartition(", ")[2] == added
+    assert [str(w.message) for w in said if expected in str(w.message)] == [
+        f"observe.{added} is new and takes its place in the order of an instrument: {expected}"
+    ][: not ends]
+    # what is written in a file stays as it is written
+    again = from_mapping(yaml.safe_load(config.to_yaml()))
+    assert list(again.observe) == list(config.observe) and again.digest() == config.digest()
+
+
+@pytest.mark.parametrize(
+    ("start", "override"),
+    [
+        (["beam", "pool", "log10"], "observe.noise.sigma_uK=3"),
+        (["noise", "pool", "log10"], "observe.noise_2.sigma_uK=3"),
+        (["noise", "mask", "radio_sources"], "observe.beam.fwhm_arcmin=4.5"),
+        (["log10", "mask"], "observe.high_pass.modes=1"),
+    ],
+)
+def test_an_added_operator_without_a_certain_place(
+    tmp_path: Path, start: list[str], override: str
+) -> None:
+    name = override.split(".")[1]
+    with pytest.raises(ConfigError) as caught:
+        load_config(_configured(tmp_path, start), [override])
+    assert str(caught.value).startswith(
+        f"observe.{name} is new, and has no certain place among {', '.join(start)}: write"
+    )
+
+
+def _configured(folder: Path, start: str | list[str]) -> str:
+    """A preset's name, or a file with these operators."""
+    if isinstance(start, str):
+        return start
+    full = {"beam": {"fwhm_pixels": 2}, "log10": {"epsilon": 1.0}, "mask": {"edge_pixels": 1},
+            "pool": {"factor": [1, 2, 2]}}  # fmt: skip
+    file = folder / "operators.yaml"
+    observe = {name: full.get(name, {}) for name in start}
+    file.write_text(yaml.safe_dump({"observe": observe}, sort_keys=False))
+    return str(file)
+
+
+def test_an_order_that_is_given_whole_stays(file: Path) -> None:
+    whole = ["observe={log10: {epsilon: 1}, mask: {edge_pixels: 1}}", "observe.mask.edge_pixels=2"]
+    config = load_config(file, whole)
+    assert list(config.observe) == ["log10", "mask"]
+    smoothed = load_config(file, ["observe={log10: {epsilon: 1}, beam: {fwhm_pixels: 3}}"])
+    assert list(smoothed.observe) == ["log10", "beam"]
+    for late in ("noise: {}", "radio_sources: {}", "edge_noise: {}", "beam: {fwhm_arcmin: 9}"):
+        with pytest.warns(OrderWarning, match="comes after observe.log10, where the map has no"):
+            load_config(file, [f"observe={{log10: {{epsilon: 1}}, {late}}}"])
+
+
+def test_an_added_emitter_says_where_it_acts(file: Path) -> None:
+    first = "emit.dim.above_log10_L=6"
+    assert list(load_config(file, [first]).emit) == ["line", "dim"]
+    with pytest.warns(OrderWarning, match="emit.brightness is new and acts last: line, dim, br"):
+        load_config(file, [first, "emit.brightness.factor=2"])
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "message"),
+    [
+        ({"seed": 1}, [], "load_config reads a YAML file .* not a dict: streamtrain.config.from_"),
+        (None, [], "load_config reads a YAML file or the folder of a run, not a NoneType"),
+        (3, [], "not a int"),
+        ("comap.yaml", "seed=3", "overrides must be a list like .* not 'seed=3'"),
+        ("comap.yaml", {"seed": 3}, "overrides must be a list like"),
+        ("comap.yaml", None, "overrides must be a list like"),
+        ("comap.yaml", [3], "an override must be text like 'train.steps=200', not 3"),
+        ("comap.yaml", ["observe=3"], "observe must be a mapping, not 3"),
+        ("comap.yaml", ["observe.noise"], "is not of the form dotted.key=value"),
+        ("comap.yaml", ["observe.nois.sigma_uK=3"], "did you mean 'noise'"),
+        ("no\0name", [], "no configuration file"),
+    ],
+)
+def test_what_is_no_configuration(path: Any, overrides: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("stand_in")
     for seed, name in enumerate(("train", "validation", "test")):
         small.lightcone(seed).save(made / f"{name}.h5")
-    (made / "small.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    (made / "small.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False), encoding="utf-8")
     return made
 
 

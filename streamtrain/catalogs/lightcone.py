@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.catalogs import info as lightcone_info
 from streamtrain.cosmology import Cosmology
+from streamtrain.given import given_numbers, little_h, numbers
 from streamtrain.resources import find_shipped
 
 Float32 = NDArray[np.float32]
@@ -100,16 +101,18 @@ class Lightcone:
     ) -> Lightcone:
         """Check the halos, sort them by sky tile and keep them as float32.
 
-        Arrays have shape [n], `velocities_kms` [n, 3], in the units of the attributes. Defaults:
-        the footprint is the halos' bounding box, `z_range` and `min_mass_Msun` their extremes,
-        `realisation` the start of the digest. Raises `CatalogError`.
+        Arrays have shape [n], `velocities_kms` [n, 3], in the units of the attributes or with a
+        unit of astropy, which is converted (with the h of `cosmology`); those with masked entries
+        are refused. Of pandas, the rows must have one order. Defaults: the footprint is the halos'
+        bounding box, `z_range` and `min_mass_Msun` their extremes, `realisation` the start of the
+        digest. Raises `CatalogError`.
         """
-        given = {"x_Mpc": x_Mpc, "y_Mpc": y_Mpc, "z_Mpc": z_Mpc, "mass_Msun": mass_Msun}
-        halos = {name: _float32(name, a) for name, a in (given | {"z_obs": z_obs}).items()}
-        extra = {name: _float32(f"column '{name}'", a) for name, a in (columns or {}).items()}
-        velocity = None if velocities_kms is None else _float32("velocities_kms", velocities_kms)
-        _check_halos(halos, extra, velocity)
         parameters = _checked_cosmology(cosmology)
+        given = {"x_Mpc": x_Mpc, "y_Mpc": y_Mpc, "z_Mpc": z_Mpc, "mass_Msun": mass_Msun}
+        halos, extra, velocity = _given_halos(
+            given | {"z_obs": z_obs}, columns, velocities_kms, parameters["h"]
+        )
+        _check_halos(halos, extra, velocity)
         if problem := lightcone_info.distance_problem(halos, parameters):
             raise CatalogError(problem)
 
@@ -126,10 +129,12 @@ class Lightcone:
 
         digest = _digest(halos, extra, velocity, offsets, parameters, footprint)
         seen = (halos["z_obs"].min(), halos["z_obs"].max())
-        z_low, z_high = seen if z_range is None else z_range
+        z_low, z_high = seen if z_range is None else _numbers(z_range, "z_range", "(low, high)")
         if not -1.0 < z_low <= z_high < np.inf:
             raise CatalogError(f"z_range must be (low, high) with -1 < low <= high, got {z_range}")
-        limit = float(halos["mass_Msun"].min()) if min_mass_Msun is None else float(min_mass_Msun)
+        limit = float(halos["mass_Msun"].min())
+        if min_mass_Msun is not None:
+            limit = _numbers([min_mass_Msun], "min_mass_Msun", "a number", "Msun")[0]
         if not 0.0 < limit < np.inf:
             raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
         return cls(
@@ -327,6 +332,63 @@ def _float32(name: str, values: ArrayLike) -> Float32:
         raise CatalogError(f"{name} is not an array of numbers ({error})") from error
 
 
+_UNITS = {"x_Mpc": "Mpc", "y_Mpc": "Mpc", "z_Mpc": "Mpc", "mass_Msun": "Msun", "z_obs": "",
+          "velocities_kms": "km/s", "column 'sfr'": "Msun/yr"}  # fmt: skip
+"""As astropy writes them. Of another column it is known to the user's model alone."""
+
+
+def _given_halos(
+    halos: Mapping[str, Any], columns: Mapping[str, Any] | None, velocities_kms: Any, h: float
+) -> tuple[dict[str, Float32], dict[str, Float32], Float32 | None]:
+    """Halos, columns and velocities as a caller gives them, in float32."""
+    if not isinstance(columns, Mapping | None):
+        raise CatalogError(f"columns must be a mapping of arrays, not {type(columns).__name__}")
+    further = {f"column '{name}'": a for name, a in (columns or {}).items()}
+    velocity = {} if velocities_kms is None else {"velocities_kms": velocities_kms}
+    every = {**halos, **further, **velocity}
+    _check_same_rows(every)
+    found = {name: _in_float32(name, a, h) for name, a in every.items()}
+    return (
+        {name: found[name] for name in halos},
+        {name: found[f"column '{name}'"] for name in columns or {}},
+        found.get("velocities_kms"),
+    )
+
+
+def _check_same_rows(arrays: Mapping[str, Any]) -> None:
+    """Refuse columns of pandas whose rows are in different orders: they are read by place."""
+    first = ""
+    for name, array in arrays.items():
+        if hasattr(getattr(array, "index", None), "equals"):
+            first = first or name
+            if not arrays[first].index.equals(array.index):
+                raise CatalogError(
+                    f"{name} has another index than {first}: bring the rows into one order, or "
+                    "pass .to_numpy()"
+                )
+
+
+def _in_float32(name: str, values: Any, h: float) -> Float32:
+    try:
+        given = given_numbers(values, name)
+        array = given.to(_UNITS.get(name, ""), little_h(given, h))
+    except ValueError as error:
+        raise CatalogError(str(error)) from None
+    if given.num_masked:
+        raise CatalogError(
+            f"{name} has {given.num_masked} masked entries of {given.values.size}: leave these "
+            "halos out of all arrays, or fill them in"
+        )
+    return _float32(name, array)
+
+
+def _numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[float, ...]:
+    try:
+        return numbers(values, name, form, unit)
+    except ValueError as error:
+        raise CatalogError(str(error)) from None
+
+
 def _read_only(arrays: dict[str, Any]) -> dict[str, Any]:
     for array in arrays.values():
         array.flags.writeable = False
@@ -373,6 +435,11 @@ def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> Non
 
 
 def _checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(cosmology, Mapping):
+        raise CatalogError(
+            "cosmology must be a mapping with Omega_m, Omega_b, h, n_s and sigma8, not "
+            f"{type(cosmology).__name__}"
+        )
     try:
         return Cosmology.from_dict(cosmology).to_dict()
     except ValueError as error:
@@ -384,7 +451,9 @@ def _checked_footprint(
 ) -> tuple[float, float, float, float]:
     if footprint is None:
         return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
-    ra_min, ra_max, dec_min, dec_max = (float(edge) for edge in footprint)
+    ra_min, ra_max, dec_min, dec_max = _numbers(
+        footprint, "footprint_deg", "(ra_min, ra_max, dec_min, dec_max)", "deg"
+    )
     if not (-90.0 <= ra_min < ra_max <= 90.0 and -90.0 <= dec_min < dec_max <= 90.0):
         raise CatalogError(
             "footprint_deg must be (ra_min, ra_max, dec_min, dec_max), increasing and within "

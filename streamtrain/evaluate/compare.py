@@ -75,6 +75,14 @@ def grid_of(view: View, cosmology: Cosmology) -> tuple[Grid, tuple[float, float,
     return grid, sides
 
 
+def _widest_deg(lightcone: Lightcone) -> float:
+    """Side of the largest field at the middle of the footprint, whose ra narrow away from dec 0."""
+    ra_min, ra_max, dec_min, dec_max = lightcone.footprint_deg
+    half, middle = 0.5 * (dec_max - dec_min), 0.5 * abs(dec_min + dec_max)
+    narrowing = math.cos(math.radians(middle + half)) if middle > 1e-3 else 1.0
+    return min((ra_max - ra_min) * narrowing, dec_max - dec_min)
+
+
 def measure(lightcone: Lightcone, view: View) -> NDArray[np.float64]:
     """The numbers called `NAMES` of one lightcone: temperatures in uK, powers in uK^2 Mpc^3.
 
@@ -82,7 +90,7 @@ def measure(lightcone: Lightcone, view: View) -> NDArray[np.float64]:
     limit that the lightcone does not fill.
     """
     ra_min, ra_max, dec_min, dec_max = lightcone.footprint_deg
-    if view.fov_deg > min(ra_max - ra_min, dec_max - dec_min) + 1e-3:
+    if view.fov_deg > _widest_deg(lightcone) + 1e-3:
         raise CatalogError(
             f"{lightcone.name}: a field of {view.fov_deg:g} deg does not fit in its footprint of "
             f"{ra_max - ra_min:.4g} x {dec_max - dec_min:.4g} deg"
@@ -130,10 +138,7 @@ def compare(
     limit the highest of the files. Further arguments are those of `View`. Raises ValueError.
     """
     lightcones = [read(file) for file in files]
-    widths = [
-        min(c.footprint_deg[1] - c.footprint_deg[0], c.footprint_deg[3] - c.footprint_deg[2])
-        for c in lightcones
-    ]
+    widths = [_widest_deg(lightcone) for lightcone in lightcones]
     if fov_deg is None:
         fov_deg = min(MAX_FOV_DEG, math.floor(min(widths) * 100.0 + 0.1) / 100.0)
     if min_mass_Msun is None:

@@ -78,7 +78,7 @@ def full_device(device: torch.device | str) -> torch.device:
     """A device of this machine, with its number. Raises BackendError, one sentence."""
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise BackendError(f"device '{device}' is none of cpu, cuda, cuda:N") from None
     if found.type == "cpu":
         return found

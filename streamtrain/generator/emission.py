@@ -34,6 +34,8 @@ STRATA = 96
 """Halos, one for each range of mass, that stand for all in `Emission.expect`: half of the ranges
 equal in the logarithm of the rank, for the light, half in the rank, for the number."""
 
+CHECKED_AT_ONCE = 1 << 16
+"""Halos in one piece of `Emission.check_luminosities`."""
 FINE_STRATA = 4096
 """Of these for `Emission.expected_counts`."""
 
@@ -156,20 +158,53 @@ class Emission:
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
         if len(bad):
             drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
-            raise ValueError(f"{self.model.name} has no luminosity for the parameters {drawn}")
+            cause = "a negative scatter" if sigma[bad[0]] < 0.0 else "no luminosity"
+            raise ValueError(f"{self.model.name} has {cause} for the parameters {drawn}")
         return values
+
+    def check_luminosities(
+        self, parameters: Parameters, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        """Raise ValueError where a halo has, by a set of parameters [B], a luminosity or scatter
+        that is negative, infinite or no number: the kernel would take it for none. rows: of the
+        halos; default: one for each of `STRATA` ranges of mass."""
+        inputs: list[NDArray[np.float32]] = []
+        if rows is not None:
+            inputs = list(self.columns[: len(self.traced.columns)].cpu().numpy())
+        for start in range(0, 1 if rows is None else len(rows), CHECKED_AT_ONCE):
+            probes = self._typical
+            if rows is not None:
+                probes = self._probes(rows[start : start + CHECKED_AT_ONCE], inputs)
+            for output, name in (("luminosity", "L"), ("sigma", "a scatter")):
+                if output in self.traced.outputs:
+                    values = self.traced.evaluate(output, parameters, probes.halos)
+                    self._refuse(~((values >= 0.0) & np.isfinite(values)), values, name, probes)
+
+    def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: _Probes) -> None:
+        if not bad.any():
+            return
+        sample, halo = np.argwhere(bad)[0]
+        mass, one_plus_z = (float(probes.halos[key][halo]) for key in ("mass", "one_plus_z"))
+        unit = " Lsun" if name == "L" else ""
+        raise ValueError(
+            f"{self.model.name} gives {name} = {values[sample, halo]:.4g}{unit} for a halo of "
+            f"{mass:.4g} Msun at z = {one_plus_z - 1.0:.3f} ({np.count_nonzero(bad[sample])} of "
+            f"{len(bad[sample])} halos): it must be finite and not negative"
+        )
 
     def fits(self, parameters: Parameters) -> NDArray[np.bool_]:
         """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
-        range, `SAFE_SIGMA` of scatter included, which must not be negative. A function of the bank
-        and the parameters."""
+        range, `SAFE_SIGMA` of scatter included; neither scatter nor luminosities may be negative.
+        A function of the bank and the parameters."""
         size = _size(parameters)
-        log2_l = self._log2_luminosity(parameters, self._bright)
+        luminosity = self.traced.evaluate("luminosity", parameters, self._bright.halos)
+        with np.errstate(all="ignore"):
+            log2_l = portable.log2(luminosity)
         sigma, mu = self.model.log2_scatter(parameters, size)
         if self.model.sigma_dex is not None:
             sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
         bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
-        possible = np.isfinite(sigma) & (sigma >= 0.0)
+        possible = np.isfinite(sigma) & (sigma >= 0.0) & (luminosity >= 0.0).all(axis=1)
         return np.asarray((bright < self._log2_limit).all(axis=1) & possible)
 
     def expect(self, parameters: Parameters) -> Expectation:

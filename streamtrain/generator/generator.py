@@ -68,6 +68,10 @@ class Generator:
         compiler_flags: Sequence[str] = (),
         report: Report | None = None,
     ) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(
+                f"a Generator needs what load_config returns, not a {type(config).__name__}"
+            )
         if split not in SPLITS:
             raise ConfigError(f"split '{split}' is none of {', '.join(SPLITS)}")
         self.config, self.split = config, split
@@ -80,6 +84,8 @@ class Generator:
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
         elif not isinstance(lightcones, Skies | FreshSkies):
+            if isinstance(lightcones, Lightcone | str):
+                raise ConfigError("lightcones must be a list of them, not one")
             lightcones = Skies(lightcones)
         self.skies = lightcones
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
@@ -269,6 +275,7 @@ class Generator:
         arguments of the batch before in the same memory to have been copied.
         """
         start = time.perf_counter()
+        indices = sample_indices(indices).tolist()
         with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
             runs = list(self.schedule.runs(indices))
             given = memory or FreshMemory(self.device)
@@ -347,6 +354,7 @@ class Generator:
     def blank(self, indices: Sequence[int]) -> torch.Tensor:
         """The maps of these samples had there been no halo: what foregrounds, noise and the other
         operators make of nothing, float32 [B, n_freq, n_dec, n_ra]."""
+        indices = sample_indices(indices).tolist()
         with torch.inference_mode(False), torch.no_grad():
             memory = FreshMemory(self.device)
             cube = memory.empty("cube", (len(indices), *self.input_shape), torch.float32)
@@ -363,6 +371,7 @@ class Generator:
     def steps(self, index: int) -> list[tuple[str, torch.Tensor]]:
         """How a sample is made: the map after each step, float32 [n_freq, n_dec, n_ra], by name:
         `line`, each interloper that is added to it, each map operator."""
+        (index,) = sample_indices([index]).tolist()
         with torch.inference_mode(False), torch.no_grad():
             scene = self.scenes.of(self.schedule.window(index))
             scene.read_from_here(self.device)
@@ -387,6 +396,7 @@ class Generator:
     def draw(self, indices: Sequence[int]) -> Drawing:
         """Everything that is drawn for samples of one window of the schedule; `generate` is this
         and `make`."""
+        indices = sample_indices(indices).tolist()
         windows = [window for window, _, _ in self.schedule.runs(indices)]
         if len(windows) > 1:
             raise ValueError(

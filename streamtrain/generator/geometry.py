@@ -8,6 +8,7 @@ turns the centre to +z. Frequency index 0 is the highest frequency (lowest redsh
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain import portable
+from streamtrain.given import given_numbers, number, numbers, whole_number
 from streamtrain.rng import Draws
 
 Float = NDArray[np.float64]
@@ -38,7 +40,11 @@ footprint may be this much narrower than a field."""
 
 @dataclass(frozen=True)
 class Grid:
-    """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units."""
+    """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units.
+
+    The band runs from high to low. Angles and frequencies may have units of astropy. Raises
+    ValueError, one sentence, for what is no grid.
+    """
 
     fov_deg: tuple[float, float] = (1.4, 1.4)
     shape: tuple[int, int, int] = (100, 256, 256)
@@ -47,6 +53,17 @@ class Grid:
     units: Literal["uK", "Jy/sr"] = "uK"
 
     def __post_init__(self) -> None:
+        plain = {
+            "fov_deg": numbers(self.fov_deg, "fov_deg", "(ra, dec)", "deg"),
+            "nu_GHz": numbers(self.nu_GHz, "nu_GHz", "(high, low)", "GHz"),
+            "nu_rest_GHz": number(self.nu_rest_GHz, "nu_rest_GHz", "GHz"),
+            "shape": tuple(
+                whole_number(n.item(), "a number of voxels")
+                for n in given_numbers(self.shape, "shape").values.ravel()
+            ),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         if not all(0.0 < side <= 20.0 for side in self.fov_deg):
             raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..20 deg")
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -181,7 +198,7 @@ class Pose:
 
 
 def single_pose(
-    centre_deg: tuple[float, float] = (0.0, 0.0), roll_deg: float = 0.0, mirror: bool = False
+    centre_deg: Sequence[float] = (0.0, 0.0), roll_deg: float = 0.0, mirror: bool = False
 ) -> Pose:
     """One field."""
     return Pose(np.array([centre_deg], float), np.array([roll_deg], float), np.array([mirror]))
@@ -204,6 +221,21 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
             f"a field of {fov_deg[0]:g} x {fov_deg[1]:g} deg with roll '{roll}' needs "
             f"{need[0]:.3g} x {need[1]:.3g} deg, but the footprint of {name} is "
             f"{have[0]:.3g} x {have[1]:.3g} deg: use {hint}"
+        )
+
+
+def check_covers(footprint: Footprint, pose: Pose, fov_deg: tuple[float, float], name: str) -> None:
+    """ValueError when a part of a field lies outside the footprint."""
+    ra, dec = outline_deg(pose, fov_deg)
+    beyond = {
+        "ra": (footprint[0] - ra.min(), ra.max() - footprint[1]),
+        "dec": (footprint[2] - dec.min(), dec.max() - footprint[3]),
+    }
+    if max(max(ends) for ends in beyond.values()) > MARGIN_DEG:
+        raise ValueError(
+            f"the field reaches over ra {ra.min():.4g}..{ra.max():.4g}, dec {dec.min():.4g}.."
+            f"{dec.max():.4g} deg, but the footprint of {name} is ra {footprint[0]:.4g}.."
+            f"{footprint[1]:.4g}, dec {footprint[2]:.4g}..{footprint[3]:.4g} deg"
         )
 
 

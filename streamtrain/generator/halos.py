@@ -62,6 +62,12 @@ class Halos:
         """Mass of the heaviest halo that is painted [Msun]; 0 without any."""
         return float(portable.exp2(self.bank.log2_mass[self.channel >= 0].max(initial=-np.inf)))
 
+    def rows_of(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the halos of work items that are in the band and above the mass cut."""
+        rows = [np.arange(first, first + num) for _, first, num in items]
+        found = np.concatenate([np.zeros(0, np.int64), *rows])
+        return found[self.channel[found] >= 0]
+
     def items(
         self, lightcone: NDArray[np.int64], pose: Pose
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

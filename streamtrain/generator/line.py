@@ -31,6 +31,8 @@ from streamtrain.schema import ConfigError
 
 MAX_OUTSIDE_PERCENT = 5.0
 """Halos outside the label's luminosities that go without a warning."""
+CHECKED_DRAWS = 64
+"""Draws of a prior whose luminosities are looked at before samples are made."""
 MASS_TOLERANCE = 1.1
 Z_TOLERANCE = 0.01
 
@@ -52,6 +54,26 @@ class Fields:
     lightcone: NDArray[np.int64]
     """Number of each sample's lightcone [B]."""
     pose: Pose
+
+
+def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
+    """CatalogError where a lightcone does not reach over the band."""
+    low, high = grid.z_range
+    have = lightcone.z_range
+    if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
+        raise CatalogError(
+            f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
+            f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
+        )
+
+
+def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None:
+    """CatalogError where a lightcone does not reach down to a mass, the setting `where`."""
+    if lightcone.min_mass_Msun > MASS_TOLERANCE * min_mass_Msun:
+        raise CatalogError(
+            f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
+            f"{where} = {min_mass_Msun:.3g}: raise it to that"
+        )
 
 
 class Line:
@@ -101,6 +123,7 @@ class Line:
         self._check_halos()
         self._check_held()
         self._accept = [self._condition(emission) for emission in self.painter.emissions]
+        self._check_luminosities()
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""
@@ -109,18 +132,8 @@ class Line:
             check_fits(lightcone.footprint_deg, grid.fov_deg, data.roll, lightcone.name)
         except ValueError as error:
             raise CatalogError(str(error)) from None
-        low, high = grid.z_range
-        have = lightcone.z_range
-        if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
-            raise CatalogError(
-                f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
-                f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
-            )
-        if lightcone.min_mass_Msun > MASS_TOLERANCE * data.min_mass_Msun:
-            raise CatalogError(
-                f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
-                f"data.min_mass_Msun = {data.min_mass_Msun:.3g}: raise it to that"
-            )
+        check_redshifts(lightcone, grid)
+        check_masses(lightcone, data.min_mass_Msun, "data.min_mass_Msun")
 
     def _check_halos(self) -> None:
         for lightcone, number in zip(self.lightcones, self.painter.halos.num_painted, strict=True):
@@ -169,6 +182,22 @@ class Line:
                 raise ConfigError(
                     f"no parameter of {component.name} is drawn, and those it has break {broken}"
                 )
+
+    def _check_luminosities(self) -> None:
+        """Refuse a model that gives halos no luminosity, by parameters of its prior."""
+        draws = Draws(0, "train", np.arange(CHECKED_DRAWS, dtype=np.uint64), self.stages.model)
+        for emission, component, accept in zip(
+            self.painter.emissions, self.mixture.components, self._accept, strict=True
+        ):
+            prior, defaults = component.prior, component.model.defaults
+            some = draws.take(np.arange(CHECKED_DRAWS if prior.varies else 1))
+            taken = prior.first_accepted(some, defaults, accept if prior.varies else None)
+            if not len(next(iter(taken.values()), draws.indices)):  # say it if this is why
+                taken = prior.first_accepted(some, defaults)
+            try:
+                emission.check_luminosities(taken)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
     def describe(self, seed: int, split: Any) -> list[str]:
         """A line for each luminosity model, with the share of its prior's draws that are accepted

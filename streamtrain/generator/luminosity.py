@@ -28,10 +28,15 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
     function like it for the share of the halos that shine; `z_range` and `mass_range_Msun`, (low,
     high), where it holds. Raises ConfigError if the function cannot be a model.
     """
-    name = name or str(getattr(function, "__name__", "model"))
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     if not callable(function):
         raise ConfigError(f"the model {name} is not a function of (mass_Msun, z)")
-    arguments = list(inspect.signature(function).parameters.values())
+    try:
+        arguments = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"the model {name} does not say its arguments: write a function"
+        ) from None
     if [a.name for a in arguments[:2]] != ["mass_Msun", "z"]:
         shown = ", ".join(a.name for a in arguments)
         raise ConfigError(f"the model {name}({shown}) must start with the arguments mass_Msun, z")

@@ -40,7 +40,7 @@ class Component:
         """Raises ConfigError for what the model does not have."""
         model = find_model(config.model).with_scatter(config.scatter)
         given = {n: distribution(value) for n, value in config.parameters.items()}
-        model.parameters(dict.fromkeys(given, 0.0))  # names it has
+        model.parameters({n: d.value if isinstance(d, Fixed) else 0.0 for n, d in given.items()})
         held = {n: d for n, d in given.items() if isinstance(d, Fixed)}
         drawn = {n: d for n, d in given.items() if n not in held}
         published = model.prior(config.prior)

@@ -72,22 +72,32 @@ class LuminosityModel:
         return self.priors[name]
 
     def parameters(self, given: Mapping[str, float]) -> dict[str, float]:
-        """The defaults with `given` values in their place; an unknown name is an error."""
+        """The defaults with `given` values in their place. Raises ConfigError for an unknown name
+        and for a negative width, which is one whose name begins with sigma."""
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"parameters must be a mapping like {{'alpha': 1.3}}, not {type(given).__name__}"
+            )
         for name in given:
             if name not in self.defaults:
                 raise ConfigError(
                     f"the model {self.name} has no parameter '{name}': "
-                    f"{nearest(name, self.defaults)}"
+                    f"{nearest(str(name), self.defaults)}"
+                )
+        for name, value in {**self.defaults, **given}.items():
+            if name.startswith("sigma") and isinstance(value, int | float) and value < 0:
+                raise ConfigError(
+                    f"{name} = {value:g} of the model {self.name}: a scatter is not negative"
                 )
         return {**self.defaults, **given}
 
     def with_scatter(self, scatter: bool | Literal["mean", "median"]) -> LuminosityModel:
         """The model with its scatter as published (True), without (False), or preserving the mean
-        or the median of L."""
-        if scatter is True:
-            return self
-        if scatter is False:
-            return replace(self, scatter=None, sigma_dex=None)
+        or the median of L. Raises ConfigError for anything else."""
+        if isinstance(scatter, bool | np.bool_):
+            return self if scatter else replace(self, scatter=None, sigma_dex=None)
+        if not isinstance(scatter, str) or scatter not in ("mean", "median"):
+            raise ConfigError(f"scatter = {scatter!r} is none of True, False, 'mean', 'median'")
         return replace(self, preserves=scatter)
 
     def log2_scatter(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import takewhile
+from itertools import permutations, takewhile
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from streamtrain.config import Config
 from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.generator import grid_of
+from streamtrain.generator.geometry import Grid
 from streamtrain.generator.operators import build_operators
 from streamtrain.generator.operators.mask import Mask
+from streamtrain.given import given_numbers, whole_number
 from streamtrain.rng import Draws, Split, sample_indices, seed_words, stage_word
 
 
@@ -33,7 +34,9 @@ def observe(
     """Apply a configuration's map operators: beam, noise, masks, filters, transforms.
 
     cube: [n_freq, n_dec, n_ra] or [B, n_freq, n_dec, n_ra], a tensor or an array of the shape
-    config.grid.shape and in its units; it is not changed. Of (seed, split, index) only what an
+    config.grid.shape and in its units, or with a unit of astropy that is converted to them (from
+    intensity to brightness temperature and back at each channel's centre); masked voxels have no
+    value. It is not changed. Of (seed, split, index) only what an
     operator draws depends, as in a `Generator` whose configuration has this seed. index: of the
     cube, or of the first of a batch (the others follow), or one for each. device: where it is done;
     default: where the cube is. noise_seed: makes another realisation of noise and foregrounds at
@@ -43,17 +46,17 @@ def observe(
     `Generator` without operators becomes, to the bit, what the one with them makes; but a pool at
     the head of the list is summed there before rounding to float32, here after it (1e-7).
     Raises ValueError, one sentence, for a cube of another shape, for another number of indices than
-    cubes, or for voxels without a value unless `mask`, at the head of the list, removes them.
+    cubes, for what is no array of real numbers or of another unit, or for voxels without a value
+    unless `mask`, at the head of the list, removes them.
     """
-    given = cube if isinstance(cube, torch.Tensor) else _tensor(cube)
-    target = full_device(given.device if device is None else device)
-    grid = grid_of(config.grid)
-    shape = tuple(given.shape)
-    if len(shape) not in (3, 4) or shape[-3:] != grid.shape:
+    if not isinstance(config, Config):
         raise ValueError(
-            f"observe: the cube has shape {shape}, config.grid.shape is {grid.shape} (freq, dec, "
-            "ra), after a batch axis if there is one"
+            f"observe: config must be what load_config returns, not a {type(config).__name__}"
         )
+    grid = grid_of(config.grid)
+    given = _tensor(cube, grid)
+    target = full_device(given.device if device is None else device)
+    shape = tuple(given.shape)
     numbers = _indices(index, 1 if len(shape) == 3 else shape[0])
     operators = build_operators(config.observe, grid)
     kernels = _kernels(target)
@@ -71,6 +74,8 @@ def observe(
             tensors: dict[str, Any] = {k: torch.from_numpy(v).to(target) for k, v in drawn.items()}
             if len(numbers):
                 observed = step.apply(kernels, observed, keys, tensors)
+        if masks == len(operators):
+            _check_finite(observed)
     return observed[0] if len(shape) == 3 else observed
 
 
@@ -78,8 +83,8 @@ def _check_finite(cube: torch.Tensor) -> None:
     bad = cube.numel() - int(torch.isfinite(cube).sum())
     if bad:
         raise ValueError(
-            f"observe: {bad} of the cube's {cube.numel()} voxels are NaN or infinite; where pixels "
-            "are missing, begin with the operator mask"
+            f"observe: {bad} of the cube's {cube.numel()} voxels are NaN or infinite, or masked; "
+            "where pixels are missing, begin with the operator mask"
         )
 
 
@@ -88,9 +93,51 @@ def _kernels(device: torch.device) -> Kernels:
     return kernels_for(device, "observe.cu")
 
 
-def _tensor(cube: ArrayLike) -> torch.Tensor:
-    """An array of any byte order and type."""
-    return torch.from_numpy(np.array(cube, np.float32))
+def _tensor(cube: torch.Tensor | ArrayLike, grid: Grid) -> torch.Tensor:
+    """The cube in the grid's units; a tensor, whose device counts, as it is."""
+    if isinstance(cube, torch.Tensor) and not hasattr(cube, "get_mask"):
+        if cube.dtype == torch.bool or cube.is_complex():
+            raise ValueError(f"observe: the cube must be numbers, not {cube.dtype}")
+        _check_shape(tuple(cube.shape), grid)
+        return cube if cube.layout == torch.strided else cube.to_dense()
+    given = given_numbers(cube, "observe: the cube")
+    _check_shape(given.values.shape, grid)
+    values = given.to(grid.units, () if given.unit is None else _brightness(grid))
+    with np.errstate(over="ignore"):
+        numbers = np.array(values, np.float32)
+    if given.masked is not None:
+        numbers[given.masked] = np.nan
+    return torch.from_numpy(numbers)
+
+
+def _brightness(grid: Grid) -> Sequence[Any]:
+    """astropy's equivalence of intensity and Rayleigh-Jeans temperature in every channel."""
+    try:
+        from astropy import units
+    except ImportError:
+        return ()
+    edges = grid.edges[0][:, None, None]
+    equivalence: Sequence[Any] = units.brightness_temperature(
+        0.5 * (edges[1:] + edges[:-1]) * units.GHz
+    )
+    return equivalence
+
+
+def _check_shape(shape: tuple[int, ...], grid: Grid) -> None:
+    if len(shape) in (3, 4) and shape[-3:] == grid.shape:
+        return
+    turned = [axes for axes in permutations(range(3)) if _turned(shape, axes) == grid.shape]
+    hint = ""
+    if turned and len(set(grid.shape)) == 3:
+        hint = f"; with its axes in the order {turned[0]} it would fit"
+    raise ValueError(
+        f"observe: the cube has shape {shape}, config.grid.shape is {grid.shape} (freq, dec, "
+        f"ra), after a batch axis if there is one{hint}"
+    )
+
+
+def _turned(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in axes) if len(shape) == 3 else ()
 
 
 def _indices(index: int | Sequence[int], num: int) -> NDArray[np.uint64]:
@@ -99,7 +146,7 @@ def _indices(index: int | Sequence[int], num: int) -> NDArray[np.uint64]:
         if len(numbers) != num:
             raise ValueError(f"observe: {num} cubes need as many indices, not {len(numbers)}")
         return numbers
-    first = operator.index(index)
+    first = whole_number(index, "observe: index")
     return sample_indices(range(first, first + num))
 
 

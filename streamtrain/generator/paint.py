@@ -13,10 +13,12 @@ from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.backend import kernels_for
 from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.geometry import Grid, single_pose
+from streamtrain.generator.geometry import Grid, Pose, check_covers, single_pose
+from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.luminosity import ModelFunction, find_model
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.sfr_table import sfr_source
+from streamtrain.given import number, numbers, truth_value
 from streamtrain.rng import STAGE_PAINT, Draws
 
 
@@ -34,44 +36,70 @@ def paint(
     units: Literal["uK", "Jy/sr"] | None = None,
     device: torch.device | str = "cpu",
     sfr: str = "auto",
+    allow_empty: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Paint the halos of a lightcone into an intensity cube.
 
     model: the name of a published model, or a function of (mass_Msun, z, *, parameters=defaults)
     that returns L [Lsun]; `parameters` replace its defaults. The field lies at `centre_deg`
-    (ra, dec), rolled about its centre, then mirrored; where the lightcone does not reach, it is
-    empty. Halos must be above `min_mass_Msun`. `sfr` is where star-formation rates come from:
-    "auto" (the lightcone's column if it has one, else the fit), "fit", "column", or the path of a
-    table (see `sfr_table`).
+    (ra, dec), rolled about its centre, then mirrored. Halos must be above `min_mass_Msun`, down to
+    which the lightcone must be complete. `sfr` is where star-formation rates come from: "auto" (the
+    lightcone's column if it has one, else the fit), "fit", "column", or the path of a table (see
+    `sfr_table`). allow_empty: also paint a field or a band that the lightcone does not reach over;
+    where it does not, the cube is empty. Angles and the mass may have units of astropy.
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
     the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
-    function of the seed and of the halo's row. Raises ValueError when no halo is left.
+    function of the seed and of the halo's row. Raises ValueError, one sentence, for an argument
+    that cannot be used, for a halo whose L is negative or no number, and when no halo is left.
     """
-    bins = LuminosityBins()
+    if not isinstance(lightcone, Lightcone):
+        raise ValueError(
+            f"paint needs a Lightcone, as of Lightcone.open(path), not a {type(lightcone).__name__}"
+        )
+    if not isinstance(grid, Grid):
+        raise ValueError(f"paint needs a Grid, not a {type(grid).__name__}")
+    grid = replace(grid, units=grid.units if units is None else units)
     found = find_model(model).with_scatter(scatter)
+    found.check_line(grid.nu_rest_GHz)
+    chosen = found.parameters({} if parameters is None else parameters)
+    chosen = found.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
+    values = {k: np.array([v]) for k, v in chosen.items()}
+    pose = single_pose(
+        numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
+        number(roll_deg, "roll_deg", "deg"),
+        truth_value(mirror, "mirror"),
+    )
+    min_mass_Msun = number(min_mass_Msun, "min_mass_Msun", "Msun")
+    if min_mass_Msun <= 0.0:
+        raise ValueError(f"min_mass_Msun = {min_mass_Msun:g} must be above 0")
+    check_masses(lightcone, min_mass_Msun, "min_mass_Msun")
+    if not truth_value(allow_empty, "allow_empty"):
+        _check_full(lightcone, grid, pose)
+    bins = LuminosityBins()
     painter = Painter(
         Bank([lightcone]),
-        replace(grid, units=units or grid.units),
+        grid,
         [found],
         bins,
         min_mass_Msun=min_mass_Msun,
         device=device,
         sfr=sfr_source(sfr),
     )
-    values = {k: np.array([v], float) for k, v in found.parameters(parameters or {}).items()}
     job = painter.job(
         np.zeros(1, np.int64),
-        single_pose(centre_deg, roll_deg, mirror),
+        pose,
         np.zeros(1, np.int64),
         [values],
         draws=Draws(seed, "train", np.zeros(1, np.uint64), STAGE_PAINT),
     )
+    painter.emissions[0].check_luminosities(values, painter.halos.rows_of(job.items))
     total, counts = painter.paint(job, 0, 1)
     if not int(counts[0, : bins.num + 2].sum()):
         raise ValueError(
             f"no halo of {lightcone.name} is left above {min_mass_Msun:.3g} Msun, inside "
-            f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at {centre_deg} deg"
+            f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at "
+            f"{tuple(pose.centre_deg[0].tolist())} deg"
         )
     if int(counts[0, -1]):
         raise ValueError(
@@ -82,3 +110,12 @@ def paint(
         "from_fixed_point", 1, total[0].numel(), np.float64(painter.unit), total, cube
     )
     return cube[0], counts[0, : bins.num].clone()
+
+
+def _check_full(lightcone: Lightcone, grid: Grid, pose: Pose) -> None:
+    """ValueError where the lightcone leaves a part of the cube empty."""
+    try:
+        check_covers(lightcone.footprint_deg, pose, grid.fov_deg, lightcone.name)
+        check_redshifts(lightcone, grid)
+    except ValueError as error:
+        raise ValueError(f"{error}; allow_empty=True leaves the rest empty") from None

@@ -135,6 +135,15 @@ class Prior:
         given = self._start(defaults, len(draws.indices))
         return float(self._try(draws, 0, given, accept)[1].mean())
 
+    def first_accepted(
+        self, draws: Draws, defaults: Mapping[str, float], accept: Condition | None = None
+    ) -> Parameters:
+        """Those of B first attempts that are accepted, float64 [at most B] each; arguments as in
+        `draw`."""
+        given = self._start(defaults, len(draws.indices))
+        trial, accepted = self._try(draws, 0, given, accept)
+        return {name: v[accepted] for name, v in {**given, **trial}.items()}
+
     def held(self, defaults: Mapping[str, float]) -> Parameters:
         """The parameters where none is drawn, float64 [1] each."""
         return self._start(defaults, 1)

@@ -107,6 +107,8 @@ def sfr_source(choice: str, setting: str = "sfr") -> str | SFRTable:
     """
     if choice in SFR_CHOICES:
         return choice
+    if not isinstance(choice, str | Path):
+        raise ConfigError(f"{setting} must be text, not {choice!r}")
     if not Path(choice).is_file():
         raise ConfigError(
             f"{setting} = '{choice}' is none of {', '.join(SFR_CHOICES)}, and no file either: "

@@ -247,6 +247,85 @@ def test_masses_that_are_not_there(small_sky: Lightcone) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        (3, "sample indices must be a row of whole numbers, not 3"),
+        (None, "sample indices must be a row of whole numbers, not None"),
+        (2.0, "sample indices must be a row of whole numbers, not 2.0"),
+        ([0.0], "a sample index must be a whole number, not 0.0"),
+        ([None], "a sample index must be a whole number, not None"),
+        ("01", "a sample index must be a whole number, not '0'"),
+        (np.array([0.0, 1.0]), "a sample index must be a whole number, not np.float64"),
+        (np.array(3), "sample indices must be a row of whole numbers"),
+        (np.array([[0, 1]]), "sample indices must be a row of whole numbers"),
+        ([True], "a sample index must be a whole number, not True"),
+        ([-1], "sample index -1 is outside"),
+        ([2**64], "sample index 18446744073709551616 is outside"),
+    ],
+)
+def test_what_is_no_index(generator: Generator, indices: Any, message: str) -> None:
+    for call in (generator.generate, generator.blank, generator.draw):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(indices)
+        assert "\n" not in str(caught.value)
+
+
+def test_kinds_of_indices(generator: Generator) -> None:
+    expected = generator.generate([3, 5]).cube
+    for indices in ((3, 5), np.array([3, 5]), np.array([3, 5], np.uint8), torch.tensor([3, 5]),
+                    range(3, 6, 2), iter([3, 5])):  # fmt: skip
+        assert torch.equal(generator.generate(indices).cube, expected)  # type: ignore[arg-type]
+
+
+def test_what_is_no_configuration(small_sky: Lightcone) -> None:
+    for given in ("comap.yaml", {"seed": 1}, None):
+        with pytest.raises(ConfigError, match="a Generator needs what load_config returns, not"):
+            Generator(given, lightcones=[small_sky])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="lightcones must be a list of them, not one"):
+        Generator(small.config(), lightcones=small_sky)  # type: ignore[arg-type]
+
+
+MODELS_BELOW_ZERO = """
+def below(mass_Msun, z, *, A=1e-6, shift=0.0):
+    return A * (mass_Msun - shift)
+
+below.prior = {"A": (1e-6, 1e-7), "shift": (1e8, 1e7)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"parameters": {"shift": 1e11}}, "below gives L = -.* Lsun for a halo of"),
+        ({"parameters": {"A": -1e-6}}, "below gives L = -.* Lsun for a halo of"),
+        ({"prior": "own", "parameters": {"shift": 3e10}}, "below gives L = -.* for a halo of"),
+    ],
+)
+def test_luminosities_below_zero(
+    small_sky: Lightcone, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    """Parameters that are held are refused when the generator is made, drawn ones drawn again."""
+    file = tmp_path / "models.py"
+    file.write_text(MODELS_BELOW_ZERO)
+
+    def made(**more: Any) -> Generator:
+        line = {"model": f"{file}:below", "scatter": False, **more}
+        return Generator(small.config(emit={"line": line}), lightcones=[small_sky])
+
+    with pytest.raises(ConfigError, match=message):
+        made(**settings)
+    both_signs = {"prior": "own", "parameters": {"A": {"normal": [0.0, 1e-6]}}}
+    drawn = [d["parameters"]["A"] for d in made(**both_signs).generate(range(40)).draws]
+    assert min(drawn) > 0.0
+
+
+def test_a_negative_scatter_is_refused(small_sky: Lightcone) -> None:
+    line = {"line": {"model": "li16", "parameters": {"sigma_sfr": -0.3}}}
+    with pytest.raises(ConfigError, match=r"sigma_sfr = -0\.3 of the model li16: a scatter"):
+        Generator(small.config(emit=line), lightcones=[small_sky])
+
+
 def test_files_and_splits(tmp_path: Path) -> None:
     """No file, a pattern without a match, one sky in two splits, damaged files."""
     assert refusal(None, ConfigError).startswith("data.train names no lightcone: make some with")

@@ -34,7 +34,7 @@ def halo_at(ra: float, dec: float, z: float = 2.8) -> Lightcone:
     x, y, depth = ref.position(ra, dec, float(Cosmology().comoving_distance(z)))
     return Lightcone.from_arrays(
         [x], [y], [depth], [1e12], [z],
-        cosmology=Cosmology().to_dict(), footprint_deg=(-1, 1, -1, 1),
+        cosmology=Cosmology().to_dict(), footprint_deg=(-1, 1, -1, 1), min_mass_Msun=2.5e10,
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ GRID = Grid(fov_deg=(1.0, 0.5), shape=(4, 5, 10))
 
 
 def lit_voxel(ra: float, dec: float, **pose: object) -> tuple[int, ...]:
-    cube, _ = paint(halo_at(ra, dec), GRID, one_colour, scatter=False, **pose)
+    cube, _ = paint(halo_at(ra, dec), GRID, one_colour, scatter=False, allow_empty=True, **pose)
     (where,) = np.argwhere(cube.numpy() > 0)
     return tuple(int(n) for n in where)
 
@@ -162,7 +162,7 @@ def test_halo_exactly_on_the_upper_border_is_in_the_last_pixel(axis: str) -> Non
         side = 360 / np.pi * half
         grid = {"ra": Grid((side, 1.0), (1, 1, 5)), "dec": Grid((1.0, side), (1, 5, 1))}[axis]
         try:
-            cube, _ = paint(sky, grid, one_colour, scatter=False)
+            cube, _ = paint(sky, grid, one_colour, scatter=False, allow_empty=True)
         except ValueError:
             continue
         found.add(int(np.flatnonzero(cube)[0]))
@@ -181,10 +181,10 @@ def test_wide_fields_need_no_approximation() -> None:
     chi = np.full(20_000, float(Cosmology().comoving_distance(2.8)))
     sky = Lightcone.from_arrays(
         *ref.position(ra, dec, chi), np.full(20_000, 1e12), np.full(20_000, 2.8),
-        cosmology=Cosmology().to_dict(),
+        cosmology=Cosmology().to_dict(), min_mass_Msun=2.5e10,
     )  # fmt: skip
     grid = Grid((20.0, 20.0), (1, 500, 500))
-    cube, _ = paint(sky, grid, one_colour, scatter=False)
+    cube, _ = paint(sky, grid, one_colour, scatter=False, allow_empty=True)
     ra, dec, _ = ref.sky(sky.x_Mpc, sky.y_Mpc, sky.z_Mpc)
     expected = np.zeros((500, 500), int)
     np.add.at(expected, (ref.bin_number(dec, grid.edges[1]), ref.bin_number(ra, grid.edges[2])), 1)
@@ -311,7 +311,8 @@ def test_tiles_are_few() -> None:
 def test_a_field_that_hangs_over_the_edge_is_painted_where_there_are_halos() -> None:
     sky = small.lightcone()
     grid = Grid((0.8, 0.8), (3, 4, 4))
-    cube, counts = paint(sky, grid, one_colour, scatter=False, centre_deg=(0.6, 0.0))
+    options = {"scatter": False, "centre_deg": (0.6, 0.0)}
+    cube, counts = paint(sky, grid, one_colour, allow_empty=True, **options)
     ra, dec, _ = ref.sky(*ref.pose(sky.x_Mpc, sky.y_Mpc, sky.z_Mpc, (0.6, 0.0)))
     inside = (np.abs(ra) <= 0.4) & (np.abs(dec) <= 0.4) & (grid.channel(sky.z_obs) >= 0)
     assert counts.sum() == np.count_nonzero(inside & (sky.mass_Msun > 2.5e10))

@@ -221,7 +221,8 @@ def test_outside_its_range_a_model_warns_once(small_sky: Lightcone) -> None:
     below = replace(grid, nu_GHz=(34.0, 29.0))  # z = 2.39..2.97
     assert warned("padmanabhan18", small_sky, below) == []
     above = replace(grid, nu_GHz=(27.5, 26.0))
-    (message,) = warned("keating16", small_sky, above, min_mass_Msun=5e9)
+    deep = replace(small_sky, min_mass_Msun=5e9)
+    (message,) = warned("keating16", deep, above, min_mass_Msun=5e9)
     heaviest = small_sky.mass_Msun[above.channel(small_sky.z_obs) >= 0].max()
     assert message == (
         "the model keating16 is published for z = 2.3..3.3 and halos above 1e+10 Msun, but the "

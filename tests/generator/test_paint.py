@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator.backend import BackendError
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.paint import paint
 
@@ -36,6 +37,7 @@ def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
     sky = Lightcone.from_arrays(
         [x], [y], [z], [1e12], [z_obs],
         cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1),
+        min_mass_Msun=2.5e10, z_range=(z_obs - 0.1, z_obs + 0.1),
     )  # fmt: skip
     grid = Grid((2 / 15, 2 / 15), (2, 2, 2), (30.3432, 30.312), nu_rest)
     cube, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, scatter=False, units=units)
@@ -77,7 +79,9 @@ def test_a_map_is_the_sum_of_its_halos() -> None:
     sky, grid = small.lightcone(), Grid((0.9, 0.7), (12, 14, 18))
     for units in ("uK", "Jy/sr"):
         pose = {"centre_deg": (0.1, -0.15), "roll_deg": 33.0, "mirror": True}
-        cube, counts = paint(sky, grid, "padmanabhan18", scatter=False, units=units, **pose)
+        cube, counts = paint(
+            sky, grid, "padmanabhan18", scatter=False, units=units, allow_empty=True, **pose
+        )
         truth, label = ref.paint(
             sky.x_Mpc, sky.y_Mpc, sky.z_Mpc, sky.mass_Msun, sky.z_obs,
             ref.padmanabhan18(sky.mass_Msun, sky.z_obs),
@@ -104,6 +108,201 @@ def test_errors() -> None:
         paint(dark, grid, "li16")
 
 
+SKY = small.lightcone(num=500)
+GRID = Grid((1.0, 1.0), (4, 8, 8))
+
+
+def said(error: BaseException) -> str:
+    """A refusal: one sentence."""
+    text = str(error)
+    assert "\n" not in text and "Error" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lightcone": "sky.h5"}, "paint needs a Lightcone, as of Lightcone.open.* not a str"),
+        ({"grid": {"shape": (4, 8, 8)}}, "paint needs a Grid, not a dict"),
+        ({"model": 3}, "the model int is not a function of"),
+        ({"model": None}, "the model NoneType is not a function of"),
+        ({"model": lambda mass_Msun, z: None}, "must return the luminosity .* type NoneType"),
+        ({"model": lambda mass_Msun, z: np.ones(3)}, "must return the luminosity .* ndarray"),
+        ({"scatter": "foo"}, "scatter = 'foo' is none of True, False, 'mean', 'median'"),
+        ({"scatter": 1}, "scatter = 1 is none of"),
+        ({"scatter": None}, "scatter = None is none of"),
+        ({"parameters": {"sigma_sfr": -0.3}}, "sigma_sfr = -0.3 of the model li16: a scatter is"),
+        ({"parameters": {"alpha": float("nan")}}, "alpha = nan is not a finite number"),
+        ({"parameters": {"alpha": float("inf")}}, "alpha = inf is not a finite number"),
+        ({"parameters": {"alpha": "1.3"}}, "alpha must be numbers, not '1.3'"),
+        ({"parameters": {"alpha": [1.3, 1.4]}}, "alpha must be one number, not an array of shape"),
+        ({"parameters": [1.3]}, "parameters must be a mapping .* not list"),
+        ({"seed": 1.5}, "the seed must be a whole number, not 1.5"),
+        ({"seed": float("nan")}, "the seed must be a whole number, not nan"),
+        ({"seed": -1}, "seed -1 is outside"),
+        ({"roll_deg": float("nan")}, "roll_deg = nan is not a finite number"),
+        ({"roll_deg": "3"}, "roll_deg must be numbers, not '3'"),
+        ({"mirror": "no"}, "mirror must be True or False, not 'no'"),
+        ({"mirror": 1}, "mirror must be True or False, not 1"),
+        ({"centre_deg": 0.1}, r"centre_deg must be \(ra, dec\), not 0.1"),
+        ({"centre_deg": (0.0, float("nan"))}, "centre_deg = nan is not a finite number"),
+        ({"min_mass_Msun": float("nan")}, "min_mass_Msun = nan is not a finite number"),
+        ({"min_mass_Msun": -1e11}, "min_mass_Msun = -1e.11 must be above 0"),
+        ({"units": ""}, "units '' is none of uK, Jy/sr"),
+        ({"sfr": 3}, "sfr must be text, not 3"),
+        ({"allow_empty": "yes"}, "allow_empty must be True or False, not 'yes'"),
+    ],
+)
+def test_odd_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        paint(**({"lightcone": SKY, "grid": GRID, "model": "li16"} | options))
+    said(caught.value)
+
+
+@pytest.mark.parametrize("device", ["cdua", None, "mps"])
+def test_odd_devices(device: Any) -> None:
+    with pytest.raises(BackendError, match=f"device '{device}' is n"):
+        paint(SKY, GRID, "li16", device=device)
+
+
+def test_arguments_with_units() -> None:
+    units = pytest.importorskip("astropy.units")
+    grid = Grid([48 * units.arcmin] * 2, (4, 8, 8), [0.034, 0.026] * units.THz)  # type: ignore[arg-type]
+    assert grid == Grid((0.8, 0.8), (4, 8, 8), (34.0, 26.0))
+    given = {"roll_deg": np.pi / 2 * units.rad, "min_mass_Msun": 1e41 * units.kg,
+             "centre_deg": [6, 0] * units.arcmin}  # fmt: skip
+    limit = float((1e41 * units.kg).to("Msun").value)
+    plain = {"roll_deg": 90.0, "min_mass_Msun": limit, "centre_deg": (0.1, 0.0)}
+    cube, counts = paint(SKY, grid, "li16", **given)
+    expected, numbers = paint(SKY, grid, "li16", **plain)
+    torch.testing.assert_close(cube, expected, rtol=1e-6, atol=0)
+    assert torch.equal(counts, numbers)
+    with pytest.raises(ValueError, match="min_mass_Msun is in 'K' and is due in Msun"):
+        paint(SKY, grid, "li16", min_mass_Msun=1e10 * units.K)  # type: ignore[arg-type]
+
+
+@small.EXTRAPOLATES
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grid": Grid((1.3, 0.5), (4, 8, 8))},
+        {"grid": Grid((0.5, 1.205), (4, 8, 8))},
+        {"roll_deg": 45.0},
+        {"roll_deg": -30.0, "mirror": True},
+        {"centre_deg": (0.2, 0.0)},
+        {"centre_deg": (0.0, -0.103)},
+        {"centre_deg": (180.0, 0.0)},
+        {"grid": Grid((1.0, 1.0), (4, 8, 8), (35.1, 26.0))},
+        {"grid": Grid((1.0, 1.0), (4, 8, 8), (34.0, 25.5))},
+    ],
+)
+def test_a_field_that_the_lightcone_does_not_fill(options: dict[str, Any]) -> None:
+    """It is refused, and painted where the user wants it partly empty."""
+    options = {"lightcone": SKY, "grid": GRID, "model": "li16"} | options
+    band = options["grid"].nu_GHz != (34.0, 26.0)
+    wanted = "holds halos at z = 2.300..3.500, but" if band else "the field reaches over ra .* but"
+    with pytest.raises(ValueError, match=wanted + " .*allow_empty=True leaves the rest") as caught:
+        paint(**options)
+    said(caught.value)
+    if options.get("centre_deg", (0, 0))[0] == 180.0:
+        with pytest.raises(ValueError, match="no halo of small-1 is left"):
+            paint(**options, allow_empty=True)
+    else:
+        assert paint(**options, allow_empty=True)[1].sum() > 0
+
+
+@small.EXTRAPOLATES
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grid": Grid((1.2, 1.2), (4, 8, 8))},
+        {"grid": Grid((1.2, 1.2), (4, 8, 8)), "roll_deg": 270.0},
+        {"grid": Grid((0.84, 0.84), (4, 8, 8)), "roll_deg": 45.0},
+        {"centre_deg": (0.1, -0.1), "mirror": True},
+        {"grid": Grid((1.0, 1.0), (4, 8, 8), (34.9, 25.65))},
+    ],
+)
+def test_a_field_that_just_fits(options: dict[str, Any]) -> None:
+    options = {"lightcone": SKY, "grid": GRID, "model": "li16"} | options
+    cube, counts = paint(**options)
+    there = paint(**options, allow_empty=True)
+    assert torch.equal(cube, there[0]) and torch.equal(counts, there[1])
+
+
+def test_masses_below_the_limit_of_the_lightcone() -> None:
+    for allow_empty in (False, True):
+        with pytest.raises(
+            ValueError, match=r"above 2.5e\+10 Msun only, but min_mass_Msun = 2e\+10"
+        ):
+            paint(SKY, GRID, "li16", min_mass_Msun=2e10, allow_empty=allow_empty)
+    assert paint(SKY, GRID, "li16", min_mass_Msun=2.4e10)[1].sum() > 0
+
+
+def test_luminosities_that_are_none() -> None:
+    """L below zero, infinite or no number, for one halo of the field or all of them."""
+    ra, dec, _ = ref.sky(SKY.x_Mpc, SKY.y_Mpc, SKY.z_Mpc)
+    inside = (np.abs(ra) < 0.5) & (np.abs(dec) < 0.5) & (GRID.channel(SKY.z_obs) >= 0)
+    heaviest = float(SKY.mass_Msun[inside].max())
+
+    def line(
+        mass_Msun: Any, z: Any, *, constant: float = 1e5, slope: float = 0.0, pivot: float = 0.0,
+        least: float = 0.0, share: float = 1.0,
+    ) -> Any:  # fmt: skip
+        growth = 1.0 + pivot * (z - 3.0)
+        root = np.sqrt(mass_Msun - least) / np.sqrt(mass_Msun - least)
+        return (constant - slope * mass_Msun / heaviest) * growth * root / share
+
+    bad: list[tuple[str, dict[str, float]]] = [
+        ("L = -1e.05 Lsun for a .*([0-9]+) of \\1 halos", {"constant": -1e5}),
+        ("L = -.* Lsun for .*[(]1 of [0-9]+ halos[)]", {"slope": 1.0001e5}),
+        ("L = -.* Lsun for a halo of .* at z = 2[.]", {"pivot": 3.0}),
+        ("L = nan Lsun", {"least": 1e11}),
+        ("L = inf Lsun", {"share": 0.0}),
+    ]
+    for message, parameters in bad:
+        with pytest.raises(ValueError, match=f"line gives {message}.*finite and not ne") as caught:
+            paint(SKY, GRID, line, parameters)
+        said(caught.value)
+    with pytest.raises(ValueError, match="breysse15 gives L = -"):
+        paint(SKY, GRID, "breysse15", {"A": -1e-6})
+    dark = paint(SKY, GRID, lambda mass_Msun, z: np.where(mass_Msun < 1e11, 0.0, 1e5))[1]
+    assert dark.sum() == np.count_nonzero(inside & (SKY.mass_Msun >= 1e11))
+    # of the halos outside the field nothing is asked
+    near = (np.abs(ra) < 0.2) & (np.abs(dec) < 0.2)
+    least = float(SKY.mass_Msun[near].max()) / heaviest
+    assert least < 0.9
+    assert paint(SKY, Grid((0.2, 0.2), (4, 8, 8)), line, {"slope": 1e5 / least})[1].sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fov_deg": 1.4}, r"fov_deg must be \(ra, dec\), not 1.4"),
+        ({"fov_deg": (1.4,)}, r"fov_deg must be \(ra, dec\), not \[1.4\]"),
+        ({"fov_deg": (0.0, 1.0)}, r"fov_deg = \(0.0, 1.0\) is outside 0..20 deg"),
+        ({"fov_deg": (-1.0, 1.0)}, "is outside 0..20 deg"),
+        ({"fov_deg": (float("nan"), 1.0)}, "fov_deg = nan is not a finite number"),
+        ({"fov_deg": ("1", "1")}, "fov_deg must be numbers, not '1'"),
+        ({"nu_GHz": (26.0, 34.0)}, "must run from high to low"),
+        ({"nu_GHz": (34.0, 0.0)}, "must run from high to low"),
+        ({"nu_GHz": (34.0, float("nan"))}, "nu_GHz = nan is not a finite number"),
+        ({"nu_GHz": 34.0}, r"nu_GHz must be \(high, low\), not 34.0"),
+        ({"nu_rest_GHz": float("inf")}, "nu_rest_GHz = inf is not a finite number"),
+        ({"nu_rest_GHz": "CO"}, "nu_rest_GHz must be numbers, not 'CO'"),
+        ({"shape": 64}, r"shape = \(64,\) must be three positive numbers"),
+        ({"shape": (4, 8)}, r"shape = \(4, 8\) must be three positive numbers"),
+        ({"shape": (0, 8, 8)}, "must be three positive numbers"),
+        ({"shape": (4.5, 8, 8)}, "a number of voxels must be a whole number, not 4.5"),
+        ({"shape": (True, 8, 8)}, "shape must be numbers, not truth values"),
+        ({"units": None}, "units 'None' is none of uK, Jy/sr"),
+    ],
+)
+def test_what_is_no_grid(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Grid(**settings)
+    said(caught.value)
+
+
 # limlam_mocker.
 
 
@@ -113,7 +312,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def lightcone_of(case: Case, **columns: NDArray[Any]) -> Lightcone:
-    return Lightcone.from_arrays(*case.halos(), cosmology=Cosmology().to_dict(), columns=columns)
+    """Its halos, few and in a part of the band."""
+    return Lightcone.from_arrays(
+        *case.halos(), cosmology=Cosmology().to_dict(), columns=columns,
+        min_mass_Msun=case.params["min_mass"],
+    )  # fmt: skip
 
 
 def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -129,6 +332,7 @@ def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np
     cube, counts = paint(
         sky, grid, model, dict(zip(letters, params["coeffs"] or [], strict=False)),
         scatter=False, min_mass_Msun=params["min_mass"], units="Jy/sr" if intensity else "uK",
+        allow_empty=True,
     )  # fmt: skip
     constant = ref.K_JY_LIMLAM / ref.K_JY if intensity else ref.K_T_LIMLAM / ref.K_T
     # limlam keeps L = 4.9e-5 L' for every line
