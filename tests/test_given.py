@@ -233,6 +233,7 @@ MASKED: dict[str, Callable[[Array], Any]] = {
 
 
 @pytest.mark.parametrize("kind", MASKED)
+@pytest.mark.filterwarnings("ignore::streamtrain.schema.AssumptionWarning")
 def test_masks_of_cubes(kind: str, tmp_path: Any) -> None:
     """What lies under a mask is no value: the operator `mask` removes it, or it is refused."""
     for below in (99.0, -1.0):
