@@ -27,7 +27,7 @@ class Variant:
     """A way to compile and launch kernels/paint_device.cuh."""
 
     threads: int = CudaKernels.THREADS
-    """Per block, at most 256 where the bounds are not given too."""
+    """Per block."""
     resident: int | None = 3
     """Blocks of a multiprocessor that the registers must leave room for; None: no bounds."""
     registers: int | None = None
@@ -47,7 +47,6 @@ class Variant:
         return () if self.registers is None else (f"--maxrregcount={self.registers}",)
 
 
-SHIPPED = Variant()
 VARIANTS = {
     "256 threads, 4 blocks": Variant(resident=4),
     "256 threads, 2 blocks": Variant(resident=2),
