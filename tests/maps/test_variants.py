@@ -13,8 +13,6 @@ import h5py
 import map_runs as runs
 import numpy as np
 import pytest
-from astropy.io import fits
-from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from streamtrain.config import ConfigError, from_mapping
@@ -26,6 +24,7 @@ from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
 from streamtrain.schema import AssumptionWarning
 
+fits = pytest.importorskip("astropy.io.fits")
 Cube = NDArray[Any]
 
 CUBE = np.random.default_rng(8).integers(0, 100, runs.SHAPE).astype(np.float64)
@@ -358,7 +357,7 @@ def test_a_mask_lies_as_its_header_says(tmp_path: Path) -> None:
         Written(order, falls, quarter=quarter, cube=MASK[None].astype(np.float64)).write(path)
         if order[2] == "nu":
             with fits.open(path) as units:
-                flat = WCS(units[0].header).celestial.to_header()
+                flat = pytest.importorskip("astropy.wcs").WCS(units[0].header).celestial.to_header()
                 fits.PrimaryHDU(units[0].data[0], flat).writeto(path, overwrite=True)
         assert np.array_equal(mask_of(path), MASK), (order, falls, quarter)
     with pytest.raises(
