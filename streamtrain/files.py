@@ -9,6 +9,7 @@ through as they are.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from streamtrain.free_memory import free_memory
 
@@ -33,6 +36,10 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -103,11 +110,26 @@ def check_memory(claimed: int, what: str) -> None:
 
 
 def check_npz(archive: zipfile.ZipFile) -> None:
-    """ValueError if the arrays of an npz file do not fit in memory when they are unpacked."""
-    check_memory(sum(member.file_size for member in archive.infolist()), "its arrays unpack to")
+    """ValueError if the arrays of an npz file do not fit in memory when they are unpacked, or if
+    one claims other numbers of bytes than are there."""
+    members = archive.infolist()
+    check_memory(sum(member.file_size for member in members), "its arrays unpack to")
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            continue
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _NPY_HEADERS:
+                raise ValueError(f"npy format version {version} is not known")
+            shape, _, dtype = _NPY_HEADERS[version](file)
+            stored = member.file_size - file.tell()
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and claimed != stored:
+            name = one_line(member.filename, 60)
+            raise ValueError(f"'{name}' claims {claimed} bytes, but {stored} are stored")
 
 
-def read_text(path: Path, most: int = MAX_YAML_BYTES) -> str:
+def read_text(path: Path, most: int = MAX_YAML_BYTES, errors: str = "strict") -> str:
     """The text of a small file, in UTF-8. Raises ValueError for a larger one, OSError and
     UnicodeDecodeError."""
     with path.open("rb") as file:
@@ -115,7 +137,7 @@ def read_text(path: Path, most: int = MAX_YAML_BYTES) -> str:
         content = file.read(most + 1) if size else b""
     if len(content) > most:
         raise ValueError(f"{size} bytes are too many for a file of settings (at most {most})")
-    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return content.decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def why_not_written(error: BaseException) -> str | None:

@@ -17,8 +17,8 @@ MAX_COMPRESSION = 1000.0
 """A dataset that claims more than this many times its bytes in the file is refused."""
 
 
-def dataset_of(file: Any, name: str) -> Any:
-    """The dataset `name` of a file or group, whose numbers lie in this file.
+def object_of(file: Any, name: str) -> Any:
+    """The group or dataset `name` of a file or group.
 
     Raises KeyError if there is none, ValueError if it, or a group above it, lies elsewhere.
     """
@@ -26,7 +26,12 @@ def dataset_of(file: Any, name: str) -> Any:
     for depth in range(1, len(parts) + 1):
         if isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.ExternalLink):
             raise ValueError(f"'{'/'.join(parts[:depth])}' lies in another file")
-    found = file[name]
+    return file[name]
+
+
+def dataset_of(file: Any, name: str) -> Any:
+    """The dataset `name`; see `object_of`. Raises ValueError if it is a group."""
+    found = object_of(file, name)
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"'{name}' is no dataset")
     return found

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.chunks import chunks_of
-from streamtrain.catalogs.readers.columnmeta import hdf5_content
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.files import why_not_a_file
+from streamtrain.hdf5file import content_of
 from streamtrain.schema import nearest
 
 Array = NDArray[np.float64]
@@ -70,10 +71,12 @@ class _Unit:
 
 def is_group_file(path: Path) -> bool:
     """Whether a file is one of groups, as its header tells; False for what is no HDF5 file."""
+    if why_not_a_file(path):
+        return False
     try:
         with h5py.File(path, "r") as file:
             return "Header" in file and _layout(file) is not None
-    except (OSError, RuntimeError, KeyError):
+    except Exception:  # whatever is wrong with it, it is none
         return False
 
 
@@ -313,7 +316,7 @@ def _part(file: Any, layout: _Layout, mass: str, total: int, num_chunks: int) ->
                 f"{layout.table}/{name} must hold {' x '.join(map(str, shape))} numbers, its shape "
                 f"is {getattr(dataset, 'shape', None)}"
             )
-        part[key] = hdf5_content(dataset).astype(np.float64)
+        part[key] = content_of(dataset).astype(np.float64)
     return part
 
 
