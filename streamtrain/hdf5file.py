@@ -37,14 +37,20 @@ def dataset_of(file: Any, name: str) -> Any:
     return found
 
 
-def content_of(dataset: Any) -> NDArray[Any]:
-    """All numbers of a dataset. Raises ValueError for one of other files, and for one that claims
-    more than is in the file or in memory."""
+def check_here(dataset: Any) -> None:
+    """ValueError for a dataset of nothing, or of numbers in other files."""
     name = one_line(dataset.name, 60)
     if dataset.shape is None:
         raise ValueError(f"'{name}' holds nothing")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"'{name}' lies in another file")
+
+
+def content_of(dataset: Any) -> NDArray[Any]:
+    """All numbers of a dataset. Raises ValueError for one of other files, and for one that claims
+    more than is in the file or in memory."""
+    check_here(dataset)
+    name = one_line(dataset.name, 60)
     claimed, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if claimed > 2**20 and claimed > MAX_COMPRESSION * stored:
         raise ValueError(f"'{name}' claims {claimed} bytes, but {stored} are stored")
