@@ -40,7 +40,7 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def one_line(text: object, most: int = MAX_TEXT) -> str:
@@ -154,7 +154,7 @@ def why_not_written(error: BaseException) -> str | None:
         found = re.search(r"\b[Ee]rrno\D{0,3}(\d+)", str(one))
         number = getattr(one, "errno", None) or (int(found[1]) if found else None)
         if isinstance(number, int) and number in errno.errorcode:
-            return "the disk is full" if number in _FULL else os.strerror(number)
+            return "the disk is full" if number in DISK_FULL else os.strerror(number)
     return reason_of(error) if isinstance(error, OSError) else None
 
 

@@ -135,6 +135,8 @@ class Lightcone:
         limit = float(halos["mass_Msun"].min())
         if min_mass_Msun is not None:
             limit = _numbers([min_mass_Msun], "min_mass_Msun", "a number", "Msun")[0]
+        if realisation is not None and not (realisation and realisation.isprintable()):
+            raise CatalogError(f"realisation must be one line of text, not {realisation!r}")
         if not 0.0 < limit < np.inf:
             raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
         return cls(
@@ -146,7 +148,7 @@ class Lightcone:
             z_range=(float(z_low), float(z_high)),
             min_mass_Msun=limit,
             realisation=realisation or f"sha256-{digest[:16]}",
-            provenance=provenance,
+            provenance=provenance.replace("\0", "?").encode(errors="backslashreplace").decode(),
             tile_shape=shape,
             tile_offsets=_read_only({"offsets": offsets})["offsets"],
             digest=digest,

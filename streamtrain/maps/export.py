@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
 from streamtrain.config import Config
+from streamtrain.files import writing
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.export_hdf5 import SampleFile
 from streamtrain.maps.export_limlam import LimlamFolder
@@ -54,27 +53,15 @@ def export(
     generator = Generator(made_of, split, device, threads)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            writer = SampleFile if format == "hdf5" else LimlamFolder
-            with writer(part, generator).open() as write:
-                for start in range(0, samples, BATCH_SIZE):
-                    stop = min(start + BATCH_SIZE, samples)
-                    batch = generator.generate(range(first_index + start, first_index + stop))
-                    batch.check()
-                    write(batch)
-                    if progress is not None:
-                        progress.update(f"{stop}/{samples} samples written")
-            os.replace(part, target)
-        finally:
-            _remove(part)
+        writer = SampleFile if format == "hdf5" else LimlamFolder
+        with writing(target) as part, writer(part, generator).open() as write:
+            for start in range(0, samples, BATCH_SIZE):
+                stop = min(start + BATCH_SIZE, samples)
+                batch = generator.generate(range(first_index + start, first_index + stop))
+                batch.check()
+                write(batch)
+                if progress is not None:
+                    progress.update(f"{stop}/{samples} samples written")
     finally:
         generator.close()
     return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
