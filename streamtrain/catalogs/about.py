@@ -11,7 +11,7 @@ import numpy as np
 from streamtrain.catalogs import seal
 from streamtrain.cosmology import Cosmology
 from streamtrain.files import one_line
-from streamtrain.hdf5file import content_of, dataset_of
+from streamtrain.hdf5file import check_here, content_of, dataset_of, group_of, holds
 
 FORMAT = "streamtrain lightcone"
 FORMAT_VERSION = 1
@@ -59,13 +59,13 @@ def read_about(file: h5py.File) -> About:
             f"'{FORMAT}'); `streamtrain catalog import --columns map.yaml` reads other tables"
         )
     version = attributes.get("format_version")
-    if np.ndim(version) or version != FORMAT_VERSION:
+    if np.ndim(version) or isinstance(version, np.bool_) or version != FORMAT_VERSION:
         raise CatalogError(
             f"lightcone format version {one_line(version, 40)}, "
             f"this streamtrain reads version {FORMAT_VERSION}"
         )
     for name in NEEDED:
-        if name not in file:
+        if not holds(file, name):
             raise CatalogError(f"the lightcone file lacks '{name}'")
     for name in ("digest", "realisation", *SEALED):
         if name not in attributes:
@@ -82,7 +82,7 @@ def read_about(file: h5py.File) -> About:
         digest=_text(attributes, "digest"),
         realisation=_text(attributes, "realisation"),
         provenance=_provenance(file),
-        cosmology=_cosmology(file["cosmology"].attrs),
+        cosmology=_cosmology(group_of(file, "cosmology").attrs),
         footprint_deg=(ra_min, ra_max, dec_min, dec_max),
         z_range=(z_low, z_high),
         min_mass_Msun=_positive(attributes, "min_mass_Msun"),
@@ -142,7 +142,9 @@ def _cosmology(attributes: Any) -> dict[str, float]:
 
 
 def _provenance(file: h5py.File) -> str:
-    value = dataset_of(file, "provenance")[()]
+    dataset = dataset_of(file, "provenance")
+    check_here(dataset)
+    value = dataset[()] if dataset.shape == () else None
     if not isinstance(value, bytes):
         raise CatalogError("its provenance is no text")
     return value.decode()

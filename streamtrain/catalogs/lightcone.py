@@ -25,7 +25,7 @@ from streamtrain.catalogs.about import FORMAT, FORMAT_VERSION, CatalogError, rea
 from streamtrain.cosmology import Cosmology
 from streamtrain.files import one_line, reading, writing
 from streamtrain.given import given_numbers, little_h, numbers
-from streamtrain.hdf5file import content_of, dataset_of
+from streamtrain.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.resources import find_shipped
 
 __all__ = ["CatalogError", "Lightcone", "sky_angles_deg", "tile_shape"]
@@ -174,9 +174,9 @@ class Lightcone:
     def _from_file(cls, file: h5py.File, path: Path) -> Lightcone:
         about = read_about(file)
         halos = {name: _column(name, file, f"halos/{name}") for name in _CORE}
-        extra = {name: _column(name, file, f"columns/{name}") for name in file["columns"]}
+        extra = {name: _column(name, file, f"columns/{name}") for name in group_of(file, "columns")}
         velocity = None
-        if "halos/velocities_kms" in file:
+        if holds(file, "halos/velocities_kms"):
             velocity = _column("velocities_kms", file, "halos/velocities_kms")
         offsets = _offsets(file, len(halos["x_Mpc"]))
         _check_halos(halos, extra, velocity)

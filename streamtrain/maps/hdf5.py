@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from streamtrain.files import check_memory, one_line
-from streamtrain.hdf5file import check_here, content_of, object_of
+from streamtrain.hdf5file import check_here, content_of, holds, object_of
 from streamtrain.maps.skymap import (
     MapError,
     SkyMap,
@@ -47,7 +47,7 @@ def read_hdf5(path: Path, index: int | None = None) -> SkyMap:
     source = str(path)
     with h5py.File(path, "r") as file:
         for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
-            if name in file and isinstance(object_of(file, name), h5py.Dataset):
+            if holds(file, name) and isinstance(object_of(file, name), h5py.Dataset):
                 return read(file, source, index)
         raise MapError(
             f"{source} holds none of map, cube and map_coadd, but "
@@ -68,7 +68,7 @@ def _samples(file: Any, source: str, index: int | None) -> SkyMap:
     if cubes.ndim == 3 and index is None:
         cube = _array(file, "cube", source)
     elif cubes.ndim == 4:
-        numbers = np.asarray(file["index"]) if "index" in file else np.arange(len(cubes))
+        numbers = _array(file, "index", source) if holds(file, "index") else np.arange(len(cubes))
         if index is None and len(cubes) != 1:
             raise MapError(
                 f"{source} holds {len(cubes)} samples: choose one with --index, such as "
@@ -174,7 +174,7 @@ def _marks(dataset: Any, source: str) -> tuple[float, ...]:
 
 
 def _array(file: Any, name: str, source: str) -> NDArray[Any]:
-    dataset = object_of(file, name) if name in file else None
+    dataset = object_of(file, name) if holds(file, name) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise MapError(
             f"{source} has no dataset {name}" + (" that holds anything" if dataset else "")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.files import reason_of
-from streamtrain.hdf5file import content_of
+from streamtrain.hdf5file import content_of, holds
 
 Units = dict[str, str]
 
@@ -68,8 +68,8 @@ def _texts(value: Any) -> list[str]:
 def compound_units(file: Any, rows: Any) -> Units:
     """Of the fields of a compound dataset: as astropy writes them, or one text per field."""
     meta = f"{rows.name}.__table_column_meta__"
-    if meta in file:
-        return astropy_units("\n".join(_texts(file[meta][()])))
+    if holds(file, meta):
+        return astropy_units("\n".join(_texts(content_of(file[meta]))))
     names = rows.dtype.names
     units: Units = {}
     for key in rows.attrs:

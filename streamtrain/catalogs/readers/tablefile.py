@@ -29,7 +29,7 @@ from streamtrain.catalogs.readers.text import check_last_line, check_lines, load
 from streamtrain.catalogs.readers.whitespace import read_whitespace
 from streamtrain.files import check_memory
 from streamtrain.fitsimage import check_fits
-from streamtrain.hdf5file import content_of, dataset_of, object_of
+from streamtrain.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]
@@ -220,7 +220,7 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
     with h5py.File(path, "r") as file:
         place: Any = file
         if table:
-            if table not in file:
+            if not holds(file, table):
                 raise CatalogError(f"there is no group or dataset '{table}'")
             place = object_of(file, table)
         columns: Columns = {}
@@ -238,7 +238,7 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
         _check_names(wanted, _datasets(place))
         for name in wanted:
             columns[name] = hdf5_column(dataset_of(place, name))
-            if f"{name}.mask" in place:
+            if holds(place, f"{name}.mask"):
                 columns[name] = masked(
                     name, columns[name], content_of(dataset_of(place, f"{name}.mask"))
                 )
