@@ -158,6 +158,22 @@ def why_not_written(error: BaseException) -> str | None:
     return reason_of(error) if isinstance(error, OSError) else None
 
 
+def reserve(path: Path, size: int) -> None:
+    """OSError if there is no room for `size` bytes in a file at `path`, which is left away.
+
+    Found out before HDF5 writes: where it fails it keeps parts in memory and complains of them
+    whenever they are freed.
+    """
+    with path.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (*DISK_FULL, errno.EFBIG):
+                raise
+        finally:
+            path.unlink()
+
+
 @contextmanager
 def writing(
     path: Path, error: Callable[[str], Exception] = OSError, *, flush: bool = True

@@ -23,7 +23,7 @@ from streamtrain.catalogs import info as lightcone_info
 from streamtrain.catalogs import seal
 from streamtrain.catalogs.about import FORMAT, FORMAT_VERSION, CatalogError, read_about
 from streamtrain.cosmology import Cosmology
-from streamtrain.files import one_line, reading, writing
+from streamtrain.files import one_line, reading, reserve, writing
 from streamtrain.given import given_numbers, little_h, numbers
 from streamtrain.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.resources import find_shipped
@@ -38,6 +38,8 @@ TILE_DEG = 0.05
 how it is turned; a file keeps the tiles that it was made with."""
 ROUNDING_DEG = 1e-5
 """How far outside its footprint float32 rounding may put a halo."""
+_REST = 200_000
+"""Bytes of a file beside its arrays, at most."""
 _CORE = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
 
 
@@ -220,8 +222,15 @@ class Lightcone:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete.
         Raises `CatalogError`."""
-        with writing(Path(path), CatalogError) as temporary, h5py.File(temporary, "w") as file:
-            self._to_file(file)
+        arrays = [getattr(self, name) for name in _CORE] + list(self.columns.values())
+        arrays += [
+            self.tile_offsets,
+            *([] if self.velocities_kms is None else [self.velocities_kms]),
+        ]
+        with writing(Path(path), CatalogError) as temporary:
+            reserve(temporary, sum(array.nbytes for array in arrays) + _REST)
+            with h5py.File(temporary, "w") as file:
+                self._to_file(file)
 
     def _to_file(self, file: h5py.File) -> None:
         halos = file.create_group("halos")

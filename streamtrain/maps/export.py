@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
 from streamtrain.config import Config
-from streamtrain.files import writing
+from streamtrain.files import reserve, writing
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.export_hdf5 import SampleFile
 from streamtrain.maps.export_limlam import LimlamFolder
@@ -54,14 +55,17 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         writer = SampleFile if format == "hdf5" else LimlamFolder
-        with writing(target) as part, writer(part, generator).open() as write:
-            for start in range(0, samples, BATCH_SIZE):
-                stop = min(start + BATCH_SIZE, samples)
-                batch = generator.generate(range(first_index + start, first_index + stop))
-                batch.check()
-                write(batch)
-                if progress is not None:
-                    progress.update(f"{stop}/{samples} samples written")
+        size = 4 * samples * (math.prod(generator.input_shape) + generator.num_outputs)
+        with writing(target) as part:
+            reserve(part, size)
+            with writer(part, generator).open() as write:
+                for start in range(0, samples, BATCH_SIZE):
+                    stop = min(start + BATCH_SIZE, samples)
+                    batch = generator.generate(range(first_index + start, first_index + stop))
+                    batch.check()
+                    write(batch)
+                    if progress is not None:
+                        progress.update(f"{stop}/{samples} samples written")
     finally:
         generator.close()
     return target

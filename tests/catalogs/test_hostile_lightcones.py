@@ -7,10 +7,8 @@ its name, or be what it was; nothing is written, nothing hangs (an alarm ends th
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from halo_files import at_most
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.skies import Header
@@ -62,24 +61,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("good") / "good.h5"
     lightcone.save(path)
     return path
-
-
-class Hangs(BaseException):
-    """Past every `except Exception`."""
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise Hangs(f"{seconds} s are over")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def outcome(path: Path, good: Lightcone, known: Known, old: bool = False) -> str:
