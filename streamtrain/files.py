@@ -164,6 +164,8 @@ def reserve(path: Path, size: int) -> None:
     Found out before HDF5 writes: where it fails it keeps parts in memory and complains of them
     whenever they are freed.
     """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     with path.open("xb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)

@@ -68,7 +68,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             # uint=False: else BLANK is not looked at in unsigned integers
-            with fits.open(path, memmap=False, uint=False) as units:
+            with path.open("rb") as file, fits.open(file, memmap=False, uint=False) as units:
                 unit = _choose(units, axes, name, hdu)
                 values, header = np.asarray(unit.data), unit.header.copy()
                 wcs = _coordinates(WCS, header, units)

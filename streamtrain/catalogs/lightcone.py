@@ -222,13 +222,10 @@ class Lightcone:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete.
         Raises `CatalogError`."""
-        arrays = [getattr(self, name) for name in _CORE] + list(self.columns.values())
-        arrays += [
-            self.tile_offsets,
-            *([] if self.velocities_kms is None else [self.velocities_kms]),
-        ]
+        numbers_per_halo = len(_CORE) + len(self.columns) + 3 * (self.velocities_kms is not None)
+        size = 4 * len(self) * numbers_per_halo + self.tile_offsets.nbytes + _REST
         with writing(Path(path), CatalogError) as temporary:
-            reserve(temporary, sum(array.nbytes for array in arrays) + _REST)
+            reserve(temporary, size)
             with h5py.File(temporary, "w") as file:
                 self._to_file(file)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import map_runs as runs
 import numpy as np
 import pytest
 from halo_files import at_most, csv, hdf5, map_file, npz, pksc, plc, plc_text
@@ -103,6 +104,38 @@ def test_very_damaged_catalogs(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep(kind, tmp_path, capsys, 100).count(2) > 50
+
+
+def map_sweep(name: str, folder: Path, number: int) -> list[bool]:
+    """Whether each damaged map was refused; an AssertionError where that is not clean."""
+    write, told = runs.WRITERS[name]
+    path = folder / name
+    cube = np.random.default_rng(3).normal(size=runs.SHAPE).astype(np.float32)
+    content = write(path, cube).read_bytes()
+    assert read_map(path, **told).cube.shape == runs.SHAPE
+    refused = []
+    for bad in damaged(content, np.random.default_rng(8), number):
+        path.write_bytes(bad)
+        try:
+            with at_most(20):
+                read_map(path, **told)
+            refused.append(False)
+        except MapError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable()
+            refused.append(True)
+        assert list(folder.iterdir()) == [path]
+    return refused
+
+
+@pytest.mark.parametrize("name", runs.WRITERS)
+def test_damaged_maps(name: str, tmp_path: Path) -> None:
+    assert sum(map_sweep(name, tmp_path, 8)) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", runs.WRITERS)
+def test_very_damaged_maps(name: str, tmp_path: Path) -> None:
+    assert sum(map_sweep(name, tmp_path, 200)) > 50
 
 
 def zip_bomb(path: Path) -> None:

@@ -161,7 +161,7 @@ def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            with fits.open(path, memmap=False) as file:
+            with path.open("rb") as stream, fits.open(stream, memmap=False) as file:
                 tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
                 for warning in map(str, (one.message for one in said)):
                     if "truncated" in warning or "corrupted" in warning:  # astropy reads on
