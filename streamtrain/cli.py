@@ -23,6 +23,7 @@ from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
+from streamtrain.files import DISK_FULL, one_line
 from streamtrain.progress import Progress
 from streamtrain.schema import AssumptionWarning, nearest
 
@@ -33,6 +34,9 @@ DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
 
 Commands that take CONFIG read a YAML file (or the name of one that ships with streamtrain) and
 `dotted.key=value` settings after it; --print-config shows the resolved whole."""
+
+MAX_MESSAGE = 4000
+"""Characters of a sentence."""
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -306,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not issubclass(category, AssumptionWarning | ModelRangeWarning):
             usual(message, category, *where, **more)
         elif os.environ.get("RANK", "0") == "0":
-            print(f"streamtrain: warning: {message}", file=sys.stderr)
+            print(f"streamtrain: warning: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
 
     try:
         with warnings.catch_warnings():
@@ -320,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("STREAMTRAIN_DEBUG"):
             raise
-        return _fail(str(error), 2, in_all_ranks=from_main(error))
+        return _fail(_told(error), 2, in_all_ranks=from_main(error))
     except BackendError as error:
         return _fail(str(error), 1, in_all_ranks=from_main(error))
     except TrainingError as error:
@@ -331,6 +335,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", 130, in_all_ranks=True)
 
 
+def _told(error: ValueError | OSError) -> str:
+    """A sentence of this package as it is; that of the system for a file that cannot be written."""
+    where = getattr(error, "filename", None)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{where} cannot be written: the disk is full" if where else "the disk is full"
+    return str(error)
+
+
 def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:
     """Say what happened: once if it happened in all ranks, else with the number of this one."""
     rank = os.environ.get("RANK", "0")
@@ -338,7 +350,7 @@ def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:
     if os.environ.get("WORLD_SIZE", "1") != "1" and not in_all_ranks:
         prefix = f"rank {rank}: "
     if prefix or rank == "0":
-        print(f"streamtrain: {prefix}{message}", file=sys.stderr)
+        print(f"streamtrain: {prefix}{one_line(message, MAX_MESSAGE)}", file=sys.stderr)
     return status
 
 

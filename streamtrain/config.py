@@ -29,6 +29,7 @@ from streamtrain.config_observe import (
     place_operator,
     without_paths,
 )
+from streamtrain.files import read_text, reading, why_not_a_file
 from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
@@ -274,11 +275,14 @@ def _read(path: str | Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     """The settings of a file and of those it extends. readers: the files that led to it."""
     try:
         file = find_config(path)
-        data = parse_yaml(file.read_text(encoding="utf-8"), str(path), suffixes=True)
     except FileNotFoundError as error:
-        raise ConfigError(str(error)) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a text file") from None
+        problem = why_not_a_file(path) if Path(path).exists() else None
+        raise ConfigError(f"{path}: {problem}" if problem else str(error)) from None
+    with reading(file, ConfigError, "it cannot be read"):
+        try:
+            data = parse_yaml(read_text(file), str(path), suffixes=True)
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a text file") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):

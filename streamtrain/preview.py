@@ -20,6 +20,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config
 from streamtrain.config_observe import PoolConfig
+from streamtrain.evaluate.png import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
@@ -262,9 +263,8 @@ def preview_prior(
         "luminosity.png": preview_figures.luminosity(functions, title),
     }
     generator.close()
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / name)
+        write_png(figure, folder / name)
     print(summary(painted, unit))
     print(f"wrote {' and '.join(str(folder / name) for name in figures)}")
     print(f"took {time.perf_counter() - start:.1f} s")

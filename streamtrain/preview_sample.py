@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamtrain import preview_sample_figure
 from streamtrain.config import Config
 from streamtrain.config_observe import DIMENSIONLESS, PoolConfig, operator_kind
+from streamtrain.evaluate.png import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import PaintedSamples, paint_samples, signal_generator
 from streamtrain.progress import Progress
@@ -281,9 +282,8 @@ def preview_sample(
         title=f"sample {index} ({split})",
         model=_model(record),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"sample_{index}.png"
-    figure.savefig(path)
+    write_png(figure, path)
     print(f"sample {index} ({split})")
     print(entries([*drawn(record), ("halos", _halos(one))]))
     print(table(steps))

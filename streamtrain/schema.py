@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -16,7 +17,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from streamtrain.files import DEBUG, one_line, reason_of
+
 T = TypeVar("T")
+
+MAX_VALUES = 1_000_000
+"""So many values and no more may a YAML text stand for."""
 
 
 class ConfigError(ValueError):
@@ -272,6 +278,7 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
     """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
     is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
     try:
+        _check_aliases(text)
         return yaml.load(text, Loader=_UniqueLoader)
     except _Twice as error:
         if not suffixes:
@@ -283,7 +290,33 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{name} is not valid YAML{place}: {problem}") from None
+        raise ConfigError(f"{name} is not valid YAML{place}: {one_line(problem)}") from None
+    except (ValueError, ArithmeticError, RecursionError) as error:  # dates, digits, depth
+        if isinstance(error, ConfigError) or os.environ.get(DEBUG):
+            raise
+        raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error
+
+
+def _check_aliases(text: str) -> None:
+    """ConfigError for YAML whose aliases unfold to more than `MAX_VALUES` values, or to
+    themselves."""
+    if "*" not in text:
+        return
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | None) -> int:
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # until it is known: what holds itself has no end
+            parts = [
+                a for part in node.value for a in (part if isinstance(part, tuple) else [part])
+            ]
+            sizes[id(node)] = 1 + sum(size(part) for part in parts)
+        return sizes[id(node)]
+
+    if size(yaml.compose(text, Loader=yaml.SafeLoader)) > MAX_VALUES:
+        raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

@@ -24,6 +24,7 @@ from streamtrain.bench.training import report_options, training_options
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
 from streamtrain.cores import num_cores
+from streamtrain.evaluate.testset import write_atomically
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ def bench(
         report[name] = part
         print("\n".join(lines), flush=True)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_atomically(out, json.dumps(report, indent=1) + "\n")
         print(f"wrote {out}")
     return 0
 

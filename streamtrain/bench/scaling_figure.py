@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from streamtrain.bench.scaling import Row
+from streamtrain.evaluate.png import write_png
 
 AXES = {
     "halos": ("halos", "halos in the field"),
@@ -33,5 +34,5 @@ def draw_scaling(rows: list[Row], path: Path) -> None:
         axes.grid(alpha=0.3, which="both")
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("one sample [ms]")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.set_dpi(110)
+    write_png(figure, path)

@@ -7,10 +7,9 @@ for the random numbers is the row in its lightcone, so the other lightcones neve
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,26 +71,3 @@ def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list
             raise CatalogError(f"{where}: no file matches '{pattern}'")
         files += [Path(name) for name in found if Path(name) not in files]
     return files
-
-
-def realisation_of(path: Path) -> str:
-    """The realisation that a lightcone file says it is, without reading its halos."""
-    try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs["realisation"])
-    except (OSError, KeyError) as error:
-        raise CatalogError(f"{path}: not a readable streamtrain lightcone ({error})") from None
-
-
-def check_disjoint(splits: Mapping[str, Sequence[Path]]) -> None:
-    """CatalogError when one realisation is in two splits (its halos would leak between them)."""
-    seen: dict[str, tuple[str, Path]] = {}
-    for split, paths in splits.items():
-        for path in paths:
-            name = realisation_of(path)
-            other = seen.setdefault(name, (split, path))
-            if other[0] != split:
-                raise CatalogError(
-                    f"the realisation '{name}' is in two splits: data.{other[0]} ({other[1]}) and "
-                    f"data.{split} ({path}); splits must be different skies"
-                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from threading import Event, Lock
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.sampler import METHOD, METHOD_VERSION
 from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.splits import Known
 from streamtrain.catalogs.synthesize import expected_halos, synthesize
 from streamtrain.rng import STAGE_SKIES, Draws
 
@@ -33,8 +34,8 @@ class MadeLightcone:
 class FreshSkies:
     """An endless sequence of lightcones; number k is a function of the run's seed and of k.
 
-    seed: of the run. options: of every lightcone. reserved: realisations of the other splits,
-    which no fresh lightcone may be. device: where they are made, a name of torch's. report: called
+    seed: of the run. options: of every lightcone. reserved: of the other splits, whose skies no
+    fresh lightcone may be. device: where they are made, a name of torch's. report: called
     with (fraction done, what is being done).
     Like `Skies`, but for the number of lightcones.
     """
@@ -44,7 +45,7 @@ class FreshSkies:
         seed: int,
         options: SkyOptions,
         *,
-        reserved: Collection[str] = (),
+        reserved: Sequence[Known] = (),
         threads: int | None = None,
         device: str = "cpu",
         report: Callable[[float, str], None] | None = None,
@@ -98,11 +99,13 @@ class FreshSkies:
             raise
         except ValueError as error:
             raise CatalogError(f"data.train.synthesize: {error}") from None
-        if made.realisation in self._reserved:
-            raise CatalogError(
-                f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' of "
-                "data.validation or data.test: choose another seed"
-            )
+        known = Known.of(made)
+        for other in self._reserved:
+            if other.same_sky(known):
+                raise CatalogError(
+                    f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' "
+                    f"of data.validation or data.test ({other.path}): choose another seed"
+                )
         with self._lock:
             self._made.append(MadeLightcone(number, seed, made.digest, len(made)))
             self._alive[number] = made

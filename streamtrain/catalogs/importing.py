@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,8 @@ def import_catalogs(
 ) -> int:
     """Write every file as a lightcone NAME.h5 in `folder` and print what it holds.
 
-    The arguments are those of `readers.read`. A file that is refused leaves nothing behind.
-    Raises CatalogError.
+    The arguments are those of `readers.read`. If one file is refused, or cannot
+    be written, none is there. Raises CatalogError.
     """
     files = first_of_chunks(files, format, options)
     targets = [folder / f"{_stem(file)}.h5" for file in files]
@@ -39,17 +41,18 @@ def import_catalogs(
             raise CatalogError(f"two of the files would be written to {target}: import one by one")
         if target.exists():
             raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
-    for file, target in zip(files, targets, strict=True):
-        lightcone = read(
-            file,
-            format=format,
-            options=options,
-            realisation=realisation,
-            footprint_deg=footprint_deg,
-            z_range=z_range,
-            min_mass_Msun=min_mass_Msun,
-        )
-        _save(lightcone, target, str(file))
+    with _Together(folder) as together:
+        for file, target in zip(files, targets, strict=True):
+            lightcone = read(
+                file,
+                format=format,
+                options=options,
+                realisation=realisation,
+                footprint_deg=footprint_deg,
+                z_range=z_range,
+                min_mass_Msun=min_mass_Msun,
+            )
+            together.add(lightcone, target, str(file))
     return 0
 
 
@@ -60,8 +63,9 @@ def import_boxes(files: Sequence[Path], folder: Path, *, seed: int = 0, **how: A
     target = folder / f"{_stem(files[0])}_tiled_{seed:04d}.h5"
     if target.exists():
         raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
-    lightcone = read_boxes(files, seed=seed, **how)
-    _save(lightcone, target, ", ".join(str(file) for file in files))
+    with _Together(folder) as together:
+        lightcone = read_boxes(files, seed=seed, **how)
+        together.add(lightcone, target, ", ".join(str(file) for file in files))
     return 0
 
 
@@ -124,11 +128,39 @@ def read_boxes(
         raise CatalogError(f"{name}: {error}") from error
 
 
-def _save(lightcone: Lightcone, target: Path, source: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lightcone.save(target)
-    print(f"{source} -> {target}")
-    print(lightcone.describe())
+class _Together:
+    """Files of one folder that get their names at the end, all or none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._new = [a for a in (folder, *folder.parents) if not a.exists()]
+        self._waiting: list[tuple[Path, Path, str]] = []
+
+    def __enter__(self) -> _Together:
+        return self
+
+    def add(self, lightcone: Lightcone, target: Path, source: str) -> None:
+        """Write a lightcone, and keep what is to be said of it."""
+        text = f"{source} -> {target}\n{lightcone.describe()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        self._waiting.append((part, target, text))
+        try:
+            lightcone.save(part)
+        except CatalogError as error:
+            raise CatalogError(str(error).replace(str(part), str(target))) from error
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        for part, target, text in self._waiting:
+            if kind is None:
+                part.replace(target)
+                print(text)
+            else:
+                part.unlink(missing_ok=True)
+        if kind is not None:
+            with suppress(OSError):  # somebody else has put something there
+                for folder in self._new:
+                    folder.rmdir()
 
 
 def _stem(file: Path) -> str:

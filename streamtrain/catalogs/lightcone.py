@@ -20,9 +20,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.catalogs import info as lightcone_info
+from streamtrain.catalogs import seal
+from streamtrain.catalogs.about import FORMAT, FORMAT_VERSION, CatalogError, read_about
 from streamtrain.cosmology import Cosmology
+from streamtrain.files import one_line, reading, reserve, writing
 from streamtrain.given import given_numbers, little_h, numbers
+from streamtrain.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.resources import find_shipped
+
+__all__ = ["CatalogError", "Lightcone", "sky_angles_deg", "tile_shape"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -30,15 +36,11 @@ Float64 = NDArray[np.float64]
 TILE_DEG = 0.05
 """Side of a tile. A field of 1.4 deg reads about 8 to 14 % more halos than it holds, depending on
 how it is turned; a file keeps the tiles that it was made with."""
-FORMAT = "streamtrain lightcone"
-FORMAT_VERSION = 1
 ROUNDING_DEG = 1e-5
 """How far outside its footprint float32 rounding may put a halo."""
+_REST = 200_000
+"""Bytes of a file beside its arrays, at most."""
 _CORE = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
-
-
-class CatalogError(ValueError):
-    """A halo catalog that cannot be used; the message is one sentence for its owner."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,6 +137,8 @@ class Lightcone:
         limit = float(halos["mass_Msun"].min())
         if min_mass_Msun is not None:
             limit = _numbers([min_mass_Msun], "min_mass_Msun", "a number", "Msun")[0]
+        if realisation is not None and not (realisation and realisation.isprintable()):
+            raise CatalogError(f"realisation must be one line of text, not {realisation!r}")
         if not 0.0 < limit < np.inf:
             raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
         return cls(
@@ -146,7 +150,7 @@ class Lightcone:
             z_range=(float(z_low), float(z_high)),
             min_mass_Msun=limit,
             realisation=realisation or f"sha256-{digest[:16]}",
-            provenance=provenance,
+            provenance=provenance.replace("\0", "?").encode(errors="backslashreplace").decode(),
             tile_shape=shape,
             tile_offsets=_read_only({"offsets": offsets})["offsets"],
             digest=digest,
@@ -162,90 +166,68 @@ class Lightcone:
         lightcone, or of an unknown format version.
         """
         path = find_shipped(Path(path))
-        if not path.is_file():
-            raise CatalogError(f"{path}: there is no such file")
-        if not h5py.is_hdf5(path):
-            raise CatalogError(f"{path}: not an HDF5 file, so not a streamtrain lightcone")
-        try:
+        with reading(path, CatalogError, "truncated or damaged lightcone file"):
+            if not h5py.is_hdf5(path):
+                raise CatalogError("not an HDF5 file, so not a streamtrain lightcone")
             with h5py.File(path, "r") as file:
                 return cls._from_file(file, path)
-        except CatalogError as error:
-            raise CatalogError(f"{path}: {error}") from error
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise CatalogError(f"{path}: truncated or damaged lightcone file ({error})") from error
 
     @classmethod
     def _from_file(cls, file: h5py.File, path: Path) -> Lightcone:
-        attributes = dict(file.attrs)
-        if attributes.get("format") != FORMAT:
-            raise CatalogError(
-                "an HDF5 file, but not a streamtrain lightcone (its attribute 'format' is not "
-                f"'{FORMAT}'); `streamtrain catalog import --columns map.yaml` reads other tables"
-            )
-        if attributes.get("format_version") != FORMAT_VERSION:
-            raise CatalogError(
-                f"lightcone format version {attributes.get('format_version')}, "
-                f"this streamtrain reads version {FORMAT_VERSION}"
-            )
-        needed = [f"halos/{name}" for name in _CORE] + ["tile_offsets", "cosmology", "columns"]
-        for name in needed:
-            if name not in file:
-                raise CatalogError(f"the lightcone file lacks '{name}'")
-        halos = {name: _float32(name, file[f"halos/{name}"][()]) for name in _CORE}
-        extra = {name: _float32(name, a[()]) for name, a in file["columns"].items()}
+        about = read_about(file)
+        halos = {name: _column(name, file, f"halos/{name}") for name in _CORE}
+        extra = {name: _column(name, file, f"columns/{name}") for name in group_of(file, "columns")}
         velocity = None
-        if "halos/velocities_kms" in file:
-            velocity = _float32("velocities_kms", file["halos/velocities_kms"][()])
-        offsets = np.ascontiguousarray(file["tile_offsets"][()], np.int64)
+        if holds(file, "halos/velocities_kms"):
+            velocity = _column("velocities_kms", file, "halos/velocities_kms")
+        offsets = _offsets(file, len(halos["x_Mpc"]))
         _check_halos(halos, extra, velocity)
-        cosmology = _checked_cosmology(dict(file["cosmology"].attrs))
-        ra_min, ra_max, dec_min, dec_max = (float(a) for a in attributes["footprint_deg"])
-        footprint = (ra_min, ra_max, dec_min, dec_max)
+        cosmology, footprint = about.cosmology, about.footprint_deg
         digest = _digest(halos, extra, velocity, offsets, cosmology, footprint)
-        if digest != attributes["digest"]:
+        if digest != about.digest:
             raise CatalogError(
                 f"damaged or edited lightcone file: its content has the digest {digest[:16]}, "
-                f"the file says {str(attributes['digest'])[:16]}"
+                f"the file says {one_line(about.digest)[:16]}"
             )
-        z_low, z_high = (float(a) for a in attributes["z_range"])
-        tile_deg = float(attributes["tile_deg"])
-        shape = tile_shape(footprint, tile_deg)
+        shape = tile_shape(footprint, about.tile_deg)
         if len(offsets) != shape[0] * shape[1] + 1:
             raise CatalogError(
                 f"tile_offsets has {len(offsets)} entries, but {shape[0]} x {shape[1]} tiles of "
-                f"{tile_deg:g} deg cover the footprint"
+                f"{about.tile_deg:g} deg cover the footprint"
             )
-        return cls(
+        if shape != about.tile_shape:
+            raise CatalogError(f"tile_shape = {about.tile_shape} is not that of its tiles, {shape}")
+        found = cls(
             **_read_only(halos),
             columns=_read_only(extra),
             velocities_kms=None if velocity is None else _read_only({"v": velocity})["v"],
             cosmology=cosmology,
             footprint_deg=footprint,
-            z_range=(z_low, z_high),
-            min_mass_Msun=float(attributes["min_mass_Msun"]),
-            realisation=str(attributes["realisation"]),
-            provenance=str(file["provenance"][()].decode()),
+            z_range=about.z_range,
+            min_mass_Msun=about.min_mass_Msun,
+            realisation=about.realisation,
+            provenance=about.provenance,
             tile_shape=shape,
             tile_offsets=_read_only({"offsets": offsets})["offsets"],
             digest=digest,
             path=path,
-            tile_deg=tile_deg,
+            tile_deg=about.tile_deg,
         )
+        if not about.sealed:
+            places = sky_angles_deg(found.x_Mpc, found.y_Mpc, found.z_Mpc)
+            if problem := seal.inconsistency(found, *places):
+                raise CatalogError(f"damaged or edited lightcone file: {problem}")
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete.
+        Raises `CatalogError`."""
+        numbers_per_halo = len(_CORE) + len(self.columns) + 3 * (self.velocities_kms is not None)
+        size = 4 * len(self) * numbers_per_halo + self.tile_offsets.nbytes + _REST
+        with writing(Path(path), CatalogError) as temporary:
+            reserve(temporary, size)
             with h5py.File(temporary, "w") as file:
                 self._to_file(file)
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise CatalogError(f"{path}: the lightcone cannot be written ({error})") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _to_file(self, file: h5py.File) -> None:
         halos = file.create_group("halos")
@@ -259,16 +241,19 @@ class Lightcone:
         file.create_dataset("tile_offsets", data=self.tile_offsets)
         file.create_dataset("provenance", data=self.provenance)
         file.create_group("cosmology").attrs.update(self.cosmology)
-        file.attrs.update(
-            format=FORMAT,
-            format_version=FORMAT_VERSION,
-            digest=self.digest,
-            realisation=self.realisation,
-            footprint_deg=self.footprint_deg,
-            z_range=self.z_range,
-            min_mass_Msun=self.min_mass_Msun,
-            tile_deg=self.tile_deg,
-            tile_shape=self.tile_shape,
+        marks = seal.marks_of(self.mass_Msun, self.z_obs)
+        file.create_dataset("marks", data=marks)
+        about: dict[str, Any] = {
+            "realisation": self.realisation,
+            "footprint_deg": self.footprint_deg,
+            "z_range": self.z_range,
+            "min_mass_Msun": self.min_mass_Msun,
+            "tile_deg": self.tile_deg,
+            "tile_shape": self.tile_shape,
+        }
+        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, digest=self.digest, **about)
+        file.attrs["seal"] = seal.seal_of(
+            self.digest, len(self), self.cosmology, about, self.provenance, marks
         )
 
     def __len__(self) -> int:
@@ -335,6 +320,28 @@ def _float32(name: str, values: ArrayLike) -> Float32:
 _UNITS = {"x_Mpc": "Mpc", "y_Mpc": "Mpc", "z_Mpc": "Mpc", "mass_Msun": "Msun", "z_obs": "",
           "velocities_kms": "km/s", "column 'sfr'": "Msun/yr"}  # fmt: skip
 """As astropy writes them. Of another column it is known to the user's model alone."""
+
+
+def _column(name: str, file: h5py.File, place: str) -> Float32:
+    """A column of a lightcone file."""
+    values = content_of(dataset_of(file, place))
+    if values.dtype.kind not in "fiu":
+        raise CatalogError(f"{name} holds no real numbers (it is {values.dtype})")
+    return _float32(name, values)
+
+
+def _offsets(file: h5py.File, num_halos: int) -> NDArray[np.int64]:
+    """The offset table of a lightcone file; it decides which rows are looked at."""
+    values = content_of(dataset_of(file, "tile_offsets"))
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise CatalogError(f"tile_offsets is no list of row numbers (it is {values.dtype})")
+    offsets = np.ascontiguousarray(values, np.int64)
+    ends = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
+    if ends != (0, num_halos) or (np.diff(offsets) < 0).any():
+        raise CatalogError(
+            f"tile_offsets does not lead from row 0 to {num_halos} without a step back"
+        )
+    return offsets
 
 
 def _given_halos(

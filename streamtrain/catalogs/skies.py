@@ -9,7 +9,9 @@ from weakref import WeakValueDictionary
 
 import h5py
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.about import CatalogError, read_about
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.files import reading
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,12 @@ class Header:
     @classmethod
     def read(cls, path: Path) -> Header:
         """Of a lightcone file. Raises CatalogError."""
-        try:
+        with reading(path, CatalogError, "not a readable streamtrain lightcone"):
+            if not h5py.is_hdf5(path):
+                raise CatalogError("not an HDF5 file, so not a streamtrain lightcone")
             with h5py.File(path, "r") as file:
-                return cls(
-                    path.name,
-                    str(file.attrs["digest"]),
-                    str(file.attrs["realisation"]),
-                    {k: float(v) for k, v in file["cosmology"].attrs.items()},
-                    int(file["halos/mass_Msun"].shape[0]),
-                )
-        except (OSError, KeyError, AttributeError) as error:
-            raise CatalogError(f"{path}: not a readable streamtrain lightcone ({error})") from None
+                about = read_about(file)
+        return cls(path.name, about.digest, about.realisation, about.cosmology, about.num_halos)
 
 
 class Skies:

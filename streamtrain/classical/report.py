@@ -18,6 +18,7 @@ from streamtrain.classical.maps import Maps, make_maps, networks_of
 from streamtrain.classical.sampling import import_emcee
 from streamtrain.config import Config
 from streamtrain.evaluate.metrics import score
+from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.testset import write_atomically
 from streamtrain.generator.labels import QUANTITIES
 from streamtrain.progress import Progress
@@ -222,4 +223,4 @@ def _draw(
             samples, inference.density.names, test.theta[0], inference.simulations.theta
         )
     for name, figure in drawn.items():
-        figure.savefig(folder / name)
+        write_png(figure, folder / name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from streamtrain.evaluate import answers, testset
 from streamtrain.evaluate.answers import Answers
 from streamtrain.evaluate.runs import Run
 from streamtrain.evaluate.trained import Trained
+from streamtrain.files import writing
 from streamtrain.progress import Progress
 
 FILE = "answers.npz"
@@ -64,22 +64,17 @@ def answers_of(
 
 
 def _save(file: Path, key: str, answers: Answers) -> None:
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     unit = np.ones(0) if answers.unit is None else answers.unit
-    try:
-        with part.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                key=np.array(key),
-                predicted=answers.predicted,
-                true=answers.true,
-                occupied=answers.occupied,
-                bin_edges=answers.bin_edges,
-                unit=unit,
-            )
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(file) as part, part.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            key=np.array(key),
+            predicted=answers.predicted,
+            true=answers.true,
+            occupied=answers.occupied,
+            bin_edges=answers.bin_edges,
+            unit=unit,
+        )
 
 
 def _load(file: Path, key: str) -> Answers | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError, from_mapping
+from streamtrain.files import writing
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.progress import Progress
 from streamtrain.schema import to_dict
@@ -240,15 +241,8 @@ def differing_samples(manifest: Manifest, indices: list[int], batch: Batch) -> l
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _seed(config: Config) -> int:

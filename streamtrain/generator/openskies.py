@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtrain.catalogs.bank import check_disjoint, expand, realisation_of
+from streamtrain.catalogs.bank import expand
 from streamtrain.catalogs.fresh import FreshSkies
 from streamtrain.catalogs.skies import Skies
 from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.splits import Known, check_disjoint, check_once
 from streamtrain.config import Config, ConfigError
 from streamtrain.config_data import SynthesizeConfig
 from streamtrain.config_emit import InterloperConfig
@@ -47,7 +48,7 @@ def open_skies(
     return FreshSkies(
         config.seed,
         sky_options(config, data.fresh),
-        reserved={realisation_of(path) for path in others},
+        reserved=[Known.read(path) for path in others],
         threads=threads,
         device=device,
         report=report,
@@ -106,5 +107,6 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
             f"{where}.{split} names no lightcone: make some with `streamtrain catalog make`, or "
             "import your own with `streamtrain catalog import`"
         )
+    check_once(paths, where)
     check_disjoint(paths)
     return paths[split]

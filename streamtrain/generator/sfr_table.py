@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain import portable
 from streamtrain.config_data import SFR_CHOICES
+from streamtrain.files import read_text, why_not_a_file
 from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]
@@ -126,10 +127,12 @@ def _place(nodes: Float, x: Float) -> tuple[NDArray[np.intp], Float]:
 
 def _rows(path: str | Path) -> Float:
     """The file's rows [n, 3]: 1 + z, log10 M, log10 SFR."""
+    if not Path(path).exists():
+        raise ValueError(f"{path}: there is no such table of star-formation rates")
+    if problem := why_not_a_file(path):
+        raise ValueError(f"{path}: {problem}")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such table of star-formation rates") from None
+        lines = read_text(Path(path)).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

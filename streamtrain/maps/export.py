@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import math
 from pathlib import Path
 from typing import Literal
 
 from streamtrain.config import Config
+from streamtrain.files import reserve, writing
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.export_hdf5 import SampleFile
 from streamtrain.maps.export_limlam import LimlamFolder
@@ -54,9 +54,10 @@ def export(
     generator = Generator(made_of, split, device, threads)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            writer = SampleFile if format == "hdf5" else LimlamFolder
+        writer = SampleFile if format == "hdf5" else LimlamFolder
+        size = 4 * samples * (math.prod(generator.input_shape) + generator.num_outputs)
+        with writing(target) as part:
+            reserve(part, size)
             with writer(part, generator).open() as write:
                 for start in range(0, samples, BATCH_SIZE):
                     stop = min(start + BATCH_SIZE, samples)
@@ -65,16 +66,6 @@ def export(
                     write(batch)
                     if progress is not None:
                         progress.update(f"{stop}/{samples} samples written")
-            os.replace(part, target)
-        finally:
-            _remove(part)
     finally:
         generator.close()
     return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from streamtrain.files import check_memory, one_line
+from streamtrain.hdf5file import check_here, content_of, holds, object_of
 from streamtrain.maps.skymap import (
     MapError,
     SkyMap,
@@ -43,17 +45,14 @@ def read_hdf5(path: Path, index: int | None = None) -> SkyMap:
     """The map of an HDF5 file; index: which sample of several, by its global index. Raises
     MapError, one sentence."""
     source = str(path)
-    try:
-        with h5py.File(path, "r") as file:
-            for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
-                if isinstance(file.get(name), h5py.Dataset):
-                    return read(file, source, index)
-            raise MapError(
-                f"{source} holds none of map, cube and map_coadd, but "
-                f"{', '.join(sorted(file)) or 'nothing'}"
-            )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise MapError(f"{source} cannot be read, or is cut short: {error}") from None
+    with h5py.File(path, "r") as file:
+        for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
+            if holds(file, name) and isinstance(object_of(file, name), h5py.Dataset):
+                return read(file, source, index)
+        raise MapError(
+            f"{source} holds none of map, cube and map_coadd, but "
+            f"{one_line(', '.join(sorted(file))) or 'nothing'}"
+        )
 
 
 def _own(file: Any, source: str, index: int | None) -> SkyMap:
@@ -69,7 +68,7 @@ def _samples(file: Any, source: str, index: int | None) -> SkyMap:
     if cubes.ndim == 3 and index is None:
         cube = _array(file, "cube", source)
     elif cubes.ndim == 4:
-        numbers = np.asarray(file["index"]) if "index" in file else np.arange(len(cubes))
+        numbers = _array(file, "index", source) if holds(file, "index") else np.arange(len(cubes))
         if index is None and len(cubes) != 1:
             raise MapError(
                 f"{source} holds {len(cubes)} samples: choose one with --index, such as "
@@ -78,6 +77,8 @@ def _samples(file: Any, source: str, index: int | None) -> SkyMap:
         place = np.flatnonzero(numbers == (numbers[0] if index is None else index))
         if not len(place):
             raise MapError(f"{source} has no sample {index}, but {numbers.min()}..{numbers.max()}")
+        check_here(cubes)
+        check_memory(cubes.size // len(cubes) * cubes.dtype.itemsize, "a sample has")
         cube = np.asarray(cubes[int(place[0])])
         check_numbers(cube, "cube", source)
     else:
@@ -173,11 +174,11 @@ def _marks(dataset: Any, source: str) -> tuple[float, ...]:
 
 
 def _array(file: Any, name: str, source: str) -> NDArray[Any]:
-    dataset = file.get(name)
+    dataset = object_of(file, name) if holds(file, name) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise MapError(
             f"{source} has no dataset {name}" + (" that holds anything" if dataset else "")
         )
-    values = np.asarray(dataset)
+    values = content_of(dataset)
     check_numbers(values, name, source)
     return values

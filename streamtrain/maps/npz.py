@@ -11,14 +11,13 @@ Optional in both: `units`, `nu_rest` [GHz].
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.files import check_npz
 from streamtrain.maps.skymap import (
     MapError,
     SkyMap,
@@ -41,14 +40,12 @@ LIMLAM = ("map_frequencies", "npix_x", "npix_y")
 def read_npz(path: Path) -> SkyMap:
     """The map of an npz file. Raises MapError, one sentence."""
     source = str(path)
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            names = file.files
-            wanted = {*EDGES, *LIMLAM, "map", "map_cube", "units", "nu_rest"}
-            wanted |= {f"{kind}_{axis}" for kind in ("pix_size", "fov") for axis in "xy"}
-            arrays = {name: file[name] for name in names if name in wanted}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise MapError(f"{source} cannot be read, or is cut short: {_first_line(error)}") from None
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        check_npz(file.zip)
+        names = file.files
+        wanted = {*EDGES, *LIMLAM, "map", "map_cube", "units", "nu_rest"}
+        wanted |= {f"{kind}_{axis}" for kind in ("pix_size", "fov") for axis in "xy"}
+        arrays = {name: file[name] for name in names if name in wanted}
     name = "map_cube" if "map_cube" in arrays else "map"
     if name not in arrays:
         raise MapError(
@@ -112,7 +109,3 @@ def _limlam_edges(arrays: dict[str, NDArray[Any]], source: str) -> tuple[Any, An
 
 def _number(value: NDArray[Any] | None, name: str, source: str) -> float | None:
     return None if value is None else number_of(value, name, source)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 
+from streamtrain.files import reading
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.npz import read_npz
@@ -40,9 +41,21 @@ def read_map(
     names the file, for what cannot be read or has no geometry.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise MapError(f"there is no map {path}")
-    kind = _kind(file)
+    with reading(file, MapError, "cannot be read, or is cut short"):
+        return _read(file, units, nu_rest_GHz, index, hdu, no_value)
+
+
+def _read(
+    path: Path,
+    units: str | None,
+    nu_rest_GHz: float | None,
+    index: int | None,
+    hdu: str | None,
+    no_value: float | None,
+) -> SkyMap:
+    kind = _kind(path)
     if kind != "hdf5" and index is not None:
         raise MapError(f"{path} holds one map: --index is of a file with several samples")
     if kind != "fits" and hdu is not None:
@@ -50,11 +63,11 @@ def read_map(
     if nu_rest_GHz is not None and not nu_rest_GHz > 0.0:
         raise MapError(f"--nu-rest-GHz {nu_rest_GHz:g} must be positive")
     if kind == "fits":
-        found = read_fits(file, hdu, nu_rest_GHz)
+        found = read_fits(path, hdu, nu_rest_GHz)
     elif kind == "npz":
-        found = read_npz(file)
+        found = read_npz(path)
     else:
-        found = read_hdf5(file, index)
+        found = read_hdf5(path, index)
     return without_marks(_with_units(_with_rest(found, nu_rest_GHz), units), no_value)
 
 

@@ -139,7 +139,7 @@ def test_malformed_files(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.dat: there is no such table"):
         SFRTable.read(tmp_path / "nowhere.dat")
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="a folder, not a file"):
         SFRTable.read(tmp_path)
     (tmp_path / "binary.dat").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match=r"binary\.dat is not a table .*: not a text file"):

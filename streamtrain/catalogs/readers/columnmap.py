@@ -35,6 +35,7 @@ from streamtrain.catalogs.readers.units import (
     accepted,
     read_unit,
 )
+from streamtrain.files import read_text
 from streamtrain.schema import ConfigError, nearest, parse_yaml
 
 QUANTITIES: dict[str, dict[str, float]] = {
@@ -147,7 +148,7 @@ def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
 
 def _content(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), "this")
+        return parse_yaml(read_text(path), "this")
     except ConfigError as error:
         raise CatalogError(str(error)) from None
 

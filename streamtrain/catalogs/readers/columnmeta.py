@@ -11,9 +11,9 @@ import yaml
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.files import reason_of
+from streamtrain.hdf5file import content_of, holds
 
-MAX_COMPRESSION = 1000.0
-"""An HDF5 dataset that claims more than this many times its bytes in the file is refused."""
 Units = dict[str, str]
 
 
@@ -26,17 +26,9 @@ def masked(name: str, values: NDArray[Any], missing: NDArray[Any]) -> NDArray[An
     return np.ma.array(values, mask=np.ma.getmaskarray(values) | missing.astype(bool))
 
 
-def hdf5_content(dataset: Any) -> NDArray[Any]:
-    claimed, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if claimed > 2**20 and claimed > MAX_COMPRESSION * stored:
-        raise CatalogError(f"'{dataset.name}' claims {claimed} bytes, but {stored} are stored")
-    content: NDArray[Any] = dataset[()]
-    return np.asarray(content)
-
-
 def hdf5_column(dataset: Any) -> NDArray[Any]:
     """Masked where the dataset's fill value or the netCDF attributes for it say so; unpacked."""
-    values = hdf5_content(dataset)
+    values = content_of(dataset)
     if values.dtype.kind not in "fiu":
         return values
     fills = [dataset.attrs[key] for key in ("_FillValue", "missing_value") if key in dataset.attrs]
@@ -76,8 +68,8 @@ def _texts(value: Any) -> list[str]:
 def compound_units(file: Any, rows: Any) -> Units:
     """Of the fields of a compound dataset: as astropy writes them, or one text per field."""
     meta = f"{rows.name}.__table_column_meta__"
-    if meta in file:
-        return astropy_units("\n".join(_texts(file[meta][()])))
+    if holds(file, meta):
+        return astropy_units("\n".join(_texts(content_of(file[meta]))))
     names = rows.dtype.names
     units: Units = {}
     for key in rows.attrs:
@@ -116,5 +108,5 @@ def astropy_units(text: str) -> Units:
             unit = column.get("unit") or ""
             units[str(column["name"])] = str(unit["unit"] if isinstance(unit, dict) else unit)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise CatalogError(f"a damaged description of its columns ({error})") from error
+        raise CatalogError(f"a damaged description of its columns ({reason_of(error)})") from error
     return units

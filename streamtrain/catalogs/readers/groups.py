@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.chunks import chunks_of
-from streamtrain.catalogs.readers.columnmeta import hdf5_content
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.files import why_not_a_file
+from streamtrain.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.schema import nearest
 
 Array = NDArray[np.float64]
@@ -70,10 +71,12 @@ class _Unit:
 
 def is_group_file(path: Path) -> bool:
     """Whether a file is one of groups, as its header tells; False for what is no HDF5 file."""
+    if why_not_a_file(path):
+        return False
     try:
         with h5py.File(path, "r") as file:
-            return "Header" in file and _layout(file) is not None
-    except (OSError, RuntimeError, KeyError):
+            return holds(file, "Header") and _layout(file) is not None
+    except Exception:  # whatever is wrong with it, it is none
         return False
 
 
@@ -162,7 +165,7 @@ def _halos(
 
 
 def _layout(file: Any) -> _Layout | None:
-    attributes = file["Header"].attrs if "Header" in file else {}
+    attributes = file["Header"].attrs if holds(file, "Header") else {}
     return next((a for a in _LAYOUTS if a.total in attributes), None)
 
 
@@ -170,7 +173,7 @@ def _stated(file: Any, *names: str) -> float | None:
     """The first number of an attribute in the header, the parameters or the cosmology."""
     for group in ("Header", "Parameters", "Cosmology"):
         for name in names:
-            if group in file and name in file[group].attrs:
+            if holds(file, group) and name in file[group].attrs:
                 value = np.ravel(file[group].attrs[name])
                 if value.size and value.dtype.kind in "fiu" and np.isfinite(value[0]):
                     return float(value[0])
@@ -224,7 +227,7 @@ def _units(
     file: Any, layout: _Layout, mass: str, length: str | None
 ) -> tuple[dict[str, _Unit], str]:
     """Units of position, mass, velocity and side, and in words where they are from."""
-    table = file.get(layout.table, {})
+    table = group_of(file, layout.table) if holds(file, layout.table) else {}
     place = _beside(table, layout.position, CM_PER_MPC)
     weight = _beside(table, mass, G_PER_MSUN)
     if place is not None and weight is not None:
@@ -262,7 +265,7 @@ def _units(
 
 def _beside(table: Any, name: str, cgs: float) -> _Unit | None:
     """The unit in the attributes of a dataset, as Arepo or SWIFT write them."""
-    attributes = table[name].attrs if name in table else {}
+    attributes = table[name].attrs if table and holds(table, name) else {}
     for factor, a_power, h_power in (
         ("to_cgs", "a_scaling", "h_scaling"),
         ("Conversion factor to CGS (not including cosmological corrections)",
@@ -294,26 +297,26 @@ def _part(file: Any, layout: _Layout, mass: str, total: int, num_chunks: int) ->
     empty = {"mass": np.zeros(0), "position": np.zeros((0, 3))}
     if here == 0:
         return empty
-    table = file.get(layout.table, {})
+    table = group_of(file, layout.table) if holds(file, layout.table) else {}
     named = {"mass": mass, "position": layout.position}
-    if layout.velocity in table:
+    if table and holds(table, layout.velocity):
         named["velocity"] = layout.velocity
-    if "GroupAscale" in table:
+    if table and holds(table, "GroupAscale"):
         named["scale"] = "GroupAscale"
     part = {}
     for key, name in named.items():
-        if name not in table:
+        if not (table and holds(table, name)):
             known = [a for a in table if "mass" in a.lower() or "_M_" in a]
             hint = f": {nearest(name, known)}" if key == "mass" else ""
             raise CatalogError(f"there is no dataset {layout.table}/{name}{hint}")
-        dataset: Any = table[name]
+        dataset: Any = dataset_of(table, name)
         shape = (here, 3) if key in ("position", "velocity") else (here,)
         if getattr(dataset, "shape", None) != shape or dataset.dtype.kind not in "fiu":
             raise CatalogError(
                 f"{layout.table}/{name} must hold {' x '.join(map(str, shape))} numbers, its shape "
                 f"is {getattr(dataset, 'shape', None)}"
             )
-        part[key] = hdf5_content(dataset).astype(np.float64)
+        part[key] = content_of(dataset).astype(np.float64)
     return part
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain import files
 from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone, sky_angles_deg
 from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
@@ -24,11 +22,6 @@ Floats = NDArray[np.floating[Any]]
 PARAMETERS = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
 MAX_SPEED = 0.1
 """No halo moves faster, in units of c."""
-_DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
-    *(OSError, RuntimeError, TypeError, ValueError),
-    *(struct.error, zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclass
@@ -99,23 +92,15 @@ class Halos:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file into one CatalogError that begins with its name."""
-    if path.is_dir():
-        raise CatalogError(f"{path}: a folder, not a file")
-    if not path.is_file():
-        raise CatalogError(f"{path}: there is no such file")
-    try:
+def reading(path: Path, what: str, *, whole: bool = False) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into one CatalogError that begins with its name.
+
+    whole: it is all read into memory, and refused if it does not fit.
+    """
+    with files.reading(path, CatalogError, f"not {what}, or a damaged one"):
+        if whole:
+            files.check_memory(path.stat().st_size, "it has")
         yield
-    except CatalogError as error:
-        raise CatalogError(f"{path}: {_sentence(error)}") from error
-    except _DAMAGE as error:
-        raise CatalogError(f"{path}: not {what}, or a damaged one ({_sentence(error)})") from error
-
-
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (text if len(text) < 300 else f"{text[:300]} ...") or type(error).__name__
 
 
 def sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.cosmology import Cosmology
+from streamtrain.files import check_npz
 
 _NEEDED_KEYS = ("x", "y", "z", "M")
 _HALO_KEYS = (*_NEEDED_KEYS, "zhalo")
@@ -46,47 +47,56 @@ def read_npz(
     pickle of anything but a dict of numbers.
     """
     path = Path(path)
-    with reading(path, "an npz file"), zipfile.ZipFile(path) as archive:
-        arrays, header = _read_members(archive)
+    with reading(path, "an npz file"):
+        with zipfile.ZipFile(path) as archive:
+            check_npz(archive)
+            arrays, header = _read_members(archive)
+        return _lightcone(path, arrays, header, realisation, view)
+
+
+def _lightcone(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    header: dict[str, float],
+    realisation: str | None,
+    view: View,
+) -> Lightcone:
     centre = [header.get(f"cen_{axis}_fov", 0.0) for axis in "xy"]
     note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
-    try:
-        cosmology = _cosmology(header)
-        position = _positions(arrays)
-        mass = arrays.pop("M")
-        moving = [key in arrays for key in _VELOCITY_KEYS]
-        if any(moving) and not all(moving):
-            raise CatalogError("of vx, vy, vz all or none must be there")
-        parts = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
-        velocities = None if parts is None else np.stack(parts, axis=-1)
-        position, velocities, turned = view.turned(position, velocities)
-        note += "".join(f"; {text}" for text in turned)
-        check_direction(position)
-        if "zhalo" in arrays:
-            redshift = arrays.pop("zhalo")
-        else:
-            halos = Halos(position, mass, velocities)
-            halos.check()
-            redshift = observed_redshift(halos, Cosmology.from_dict(cosmology))
-            note += "; without zhalo: z_obs from the distance" + (
-                ", without peculiar velocities"
-                if velocities is None
-                else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
-            )
-        return Lightcone.from_arrays(
-            position[:, 0],
-            position[:, 1],
-            position[:, 2],
-            mass,
-            redshift,
-            cosmology=cosmology,
-            velocities_kms=velocities,
-            columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
-            provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
-            realisation=realisation,
+    cosmology = _cosmology(header)
+    position = _positions(arrays)
+    mass = arrays.pop("M")
+    moving = [key in arrays for key in _VELOCITY_KEYS]
+    if any(moving) and not all(moving):
+        raise CatalogError("of vx, vy, vz all or none must be there")
+    parts = [arrays.pop(key) for key in _VELOCITY_KEYS] if all(moving) else None
+    velocities = None if parts is None else np.stack(parts, axis=-1)
+    position, velocities, turned = view.turned(position, velocities)
+    note += "".join(f"; {text}" for text in turned)
+    check_direction(position)
+    if "zhalo" in arrays:
+        redshift = arrays.pop("zhalo")
+    else:
+        halos = Halos(position, mass, velocities)
+        halos.check()
+        redshift = observed_redshift(halos, Cosmology.from_dict(cosmology))
+        note += "; without zhalo: z_obs from the distance" + (
+            ", without peculiar velocities"
+            if velocities is None
+            else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
         )
-    except ValueError as error:
-        raise CatalogError(f"{path}: {error}") from error
+    return Lightcone.from_arrays(
+        position[:, 0],
+        position[:, 1],
+        position[:, 2],
+        mass,
+        redshift,
+        cosmology=cosmology,
+        velocities_kms=velocities,
+        columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
+        provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
+        realisation=realisation,
+    )
 
 
 def _positions(arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, reading, sha256
 from streamtrain.catalogs.readers.text import check_last_line, comment_lines, load_numbers
 from streamtrain.cosmology import C_KMS
+from streamtrain.files import read_text
 
 _PLC = [
     ("name", "<u8"),
@@ -86,7 +87,7 @@ def read_plc(
     `axis` is the direction of the cone (default: as in the module's text); `h_units` says whether
     lengths are Mpc/h and masses Msun/h where the file does not. Raises CatalogError.
     """
-    with reading(path, "a PINOCCHIO past light cone"):
+    with reading(path, "a PINOCCHIO past light cone", whole=True):
         run = _run_of(path)
         text = _is_text(path)
         if text:
@@ -139,7 +140,7 @@ def read_snapshot(
 
     The redshift is in the ASCII header, for binary files in the file's name.
     """
-    with reading(path, "a PINOCCHIO snapshot catalog"):
+    with reading(path, "a PINOCCHIO snapshot catalog", whole=True):
         run = _run_of(path)
         named = re.match(r"pinocchio\.(\d+\.\d+)\.", path.name)
         if _is_text(path):
@@ -300,7 +301,7 @@ def _run_of(path: Path) -> dict[str, str]:
     if not beside.is_file():
         return {}
     settings = {}
-    for line in beside.read_text(errors="replace").splitlines():
+    for line in read_text(beside, errors="replace").splitlines():
         words = re.split(r"[#%]", line, maxsplit=1)[0].split()
         if words:
             settings[words[0]] = " ".join(words[1:])

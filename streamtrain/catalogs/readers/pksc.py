@@ -34,7 +34,7 @@ def read_pksc(
 
     Raises CatalogError.
     """
-    with reading(path, "a Peak Patch catalog"):
+    with reading(path, "a Peak Patch catalog", whole=True):
         size = path.stat().st_size
         if size < 12:
             raise CatalogError(f"{size} bytes are no Peak Patch catalog, its header has 12")

@@ -22,12 +22,14 @@ from streamtrain.catalogs.readers.columnmeta import (
     astropy_units,
     compound_units,
     hdf5_column,
-    hdf5_content,
     masked,
     stated_units,
 )
-from streamtrain.catalogs.readers.text import check_last_line, load_numbers
+from streamtrain.catalogs.readers.text import check_last_line, check_lines, load_numbers
 from streamtrain.catalogs.readers.whitespace import read_whitespace
+from streamtrain.files import check_memory
+from streamtrain.fitsimage import check_fits
+from streamtrain.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]
@@ -43,6 +45,8 @@ def read_columns(path: Path, names: Sequence[str], table: str = "") -> tuple[Col
     endings = [ending for ending in READERS if path.name.lower().endswith(ending)]
     if not endings:
         raise CatalogError(f"no table with named columns; supported are {', '.join(READERS)}")
+    if READERS[endings[0]] not in (_read_fits, _read_hdf5, _read_parquet):
+        check_lines(path)
     return READERS[endings[0]](path, list(dict.fromkeys(names)), table)
 
 
@@ -141,6 +145,7 @@ def _read_ecsv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        check_memory(path.stat().st_size, "it has")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
         content = Table.read(lines, format="ascii.ecsv")
     _check_names(wanted, content.colnames)
@@ -152,10 +157,11 @@ def _read_fits(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
     _astropy("FITS")
     from astropy.io import fits
 
+    check_fits(path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            with fits.open(path, memmap=False) as file:
+            with path.open("rb") as stream, fits.open(stream, memmap=False) as file:
                 tables = [hdu for hdu in file if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
                 for warning in map(str, (one.message for one in said)):
                     if "truncated" in warning or "corrupted" in warning:  # astropy reads on
@@ -214,15 +220,15 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
     with h5py.File(path, "r") as file:
         place: Any = file
         if table:
-            if table not in file:
+            if not holds(file, table):
                 raise CatalogError(f"there is no group or dataset '{table}'")
-            place = file[table]
+            place = object_of(file, table)
         columns: Columns = {}
         units: Units = {}
         if isinstance(place, h5py.Dataset):
             names = place.dtype.names or ()
             _check_names(wanted, names)
-            rows = hdf5_content(place)
+            rows = content_of(place)
             for name in wanted:
                 columns[name] = rows[name]
                 if f"{name}.mask" in names:
@@ -231,9 +237,11 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
             return columns, {name: stated.get(name, "") for name in wanted}
         _check_names(wanted, _datasets(place))
         for name in wanted:
-            columns[name] = hdf5_column(place[name])
-            if f"{name}.mask" in place:
-                columns[name] = masked(name, columns[name], hdf5_content(place[f"{name}.mask"]))
+            columns[name] = hdf5_column(dataset_of(place, name))
+            if holds(place, f"{name}.mask"):
+                columns[name] = masked(
+                    name, columns[name], content_of(dataset_of(place, f"{name}.mask"))
+                )
             units[name] = "; ".join(stated_units(place[name].attrs))
         return columns, units
 
@@ -259,6 +267,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], table: str) -> tuple[Column
         schema = file.schema_arrow
         _check_names(wanted, schema.names)
         masks = [f"{name}.mask" for name in wanted if f"{name}.mask" in schema.names]
+        check_memory(8 * file.metadata.num_rows * len([*wanted, *masks]), "its columns have")
         content = file.read(columns=[*wanted, *masks])
     described = (schema.metadata or {}).get(b"table_meta_yaml")
     units = astropy_units(described.decode()) if described else {}

@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.lightcone import CatalogError
 
 MAX_HEADER_LINES = 1000
+MAX_LINE_BYTES = 2**20
+
+
+def check_lines(path: Path) -> None:
+    """CatalogError for a file without a line end in its first megabyte, which is no table: the
+    whole of it would be one line."""
+    with path.open("rb") as file:
+        start = file.read(MAX_LINE_BYTES)
+    if len(start) == MAX_LINE_BYTES and b"\n" not in start and b"\r" not in start:
+        raise CatalogError(f"its first {MAX_LINE_BYTES} bytes hold no line end: no table of text")
 
 
 def comment_lines(path: Path) -> list[str]:
     """The lines that begin with # at the start of a file."""
+    check_lines(path)
     lines: list[str] = []
     with path.open(errors="replace") as file:
         for line in file:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.files import DEBUG, check_npz, reason_of, why_not_a_file
 from streamtrain.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
 from streamtrain.generator.operators.base import MapState
 from streamtrain.schema import AssumptionWarning, ConfigError
@@ -30,16 +31,19 @@ def read_pixels(path: str, name: str, state: MapState, where: str) -> NDArray[An
     file that says nothing of its directions is taken to have them rising, with an
     AssumptionWarning. Raises ConfigError, one sentence that begins with `where`.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ConfigError(f"{where}: there is no file {path}")
+    if problem := why_not_a_file(path):
+        raise ConfigError(f"{where}: {path}: {problem}")
     fits = path.lower().endswith(FITS_SUFFIXES)
     try:
         values, fov_deg = _read_fits(path, name) if fits else _read_npz(path, name)
     except FitsError as error:
         raise ConfigError(f"{where}: {path} {error}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{where}: {path} cannot be read: {reason}") from None
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        raise ConfigError(f"{where}: {path} cannot be read: {reason_of(error)}") from error
     if values.dtype.kind not in "biuf":
         raise ConfigError(f"{where}: {path} holds {values.dtype}, not numbers")
     if values.shape != state.shape[1:]:
@@ -80,6 +84,7 @@ def _read_npz(path: str, name: str) -> Pixels:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is neither npz nor FITS")
     with np.load(path, allow_pickle=False) as file:
+        check_npz(file.zip)
         others = [key for key in file.files if key not in EDGES]
         if name not in others and len(others) != 1:
             raise ValueError(f"it holds no array '{name}' but {', '.join(others) or 'nothing'}")

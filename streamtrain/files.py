@@ -1,0 +1,210 @@
+"""Files that users give and get: what is wrong with one is a sentence about it.
+
+Only regular files are opened (a FIFO would wait for ever, /dev/zero never ends), nothing is read
+that does not fit in memory, any error behind a reader is one line with the file's name, and what is
+written is there whole or not at all. With STREAMTRAIN_DEBUG set, errors that are not sentences come
+through as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from streamtrain.free_memory import free_memory
+
+DEBUG = "STREAMTRAIN_DEBUG"
+MAX_TEXT = 300
+"""Characters of foreign text in a message."""
+MAX_YAML_BYTES = 16 * 2**20
+SMALL = 64 * 2**20
+"""Bytes that are read without a look at the memory."""
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def one_line(text: object, most: int = MAX_TEXT) -> str:
+    """Foreign text on one line, without control characters, at most `most` characters of it."""
+    flat = " ".join(str(text).split())
+    plain = "".join(c if c.isprintable() else "?" for c in flat)
+    return plain if len(plain) <= most else f"{plain[:most]} ..."
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line; its kind if it says nothing."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return one_line(error) or type(error).__name__
+
+
+def why_not_a_file(path: str | os.PathLike[str]) -> str | None:
+    """Half a sentence if a path is no regular file or link to one, else None."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "there is no such file"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({reason_of(error)})"
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+    return None if kind is None else f"{kind}, not a file"
+
+
+@contextmanager
+def reading(
+    path: str | os.PathLike[str], error: Callable[[str], ValueError], damaged: str
+) -> Iterator[None]:
+    """Whatever goes wrong inside is `error` with one sentence that begins with the file's name.
+
+    error: the class of the room, whose own messages are kept; damaged: what the sentence says of
+    everything else, before the reason in brackets. A path that is no regular file is refused.
+    """
+    if problem := why_not_a_file(path):
+        raise error(f"{path}: {problem}")
+    try:
+        yield
+    except Warning:  # made an exception by the caller's filters
+        raise
+    except Exception as cause:
+        own = isinstance(error, type) and isinstance(cause, error)
+        if own and str(cause).startswith(str(path)):
+            raise
+        if not own and os.environ.get(DEBUG):
+            raise
+        text = one_line(cause, 4 * MAX_TEXT) if own else f"{damaged} ({reason_of(cause)})"
+        raise error(f"{path}: {text}") from cause
+
+
+def check_memory(claimed: int, what: str) -> None:
+    """ValueError if `what` [bytes] is more than the memory that is free."""
+    if claimed <= SMALL:
+        return
+    free = free_memory()
+    if claimed > free:
+        raise ValueError(
+            f"{what} {claimed / 1e9:.3g} GB, but {free / 1e9:.3g} GB of memory are free"
+        )
+
+
+def check_npz(archive: zipfile.ZipFile) -> None:
+    """ValueError if the arrays of an npz file do not fit in memory when they are unpacked, or if
+    one claims other numbers of bytes than are there."""
+    members = archive.infolist()
+    check_memory(sum(member.file_size for member in members), "its arrays unpack to")
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            continue
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _NPY_HEADERS:
+                raise ValueError(f"npy format version {version} is not known")
+            shape, _, dtype = _NPY_HEADERS[version](file)
+            stored = member.file_size - file.tell()
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and claimed != stored:
+            name = one_line(member.filename, 60)
+            raise ValueError(f"'{name}' claims {claimed} bytes, but {stored} are stored")
+
+
+def read_text(path: Path, most: int = MAX_YAML_BYTES, errors: str = "strict") -> str:
+    """The text of a small file, in UTF-8. Raises ValueError for a larger one, OSError and
+    UnicodeDecodeError."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most + 1) if size else b""
+    if len(content) > most:
+        raise ValueError(f"{size} bytes are too many for a file of settings (at most {most})")
+    return content.decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def why_not_written(error: BaseException) -> str | None:
+    """Half a sentence if an error, or the one behind it, is of a file that cannot be written.
+
+    HDF5 and others hide the number of the system's error in their text.
+    """
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    for one in chain:
+        found = re.search(r"\b[Ee]rrno\D{0,3}(\d+)", str(one))
+        number = getattr(one, "errno", None) or (int(found[1]) if found else None)
+        if isinstance(number, int) and number in errno.errorcode:
+            return "the disk is full" if number in DISK_FULL else os.strerror(number)
+    return reason_of(error) if isinstance(error, OSError) else None
+
+
+def reserve(path: Path, size: int) -> None:
+    """OSError if there is no room for `size` bytes in a file at `path`, which is left away.
+
+    Found out before HDF5 writes: where it fails it keeps parts in memory and complains of them
+    whenever they are freed.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (*DISK_FULL, errno.EFBIG):
+                raise
+        finally:
+            path.unlink()
+
+
+@contextmanager
+def writing(
+    path: Path, error: Callable[[str], Exception] = OSError, *, flush: bool = True
+) -> Iterator[Path]:
+    """A temporary name for a file or folder, which becomes `path` when all is written and on disk.
+
+    What cannot be written is `error` with one sentence, and leaves nothing behind; other errors
+    come through as they are. flush: wait for the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _remove(temporary)
+        yield temporary
+        if flush and not temporary.is_dir():
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        temporary.replace(path)
+    except Exception as cause:
+        reason = why_not_written(cause)
+        if reason is None or os.environ.get(DEBUG):
+            raise
+        raise error(f"{path} cannot be written: {reason}") from cause
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
