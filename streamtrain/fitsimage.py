@@ -24,6 +24,18 @@ FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz")
 
 
 REST = ("RESTFRQ", "RESTFREQ")
+LIGHT, PLANCK = 299792458.0, 6.62607015e-34
+"""c [m/s] and h [J s]."""
+_NUMBERS = re.compile(
+    r"(CRVAL|CRPIX|CDELT|CROTA)\d+|(PC|CD|PV)\d+_\d+|(LON|LAT)POLE|RESTWAV|B(SCALE|ZERO)|BLANK"
+)
+_TEXTS = re.compile(r"C(TYPE|UNIT)\d+")
+_LOGARITHMIC = {
+    "WAVE-LOG": lambda wavelength: LIGHT / wavelength,
+    "WAVN-LOG": lambda number: LIGHT * number,
+    "ENER-LOG": lambda energy: energy / PLANCK,
+}
+"""Frequency of what wcslib does not turn into one, in SI units."""
 
 
 class FitsError(ValueError):
@@ -40,7 +52,7 @@ class Image:
     wcs: Any
     """astropy.wcs.WCS."""
     notes: tuple[str, ...] = ()
-    """What wcslib changed in the types of axes."""
+    """What was changed in the header to read it."""
 
     @property
     def types(self) -> str:
@@ -67,11 +79,16 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
         check_fits(path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            # uint=False: else BLANK is not looked at in unsigned integers
-            with path.open("rb") as file, fits.open(file, memmap=False, uint=False) as units:
-                unit = _choose(units, axes, name, hdu)
-                values, header = np.asarray(unit.data), unit.header.copy()
+            with path.open("rb") as file, fits.open(file, **AS_STORED) as units:
+                number = _choose(units, axes, name, hdu)
+                header, notes = _mended(units[number].header)
+                packed = isinstance(units[number], fits.CompImageHDU)
+                values = None if packed else _physical(np.asarray(units[number].data), header)
                 wcs = _coordinates(WCS, header, units)
+            if values is None:
+                # uint=False: else BLANK is not looked at in unsigned integers
+                with path.open("rb") as file, fits.open(file, memmap=False, uint=False) as units:
+                    values = np.asarray(units[number].data)
         said = [" ".join(str(w.message).split()) for w in caught]
         cut = [text for text in said if "truncated" in text]
         if cut:
@@ -82,7 +99,46 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
         if os.environ.get(DEBUG):
             raise
         raise FitsError(f"cannot be read, or is cut short: {reason_of(error)}") from error
-    return Image(values, header, wcs, tuple(text for text in said if "Changed CTYPE" in text))
+    changed = (text for text in said if "Changed CTYPE" in text)
+    return Image(values, header, wcs, (*notes, *changed))
+
+
+AS_STORED = {"memmap": False, "do_not_scale_image_data": True}
+
+
+def _physical(stored: NDArray[Any], header: Any) -> NDArray[Any]:
+    """The numbers that are meant by those of a file, BZERO + BSCALE * stored, NaN where integers
+    are BLANK. Integers of 64 bits that are no more than moved stay exact."""
+    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
+    blank = header.get("BLANK") if stored.dtype.kind in "iu" else None
+    lost = np.zeros(stored.shape, bool) if blank is None else stored == int(blank)
+    if scale == 1.0 and zero == 0.0 and not lost.any():
+        return stored
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8 and scale == 1.0:
+        if zero == 2.0**63:
+            moved: NDArray[Any] = stored.astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
+        else:
+            moved = stored.astype(np.float64) + zero
+        return np.where(lost, np.nan, moved.astype(np.float64)) if lost.any() else moved
+    return np.where(lost, np.nan, stored.astype(np.float64) * scale + zero)
+
+
+def _mended(given: Any) -> tuple[Any, tuple[str, ...]]:
+    """A header whose coordinates have the types that they are due, and what was changed. Raises
+    FitsError for a text that is no number, and the like: wcslib would take it for 0."""
+    header, notes = given.copy(), []
+    for key in list(dict.fromkeys(header)):
+        value = header[key] if key else ""
+        if _TEXTS.fullmatch(key) and not isinstance(value, str):
+            raise FitsError(f"{key} = {value!r} in its header must be text")
+        if not _NUMBERS.fullmatch(key) or (type(value) in (int, float) and np.isfinite(value)):
+            continue
+        try:
+            header[key] = float(value if isinstance(value, str) else "no number")
+        except ValueError:
+            raise FitsError(f"{key} = {value!r} in its header must be a number") from None
+        notes.append(f"{key} = '{value}' is text in its header, and was read as a number")
+    return header, tuple(notes)
 
 
 def check_fits(path: Path) -> None:
@@ -129,11 +185,11 @@ def _whole(cards: dict[str, str], key: str, default: int) -> int:
     return int(text) if re.fullmatch(r"[-+]?\d{1,30}", text) else default
 
 
-def _choose(units: Any, axes: int, name: str, hdu: str | None) -> Any:
+def _choose(units: Any, axes: int, name: str, hdu: str | None) -> int:
     images = {
         k: unit
         for k, unit in enumerate(units)
-        if unit.is_image and unit.header.get("NAXIS", 0) >= axes and unit.data is not None
+        if unit.is_image and unit.header.get("NAXIS", 0) >= axes and unit.size
     }
     if not images:
         least = {2: "two", 3: "three"}[axes]
@@ -145,13 +201,14 @@ def _choose(units: Any, axes: int, name: str, hdu: str | None) -> Any:
     else:
         found = [k for k, unit in images.items() if unit.name == name]
     if len(found) == 1:
-        return images[found[0]]
+        return found[0]
     parts = (
         f"{k} ({unit.name or 'no name'}, {' x '.join(map(str, unit.shape))})"
         for k, unit in images.items()
     )
     what = f"has not one image '{hdu}'" if hdu else "holds several images"
-    raise FitsError(f"{what}: which of {', '.join(parts)}? --hdu chooses one")
+    how = "--hdu chooses one" if name == "MAP" else f"the one with the EXTNAME {name} would be used"
+    raise FitsError(f"{what}: which of {', '.join(parts)}? {how}")
 
 
 def _coordinates(kind: Any, header: Any, units: Any) -> Any:
@@ -162,8 +219,12 @@ def _coordinates(kind: Any, header: Any, units: Any) -> Any:
     try:
         return kind(usable, units)
     except Exception as error:  # wcslib has many of its own
-        reason = reason_of(error)
-        raise FitsError(f"its coordinates cannot be read: {reason}") from None
+        raise FitsError(f"its coordinates cannot be read: {_of_wcslib(error)}") from None
+
+
+def _of_wcslib(error: Exception) -> str:
+    """What wcslib says, without where in its source."""
+    return re.sub(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+: ?", "", reason_of(error))
 
 
 @dataclass(frozen=True)
@@ -267,15 +328,18 @@ def channel_edges_GHz(image: Image, nu_rest_GHz: float | None = None) -> tuple[F
     kind = str(wcs.wcs.ctype[0])
     if nu_rest_GHz is not None:
         wcs.wcs.restfrq, wcs.wcs.restwav = nu_rest_GHz * 1e9, 0.0
+    to_hertz = _LOGARITHMIC.get(kind, lambda hertz: hertz)
     try:
-        if not kind.startswith("FREQ"):
+        if not kind.startswith("FREQ") and kind not in _LOGARITHMIC:
             wcs.wcs.sptr("FREQ-???")
         places = np.arange(image.values.shape[axis] + 1) - 0.5
-        edges = np.asarray(wcs.wcs_pix2world(places[:, None], 0)[:, 0]) / 1e9
+        with np.errstate(divide="ignore"):
+            edges = to_hertz(np.asarray(wcs.wcs_pix2world(places[:, None], 0)[:, 0])) / 1e9
     except Exception as error:  # wcslib has many of its own
-        reason = reason_of(error)
-        lacks = not (wcs.wcs.restfrq or wcs.wcs.restwav)
-        hint = "; it has no RESTFRQ, --nu-rest-GHz gives one" if lacks else f" ({reason})"
+        velocity = kind[:4] in ("VRAD", "VOPT", "ZOPT", "VELO", "BETA")
+        lacks = velocity and not (wcs.wcs.restfrq or wcs.wcs.restwav)
+        reason = f" ({_of_wcslib(error)})"
+        hint = "; it has no RESTFRQ, --nu-rest-GHz gives one" if lacks else reason
         raise FitsError(
             f"CTYPE{number + 1} = '{kind}' cannot be turned into a frequency{hint}"
         ) from None
@@ -292,6 +356,8 @@ def channel_edges_GHz(image: Image, nu_rest_GHz: float | None = None) -> tuple[F
 def _part(image: Image, axes: list[int], what: str) -> Any:
     try:
         return image.wcs.sub(axes)
-    except Exception as error:  # wcslib has many of its own
-        reason = reason_of(error)
-        raise FitsError(f"its {what} axes depend on the others: {reason}") from None
+    except Exception:  # wcslib has many of its own
+        raise FitsError(
+            f"its header ties the {what} to other axes (PC or CD), so that pixels have no "
+            f"{what} of their own"
+        ) from None

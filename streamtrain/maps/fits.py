@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.fitsimage import (
+    LIGHT,
     REST,
     FitsError,
     Image,
@@ -72,7 +73,7 @@ def _read(image: Image, source: str, nu_rest_GHz: float | None) -> SkyMap:
         dec,
         ra,
         units=str(image.header["BUNIT"]).strip() if image.header.get("BUNIT") else None,
-        nu_rest_GHz=_rest(image.header, source, nu_rest_GHz),
+        nu_rest_GHz=_rest(image, source, nu_rest_GHz),
         source=source,
         layout="FITS",
         notes=notes,
@@ -85,17 +86,19 @@ def _side(width_deg: float, number: int, falls: bool) -> Axis:
     return sky_axis(-edges if falls else edges)
 
 
-def _rest(header: Any, source: str, given_GHz: float | None) -> float | None:
-    """Rest frequency [GHz] of the header; what is no number there is no matter if one is given."""
+def _rest(image: Image, source: str, given_GHz: float | None) -> float | None:
+    """Rest frequency [GHz] of the header, also from RESTWAV; what is no number there is no matter
+    if one is given."""
     for key in REST:
-        value = header.get(key)
+        value = image.header.get(key)
         if value in (None, "", 0) or (given_GHz is not None and isinstance(value, str)):
             continue
         found = number_of(value, key, source) / 1e9
         if not found > 0.0:
             raise MapError(f"{source}: {key} = {value} must be positive")
         return found
-    return None
+    wavelength = float(image.header.get("RESTWAV", 0.0) or 0.0)
+    return LIGHT / wavelength / 1e9 if wavelength > 0.0 else None
 
 
 def _locator(plane: Plane, shape: tuple[int, ...], ra: Axis, dec: Axis, source: str) -> Any:

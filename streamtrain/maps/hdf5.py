@@ -33,37 +33,40 @@ from streamtrain.maps.skymap import (
     order_notes,
     oriented,
     ra_in_order,
+    rest_of,
     sky_axes,
     text_of,
 )
 
 EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
 COMAP = ("freq", "x", "y")
+PACKING = {"scale_factor": 1.0, "add_offset": 0.0}
+"""Attributes of netCDF, and what they are where they are missing."""
 
 
-def read_hdf5(path: Path, index: int | None = None) -> SkyMap:
-    """The map of an HDF5 file; index: which sample of several, by its global index. Raises
-    MapError, one sentence."""
+def read_hdf5(path: Path, index: int | None = None, nu_rest_GHz: float | None = None) -> SkyMap:
+    """The map of an HDF5 file; index: which sample of several, by its global index; nu_rest_GHz: of
+    the line instead of what the file says. Raises MapError, one sentence."""
     source = str(path)
     with h5py.File(path, "r") as file:
         for name, read in (("cube", _samples), ("map", _own), ("map_coadd", _comap)):
             if holds(file, name) and isinstance(object_of(file, name), h5py.Dataset):
-                return read(file, source, index)
+                return read(file, source, index, nu_rest_GHz)
         raise MapError(
             f"{source} holds none of map, cube and map_coadd, but "
             f"{one_line(', '.join(sorted(file))) or 'nothing'}"
         )
 
 
-def _own(file: Any, source: str, index: int | None) -> SkyMap:
+def _own(file: Any, source: str, index: int | None, nu_rest_GHz: float | None) -> SkyMap:
     if index is not None:
         raise MapError(f"{source} holds one map: --index is of a file with several samples")
     cube = _array(file, "map", source)
     about = {**file.attrs, **file["map"].attrs}
-    return _with_edges(file, cube, "map", about, source, "HDF5")
+    return _with_edges(file, cube, "map", about, source, "HDF5", nu_rest_GHz)
 
 
-def _samples(file: Any, source: str, index: int | None) -> SkyMap:
+def _samples(file: Any, source: str, index: int | None, nu_rest_GHz: float | None) -> SkyMap:
     cubes = file["cube"]
     if cubes.ndim == 3 and index is None:
         cube = _array(file, "cube", source)
@@ -84,11 +87,17 @@ def _samples(file: Any, source: str, index: int | None) -> SkyMap:
     else:
         raise MapError(f"{source}: cube must have four axes, not {cubes.ndim}")
     about = {**file.attrs, **cubes.attrs}
-    return _with_edges(file, cube, "cube", about, source, "streamtrain samples")
+    return _with_edges(file, cube, "cube", about, source, "streamtrain samples", nu_rest_GHz)
 
 
 def _with_edges(
-    file: Any, cube: NDArray[Any], name: str, about: dict[str, Any], source: str, layout: str
+    file: Any,
+    cube: NDArray[Any],
+    name: str,
+    about: dict[str, Any],
+    source: str,
+    layout: str,
+    nu_rest_GHz: float | None,
 ) -> SkyMap:
     nu, y, x = (_array(file, key, source) for key in EDGES)
     nu = checked_edges(nu, EDGES[0], source, even=False)
@@ -97,6 +106,7 @@ def _with_edges(
     cube, turned = in_order(cube, axes, name, source, reverse="MATLAB_class" in about)
     freq = frequency_axis(nu)
     ra, dec, locate = sky_axes(x, y)
+    cube, marks, scaled = _unpacked(cube, file[name], source)
     done, units, rest = (_said(about, key) for key in ("observe_done", "units", "nu_rest_GHz"))
     return SkyMap(
         oriented(cube, freq, dec, ra),
@@ -104,17 +114,17 @@ def _with_edges(
         dec,
         ra,
         units=None if units is None else text_of(units),
-        nu_rest_GHz=None if rest is None else number_of(rest, "nu_rest_GHz", source),
+        nu_rest_GHz=rest_of(rest, "nu_rest_GHz", source, nu_rest_GHz),
         source=source,
         layout=layout,
-        notes=(*turned, *order_notes(freq)),
-        marks=_marks(file[name], source),
+        notes=(*turned, *scaled, *order_notes(freq)),
+        marks=marks,
         done=None if done is None else _done(done, source),
         locate=locate,
     )
 
 
-def _comap(file: Any, source: str, index: int | None) -> SkyMap:
+def _comap(file: Any, source: str, index: int | None, nu_rest_GHz: float | None) -> SkyMap:
     if index is not None:
         raise MapError(f"{source} holds one map: --index is of a file with several samples")
     cube = _array(file, "map_coadd", source)
@@ -128,6 +138,7 @@ def _comap(file: Any, source: str, index: int | None) -> SkyMap:
     check_shape(cube.shape, axes, "map_coadd", source)
     order = np.argsort(-nu.ravel(), kind="stable")
     cube = cube.reshape(nu.size, y.size, x.size)[order]
+    cube, marks, scaled = _unpacked(cube, file["map_coadd"], source)
     freq = frequency_axis(edges_of_centres(nu.ravel()[order], "freq", source))
     ra, dec, locate = sky_axes(edges_of_centres(x, "x", source), edges_of_centres(y, "y", source))
     return SkyMap(
@@ -139,8 +150,8 @@ def _comap(file: Any, source: str, index: int | None) -> SkyMap:
         nu_rest_GHz=None,
         source=source,
         layout="COMAP map file",
-        notes=(f"{nu.shape[0]} sidebands were put in the order of frequency",),
-        marks=_marks(file["map_coadd"], source),
+        notes=(f"{nu.shape[0]} sidebands were put in the order of frequency", *scaled),
+        marks=marks,
         locate=locate,
     )
 
@@ -169,8 +180,36 @@ def _marks(dataset: Any, source: str) -> tuple[float, ...]:
     created = dataset.id.get_create_plist()
     if created.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue:
         marks.append(dataset.fillvalue)
-    numbers = [number for number in marks if np.asarray(number).dtype.kind in "iuf"]
-    return tuple(dict.fromkeys(float(n) for n in numbers if np.isfinite(n)))
+    numbers = []
+    for mark in marks:
+        kind = np.asarray(mark).dtype.kind
+        if kind in "iuf" and not np.isfinite(mark):
+            continue
+        numbers.append(number_of(mark, "the mark of missing values (_FillValue)", source))
+    return tuple(dict.fromkeys(numbers))
+
+
+def _unpacked(
+    cube: NDArray[Any], dataset: Any, source: str
+) -> tuple[NDArray[Any], tuple[float, ...], tuple[str, ...]]:
+    """A cube and the marks of missing values, both after netCDF's scale_factor and add_offset, and
+    what to say of these."""
+    marks = _marks(dataset, source)
+    given = {name: dataset.attrs[name] for name in PACKING if name in dataset.attrs}
+    if not given:
+        return cube, marks, ()
+    scale, offset = (
+        number_of(given[name], name, source) if name in given else default
+        for name, default in PACKING.items()
+    )
+    if cube.dtype.kind == "f":
+        marks = tuple(float(cube.dtype.type(mark)) for mark in marks)
+    said = f"its numbers were multiplied by {scale:g}" + (f", plus {offset:g}" if offset else "")
+    return (
+        np.asarray(cube, np.float64) * scale + offset,
+        tuple(mark * scale + offset for mark in marks),
+        (f"{said}, as {' and '.join(given)} say",),
+    )
 
 
 def _array(file: Any, name: str, source: str) -> NDArray[Any]:

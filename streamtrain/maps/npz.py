@@ -29,6 +29,8 @@ from streamtrain.maps.skymap import (
     number_of,
     order_notes,
     oriented,
+    ra_in_order,
+    rest_of,
     sky_axes,
     text_of,
 )
@@ -37,8 +39,9 @@ EDGES = ("nu_binedges", "pix_binedges_x", "pix_binedges_y")
 LIMLAM = ("map_frequencies", "npix_x", "npix_y")
 
 
-def read_npz(path: Path) -> SkyMap:
-    """The map of an npz file. Raises MapError, one sentence."""
+def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
+    """The map of an npz file; nu_rest_GHz: of the line instead of what the file says. Raises
+    MapError, one sentence."""
     source = str(path)
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         check_npz(file.zip)
@@ -56,7 +59,7 @@ def read_npz(path: Path) -> SkyMap:
     if all(key in arrays for key in EDGES):
         layout = "npz with edges"
         nu = checked_edges(arrays[EDGES[0]], EDGES[0], source, even=False)
-        x, y = (checked_edges(arrays[key], key, source) for key in EDGES[1:])
+        x, y = (checked_edges(ra_in_order(arrays[key]), key, source) for key in EDGES[1:])
     else:
         layout = "limlam_mocker npz"
         nu, x, y = _limlam_edges(arrays, source)
@@ -70,7 +73,7 @@ def read_npz(path: Path) -> SkyMap:
         dec,
         ra,
         units=text_of(arrays["units"]) if "units" in arrays else None,
-        nu_rest_GHz=_number(arrays.get("nu_rest"), "nu_rest", source),
+        nu_rest_GHz=rest_of(arrays.get("nu_rest"), "nu_rest", source, nu_rest_GHz),
         source=source,
         layout=layout,
         notes=(*turned, *order_notes(freq)),

@@ -65,9 +65,9 @@ def _read(
     if kind == "fits":
         found = read_fits(path, hdu, nu_rest_GHz)
     elif kind == "npz":
-        found = read_npz(path)
+        found = read_npz(path, nu_rest_GHz)
     else:
-        found = read_hdf5(path, index)
+        found = read_hdf5(path, index, nu_rest_GHz)
     return without_marks(_with_units(_with_rest(found, nu_rest_GHz), units), no_value)
 
 

@@ -193,6 +193,9 @@ def check_shape(shape: tuple[int, ...], axes: dict[str, int], name: str, source:
 
 def number_of(value: Any, name: str, source: str) -> float:
     """A finite number that stands alone or in an array of one, also as text. Raises MapError."""
+    value = np.asarray(value).item() if np.asarray(value).size == 1 else value
+    if isinstance(value, bool):
+        value = str(value)
     try:
         text = np.asarray(value).dtype.kind in "OSU"
         found = float(text_of(value)) if text else float(np.asarray(value).item())
@@ -201,6 +204,18 @@ def number_of(value: Any, name: str, source: str) -> float:
     if not np.isfinite(found):
         raise MapError(f"{source}: {name} must be one number, not {text_of(value)}")
     return found
+
+
+def rest_of(value: Any, name: str, source: str, given_GHz: float | None) -> float | None:
+    """A rest frequency [GHz] that a file states; what is no number is no matter if one is given."""
+    if value is None:
+        return None
+    try:
+        return number_of(value, name, source)
+    except MapError as error:
+        if given_GHz is None:
+            raise MapError(f"{error}; --nu-rest-GHz says what it is") from None
+        return None
 
 
 def text_of(value: Any) -> str:
@@ -241,7 +256,7 @@ def without_marks(found: SkyMap, no_value: float | None) -> SkyMap:
     if lost.any():
         named = ", ".join(f"{mark:g}" for mark in marks)
         notes.append(f"{int(lost.sum())} of its voxels hold {named} and have no value")
-    if cube.dtype.kind == "f" and no_value is None:
+    if no_value is None:
         beyond = (np.abs(cube) >= BEYOND) & np.isfinite(cube) & ~lost
         if beyond.any():
             example = f"{float(cube[beyond][0]):g}"
@@ -249,7 +264,7 @@ def without_marks(found: SkyMap, no_value: float | None) -> SkyMap:
                          "was taken for no value")  # fmt: skip
             lost |= beyond
         for mark in MARKS:
-            number = int(((cube == cube.dtype.type(mark)) & ~lost).sum())
+            number = int(((cube == np.float64(mark)) & ~lost).sum())
             if number >= MARKED:
                 raise MapError(
                     f"{found.source}: {number} voxels are exactly {mark:g}, which looks like a "

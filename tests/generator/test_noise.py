@@ -309,8 +309,9 @@ def test_fits_without_astropy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("hits", "message"),
     [
-        (-HITS, "hits that are negative or not finite"),
-        (np.full((8, 16), np.nan), "hits that are negative or not finite"),
+        (-HITS, "hits that are negative, not finite"),
+        (np.full((8, 16), np.nan), "hits that are negative, not finite"),
+        (np.full((8, 16), 1e30), "hits that are negative, not finite or above 1e[+]20"),
         (np.zeros((8, 16)), "no pixel that was hit"),
         (np.zeros((8, 16, 2)), r"shape \(8, 16, 2\), the map there \[n_dec, n_ra\] = \(8, 16\)"),
         (np.full((8, 16), "a"), "holds <U1, not numbers"),

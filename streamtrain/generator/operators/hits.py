@@ -13,13 +13,18 @@ from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]
 
+MOST = 1e20
+"""Larger numbers are no hits, but marks of missing values."""
+
 
 def read_hits(path: str, state: MapState, where: str) -> Float:
     """Hits, or any measure of time, float64 [n_dec, n_ra] from a file, see `read_pixels`. Raises
     ConfigError, one sentence that begins with `where`."""
     hits = read_pixels(path, "hits", state, where).astype(np.float64)
-    if not (np.isfinite(hits).all() and (hits >= 0.0).all()):
-        raise ConfigError(f"{where}: {path} holds hits that are negative or not finite")
+    if not (np.isfinite(hits).all() and (hits >= 0.0).all() and (hits < MOST).all()):
+        raise ConfigError(
+            f"{where}: {path} holds hits that are negative, not finite or above {MOST:g}"
+        )
     if not hits.any():
         raise ConfigError(f"{where}: {path} holds no pixel that was hit")
     return hits

@@ -92,6 +92,7 @@ def _read_npz(path: str, name: str) -> Pixels:
         if not all(key in file.files for key in EDGES):
             return values, None
         sides = [np.asarray(file[key], np.float64).reshape(-1) for key in EDGES]
+    sides[0] = np.unwrap(sides[0], period=360.0)  # ra may pass 0
     for key, side, size in zip(EDGES, sides, values.shape[::-1], strict=False):
         steps = np.diff(side)
         if len(steps) != size or not ((steps > 0).all() or (steps < 0).all()):
