@@ -211,7 +211,7 @@ def density_check(lightcone: Lightcone) -> tuple[list[dict[str, Any]], list[str]
     bins: list[dict[str, Any]] = []
     squares: list[list[float]] = []
     for low, high in pairwise(edges):
-        expected = _expected(lightcone, low, high)
+        expected = expected_halos(lightcone, low, high)
         if expected < MIN_EXPECTED:
             break
         halos = int(np.count_nonzero((log_mass >= low) & (log_mass < high)))
@@ -221,7 +221,7 @@ def density_check(lightcone: Lightcone) -> tuple[list[dict[str, Any]], list[str]
         alternatives = [expected]
         for mass, length in _MISTAKES.values():
             shift = np.log10(factor[mass])
-            seen = _expected(lightcone, low - shift, high - shift) / factor[length] ** 3
+            seen = expected_halos(lightcone, low - shift, high - shift) / factor[length] ** 3
             alternatives.append(seen)
         count = halos + 0.5
         error2 = MODEL_ERROR**2 + 1.0 / count
@@ -253,7 +253,7 @@ def _mass_factor(lightcone: Lightcone, bins: list[dict[str, Any]]) -> float:
         total = 0.0
         for row in bins:
             low, high = row["log10M"]
-            count, seen = row["halos"] + 0.5, _expected(lightcone, low + shift, high + shift)
+            count, seen = row["halos"] + 0.5, expected_halos(lightcone, low + shift, high + shift)
             total += float(np.log(count / seen)) ** 2 / (MODEL_ERROR**2 + 1.0 / count)
         return total
 
@@ -267,7 +267,7 @@ def area_sr(footprint_deg: tuple[float, float, float, float]) -> float:
     return float((ra_max - ra_min) * (np.sin(dec_max) - np.sin(dec_min)))
 
 
-def _expected(lightcone: Lightcone, low: float, high: float) -> float:
+def expected_halos(lightcone: Lightcone, low: float, high: float) -> float:
     """Number of halos of log10 mass low..high that Tinker08 puts into the lightcone's volume."""
     cosmology = Cosmology.from_dict(lightcone.cosmology)
     near, far = cosmology.comoving_distance(np.maximum(lightcone.z_range, 0.0))

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from streamtrain.catalogs.info import expected_halos
 
 if TYPE_CHECKING:
     from streamtrain.catalogs.lightcone import Lightcone
@@ -27,12 +30,10 @@ EDGE_DEG = 1e-9
 """Rounding of a halo's place against the edges of its tile."""
 OUTSIDE = 0.1
 """Share of the halos that peculiar velocities may move out of z_range."""
-EMPTY = 0.1
-"""Share of z_range at either end that may hold no halo, of many."""
-ABOVE = 1.5
-"""How far above min_mass_Msun the lightest halo of many may be."""
-MANY = 100
-"""Halos that say where a catalog ends."""
+MANY = 100.0
+"""Halos that a part of a lightcone should hold by Tinker08 if it is not to be empty."""
+LEAST_MSUN = 1e8
+"""No catalogue is complete below."""
 
 
 def marks_of(mass_Msun: ArrayLike, z_obs: ArrayLike) -> Marks:
@@ -109,16 +110,24 @@ def inconsistency(lightcone: Lightcone, ra: NDArray[Any], dec: NDArray[Any]) -> 
             f"z_range = {z_low:.6g}..{z_high:.6g} does not fit its rows: {outside} of {len(c)} "
             f"halos are outside, they have z = {z.min():.6g}..{z.max():.6g}"
         )
-    if len(c) < MANY:
-        return None
-    if max(z.min() - z_low, z_high - z.max()) > EMPTY * (z_high - z_low):
+    least, lightest = max(c.min_mass_Msun, LEAST_MSUN), float(c.mass_Msun.min())
+    ends = ((z_low, float(z.min())), (float(z.max()), z_high))
+    if any(_expected(replace(c, z_range=end), least, 10.0 * least) > MANY for end in ends):
         return (
             f"z_range = {z_low:.6g}..{z_high:.6g} does not fit its rows, which fill "
             f"{z.min():.6g}..{z.max():.6g}"
         )
-    if (lightest := float(c.mass_Msun.min())) > ABOVE * c.min_mass_Msun:
+    if lightest > least and _expected(c, least, lightest) > MANY:
         return (
             f"min_mass_Msun = {c.min_mass_Msun:.6g} does not fit its rows: the lightest of "
             f"{len(c)} halos has {lightest:.6g} Msun"
         )
     return None
+
+
+def _expected(lightcone: Lightcone, least_Msun: float, most_Msun: float) -> float:
+    """Halos between two masses that Tinker08 puts into a lightcone."""
+    low, high = lightcone.z_range
+    if not low < high:
+        return 0.0
+    return expected_halos(lightcone, float(np.log10(least_Msun)), float(np.log10(most_Msun)))

@@ -102,8 +102,8 @@ def same(found: Lightcone, good: Lightcone, old: bool) -> None:
     # without a seal: what cannot be told from the rows is no matter for what is painted
     assert found.tile_deg == pytest.approx(good.tile_deg, rel=2e-2)
     assert found.tile_shape == good.tile_shape
-    np.testing.assert_allclose(found.z_range, good.z_range, atol=0.12)
-    assert found.min_mass_Msun > good.min_mass_Msun / 1.5
+    np.testing.assert_allclose(found.z_range, good.z_range, atol=0.05)
+    assert found.min_mass_Msun > good.min_mass_Msun / 1.1
 
 
 Change = Callable[[h5py.File], None]

@@ -95,9 +95,11 @@ class Halos:
 def reading(path: Path, what: str, *, whole: bool = False) -> Iterator[None]:
     """Turns whatever goes wrong with a file into one CatalogError that begins with its name.
 
-    whole: it is all read into memory, and refused if it does not fit.
+    whole: it is all read into memory, and refused if it does not fit. Numbers beyond what float64
+    holds are no warning: they are refused where halos are checked.
     """
-    with files.reading(path, CatalogError, f"not {what}, or a damaged one"):
+    damaged = f"not {what}, or a damaged one"
+    with files.reading(path, CatalogError, damaged), np.errstate(over="ignore", invalid="ignore"):
         if whole:
             files.check_memory(path.stat().st_size, "it has")
         yield
