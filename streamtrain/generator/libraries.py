@@ -10,13 +10,14 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from streamtrain.plain_files import discard, open_plain
 
 PATIENCE_S = 300.0
 """How long another process may compile before this one does so itself: it may be stopped [s]."""
@@ -134,25 +135,19 @@ def find_library(folder: Path, key: str) -> Path | None:
     for path in sorted(folder.glob(f"kernels-{key}-*.so")):
         try:
             intact = path.stem.rpartition("-")[2] == _digest(path)
-        except OSError:
+        except (OSError, ValueError):
             intact = False
         if intact:
             return path
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        discard(path)
     return None
 
 
 def _digest(path: Path) -> str:
-    """The start of the sha256 of a file of this user; OSError for anything else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    """The start of the sha256 of a file of this user; OSError or ValueError for anything else."""
+    with open_plain(path) as file:
         found = os.fstat(file.fileno())
-        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-        if not own or found.st_mode & _OTHERS_WRITE:
+        if found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
             raise PermissionError(f"{path} is not a file of this user alone")
         return hashlib.sha256(file.read()).hexdigest()[:32]
 
