@@ -62,8 +62,10 @@ FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
 """Likewise, of emitters with lightcones of their own."""
 _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
-_LARGEST_TEXT = 4_000_000
+_LARGEST_TEXT = 200_000
 """Bytes of a manifest or a configuration; more is neither."""
+_DEEPEST = 50
+"""Levels of a configuration."""
 _KINDS: dict[str, type] = {
     "step": int,
     "next_index": int,
@@ -324,8 +326,12 @@ def _verify(path: Path, step: int) -> dict[str, Any]:
 def _read_config(path: Path, sections: Collection[str] | None) -> dict[str, Any]:
     """The configuration of a checkpoint as plain data."""
     text = read_plain(path, _LARGEST_TEXT).decode()
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise CheckpointError("config.yaml has references (*name), which nobody wrote")
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise CheckpointError("config.yaml is nested, or refers to itself, as none written is")
     saved = yaml.safe_load(text)
     if not isinstance(saved, dict) or any(key not in saved for key in sections or ()):
         raise CheckpointError("config.yaml is no configuration")
