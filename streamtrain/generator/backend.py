@@ -300,6 +300,7 @@ def _run(command: list[str], given: str = "") -> subprocess.CompletedProcess[str
             encoding="utf-8",
             errors="replace",
             check=False,
+            start_new_session=True,  # a terminal's Ctrl-C is for this process to answer
         )
     except OSError as error:
         raise BackendError(

@@ -75,6 +75,7 @@ def wrong_arithmetic(library: Path) -> str | None:
             capture_output=True,
             check=False,
             timeout=PATIENCE_S,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired:
         return f"what it makes does not end within {PATIENCE_S:g} s"
