@@ -83,7 +83,8 @@ def _flush(status: int) -> int:
                 os.dup2(nowhere.fileno(), stream.fileno())
             if isinstance(error, BrokenPipeError):
                 return status or PIPE_CLOSED
-            _say(f"what it prints cannot be written: {error.strerror}")
+            if not status:
+                _say(f"what it prints cannot be written: {error.strerror}")
             return status or 1
     return status
 

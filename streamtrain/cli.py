@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -343,11 +344,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _nobody_reads() -> bool:
     """Whether the reader of what is printed has gone (`| head`)."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _unexpected(error: BaseException) -> str:
