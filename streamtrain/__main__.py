@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -24,19 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     _answer_signals()
     try:
-        try:
-            from streamtrain.cli import main as run
-        except Exception as error:
-            if os.environ.get("STREAMTRAIN_DEBUG"):
-                raise
-            _say(f"a library that it needs cannot be imported: {type(error).__name__}: {error}")
-            return 1
+        from streamtrain.cli import main as run
+
         status = run(arguments)
     except SystemExit as asked:  # --help, and arguments that are none
         status = asked.code if isinstance(asked.code, int) else 1 if asked.code else 0
-    finally:
-        _answer_signals()
-    return _flush(status)
+    except Exception as error:  # of a library; `cli.main` tells of its own
+        if os.environ.get("STREAMTRAIN_DEBUG"):
+            raise
+        _say(f"a library that it needs cannot be imported: {type(error).__name__}: {error}")
+        status = 1
+    status = _flush(status)
+    _answer_signals(lambda number, frame: os._exit(status))  # what was to be done is done
+    return status
 
 
 def _open_streams() -> None:
@@ -51,21 +51,22 @@ def _open_streams() -> None:
             setattr(sys, name, stream)
 
 
-def _answer_signals() -> None:
-    """Until something else is set: end at once, nothing has been begun or all is done."""
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: nothing has been begun."""
+    name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    if os.environ.get("RANK", "0") == "0":
+        _say(f"interrupted{name}")
+    os._exit(128 + number)
+
+
+def _answer_signals(handler: Callable[[int, FrameType | None], object] = _leave) -> None:
+    """Let a handler answer them until another is set."""
     if threading.current_thread() is not threading.main_thread():
         return
     for name in SIGNALS:
         number = getattr(signal, name)
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    if os.environ.get("RANK", "0") == "0":
-        _say(f"interrupted{name}")
-    os._exit(128 + number)
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

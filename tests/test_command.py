@@ -56,7 +56,8 @@ def interrupt(arguments: list[str], number: int, after_s: float) -> tuple[int, s
         "number, after = int(sys.argv.pop(1)), float(sys.argv.pop(1))\n"
         "def later():\n    time.sleep(after)\n    os.kill(os.getpid(), number)\n"
         "usual = __main__._answer_signals\n"
-        "def answer():\n    usual()\n    threading.Thread(target=later, daemon=True).start()\n"
+        "def answer(*given):\n    usual(*given)\n"
+        "    threading.Thread(target=later, daemon=True).start()\n"
         "    __main__._answer_signals = usual\n"
         "__main__._answer_signals = answer\n"
         "sys.exit(__main__.main())\n"
@@ -233,6 +234,19 @@ def test_all_of_an_unexpected_error_is_shown_on_request(monkeypatch: pytest.Monk
     monkeypatch.setenv("STREAMTRAIN_DEBUG", "1")
     with pytest.raises(KeyError):
         cli.main(["check"])
+
+
+def test_a_library_that_is_not_there_is_a_sentence() -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from streamtrain.__main__ import main; sys.exit(main(['check']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STREAMTRAIN_DEBUG": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("streamtrain: a library that it needs cannot be imported: ")
 
 
 def test_the_first_lines_import_nothing_large() -> None:

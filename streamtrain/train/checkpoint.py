@@ -63,7 +63,9 @@ FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
 _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
 _LARGEST_TEXT = 200_000
-"""Bytes of a manifest or a configuration; more is neither."""
+"""Bytes of a manifest; more is none."""
+_LARGEST_CONFIG = 20_000_000
+"""Bytes of a configuration, which may name many files."""
 _DEEPEST = 50
 """Levels of a configuration."""
 _KINDS: dict[str, type] = {
@@ -323,16 +325,25 @@ def _verify(path: Path, step: int) -> dict[str, Any]:
     return manifest
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Of what `Config.to_yaml` writes: references may blow up, and nesting takes long."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        if self._depth > _DEEPEST or self.check_event(yaml.AliasEvent):
+            raise CheckpointError("config.yaml is nested, or refers to itself, as none written is")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def _read_config(path: Path, sections: Collection[str] | None) -> dict[str, Any]:
     """The configuration of a checkpoint as plain data."""
-    text = read_plain(path, _LARGEST_TEXT).decode()
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
-            raise CheckpointError("config.yaml is nested, or refers to itself, as none written is")
-    saved = yaml.safe_load(text)
+    saved = yaml.load(read_plain(path, _LARGEST_CONFIG), _PlainLoader)
     if not isinstance(saved, dict) or any(key not in saved for key in sections or ()):
         raise CheckpointError("config.yaml is no configuration")
     return saved

@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +208,17 @@ CONFIGS = (
     "{a: " * 5000,
     "a: " + "9" * 5000,
     "\x00",
-    "x" * 1_000_000,
+    "x" * 30_000_000,
 )
+
+
+def test_a_configuration_that_names_many_files(tmp_path: Path, config: Config) -> None:
+    """And one list twice, which YAML could write as a reference."""
+    many = tuple(f"lightcones/of_a_long_name/{k:05d}.h5" for k in range(3000))
+    data = replace_fields(config.data, train=many, validation=many)
+    whole = replace_fields(config, data=data)
+    save_checkpoint(tmp_path / "checkpoints", state_of(8), whole, 1)
+    assert load_checkpoint(tmp_path / "checkpoints", whole, 1) is not None
 
 
 @pytest.mark.parametrize("text", CONFIGS, ids=range(len(CONFIGS)))
