@@ -15,12 +15,12 @@ from pathlib import Path
 if importlib.util.find_spec("streamtrain") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from streamtrain import cli
+from streamtrain import __main__ as command
 
 
 def main(arguments: Sequence[str]) -> int:
     """`streamtrain train`, which torchrun can start; its exit status."""
-    return cli.main(["train", *arguments])
+    return command.main(["train", *arguments])
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamtrain.__main__ import PIPE_CLOSED
 from streamtrain._version import __version__
 from streamtrain.catalogs import makeoptions
 from streamtrain.cli_bench import add_bench
@@ -23,7 +26,7 @@ from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
 from streamtrain.cores import num_cores
-from streamtrain.files import DISK_FULL, one_line
+from streamtrain.files import DEBUG, DISK_FULL, one_line
 from streamtrain.progress import Progress
 from streamtrain.schema import AssumptionWarning, nearest
 
@@ -296,7 +299,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 done (of `train` also: stopped, with a checkpoint), 1 failed,
-    2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n."""
+    2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
+    reads its output."""
     given = _parse(arguments)
     from streamtrain.generator.backend import BackendError
     from streamtrain.generator.model import ModelRangeWarning
@@ -304,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from streamtrain.train.distributed import from_main
     from streamtrain.train.interrupt import Interrupted, interruptible
 
-    usual = warnings.showwarning
+    usual, came = warnings.showwarning, list[int]()
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
         if not issubclass(category, AssumptionWarning | ModelRangeWarning):
@@ -318,24 +322,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(given, "print_config", False):
                 print(_config(given).to_yaml(), end="")
                 return 0
-            with contextlib.nullcontext() if given.run is _train else interruptible():
+            with contextlib.nullcontext() if given.run is _train else interruptible(came):
                 status: int = given.run(given)
         return status
-    except (ValueError, OSError) as error:
-        if os.environ.get("STREAMTRAIN_DEBUG"):
-            raise
-        return _fail(_told(error), 2, in_all_ranks=from_main(error))
-    except BackendError as error:
-        return _fail(str(error), 1, in_all_ranks=from_main(error))
-    except TrainingError as error:
-        return _fail(str(error), 1, in_all_ranks=True)
     except Interrupted as error:
         return _fail(f"interrupted by {error}", 128 + error.number, in_all_ranks=True)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, in_all_ranks=True)
+    except Exception as error:
+        if came:  # a library made another error of it
+            return _fail("interrupted", 128 + came[0], in_all_ranks=True)
+        everywhere = from_main(error) or isinstance(error, TrainingError)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return PIPE_CLOSED
+        known = isinstance(error, ValueError | OSError | BackendError | TrainingError)
+        if os.environ.get(DEBUG) and not isinstance(error, BackendError | TrainingError):
+            raise
+        status = 2 if isinstance(error, ValueError | OSError) else 1
+        text = _told(error) if known else _unexpected(error)
+        return _fail(text or type(error).__name__, status, in_all_ranks=everywhere)
 
 
-def _told(error: ValueError | OSError) -> str:
+def _nobody_reads() -> bool:
+    """Whether the reader of what is printed has gone (`| head`)."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _unexpected(error: BaseException) -> str:
+    """An error that nobody has thought of, with the last place of ours."""
+    places = [
+        f"{frame.name} ({Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}streamtrain{os.sep}" in frame.filename
+    ]
+    where = places[-1] if places else "the command"
+    what = type(error).__name__ + (f": {str(error)[:500]}" if str(error) else "")
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"not enough memory in {where}: {what}"
+    return (
+        f"internal error in {where}: {what}; please report it (STREAMTRAIN_DEBUG=1 shows all of it)"
+    )
+
+
+def _told(error: Exception) -> str:
     """A sentence of this package as it is; that of the system for a file that cannot be written."""
     where = getattr(error, "filename", None)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -345,12 +376,12 @@ def _told(error: ValueError | OSError) -> str:
 
 def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:
     """Say what happened: once if it happened in all ranks, else with the number of this one."""
-    rank = os.environ.get("RANK", "0")
-    prefix = ""
-    if os.environ.get("WORLD_SIZE", "1") != "1" and not in_all_ranks:
-        prefix = f"rank {rank}: "
-    if prefix or rank == "0":
-        print(f"streamtrain: {prefix}{one_line(message, MAX_MESSAGE)}", file=sys.stderr)
+    rank, alone = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1") == "1"
+    prefix = "" if alone or in_all_ranks else f"rank {one_line(rank)}: "
+    if prefix or alone or rank == "0":
+        with contextlib.suppress(OSError):  # nobody is there to be told
+            text = f"streamtrain: {prefix}{one_line(message, MAX_MESSAGE)}"
+            print(text, file=sys.stderr, flush=True)
     return status
 
 

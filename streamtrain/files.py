@@ -17,7 +17,9 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -187,7 +189,7 @@ def writing(
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _remove(temporary)
+        discard(temporary)
         yield temporary
         if flush and not temporary.is_dir():
             with temporary.open("rb+") as written:
@@ -199,12 +201,59 @@ def writing(
             raise
         raise error(f"{path} cannot be written: {reason}") from cause
     finally:
-        _remove(temporary)
+        discard(temporary)
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+class NotPlainError(ValueError):
+    """A link, a folder, a device or a pipe in the place of a file."""
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BufferedRandom:
+    """Open a regular file itself; nothing is waited for, and no link is followed.
+
+    flags: of os.open. Raises NotPlainError for anything else, and OSError.
+    """
+    with suppress(FileNotFoundError):
+        _refuse(path, os.lstat(path).st_mode)
+    more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags | more, 0o666)
+    try:
+        _refuse(path, os.fstat(descriptor).st_mode)
+        return cast(BufferedRandom, os.fdopen(descriptor, mode))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refuse(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise NotPlainError(f"{path} is a {kind}, not a file")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most so many bytes; see `open_plain`."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise NotPlainError(f"{path} has {size} bytes, more than such a file can have")
+        return file.read(most)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all; a link is replaced, not followed. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    discard(temporary)
+    with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
+        file.write(text.encode())
+    os.replace(temporary, path)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a folder with what is in it, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

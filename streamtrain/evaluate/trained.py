@@ -14,7 +14,7 @@ from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models import Network, build_network
 from streamtrain.resources import near_run
-from streamtrain.train.checkpoint import load_checkpoint
+from streamtrain.train.checkpoint import load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
 
@@ -59,5 +59,5 @@ class Trained:
             network = build_network(
                 self._config.network, self.input_shape, label, InputMap.of(self._config)
             )
-        network.load_state_dict(self._weights)
+        load_weights(network, self._weights)
         return network.to(device).eval()

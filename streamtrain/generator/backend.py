@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -29,6 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from streamtrain.generator.libraries import cache_dir, find_library, keep_library, one_at_a_time
+from streamtrain.generator.probe import wrong_arithmetic
 from streamtrain.resources import resource_dir
 
 HOST_FLAGS = (
@@ -205,7 +206,8 @@ class CudaKernels:
         with alone, cupy.cuda.Device(device.index):
             self._module = cupy.RawModule(code=source, options=options)
             self._module.compile()
-        known.touch()
+        with contextlib.suppress(OSError):  # a full disk: the next process waits for its turn
+            known.touch()
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
@@ -270,9 +272,8 @@ def import_cupy() -> Any:
 
 def compiler_command() -> list[str] | None:
     """The C++ compiler: $CXX, c++, g++, clang++ or the ziglang wheel; None without any."""
-    chosen = os.environ.get("CXX")
-    if chosen:
-        command = chosen.split()
+    chosen = os.environ.get("CXX", "")
+    if command := chosen.split():
         if shutil.which(command[0]) is None:
             raise BackendError(f"CXX = '{chosen}' is not a program on this machine")
         return command
@@ -286,8 +287,25 @@ def compiler_command() -> list[str] | None:
 
 @lru_cache
 def _compiler_version(command: tuple[str, ...]) -> str:
-    result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
-    return result.stdout
+    return _run([*command, "--version"]).stdout
+
+
+def _run(command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
+    """A compiler's run with `given` as its input; its output may be in any encoding."""
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            start_new_session=True,  # a terminal's Ctrl-C is for this process to answer
+        )
+    except OSError as error:
+        raise BackendError(
+            f"the compiler {' '.join(command[:1])} cannot be started: {error.strerror}"
+        ) from None
 
 
 @lru_cache
@@ -301,78 +319,78 @@ def _processor() -> str:
     return platform.processor() + platform.machine()
 
 
-def cache_dir() -> Path:
-    """Where compiled libraries are kept: $STREAMTRAIN_CACHE, or streamtrain in the user's cache
-    folder, or a private temporary folder where neither can be written."""
-    given = os.environ.get("STREAMTRAIN_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(given) if given else Path(base) / "streamtrain"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        private = Path(tempfile.gettempdir()) / f"streamtrain-{os.getuid()}"
-        private.mkdir(mode=0o700, exist_ok=True)
-        if private.stat().st_uid != os.getuid():
-            raise BackendError(
-                f"{private} belongs to another user: set STREAMTRAIN_CACHE"
-            ) from None
-        return private
-
-
-@contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Meanwhile no other process compiles into this folder: ranks that start together wait for the
-    first of them, and then find what it compiled."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a file system without locks: everyone compiles
-            file = stack.enter_context((folder / "compiling.lock").open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process at the latest
-            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # which one forked now would outlive
-        yield
-
-
 def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     """Compile to a shared library, cached by the hash of source, flags, compiler and processor.
 
-    `flags` replace the default optimisation (`OPTIMISE`). Raises BackendError.
+    `flags` replace the default optimisation (`OPTIMISE`). Raises BackendError, also for a compiler
+    whose arithmetic is not what the flags ask for.
     """
     command = compiler_command()
     if command is None:
         raise BackendError(NO_COMPILER)
     optimise = flags or OPTIMISE
     version = _compiler_version(tuple(command))
-    code = _without_comments(source)
+    code = _without_comments(source + _text("probe.cuh"))
     identity = "\0".join([code, *HOST_FLAGS, *optimise, *command, version, _processor()])
-    target = cache_dir() / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
-    if target.is_file():
-        return target
-    with one_at_a_time(target.parent):
-        if not target.is_file():
-            _compile(code, command, optimise, flags, target)
-    return target
+    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    folder = cache_dir()
+    found = find_library(folder, key)
+    if found is None:
+        with one_at_a_time(folder):
+            found = find_library(folder, key) or _build(code, command, optimise, flags, folder, key)
+    return found
+
+
+def _build(
+    code: str,
+    command: list[str],
+    optimise: tuple[str, ...],
+    flags: tuple[str, ...],
+    folder: Path,
+    key: str,
+) -> Path:
+    """Compile, probe and keep a library; nothing is kept of one that is refused."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="compiling-", dir=folder) as temporary:
+            built = Path(temporary) / "kernels.so"
+            _compile(code, command, optimise, flags, built)
+            wrong = wrong_arithmetic(built)
+            if wrong is not None:
+                raise BackendError(
+                    f"the compiler {' '.join(command)} cannot be used with the flags "
+                    f"{' '.join([*HOST_FLAGS, *optimise])}: {wrong}; look for "
+                    "flags that it adds itself, or set CXX to another"
+                )
+            return keep_library(built, folder, key)
+    except OSError as error:
+        raise BackendError(
+            f"compiled kernels cannot be kept in {folder}: {error.strerror or error}; make room, "
+            "or set STREAMTRAIN_CACHE to another folder"
+        ) from None
 
 
 def _compile(
     code: str, command: list[str], optimise: tuple[str, ...], flags: tuple[str, ...], target: Path
 ) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        text, built = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-        text.write_text(code, encoding="ascii")
-        # not every compiler and processor has the last options
-        for tried in dict.fromkeys([optimise, flags or OPTIMISE[:2], flags or OPTIMISE[:1]]):
-            arguments = [*HOST_FLAGS, *tried, "-x", "c++", str(text), "-o", str(built)]
-            result = subprocess.run(
-                [*command, *arguments], capture_output=True, text=True, check=False
-            )
-            if result.returncode == 0:
-                break
-        else:
-            raise BackendError(
-                f"{' '.join(command)} cannot compile the kernels:\n{result.stderr[-3000:]}"
-            )
-        built.replace(target)
+    text = target.with_suffix(".cpp")
+    text.write_text(code, encoding="ascii")
+    # not every compiler and processor has the last options
+    for tried in dict.fromkeys([optimise, flags or OPTIMISE[:2], flags or OPTIMISE[:1]]):
+        arguments = [*HOST_FLAGS, *tried, "-x", "c++", str(text), "-o", str(target)]
+        result = _run([*command, *arguments])
+        if result.returncode == 0 and target.is_file():
+            return
+    raise BackendError(
+        f"the compiler {' '.join(command)} cannot compile the kernels: {_first_error(result)}"
+    )
+
+
+def _first_error(result: subprocess.CompletedProcess[str]) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+    lines = [re.sub(r"^\S*kernels\.cpp:\d+:\d+: ", "", line) for line in lines]
+    telling = [line for line in lines if "error" in line or "No space" in line]
+    return next(iter([*telling, *lines[-1:]]), f"it ends with status {result.returncode}")[:500]
 
 
 def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
@@ -394,11 +412,7 @@ def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
         return None
     flags = [f for f in HOST_FLAGS if f != "-shared"]
     scalar = ["-O3", "-march=native", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
-    result = subprocess.run(
-        [*command, *flags, *scalar, "-S", "-x", "c++", "-", "-o", "-"],
-        input=_without_comments(source),
-        capture_output=True,
-        text=True,
-        check=False,
+    result = _run(
+        [*command, *flags, *scalar, "-S", "-x", "c++", "-", "-o", "-"], _without_comments(source)
     )
     return result.stdout if result.returncode == 0 else None

@@ -39,14 +39,25 @@ class Batch:
         return len(self.indices)
 
     def check(self) -> None:
-        """Raise ValueError if a halo was too bright for the fixed-point cube (synchronises)."""
-        bad = torch.nonzero(self.saturated).flatten().tolist()
-        if bad:
-            first = bad[0]
+        """Raise ValueError if a halo was too bright for the fixed-point cube, or where cube or
+        label are not finite (synchronises)."""
+        saturated = torch.nonzero(self.saturated).flatten().tolist()
+        if saturated:
+            first = saturated[0]
             raise ValueError(
                 f"sample {self.indices[first]}: {int(self.saturated[first])} halos are too bright "
                 f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']}"
             )
+        for name, values in (("map", self.cube), ("label", self.label)):
+            wrong = ~torch.isfinite(values).flatten(1).all(1)
+            if wrong.any():
+                first = int(wrong.nonzero()[0])
+                bad = ~torch.isfinite(values[first])
+                raise ValueError(
+                    f"sample {self.indices[first]}: {int(bad.sum())} of the {bad.numel()} numbers "
+                    f"of its {name} are NaN or infinite: a setting of emit or observe is beyond "
+                    "what float32 holds"
+                )
 
     def clone(self) -> Batch:
         """The same batch in tensors of its own."""

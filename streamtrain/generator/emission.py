@@ -149,8 +149,8 @@ class Emission:
         values = np.empty((size, first + uniforms.shape[1]), np.float32)
         values[:, 0] = grid.intensity_factor
         values[:, 1] = 0.0 if grid.units == "uK" else -2.0
-        values[:, 2] = sigma
-        values[:, 3] = mu
+        with np.errstate(over="ignore"):  # infinite in float32: refused below
+            values[:, 2], values[:, 3] = sigma, mu
         values[:, 4:7] = self._bins.kernel_values()
         values[:, 4:6] -= adjustments.label_shift[:, None]
         values[:, 7:first] = pairs
@@ -166,8 +166,9 @@ class Emission:
         self, parameters: Parameters, rows: NDArray[np.int64] | None = None
     ) -> None:
         """Raise ValueError where a halo has, by a set of parameters [B], a luminosity or scatter
-        that is negative, infinite or no number: the kernel would take it for none. rows: of the
-        halos; default: one for each of `STRATA` ranges of mass."""
+        that is negative, infinite or no number, or a share of shining time outside 0..1: the kernel
+        would take it for something else. rows: of the halos; default: one for each of `STRATA`
+        ranges of mass."""
         inputs: list[NDArray[np.float32]] = []
         if rows is not None:
             inputs = list(self.columns[: len(self.traced.columns)].cpu().numpy())
@@ -175,10 +176,15 @@ class Emission:
             probes = self._typical
             if rows is not None:
                 probes = self._probes(rows[start : start + CHECKED_AT_ONCE], inputs)
-            for output, name in (("luminosity", "L"), ("sigma", "a scatter")):
+            for output, name in (
+                ("luminosity", "L"),
+                ("sigma", "a scatter"),
+                ("on_fraction", "an on_fraction"),
+            ):
                 if output in self.traced.outputs:
                     values = self.traced.evaluate(output, parameters, probes.halos)
-                    self._refuse(~((values >= 0.0) & np.isfinite(values)), values, name, probes)
+                    most = 1.0 if output == "on_fraction" else np.finfo(np.float64).max
+                    self._refuse(~((values >= 0.0) & (values <= most)), values, name, probes)
 
     def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: _Probes) -> None:
         if not bad.any():
@@ -189,7 +195,8 @@ class Emission:
         raise ValueError(
             f"{self.model.name} gives {name} = {values[sample, halo]:.4g}{unit} for a halo of "
             f"{mass:.4g} Msun at z = {one_plus_z - 1.0:.3f} ({np.count_nonzero(bad[sample])} of "
-            f"{len(bad[sample])} halos): it must be finite and not negative"
+            f"{len(bad[sample])} halos): it must be "
+            + ("between 0 and 1" if "on_fraction" in name else "finite and not negative")
         )
 
     def fits(self, parameters: Parameters) -> NDArray[np.bool_]:

@@ -30,6 +30,7 @@ from streamtrain.generator.memory import check_memory
 from streamtrain.generator.mixture import Mixture
 from streamtrain.generator.openskies import Report, open_interlopers, open_skies
 from streamtrain.generator.operators import Pool, build_operators
+from streamtrain.generator.operators.base import draw_finite
 from streamtrain.generator.operators.scaled_log import ScaledLog
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.records import Column, Records
@@ -421,7 +422,7 @@ class Generator:
             job.others.append(other)
             columns[name] = described
         drawn = [
-            operator.draw(Draws(self.seed, self.split, numbers, operator.stage))
+            draw_finite(operator, Draws(self.seed, self.split, numbers, operator.stage))
             for operator in self.operators
         ]
         for operator, values in zip(self.operators, drawn, strict=True):

@@ -38,6 +38,10 @@ MARGIN_DEG = 2e-3
 footprint may be this much narrower than a field."""
 
 
+SMALLEST_PIXEL_DEG = 1e-7
+"""Less is a mistake of units, and rounds away in the positions of halos."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units.
@@ -68,6 +72,12 @@ class Grid:
             raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..20 deg")
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape = {self.shape} must be three positive numbers")
+        pixel = min(self.fov_deg[0] / self.shape[2], self.fov_deg[1] / self.shape[1])
+        if pixel < SMALLEST_PIXEL_DEG:
+            raise ValueError(
+                f"fov_deg = {self.fov_deg} in {self.shape[2]} x {self.shape[1]} pixels: one is "
+                f"{pixel:.3g} deg, less than {SMALLEST_PIXEL_DEG:g}"
+            )
         if not 0.0 < self.nu_GHz[1] < self.nu_GHz[0] < self.nu_rest_GHz:
             raise ValueError(
                 f"nu_GHz = {self.nu_GHz} must run from high to low, below "

@@ -16,6 +16,7 @@ from streamtrain.generator.backend import Kernels, full_device, kernels_for
 from streamtrain.generator.generator import grid_of
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.operators import build_operators
+from streamtrain.generator.operators.base import draw_finite
 from streamtrain.generator.operators.mask import Mask
 from streamtrain.given import given_numbers, whole_number
 from streamtrain.rng import Draws, Split, sample_indices, seed_words, stage_word
@@ -70,12 +71,18 @@ def observe(
         for number, step in enumerate(operators):
             if number == masks:
                 _check_finite(observed)
-            drawn = step.draw(Draws(seed, split, numbers, step.stage))
+            drawn = draw_finite(step, Draws(seed, split, numbers, step.stage))
             tensors: dict[str, Any] = {k: torch.from_numpy(v).to(target) for k, v in drawn.items()}
             if len(numbers):
                 observed = step.apply(kernels, observed, keys, tensors)
         if masks == len(operators):
             _check_finite(observed)
+        elif bad := observed.numel() - int(torch.isfinite(observed).sum()):
+            raise ValueError(
+                f"observe: {bad} of the {observed.numel()} voxels are NaN or infinite after "
+                f"{', '.join(step.name for step in operators)}: a setting, or the cube, is beyond "
+                "what float32 holds"
+            )
     return observed[0] if len(shape) == 3 else observed
 
 

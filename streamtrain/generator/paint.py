@@ -109,6 +109,8 @@ def paint(
     kernels_for(total.device, "observe.cu").elementwise(
         "from_fixed_point", 1, total[0].numel(), np.float64(painter.unit), total, cube
     )
+    if not bool(torch.isfinite(cube).all()):
+        raise ValueError(f"voxels are brighter than float32 holds in {grid.units}")
     return cube[0], counts[0, : bins.num].clone()
 
 

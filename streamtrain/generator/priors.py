@@ -31,6 +31,11 @@ class Normal:
     low: float = -np.inf
     high: float = np.inf
 
+    def __post_init__(self) -> None:
+        _check(self, self.mean, self.width)
+        if self.width < 0.0 or not self.low < self.high:
+            raise ValueError(f"{self}: the width must not be negative, low must be below high")
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -40,12 +45,27 @@ class Uniform:
     high: float
     log: bool = False
 
+    def __post_init__(self) -> None:
+        _check(self, self.low, self.high)
+        if self.low > self.high or (self.log and self.low <= 0.0):
+            least = ", and both above 0" if self.log else ""
+            raise ValueError(f"{self}: low must not be above high{least}")
+
 
 @dataclass(frozen=True)
 class Fixed:
     """A parameter held at a value; a prior's bounds do not touch it."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        _check(self, self.value)
+
+
+def _check(given: object, *numbers: float) -> None:
+    """ValueError for a distribution whose numbers are not finite."""
+    if not all(isinstance(n, int | float | np.number) and np.isfinite(n) for n in numbers):
+        raise ValueError(f"{given}: its numbers must be finite")
 
 
 Distribution = Normal | Uniform | Fixed
@@ -58,6 +78,13 @@ class Correlated:
     names: tuple[str, ...]
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        size = len(self.names)
+        shapes = {len(self.mean), len(self.covariance), *map(len, self.covariance)}
+        _check(self, *self.mean, *(value for row in self.covariance for value in row))
+        if shapes != {size}:
+            raise ValueError(f"{self}: {size} names need as many means, rows and columns")
 
     def cholesky(self) -> list[list[float]]:
         """Lower triangle of covariance = L L^T, in plain float64 (the same bits everywhere)."""
@@ -87,6 +114,10 @@ class Prior:
     constraint: Condition | None = None
     """A draw for which this is false is drawn again."""
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.scale >= 0.0 and np.isfinite(self.scale)):
+            raise ValueError(f"the scale of a prior is {self.scale}: it must not be negative")
 
     @property
     def names(self) -> set[str]:

@@ -8,7 +8,7 @@ the line that does it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ import numpy as np
 from streamtrain import portable
 
 _VARYING = ("log2_mass", "log2_1pz", "column")
+DEEPEST = 200
+"""Operations on top of each other, which are walked one inside the other."""
+LARGEST = 5000
+"""Operations of a model, a few seconds of compilation."""
 
 
 class TraceError(ValueError):
@@ -34,12 +38,34 @@ def _refused(what: str) -> Callable[..., Any]:
 class Symbol:
     """A quantity of the model: what it is computed from, not its value."""
 
-    __slots__ = ("args", "name", "op", "positive", "value", "varying")
+    __slots__ = (
+        "args",
+        "depth",
+        "has_parameters",
+        "may_be_negative",
+        "name",
+        "natural",
+        "op",
+        "positive",
+        "value",
+        "varying",
+    )
 
     def __init__(self, op: str, args: tuple[Symbol, ...] = (), name: str = "", value: float = 0.0):
         self.op, self.args, self.name, self.value = op, args, name, value
+        self.depth: int = 1 + max((a.depth for a in args), default=0)
+        if self.depth > DEEPEST:
+            raise TraceError(
+                f"more than {DEEPEST} operations, each on the result of the one before, "
+                f"{_place()} are too many to be compiled into the kernel"
+            )
         self.varying: bool = op in _VARYING or any(a.varying for a in args)
+        self.has_parameters: bool = op == "parameter" or any(a.has_parameters for a in args)
         self.positive = _is_positive(op, args, value)
+        self.natural: bool = _is_natural(op, args, self.positive)
+        """Whether the logarithm of the value is at hand without computing one."""
+        self.may_be_negative: bool = _may_be_negative(self)
+        """Whether a halo's value changes sign for sensible parameters (taken as positive)."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -148,18 +174,25 @@ def _is_positive(op: str, args: tuple[Symbol, ...], value: float) -> bool:
     return False
 
 
+def _is_natural(op: str, args: tuple[Symbol, ...], positive: bool) -> bool:
+    if op in ("mass", "one_plus_z", "column", "exp2", "pow"):
+        return True
+    if op in ("mul", "div") and positive:
+        return all(a.natural or not a.varying for a in args)
+    return op == "sqrt" and args[0].natural
+
+
 def _may_be_negative(node: Symbol) -> bool:
-    """Whether a halo's value changes sign for sensible parameters (those are taken as positive)."""
     if node.op == "const" or not node.varying:
         return node.value < 0.0
     if node.positive:
         return False
     if node.op in ("add", "mul", "div", "min"):
-        return any(map(_may_be_negative, node.args))
+        return any(a.may_be_negative for a in node.args)
     if node.op == "max":
-        return all(map(_may_be_negative, node.args))
+        return all(a.may_be_negative for a in node.args)
     if node.op == "where":
-        return any(map(_may_be_negative, node.args[1:]))
+        return any(a.may_be_negative for a in node.args[1:])
     return node.op in ("sub", "neg", "log2")
 
 
@@ -178,6 +211,21 @@ def column(name: str) -> Symbol:
 def parameter(name: str) -> Symbol:
     """A parameter of the model: one number per sample."""
     return Symbol("parameter", name=name)
+
+
+def operations(roots: Iterable[Symbol]) -> list[Symbol]:
+    """All that some expressions consist of, each once, what it is made of before it."""
+    found: dict[int, Symbol] = {}
+    waiting = [(root, False) for root in roots]
+    while waiting:
+        node, ready = waiting.pop()
+        if id(node) in found:
+            continue
+        if ready:
+            found[id(node)] = node
+        else:
+            waiting += [(node, True), *((a, False) for a in node.args)]
+    return list(found.values())
 
 
 def symbol(value: Any) -> Symbol:
@@ -216,7 +264,7 @@ def _power(base: Any, exponent: Any) -> Symbol:
         power = Symbol("pow", (abs(a), b))  # the logarithm of a negative base does not exist
         sign = Symbol("where", (_binary("lt", a, 0.0), symbol(-1.0), symbol(1.0)))
         return sign * power if b.value % 2 else power
-    if _may_be_negative(a):
+    if a.may_be_negative:
         raise TraceError(
             _blame("a power of something that may be negative (use np.abs or np.maximum)")
         )
@@ -291,14 +339,18 @@ def evaluate(op: str, args: list[Any]) -> Any:
     return rules[op](*args)
 
 
-def _blame(what: str) -> str:
-    """`what` cannot be compiled, at the line of the user's function that does it."""
+def _place() -> str:
+    """The line of the user's function that is at work."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
-    code = frame.f_code
+    return f"in {frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
+def _blame(what: str) -> str:
+    """`what` cannot be compiled, at the line of the user's function that does it."""
     return (
-        f"{what} in {code.co_name} ({code.co_filename}, line {frame.f_lineno}) cannot be compiled "
+        f"{what} {_place()} cannot be compiled "
         "into the kernel; use + - * / **, comparisons, np.where, np.clip and "
         f"{', '.join('np.' + name for name in sorted(_UFUNCS) if name not in ('positive',))}"
     )

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.generator.symbol import (
+    LARGEST,
     MASS,
     REDSHIFT,
     Symbol,
     TraceError,
     column,
     evaluate,
+    operations,
     parameter,
     symbol,
 )
@@ -35,6 +37,8 @@ __all__ = ["Symbol", "TraceError", "Traced", "trace"]
 INPUTS = ("mass_Msun", "z")
 SMALLEST = 1.1754944e-38
 """Smallest normal float32: a GPU takes smaller numbers for zero, so all do."""
+LONGEST_TEXT = 10_000
+"""Of an expression in a model's identity; what is longer is named."""
 Z_MARGIN = 1e-3
 """How far a comparison must be from all redshifts to be decided beforehand."""
 
@@ -59,12 +63,18 @@ class Traced:
     def identity(self) -> str:
         """The whole model as text: the kernel code and the expressions that feed it."""
 
-        def text(node: Symbol) -> str:
+        texts: dict[int, str] = {}
+        named: list[str] = []
+        for node in operations(self.uniforms):
             if node.op in ("const", "parameter"):
-                return repr(node.value) if node.op == "const" else node.name
-            return f"{node.op}({', '.join(map(text, node.args))})"
-
-        return "\n".join([self.source, *map(text, self.uniforms)])
+                text = repr(node.value) if node.op == "const" else node.name
+            else:
+                text = f"{node.op}({', '.join(texts[id(a)] for a in node.args)})"
+            if len(text) > LONGEST_TEXT:  # what is shared would double it again and again
+                named.append(text)
+                text = f"#{len(named)}"
+            texts[id(node)] = text
+        return "\n".join([self.source, *named, *(texts[id(u)] for u in self.uniforms)])
 
     def evaluate(
         self,
@@ -132,6 +142,8 @@ class _Printer:
         self.lines: list[str] = []
         self.memo: dict[tuple[str, tuple[Any, ...]], str] = {}
         self.interned: dict[tuple[Any, ...], Symbol] = {}
+        self.seen: dict[int, tuple[Symbol, Symbol]] = {}
+        self.heavy: dict[tuple[str, int], tuple[Symbol, bool]] = {}
         self.slots: dict[tuple[Any, ...], int] = {}
         self.in_static = False
 
@@ -155,7 +167,7 @@ class _Printer:
     def _static(self, form: str, node: Symbol) -> str | None:
         """Where the value of `node` depends on the halo alone and needs a logarithm or an
         exponential: the column it is looked up in, made by a function of its own."""
-        if self.in_static or not _heavy(form, node) or _has_parameters(node):
+        if self.in_static or node.has_parameters or not self._is_heavy(form, node):
             return None
         outside, self.lines, self.memo, self.in_static = (self.lines, self.memo), [], {}, True
         result = self.log2(node) if form == "log2" else self.linear(node)
@@ -167,6 +179,11 @@ class _Printer:
             result = ""
         (self.lines, self.memo), self.in_static = outside, False
         return self._name(form, node, result) if result else None
+
+    def _is_heavy(self, form: str, node: Symbol) -> bool:
+        if (form, id(node)) not in self.heavy:
+            self.heavy[form, id(node)] = node, _heavy(form, node, self._is_heavy)
+        return self.heavy[form, id(node)][1]
 
     def finish(self) -> None:
         """Sizes, and the function that fills the static columns."""
@@ -188,6 +205,11 @@ class _Printer:
 
     def intern(self, node: Symbol) -> Symbol:
         """Equal expressions become one object; comparisons that z_range decides disappear."""
+        if id(node) not in self.seen:
+            self.seen[id(node)] = node, self._intern(node)
+        return self.seen[id(node)][1]
+
+    def _intern(self, node: Symbol) -> Symbol:
         decided = self._decided(node)
         if decided is not None:
             return self.intern(decided)
@@ -252,7 +274,7 @@ class _Printer:
             return self._name("linear", node, f"{self.linear(args[0])} - 1.0f")
         if op == "log2":
             return self.log2(args[0])
-        if _natural(node):
+        if node.natural:
             return self._name("linear", node, f"portable_exp2({self.log2(node)})")
         if op in ("lt", "le"):
             sign = "<" if op == "lt" else "<="
@@ -305,7 +327,7 @@ class _Printer:
                 node,
                 f"{self.linear(args[0])} != 0.0f ? {self.log2(args[1])} : {self.log2(args[2])}",
             )
-        if op == "add" and all(map(_natural, args)):
+        if op == "add" and all(a.natural for a in args):
             # log2(2^p + 2^q) with one exponential, whatever the size of p and q
             p, q = self.log2(args[0]), self.log2(args[1])
             larger = self._line(f"{p} > {q} ? {p} : {q}")
@@ -315,45 +337,33 @@ class _Printer:
         return self._name("log2", node, f"portable_log2({self.linear(node)})")
 
 
-def _has_parameters(node: Symbol) -> bool:
-    return node.op == "parameter" or any(map(_has_parameters, node.args))
-
-
-def _heavy(form: str, node: Symbol) -> bool:
-    """Whether the kernel needs a logarithm or an exponential for the value."""
+def _heavy(form: str, node: Symbol, of: Callable[[str, Symbol], bool]) -> bool:
+    """Whether the kernel needs a logarithm or an exponential for the value. of: the same of what it
+    is made of."""
     op, args = node.op, node.args
     if not node.varying or op in ("log2_mass", "log2_1pz", "column"):
         return False
     if form == "linear":
         if op == "log2":
-            return _heavy("log2", args[0])
+            return of("log2", args[0])
         compares = op in ("lt", "le") and _by_logarithm(*args)
         inner = "log2" if compares else "linear"
-        return op == "redshift" or _natural(node) or any(_heavy(inner, a) for a in args)
+        return op == "redshift" or node.natural or any(of(inner, a) for a in args)
     if op in ("mass", "one_plus_z"):
         return False
     if op == "exp2":
-        return _heavy("linear", args[0])
+        return of("linear", args[0])
     if op == "pow":
-        return _heavy("log2", args[0]) or _heavy("linear", args[1])
+        return of("log2", args[0]) or of("linear", args[1])
     if (op == "sqrt" and args[0].positive) or (op in ("mul", "div") and node.positive):
-        return any(_heavy("log2", a) for a in args)
+        return any(of("log2", a) for a in args)
     if op == "where" and node.positive:
-        return _heavy("linear", args[0]) or any(_heavy("log2", a) for a in args[1:])
+        return of("linear", args[0]) or any(of("log2", a) for a in args[1:])
     return True
 
 
-def _natural(node: Symbol) -> bool:
-    """Whether the logarithm of the value is at hand without computing one."""
-    if node.op in ("mass", "one_plus_z", "column", "exp2", "pow"):
-        return True
-    if node.op in ("mul", "div") and node.positive:
-        return all(_natural(a) or not a.varying for a in node.args)
-    return node.op == "sqrt" and _natural(node.args[0])
-
-
 def _by_logarithm(a: Symbol, b: Symbol) -> bool:
-    return a.positive and b.positive and (_natural(a) or _natural(b))
+    return a.positive and b.positive and (a.natural or b.natural)
 
 
 def _log2_of_uniform(node: Symbol) -> Symbol:
@@ -385,15 +395,30 @@ def trace(
     a halo. z_range: redshifts of the halos that matter, which decide comparisons with z.
     Raises TraceError for an operation that cannot be compiled.
     """
+    try:
+        return _trace(function, parameters, extra or {}, sigma_dex, on_fraction, z_range)
+    except RecursionError:
+        name = getattr(function, "__name__", "the model")
+        raise TraceError(f"{name} is nested too deeply to be compiled into the kernel") from None
+
+
+def _trace(
+    function: Callable[..., Any],
+    parameters: Sequence[str],
+    extra: Mapping[str, float],
+    sigma_dex: Callable[..., Any] | None,
+    on_fraction: Callable[..., Any] | None,
+    z_range: tuple[float, float] | None,
+) -> Traced:
     printer = _Printer(z_range)
-    output = _record(function, parameters, extra or {})
+    output = _record(function, parameters, extra)
     printer.function("model_log2_luminosity", "luminosity", "log2", output)
     if sigma_dex is not None:
-        width = _record(sigma_dex, parameters, extra or {}) * portable.LOG2_10
+        width = _record(sigma_dex, parameters, extra) * portable.LOG2_10
         printer.function("model_sigma", "sigma", "linear", width)
         printer.traced.source += "#define MODEL_SIGMA\n"
     if on_fraction is not None:
-        share = _record(on_fraction, parameters, extra or {})
+        share = _record(on_fraction, parameters, extra)
         printer.function("model_on_fraction", "on_fraction", "linear", share)
         printer.traced.source += "#define MODEL_DUTY\n"
     printer.finish()
@@ -423,6 +448,8 @@ def _record(
         raise TraceError(
             f"{name} cannot be compiled into the kernel: {type(error).__name__}: {error}"
         ) from error
+    if isinstance(result, Symbol) and (number := len(operations([result]))) > LARGEST:
+        raise TraceError(f"{name} consists of {number} operations; at most {LARGEST} are compiled")
     if not isinstance(result, Symbol | int | float | np.number):
         raise TraceError(
             f"{name} must return the luminosity [Lsun], one "

@@ -50,6 +50,8 @@ class Average:
         return dict(zip(self._names, self._averages, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a stored average."""
+        """Continue from a stored average. Raises ValueError if it is of another network."""
         for name, average in zip(self._names, self._averages, strict=True):
+            if name not in state or state[name].shape != average.shape:
+                raise ValueError(f"the average of {name} in the checkpoint is of another network")
             average.copy_(state[name])

@@ -20,16 +20,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 import yaml
+from torch import Tensor, nn
 
 from streamtrain.config import Config
+from streamtrain.files import discard, one_line, open_plain, read_plain
 from streamtrain.schema import to_dict
 
 KEEP = 2
@@ -58,11 +60,42 @@ with others."""
 
 FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
 """Likewise, of emitters with lightcones of their own."""
-_NAME = re.compile(r"step_(\d{9,})")
+_NAME = re.compile(r"step_([0-9]{9,18})")
+_FILES = ("state.pt", "config.yaml")
+_LARGEST_TEXT = 200_000
+"""Bytes of a manifest; more is none."""
+_LARGEST_CONFIG = 20_000_000
+"""Bytes of a configuration, which may name many files."""
+_DEEPEST = 50
+"""Levels of a configuration."""
+_KINDS: dict[str, type] = {
+    "step": int,
+    "next_index": int,
+    "network": dict,
+    "optimiser": dict,
+    "average": dict,
+    "skipped_in_a_row": int,
+    "input_shape": list,
+    "num_bins": int,
+    "classes": list,
+    "samples": dict,
+}
+"""Of the entries of a state."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be continued from; the message is for the person who asked."""
+
+
+class State(dict[str, Any]):
+    """What a checkpoint holds; CheckpointError, not KeyError, for what it lacks."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(f"{self._path} has no '{key}': it is not of this program")
 
 
 def save_checkpoint(
@@ -71,19 +104,19 @@ def save_checkpoint(
     """Write `state` (with its 'step' and 'next_index') as a complete checkpoint, or not at all.
 
     folder: the run's folder of checkpoints, created if it is not there. Returns the checkpoint.
-    Raises OSError (or what torch.save makes of it) where it cannot be written; what was there
-    before is as it was then, and nothing half-written stays.
+    Raises OSError where it cannot be written; what was there before is as it was then, and nothing
+    half-written stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{state['step']:09d}"
-    temporary = folder / f".{final.name}.tmp"
     remove_leftovers(folder)
+    temporary = _free_name(folder, final.name)
     try:
         _write_all(temporary, state, config, generator_version)
         _remove(final)  # of this step, but it did not verify
         os.rename(temporary, final)
     except Exception:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
         raise
     _flush_folder(folder)
     with contextlib.suppress(OSError):  # the next one tidies up
@@ -91,12 +124,24 @@ def save_checkpoint(
     return final
 
 
+def _free_name(folder: Path, name: str) -> Path:
+    """A temporary name that `remove_leftovers` knows; what it cannot remove is passed by."""
+    names = (folder / f".{name}{k}.tmp" for k in ("", *(f".{n}" for n in range(1, 100))))
+    return next((path for path in names if not os.path.lexists(path)), folder / f".{name}.tmp")
+
+
 def _write_all(
     temporary: Path, state: Mapping[str, Any], config: Config, generator_version: int
 ) -> None:
     temporary.mkdir()
     with open(temporary / "state.pt", "wb") as file, _no_checksums():
-        torch.save(dict(state), file)
+        remembering = _Remembering(file)
+        try:
+            torch.save(dict(state), cast(IO[bytes], remembering))
+        except RuntimeError:  # torch tells neither errno nor file
+            if remembering.error is None:
+                raise
+            raise remembering.error from None
         file.flush()
         os.fsync(file.fileno())
     _write(temporary / "config.yaml", config.to_yaml())
@@ -105,10 +150,28 @@ def _write_all(
         "next_index": state["next_index"],
         "config_digest": config.digest(),
         "generator_version": generator_version,
-        "files": {name: _describe(temporary / name) for name in ("state.pt", "config.yaml")},
+        "files": {name: _describe(temporary / name) for name in _FILES},
     }
     _write(temporary / "manifest.json", _render(manifest | {"digest": _digest(manifest)}))
     _flush_folder(temporary)
+
+
+class _Remembering:
+    """A file to write to that knows the first error of the system."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 @contextlib.contextmanager
@@ -136,11 +199,11 @@ def _prune(folder: Path, step: int) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a checkpoint; it is gone as a whole, whatever interrupts this."""
-    if path.exists():
+    if os.path.lexists(path):
         aside = path.parent / f".{path.name}.old.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+        discard(aside)
         os.rename(path, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        discard(aside)
 
 
 def load_checkpoint(
@@ -160,17 +223,16 @@ def load_checkpoint(
     for step, path in found:
         try:
             manifest = _verify(path, step)
-            saved = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-            state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            saved = _read_config(path / "config.yaml", sections)
+            state = _read_state(path / "state.pt", manifest)
         except Exception as error:  # torch.load raises many kinds for a damaged file
-            print(f"streamtrain: passing over {path}: {error}", file=sys.stderr)
+            print(f"streamtrain: passing over {path}: {one_line(error)}", file=sys.stderr)
             continue
         current = to_dict(config)
         if sections is not None:
             saved, current = ({k: c[k] for k in sections} for c in (saved, current))
         _refuse_other_run(path, saved, current, manifest["generator_version"], generator_version)
-        assert isinstance(state, dict)
-        return state
+        return State(state, path)
     if found != list(_checkpoints(folder)):  # a training has written others meanwhile
         return load_checkpoint(folder, config, generator_version, sections)
     if found:
@@ -179,6 +241,26 @@ def load_checkpoint(
             "start again"
         )
     return None
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the weights of a checkpoint. Raises CheckpointError if they do not fit."""
+    wanted = network.state_dict()
+    for name in [*wanted, *weights]:
+        if name not in wanted or name not in weights:
+            where = "the checkpoint" if name in weights else "the network"
+            raise CheckpointError(f"{name} is in {where} alone: it is of another network")
+        there, here = weights[name], wanted[name]
+        if there.shape != here.shape or there.dtype != here.dtype:
+            raise CheckpointError(
+                f"{name} is {_kind(there)} in the checkpoint, {_kind(here)} in the network: it is "
+                "of another network"
+            )
+    network.load_state_dict(dict(weights))
+
+
+def _kind(values: Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
 
 
 def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
@@ -205,11 +287,13 @@ def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what an interrupted `save_checkpoint` left; only for the one that owns the run."""
     for path in folder.glob(".step_*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
     """(step, path) of the finished checkpoints, newest first."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: remove it, or use another (run=...)")
     names = os.listdir(folder) if folder.is_dir() else []
     steps = [(int(m[1]), folder / m[0]) for m in map(_NAME.fullmatch, names) if m]
     yield from sorted(steps, reverse=True)
@@ -217,22 +301,80 @@ def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _verify(path: Path, step: int) -> dict[str, Any]:
     """The manifest, after it and every file have been compared with what was written."""
-    text = (path / "manifest.json").read_text(encoding="utf-8")
+    text = read_plain(path / "manifest.json", _LARGEST_TEXT).decode()
     manifest: dict[str, Any] = json.loads(text)
+    if not isinstance(manifest, dict):
+        raise CheckpointError("manifest.json is no table of names and values")
     written = {key: value for key, value in manifest.items() if key != "digest"}
     if _render(manifest) != text or manifest.get("digest") != _digest(written):
         raise CheckpointError("manifest.json is not what was written (its digest differs)")
-    if manifest["step"] != step:
-        raise CheckpointError(f"it is the checkpoint of step {manifest['step']}")
-    for name, expected in manifest["files"].items():
+    files, version = manifest.get("files"), manifest.get("generator_version")
+    if not isinstance(files, dict) or sorted(files) != sorted(_FILES) or type(version) is not int:
+        raise CheckpointError(f"manifest.json is not that of {' and '.join(_FILES)}")
+    if manifest.get("step") != step:
+        raise CheckpointError(f"it is the checkpoint of step {manifest.get('step')}")
+    for name, expected in files.items():
         found = _describe(path / name)
         if found != expected:
+            size = expected.get("bytes") if isinstance(expected, dict) else expected
             raise CheckpointError(
-                f"{name} has {found['bytes']} bytes of the {expected['bytes']} written"
-                if found["bytes"] != expected["bytes"]
+                f"{name} has {found['bytes']} bytes of the {size} written"
+                if found["bytes"] != size
                 else f"{name} is not what was written (its sha256 differs)"
             )
     return manifest
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Of what `Config.to_yaml` writes: references may blow up, and nesting takes long."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        if self._depth > _DEEPEST or self.check_event(yaml.AliasEvent):
+            raise CheckpointError("config.yaml is nested, or refers to itself, as none written is")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def _read_config(path: Path, sections: Collection[str] | None) -> dict[str, Any]:
+    """The configuration of a checkpoint as plain data."""
+    saved = yaml.load(read_plain(path, _LARGEST_CONFIG), _PlainLoader)
+    if not isinstance(saved, dict) or any(key not in saved for key in sections or ()):
+        raise CheckpointError("config.yaml is no configuration")
+    return saved
+
+
+def _read_state(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, of the kinds that a training writes."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if sum(part.file_size for part in zipfile.ZipFile(file).infolist()) > size:
+            raise CheckpointError(f"{path.name} holds more than its {size} bytes")
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path.name} is no table of names and values")
+    for name, kind in _KINDS.items():
+        if name in state and (not isinstance(state[name], kind) or type(state[name]) is bool):
+            found = type(state[name]).__name__
+            raise CheckpointError(f"{name} in {path.name} is {found}, not {kind.__name__}")
+    for name in ("step", "next_index"):
+        if state.get(name) != manifest.get(name):
+            raise CheckpointError(f"{name} is {state.get(name)}, {manifest.get(name)} in manifest")
+    for part in ("network", "average"):
+        for name, values in state.get(part, {}).items():
+            if not isinstance(name, str) or not isinstance(values, Tensor):
+                raise CheckpointError(f"{part}.{name} in {path.name} is no tensor")
+            if values.numel() * values.element_size() > values.untyped_storage().nbytes():
+                raise CheckpointError(f"{part}.{name} in {path.name} has more numbers than bytes")
+            if values.is_floating_point() and not torch.isfinite(values).all():
+                raise CheckpointError(f"{part}.{name} in {path.name} is not finite")
+    return state
 
 
 def _render(manifest: Mapping[str, Any]) -> str:
@@ -261,11 +403,12 @@ def _refuse_other_run(
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
         digest = hashlib.file_digest(file, "sha256") if sys.version_info >= (3, 11) else None
         if digest is None:
             digest = hashlib.sha256(file.read())
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _write(path: Path, text: str) -> None:
@@ -284,5 +427,5 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _show(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value)
+    text = "absent" if value is None else json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

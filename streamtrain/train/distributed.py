@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from streamtrain.train.rendezvous import fresh_store
 
 T = TypeVar("T")
 _FROM_MAIN = "_streamtrain_from_main"
+_RANKS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+_LAUNCH = "start processes with torchrun, or unset RANK, WORLD_SIZE and their like"
 
 
 @dataclass
@@ -44,26 +46,24 @@ class World:
         device: 'cpu', 'cuda', 'cuda:1' ...; None: this rank's GPU if there is one, else the CPU.
         Raises ValueError for a device that is not here, or that the processes cannot share.
         """
-        rank, size, local_rank, local_size = (
-            int(os.environ.get(name, default))
-            for name, default in (
-                ("RANK", "0"),
-                ("WORLD_SIZE", "1"),
-                ("LOCAL_RANK", "0"),
-                ("LOCAL_WORLD_SIZE", "1"),
-            )
-        )
+        rank, size, local_rank, local_size = ranks_of(os.environ)
         chosen = choose_device(device, local_rank, local_size)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         if size == 1:
             return cls(0, 1, 1, chosen)
-        store = fresh_store(rank, size)
-        where: dict[str, Any] = {"store": store, "rank": rank, "world_size": size} if store else {}
-        if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen, **where)
-        else:
-            dist.init_process_group("gloo", **where)
+        try:
+            store = fresh_store(rank, size)
+            where: dict[str, Any] = {}
+            if store:
+                where = {"store": store, "rank": rank, "world_size": size}
+            if chosen.type == "cuda":
+                dist.init_process_group("nccl", device_id=chosen, **where)
+            else:
+                dist.init_process_group("gloo", **where)
+        except RuntimeError as error:
+            address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+            raise ValueError(f"{size} processes cannot meet at {address}: {error}") from None
         return cls(rank, size, local_size, chosen, dist.new_group(backend="gloo"))
 
     @property
@@ -151,6 +151,34 @@ class World:
             self._vote = None
         self.barrier()
         dist.destroy_process_group()
+
+
+def ranks_of(environment: Mapping[str, str]) -> tuple[int, int, int, int]:
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them; without any, this
+    process is alone. Raises ValueError for what cannot be."""
+    numbers = []
+    for name, default in _RANKS.items():
+        text = environment.get(name, default)
+        if not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise ValueError(f"{name} = '{text}' in the environment is no whole number: {_LAUNCH}")
+        numbers.append(int(text))
+    rank, size, local_rank, local_size = numbers
+    for name, number, of, many in (
+        ("RANK", rank, "WORLD_SIZE", size),
+        ("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size),
+    ):
+        if number >= many:
+            raise ValueError(f"{name} = {number} in the environment of {of} = {many}: {_LAUNCH}")
+    if size > 1:
+        port = environment.get("MASTER_PORT", "")
+        missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(n)]
+        if missing:
+            raise ValueError(
+                f"WORLD_SIZE = {size} in the environment without {', '.join(missing)}: {_LAUNCH}"
+            )
+        if not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536):
+            raise ValueError(f"MASTER_PORT = '{port}' in the environment is no port: {_LAUNCH}")
+    return rank, size, local_rank, local_size
 
 
 def from_main(error: BaseException) -> bool:

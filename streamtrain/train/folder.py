@@ -16,11 +16,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from streamtrain.config import Config, ConfigError
+from streamtrain.files import one_line, open_plain, replace_text
 from streamtrain.train.interrupt import Stopped
+
+_LONGEST_LINE = 1_000_000
+"""Bytes of a line of a history."""
 
 
 def run_folder(config: Config) -> Path:
@@ -52,8 +57,8 @@ class RunLock:
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._acquire(patience_s)
 
-    def _acquire(self, patience_s: float) -> TextIO:
-        file = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held open)
+    def _acquire(self, patience_s: float) -> BufferedRandom:
+        file = open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT, "rb+")
         end = time.monotonic() + patience_s
         waiting = False
         while True:
@@ -62,7 +67,7 @@ class RunLock:
                 break
             except BlockingIOError:
                 file.seek(0)
-                owner = file.read().strip() or "another process"
+                owner = one_line(file.read(200).decode(errors="replace")) or "another process"
                 if time.monotonic() > end:
                     file.close()
                     raise ValueError(
@@ -78,8 +83,9 @@ class RunLock:
                 time.sleep(0.2)
             except OSError:  # a file system without locks
                 break
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
         return file
 
@@ -97,9 +103,7 @@ class History:
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [entry for entry in read_history(path) if entry["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        replace_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open)
 
     def append(self, entry: dict[str, Any]) -> None:
@@ -112,14 +116,39 @@ class History:
         self._file.close()
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The entries of a history file; an unfinished last line is left out."""
-    if not path.exists():
+def read_history(path: Path, number: str = "step") -> list[dict[str, Any]]:
+    """The entries of a history file; an unfinished last line is left out.
+
+    number: the name of the whole number that every entry has. Lines that are none are left out, and
+    how many is said on stderr. Raises ValueError where the file is not a plain one, and OSError.
+    """
+    if not os.path.lexists(path):
         return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    entries, damaged = [], []
+    with open_plain(path) as file:
+        for count, line in enumerate(file, start=1):
+            entry = _entry(line, number)
+            if entry is not None:
+                entries.append(entry)
+            elif line.endswith(b"\n"):
+                damaged.append(count)
+    if damaged:
+        some = ", ".join(map(str, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
+        print(
+            f"streamtrain: warning: {path}: {len(damaged)} damaged lines are left out ({some})",
+            file=sys.stderr,
+        )
     return entries
+
+
+def _entry(line: bytes, number: str) -> dict[str, Any] | None:
+    """What a line of a history file says, if it is one."""
+    if len(line) > _LONGEST_LINE:
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or type(entry.get(number)) is not int:
+        return None
+    return entry

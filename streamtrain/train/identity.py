@@ -16,11 +16,11 @@ def refuse_other_samples(
     """
     if then == now:
         return
-    if then["lightcones"] != now["lightcones"]:
-        old, new = then["lightcones"], now["lightcones"]
+    if then.get("lightcones") != now["lightcones"]:
+        old, new = then.get("lightcones"), now["lightcones"]
         what = "the lightcones of data.train are not those the run was trained on"
         if isinstance(old, list) and isinstance(new, list):  # files, not made during training
-            both = len(set(old) & set(new))
+            both = len({*map(str, old)} & {*map(str, new)})
             what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
     elif names := [
         name

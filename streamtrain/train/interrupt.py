@@ -82,18 +82,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(came: list[int] | None = None) -> Iterator[None]:
     """Meanwhile `SIGNALS` end what runs by an exception, as SIGINT always does.
 
+    came: where to note them; a library may make another error of the exception.
     Raises Interrupted, a KeyboardInterrupt. Signals are left alone outside the main thread.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        if came is not None:
+            came.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
 
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS[1:]:
+        for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 previous[number] = signal.signal(number, interrupt)
     try:

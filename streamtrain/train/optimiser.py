@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from streamtrain.config import TrainConfig
+from streamtrain.files import one_line
 
 DEFAULT_MOMENTUM = 0.9
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
@@ -33,11 +35,36 @@ def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optim
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Continue from a stored state, whatever the memory layout of the weights was: a fused
-    optimiser needs that of the weights in everything it keeps of them."""
-    optimiser.load_state_dict(state)
+    optimiser needs that of the weights in everything it keeps of them.
+
+    Raises ValueError for a state of another optimiser or network.
+    """
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimiser.param_groups]
+    try:
+        optimiser.load_state_dict(state)
+    except Exception as error:  # of many kinds, for what is no state of an optimiser
+        raise ValueError(
+            f"the optimiser in the checkpoint does not fit: {type(error).__name__}: "
+            f"{one_line(error)}"
+        ) from None
+    for group, own in zip(optimiser.param_groups, settings, strict=True):
+        group.update(own)  # those of the configuration
     for weight, values in optimiser.state.items():
+        if isinstance(optimiser, torch.optim.Adam) and set(values) != _OF_ADAM:
+            raise ValueError(
+                f"the optimiser in the checkpoint does not fit: it keeps {', '.join(values)}, not "
+                f"{', '.join(sorted(_OF_ADAM))}"
+            )
         for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+            if not isinstance(value, torch.Tensor):
+                continue
+            shape = torch.Size([]) if name == "step" else weight.shape
+            if value.shape != shape or not value.is_floating_point():
+                raise ValueError(
+                    f"the optimiser in the checkpoint does not fit: {name} is {value.dtype} "
+                    f"{tuple(value.shape)} for weights {tuple(weight.shape)}"
+                )
+            if name != "step":
                 values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 

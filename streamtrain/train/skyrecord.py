@@ -22,7 +22,8 @@ class SkyRecord:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._digests = {int(e["number"]): str(e["digest"]) for e in read_history(path)}
+        made = read_history(path, "number")
+        self._digests = {entry["number"]: str(entry.get("digest")) for entry in made}
 
     def add(self, made: Iterable[MadeLightcone]) -> Iterator[str]:
         """Write down what was made; yields a sentence for each that came out differently."""

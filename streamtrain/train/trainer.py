@@ -18,6 +18,7 @@ from torch import Tensor
 
 from streamtrain.config import Config
 from streamtrain.cores import own_cores
+from streamtrain.files import replace_text
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.models import build_network, describe
@@ -25,7 +26,7 @@ from streamtrain.progress import Progress
 from streamtrain.stream import SampleStream
 from streamtrain.train.average import Average
 from streamtrain.train.calibration import calibrate
-from streamtrain.train.checkpoint import load_checkpoint, remove_leftovers
+from streamtrain.train.checkpoint import load_checkpoint, load_weights, remove_leftovers
 from streamtrain.train.compiled import compiled
 from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, run_folder
@@ -148,7 +149,7 @@ class Trainer:
         state = load_checkpoint(checkpoints, self.config, GENERATOR_VERSION)
         self._refuse_other_samples(state)
         remove_leftovers(checkpoints)
-        (self._folder / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+        replace_text(self._folder / "config.yaml", self.config.to_yaml())
         return state
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
@@ -169,7 +170,7 @@ class Trainer:
             self._say(describe(self.network, self.generator.input_shape))
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
-            self.network.load_state_dict(state["network"])
+            load_weights(self.network, state["network"])
             load_state(self._optimiser, state["optimiser"])
             if self.step < config.train.steps:
                 self._say(f"continuing {config.run} from step {self.step}")

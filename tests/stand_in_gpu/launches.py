@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +73,10 @@ class RawModule:
         if not library.is_file():
             command = backend.compiler_command()
             assert command is not None, backend.NO_COMPILER
-            backend._compile(self._code, command, ("-O2",), ("-O2",), library)
+            built = library.with_name(f"{library.stem}-{os.getpid()}.so")
+            backend._compile(self._code, command, ("-O2",), ("-O2",), built)
+            built.with_suffix(".cpp").unlink()
+            built.replace(library)
         self._library = ctypes.CDLL(str(library))
 
     def get_function(self, name: str) -> Function:

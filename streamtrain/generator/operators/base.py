@@ -20,6 +20,8 @@ from streamtrain.rng import Draws
 
 Shape = tuple[int, int, int]
 Drawn = dict[str, NDArray[np.float32]]
+LARGEST = 1e30
+"""Of what operators draw: sums and squares of more would not fit into float32."""
 GROUP = 8
 """Neighbouring voxels that one element of some kernels works on, as in kernels/observe.cu."""
 
@@ -67,6 +69,20 @@ class Operator(Protocol):
 
         keys: int32 [B, 6], as in kernels/paint.cu; drawn: tensors float32 [B] on the device.
         """
+
+
+def draw_finite(operator: Operator, draws: Draws) -> Drawn:
+    """What an operator draws. Raises ValueError for numbers that no map in float32 survives."""
+    with np.errstate(over="ignore"):
+        drawn = operator.draw(draws)
+    for name, values in drawn.items():
+        bad = ~(np.abs(values) <= LARGEST)
+        if bad.any():
+            raise ValueError(
+                f"observe.{operator.name}: {name} = {values[bad].ravel()[0]:g} is beyond what a "
+                f"map can hold ({LARGEST:g})"
+            )
+    return drawn
 
 
 class Fixed:
