@@ -36,7 +36,7 @@ PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 FEW_HALOS = 1000
 """A draw with fewer halos inside the label's luminosities is counted in the summary."""
 LARGEST_LOSS = 0.05
-"""Share of halos outside the label's luminosities that is warned of."""
+"""Share of halos above the label's luminosities that is warned of."""
 BATCH_SIZE = 64
 
 
@@ -209,11 +209,10 @@ def summary(painted: PaintedSamples, unit: str) -> str:
         f"Lsun, {_percent(above)} above",
         f"samples with fewer than {FEW_HALOS} halos inside: {_percent(few)}",
     ]
-    if below + above > LARGEST_LOSS:
+    if above > LARGEST_LOSS:
         lines.append(
-            f"warning: {_percent(below + above)} of all halos lie outside the label's luminosities "
-            "(those that a duty cycle switches off count as below); see label.log10_L and "
-            "emit.line.prior"
+            f"warning: {_percent(above)} of all halos lie above the label's luminosities; see "
+            "label.log10_L and emit.line.prior"
         )
     wrong = int(np.count_nonzero(painted.saturated))
     if wrong:

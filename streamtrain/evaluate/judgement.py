@@ -7,12 +7,13 @@ from typing import Any
 
 from streamtrain.evaluate.answers import Answers, ClassAnswers
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
-from streamtrain.evaluate.bright import BRIGHT, num_bright, score_groups
+from streamtrain.evaluate.bright import num_bright, score_groups
 from streamtrain.evaluate.classes import score_classes
 from streamtrain.evaluate.intervals import score_intervals
 from streamtrain.evaluate.likelihood import SMALLEST_RATE, score_counts
 from streamtrain.evaluate.metrics import bands, score
 from streamtrain.evaluate.reference import MEAN_LABEL_SAMPLES, Reference
+from streamtrain.generator.bins import bright_above
 
 CONVENTIONS = {
     "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
@@ -20,7 +21,7 @@ CONVENTIONS = {
     "leave them out, 'excluded' is their fraction",
     "deviance": "Poisson deviance 2 [n ln(n/r) - n + r] per bin, empty ones included; a predicted "
     f"number of halos r counts as it is down to {SMALLEST_RATE:g}, and as that below",
-    "by_bright": f"maps by their number of halos above 10^{BRIGHT:g} Lsun, in quarters",
+    "by_bright": "maps by their number of halos above 10^bright_log10_L Lsun, in quarters",
     "intervals": "share of bins whose truth lies between the 16th and 84th (2.5th and 97.5th) "
     "percentile that the network predicts, ends included, and their mean distance [dex]",
     "mean_label": f"mean log10 dN of samples 0..{MEAN_LABEL_SAMPLES - 1} of split 'train'; their "
@@ -76,6 +77,7 @@ def judge(
         "conventions": CONVENTIONS
         | {"errors": f"standard errors, bootstrap over {record['resampled']}"},
         "bootstrap": record,
+        "bright_log10_L": bright_above(answers.bin_edges),
         "network": network,
         "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
         "mean_label_log10_dN": reference.mean.tolist(),

@@ -229,7 +229,10 @@ def _bars(axes: Axes, runs: Sequence[Run], drawn: Styles) -> None:
             strict=True,
         )
     }
-    ranges = sorted({bounds for _, bounds in found}, key=lambda b: (b[1] - b[0] > 2, b))
+    wholes = {
+        tuple(run.evaluation["network"]["whole"]["log10_L"]) for run in runs if run.evaluation
+    }
+    ranges = sorted({bounds for _, bounds in found}, key=lambda b: (b in wholes, b))
     width = 0.8 / len(runs)
     for k, run in enumerate(runs):
         for place, bounds in enumerate(ranges):

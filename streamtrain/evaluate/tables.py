@@ -79,7 +79,7 @@ def _bright_lines(result: dict[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "by the number of halos above 10^6 Lsun in the map, network",
+        f"by the number of halos above 10^{result['bright_log10_L']:g} Lsun in the map, network",
         f"{'halos':>14}{'maps':>8}{'mean squared error':>22}{'rms of occupied bins':>22}"
         f"{'deviance':>24}",
     ]
