@@ -230,7 +230,7 @@ def test_ranges_of_any_label_cover_it() -> None:
             assert 1 <= len(ranges) <= 9
             assert ranges[0][0] == edges[0] and ranges[-1][1] == edges[1]
             assert all(low < high for low, high in ranges)
-            assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
 
 # What an answer means.
