@@ -20,12 +20,12 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config
 from streamtrain.config_observe import PoolConfig
+from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
 from streamtrain.progress import Progress
 from streamtrain.rng import Split
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -245,7 +245,7 @@ def preview_prior(
     start = time.perf_counter()
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
-    folder = run_folder(config) if out is None else out
+    folder = output_folder(config, out, test=False)
     generator = signal_generator(config, device, threads)
     print(generator.describe())
     unit = config.grid.units

@@ -19,9 +19,9 @@ from streamtrain.classical.sampling import import_emcee
 from streamtrain.config import Config
 from streamtrain.evaluate.metrics import score
 from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.labels import QUANTITIES
 from streamtrain.progress import Progress
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
@@ -38,20 +38,22 @@ def run(
     *,
     maps: int = 4,
     beside: Sequence[Path] = (),
+    out: Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Sample the posterior for the first `maps` test maps; write mcmc.json and the figures into the
-    run folder, print the table, return what the JSON file holds.
+    run folder or `out`, print the table, return what the JSON file holds.
 
-    A file of the same configuration and options is continued: its maps are not sampled again.
+    A file of the same configuration and options is continued: its maps are not sampled again. One
+    of others stays as it is, and is an error.
     beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
     progress = progress or Progress(active=False)
     import_emcee()
-    folder = run_folder(config)
+    folder = output_folder(config, out)
     runs = networks_of(config, list(beside))
     inference = Inference(config, options, device=device, threads=threads, report=progress.update)
     test = make_maps(inference, maps, runs, device=device, threads=threads)
@@ -95,13 +97,18 @@ def _identity(inference: Inference) -> str:
 
 
 def _read(path: Path, identity: str) -> list[dict[str, Any]]:
-    """The maps that a file of this identity holds."""
+    """The maps that a file of this identity holds; ValueError for one of another."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        same = data["identity"] == identity
-        return list(data["maps"]) if same else []
+        maps, same = list(data["maps"]), data["identity"] == identity
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    if not same:
+        raise ValueError(
+            f"{path} is of other settings, options or lightcones, and stays as it is: --out writes "
+            "elsewhere"
+        )
+    return maps
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -178,6 +185,7 @@ def table(result: dict[str, Any]) -> str:
     wide = max(19, *(len(name) + 2 for name in predictors))
     lines = [
         f"{len(result['maps'])} test maps; rms error of log10 {symbol} [dex] where it is not 0",
+        "+-: standard errors, bootstrap over the maps; scatter from sky to sky is not in them",
         "",
         f"{'log10 L':10}" + "".join(f"{name:>{wide}}" for name in predictors),
     ]

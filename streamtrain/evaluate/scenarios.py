@@ -19,7 +19,7 @@ from streamtrain.evaluate.metrics import Float
 from streamtrain.evaluate.published import comparable, ihle2019, published
 from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.scenarioset import PFEFFER2019, Scenario, load_scenarios
-from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.evaluate.trained import Trained, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.models import Network
 from streamtrain.progress import Progress
@@ -51,6 +51,7 @@ def evaluate_scenarios(
     folder = run_folder(config)
     if config.label.quantity == "class":
         raise ValueError("scenarios judge luminosity functions, and this run's label is a class")
+    output_folder(config, None, test=False)
     trained = Trained.load(config)
     scenarios = load_scenarios(where, config)
     bench = _Bench(config, trained, device, threads, progress)
@@ -168,7 +169,9 @@ class _Bench:
             try:
                 config = testset.recipe(manifest, config)
             except ValueError as error:
-                raise ValueError(f"{path} is of another test set, remove it: {error}") from None
+                raise ValueError(
+                    f"{path} is of another test set, and stays as it is: {error}"
+                ) from None
         skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
         generator = testset.open_generator(config, **self._options, **skies)
         self._test = self._test or generator

@@ -70,9 +70,25 @@ def make(
     progress: Progress | None = None,
 ) -> Path:
     """Generate config.test.samples samples of the split "test", write their manifest, return its
-    path (default: testset.json in the run folder). The file appears whole or not at all."""
+    path (default: testset.json in the run folder). The file appears whole or not at all.
+
+    A manifest of the same test set that is there already stays as it is, and its samples are not
+    made again. Raises ValueError, one sentence, if it is of another, or cannot be read.
+    """
     target = Path(path) if path is not None else default_path(config)
+    there = load(target) if os.path.lexists(target) else None
+    if there is not None:
+        recipe(there, config)
     generator = open_generator(config, device=device, threads=threads)
+    if there is not None:
+        problems = mismatches(there, generator)
+        generator.close()
+        if problems:
+            raise ValueError(
+                f"{target} is another test set, and stays as it is: {' '.join(problems)} --out "
+                "writes this one elsewhere"
+            )
+        return target
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
@@ -187,16 +203,23 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
     )
     if config is None:
         return recorded
-    ours, theirs = _settings(config), _settings(recorded)
-    if json.dumps(ours) != json.dumps(theirs):
-        name, then, now = _first_difference(theirs, ours)
+    difference = difference_in_samples(recorded, config)
+    if difference is not None:
+        name, then, now = difference
         raise ValueError(
-            f"the manifest was made with {name} = {then}, this configuration has {now}; "
-            "'streamtrain testset make' makes another"
+            f"the manifest was made with {name} = {then}, this configuration has {now}; --out of "
+            "'testset make' and 'evaluate' makes another test set elsewhere"
         )
     return replace(
         recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
     )
+
+
+def difference_in_samples(one: Config, other: Config) -> tuple[str, Any, Any] | None:
+    """The first setting that decides the samples of a test set, wherever its files lie, and is not
+    the same in two configurations: its dotted name and both values."""
+    left, right = _settings(one), _settings(other)
+    return None if json.dumps(left) == json.dumps(right) else _first_difference(left, right)
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
