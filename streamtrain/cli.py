@@ -67,10 +67,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     }
     elsewhere = {"on": arguments.on, "out": arguments.out}
     samples = arguments.samples
-    if arguments.scenarios is not None and (samples is not None or any(elsewhere.values())):
+    if arguments.scenarios is not None and (arguments.on is not None or samples is not None):
         raise ValueError(
-            "--scenarios are made from the run's own test skies and written into its folder: they "
-            "cannot be used with --on, --out or --samples"
+            "--scenarios are painted on the test skies of the configuration: use data.test=[...] "
+            "and test.samples=N, with --out, instead of --on and --samples"
         )
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
@@ -81,7 +81,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     elif arguments.scenarios is None:
         evaluate(config, samples=samples, bootstrap=arguments.bootstrap, **elsewhere, **options)
     else:
-        evaluate_scenarios(config, arguments.scenarios, bootstrap=arguments.bootstrap, **options)
+        options |= {"out": arguments.out, "bootstrap": arguments.bootstrap}
+        evaluate_scenarios(config, arguments.scenarios, **options)
     return 0
 
 

@@ -54,11 +54,14 @@ def run(
     progress = progress or Progress(active=False)
     import_emcee()
     folder = output_folder(config, out)
+    settings = _digest(config, options)
+    _read(folder / FILE, "settings", settings)  # before minutes of simulations
     runs = networks_of(config, list(beside))
     inference = Inference(config, options, device=device, threads=threads, report=progress.update)
     test = make_maps(inference, maps, runs, device=device, threads=threads)
-    identity = _identity(inference)
-    kept = _read(folder / FILE, identity)
+    identity = _digest(config, options, inference.generator.identity())
+    kept = _read(folder / FILE, "identity", identity)
+    of = {"identity": identity, "settings": settings}
     samples: Float | None = None
     for number in range(maps):
         if number < len(kept):
@@ -70,10 +73,10 @@ def run(
         for warning in kept[-1]["warnings"]:
             progress.note(f"warning: test map {number}: {warning}")
         progress.note(_line(kept[-1], number))
-        write_atomically(folder / FILE, _text({"identity": identity, "maps": kept}))
+        write_atomically(folder / FILE, _text({**of, "maps": kept}))
     kept = kept[:maps]
     result = {
-        "identity": identity,
+        **of,
         "options": asdict(options),
         "label": config.label.quantity,
         "bin_edges_log10_L": inference.generator.bin_edges.tolist(),
@@ -89,18 +92,17 @@ def run(
     return result
 
 
-def _identity(inference: Inference) -> str:
-    """sha256 of what decides the chains."""
-    config, whole = inference.config, inference.generator.identity()
-    settings = [config.sample_settings(), asdict(config.test), asdict(inference.options), whole]
+def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
+    """sha256 of what decides the chains; identity: of the generator."""
+    settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
     return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
 
-def _read(path: Path, identity: str) -> list[dict[str, Any]]:
-    """The maps that a file of this identity holds; ValueError for one of another."""
+def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
+    """The maps that a file holds whose digest called `key` is this one; ValueError for another."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        maps, same = list(data["maps"]), data["identity"] == identity
+        maps, same = list(data["maps"]), data[key] == digest
     except (OSError, ValueError, KeyError, TypeError):
         return []
     if not same:
@@ -185,7 +187,6 @@ def table(result: dict[str, Any]) -> str:
     wide = max(19, *(len(name) + 2 for name in predictors))
     lines = [
         f"{len(result['maps'])} test maps; rms error of log10 {symbol} [dex] where it is not 0",
-        "+-: standard errors, bootstrap over the maps; scatter from sky to sky is not in them",
         "",
         f"{'log10 L':10}" + "".join(f"{name:>{wide}}" for name in predictors),
     ]
@@ -195,7 +196,11 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{f'{low:g}-{high:g}':10}" + "".join(f"{_rms(v):>{wide}}" for v in row))
     lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
-    lines += ["", f"bins inside the posterior's bands of the field's own counts: {shares}"]
+    lines += [
+        "+-: standard errors, bootstrap over the maps; the scatter from sky to sky is not in them",
+        "",
+        f"bins inside the posterior's bands of the field's own counts: {shares}",
+    ]
     return "\n".join(lines)
 
 

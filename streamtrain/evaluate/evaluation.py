@@ -91,13 +91,11 @@ def _of_the_run(
         output_folder(config, None, test=False)
         testset.make(config, path, **options, progress=progress)
     manifest = testset.load(path)
-    generator = testset.open_generator(testset.recipe(manifest, config), **options)
-    problems = testset.mismatches(manifest, generator)
-    if problems:
-        raise ValueError(
-            f"this is not the test set of {path}: {' '.join(problems)} --out FOLDER evaluates on "
-            "this one, and leaves the run as it is"
-        )
+    with testset.kept(path):
+        recipe = testset.recipe(manifest, config)
+    generator = testset.open_generator(recipe, **options)
+    with testset.kept(path):
+        testset.check(manifest, generator)
     _check_classes(config, trained, generator)
     reference = _mean_label(config, options, progress)
     network = trained.network(generator.label, generator.device)

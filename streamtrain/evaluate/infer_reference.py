@@ -194,9 +194,7 @@ class Measurement:
             testset.recipe(manifest, self.config), device=device, threads=threads
         )
         try:
-            problems = testset.mismatches(manifest, generator)
-            if problems:
-                raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
+            testset.check(manifest, generator)
             network = self.trained.network(generator.label, generator.device)
             answers = predict(network, manifest, generator, self.progress)
         finally:

@@ -7,6 +7,7 @@ are made again, sample by sample, wherever they are needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -78,16 +79,13 @@ def make(
     target = Path(path) if path is not None else default_path(config)
     there = load(target) if os.path.lexists(target) else None
     if there is not None:
-        recipe(there, config)
+        with kept(target):
+            recipe(there, config)
     generator = open_generator(config, device=device, threads=threads)
     if there is not None:
-        problems = mismatches(there, generator)
         generator.close()
-        if problems:
-            raise ValueError(
-                f"{target} is another test set, and stays as it is: {' '.join(problems)} --out "
-                "writes this one elsewhere"
-            )
+        with kept(target):
+            check(there, generator)
         return target
     done = 0
     for indices, _ in made(config, target, generator):
@@ -207,8 +205,7 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
     if difference is not None:
         name, then, now = difference
         raise ValueError(
-            f"the manifest was made with {name} = {then}, this configuration has {now}; --out of "
-            "'testset make' and 'evaluate' makes another test set elsewhere"
+            f"the manifest was made with {name} = {then}, this configuration has {now}"
         )
     return replace(
         recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
@@ -232,6 +229,23 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
             f"this is version {GENERATOR_VERSION}."
         )
     return problems + _compare_lightcones(manifest, generator)
+
+
+def check(manifest: Manifest, generator: Generator) -> None:
+    """Raise ValueError for `mismatches`."""
+    if problems := mismatches(manifest, generator):
+        raise ValueError(" ".join(problems).rstrip("."))
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """A ValueError inside means that `path` is of another test set; it says so and how to go on."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is of another test set and stays as it is: {error}; --out writes elsewhere"
+        ) from None
 
 
 def regenerate(

@@ -130,7 +130,7 @@ def test_what_does_not_go_together(skies: tuple[Config, list[Path]], capsys: Any
     config, _ = skies
     evaluating = ["evaluate", config.run]
     for words, said in (
-        (["--scenarios", "pfeffer2019", "--on", "far_0000.h5"], "cannot be used with --on, --out"),
+        (["--scenarios", "pfeffer2019", "--on", "far_0000.h5"], "use data.test=[...]"),
         (["--probes", "--samples", "3"], "cannot be used with --samples"),
         (["--samples", "0", "--on", "far_0000.h5"], "--samples 0 must be 1 or more"),
         (["--on", "nothing_*.h5"], "--on: no file matches 'nothing_*.h5'"),

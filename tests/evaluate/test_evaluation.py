@@ -84,7 +84,7 @@ def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
     for other, said in (
         (config, r"test.samples = 12, this configuration has 40; --out"),
         (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0.* has 9.0; --out"),
-        (replace(few, data=north), "south.h5 of the manifest is missing here. --out FOLDER"),
+        (replace(few, data=north), "south.h5 of the manifest is missing here; --out"),
     ):
         with pytest.raises(ValueError, match=said):
             evaluation.evaluate(other)

@@ -20,11 +20,10 @@ import yaml
 
 from streamtrain import Generator, cli
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import evaluation
+from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate import reference as mean_label
-from streamtrain.evaluate import testset
 from streamtrain.evaluate.answers import predict
 from streamtrain.evaluate.familiar import Seen, statistics
 from streamtrain.evaluate.infer import Function, Options, ask, infer

@@ -71,8 +71,8 @@ def test_a_manifest_is_never_overwritten(config, tmp_path, monkeypatch):
         assert testset.make(config) == path
         assert testset.make(change(config, train={"threads": 2})) == path
     for sections, said in (
-        ({"test": {"samples": 41}}, r"test.samples = 40, this configuration has 41; --out of"),
-        ({"observe": {"log_modulus": {}}}, "observe.noise = .* has None; --out of"),
+        ({"test": {"samples": 41}}, r"test.samples = 40, this configuration has 41; --out"),
+        ({"observe": {"log_modulus": {}}}, "observe.noise = .* has None; --out"),
         ({"data": {"test": [str(tmp_path / "north.h5")]}}, "another test set.*south.h5.* --out"),
     ):
         with pytest.raises(ValueError, match=said):
