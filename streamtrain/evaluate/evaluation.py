@@ -97,7 +97,7 @@ def _of_the_run(
     with testset.kept(path):
         testset.check(manifest, generator)
     _check_classes(config, trained, generator)
-    reference = _mean_label(config, options, progress)
+    reference = _mean_label(config, trained, options, progress)
     network = trained.network(generator.label, generator.device)
     answers = predict(network, manifest, generator, progress)
     generator.close()
@@ -133,7 +133,7 @@ def _elsewhere(
         name, then, now = difference
         notes.append(f"{name} = {now}; the run has {then}")
     kept = Reference.kept(run_folder(config) / "evaluation.json")
-    reference = kept or _mean_label(own, options, progress)
+    reference = kept or _mean_label(own, trained, options, progress)
     network = trained.network(generator.label, generator.device)
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
@@ -151,12 +151,16 @@ def _check_classes(config: Config, trained: Trained, generator: Generator) -> No
         )
 
 
-def _mean_label(config: Config, options: Mapping[str, Any], progress: Progress | None) -> Reference:
+def _mean_label(
+    config: Config, trained: Trained, options: Mapping[str, Any], progress: Progress | None
+) -> Reference:
     """Of the training samples."""
     generator = Generator(config, split="train", **options)
-    reference = mean_label(generator, progress)
-    generator.close()
-    return reference
+    try:
+        trained.check_training(generator)
+        return mean_label(generator, progress)
+    finally:
+        generator.close()
 
 
 def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:

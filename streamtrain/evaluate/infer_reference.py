@@ -164,16 +164,11 @@ class Measurement:
 
     def _training(self) -> dict[str, Any]:
         generator = Generator(self.config, split="train", device=self.device, threads=self.threads)
-        digests = generator.skies.identity()
-        if self.trained.lightcones not in (None, digests):
-            generator.close()
-            raise ValueError(
-                "the lightcones of data.train are not those that the network was trained on"
-            )
         cosmology = generator.skies.cosmologies[0]
         volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
         parts = []
         try:
+            self.trained.check_training(generator)
             for start in range(0, self.samples, testset.BATCH_SIZE):
                 stop = min(start + testset.BATCH_SIZE, self.samples)
                 batch = generator.generate(range(start, stop))

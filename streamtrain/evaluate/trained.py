@@ -125,6 +125,15 @@ class Trained:
         known = list(cones) if isinstance(cones, list) else None
         return cls(int(state["step"]), shape, list(state["classes"]), known, config, weights)
 
+    def check_training(self, generator: Generator) -> None:
+        """Raise ValueError if a generator of training samples has not the lightcone files that the
+        network was trained on."""
+        if self.lightcones is not None and self.lightcones != generator.skies.identity():
+            raise ValueError(
+                "the lightcones of data.train are not those that the network of "
+                f"{self._config.run} was trained on"
+            )
+
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
         """The network with its weights (their average, if one was kept), to answer with.
 

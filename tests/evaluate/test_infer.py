@@ -144,6 +144,23 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     assert all(path.exists() for path in there)
 
 
+def test_lightcones_that_moved_are_found_by_settings(config: Config, tmp_path: Path) -> None:
+    """And others are not taken for those of the training."""
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    whole = Path(shutil.copytree(Path(config.run).parent, tmp_path / "moved"))
+    told = whole / "run" / "config.yaml"
+    told.write_text(told.read_text().replace(str(Path(config.run).parent), "/gone"))
+    (whole / "run" / reference.FILE).unlink(missing_ok=True)
+    options, moved = Options(out=tmp_path, samples=16), f"data.test=[{whole}/test.h5]"
+    here = [moved, f"data.train=[{whole}/train.h5]", "train.threads=1"]
+    other = run_config(whole / "run", [moved, f"data.train=[{whole}/test.h5]"])
+    other = replace(other, data=replace(other.data, test=[]))
+    warnings = infer(other, path, options)["warnings"]
+    assert "the lightcones of data.train are not those that the network" in warnings[0]
+    result = infer(run_config(whole / "run", here), path, options)
+    assert result["warnings"] == [] and result["errors"]["steps_ago"] == 0
+
+
 def test_answers_to_another_map_stay(config: Config, tmp_path: Path) -> None:
     run = Path(shutil.copytree(config.run, tmp_path / "run"))
     options = Options(samples=0)
