@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from streamtrain import preview_figures
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
+from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import (
     PaintedSamples,
@@ -248,6 +249,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("prior.png", "luminosity.png"):
         assert str(tmp_path / "run" / name) in printed
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    own = load_config(CONFIG, [*SETTINGS, f"run={tmp_path / 'run'}"])
+    (tmp_path / "run" / "config.yaml").write_text(own.to_yaml())
+    for kind in ([], ["--index", "3"]):  # of a run there is only what its own settings make
+        assert main([*command, f"run={tmp_path / 'run'}", *kind, "seed=99"]) == 2
+        assert (
+            "its own settings: seed = 20190525 in the run, 99 here; --out"
+            in capsys.readouterr().err
+        )
     assert main([*command, "--index", "3", "--out", str(tmp_path / "out")]) == 0
     first, third = (tmp_path / folder / "luminosity.png" for folder in ("run", "out"))
     assert first.read_bytes() != third.read_bytes()

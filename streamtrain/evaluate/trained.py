@@ -80,6 +80,8 @@ def output_folder(
     own = load_config(folder)
     alike = config if test else replace(config, test=own.test)
     difference = testset.difference_in_samples(own, alike)
+    if own.seed != config.seed:
+        difference = "seed", own.seed, config.seed
     manifest = testset.default_path(config)
     problem = ""
     if difference is not None:
