@@ -40,10 +40,10 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
         header = Header.read(path)
         where = training.get(header.realisation)
         if where is not None or header.digest in digests:
-            also = f", it is {where}" if where is not None and where != path else ""
+            also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
-                f"--on {path}: the network of {run_folder(config)} was trained on this sky{also}; "
-                "it is judged on others"
+                f"--on {path}: the network of {run_folder(config)} was trained on this sky{also}, "
+                "and is to be judged on others"
             )
     data = replace(config.data, test=[str(path) for path in paths], validation=[])
     return replace(config, data=data)

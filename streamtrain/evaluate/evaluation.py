@@ -118,6 +118,7 @@ def _elsewhere(
     own = config
     if (run_folder(config) / "config.yaml").is_file():
         own = replace(run_config(run_folder(config)), data=config.data)
+    usual = replace(own, test=replace(own.test, samples=config.test.samples))
     if on is not None:
         config = elsewhere.on_other_skies(config, trained, on)
     generator = testset.open_generator(config, **options)
@@ -128,11 +129,13 @@ def _elsewhere(
         )
     _check_classes(config, trained, generator)
     notes = elsewhere.notes_on(config, generator) if on is not None else []
-    difference = testset.difference_in_samples(own, config)
+    difference = testset.difference_in_samples(usual, config)
     if difference is not None:
         name, then, now = difference
         notes.append(f"{name} = {now}; the run has {then}")
     kept = Reference.kept(run_folder(config) / "evaluation.json")
+    if kept is not None and len(kept.mean) != generator.num_bins:
+        kept = None
     reference = kept or _mean_label(own, trained, options, progress)
     network = trained.network(generator.label, generator.device)
     path = folder / "testset.json"
