@@ -11,8 +11,8 @@ config=configs/quickstart.yaml
 make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
 echo "1/4 halo lightcones"
 $make 8 --prefix train --first-seed 0
-$make 1 --prefix validation --first-seed 1000
-$make 1 --prefix test --first-seed 2000
+$make 2 --prefix validation --first-seed 1000
+$make 8 --prefix test --first-seed 2000
 echo "2/4 training on samples that are made as it goes"
 streamtrain train "$config" "$@"
 echo "3/4 the fixed test set, from its seed"

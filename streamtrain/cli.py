@@ -72,14 +72,24 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         "threads": _threads(config),
         "progress": Progress(),
     }
+    elsewhere = {"on": arguments.on, "out": arguments.out}
+    samples = arguments.samples
+    if arguments.scenarios is not None and (arguments.on is not None or samples is not None):
+        raise ValueError(
+            "--scenarios are painted on the test skies of the configuration: use data.test=[...] "
+            "and test.samples=N, with --out, instead of --on and --samples"
+        )
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
 
-        run_probes(config, **options)
+        if samples is not None:
+            raise ValueError("--probes changes the first 64 maps: it cannot be used with --samples")
+        run_probes(config, **elsewhere, **options)
     elif arguments.scenarios is None:
-        evaluate(config, bootstrap=arguments.bootstrap, **options)
+        evaluate(config, samples=samples, bootstrap=arguments.bootstrap, **elsewhere, **options)
     else:
-        evaluate_scenarios(config, arguments.scenarios, bootstrap=arguments.bootstrap, **options)
+        options |= {"out": arguments.out, "bootstrap": arguments.bootstrap}
+        evaluate_scenarios(config, arguments.scenarios, **options)
     return 0
 
 
@@ -87,15 +97,21 @@ def _testset_make(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate import testset
 
     config, progress = _config(arguments), Progress()
-    path = testset.make(
+    path = arguments.out or testset.default_path(config)
+    there = os.path.lexists(path)
+    testset.make(
         config,
-        arguments.out,
+        path,
         device=_device(arguments.device),
         threads=_threads(config),
         progress=progress,
     )
     progress.close()
-    print(f"wrote {path}: {config.test.samples} samples as a recipe, a digest each")
+    if there:
+        again = "'streamtrain testset verify' makes them again and compares"
+        print(f"{path} is already made: the same {config.test.samples} samples; {again}")
+    else:
+        print(f"wrote {path}: {config.test.samples} samples as a recipe, a digest each")
     return 0
 
 
@@ -254,6 +270,20 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", parents=[configured, device], help="judge the trained network on its test set"
     )
     command.add_argument(
+        "--on",
+        nargs="+",
+        metavar="FILES",
+        help="lightcones (files or globs) to judge it on instead of the run's test skies; writes "
+        "into a new folder and leaves the run as it is",
+    )
+    command.add_argument("--samples", type=int, help="test maps; default: test.samples")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="a new folder for everything, also for other settings than the run's; default: the "
+        "run folder; with --on: RUN_on_NAME here",
+    )
+    command.add_argument(
         "--probes",
         action="store_true",
         help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
@@ -292,9 +322,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"there is no option '{option}': {hint}")
     if wrong or (settings and "settings" not in given):
         parser.error(f"unrecognized arguments: {' '.join(wrong or settings)}")
+    if getattr(given, "on", None):  # takes all words up to the next option
+        settings += [text for text in given.on if _is_setting(text)]
+        given.on = [text for text in given.on if not _is_setting(text)]
     if settings:
         given.settings = [*given.settings, *settings]
     return given
+
+
+def _is_setting(text: str) -> bool:
+    """Whether a word is key=value, and no file."""
+    return "=" in text and not os.path.exists(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

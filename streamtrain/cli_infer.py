@@ -27,6 +27,12 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
     add("folder", type=Path, metavar="RUN", help="the folder of a run")
     add("map", type=Path, metavar="MAP", help="FITS, npz or HDF5")
     add(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="where files lie and how to compute, such as train.threads=2, data.test=[...]",
+    )
+    add(
         "--units",
         help="of a map that does not say, or says it wrongly: uK, mK, K, Jy/sr, kJy/sr or MJy/sr",
     )
@@ -64,6 +70,11 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         default=128,
         help="training maps that the map is compared with; 0: none [%(default)s]",
     )
+    add(
+        "--measure",
+        action="store_true",
+        help="measure the network's errors on its test set again, and look at its training maps",
+    )
     add("--out", type=Path, help="folder; default: infer in the run folder")
     command.set_defaults(run=run_infer)
 
@@ -72,6 +83,7 @@ def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.cores import num_cores
     from streamtrain.evaluate.infer import Options, infer
+    from streamtrain.evaluate.trained import run_config
     from streamtrain.progress import Progress
     from streamtrain.train.distributed import choose_device
 
@@ -87,14 +99,16 @@ def run_infer(arguments: argparse.Namespace) -> int:
         centre_deg=None if arguments.centre is None else tuple(arguments.centre),
         rayleigh_jeans=arguments.rayleigh_jeans,
         samples=arguments.samples,
+        measure=arguments.measure,
         out=arguments.out,
     )
+    config = run_config(arguments.folder, arguments.settings)
     infer(
-        arguments.folder,
+        config,
         arguments.map,
         options,
         device=str(choose_device(arguments.device)),
-        threads=num_cores(),
+        threads=config.train.threads or num_cores(),
         progress=Progress(),
     )
     return 0

@@ -52,6 +52,7 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     )
     add("--walkers", type=_positive, default=32, help="of the ensemble [%(default)s]")
     add("--steps", type=_positive, default=6000, help="of each walker [%(default)s]")
+    add("--out", type=Path, help="folder; default: the run folder")
     command.set_defaults(run=run_mcmc)
 
 
@@ -82,6 +83,7 @@ def run_mcmc(arguments: argparse.Namespace) -> int:
             options,
             maps=arguments.maps,
             beside=arguments.beside,
+            out=arguments.out,
             device=str(choose_device(arguments.device)),
             threads=config.train.threads or num_cores(),
             progress=Progress(),

@@ -24,7 +24,13 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
+    add(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="the folder of a run; key=value settings of all of them may follow, such as "
+        "train.threads=2",
+    )
     add("--out", type=Path, default=Path("comparison"), help="folder of the figures [%(default)s]")
     add("--evaluate", action="store_true", help="evaluate the runs that have no evaluation")
     add(
@@ -32,7 +38,7 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
         action="store_true",
         help="do not ask the networks again: no maps.png, and bands per luminosity range",
     )
-    command.set_defaults(run=run_compare_runs)
+    command.set_defaults(run=run_compare_runs, settings=[])
 
 
 def run_compare_runs(arguments: argparse.Namespace) -> int:
@@ -42,11 +48,16 @@ def run_compare_runs(arguments: argparse.Namespace) -> int:
     from streamtrain.progress import Progress
     from streamtrain.train.distributed import choose_device
 
+    folders = [name for name in arguments.runs if "=" not in name or Path(name).is_dir()]
+    settings = [text for text in arguments.runs if text not in folders] + arguments.settings
+    if not folders:
+        raise ValueError("compare needs the folder of a run")
     text = compare_runs(
-        arguments.runs,
+        folders,
         arguments.out,
         make_evaluations=arguments.evaluate,
         answers=not arguments.no_answers,
+        settings=settings,
         device=str(choose_device(arguments.device)),
         threads=num_cores(),
         progress=Progress(),

@@ -21,12 +21,12 @@ from streamtrain.catalogs.skies import Skies
 from streamtrain.config import Config
 from streamtrain.config_observe import PoolConfig
 from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
 from streamtrain.progress import Progress
 from streamtrain.rng import Split
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -37,7 +37,7 @@ PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 FEW_HALOS = 1000
 """A draw with fewer halos inside the label's luminosities is counted in the summary."""
 LARGEST_LOSS = 0.05
-"""Share of halos outside the label's luminosities that is warned of."""
+"""Share of halos above the label's luminosities that is warned of."""
 BATCH_SIZE = 64
 
 
@@ -210,11 +210,10 @@ def summary(painted: PaintedSamples, unit: str) -> str:
         f"Lsun, {_percent(above)} above",
         f"samples with fewer than {FEW_HALOS} halos inside: {_percent(few)}",
     ]
-    if below + above > LARGEST_LOSS:
+    if above > LARGEST_LOSS:
         lines.append(
-            f"warning: {_percent(below + above)} of all halos lie outside the label's luminosities "
-            "(those that a duty cycle switches off count as below); see label.log10_L and "
-            "emit.line.prior"
+            f"warning: {_percent(above)} of all halos lie above the label's luminosities; see "
+            "label.log10_L and emit.line.prior"
         )
     wrong = int(np.count_nonzero(painted.saturated))
     if wrong:
@@ -247,7 +246,7 @@ def preview_prior(
     start = time.perf_counter()
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
-    folder = run_folder(config) if out is None else out
+    folder = output_folder(config, out, test=False)
     generator = signal_generator(config, device, threads)
     print(generator.describe())
     unit = config.grid.units

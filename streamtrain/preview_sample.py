@@ -16,11 +16,11 @@ from streamtrain import preview_sample_figure
 from streamtrain.config import Config
 from streamtrain.config_observe import DIMENSIONLESS, PoolConfig, operator_kind
 from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import PaintedSamples, paint_samples, signal_generator
 from streamtrain.progress import Progress
 from streamtrain.rng import Split
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
@@ -257,7 +257,7 @@ def preview_sample(
     start = time.perf_counter()
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
-    folder = run_folder(config) if out is None else out
+    folder = output_folder(config, out, test=split == "test")
     generator = Generator(config, split, device, threads)
     num_channels = generator.input_shape[0]
     channel = num_channels // 2 if channel is None else channel

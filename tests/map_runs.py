@@ -73,6 +73,7 @@ def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections
         "network": network.state_dict(),
         "input_shape": list(generator.input_shape),
         "classes": generator.classes,
+        "samples": generator.identity(),
     }
     save_checkpoint(Path(config.run) / "checkpoints", state, config, GENERATOR_VERSION)
     (Path(config.run) / "config.yaml").write_text(config.to_yaml())

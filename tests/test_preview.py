@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from streamtrain import preview_figures
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
+from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
 from streamtrain.preview import (
     PaintedSamples,
@@ -171,8 +172,10 @@ def test_summary_counts_models_and_poor_draws() -> None:
     assert "median 2.5 uK, 95 % of the samples in 1.07 .. 3.92 uK" in lines[1]
     assert "0.1 % below 10^4 Lsun, 95.8 % inside 10^4 .. 10^6 Lsun, 4.1 % above" in lines[2]
     assert lines[3].endswith("fewer than 1000 halos inside: 50.0 %") and len(lines) == 4
-    lost = replace(painted, below=np.array([400, 0, 0, 0]))
-    assert summary(lost, "uK").splitlines()[4].startswith("warning: 9.1 % of all halos lie")
+    lost = replace(painted, above=np.array([400, 0, 300, 0]))
+    assert summary(lost, "uK").splitlines()[4].startswith("warning: 9.1 % of all halos lie above")
+    faint = replace(painted, below=np.array([4000, 0, 0, 0]))
+    assert "warning" not in summary(faint, "uK")
     bright = replace(painted, saturated=np.array([0, 2, 0, 1]))
     assert summary(bright, "uK").splitlines()[4].startswith("warning: 2 samples hold halos too")
 
@@ -246,6 +249,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("prior.png", "luminosity.png"):
         assert str(tmp_path / "run" / name) in printed
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    own = load_config(CONFIG, [*SETTINGS, f"run={tmp_path / 'run'}"])
+    (tmp_path / "run" / "config.yaml").write_text(own.to_yaml())
+    for kind in ([], ["--index", "3"]):  # of a run there is only what its own settings make
+        assert main([*command, f"run={tmp_path / 'run'}", *kind, "seed=99"]) == 2
+        assert (
+            "its own settings: seed = 20190525 in the run, 99 here; --out"
+            in capsys.readouterr().err
+        )
     assert main([*command, "--index", "3", "--out", str(tmp_path / "out")]) == 0
     first, third = (tmp_path / folder / "luminosity.png" for folder in ("run", "out"))
     assert first.read_bytes() != third.read_bytes()

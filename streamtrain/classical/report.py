@@ -20,9 +20,9 @@ from streamtrain.config import Config
 from streamtrain.evaluate.metrics import score
 from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.labels import QUANTITIES
 from streamtrain.progress import Progress
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
@@ -39,25 +39,30 @@ def run(
     *,
     maps: int = 4,
     beside: Sequence[Path] = (),
+    out: Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Sample the posterior for the first `maps` test maps; write mcmc.json and the figures into the
-    run folder, print the table, return what the JSON file holds.
+    run folder or `out`, print the table, return what the JSON file holds.
 
-    A file of the same configuration and options is continued: its maps are not sampled again.
+    A file of the same configuration and options is continued: its maps are not sampled again. One
+    of others stays as it is, and is an error.
     beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
     progress = progress or Progress(active=False)
     import_emcee()
-    folder = run_folder(config)
+    folder = output_folder(config, out)
+    settings = _digest(config, options)
+    _read(folder / FILE, "settings", settings)  # before minutes of simulations
     runs = networks_of(config, list(beside))
     inference = Inference(config, options, device=device, threads=threads, report=progress.update)
     test = make_maps(inference, maps, runs, device=device, threads=threads)
-    identity = _identity(inference)
-    kept = _read(folder / FILE, identity)
+    identity = _digest(config, options, inference.generator.identity())
+    kept = _read(folder / FILE, "identity", identity)
+    of = {"identity": identity, "settings": settings}
     samples: Float | None = None
     for number in range(maps):
         if number < len(kept):
@@ -69,10 +74,10 @@ def run(
         for warning in kept[-1]["warnings"]:
             progress.note(f"warning: test map {number}: {warning}")
         progress.note(_line(kept[-1], number))
-        write_atomically(folder / FILE, _text({"identity": identity, "maps": kept}))
+        write_atomically(folder / FILE, _text({**of, "maps": kept}))
     kept = kept[:maps]
     result = {
-        "identity": identity,
+        **of,
         "options": asdict(options),
         "label": config.label.quantity,
         "bin_edges_log10_L": inference.generator.bin_edges.tolist(),
@@ -88,21 +93,25 @@ def run(
     return result
 
 
-def _identity(inference: Inference) -> str:
-    """sha256 of what decides the chains."""
-    config, whole = inference.config, inference.generator.identity()
-    settings = [config.sample_settings(), asdict(config.test), asdict(inference.options), whole]
+def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
+    """sha256 of what decides the chains; identity: of the generator."""
+    settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
     return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
 
-def _read(path: Path, identity: str) -> list[dict[str, Any]]:
-    """The maps that a file of this identity holds."""
+def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
+    """The maps that a file holds whose digest called `key` is this one; ValueError for another."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        same = data["identity"] == identity
-        return list(data["maps"]) if same else []
+        maps, same = list(data["maps"]), data[key] == digest
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    if not same:
+        raise ValueError(
+            f"{path} is of other settings, options or lightcones, and stays as it is: --out writes "
+            "elsewhere"
+        )
+    return maps
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -188,7 +197,11 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{f'{low:g}-{high:g}':10}" + "".join(f"{_rms(v):>{wide}}" for v in row))
     lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
-    lines += ["", f"bins inside the posterior's bands of the field's own counts: {shares}"]
+    lines += [
+        "+-: standard errors, bootstrap over the maps; the scatter from sky to sky is not in them",
+        "",
+        f"bins inside the posterior's bands of the field's own counts: {shares}",
+    ]
     return "\n".join(lines)
 
 

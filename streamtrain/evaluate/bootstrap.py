@@ -25,11 +25,18 @@ class Bootstrap:
     """How often each test map is in each resample.
 
     blocks: number of the block that each map belongs to [num_maps]; blocks are drawn whole, with
-    replacement. unit: what a block is, for the record. Errors are None where there is one block.
+    replacement. unit: what a block is, num_skies: those that the maps come from, for the record.
+    Errors are None where there is one block.
     """
 
-    def __init__(self, blocks: NDArray[np.int64], unit: str = "maps", seed: int = 0) -> None:
-        self.unit, self.seed = unit, seed
+    def __init__(
+        self,
+        blocks: NDArray[np.int64],
+        unit: str = "maps",
+        seed: int = 0,
+        num_skies: int | None = None,
+    ) -> None:
+        self.unit, self.seed, self.num_skies = unit, seed, num_skies
         _, block = np.unique(blocks, return_inverse=True)
         self.num_blocks = int(block.max()) + 1
         drawn = np.random.default_rng(seed).multinomial(
@@ -38,9 +45,9 @@ class Bootstrap:
         self._times = drawn[:, block]
 
     @classmethod
-    def of_maps(cls, num_maps: int, seed: int = 0) -> Bootstrap:
+    def of_maps(cls, num_maps: int, seed: int = 0, num_skies: int | None = None) -> Bootstrap:
         """Single maps are drawn."""
-        return cls(np.arange(num_maps), "maps", seed)
+        return cls(np.arange(num_maps), "maps", seed, num_skies)
 
     @classmethod
     def choose(cls, skies: Sequence[str], unit: str = "auto", seed: int = 0) -> Bootstrap:
@@ -57,8 +64,8 @@ class Bootstrap:
                 "errors cannot come from a bootstrap over lightcones: the test set has one"
             )
         if unit == "lightcones" or (unit == "auto" and len(names) >= ENOUGH_LIGHTCONES):
-            return cls(block, "lightcones", seed)
-        return cls.of_maps(len(block), seed)
+            return cls(block, "lightcones", seed, len(names))
+        return cls.of_maps(len(block), seed, len(names))
 
     def describe(self) -> dict[str, Any]:
         """For the record."""
@@ -67,7 +74,25 @@ class Bootstrap:
             "number": self.num_blocks,
             "resamples": RESAMPLES,
             "seed": self.seed,
+            "skies": self.num_skies,
+            "without": self._without(),
         }
+
+    def _without(self) -> str | None:
+        """What the errors do not know of, a sentence."""
+        if self.unit != "maps" or self.num_skies is None or self.num_skies >= self.num_blocks:
+            return None
+        few = self.num_skies < ENOUGH_LIGHTCONES
+        whence = "one sky" if self.num_skies == 1 else f"{self.num_skies} skies"
+        return (
+            f"the maps come from {whence}, and the scatter from sky to sky is not in the errors, "
+            "which may make them several times too small; "
+            + (
+                f"from {ENOUGH_LIGHTCONES} test skies on it is"
+                if few
+                else "--bootstrap lightcones has it"
+            )
+        )
 
     def ratio(self, sums: Float, counts: Float, *, root: bool = False) -> float | None:
         """Standard error of sum(sums) / sum(counts), or of its square root; both per map."""
@@ -114,6 +139,7 @@ class Bootstrap:
         """The same resamples, of some of the maps [num_maps]."""
         part = object.__new__(Bootstrap)
         part.unit, part.seed, part.num_blocks = self.unit, self.seed, self.num_blocks
+        part.num_skies = self.num_skies
         part._times = self._times[:, chosen]
         return part
 

@@ -9,9 +9,8 @@ import numpy as np
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.evaluate.likelihood import deviance
 from streamtrain.evaluate.metrics import Bool
+from streamtrain.generator.bins import bright_above
 
-BRIGHT = 6.0
-"""Halos above this luminosity are bright, log10(L/Lsun)."""
 NUM_GROUPS = 4
 _TOLERANCE = 1e-9
 
@@ -21,7 +20,7 @@ class GroupScore:
     """Errors over all bins of the maps with a certain number of bright halos."""
 
     bright: tuple[int, int]
-    """Fewest and most halos between `BRIGHT` and the last luminosity bin."""
+    """Fewest and most halos between `bright_above` and the last luminosity bin."""
     maps: int
     mse: float
     """Mean squared error of log10 dN, empty bins included [dex^2]."""
@@ -37,7 +36,7 @@ class GroupScore:
 def num_bright(counts: Float, bin_edges: Float) -> Float | None:
     """Bright halos of each map [num_samples]; None where no bin is bright. counts: halos per bin
     [num_samples, num_bins]."""
-    bright = bin_edges[:-1] >= BRIGHT - _TOLERANCE
+    bright = bin_edges[:-1] >= bright_above(bin_edges) - _TOLERANCE
     return np.asarray(counts[:, bright].sum(axis=1)) if bright.any() else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from streamtrain.evaluate.answers import Answers
 from streamtrain.evaluate.evaluation import evaluate
@@ -22,6 +23,7 @@ def compare_runs(
     *,
     make_evaluations: bool = False,
     answers: bool = True,
+    settings: Sequence[str] = (),
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
@@ -31,14 +33,19 @@ def compare_runs(
 
     make_evaluations: of runs that have none. answers: ask the networks for their test maps again
     where that is not kept, for bands per bin, differences in pairs and maps.png; without it bands
-    are per luminosity range. Raises ValueError for a folder that is none of a run.
+    are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for a
+    folder that is none of a run.
     """
-    runs = read_runs(folders)
+    runs = read_runs(folders, settings)
     if make_evaluations:
         for run in runs:
             if run.evaluation is None:
-                evaluate(run.folder, device=device, threads=threads, progress=progress)
-        runs = read_runs(folders)
+                options: dict[str, Any] = {
+                    "device": device,
+                    "threads": run.config.train.threads or threads,
+                }
+                evaluate(run.config, **options, progress=progress)
+        runs = read_runs(folders, settings)
     found: dict[str, Answers] = {}
     for run in runs if answers else []:
         _add_answers(run, found, device, threads, progress)
@@ -69,6 +76,8 @@ def _add_answers(
     if run.evaluation is None or run.manifest is None or run.function == "class":
         return
     try:
-        found[run.name] = answers_of(run, device=device, threads=threads, progress=progress)
+        found[run.name] = answers_of(
+            run, device=device, threads=run.config.train.threads or threads, progress=progress
+        )
     except (ValueError, OSError) as error:
         run.problems.append(f"{run.name}: its test maps cannot be shown: {error}.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from streamtrain.config import Config
-from streamtrain.evaluate import figures, testset
-from streamtrain.evaluate.answers import Answers, ClassAnswers, predict
+from streamtrain.evaluate import elsewhere, figures, testset
+from streamtrain.evaluate.answers import Answers, ClassAnswers, ask, predict
 from streamtrain.evaluate.classes import score_classes
 from streamtrain.evaluate.judgement import bootstrap_of, judge
 from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.published import TRAINED_ON, comparable, ihle2019, published
 from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.tables import table
-from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.evaluate.trained import Trained, output_folder, run_config
 from streamtrain.figures import confusion
 from streamtrain.generator.generator import Generator
 from streamtrain.models.heads import loss_name
@@ -36,6 +37,9 @@ from streamtrain.train.folder import read_history, run_folder
 def evaluate(
     run: Config | str | Path,
     *,
+    on: Sequence[str] | None = None,
+    samples: int | None = None,
+    out: str | Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     bootstrap: str = "auto",
@@ -44,64 +48,166 @@ def evaluate(
     """Evaluate the newest intact checkpoint of a run: print the table, write evaluation.json and
     the figures into the run folder, return what the JSON file holds.
 
-    run: a configuration, or the folder of a run. bootstrap: what errors resample, maps, lightcones
-    or auto (see `Bootstrap.choose`). The manifest testset.json of the run folder is made if it is
-    absent, and every sample is compared with it. Raises ValueError with one sentence if there is
-    no checkpoint, or if the test set is not the manifest's.
+    run: a configuration, or the folder of a run. on: lightcone files or globs to evaluate on
+    instead of the run's test skies, and out: the new folder that all is then written into, its
+    manifest too (default: RUN_on_NAME in the current folder); with either the run stays as it is,
+    and settings may be others than the run's. samples: instead of test.samples. bootstrap: what
+    errors resample, maps, lightcones or auto (see `Bootstrap.choose`). The manifest testset.json of
+    the run folder is made if it is absent, and every sample is compared with it. Raises ValueError
+    with one sentence if there is no checkpoint, if the test set is not the manifest's, or for a
+    folder `out` that is not new and a sky `on` that the network was trained on.
     """
     config = run if isinstance(run, Config) else run_config(run)
-    folder = run_folder(config)
+    if samples is not None:
+        if samples < 1:
+            raise ValueError(f"--samples {samples} must be 1 or more")
+        config = replace(config, test=replace(config.test, samples=samples))
+    options: dict[str, Any] = {"device": device, "threads": threads}
     trained = Trained.load(config)
-    path = testset.default_path(config)
-    if not path.exists():
-        testset.make(config, path, device=device, threads=threads, progress=progress)
-    manifest = testset.load(path)
-    generator = testset.open_generator(
-        testset.recipe(manifest, config), device=device, threads=threads
-    )
-    problems = testset.mismatches(manifest, generator)
-    if problems:
-        raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
-    if generator.label.is_class and trained.classes != generator.classes:
-        raise ValueError(
-            f"the network of {folder} tells {', '.join(trained.classes)} apart, but the test set "
-            f"is made of {', '.join(generator.classes)}"
-        )
-    train_generator = Generator(config, split="train", device=device, threads=threads)
-    reference = mean_label(train_generator, progress)
-    train_generator.close()
-    network = trained.network(generator.label, generator.device)
-    answers = predict(network, manifest, generator, progress)
-    generator.close()
-    result = {
-        "checkpoint_step": trained.step,
-        "test_set": {
-            "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "samples": manifest.count,
-            "seed": manifest.seed,
-            "generator_version": manifest.generator_version,
-            "lightcones": [cone["name"] for cone in manifest.lightcones],
-        },
-        **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
-        "figures": _draw(answers, reference, config),
-    }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    testset.write_atomically(folder / "evaluation.json", text)
+    if on is None and out is None:
+        result = _of_the_run(config, trained, bootstrap, options, progress)
+    else:
+        target = elsewhere.default_folder(config, on) if out is None else Path(out)
+        with elsewhere.new_folder(target, config) as folder:
+            result = _elsewhere(config, trained, on, folder, bootstrap, options, progress)
     if progress is not None:
         progress.close()
     print(table(result))
+    if on is not None or out is not None:
+        print(f"wrote {target}: evaluation.json, testset.json, {', '.join(result['figures'])}")
     return result
 
 
-def _draw(answers: Answers | ClassAnswers, reference: Reference, config: Config) -> list[str]:
-    """Write the figures into the run folder; their file names."""
-    folder = Path(config.run)
+def _of_the_run(
+    config: Config,
+    trained: Trained,
+    bootstrap: str,
+    options: Mapping[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """On the run's own test set, into its folder."""
+    path = testset.default_path(config)
+    if not path.exists():
+        output_folder(config, None, test=False)
+        testset.make(config, path, **options, progress=progress)
+    manifest = testset.load(path)
+    with testset.kept(path):
+        recipe = testset.recipe(manifest, config)
+    generator = testset.open_generator(recipe, **options)
+    with testset.kept(path):
+        testset.check(manifest, generator)
+    _check_classes(config, trained, generator)
+    reference = _mean_label(config, trained, options, progress)
+    network = trained.network(generator.label, generator.device)
+    answers = predict(network, manifest, generator, progress)
+    generator.close()
+    about = _test_set(path, manifest)
+    return _judged(config, trained, answers, reference, about, bootstrap, run_folder(config))
+
+
+def _elsewhere(
+    config: Config,
+    trained: Trained,
+    on: Sequence[str] | None,
+    folder: Path,
+    bootstrap: str,
+    options: Mapping[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """On other skies or with other settings, into a folder of its own."""
+    own = config
+    if (run_folder(config) / "config.yaml").is_file():
+        own = replace(run_config(run_folder(config)), data=config.data)
+    usual = replace(own, test=replace(own.test, samples=config.test.samples))
+    if on is not None:
+        config = elsewhere.on_other_skies(config, trained, on)
+    generator = testset.open_generator(config, **options)
+    if generator.input_shape != trained.input_shape:
+        raise ValueError(
+            f"the test maps have {generator.input_shape} voxels, the network of {config.run} takes "
+            f"{trained.input_shape}"
+        )
+    _check_classes(config, trained, generator)
+    notes = elsewhere.notes_on(config, generator) if on is not None else []
+    difference = testset.difference_in_samples(usual, config)
+    if difference is not None:
+        name, then, now = difference
+        notes.append(f"{name} = {now}; the run has {then}")
+    kept = Reference.kept(run_folder(config) / "evaluation.json")
+    if kept is not None and len(kept.mean) != generator.num_bins:
+        kept = None
+    reference = kept or _mean_label(own, trained, options, progress)
+    network = trained.network(generator.label, generator.device)
+    path = folder / "testset.json"
+    batches = testset.made(config, path, generator)
+    answers = ask(network, generator, batches, config.test.samples, "evaluating", progress)
+    generator.close()
+    about = _test_set(path, testset.load(path)) | {"notes": notes}
+    return _judged(config, trained, answers, reference, about, bootstrap, folder)
+
+
+def _check_classes(config: Config, trained: Trained, generator: Generator) -> None:
+    if generator.label.is_class and trained.classes != generator.classes:
+        raise ValueError(
+            f"the network of {run_folder(config)} tells {', '.join(trained.classes)} apart, but "
+            f"the test set is made of {', '.join(generator.classes)}"
+        )
+
+
+def _mean_label(
+    config: Config, trained: Trained, options: Mapping[str, Any], progress: Progress | None
+) -> Reference:
+    """Of the training samples."""
+    generator = Generator(config, split="train", **options)
+    try:
+        trained.check_training(generator)
+        return mean_label(generator, progress)
+    finally:
+        generator.close()
+
+
+def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
+    """For the record."""
+    return {
+        "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "samples": manifest.count,
+        "seed": manifest.seed,
+        "generator_version": manifest.generator_version,
+        "lightcones": [cone["name"] for cone in manifest.lightcones],
+    }
+
+
+def _judged(
+    config: Config,
+    trained: Trained,
+    answers: Answers | ClassAnswers,
+    reference: Reference,
+    about: dict[str, Any],
+    bootstrap: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """The result, written into `folder` with its figures."""
+    result = {
+        "checkpoint_step": trained.step,
+        "test_set": about,
+        **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
+        "figures": _draw(answers, reference, config, folder),
+    }
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    testset.write_atomically(folder / "evaluation.json", text)
+    return result
+
+
+def _draw(
+    answers: Answers | ClassAnswers, reference: Reference, config: Config, folder: Path
+) -> list[str]:
+    """Write the figures into a folder; their file names."""
     if isinstance(answers, ClassAnswers):
         counts = score_classes(answers.chances, answers.true).confusion
         drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
     else:
         drawn = _function_figures(answers, reference, config.label.quantity)
-    entries = read_history(folder / "history.jsonl")
+    entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
         loss = loss_name(config.network.head, config.label.quantity == "class")
         drawn["loss.png"] = figures.loss_history(entries, loss)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Options:
     rayleigh_jeans: bool = False
     samples: int = NUM_SAMPLES
     """Training maps to compare with; 0: none."""
+    measure: bool = False
+    """Measure the errors and look at the training maps, though the run has them."""
     out: Path | None = None
     """Folder; default: `infer` in the run folder."""
 
@@ -88,9 +91,11 @@ def infer(
     NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
 
     run: a configuration, or the folder of a run. The uncertainty is the network's own where its
-    head predicts one, else that of its errors on the test set. Raises ValueError, one sentence,
+    head predicts one, else that of its errors on the test set, as the run has them, whose age is
+    told, or measured now where it has none. Raises ValueError, one sentence,
     for a map that is not like those that the network was trained on in line, units, band, field or
-    voxels, see `maps.prepare`.
+    voxels, see `maps.prepare`, and where the run folder holds the answer to another map of this
+    name, or one that was read with other options.
     """
     options = options or Options()
     config = run if isinstance(run, Config) else run_config(run)
@@ -112,10 +117,16 @@ def infer(
         rayleigh_jeans=options.rayleigh_jeans,
         device=device,
     )
+    stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
+    target = folder / "infer" if options.out is None else options.out
+    about = _about(sky, path) | {"options": _said(options)}
+    if options.out is None:
+        _refuse_other(target / f"{stem}.json", about)
     measurement = Measurement(
         config,
         trained,
         samples=options.samples,
+        again=options.measure,
         device=device,
         threads=threads,
         progress=progress,
@@ -130,10 +141,13 @@ def infer(
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
     answer = ask(network, label, prepared.cube, reference)
-    stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = folder / "infer" if options.out is None else options.out
+    errors = reference.errors
+    if errors is not None and errors.outdated(trained.step):
+        warnings.append(
+            f"the errors are those of {errors.age(trained.step)}; --measure renews them"
+        )
     result = {
-        "map": _about(sky, path),
+        "map": about,
         "run": str(folder),
         "checkpoint_step": trained.step,
         "streamtrain": __version__,
@@ -141,10 +155,20 @@ def infer(
         "left_out": prepared.left_out,
         "notes": prepared.notes,
         "warnings": warnings,
+        "errors": None
+        if errors is None
+        else {
+            "source": errors.source,
+            "checkpoint_step": errors.step,
+            "steps_ago": trained.step - errors.step,
+            "generator_version": errors.generator_version,
+            "test_samples": errors.test_samples,
+        },
         **_plain(answer),
     }
     files = _write(target / stem, result, answer)
-    print(_screen(sky, prepared, result, answer))
+    age = "" if errors is None else errors.age(trained.step)
+    print(_screen(sky, prepared, result, answer, age))
     print(f"wrote {', '.join(str(file) for file in files)}")
     return result
 
@@ -172,10 +196,11 @@ def ask(
         ends = [label.log10_counts(values, one_halo.cpu()).numpy()[0] for values in spread]
         interval = np.stack(ends)
         uncertainty = "predicted by the network"
-    elif reference.residuals is not None:
+    elif reference.errors is not None:
+        errors = reference.errors
         # predicted minus true lies between the quantiles, so the truth between these
-        interval = np.maximum(log10 - reference.residuals[::-1], 0.0)
-        uncertainty = f"errors of the network on the {reference.test_samples} maps of its test set"
+        interval = np.maximum(log10 - errors.residuals[::-1], 0.0)
+        uncertainty = f"errors of the network on the {errors.test_samples} maps of its test set"
     unit = label.unit_of(one_halo)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
     return Function(
@@ -213,6 +238,26 @@ def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
         "nu_rest_GHz": sky.nu_rest_GHz,
         "units": sky.units,
     }
+
+
+def _said(options: Options) -> dict[str, str]:
+    """The options that decide how a map is read, if they are not the default."""
+    given, usual = asdict(options), asdict(Options())
+    names = [name for name in usual if name not in ("samples", "measure", "out")]
+    return {name: str(given[name]) for name in names if given[name] != usual[name]}
+
+
+def _refuse_other(file: Path, about: Mapping[str, Any]) -> None:
+    """ValueError if a file holds the answer to another map, or to one that was read otherwise."""
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))["map"]
+        other = before["sha256"] != about["sha256"]
+        changed = before.get("options", about["options"]) != about["options"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if other or changed:
+        what = f"another map, {before.get('file')}" if other else "this map with other options"
+        raise ValueError(f"{file} is of {what}, and stays as it is: --out writes elsewhere")
 
 
 def _plain(answer: Function | dict[str, float]) -> dict[str, Any]:
@@ -284,9 +329,13 @@ def _ecsv(result: dict[str, Any], answer: Function | dict[str, float]) -> str | 
 
 
 def _screen(
-    sky: SkyMap, prepared: Prepared, result: dict[str, Any], answer: Function | dict[str, float]
+    sky: SkyMap,
+    prepared: Prepared,
+    result: dict[str, Any],
+    answer: Function | dict[str, float],
+    age: str,
 ) -> str:
-    """What the user sees."""
+    """What the user sees; age: of the errors."""
     shape = " x ".join(str(n) for n in sky.shape)
     lines = [
         f"map       {sky.source} ({sky.layout}): {shape} voxels (freq, dec, ra), "
@@ -295,6 +344,8 @@ def _screen(
         f"network   {result['run']}, step {result['checkpoint_step']}",
         f"applied   {', '.join(prepared.applied) or 'no operator'}",
     ]
+    if age:
+        lines.append(f"errors    {age}")
     if prepared.left_out:
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
     lines += [f"note      {note}" for note in prepared.notes]

@@ -1,11 +1,13 @@
 """What a trained network's answer to a user's map is set against: its training maps and its errors.
 
-Both are measured once for a checkpoint and kept in the run folder, infer_reference.json.
+Both are measured once and kept in the run folder, infer_reference.json. Errors that the run has,
+there or in evaluation.json, are used whatever step they were measured at, and their age is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from streamtrain.evaluate import testset
 from streamtrain.evaluate.answers import Answers, predict
 from streamtrain.evaluate.familiar import Seen, statistics
 from streamtrain.evaluate.trained import Trained
+from streamtrain.generator.bins import LuminosityBins
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator, grid_of
 from streamtrain.generator.labels import Label
 from streamtrain.progress import Progress
@@ -27,20 +30,50 @@ from streamtrain.train.folder import run_folder
 Float = NDArray[np.float64]
 
 FILE = "infer_reference.json"
+EVALUATION = "evaluation.json"
 LEVELS = (0.025, 0.16, 0.84, 0.975)
 """Probabilities of the ends of a 95 % and a 68 % interval."""
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Of a network on its test set."""
+
+    residuals: Float
+    """Quantiles of predicted minus true log10 count at `LEVELS`, [4, num_bins]."""
+    test_samples: int
+    step: int
+    """Of the checkpoint that they were measured with."""
+    generator_version: int
+    """That made the test set."""
+    source: str
+    """Name of the file in the run folder."""
+
+    def age(self, step: int) -> str:
+        """When they were measured, for a network of a step, in words."""
+        steps = step - self.step
+        when = f"the checkpoint of step {self.step}"
+        if steps:
+            far = f"{abs(steps)} steps {'earlier' if steps > 0 else 'later'}"
+            when += f", {far} than the one that answers"
+        old = self.generator_version
+        if old != GENERATOR_VERSION:
+            when += f", by generator version {old} (this is version {GENERATOR_VERSION})"
+        return f"{self.source}, measured with {when}"
+
+    def outdated(self, step: int) -> bool:
+        """Whether they are not those of this step and version."""
+        return self.step != step or self.generator_version != GENERATOR_VERSION
+
+
+@dataclass(frozen=True)
 class Reference:
-    """Of one checkpoint."""
+    """Of one network."""
 
     seen: Seen | None
     """Statistics of training maps; None where they cannot be made here."""
-    residuals: Float | None
-    """Quantiles of predicted minus true log10 count on the test set, at `LEVELS`,
-    [4, num_bins]; None if they were not asked for, or cannot be made here."""
-    test_samples: int
+    errors: Errors | None
+    """None if they were not asked for, or cannot be made here."""
     volume_Mpc3: float
     """Of the field, in the cosmology of the first training lightcone."""
     problems: tuple[str, ...] = ()
@@ -50,7 +83,7 @@ class Reference:
 class Measurement:
     """Measures, or finds, the reference of a run's newest checkpoint.
 
-    samples: training maps to look at; 0: none.
+    samples: training maps to look at; 0: none. again: measure what the run has, too.
     """
 
     def __init__(
@@ -59,36 +92,69 @@ class Measurement:
         trained: Trained,
         *,
         samples: int,
+        again: bool = False,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> None:
-        self.config, self.trained, self.samples = config, trained, samples
+        self.config, self.trained, self.samples, self.again = config, trained, samples, again
         self.device, self.threads, self.progress = device, threads, progress
         self.path = run_folder(config) / FILE
 
     def get(self, residuals: bool) -> Reference:
         """The reference; residuals: whether the errors on the test set are needed."""
         kept = self._kept()
+        seen = None if self.again else kept.get("seen")
+        if not (isinstance(seen, Mapping) and seen.get("samples") == self.samples):
+            kept.pop("seen", None)
+        before = dict(kept)
         problems: list[str] = []
         if "seen" not in kept and self.samples:
             self._try(kept, self._training, "the map was not compared with training maps", problems)
         elif "volume_Mpc3" not in kept and self.config.label.quantity in ("phi", "phi_L"):
             self._try(kept, self._training, "the field has the volume of Omega_m = 0.286", problems)
-        if "residuals" not in kept and residuals:
-            self._try(kept, self._test, "the answer has no uncertainty", problems)
-        self._keep(kept)
+        errors = None
+        if residuals:
+            errors = None if self.again else self._errors(kept)
+            if errors is None:
+                self._try(kept, self._test, "the answer has no uncertainty", problems)
+                errors = _errors_of(kept, self._num_bins, FILE)
+        if kept != before:
+            self._keep(kept)
         volume = kept.get("volume_Mpc3")
         if volume is None:
             volume = grid_of(self.config.grid).volume_Mpc3()
-        errors = kept.get("residuals")
         return Reference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
-            np.array(errors) if errors is not None and residuals else None,
-            int(kept.get("test_samples", 0)),
+            errors,
             float(volume),
             tuple(problems),
         )
+
+    @property
+    def _num_bins(self) -> int:
+        return LuminosityBins.of(self.config.label).num
+
+    def _errors(self, kept: Mapping[str, Any]) -> Errors | None:
+        """The newest that the run has."""
+        found = [_errors_of(kept, self._num_bins, FILE), self._evaluated()]
+        here = [errors for errors in found if errors is not None]
+        return max(here, key=lambda e: (e.generator_version, e.step)) if here else None
+
+    def _evaluated(self) -> Errors | None:
+        """Those of the run's evaluation."""
+        file = run_folder(self.config) / EVALUATION
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            kept = {
+                "residuals": [data["residuals"][f"{100 * level:g}"] for level in LEVELS],
+                "test_samples": data["test_set"]["samples"],
+                "checkpoint_step": data["checkpoint_step"],
+                "generator_version": data["test_set"]["generator_version"],
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return _errors_of(kept, self._num_bins, EVALUATION)
 
     def _try(self, kept: dict[str, Any], measure: Any, failed: str, problems: list[str]) -> None:
         try:
@@ -102,6 +168,7 @@ class Measurement:
         volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
         parts = []
         try:
+            self.trained.check_training(generator)
             for start in range(0, self.samples, testset.BATCH_SIZE):
                 stop = min(start + testset.BATCH_SIZE, self.samples)
                 batch = generator.generate(range(start, stop))
@@ -122,35 +189,46 @@ class Measurement:
             testset.recipe(manifest, self.config), device=device, threads=threads
         )
         try:
-            problems = testset.mismatches(manifest, generator)
-            if problems:
-                raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
+            testset.check(manifest, generator)
             network = self.trained.network(generator.label, generator.device)
             answers = predict(network, manifest, generator, self.progress)
         finally:
             generator.close()
         assert isinstance(answers, Answers)
         quantiles = np.quantile(answers.predicted - answers.true, LEVELS, axis=0)
-        return {"residuals": quantiles.tolist(), "test_samples": len(answers.true)}
-
-    def _identity(self) -> dict[str, Any]:
         return {
+            "residuals": quantiles.tolist(),
+            "test_samples": len(answers.true),
             "checkpoint_step": self.trained.step,
-            "configuration": self.config.digest(),
             "generator_version": GENERATOR_VERSION,
         }
 
     def _kept(self) -> dict[str, Any]:
+        """What infer_reference.json holds; training maps and field only if they are this run's."""
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        if not isinstance(data, Mapping) or data.get("of") != self._identity():
+        if not isinstance(data, Mapping):
             return {}
-        kept = dict(data)
-        if "seen" in kept and self.samples and kept["seen"]["samples"] != self.samples:
-            del kept["seen"]
+        kept, of = dict(data), data.get("of")
+        if (
+            isinstance(of, Mapping) and "checkpoint_step" in of
+        ):  # of errors and training maps together
+            kept.setdefault("checkpoint_step", of["checkpoint_step"])
+            kept.setdefault("generator_version", of.get("generator_version"))
+        if of != self._identity():
+            for name in ("seen", "volume_Mpc3"):
+                kept.pop(name, None)
         return kept
+
+    def _identity(self) -> dict[str, Any]:
+        """Of the training maps."""
+        text = json.dumps(self.config.sample_settings())
+        return {
+            "samples": hashlib.sha256(text.encode()).hexdigest(),
+            "generator_version": GENERATOR_VERSION,
+        }
 
     def _keep(self, kept: dict[str, Any]) -> None:
         text = json.dumps({**kept, "of": self._identity()}, allow_nan=False) + "\n"
@@ -160,6 +238,19 @@ class Measurement:
     def _say(self, text: str) -> None:
         if self.progress is not None:
             self.progress.update(text)
+
+
+def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | None:
+    """Errors from plain data; None where there are none of these bins."""
+    try:
+        residuals = np.array(kept["residuals"], np.float64)
+        names = ("test_samples", "checkpoint_step", "generator_version")
+        test_samples, step, version = (int(kept[name]) for name in names)
+        if residuals.shape != (len(LEVELS), num_bins) or not np.isfinite(residuals).all():
+            return None
+        return Errors(residuals, test_samples, step, version, source)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def label_of(config: Config, trained: Trained, reference: Reference) -> Label:

@@ -7,12 +7,13 @@ from typing import Any
 
 from streamtrain.evaluate.answers import Answers, ClassAnswers
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
-from streamtrain.evaluate.bright import BRIGHT, num_bright, score_groups
+from streamtrain.evaluate.bright import num_bright, score_groups
 from streamtrain.evaluate.classes import score_classes
 from streamtrain.evaluate.intervals import score_intervals
 from streamtrain.evaluate.likelihood import SMALLEST_RATE, score_counts
-from streamtrain.evaluate.metrics import bands, score
+from streamtrain.evaluate.metrics import bands, residual_percentiles, score
 from streamtrain.evaluate.reference import MEAN_LABEL_SAMPLES, Reference
+from streamtrain.generator.bins import bright_above
 
 CONVENTIONS = {
     "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
@@ -20,7 +21,8 @@ CONVENTIONS = {
     "leave them out, 'excluded' is their fraction",
     "deviance": "Poisson deviance 2 [n ln(n/r) - n + r] per bin, empty ones included; a predicted "
     f"number of halos r counts as it is down to {SMALLEST_RATE:g}, and as that below",
-    "by_bright": f"maps by their number of halos above 10^{BRIGHT:g} Lsun, in quarters",
+    "by_bright": "maps by their number of halos above 10^bright_log10_L Lsun, in quarters",
+    "residuals": "percentiles of p - t over all bins and maps, empty ones included, per bin",
     "intervals": "share of bins whose truth lies between the 16th and 84th (2.5th and 97.5th) "
     "percentile that the network predicts, ends included, and their mean distance [dex]",
     "mean_label": f"mean log10 dN of samples 0..{MEAN_LABEL_SAMPLES - 1} of split 'train'; their "
@@ -61,8 +63,11 @@ def judge(
     quantity: of the label.
     """
     record = bootstrap.describe()
+    errors = f"standard errors, bootstrap over {record['resampled']}"
+    if record["without"]:
+        errors += f"; {record['without']}"
     if isinstance(answers, ClassAnswers):
-        return _judge_classes(answers, reference, bootstrap) | {"bootstrap": record}
+        return _judge_classes(answers, reference, bootstrap, errors) | {"bootstrap": record}
     network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
     residual = answers.predicted - answers.true
     network["bands"] = bands(residual, answers.occupied, answers.bin_edges, bootstrap)
@@ -73,10 +78,11 @@ def judge(
         )
     return {
         "label": quantity,
-        "conventions": CONVENTIONS
-        | {"errors": f"standard errors, bootstrap over {record['resampled']}"},
+        "conventions": CONVENTIONS | {"errors": errors},
         "bootstrap": record,
+        "bright_log10_L": bright_above(answers.bin_edges),
         "network": network,
+        "residuals": residual_percentiles(residual),
         "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
         "mean_label_log10_dN": reference.mean.tolist(),
         "mean_label_log10_dN_error": reference.mean_error.tolist(),
@@ -86,7 +92,7 @@ def judge(
 
 
 def _judge_classes(
-    answers: ClassAnswers, reference: Reference, bootstrap: Bootstrap
+    answers: ClassAnswers, reference: Reference, bootstrap: Bootstrap, errors: str
 ) -> dict[str, Any]:
     frequencies = reference.mean
     network, frequent = (
@@ -99,7 +105,7 @@ def _judge_classes(
         "conventions": {
             "accuracy": "share of the maps whose most probable class is the true one",
             "confusion": "maps of each true class (row) taken for each class (column)",
-            "errors": f"standard errors, bootstrap over {bootstrap.unit}",
+            "errors": errors,
             "most_frequent": "always the class frequencies of samples "
             f"0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
         },

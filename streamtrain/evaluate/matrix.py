@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from streamtrain.evaluate.tables import plus_minus
+from streamtrain.evaluate.tables import plus_minus, without_lines
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.generator.labels import QUANTITIES
 
@@ -33,6 +33,7 @@ def matrix_table(result: dict[str, Any]) -> str:
     lines = [
         f"{len(rows)} scenarios of {result['samples']} test maps, checkpoint of step "
         f"{result['checkpoint_step']}; errors: bootstrap over {result['bootstrap']['resampled']}",
+        *without_lines(result["bootstrap"]),
         "",
         f"mean squared error of log10 {symbol}, all bins [dex^2]",
         f"{'scenario':{wide}}" + "".join(f"{name:>18}" for _, name, _, _ in COLUMNS)
@@ -128,6 +129,8 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
     left.set_yticks(at, [row["name"] for row in rows], fontsize=TICK_SIZE)
     left.set_ylim(len(rows) - 0.5, -0.5)
     _range_marks(right, rows)
+    if without := without_lines(result["bootstrap"]):
+        figure.supxlabel("\n".join(["Errors: " + without[0], *without[1:]]), fontsize=TICK_SIZE - 1)
     right.set_xlabel("rms [dex] by luminosity range", fontsize=LABEL_SIZE)
     for axes in (left, right):
         axes.tick_params(labelsize=TICK_SIZE)

@@ -137,6 +137,13 @@ def bands(residual: Float, occupied: Bool, bin_edges: Float, bootstrap: Bootstra
     }
 
 
+def residual_percentiles(residual: Float) -> dict[str, list[float]]:
+    """Percentiles of p - t [dex] of every bin over all maps [num_bins], by their number, such as
+    '2.5': what `streamtrain infer` sets an answer against. residual: [num_samples, num_bins]."""
+    rows = np.percentile(residual, PERCENTILES, axis=0)
+    return {f"{q:g}": row.tolist() for q, row in zip(PERCENTILES, rows, strict=True)}
+
+
 def _range_score(residual: Float, occupied: Bool, bounds: Pair, bootstrap: Bootstrap) -> RangeScore:
     num_bins = residual.shape[1]
     holding = occupied.sum(axis=1).astype(np.float64)

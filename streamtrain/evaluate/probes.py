@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.config_emit import BrightnessConfig
 from streamtrain.config_observe import operator_kind
+from streamtrain.evaluate.elsewhere import default_folder, new_folder, on_other_skies
 from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.probes_figure import probes_figure
 from streamtrain.evaluate.testset import write_atomically
-from streamtrain.evaluate.trained import Trained
+from streamtrain.evaluate.trained import Trained, output_folder
 from streamtrain.generator.bins import ranges_with_bins
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
@@ -68,6 +70,8 @@ class Probe:
 def run_probes(
     config: Config,
     *,
+    on: Sequence[str] | None = None,
+    out: str | Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
@@ -75,13 +79,38 @@ def run_probes(
     """Probe the newest intact checkpoint of a run on the first maps of its test set: print a table,
     write probes.json and probes.png into the run folder, return what the JSON file holds.
 
-    Raises ValueError, one sentence, if there is no checkpoint, or where the label is a class.
+    on, out: lightcones instead of the test skies, and a new folder, as in `evaluate`. Raises
+    ValueError, one sentence, if there is no checkpoint, or where the label is a class.
     """
     if config.label.quantity == "class":
         raise ValueError("--probes are of luminosity functions, not of a class")
-    folder = run_folder(config)
     trained = Trained.load(config)
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    if on is None and out is None:
+        return _probe(config, trained, run_folder(config), own=True, **options)
+    target = default_folder(config, on) if out is None else Path(out)
+    with new_folder(target, config) as folder:
+        if on is not None:
+            config = on_other_skies(config, trained, on)
+        result = _probe(config, trained, folder, own=False, **options)
+    print(f"wrote {target}: probes.json, probes.png")
+    return result
+
+
+def _probe(
+    config: Config,
+    trained: Trained,
+    folder: Path,
+    *,
+    own: bool,
+    device: str,
+    threads: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The probes, written into `folder`; own: it is the run's."""
     with _Asked(config, trained, device, threads, progress) as asked:
+        if own:
+            output_folder(config, None, asked.generator)
         probes, skipped = asked.all()
         edges = asked.generator.bin_edges
         dependence = asked.dependence()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +38,18 @@ class Reference:
             labels.mean(axis=0), labels.std(axis=0) / root,
             counts.mean(axis=0), counts.std(axis=0) / root,
         )  # fmt: skip
+
+    @classmethod
+    def kept(cls, evaluation: Path) -> Reference | None:
+        """That of the training samples from a run's evaluation.json; None where there is none, or
+        the label is a class."""
+        try:
+            data = json.loads(evaluation.read_text(encoding="utf-8"))
+            names = ("log10_dN", "log10_dN_error", "dN", "dN_error")
+            rows = [np.array(data[f"mean_label_{name}"], np.float64) for name in names]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return cls(*rows)
 
 
 def mean_label(generator: Generator, progress: Progress | None = None) -> Reference:

@@ -114,6 +114,11 @@ class Run:
         return f"{start} of {linear if label.scale == 'linear' else f'log10 {self.function}'}"
 
     @property
+    def errors_without(self) -> str:
+        """What the errors of the evaluation do not know of, a sentence, or ''."""
+        return ((self.evaluation or {}).get("bootstrap") or {}).get("without") or ""
+
+    @property
     def maps(self) -> str | None:
         """Digest of the test maps: equal where every map and its halos are the same bytes."""
         return _digest(self.manifest.samples) if self.manifest else None
@@ -133,10 +138,11 @@ class Run:
         return _digest([grid, bins, data, config["emit"], skies, numbers])
 
 
-def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[Run]:
     """The runs in these folders, named by the part of their paths in which they differ.
 
-    Raises ValueError for a folder that is none of a run, or is given twice.
+    given: settings, see `run_config`. Raises ValueError for a folder that is none of a run, or is
+    given twice.
     """
     paths = [Path(folder) for folder in folders]
     known: dict[Path, Path] = {}
@@ -144,12 +150,14 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
         if path.resolve() in known:
             raise ValueError(f"{path} is given twice")
         known[path.resolve()] = path
-    return [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    names = zip(paths, _names(paths), strict=True)
+    return [read_run(path, name, given) for path, name in names]
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """The run in a folder. Raises ValueError if it has no configuration that can be read."""
-    config = run_config(folder)
+def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> Run:
+    """The run in a folder. given: settings, see `run_config`. Raises ValueError if it has no
+    configuration that can be read."""
+    config = run_config(folder, given)
     problems: list[str] = []
     history = _history(folder, name, problems)
     evaluation, manifest = _evaluation(folder, name, problems)
@@ -164,7 +172,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 def how_to_evaluate(folder: Path) -> str:
     """The command that makes a run's evaluation."""
-    return f"streamtrain evaluate {folder / 'config.yaml'} run={folder}"
+    return f"streamtrain evaluate {folder}"
 
 
 def test_sets(runs: Sequence[Run]) -> dict[str, str]:

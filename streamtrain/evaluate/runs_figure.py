@@ -229,7 +229,10 @@ def _bars(axes: Axes, runs: Sequence[Run], drawn: Styles) -> None:
             strict=True,
         )
     }
-    ranges = sorted({bounds for _, bounds in found}, key=lambda b: (b[1] - b[0] > 2, b))
+    wholes = {
+        tuple(run.evaluation["network"]["whole"]["log10_L"]) for run in runs if run.evaluation
+    }
+    ranges = sorted({bounds for _, bounds in found}, key=lambda b: (b in wholes, b))
     width = 0.8 / len(runs)
     for k, run in enumerate(runs):
         for place, bounds in enumerate(ranges):
@@ -256,6 +259,8 @@ def _bars(axes: Axes, runs: Sequence[Run], drawn: Styles) -> None:
     names = [f"{low:g}-{high:g}" for low, high in ranges]
     axes.set_xticks(range(len(ranges)), names)
     axes.set_xlabel(r"$\log_{10}(L/L_\odot)$", fontsize=LABEL_SIZE)
+    if any(run.errors_without for run in runs):
+        axes.set_title("error bars without the scatter from sky to sky", fontsize=TICK_SIZE)
     axes.set_ylabel("rms on test maps [dex]", fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=TICK_SIZE)
     axes.grid(axis="y", alpha=0.25, lw=0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -137,8 +138,15 @@ def _remarks(
     runs: Sequence[Run], sets: Mapping[str, str], functions: set[str], pairs: bool
 ) -> list[str]:
     """What is to be minded when numbers of these runs are compared."""
+    units = {(_of(run).get("bootstrap") or {}).get("resampled", "maps") for run in runs}
     lines = [
-        "+-: standard errors, bootstrap over maps; a training from another seed may differ by more"
+        f"+-: standard errors, bootstrap over {' or '.join(sorted(units))}; a training from "
+        "another seed may differ by more"
+    ]
+    lines += [
+        line
+        for without in dict.fromkeys(run.errors_without for run in runs)
+        for line in wrap(without, 100)
     ]
     if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
         lines.append("phi and phi L in dex of their count, so as dN")

@@ -11,6 +11,7 @@ from typing import Any
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.answers import Answers, ask
+from streamtrain.evaluate.elsewhere import new_folder
 from streamtrain.evaluate.evaluation import save
 from streamtrain.evaluate.floor import FIELDS, repaint_all, score_floor
 from streamtrain.evaluate.judgement import bootstrap_of, errors_of, judge
@@ -19,12 +20,11 @@ from streamtrain.evaluate.metrics import Float
 from streamtrain.evaluate.published import comparable, ihle2019, published
 from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.scenarioset import PFEFFER2019, Scenario, load_scenarios
-from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.evaluate.trained import Trained, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.models import Network
 from streamtrain.progress import Progress
 from streamtrain.schema import to_dict
-from streamtrain.train.folder import run_folder
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
@@ -34,6 +34,7 @@ def evaluate_scenarios(
     run: Config | str | Path,
     where: str | Path,
     *,
+    out: str | Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     bootstrap: str = "auto",
@@ -42,18 +43,34 @@ def evaluate_scenarios(
     """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
     write scenarios.json and the figures into the run folder, return what the JSON file holds.
 
-    run: a configuration, or the folder of a run; where: see `load_scenarios`; bootstrap: as in
+    run: a configuration, or the folder of a run; where: see `load_scenarios`; out, bootstrap: as in
     `evaluate`. Test sets are made from the run's test seed and lightcones; their manifests lie in
     the folder `scenarios` of the run, and every sample is compared with one that is there. Raises
     ValueError with one sentence for what cannot be evaluated.
     """
     config = run if isinstance(run, Config) else run_config(run)
-    folder = run_folder(config)
     if config.label.quantity == "class":
         raise ValueError("scenarios judge luminosity functions, and this run's label is a class")
+    if out is not None:
+        with new_folder(Path(out), config) as part:
+            return _evaluate(config, where, part, device, threads, bootstrap, progress)
+    folder = output_folder(config, None, test=False)
+    return _evaluate(config, where, folder, device, threads, bootstrap, progress)
+
+
+def _evaluate(
+    config: Config,
+    where: str | Path,
+    folder: Path,
+    device: str,
+    threads: int,
+    bootstrap: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The scenarios, written into `folder`."""
     trained = Trained.load(config)
     scenarios = load_scenarios(where, config)
-    bench = _Bench(config, trained, device, threads, progress)
+    bench = _Bench(config, trained, folder, device, threads, progress)
     try:
         rows = []
         for number, scenario in enumerate(scenarios, 1):
@@ -100,11 +117,12 @@ class _Bench:
         self,
         config: Config,
         trained: Trained,
+        folder: Path,
         device: str,
         threads: int,
         progress: Progress | None,
     ) -> None:
-        self.doing = ""
+        self.doing, self._folder = "", folder
         self._config, self._trained, self._progress = config, trained, progress
         self._options: dict[str, Any] = {"device": device, "threads": threads}
         self._train = Generator(config, split="train", **self._options)
@@ -119,7 +137,7 @@ class _Bench:
 
     def judge(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
         """The row of a scenario. shipped: its name is that of a published one."""
-        path = run_folder(self._config) / FOLDER / f"{scenario.name}.testset.json"
+        path = self._folder / FOLDER / f"{scenario.name}.testset.json"
         generator, batches = self._open(scenario, path)
         count = generator.config.test.samples
         if self._network is None:
@@ -165,10 +183,8 @@ class _Bench:
         manifest = testset.load(path) if path.exists() else None
         config = scenario.config
         if manifest is not None:
-            try:
+            with testset.kept(path):
                 config = testset.recipe(manifest, config)
-            except ValueError as error:
-                raise ValueError(f"{path} is of another test set, remove it: {error}") from None
         skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
         generator = testset.open_generator(config, **self._options, **skies)
         self._test = self._test or generator
@@ -179,9 +195,8 @@ class _Bench:
             )
         if manifest is None:
             return generator, testset.made(config, path, generator)
-        problems = testset.mismatches(manifest, generator)
-        if problems:
-            raise ValueError(f"this is not the test set of {path}: {' '.join(problems)}")
+        with testset.kept(path):
+            testset.check(manifest, generator)
         return generator, testset.compared(manifest, generator)
 
     def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> Float:

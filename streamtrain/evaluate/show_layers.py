@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from streamtrain.cores import num_cores
 from streamtrain.evaluate import layer_figures, layers, testset
 from streamtrain.evaluate.png import write_png
-from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.evaluate.trained import Trained, output_folder, run_config
 
 
 def show_layers(
@@ -15,21 +17,26 @@ def show_layers(
     index: int = 0,
     bounds: tuple[float, float] | None = None,
     class_name: str | None = None,
+    settings: Sequence[str] = (),
+    out: str | Path | None = None,
     device: str = "cpu",
-    threads: int = 1,
+    threads: int | None = None,
 ) -> str:
     """Draw the first filters of a run's network, its activations for one test sample, and the
-    gradient of an output, into the run's folder. Returns the text to print.
+    gradient of an output, into the run's folder or `out`. Returns the text to print.
 
     index: of the sample in the split "test"; bounds: log10 L of the luminosity range that is
-    explained (default: all bins); class_name: where the label is a class (default: the true one).
-    Raises ValueError with one sentence for what cannot be shown.
+    explained (default: all bins); class_name: where the label is a class (default: the true one);
+    settings: see `run_config`; threads: default: train.threads, or one per core. Raises ValueError
+    with one sentence for what cannot be shown.
     """
     if not 0 <= index < 2**64:
         raise ValueError(f"--index {index} is outside 0..2^64 - 1")
-    config = run_config(folder)
+    config = run_config(folder, settings)
+    threads = threads or config.train.threads or num_cores()
     trained = Trained.load(config)
     generator = testset.open_generator(config, device=device, threads=threads)
+    target_folder = output_folder(config, out, generator)
     label = generator.label
     if label.is_class and class_name is None:
         batch = generator.generate([index])
@@ -60,11 +67,11 @@ def show_layers(
         "gradient.png": layer_figures.gradient(found, target, title=sample + of_sums, **sky),
     }
     for name, figure in figures.items():
-        write_png(figure, Path(folder) / name)
+        write_png(figure, target_folder / name)
     lines = [f"{target.text}: the network answers {found.output:.4g} {target.unit}"]
     if found.unit == "network input":
         lines.append(
             "gradient by the network's input, not by the map: its transform is not the last step "
             "of observe, or standardises the map"
         )
-    return "\n".join([*lines, f"Figures in {folder}: {', '.join(figures)}"])
+    return "\n".join([*lines, f"Figures in {target_folder}: {', '.join(figures)}"])

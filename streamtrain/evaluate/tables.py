@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
 from streamtrain.generator.labels import QUANTITIES
@@ -17,8 +18,14 @@ def table(result: dict[str, Any]) -> str:
         f"{test['samples']} test maps (seed {test['seed']}), checkpoint of step "
         f"{result['checkpoint_step']}"
     )
+    notes = [line for note in test.get("notes", []) for line in wrap(note, 100)]
     lines = _class_lines(result) if result["label"] == "class" else _function_lines(result)
-    return "\n".join([head, *lines])
+    return "\n".join([head, *notes, *lines])
+
+
+def without_lines(bootstrap: dict[str, Any]) -> list[str]:
+    """What errors do not know of; bootstrap: of the result of `evaluate`."""
+    return wrap(bootstrap.get("without") or "", 100)
 
 
 def _function_lines(result: dict[str, Any]) -> list[str]:
@@ -28,6 +35,7 @@ def _function_lines(result: dict[str, Any]) -> list[str]:
     lines = [
         f"delta = predicted / true {name} - 1 where {zero}; rms of log10 {name} in dex;",
         f"+-: standard errors, bootstrap over {result['bootstrap']['resampled']}",
+        *without_lines(result["bootstrap"]),
         "",
         f"{'log10 L':10}{'predictor':12}{'median':>8}{'68 % of delta':>20}{'95 % of delta':>20}"
         f"{'rms':>9}{'empty':>10}",
@@ -79,7 +87,7 @@ def _bright_lines(result: dict[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "by the number of halos above 10^6 Lsun in the map, network",
+        f"by the number of halos above 10^{result['bright_log10_L']:g} Lsun in the map, network",
         f"{'halos':>14}{'maps':>8}{'mean squared error':>22}{'rms of occupied bins':>22}"
         f"{'deviance':>24}",
     ]
@@ -117,7 +125,8 @@ def _interval_lines(result: dict[str, Any]) -> list[str]:
 def _class_lines(result: dict[str, Any]) -> list[str]:
     """Accuracy of network and most frequent class, and the confusion matrix."""
     names = result["classes"]
-    lines = ["", f"{'predictor':28}{'accuracy':>20}{'cross-entropy [nat]':>24}"]
+    lines = without_lines(result["bootstrap"])
+    lines += ["", f"{'predictor':28}{'accuracy':>20}{'cross-entropy [nat]':>24}"]
     for key, title in (("network", "network"), ("most_frequent", "always the most frequent")):
         values = result[key]
         accuracy = plus_minus(values["accuracy"], values["accuracy_error"])

@@ -7,6 +7,7 @@ are made again, sample by sample, wherever they are needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -71,9 +72,22 @@ def make(
     progress: Progress | None = None,
 ) -> Path:
     """Generate config.test.samples samples of the split "test", write their manifest, return its
-    path (default: testset.json in the run folder). The file appears whole or not at all."""
+    path (default: testset.json in the run folder). The file appears whole or not at all.
+
+    A manifest of the same test set that is there already stays as it is, and its samples are not
+    made again. Raises ValueError, one sentence, if it is of another, or cannot be read.
+    """
     target = Path(path) if path is not None else default_path(config)
+    there = load(target) if os.path.lexists(target) else None
+    if there is not None:
+        with kept(target):
+            recipe(there, config)
     generator = open_generator(config, device=device, threads=threads)
+    if there is not None:
+        generator.close()
+        with kept(target):
+            check(there, generator)
+        return target
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
@@ -188,16 +202,22 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
     )
     if config is None:
         return recorded
-    ours, theirs = _settings(config), _settings(recorded)
-    if json.dumps(ours) != json.dumps(theirs):
-        name, then, now = _first_difference(theirs, ours)
+    difference = difference_in_samples(recorded, config)
+    if difference is not None:
+        name, then, now = difference
         raise ValueError(
-            f"the manifest was made with {name} = {then}, this configuration has {now}; "
-            "'streamtrain testset make' makes another"
+            f"the manifest was made with {name} = {then}, this configuration has {now}"
         )
     return replace(
         recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
     )
+
+
+def difference_in_samples(one: Config, other: Config) -> tuple[str, Any, Any] | None:
+    """The first setting that decides the samples of a test set, wherever its files lie, and is not
+    the same in two configurations: its dotted name and both values."""
+    left, right = _settings(one), _settings(other)
+    return None if json.dumps(left) == json.dumps(right) else _first_difference(left, right)
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
@@ -210,6 +230,23 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
             f"this is version {GENERATOR_VERSION}."
         )
     return problems + _compare_lightcones(manifest, generator)
+
+
+def check(manifest: Manifest, generator: Generator) -> None:
+    """Raise ValueError for `mismatches`."""
+    if problems := mismatches(manifest, generator):
+        raise ValueError(" ".join(problems).rstrip("."))
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """A ValueError inside means that `path` is of another test set; it says so and how to go on."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is of another test set and stays as it is: {error}; --out writes elsewhere"
+        ) from None
 
 
 def regenerate(

@@ -2,27 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from streamtrain.config import Config, load_config
-from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.config import Config, ConfigError, load_config
+from streamtrain.evaluate import testset
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.generator.inputmap import InputMap
 from streamtrain.generator.labels import Label
 from streamtrain.models import Network, build_network
 from streamtrain.resources import near_run
-from streamtrain.train.checkpoint import load_checkpoint, load_weights
+from streamtrain.schema import to_dict
+from streamtrain.train.checkpoint import first_difference, load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
+MOVED = ("run", "data.train", "data.sfr")
+"""Settings that say where something lies, besides those that a training may change: what lies
+there is compared with what the network was trained on where it is used."""
 
-def run_config(folder: str | Path) -> Config:
-    """The configuration of a run from its folder, wherever that folder lies now."""
+
+def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
+    """The configuration of a run from its folder, wherever that folder lies now.
+
+    settings: `dotted.key=value`, where files lie now and how to compute. Raises ConfigError, one
+    sentence, for one that would change what the network was trained on.
+    """
     if not Path(folder).is_dir():
         raise ValueError(f"there is no run '{folder}': {near_run(folder)}")
-    return load_config(folder)
+    own = load_config(folder)
+    given = list(settings)
+    if not given:
+        return own
+    config = load_config(folder, given)
+    if config.run != own.run:
+        raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
+    difference = first_difference(_unmoved(own), _unmoved(config))
+    if difference:
+        raise ConfigError(
+            f"the network of {folder} was trained with other settings: {difference}; a setting "
+            "here may say where lightcones lie (data.test=...) and how to compute (train.threads=2)"
+        )
+    return config
+
+
+def _unmoved(config: Config) -> dict[str, Any]:
+    """A configuration as plain data without `MOVED`."""
+    whole = to_dict(config)
+    for name in MOVED:
+        section, _, key = name.rpartition(".")
+        (whole[section] if section else whole).pop(key)
+    return whole
+
+
+def output_folder(
+    config: Config,
+    out: str | Path | None,
+    generator: Generator | None = None,
+    *,
+    test: bool = True,
+) -> Path:
+    """Where a command writes what it makes of a run's samples: `out`, or the folder of the run,
+    where nothing of other samples is written.
+
+    generator: of the test samples, if they are used; test: whether number and seed of the test
+    samples matter. Raises ValueError, one sentence, if settings or test lightcones are not those of
+    the run.
+    """
+    folder = run_folder(config)
+    if out is not None:
+        return Path(out)
+    if not (folder / "config.yaml").is_file():
+        return folder
+    own = load_config(folder)
+    alike = config if test else replace(config, test=own.test)
+    difference = testset.difference_in_samples(own, alike)
+    if own.seed != config.seed:
+        difference = "seed", own.seed, config.seed
+    manifest = testset.default_path(config)
+    problem = ""
+    if difference is not None:
+        name, then, now = difference
+        problem = f"{name} = {then} in the run, {now} here"
+    elif generator is not None and manifest.is_file():
+        problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
+    if problem:
+        raise ValueError(
+            f"{folder} keeps what was made with its own settings: {problem}; --out FOLDER writes "
+            "elsewhere"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -35,6 +107,9 @@ class Trained:
     """(n_freq, n_dec, n_ra) of the cubes that it takes."""
     classes: list[str]
     """Luminosity models that it was trained on; what it tells apart where the label is a class."""
+    lightcones: list[str] | None
+    """Digests of the lightcone files that it was trained on; None where they were made during the
+    training, or the checkpoint does not say."""
     _config: Config
     _weights: dict[str, Any]
 
@@ -48,7 +123,18 @@ class Trained:
         if state is None:
             raise ValueError(f"the run folder {folder} has no checkpoint; train first")
         shape, weights = tuple(state["input_shape"]), state["network"] | state.get("average", {})
-        return cls(int(state["step"]), shape, list(state["classes"]), config, weights)
+        cones = state.get("samples", {}).get("lightcones")
+        known = list(cones) if isinstance(cones, list) else None
+        return cls(int(state["step"]), shape, list(state["classes"]), known, config, weights)
+
+    def check_training(self, generator: Generator) -> None:
+        """Raise ValueError if a generator of training samples has not the lightcone files that the
+        network was trained on."""
+        if self.lightcones is not None and self.lightcones != generator.skies.identity():
+            raise ValueError(
+                "the lightcones of data.train are not those that the network of "
+                f"{self._config.run} was trained on"
+            )
 
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
         """The network with its weights (their average, if one was kept), to answer with.

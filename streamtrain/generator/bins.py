@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from streamtrain import portable
 from streamtrain.config import LabelConfig
 
-RANGES = ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 6.5), (6.5, 7.0))
-"""Luminosity ranges that errors are given for, log10(L/Lsun)."""
+RANGE_DEX = (0.5, 1.0, 2.5, 5.0, 10.0, 0.25, 0.1, 0.05, 0.025, 0.01)
+"""Widths of a bright luminosity range, the first that fits; faint ones are twice as wide [dex]."""
+_FEWEST, _MOST = 3, 12
+"""Of these widths in the span of a label."""
+NUM_BRIGHT_RANGES = 3
+"""Ranges of one width, before those of two."""
 _TOLERANCE = 1e-9
 """Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
 _ABOVE_ALL = 3e38
@@ -109,15 +113,50 @@ def _table(kind: str, name: str, numbers: Iterable[str]) -> str:
     )
 
 
+def luminosity_ranges(bin_edges: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Luminosity ranges that errors are given for, log10(L/Lsun), from faint to bright.
+
+    Counted from the last edge: three of half a dex, then of one dex to the first edge, where a
+    rest of less than half a range joins its neighbour; 3.5..7 has 3.5-4.5, 4.5-5.5, 5.5-6, 6-6.5
+    and 6.5-7. Labels of less than 1.5 or more than 6 dex have others of `RANGE_DEX`.
+    bin_edges: log10(L/Lsun) [num_bins + 1].
+    """
+    first, last = float(bin_edges[0]), float(bin_edges[-1])
+    span = last - first
+    slack = 1.0 + _TOLERANCE
+    fits = (d for d in RANGE_DEX if _FEWEST * d <= span * slack and span <= _MOST * d * slack)
+    width = next(fits, None)
+    if width is None:
+        return [(first, last)]
+    edges, number = [last], 0
+    while True:
+        number += 1
+        step = width if number <= NUM_BRIGHT_RANGES else 2.0 * width
+        edge = round(edges[-1] - step, 9)
+        if edge - first < 0.5 * step:
+            break
+        edges.append(edge)
+    if abs(edges[-1] - first) > _TOLERANCE:
+        edges.append(first)
+    return list(zip(edges[:0:-1], edges[-2::-1], strict=True))
+
+
+def bright_above(bin_edges: NDArray[np.float64]) -> float:
+    """Above this halos are bright, log10(L/Lsun): the lower end of the two brightest ranges."""
+    ranges = luminosity_ranges(bin_edges)
+    return ranges[-min(2, len(ranges))][0]
+
+
 def ranges_with_bins(
     bin_edges: NDArray[np.float64],
 ) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
-    """Each of `RANGES` that holds the centre of a bin, and the mask of its bins [num_bins].
+    """Each of `luminosity_ranges` that holds the centre of a bin, and the mask of its bins
+    [num_bins].
 
     bin_edges: log10(L/Lsun) [num_bins + 1].
     """
     centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
-    for low, high in RANGES:
+    for low, high in luminosity_ranges(bin_edges):
         inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
         if inside.any():
             yield (low, high), inside

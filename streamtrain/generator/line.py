@@ -29,8 +29,9 @@ from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
 from streamtrain.schema import ConfigError
 
-MAX_OUTSIDE_PERCENT = 5.0
-"""Halos outside the label's luminosities that go without a warning."""
+MAX_BRIGHTER_PERCENT = 5.0
+"""Halos above the label's luminosities that go without a warning; there may be any number of
+fainter ones, as a line has no faint end."""
 CHECKED_DRAWS = 64
 """Draws of a prior whose luminosities are looked at before samples are made."""
 MASS_TOLERANCE = 1.1
@@ -219,8 +220,8 @@ class Line:
         several = len(self.mixture.components) > 1
         share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
         warning = ""
-        if below + above > MAX_OUTSIDE_PERCENT:
-            warning = f" (warning: more than {MAX_OUTSIDE_PERCENT:g} % are outside the label)"
+        if above > MAX_BRIGHTER_PERCENT:
+            warning = f" (warning: more than {MAX_BRIGHTER_PERCENT:g} % are outside the label)"
         return (
             f"{component.name}: prior '{component.prior_name}'{share}, "
             f"{100 * accepted:.0f} % of its draws accepted; {below:.1f} % of the halos are fainter "

@@ -166,8 +166,14 @@ def test_command_beside_a_network_and_again(
     scores = second["scores"]["predictors"]
     assert scores.keys() == {"summaries", "mcmc", "mean label"}
     changed = [*FEW[:-1], "121"]
-    assert main(["mcmc", str(file), "--maps", "1", "--device", "cpu", *changed]) == 0
+    before = (run / "mcmc.json").read_bytes()
+    command = ["mcmc", str(file), "--maps", "1", "--device", "cpu"]
+    for other in (changed, [*FEW, "test.seed=3"]):
+        assert main([*command, *other]) == 2
+        assert "stays as it is: --out" in capsys.readouterr().err or "test.seed" in other[-1]
+    assert main([*command, *changed, "--out", str(tmp_path / "there")]) == 0
     assert "test map 0: chi^2" in capsys.readouterr().err
+    assert (run / "mcmc.json").read_bytes() == before and (tmp_path / "there/mcmc.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class FakeGenerator:
         self.split = split
         self.classes = ["faint", "bright"]
         self.label = Label(config.label, [VOLUME_MPC3], self.classes)
+        self.input_shape = SHAPE
         self.num_bins, self.num_outputs = NUM_BINS, self.label.num_outputs
         self.bin_edges = self.label.bins.edges
         self.device = torch.device(device)

@@ -1,5 +1,7 @@
 """Standard errors against closed forms and against resamples written out."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,36 @@ def test_few_skies_are_not_resampled_unless_asked_for():
         Bootstrap.choose(["a"] * 5, "lightcones")
     with pytest.raises(ValueError, match="'sky' is none of auto, maps, lightcones"):
         Bootstrap.choose(skies, "sky")
+
+
+@pytest.mark.parametrize(
+    ("num", "unit", "said"),
+    [
+        (1, "auto", "the maps come from one sky, and the scatter .* from 8 test skies on it is"),
+        (7, "auto", "the maps come from 7 skies, and the scatter .* from 8 test skies on it is"),
+        (8, "auto", None),
+        (9, "maps", "the maps come from 9 skies, .*; --bootstrap lightcones has it"),
+        (2, "lightcones", None),
+    ],
+)
+def test_errors_say_that_they_lack_the_scatter_between_skies(num, unit, said):
+    skies = [f"sky {k % num}" for k in range(40)]
+    bootstrap = Bootstrap.choose(skies, unit)
+    for record in (bootstrap.describe(), bootstrap.among(np.arange(40) < 36).describe()):
+        assert record["skies"] == num
+        assert record["without"] is None if said is None else re.match(said, record["without"])
+    assert Bootstrap.choose([str(k) for k in range(5)]).describe()["without"] is None
+    assert Bootstrap.of_maps(40).describe()["without"] is None
+
+
+def test_skies_differ_by_more_than_maps_of_one_do():
+    """What is missing, in closed form: sky offsets of 1, maps of 1, 64 of each sky."""
+    rng = np.random.default_rng(8)
+    values = (rng.normal(size=(16, 1)) + rng.normal(size=(16, 64))).ravel()
+    skies = np.repeat([f"sky {k}" for k in range(16)], 64)
+    maps, cones = (Bootstrap.choose(skies, unit).mean(values) for unit in ("maps", "lightcones"))
+    assert maps == pytest.approx(np.sqrt(2 / 1024), rel=0.15)
+    assert cones == pytest.approx(np.sqrt((1 + 1 / 64) / 16), rel=0.35)
 
 
 def test_some_of_the_maps_keep_their_resamples():

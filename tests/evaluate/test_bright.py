@@ -9,11 +9,12 @@ from streamtrain.evaluate.bright import num_bright, score_groups
 EDGES = np.linspace(3.5, 7.0, 50)
 
 
-def test_bright_halos_are_those_above_a_million_lsun():
+def test_bright_halos_are_those_of_the_two_brightest_ranges():
     counts = np.ones((2, 49))
     counts[1, 35:] = 3
     assert num_bright(counts, EDGES).tolist() == [14, 42]
-    assert num_bright(np.ones((2, 4)), np.linspace(3.5, 6.0, 5)) is None
+    assert num_bright(np.ones((2, 7)), np.linspace(6.0, 9.5, 8)).tolist() == [2, 2]
+    assert num_bright(np.ones((2, 1)), np.array([3.5, 7.0])) is None
 
 
 def test_each_quarter_has_its_own_errors():

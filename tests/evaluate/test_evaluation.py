@@ -71,6 +71,44 @@ def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys
     assert "40 test maps (seed 5), checkpoint of step 120" in capsys.readouterr().out
 
 
+def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
+    """Another test set, other noise, other skies: refused, or in a folder of their own."""
+    use(monkeypatch, config, Reader())
+    noisy = replace(config, observe=from_mapping({"observe": {"noise": {"sigma_uK": 9.0}}}).observe)
+    with pytest.raises(ValueError, match=r"keeps what .*sigma_uK = 2.0 in the run, .*--out FOLDER"):
+        evaluation.evaluate(noisy)
+    few = replace(config, test=replace(config.test, samples=12))
+    evaluation.evaluate(few)  # the first: it makes the run's test set
+    before = contents(Path(config.run))
+    north = replace(config.data, test=config.data.test[:1])
+    for other, said in (
+        (config, r"test.samples = 12, this configuration has 40; --out"),
+        (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0.* has 9.0; --out"),
+        (replace(few, data=north), "south.h5 of the manifest is missing here; --out"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluation.evaluate(other)
+        out = tmp_path / f"out {len(said)}"
+        result = evaluation.evaluate(other, out=out)
+        stored = json.loads((out / "evaluation.json").read_text())
+        assert stored == json.loads(json.dumps(result))
+        manifest = testset.load(out / "testset.json")
+        assert manifest.count == other.test.samples == result["test_set"]["samples"]
+        with pytest.raises(ValueError, match="already there, and is not overwritten"):
+            evaluation.evaluate(other, out=out)
+    for inside in (Path(config.run), Path(config.run) / "new"):
+        with pytest.raises(ValueError, match=r"lies in the run .* stays as it is"):
+            evaluation.evaluate(config, out=inside)
+    assert contents(Path(config.run)) == before
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*.part"))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file, with its bytes and time."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() + repr(path.stat().st_mtime_ns).encode() for path in files}
+
+
 def test_an_offset_is_found_in_every_range(config, monkeypatch):
     use(monkeypatch, config, Reader(offset=0.2))
     for values in evaluation.evaluate(config)["network"]["ranges"]:

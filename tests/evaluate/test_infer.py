@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ import yaml
 
 from streamtrain import Generator, cli
 from streamtrain.config import Config, from_mapping
+from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
-from streamtrain.evaluate import testset
+from streamtrain.evaluate import reference as mean_label
 from streamtrain.evaluate.answers import predict
 from streamtrain.evaluate.familiar import Seen, statistics
 from streamtrain.evaluate.infer import Function, Options, ask, infer
-from streamtrain.evaluate.infer_reference import Reference
-from streamtrain.evaluate.trained import Trained
+from streamtrain.evaluate.infer_reference import Errors, Reference
+from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps.export import export
 
 pytestmark = small.EXTRAPOLATES
@@ -95,12 +98,85 @@ def test_what_was_measured_once_is_kept(
     monkeypatch.setattr(reference, "Generator", None)
     monkeypatch.setattr(testset, "open_generator", None)
     assert infer(config, path, Options(out=tmp_path, samples=16)) == first
-    kept = Path(config.run) / reference.FILE
+    threads = run_config(config.run, ["train.threads=2", "test.samples=9"])
+    assert infer(threads, path, Options(out=tmp_path, samples=16)) == first
+    with pytest.raises(TypeError):
+        infer(config, path, Options(out=tmp_path, samples=16, measure=True))
+
+
+def test_errors_of_another_step_are_used_and_their_age_told(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The newest that the run has: of infer itself, or of its evaluation."""
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    run = Path(shutil.copytree(config.run, tmp_path / "run"))
+    there = [Path(config.run), *Path(config.run).parent.glob("*.h5")]
+    options = Options(out=tmp_path, samples=16)
+    first = infer(run, path, options)
+    assert first["errors"]["steps_ago"] == 0 and first["warnings"] == []
+    assert (
+        "infer_reference.json, measured with the checkpoint of step 7\n" in capsys.readouterr().out
+    )
+    kept = run / reference.FILE
     data = json.loads(kept.read_text())
-    data["of"]["checkpoint_step"] += 1
+    data["checkpoint_step"], data["generator_version"] = 4, GENERATOR_VERSION - 1
     kept.write_text(json.dumps(data))
-    with pytest.raises(TypeError):  # another checkpoint's
-        infer(config, path, Options(out=tmp_path, samples=16))
+    monkeypatch.setattr(reference, "Generator", None)
+    monkeypatch.setattr(testset, "open_generator", None)
+    old = infer(run, path, options)
+    assert old["low_95"] == first["low_95"] and old["errors"]["steps_ago"] == 3
+    said = (
+        "infer_reference.json, measured with the checkpoint of step 4, 3 steps earlier than the "
+        f"one that answers, by generator version {GENERATOR_VERSION - 1}"
+    )
+    assert said in capsys.readouterr().out and said in old["warnings"][0]
+    monkeypatch.undo()
+    monkeypatch.setattr(infer_module, "write_png", lambda figure, path: None)
+    monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
+    monkeypatch.setattr(mean_label, "MEAN_LABEL_SAMPLES", 16)
+    evaluated = evaluation.evaluate(run)
+    kept.unlink()
+    monkeypatch.setattr(testset, "open_generator", None)
+    found = infer(run, path, options)
+    assert found["errors"]["source"] == "evaluation.json" and found["errors"]["test_samples"] == 24
+    assert evaluated["test_set"]["samples"] == 24
+    assert np.log10(found["low_95"]) == pytest.approx(np.log10(first["low_95"]), abs=1e-9)
+    assert all(path.exists() for path in there)
+
+
+def test_lightcones_that_moved_are_found_by_settings(config: Config, tmp_path: Path) -> None:
+    """And others are not taken for those of the training."""
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    whole = Path(shutil.copytree(Path(config.run).parent, tmp_path / "moved"))
+    told = whole / "run" / "config.yaml"
+    told.write_text(told.read_text().replace(str(Path(config.run).parent), "/gone"))
+    (whole / "run" / reference.FILE).unlink(missing_ok=True)
+    options, moved = Options(out=tmp_path, samples=16), f"data.test=[{whole}/test.h5]"
+    here = [moved, f"data.train=[{whole}/train.h5]", "train.threads=1"]
+    other = run_config(whole / "run", [moved, f"data.train=[{whole}/test.h5]"])
+    other = replace(other, data=replace(other.data, test=[]))
+    warnings = infer(other, path, options)["warnings"]
+    assert "the lightcones of data.train are not those that the network" in warnings[0]
+    result = infer(run_config(whole / "run", here), path, options)
+    assert result["warnings"] == [] and result["errors"]["steps_ago"] == 0
+
+
+def test_answers_to_another_map_stay(config: Config, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(config.run, tmp_path / "run"))
+    options = Options(samples=0)
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    infer(run, path, options)
+    answer = run / "infer" / "m.json"
+    infer(run, path, options)  # the same again
+    before = answer.read_bytes()
+    with pytest.raises(ValueError, match=r"m.json is of this map with other options, and stays"):
+        infer(run, path, replace(options, units="uK"))
+    runs.write_hdf5(path, runs.map_of(config, INDEX + 1))
+    with pytest.raises(ValueError, match=r"m.json is of another map, .*: --out writes elsewhere"):
+        infer(run, path, options)
+    assert answer.read_bytes() == before
+    infer(run, path, replace(options, out=tmp_path / "out"))
+    assert (tmp_path / "out" / "m.json").read_bytes() != before
 
 
 @pytest.mark.parametrize("head", ["gaussian", "negative_binomial"])
@@ -167,7 +243,7 @@ def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
     network = Trained.load(config).network(generator.label)
     residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
     found = ask(network, generator.label, generator.generate([INDEX]).cube[0],
-                Reference(None, residuals, 24, 1.0))  # fmt: skip
+                Reference(None, Errors(residuals, 24, 7, 2, "here"), 1.0))  # fmt: skip
     assert isinstance(found, Function) and found.interval is not None
     value = np.log10(found.value)
     for ends, shift in zip(found.interval, (-0.5, -0.4, -0.2, -0.1), strict=True):

@@ -18,6 +18,7 @@ from streamtrain.evaluate import (
     answers,
     compare_runs,
     evaluation,
+    runs_figure,
     runs_table,
 )
 from streamtrain.evaluate import kept_answers as answers_file
@@ -337,3 +338,19 @@ def test_answers_are_made_once(
     with pytest.raises(ValueError, match="newest checkpoint is of step 120, its evaluation of"):
         answers_file.answers_of(run)
     capsys.readouterr()
+
+
+def test_errors_of_few_skies_are_marked(tmp_path: Path) -> None:
+    """In the table and over the bars."""
+    folder = make_run(tmp_path / "a")
+    file = folder / "evaluation.json"
+    data = json.loads(file.read_text())
+    for without in (None, "the maps come from 2 skies, and so on"):
+        data["bootstrap"]["without"] = without
+        file.write_text(json.dumps(data))
+        found = read(folder)
+        figure = runs_figure.comparison(found)
+        assert figure is not None
+        titles = [axes.get_title() for part in figure.subfigs for axes in part.axes]
+        assert any("without the scatter" in title for title in titles) == bool(without)
+        assert ("2 skies, and so on" in runs_table.table(found)) == bool(without)

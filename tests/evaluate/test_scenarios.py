@@ -183,8 +183,13 @@ def test_a_users_own_folder_is_judged_and_its_test_sets_are_verified(run, tmp_pa
         evaluate_scenarios(run, mine)
     manifest.write_text(whole)
     more = replace(run, test=replace(run.test, samples=NUM + 1))
-    with pytest.raises(ValueError, match=r"of another test set, remove it: .*test\.samples = 6"):
+    with pytest.raises(
+        ValueError, match=r"of another test set and stays .*test\.samples = 6.*--out"
+    ):
         evaluate_scenarios(more, mine)
+    there = evaluate_scenarios(more, mine / "2_plain.yaml", out=tmp_path / "there")
+    assert there["samples"] == NUM + 1 and manifest.read_text() == whole
+    assert (tmp_path / "there" / "scenarios" / "plain.testset.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,37 @@ def test_a_manifest_from_before_a_setting_existed(config):
         testset.recipe(testset.load(path), change(config, data=data))
 
 
-def test_seed_of_the_test_set(config):
-    own = testset.load(testset.make(change(config, test={"samples": 4, "seed": 77})))
+def test_seed_of_the_test_set(config, tmp_path):
+    seeded = change(config, test={"samples": 4, "seed": 77})
+    own = testset.load(testset.make(seeded, tmp_path / "own.json"))
     assert own.seed == 77
-    run = testset.load(testset.make(change(config, seed=77, test={"samples": 4})))
+    run = change(config, seed=77, test={"samples": 4})
+    run = testset.load(testset.make(run, tmp_path / "run.json"))
     assert run.samples == own.samples
     assert run.samples != testset.load(testset.make(config)).samples[:4]
+
+
+def test_a_manifest_is_never_overwritten(config, tmp_path, monkeypatch):
+    path = testset.make(config)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:  # the same one is not made again
+        patch.setattr(testset, "made", None)
+        assert testset.make(config) == path
+        assert testset.make(change(config, train={"threads": 2})) == path
+    for sections, said in (
+        ({"test": {"samples": 41}}, r"test.samples = 40, this configuration has 41; --out"),
+        ({"observe": {"log_modulus": {}}}, "observe.noise = .* has None; --out"),
+        ({"data": {"test": [str(tmp_path / "north.h5")]}}, "another test set.*south.h5.* --out"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            testset.make(change(config, **sections))
+    other = testset.make(change(config, test={"samples": 41}), tmp_path / "other.json")
+    assert testset.load(other).count == 41
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="is not a test-set manifest"):
+        testset.make(config)
+    path.write_bytes(before)
+    assert testset.verify(path, config).ok
 
 
 def test_lightcones_that_moved_are_found_through_the_config(config, tmp_path):
@@ -164,7 +189,8 @@ def test_a_model_file_is_found_from_another_folder(config, tmp_path):
     away = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:ok"}})
     assert testset.recipe(manifest, away).line.model == f"{tmp_path}/lines.py:ok"
     several = {"one": {"model": "lines.py:ok"}, "two": {"model": "li16"}}
-    mixed = testset.load(testset.make(change(config, emit={"line": {"mixture": several}})))
+    mixture = change(config, emit={"line": {"mixture": several}})
+    mixed = testset.load(testset.make(mixture, tmp_path / "mixed.json"))
     several["one"] = {"model": f"{tmp_path}/lines.py:ok"}
     testset.recipe(mixed, change(config, emit={"line": {"mixture": several}}))
     other = change(config, emit={"line": {"model": f"{tmp_path}/lines.py:other"}})

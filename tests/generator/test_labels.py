@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import bit_oracle
@@ -14,7 +15,12 @@ import torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, LabelConfig
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.bins import LuminosityBins, ranges_with_bins
+from streamtrain.generator.bins import (
+    LuminosityBins,
+    bright_above,
+    luminosity_ranges,
+    ranges_with_bins,
+)
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.labels import Label
 from streamtrain.generator.workspace import Workspace
@@ -192,6 +198,40 @@ def test_ranges_of_unequal_bins() -> None:
         (5.5, 6.0): [False, False, False, True, True, False],
         (6.0, 6.5): [False, False, False, False, False, True],
     }
+
+
+@pytest.mark.parametrize(
+    ("ends", "inner", "bright"),
+    [
+        ((3.5, 7.0), [4.5, 5.5, 6.0, 6.5], 6.0),
+        ((3.0, 7.0), [3.5, 4.5, 5.5, 6.0, 6.5], 6.0),
+        ((6.0, 9.5), [7.0, 8.0, 8.5, 9.0], 8.5),
+        ((3.3, 7.0), [4.5, 5.5, 6.0, 6.5], 6.0),
+        ((4.0, 5.0), [4.25, 4.5, 4.75], 4.5),
+        ((33.0, 43.0), [34.0, 36.0, 38.0, 40.0, 41.0, 42.0], 41.0),
+        ((-3.0, -2.995), [], -3.0),
+    ],
+)
+def test_luminosity_ranges_follow_the_label(
+    ends: tuple[float, float], inner: list[float], bright: float
+) -> None:
+    """They share the label's span between them, and every bin is in one."""
+    edges = np.linspace(*ends, 50)
+    ranges = luminosity_ranges(edges)
+    assert np.ravel(ranges) == pytest.approx(np.repeat([ends[0], *inner, ends[1]], 2)[1:-1])
+    assert sum(inside for _, inside in ranges_with_bins(edges)).tolist() == [1] * 49
+    assert bright_above(edges) == pytest.approx(bright)
+
+
+def test_ranges_of_any_label_cover_it() -> None:
+    for width in np.geomspace(0.02, 80, 60):
+        for start in (-40.0, 3.5, 6.123):
+            edges = np.array([start, start + width])
+            ranges = luminosity_ranges(edges)
+            assert 1 <= len(ranges) <= 9
+            assert ranges[0][0] == edges[0] and ranges[-1][1] == edges[1]
+            assert all(low < high for low, high in ranges)
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
 
 # What an answer means.
