@@ -23,6 +23,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,33 @@ def load_checkpoint(
     A damaged checkpoint is named on stderr and passed over. Raises CheckpointError if it belongs
     to another configuration or generator version, or if all are damaged.
     """
+    found = newest(folder)
+    if found is None:
+        return None
+    saved, current = found.config, to_dict(config)
+    if sections is not None:
+        saved, current = ({k: c[k] for k in sections} for c in (saved, current))
+    refuse_other_run(found, saved, current, generator_version)
+    return found.state
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that verifies."""
+
+    path: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    """The configuration as plain data."""
+    state: dict[str, Any]
+    """On the CPU."""
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None where there is none.
+
+    A damaged one is named on stderr and passed over. Raises CheckpointError if all are damaged.
+    """
     found = list(_checkpoints(folder))
     for step, path in found:
         try:
@@ -165,14 +193,10 @@ def load_checkpoint(
         except Exception as error:  # torch.load raises many kinds for a damaged file
             print(f"streamtrain: passing over {path}: {error}", file=sys.stderr)
             continue
-        current = to_dict(config)
-        if sections is not None:
-            saved, current = ({k: c[k] for k in sections} for c in (saved, current))
-        _refuse_other_run(path, saved, current, manifest["generator_version"], generator_version)
         assert isinstance(state, dict)
-        return state
+        return Checkpoint(path, manifest, saved, state)
     if found != list(_checkpoints(folder)):  # a training has written others meanwhile
-        return load_checkpoint(folder, config, generator_version, sections)
+        return newest(folder)
     if found:
         raise CheckpointError(
             f"none of the {len(found)} checkpoints in {folder} is intact; remove that folder to "
@@ -244,14 +268,24 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(_render(manifest).encode()).hexdigest()
 
 
-def _refuse_other_run(
-    path: Path, saved: Any, current: Any, saved_version: int, version: int
-) -> None:
+def refuse_other_run(checkpoint: Checkpoint, saved: Any, current: Any, version: int) -> None:
+    """Raise CheckpointError if a checkpoint cannot be used with another configuration or generator.
+
+    saved, current: what is compared of the two configurations, as plain data.
+    """
+    path, saved_version = checkpoint.path, checkpoint.manifest["generator_version"]
     difference = first_difference(saved, current)
     if difference:
+        kept = "train" in saved and all(
+            first_difference(saved.get(name), current.get(name), name) is None
+            for name in ("network", "label")
+        )
+        start = (
+            f" and begin with these weights (train.start_from={path.parents[1]})" if kept else ""
+        )
         raise CheckpointError(
             f"{path} is of another configuration: {difference}; give this run another folder "
-            "(run=...) or remove that one"
+            f"(run=...){start}, or remove that one"
         )
     if saved_version != version:
         raise CheckpointError(
