@@ -225,8 +225,9 @@ class Line:
         if below + above > MAX_OUTSIDE_PERCENT:
             warning = f" (warning: more than {MAX_OUTSIDE_PERCENT:g} % are outside the label)"
         return (
-            f"{component.name}: prior '{component.prior_name}'{share}, {drawn}; {below:.1f} % of the halos are fainter "
-            f"than the label's luminosities, {above:.2g} % brighter{warning}"
+            f"{component.name}: prior '{component.prior_name}'{share}, {drawn}; "
+            f"{below:.1f} % of the halos are fainter than the label's luminosities, "
+            f"{above:.2g} % brighter{warning}"
         )
 
     def identity(self) -> dict[str, Any]:
