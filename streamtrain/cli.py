@@ -19,6 +19,7 @@ from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
 from streamtrain.cli_infer import add_infer
 from streamtrain.cli_layers import add_layers
+from streamtrain.cli_make import command_for, make_catalog
 from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
     command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
     makeoptions.add_arguments(command)
-    command.set_defaults(run=makeoptions.make)
+    command.set_defaults(run=make_catalog, settings=[])
     add_import(kinds)
     command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
     command.add_argument("files", nargs="+", type=Path)
@@ -320,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("STREAMTRAIN_DEBUG"):
             raise
-        return _fail(str(error), 2, in_all_ranks=from_main(error))
+        return _fail(str(error) + command_for(error, given), 2, in_all_ranks=from_main(error))
     except BackendError as error:
         return _fail(str(error), 1, in_all_ranks=from_main(error))
     except TrainingError as error:

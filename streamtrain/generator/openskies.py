@@ -64,12 +64,12 @@ def refuse_missing_files(config: Config, splits: Sequence[Split]) -> None:
         if split != "train" or config.data.fresh is None:
             _open_files({name: config.data.files(name) for name in SPLITS}, split, "data")
         for name, section in config.emit.items():
-            own = _own_files(section)
+            own = own_files(section)
             if any(own.values()):
                 _open_files(own, split, f"emit.{name}")
 
 
-def _own_files(section: object) -> dict[str, list[str]]:
+def own_files(section: object) -> dict[str, list[str]]:
     """Lightcones by split that an interloper does not share with the line."""
     if not isinstance(section, InterloperConfig):
         return {}
@@ -98,7 +98,7 @@ def open_interlopers(config: Config, split: Split) -> dict[str, Skies]:
     """Lightcones of interlopers that do not share the line's, by the interloper's name."""
     found = {}
     for name, section in config.emit.items():
-        own = _own_files(section)
+        own = own_files(section)
         if any(own.values()):
             paths = _open_files(own, split, f"emit.{name}")
             _check_shared(config, own, f"emit.{name}")
