@@ -115,4 +115,4 @@ def _files(number: int) -> str:
 
 
 def _size(size: float) -> str:
-    return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{max(size, 1e5) / 1e6:.2g} MB"
+    return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{max(size, 1e5) / 1e6:.3g} MB"

@@ -79,7 +79,7 @@ def begun_anew(config: Config, start: Start | None) -> Config:
 
 def describe_extension(extension: ExtensionConfig, train: TrainConfig) -> str:
     """A sentence for the log."""
-    rate = learning_rate(extension.at, train)
+    rate = learning_rate(max(extension.at, train.warmup) - 1, train)
     how = {
         "constant": f"stays {rate:.3g}",
         "cosine": f"falls from {rate:.3g} to 0 in a cosine",
@@ -123,22 +123,18 @@ def _extension(config: Config, then: TrainConfig, step: int) -> ExtensionConfig:
     schedule = train.extend or ("constant" if last == "constant" else None)
     rate = learning_rate(max(step, then.warmup) - 1, then)
     what = f"train.steps = {then.steps} there, {train.steps} here"
-    choose = (
-        "train.extend=constant stays there, cosine falls from there to 0, rewarm climbs to "
-        f"train.learning_rate = {train.learning_rate:g} again and then falls to 0; a new run with "
-        f"these weights is train.start_from={run} run=..."
-    )
+    rewarm = f"climbs to train.learning_rate = {train.learning_rate:g} again and then falls to 0"
+    anew = f"a new run with these weights is train.start_from={run} run=..."
+    if schedule != "rewarm" and rate < SMALLEST_RATE * then.learning_rate:
+        raise CheckpointError(
+            f"{what}: the learning rate of {run} is {rate:.3g} at step {step}, and constant or "
+            f"a cosine from there teach nothing: use train.extend=rewarm, which {rewarm}; {anew}"
+        )
     if schedule is None:
         raise CheckpointError(
             f"{what}: say how the learning rate of {run}, {rate:.3g} at step {step}, goes on: "
-            f"{choose}"
-        )
-    if schedule != "rewarm" and rate < SMALLEST_RATE * then.learning_rate:
-        raise CheckpointError(
-            f"{what}: train.extend = {schedule} would go on with the learning rate that {run} has "
-            f"at step {step}, {rate:.3g}, which teaches nothing: use train.extend=rewarm, which "
-            f"climbs to train.learning_rate = {train.learning_rate:g} again and then falls to 0, "
-            f"or a new run with these weights, train.start_from={run} run=..."
+            f"train.extend=constant stays there, cosine falls from there to 0, rewarm {rewarm}; "
+            f"{anew}"
         )
     return ExtensionConfig(step, then.steps, train.steps, schedule)
 
