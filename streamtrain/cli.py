@@ -22,6 +22,7 @@ from streamtrain.cli_export import add_export
 from streamtrain.cli_import import add_import
 from streamtrain.cli_infer import add_infer
 from streamtrain.cli_layers import add_layers
+from streamtrain.cli_make import command_for, make_catalog
 from streamtrain.cli_mcmc import add_mcmc
 from streamtrain.cli_runs import add_compare_runs
 from streamtrain.config import load_config
@@ -222,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
     command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
     makeoptions.add_arguments(command)
-    command.set_defaults(run=makeoptions.make)
+    command.set_defaults(run=make_catalog, settings=[])
     add_import(kinds)
     command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
     command.add_argument("files", nargs="+", type=Path)
@@ -377,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get(DEBUG) and not isinstance(error, BackendError | TrainingError):
             raise
         status = 2 if isinstance(error, ValueError | OSError) else 1
-        text = _told(error) if known else _unexpected(error)
+        text = _told(error) + command_for(error, given) if known else _unexpected(error)
         return _fail(text or type(error).__name__, status, in_all_ranks=everywhere)
 
 

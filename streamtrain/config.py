@@ -29,6 +29,7 @@ from streamtrain.config_observe import (
     place_operator,
     without_paths,
 )
+from streamtrain.config_train import TrainConfig, check_training, said_of_training
 from streamtrain.files import read_text, reading, why_not_a_file
 from streamtrain.resources import find_config
 from streamtrain.schema import (
@@ -41,7 +42,7 @@ from streamtrain.schema import (
     to_dict,
 )
 
-__all__ = ["Config", "ConfigError", "load_config"]
+__all__ = ["Config", "ConfigError", "TrainConfig", "load_config"]
 
 
 @dataclass(frozen=True)
@@ -79,48 +80,6 @@ class LabelConfig:
         None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-40, high=40
     )
     overflow: bool = setting(True, "cumulative: count halos above the last edge")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Optimisation, and what is recorded of it."""
-
-    steps: int = setting(1000, "optimiser steps", low=1)
-    batch_size: int = setting(32, "samples per step over all ranks", low=1)
-    optimiser: Literal["adamw", "adam", "sgd"] = setting("adamw", "how weights are updated")
-    learning_rate: float = setting(3e-3, "after the warm-up", above=0, high=10)
-    momentum: float | None = setting(None, "of sgd; default: 0.9", low=0, high=0.9999)
-    nesterov: bool = setting(False, "Nesterov's momentum, of sgd")
-    weight_decay: float = setting(
-        1e-4, "of weights, not of biases; in adam and sgd it is a penalty on their squares", low=0,
-        high=10,
-    )  # fmt: skip
-    warmup_steps: int = setting(100, "linear warm-up of the learning rate", low=0)
-    schedule: Literal["cosine", "constant"] = setting(
-        "cosine", "after the warm-up: a cosine to zero, or no change"
-    )
-    clip_norm: float = setting(1.0, "largest gradient norm", above=0)
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "bfloat16 on a GPU, float32 on a CPU"
-    )
-    log_every: int = setting(10, "steps between entries in TensorBoard", low=1)
-    validate_every: int = setting(200, "steps between validations", low=1)
-    validation_samples: int = setting(256, "samples per validation, the same every time", low=1)
-    checkpoint_every: int = setting(200, "steps between checkpoints", low=1)
-    ema: float = setting(
-        0.0, "decay per step of the average of the weights that is judged; 0: none", low=0, high=1
-    )
-    max_nonfinite: int = setting(
-        10, "steps in a row that may be skipped because the loss is not finite", low=0
-    )
-    compile: bool = setting(False, "torch.compile of the network for its training steps")
-    channels_last: bool = setting(True, "memory layout of convolutions; which is faster varies")
-    deterministic: bool = setting(False, "the same weights bit for bit from run to run")
-    threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
-    queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
-    processes: int = setting(
-        2, "forked to draw for a GPU, if there are cores for them; 0: none", low=0, high=64
-    )
 
 
 @dataclass(frozen=True)
@@ -175,6 +134,7 @@ class Config:
         """sha256 of every setting that changes samples or training (not of the run's folder)."""
         whole = to_dict(self)
         whole.pop("run")
+        whole["train"] = said_of_training(self.train)
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
     @property
@@ -215,19 +175,6 @@ def _check_label(label: LabelConfig) -> None:
             )
 
 
-def _check_training(train: TrainConfig) -> None:
-    if train.optimiser != "sgd":
-        for name, given in (("momentum", train.momentum is not None), ("nesterov", train.nesterov)):
-            if given:
-                raise ConfigError(f"train.{name} belongs to train.optimiser = sgd, not to "
-                                  f"{train.optimiser}")  # fmt: skip
-    if train.compile and train.deterministic:
-        raise ConfigError("train.compile = true and train.deterministic = true exclude each other: "
-                          "a compiler may choose between ways to sum by timing them")  # fmt: skip
-    if train.nesterov and train.momentum == 0:
-        raise ConfigError("train.nesterov needs train.momentum above 0")
-
-
 def _check(config: Config) -> None:
     grid = config.grid
     if grid.nu_GHz[0] <= grid.nu_GHz[1]:
@@ -248,15 +195,8 @@ def _check(config: Config) -> None:
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
                 raise ConfigError(f"emit.{name}: a blank map has no class, the label's quantity")
-    if config.train.ema == 1:
-        raise ConfigError("train.ema = 1 would never leave the first weights: it must be below 1")
     check_network(config.network, config.label.quantity, config.label.scale)
-    _check_training(config.train)
-    if config.train.warmup_steps >= config.train.steps and config.train.warmup_steps:
-        raise ConfigError(
-            f"train.warmup_steps = {config.train.warmup_steps} must be below "
-            f"train.steps = {config.train.steps}"
-        )
+    check_training(config.train)
 
 
 def from_mapping(data: dict[str, Any]) -> Config:

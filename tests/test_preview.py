@@ -267,7 +267,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data.train=[]"], "data.train names no lightcone: make some with"),
+        (["data.train=[]"], "data.train names no lightcone: name some, as in"),
         (["data.train=[nowhere/*.h5]"], "data.train: no file matches 'nowhere/*.h5'"),
         (["--samples", "0"], "--samples 0: a preview needs one sample or more"),
         (["--index", "-1"], "sample index -1 is outside 0..2^64-1"),

@@ -20,6 +20,10 @@ from streamtrain.resources import shipped
 Float32 = NDArray[np.float32]
 
 
+class NoFileError(CatalogError):
+    """A lightcone file that is not there."""
+
+
 class Bank:
     """Lightcones one after the other, on the host.
 
@@ -68,6 +72,6 @@ def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list
         if not found and Path(pattern).parts[:1] == ("configs",):
             found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
         if not found and must_exist:
-            raise CatalogError(f"{where}: no file matches '{pattern}'")
+            raise NoFileError(f"{where}: no file matches '{pattern}'")
         files += [Path(name) for name in found if Path(name) not in files]
     return files

@@ -32,10 +32,14 @@ class Recipe:
     """Add the column "sfr" [Msun/yr]."""
     device: str = "cpu"
     """What makes them: see `synthesize`."""
+    name: str = ""
+    """Of the one file, instead."""
+    kept: frozenset[int] = frozenset()
+    """Seeds whose files are there and known to fit, however they were made."""
 
     def path(self, seed: int) -> Path:
         """The file of a seed."""
-        return self.folder / f"{self.prefix}_{seed:04d}.h5"
+        return self.folder / (self.name or f"{self.prefix}_{seed:04d}.h5")
 
     def make(self, seed: int, threads: int, report: Report) -> str:
         """Make the file of a seed unless it is there; a sentence that says what happened.
@@ -45,7 +49,8 @@ class Recipe:
         path = self.path(seed)
         remove_unfinished(path)
         if path.exists():
-            self._check(path, seed)
+            if seed not in self.kept:
+                self._check(path, seed)
             return f"{path} is there"
         options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
         how: dict[str, Any] = {"threads": threads, "device": self.device, "progress": report}

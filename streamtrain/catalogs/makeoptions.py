@@ -25,10 +25,25 @@ _FILE = {"velocities", "sfr"}
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options; what is not given stays None, so that a YAML file can set it."""
     add = command.add_argument
-    add("number", type=int, help="how many")
-    add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
-    add("--prefix", default="sky", help="start of the file names [%(default)s]")
-    add("--first-seed", type=int, default=0, help="seed of the first [%(default)s]")
+    add("number", nargs="*", metavar="N", help="how many; key=value settings with --for")
+    add(
+        "--for",
+        dest="config",
+        metavar="CONFIG",
+        help="make the lightcones that all splits of a configuration need, under its names",
+    )
+    add(
+        "--number",
+        dest="numbers",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="with --for: how many of each [16 2 8]",
+    )
+    add("--plan", action="store_true", help="with --for: say what would be made, and stop")
+    add("--out", type=Path, help="folder [lightcones]")
+    add("--prefix", help="start of the file names [sky]")
+    add("--first-seed", type=int, help="seed of the first [0]")
     add(
         "--options",
         type=Path,
@@ -95,9 +110,31 @@ _HELP = {
 
 
 def make(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command without --for."""
     from streamtrain.catalogs.make import Recipe, make_lightcones
     from streamtrain.catalogs.skyoptions import SkyOptions
+
+    words = [*arguments.number, *arguments.settings]
+    if len(words) != 1 or not words[0].lstrip("-").isdigit():
+        raise ValueError(
+            f"catalog make needs the number of lightcones, not '{' '.join(words)}'; settings "
+            "(key=value) belong to --for CONFIG"
+        )
+    for name in ("numbers", "plan"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('numbers', 'number')} belongs to --for CONFIG")
+    given, how = chosen(arguments)
+    folder, prefix = arguments.out or Path("lightcones"), arguments.prefix or "sky"
+    return make_lightcones(
+        int(words[0]),
+        Recipe(folder, prefix, SkyOptions(**given), **how),
+        first_seed=arguments.first_seed or 0,
+        processes=arguments.processes,
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the options say: fields of `SkyOptions`, and of `Recipe`. Raises ValueError."""
     from streamtrain.cosmology import Cosmology
 
     given = _from_file(arguments.options) if arguments.options else {}
@@ -112,15 +149,8 @@ def make(arguments: argparse.Namespace) -> int:
     given["cosmology"] = Cosmology.from_dict(parameters)
     if "footprint_deg" in given:
         given["footprint_deg"] = _two_sides(given["footprint_deg"])
-    more: dict[str, Any] = {name: given.pop(name) for name in sorted(_FILE & given.keys())}
-    more["device"] = arguments.device
-    recipe = Recipe(arguments.out, arguments.prefix, SkyOptions(**given), **more)
-    return make_lightcones(
-        arguments.number,
-        recipe,
-        first_seed=arguments.first_seed,
-        processes=arguments.processes,
-    )
+    how: dict[str, Any] = {name: given.pop(name) for name in sorted(_FILE & given.keys())}
+    return given, how | {"device": arguments.device}
 
 
 def _two_sides(value: Any) -> tuple[Any, ...]:

@@ -106,10 +106,19 @@ def synthesize(
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
         z_range=options.z_range,
         min_mass_Msun=options.min_mass_Msun,
-        realisation=f"{METHOD}-{seed}-{sampler.phases[:8]}",
+        realisation=_realisation(seed, sampler),
     )
     report(1.0, "done")
     return lightcone
+
+
+def realisation_name(seed: int, options: SkyOptions) -> str:
+    """The name of the sky that a seed and options make."""
+    return _realisation(seed, _sampler(options, "cpu"))
+
+
+def _realisation(seed: int, sampler: HaloSampler) -> str:
+    return f"{METHOD}-{seed}-{sampler.phases[:8]}"
 
 
 def memory_needed(options: SkyOptions, device: str = "cpu") -> float:

@@ -12,8 +12,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.bank import expand, realisation_of
+from streamtrain.catalogs.bank import expand
 from streamtrain.catalogs.skies import Header
+from streamtrain.catalogs.splits import Known
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.trained import Trained
@@ -30,16 +31,14 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
     paths = expand(files, "--on")
     if not paths:
         raise ValueError("--on needs a lightcone file")
-    training = {
-        realisation_of(path): path
-        for path in expand(config.data.files("train"), "data.train", must_exist=False)
-    }
+    files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
+    training = [Known.read(path) for path in files_of_training]
     record = read_history(run_folder(config) / "lightcones.jsonl")
     digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in record)}
     for path in paths:
-        header = Header.read(path)
-        where = training.get(header.realisation)
-        if where is not None or header.digest in digests:
+        sky = Known.read(path)
+        where = next((other.path for other in training if sky.same_sky(other)), None)
+        if where is not None or sky.digest in digests:
             also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
                 f"--on {path}: the network of {run_folder(config)} was trained on this sky{also}, "

@@ -13,20 +13,37 @@ from streamtrain.generator.sfr_table import SFRTable
 
 
 def model_column(
-    lightcone: Lightcone, name: str, form: str, sfr: str | SFRTable = "auto"
+    lightcone: Lightcone,
+    name: str,
+    form: str,
+    sfr: str | SFRTable = "auto",
+    used: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.floating]:
     """A column of the lightcone's halos [n], as it is or as its base-2 logarithm.
 
     form: 'linear' or 'log2'. Some columns can be computed: `abundance_matched_L` [Lsun], and `sfr`
     [Msun/yr], where the argument `sfr` says from what: "auto" (the lightcone's own if it has one,
     else the fit), "fit", "column" (the lightcone's own), or a table.
-    Raises ValueError, one sentence, if the lightcone has no such column or it holds negative
-    numbers.
+    used: the halos that it is for [n], default: all; of the others nothing is asked, and the column
+    has 0.
+    Raises ValueError, one sentence, if the lightcone has no such column, if it holds negative
+    numbers, or if the fit or the table does not cover the halos.
     """
+    used = np.ones(len(lightcone), bool) if used is None else used
+    column = np.zeros(len(lightcone))
+    column[used] = _values(lightcone, name, form, sfr, used)
+    return column
+
+
+def _values(
+    lightcone: Lightcone, name: str, form: str, sfr: str | SFRTable, used: NDArray[np.bool_]
+) -> NDArray[np.floating]:
+    """Of the halos that are used."""
+    mass, z = lightcone.mass_Msun[used], lightcone.z_obs[used]
     if name == "sfr" and isinstance(sfr, SFRTable):
-        return _in_form(sfr.sfr(lightcone.mass_Msun, lightcone.z_obs), form)
+        return _in_form(sfr.sfr(mass, z), form)
     if name in lightcone.columns and not (name == "sfr" and sfr == "fit"):
-        values = lightcone.columns[name].astype(np.float64)
+        values = lightcone.columns[name][used].astype(np.float64)
         if values.size and values.min() < 0.0:
             raise ValueError(
                 f"the column '{name}' of {lightcone.name} holds {values.min():g}: "
@@ -34,10 +51,10 @@ def model_column(
             )
         return _in_form(values, form)
     if name == "sfr" and sfr != "column":
-        log10_sfr = fitted_log10_sfr(lightcone.mass_Msun, lightcone.z_obs)
+        log10_sfr = fitted_log10_sfr(mass, z)
         return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
     if name == "abundance_matched_L":
-        return _in_form(abundance.matched_luminosity(lightcone), form)
+        return _in_form(abundance.matched_luminosity(lightcone)[used], form)
     known = [*([] if sfr == "column" else ["sfr (from the fit)"]), *lightcone.columns]
     raise ValueError(
         f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "

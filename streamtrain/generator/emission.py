@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from streamtrain.generator.columns import model_column
 from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.halos import Halos
-from streamtrain.generator.linewidth import line_columns
+from streamtrain.generator.linewidth import line_columns, within_reach
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.trace import trace
@@ -93,13 +94,16 @@ class Emission:
             on_fraction=model.on_fraction,
             z_range=grid.z_range,
         )
-        self._width = line_columns(halos, emitters.width) if emitters.width is not None else []
+        self._width, used = [], halos.channel >= 0
+        if emitters.width is not None:
+            self._width = line_columns(halos, emitters.width)
+            used = within_reach(halos, self._width)
         place = len(self.traced.columns) + self.traced.num_static
         self.source = self.traced.source + bins.source() + emitters.source(place)
         """What kernels/paint.cu is compiled with."""
         self.kernels = kernels_for(halos.device, "paint.cu", self.source, compiler_flags)
         inputs = [
-            halos.bank.gather(lambda c, name=name, form=form: model_column(c, name, form, sfr))  # type: ignore[misc]
+            halos.gather(partial(model_column, name=name, form=form, sfr=sfr), used)
             for name, form in self.traced.columns
         ]
         self.columns = self._upload(inputs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +13,14 @@ from streamtrain import portable
 from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.geometry import Grid, Pose, tile_columns
+
+
+class Column(Protocol):
+    """A number for every halo of a lightcone [n]; used: those that it matters for [n]."""
+
+    def __call__(
+        self, lightcone: Lightcone, /, *, used: NDArray[np.bool_]
+    ) -> NDArray[np.floating]: ...
 
 
 class Halos:
@@ -54,8 +65,17 @@ class Halos:
     @property
     def num_painted(self) -> NDArray[np.int64]:
         """Halos in the band and above the mass cut, per lightcone."""
-        ends = zip(self.bank.first_row[:-1], self.bank.first_row[1:], strict=True)
-        return np.array([np.count_nonzero(self.channel[a:b] >= 0) for a, b in ends])
+        return np.array([np.count_nonzero(part) for part in self._by_lightcone(self.channel >= 0)])
+
+    def gather(self, column: Column, used: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """One number per halo of the bank, computed lightcone by lightcone.
+
+        used: the halos that it matters for [num_rows]."""
+        both = zip(self.bank.lightcones, self._by_lightcone(used), strict=True)
+        return np.concatenate([np.asarray(column(c, used=u), np.float32) for c, u in both])
+
+    def _by_lightcone(self, rows: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+        return [rows[first:end] for first, end in pairwise(self.bank.first_row)]
 
     @property
     def heaviest_Msun(self) -> float:

@@ -219,13 +219,16 @@ class Line:
         above = above if above > 1e-4 else 0.0
         several = len(self.mixture.components) > 1
         share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
+        drawn = f"{100 * accepted:.0f} % of its draws accepted"
+        if not component.prior.varies:
+            drawn = "which draws no parameter: its samples differ by sky and scatter alone"
         warning = ""
         if above > MAX_BRIGHTER_PERCENT:
             warning = f" (warning: more than {MAX_BRIGHTER_PERCENT:g} % are outside the label)"
         return (
-            f"{component.name}: prior '{component.prior_name}'{share}, "
-            f"{100 * accepted:.0f} % of its draws accepted; {below:.1f} % of the halos are fainter "
-            f"than the label's luminosities, {above:.2g} % brighter{warning}"
+            f"{component.name}: prior '{component.prior_name}'{share}, {drawn}; "
+            f"{below:.1f} % of the halos are fainter than the label's luminosities, "
+            f"{above:.2g} % brighter{warning}"
         )
 
     def identity(self) -> dict[str, Any]:

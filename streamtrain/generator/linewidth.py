@@ -16,6 +16,10 @@ FWHM_PER_SIGMA = 2.3548200450309493
 NOT_PAINTED = -1e9
 """Place along the frequency axis of a halo below the mass cut."""
 
+WIDEST_REACH = 4.0 * 2.0 / np.sqrt(3.0)
+"""Standard deviations from its centre to which the kernel spreads a line: REACH, of discs that are
+seen edge-on."""
+
 
 def virial_velocity_kms(lightcone: Lightcone) -> NDArray[np.float64]:
     """v = 35 km/s (M / 1e10 Msun)^(1/3) (H(z) / 100 km/s/Mpc)^(1/3) of every halo [n] (Chung et al.
@@ -46,3 +50,15 @@ def line_columns(halos: Halos, config: LineWidthConfig) -> list[NDArray[np.float
         return portable.log2(fwhm / FWHM_PER_SIGMA / width_GHz)
 
     return [halos.bank.gather(place), halos.bank.gather(log2_sigma)]
+
+
+def within_reach(halos: Halos, columns: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Halos whose lines may reach into the band, those beside it among them, bool [num_rows].
+
+    columns: see `line_columns`.
+    """
+    place = columns[0].astype(np.float64)
+    reach = WIDEST_REACH * portable.exp2(columns[1]) + 1.0
+    channels = halos.grid.shape[0] // halos.join
+    inside = (place + reach >= 0.0) & (place - reach <= channels)
+    return inside & (columns[0] != np.float32(NOT_PAINTED))

@@ -55,6 +55,28 @@ def open_skies(
     )
 
 
+def refuse_missing_files(config: Config, splits: Sequence[Split]) -> None:
+    """Raise what `open_skies` and `open_interlopers` raise for a split whose lightcone files are
+    not there, before any is read or made. Without any lightcones to train on there is no work that
+    could be in vain."""
+    if not config.data.train:
+        return
+    for split in splits:
+        if split != "train" or config.data.fresh is None:
+            _open_files({name: config.data.files(name) for name in SPLITS}, split, "data")
+        for name, section in config.emit.items():
+            own = own_files(section)
+            if any(own.values()):
+                _open_files(own, split, f"emit.{name}")
+
+
+def own_files(section: object) -> dict[str, list[str]]:
+    """Lightcones by split that an interloper does not share with the line."""
+    if not isinstance(section, InterloperConfig):
+        return {}
+    return {split: getattr(section, split) for split in SPLITS}
+
+
 def sky_options(config: Config, section: SynthesizeConfig) -> SkyOptions:
     """What decides the halos of fresh lightcones, besides their seeds."""
     grid, data = config.grid, config.data
@@ -77,12 +99,11 @@ def open_interlopers(config: Config, split: Split) -> dict[str, Skies]:
     """Lightcones of interlopers that do not share the line's, by the interloper's name."""
     found = {}
     for name, section in config.emit.items():
-        if isinstance(section, InterloperConfig):
-            own: dict[str, list[str]] = {s: getattr(section, s) for s in SPLITS}
-            if any(own.values()):
-                paths = _open_files(own, split, f"emit.{name}")
-                _check_shared(config, own, f"emit.{name}")
-                found[name] = Skies(paths)
+        own = own_files(section)
+        if any(own.values()):
+            paths = _open_files(own, split, f"emit.{name}")
+            _check_shared(config, own, f"emit.{name}")
+            found[name] = Skies(paths)
     return found
 
 
@@ -104,8 +125,9 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
     }
     if not paths[split]:
         raise ConfigError(
-            f"{where}.{split} names no lightcone: make some with `streamtrain catalog make`, or "
-            "import your own with `streamtrain catalog import`"
+            f"{where}.{split} names no lightcone: name some, as in "
+            f"{where}.{split}=[lightcones/{split}_*.h5], which `streamtrain catalog make --for` "
+            "then makes, or your own, see `streamtrain catalog import`"
         )
     check_once(paths, where)
     check_disjoint(paths)

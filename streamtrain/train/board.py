@@ -36,7 +36,8 @@ GROUPS = {
 def hyper_parameters(config: Config) -> dict[str, str | float | bool]:
     """The settings that runs are compared by, by dotted name."""
     sections = {name: getattr(config, name) for name in SECTIONS}
-    sections["train"] = {name: getattr(config.train, name) for name in OF_TRAINING}
+    training = {name: getattr(config.train, name) for name in OF_TRAINING}
+    sections["train"] = training | {"warmup_steps": config.train.warmup}
     found = {}
     for name, value in _leaves(sections, ""):
         if isinstance(value, bool | int | float | str):

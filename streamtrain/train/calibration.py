@@ -30,7 +30,7 @@ def calibrate(
 
     chunk: samples generated at once; report: called with (samples done, samples in all) before
     each, and before samples of other lightcones.
-    Raises ValueError if a sample is too bright for the cube.
+    Raises ValueError if a sample is too bright for the cube, and if all labels are alike.
     """
     inputs = _Moments()
     answers = []
@@ -39,12 +39,38 @@ def calibrate(
         one_halo = batch.one_halo.expand(len(batch), -1)
         answers.append((batch.label, batch.counts, one_halo))
     label, counts, one_halo = map(torch.cat, zip(*answers, strict=True))
+    _check_labels(generator, label)
     network.calibrate(*inputs.mean_and_std(), label, counts, one_halo)
     if isinstance(network.body, Summaries):
         some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
         network.body.set_edges(torch.cat([batch.cube for batch in some]))
         every = _batches(generator, NUM_SAMPLES, chunk, report)
         network.body.set_moments(torch.cat([network.body.features(b.cube) for b in every]))
+
+
+def refuse_equal_labels(
+    generator: Generator, chunk: int, report: Callable[[int, int], None]
+) -> None:
+    """Raise ValueError if the first training samples have one and the same label; `calibrate` does
+    that too."""
+    some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
+    _check_labels(generator, torch.cat([batch.label for batch in some]))
+
+
+def _check_labels(generator: Generator, label: Tensor) -> None:
+    if (label != label[0]).any():
+        return
+    what = f"the first {len(label)} training samples all have the same label"
+    if generator.label.is_class:
+        raise ValueError(
+            f"{what}, the class {generator.classes[int(label[0].argmax())]}: there is nothing to "
+            "learn; give emit.line.mixture several models"
+        )
+    raise ValueError(
+        f"{what}: there is nothing to learn; draw the parameters of the luminosity model "
+        "(emit.line.prior, prior_scale, parameters), and see with `streamtrain preview --prior` "
+        "that its luminosities lie in the label"
+    )
 
 
 def _batches(

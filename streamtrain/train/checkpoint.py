@@ -23,6 +23,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -219,6 +220,34 @@ def load_checkpoint(
     A damaged checkpoint is named on stderr and passed over. Raises CheckpointError if it belongs
     to another configuration or generator version, or if all are damaged.
     """
+    found = newest(folder, sections or ())
+    if found is None:
+        return None
+    saved, current = found.config, to_dict(config)
+    if sections is not None:
+        saved, current = ({k: c[k] for k in sections} for c in (saved, current))
+    refuse_other_run(found, saved, current, generator_version)
+    return found.state
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that verifies."""
+
+    path: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    """The configuration as plain data."""
+    state: dict[str, Any]
+    """On the CPU."""
+
+
+def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None where there is none.
+
+    sections: which its configuration must have. A damaged one is named on stderr and passed over.
+    Raises CheckpointError if all are damaged.
+    """
     found = list(_checkpoints(folder))
     for step, path in found:
         try:
@@ -228,13 +257,9 @@ def load_checkpoint(
         except Exception as error:  # torch.load raises many kinds for a damaged file
             print(f"streamtrain: passing over {path}: {one_line(error)}", file=sys.stderr)
             continue
-        current = to_dict(config)
-        if sections is not None:
-            saved, current = ({k: c[k] for k in sections} for c in (saved, current))
-        _refuse_other_run(path, saved, current, manifest["generator_version"], generator_version)
-        return State(state, path)
+        return Checkpoint(path, manifest, saved, State(state, path))
     if found != list(_checkpoints(folder)):  # a training has written others meanwhile
-        return load_checkpoint(folder, config, generator_version, sections)
+        return newest(folder, sections)
     if found:
         raise CheckpointError(
             f"none of the {len(found)} checkpoints in {folder} is intact; remove that folder to "
@@ -341,10 +366,10 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
-def _read_config(path: Path, sections: Collection[str] | None) -> dict[str, Any]:
+def _read_config(path: Path, sections: Collection[str]) -> dict[str, Any]:
     """The configuration of a checkpoint as plain data."""
     saved = yaml.load(read_plain(path, _LARGEST_CONFIG), _PlainLoader)
-    if not isinstance(saved, dict) or any(key not in saved for key in sections or ()):
+    if not isinstance(saved, dict) or any(key not in saved for key in sections):
         raise CheckpointError("config.yaml is no configuration")
     return saved
 
@@ -386,14 +411,24 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(_render(manifest).encode()).hexdigest()
 
 
-def _refuse_other_run(
-    path: Path, saved: Any, current: Any, saved_version: int, version: int
-) -> None:
+def refuse_other_run(checkpoint: Checkpoint, saved: Any, current: Any, version: int) -> None:
+    """Raise CheckpointError if a checkpoint cannot be used with another configuration or generator.
+
+    saved, current: what is compared of the two configurations, as plain data.
+    """
+    path, saved_version = checkpoint.path, checkpoint.manifest["generator_version"]
     difference = first_difference(saved, current)
     if difference:
+        kept = "train" in saved and all(
+            first_difference(saved.get(name), current.get(name), name) is None
+            for name in ("network", "label")
+        )
+        start = (
+            f" and begin with these weights (train.start_from={path.parents[1]})" if kept else ""
+        )
         raise CheckpointError(
             f"{path} is of another configuration: {difference}; give this run another folder "
-            "(run=...) or remove that one"
+            f"(run=...){start}, or remove that one"
         )
     if saved_version != version:
         raise CheckpointError(

@@ -72,6 +72,11 @@ class Monitor:
         """A line that stays."""
         self._progress.note(text)
 
+    def tell(self, step: int, name: str, text: str) -> None:
+        """A line that stays, also in TensorBoard, under a name."""
+        self.say(text)
+        self._writer.add_text(name, text, step)
+
     def warn(self, step: int, text: str) -> None:
         """A warning that stays, also in TensorBoard."""
         self.say(f"warning: {text}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from streamtrain.config import TrainConfig
+from streamtrain.config_train import ExtensionConfig, TrainConfig, default_warmup
 from streamtrain.files import one_line
 
 DEFAULT_MOMENTUM = 0.9
@@ -69,13 +70,37 @@ def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
-    """Rate of the update after `step` updates: linear warm-up, then a cosine to zero or a constant.
+    """Rate of the update after `step` updates: linear warm-up, then a cosine to zero or a constant;
+    from `train.extensions` on as they say, beginning at the rate of the update before.
 
     A function of the step alone, so it needs no state.
     """
-    if step < train.warmup_steps:
-        return train.learning_rate * (step + 1) / train.warmup_steps
-    if train.schedule == "constant":
-        return train.learning_rate
-    progress = (step - train.warmup_steps) / (train.steps - train.warmup_steps)
-    return train.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return _rate(step, train, train.extensions)
+
+
+def _rate(step: int, train: TrainConfig, extensions: Sequence[ExtensionConfig]) -> float:
+    highest, warmup = train.learning_rate, train.warmup
+    if not extensions:
+        if step < warmup:
+            return highest * (step + 1) / warmup
+        if train.schedule == "constant":
+            return highest
+        return highest * _cosine(step - warmup, train.first_steps - warmup)
+    *earlier, last = extensions
+    begin = max(last.at, warmup)  # a warm-up is ended first
+    if step < begin:
+        return _rate(step, train, earlier)
+    start, total = _rate(begin - 1, train, earlier), last.to_steps - begin
+    if last.schedule == "constant":
+        return start
+    if last.schedule == "cosine":
+        return start * _cosine(step - begin, total)
+    climb = min(warmup or default_warmup(total), total // 2)
+    if step - begin < climb:
+        return start + (highest - start) * (step - begin + 1) / climb
+    return highest * _cosine(step - begin - climb, total - climb)
+
+
+def _cosine(step: int, steps: int) -> float:
+    """From 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * (step / steps)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamtrain.config_train import ExtensionConfig
 from streamtrain.train.validation import ValidationResult
 
 
@@ -21,3 +22,5 @@ class Summary:
     """Mean training loss since the log before the last."""
     validation: ValidationResult | None
     """The last validation of this call."""
+    extensions: tuple[ExtensionConfig, ...] = ()
+    """Where the number of steps of the run has changed."""

@@ -21,14 +21,27 @@ from streamtrain.cores import own_cores
 from streamtrain.files import replace_text
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.inputmap import InputMap
+from streamtrain.generator.openskies import refuse_missing_files
 from streamtrain.models import build_network, describe
 from streamtrain.progress import Progress
+from streamtrain.schema import to_dict
 from streamtrain.stream import SampleStream
 from streamtrain.train.average import Average
-from streamtrain.train.calibration import calibrate
-from streamtrain.train.checkpoint import load_checkpoint, load_weights, remove_leftovers
+from streamtrain.train.calibration import calibrate, refuse_equal_labels
+from streamtrain.train.checkpoint import (
+    load_weights,
+    newest,
+    refuse_other_run,
+    remove_leftovers,
+)
 from streamtrain.train.compiled import compiled
 from streamtrain.train.distributed import World
+from streamtrain.train.extension import (
+    begun_anew,
+    continued,
+    describe_extension,
+    with_same_schedule,
+)
 from streamtrain.train.folder import RunLock, run_folder
 from streamtrain.train.identity import refuse_other_samples
 from streamtrain.train.interrupt import Stopped, StopRequest
@@ -36,6 +49,7 @@ from streamtrain.train.monitor import Logged, Monitor
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
 from streamtrain.train.optimiser import build_optimiser, learning_rate, load_state
 from streamtrain.train.record import Record
+from streamtrain.train.start import Start
 from streamtrain.train.stopwatch import Stopwatch
 from streamtrain.train.summary import Summary
 from streamtrain.train.torch_state import (
@@ -81,6 +95,8 @@ class Trainer:
         self._cores = own_cores()
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
+        refuse_missing_files(config, ("train", "validation"))
+        self._start = world.on_main(lambda: Start.of(config))
         self._request = StopRequest()
         with self._request, closing(Progress(active=world.is_main)) as progress:
 
@@ -100,6 +116,8 @@ class Trainer:
                 InputMap.of(config),
                 channels_last=train.channels_last,
             ).to(self._device)
+            if self._start is not None:
+                self._start.load_into(self.network, self.generator.input_shape)
             if train.deterministic:
                 refuse_random_order(self.network, self.generator.input_shape, self._device)
 
@@ -127,7 +145,8 @@ class Trainer:
                 self._say("stopped before the first step")
                 stopped = True
             loss, result = self._last_loss, self._last_result
-            summary = Summary(self.step, self._next_index, stopped, loss, result)
+            extensions = self.config.train.extensions
+            summary = Summary(self.step, self._next_index, stopped, loss, result, extensions)
         self.world.close()
         return summary
 
@@ -141,16 +160,24 @@ class Trainer:
             machine_cores=share,
         )
 
-    def _claim(self, stack: ExitStack) -> dict[str, Any] | None:
-        """Lock the run's folder, in rank 0; the state to continue from, if there is one."""
+    def _claim(self, stack: ExitStack) -> tuple[dict[str, Any] | None, Config]:
+        """Lock the run's folder, in rank 0; the state to continue from, if there is one, and the
+        configuration with what the run keeps of itself."""
         lock = RunLock(self._folder, stopped=lambda: self._request.requested)
         stack.callback(lock.close)
-        checkpoints = self._folder / "checkpoints"
-        state = load_checkpoint(checkpoints, self.config, GENERATOR_VERSION)
+        checkpoints, config, state = self._folder / "checkpoints", self.config, None
+        found = newest(checkpoints)
+        if found is None:
+            config = begun_anew(config, self._start)
+        else:
+            state = found.state
+            config = continued(config, found.config, state["step"], self._folder)
+            saved = with_same_schedule(found.config, config)
+            refuse_other_run(found, saved, to_dict(config), GENERATOR_VERSION)
         self._refuse_other_samples(state)
         remove_leftovers(checkpoints)
-        replace_text(self._folder / "config.yaml", self.config.to_yaml())
-        return state
+        replace_text(self._folder / "config.yaml", config.to_yaml())
+        return state, config
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
         if state is not None:
@@ -159,8 +186,9 @@ class Trainer:
 
     def _open(self, stack: ExitStack) -> None:
         """Network, optimiser and stream where the run left off; `stack` closes what is opened."""
-        config, world = self.config, self.world
-        state = world.on_main(lambda: self._claim(stack))
+        world = self.world
+        state, self.config = world.on_main(lambda: self._claim(stack))
+        config = self.config
         self._refuse_other_samples(state)
         self.step = state["step"] if state else 0
         self._next_index = state["next_index"] if state else 0
@@ -174,6 +202,11 @@ class Trainer:
             load_state(self._optimiser, state["optimiser"])
             if self.step < config.train.steps:
                 self._say(f"continuing {config.run} from step {self.step}")
+                for extension in config.train.extensions[-1:]:
+                    self._tell("extension", describe_extension(extension, config.train))
+        elif self._start is not None:
+            self._tell("start", self._start.describe())
+            refuse_equal_labels(self.generator, self._share, self._report_calibration)
         else:
             calibrate(
                 self.network, self.generator, chunk=self._share, report=self._report_calibration
@@ -441,6 +474,9 @@ class Trainer:
 
     def _warn(self, text: str) -> None:
         self._record.write(self.step, lambda monitor: monitor.warn(self.step, text))
+
+    def _tell(self, name: str, text: str) -> None:
+        self._record.write(self.step, lambda monitor: monitor.tell(self.step, name, text))
 
     def _say(self, text: str) -> None:
         self._record.write(self.step, lambda monitor: monitor.say(text))

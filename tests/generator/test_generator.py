@@ -328,7 +328,7 @@ def test_a_negative_scatter_is_refused(small_sky: Lightcone) -> None:
 
 def test_files_and_splits(tmp_path: Path) -> None:
     """No file, a pattern without a match, one sky in two splits, damaged files."""
-    assert refusal(None, ConfigError).startswith("data.train names no lightcone: make some with")
+    assert refusal(None, ConfigError).startswith("data.train names no lightcone: name some, as in")
     absent = str(tmp_path / "*.h5")
     message = refusal(None, CatalogError, data={"train": [absent]})
     assert message == f"data.train: no file matches '{absent}'"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as ref
+import small
 
+from streamtrain import Grid, Lightcone, paint
 from streamtrain.generator.sfr import log10_sfr, sfr
 
 LOG10_MASS = (10.4, 11.4, 12.0, 13.2)
@@ -49,3 +51,31 @@ def test_redshift_outside_the_fit_is_refused() -> None:
         log10_sfr([1e12, 1e12], [3.0, 8.2])
     with pytest.raises(ValueError, match="covers"):
         log10_sfr([1e12], [np.nan])
+
+
+def test_rates_of_halos_that_are_not_painted_are_no_matter() -> None:
+    """Outside the band, or below the mass limit: neither the fit's redshifts nor a column's signs
+    are asked of them, and the map is what it was."""
+    sky, grid = small.lightcone(num=2000), Grid((1.0, 1.0), (4, 8, 8), (34.0, 26.0))
+    low, high = grid.z_range
+    z = sky.z_obs.astype(np.float64)
+    beyond = z > high
+    assert beyond.any() and not beyond.all()
+    arrays = (sky.x_Mpc, sky.y_Mpc, sky.z_Mpc, sky.mass_Msun)
+    header = {
+        "cosmology": sky.cosmology,
+        "footprint_deg": sky.footprint_deg,
+        "min_mass_Msun": sky.min_mass_Msun,
+    }
+    far = Lightcone.from_arrays(*arrays, np.where(beyond, 8.9, z), z_range=(low, 9.0), **header)
+    expected, _ = paint(sky, grid, "li16", min_mass_Msun=1e11)
+    np.testing.assert_array_equal(paint(far, grid, "li16", min_mass_Msun=1e11)[0], expected)
+    with pytest.raises(ValueError, match=r"the SFR fit covers z = 0\.1\.\.8\.1"):
+        paint(far, Grid((1.0, 1.0), (4, 8, 8), (34.0, 11.6)), "li16", min_mass_Msun=1e11)
+
+    rates = sfr(sky.mass_Msun, z)
+    for ignored in (beyond, sky.mass_Msun < 1e11):
+        column = {"sfr": np.where(ignored, -1.0, rates)}
+        dark = Lightcone.from_arrays(*arrays, z, z_range=sky.z_range, columns=column, **header)
+        cube, _ = paint(dark, grid, "li16", min_mass_Msun=1e11)
+        np.testing.assert_allclose(cube, expected, rtol=1e-5)
