@@ -189,8 +189,9 @@ def yang22_co10_sigma(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
     return 0.357 - 0.0701 * z + 0.00621 * z**2
 
 
-def yang22_co10_on(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
-    """Fraction of halos with CO(1-0) (2108.07716)."""
+def yang22_on(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
+    """Fraction of halos that shine, of every line alike: the duty cycle of 2108.07716 in the codes
+    of its authors' group (simim of R. Keenan, line_fir_yang; lim of P. Breysse)."""
     mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
     power = 1.37 - 0.190 * z + 0.0215 * z**2
     return np.where(z >= 4.0, 1.0, 1.0 / (1.0 + (mass / 10.0 ** (11.73 + 0.6634 * z)) ** power))
@@ -293,7 +294,8 @@ NU_REST_GHZ: dict[str, float] = {
 ON_FRACTION: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "lidz11": lambda mass_Msun, z: np.full(np.broadcast(mass_Msun, z).shape, 0.1),
     "pullen13": pullen13_duty,
-    "yang22_co10": yang22_co10_on,
+    "yang22_co10": yang22_on,
+    "yang22_cii": yang22_on,
 }
 SIGMA_DEX: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "yang22_co10": yang22_co10_sigma,

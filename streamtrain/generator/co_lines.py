@@ -168,7 +168,8 @@ def _yang22_co10_sigma(mass_Msun: Any, z: Any) -> Any:
     return 0.357 - 0.0701 * z + 0.00621 * z**2
 
 
-def _yang22_co10_on(mass_Msun: Any, z: Any) -> Any:
+def yang22_on_fraction(mass_Msun: Any, z: Any) -> Any:
+    """Fraction of halos that shine, one for every line of Yang et al. 2022."""
     ratio = mass_Msun / 10 ** (11.73 + 0.6634 * z)
     return np.where(z < 4, 1 / (1 + ratio ** (1.37 - 0.190 * z + 0.0215 * z**2)), 1.0)
 
@@ -368,7 +369,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "An empirical representation of a physical model for the ISM [CII], CO, and [CI] "
         "emission at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_co10_sigma,
-        on_fraction=_yang22_co10_on,
+        on_fraction=yang22_on_fraction,
         nu_rest_GHz=115.271,
         z_range=(1.0, 9.0),
         mass_range_Msun=(1e10, np.inf),

@@ -15,6 +15,8 @@ import reference as ref
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.massfunction import mass_function
+from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.luminosity import MODELS, find_model, user_model
@@ -87,10 +89,25 @@ def test_pieces_of_yang22(line: str) -> None:
     np.testing.assert_allclose(found, ref.yang22(line, MASS, z), rtol=1e-12)
     sigma = evaluate(name, model.sigma_dex, z=z)
     np.testing.assert_allclose(sigma, ref.SIGMA_DEX[name](MASS, z), rtol=1e-12)
-    if line == "co10":
-        on = evaluate(name, model.on_fraction, z=z)
-        np.testing.assert_allclose(on, ref.yang22_co10_on(MASS, z), rtol=1e-12)
-        assert np.all((on > 0) & (on <= 1))
+    on = evaluate(name, model.on_fraction, z=z)
+    np.testing.assert_allclose(on, ref.yang22_on(MASS, z), rtol=1e-12)
+    assert np.all((on > 0) & (on <= 1))
+
+
+@pytest.mark.parametrize(
+    ("z", "mean", "shot"), [(1.0, 1.60, 1.82), (2.0, 1.11, 1.20), (3.0, 1.02, 1.05), (4.0, 1, 1)]
+)
+def test_on_fraction_of_yang22_cii_dims_the_sky(z: float, mean: float, shot: float) -> None:
+    """Mean and shot noise of [CII] without the on-fraction over those with it, of the halos of
+    Tinker et al. 2008 above 1e10 Msun: an independent recalculation gave these ratios."""
+    mass = np.logspace(10, 15, 1001)
+    number = mass_function("tinker08").dn_dlog10M(mass, z, Cosmology())
+    with np.errstate(over="ignore"):  # the last piece at z = 1, where it is not used
+        luminosity = evaluate("yang22_cii", mass=mass, z=z)
+    on = evaluate("yang22_cii", MODELS["yang22_cii"].on_fraction, mass=mass, z=z)
+    for power, ratio in ((1, mean), (2, shot)):
+        light = number * luminosity**power
+        assert light.sum() / (on * light).sum() == pytest.approx(ratio, rel=0.004)
 
 
 @pytest.mark.parametrize(("z", "jump_dex"), [(4.0, 0.06), (5.0, 0.04)])
