@@ -75,7 +75,8 @@ def padmanabhan18(
 
 
 def breysse15(mass_Msun: ArrayLike, z: ArrayLike, *, A: float = 2e-6, b: float = 1.0) -> Array:
-    """A power law of the mass (Breysse et al. 2015, 1503.05202)."""
+    """A power law of the mass (Breysse et al. 2015, 1503.05202), an active halo. A = 2e-6 is the
+    1e6 Lsun / 5e11 Msun of Pullen et al.'s model A, and belongs with its duty cycle."""
     return A * np.asarray(mass_Msun, np.float64) ** b
 
 
@@ -294,6 +295,7 @@ NU_REST_GHZ: dict[str, float] = {
 ON_FRACTION: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "lidz11": lambda mass_Msun, z: np.full(np.broadcast(mass_Msun, z).shape, 0.1),
     "pullen13": pullen13_duty,
+    "breysse15": pullen13_duty,
     "yang22_co10": yang22_on,
     "yang22_cii": yang22_on,
 }

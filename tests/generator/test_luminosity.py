@@ -168,7 +168,10 @@ def test_values_worked_out_by_hand() -> None:
     assert padmanabhan == pytest.approx(4.9e-5 * 2 * n * 1e12 / shape, rel=1e-12)
     li = MODELS["li16"].function(1e12, 3.0, sfr=100.0, nu_rest_GHz=115.27)
     assert li == pytest.approx(4.9e-5 * 10 ** ((12 + 1.74) / 1.37), rel=1e-12)
-    assert MODELS["breysse15"].function(1e12, 3.0) == pytest.approx(2e6)
+    breysse, duty = MODELS["breysse15"], MODELS["breysse15"].on_fraction
+    assert breysse.function(1e12, 3.0) == pytest.approx(2e6)
+    assert duty is not None and duty(1e12, 2.84) == pytest.approx(0.0435, rel=0.005)
+    assert duty(1e12, 2.84, duty=1.0) == 1.0
 
 
 @pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])

@@ -175,7 +175,12 @@ NUM_PAINTED = 10
 
 @pytest.mark.parametrize(
     ("name", "always"),
-    [("lidz11", {"duty": 1.0}), ("pullen13", {"t_Gyr": 1e3}), ("yang22_co10", None)],
+    [
+        ("lidz11", {"duty": 1.0}),
+        ("pullen13", {"t_Gyr": 1e3}),
+        ("breysse15", {"duty": 1.0}),
+        ("yang22_co10", None),
+    ],
 )
 def test_painted_duty_cycle(
     name: str, always: dict[str, float] | None, small_sky: Lightcone
