@@ -29,12 +29,13 @@ def li16(
     log10_delta_mf: float = 0.0,
     alpha: float = 1.37,
     beta: float = -1.74,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Li et al. 2016 (1503.08833), without scatter; `sfr` [Msun/yr] defaults to `sfr_fit`."""
     rate = sfr_fit(mass_Msun, z) if sfr is None else np.asarray(sfr, np.float64)
     infrared = rate * 1e10 / 10.0**log10_delta_mf
-    return _lsun((infrared * 10.0**-beta) ** (1.0 / alpha), nu_rest_GHz)
+    return r_J1 * _lsun((infrared * 10.0**-beta) ** (1.0 / alpha), nu_rest_GHz)
 
 
 def chung22(
@@ -45,11 +46,12 @@ def chung22(
     B: float = -0.42,
     log10_C: float = 10.63,
     log10_Mstar: float = 12.3,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Chung et al. 2022 (2111.05931), UM+COLDz+COPSS, without scatter."""
     ratio = np.asarray(mass_Msun, np.float64) / 10.0**log10_Mstar
-    return _lsun(10.0**log10_C / (ratio**A + ratio**B), nu_rest_GHz)
+    return r_J1 * _lsun(10.0**log10_C / (ratio**A + ratio**B), nu_rest_GHz)
 
 
 def padmanabhan18(
@@ -64,6 +66,7 @@ def padmanabhan18(
     b11: float = 0.48,
     y10: float = 0.66,
     y11: float = -0.33,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Padmanabhan 2018 (1706.01471)."""
@@ -71,7 +74,7 @@ def padmanabhan18(
     t = z / (1.0 + z)
     ratio = mass / 10.0 ** (np.log10(m10) + m11 * t)
     low, high = ratio ** -(b10 + b11 * t), ratio ** (y10 + y11 * t)
-    return _lsun(2.0 * (n10 + n11 * t) * mass / (low + high), nu_rest_GHz)
+    return r_J1 * _lsun(2.0 * (n10 + n11 * t) * mass / (low + high), nu_rest_GHz)
 
 
 def breysse15(mass_Msun: ArrayLike, z: ArrayLike, *, A: float = 2e-6, b: float = 1.0) -> Array:

@@ -1,7 +1,8 @@
 """Published models of carbon monoxide lines: L(M, z) [Lsun], scatter, duty cycle, priors.
 
 L = 4.9e-5 (nu_rest / 115.27 GHz)^3 L' [K km/s pc^2], as in all published codes. Coefficients keep
-the letters of their papers.
+the letters of their papers. Models of the L' of CO(1-0) take any line: that of CO(J, J-1)
+is r_J1 times as large.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from streamtrain.generator.model import LN10, LuminosityModel, lsun_per_lprime, 
 from streamtrain.generator.priors import Correlated, Normal, Prior
 
 
+def _ratio(r_J1: Any) -> Any:
+    """r_J1, so written that the tracer knows it to be positive and carries L as a logarithm."""
+    return np.exp2(np.log2(r_J1))
+
+
 def li16(
     mass_Msun: Any,
     z: Any,
@@ -24,11 +30,12 @@ def li16(
     log10_delta_mf: Any = 0.0,
     alpha: Any = 1.37,
     beta: Any = -1.74,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun] from the star-formation rate [Msun/yr] through the infrared luminosity."""
     infrared = sfr * 1e10 / 10**log10_delta_mf
     lprime = (infrared * 10**-beta) ** (1 / alpha)
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
 
 
 def _li16_scatter(p: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -62,11 +69,12 @@ def chung22(
     B: Any = -0.42,
     log10_C: Any = 10.63,
     log10_Mstar: Any = 12.3,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun], a double power law of the halo mass."""
     ratio = mass_Msun / 10**log10_Mstar
     lprime = 10**log10_C / (ratio**A + ratio**B)
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
 
 
 def padmanabhan18(
@@ -82,6 +90,7 @@ def padmanabhan18(
     b11: Any = 0.48,
     y10: Any = 0.66,
     y11: Any = -0.33,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun], abundance matching of CO(1-0) at z = 0..3."""
     t = z / (1 + z)
@@ -89,7 +98,7 @@ def padmanabhan18(
     lprime = (
         2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
     )
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
 
 
 def _padmanabhan18_rises_and_falls(p: Mapping[str, Any]) -> Any:
@@ -214,6 +223,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "beta": -1.74,
             "sigma_sfr": 0.3,
             "sigma_lco": 0.3,
+            "r_J1": 1.0,
         },
         "Connecting CO Intensity Mapping to Molecular Gas and Star Formation in the Epoch of "
         "Galaxy Assembly (Li et al. 2016), 1503.08833",
@@ -230,7 +240,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
     LuminosityModel(
         "chung22",
         chung22,
-        {"A": -2.85, "B": -0.42, "log10_C": 10.63, "log10_Mstar": 12.3, "sigma": 0.42},
+        {"A": -2.85, "B": -0.42, "log10_C": 10.63, "log10_Mstar": 12.3, "sigma": 0.42, "r_J1": 1.0},
         "COMAP Early Science: V. Constraints and Forecasts at z ~ 3 (Chung et al. 2022), "
         "2111.05931",
         lambda p: mean_preserving(p["sigma"]),
@@ -275,6 +285,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "b11": 0.48,
             "y10": 0.66,
             "y11": -0.33,
+            "r_J1": 1.0,
         },
         "Constraining the CO intensity mapping power spectrum at intermediate redshifts "
         "(Padmanabhan 2018), 1706.01471",
@@ -340,6 +351,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "beta": -1.0,
             "sigma_sfr": 0.3,
             "sigma_lco": 0.3,
+            "r_J1": 1.0,
         },
         "An intensity mapping detection of aggregate CO line emission at 3 mm (Keating et al. "
         "2020), 2008.08087",

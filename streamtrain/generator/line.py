@@ -103,6 +103,8 @@ class Line:
         self._section, self._data, self.grid = section, data, grid
         self.lightcones, self.stages, self.emitters = list(lightcones), stages, emitters
         self.mixture = Mixture(section)
+        for component in self.mixture.components:
+            component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
         for lightcone in self.lightcones:
             self._check(lightcone)
         self.bank = Bank(self.lightcones)

@@ -62,6 +62,7 @@ def paint(
     grid = replace(grid, units=grid.units if units is None else units)
     found = find_model(model).with_scatter(scatter)
     found.check_line(grid.nu_rest_GHz)
+    found.check_ratio(grid.nu_rest_GHz, () if parameters is None else parameters)
     chosen = found.parameters({} if parameters is None else parameters)
     chosen = found.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
     values = {k: np.array([v]) for k, v in chosen.items()}

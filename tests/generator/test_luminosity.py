@@ -16,6 +16,7 @@ import small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.massfunction import mass_function
+from streamtrain.config import load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.geometry import Grid
@@ -23,7 +24,7 @@ from streamtrain.generator.luminosity import MODELS, find_model, user_model
 from streamtrain.generator.model import ModelRangeWarning
 from streamtrain.generator.paint import paint
 from streamtrain.generator.priors import Normal, Uniform
-from streamtrain.schema import ConfigError, apply_override
+from streamtrain.schema import AssumptionWarning, ConfigError, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
 Z = np.array([[2.5], [2.9]])
@@ -178,6 +179,37 @@ def test_values_worked_out_by_hand() -> None:
 def test_luminosity_grows_with_the_cube_of_the_rest_frequency(name: str) -> None:
     ratio = evaluate(name, nu_rest_GHz=230.54) / evaluate(name)
     np.testing.assert_allclose(ratio, 8.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])
+def test_higher_co_lines_have_a_share_of_the_lprime(name: str, small_sky: Lightcone) -> None:
+    """L = 4.9e-5 J^3 r_J1 L' of CO(1-0). Daddi et al. 2015 (1409.8158): r_21 = 0.76 +- 0.09;
+    Boogaard et al. 2020 (2009.04348): r_41 = 0.31 +- 0.06."""
+    for upper, ratio in ((2, 0.76), (4, 0.31)):
+        higher = evaluate(name, nu_rest_GHz=115.27 * upper, r_J1=ratio)
+        np.testing.assert_allclose(higher / evaluate(name), upper**3 * ratio, rtol=1e-12)
+    model = MODELS[name]
+    assert model.defaults["r_J1"] == 1.0
+    for nu_rest, given in ((115.271, ()), (117.0, ()), (230.538, ("r_J1",)), (1900.537, ())):
+        model.check_ratio(nu_rest, given)
+    with pytest.warns(AssumptionWarning, match=rf"{name} is of CO\(1-0\), and CO\(4-3\) is taken"):
+        model.check_ratio(461.0408, ("alpha",))
+
+
+@small.EXTRAPOLATES
+def test_an_unsaid_ratio_of_co_lines_is_said(small_sky: Lightcone) -> None:
+    """By `paint` and by a generator, unless r_J1 is given; the preset for CO(2-1) gives it."""
+    grid = Grid((0.8, 0.8), (4, 8, 8), (68.0, 52.0), 230.538)
+    with pytest.warns(AssumptionWarning, match="the parameter r_J1 sets their ratio"):
+        whole, _ = paint(small_sky, grid, "li16")
+    part, _ = paint(small_sky, grid, "li16", {"r_J1": 0.75})
+    np.testing.assert_allclose(part, 0.75 * whole, rtol=1e-5)
+    settings = {"nu_GHz": [68.0, 52.0], "nu_rest_GHz": 230.538}
+    config = small.config(grid=small.GRID | settings, emit={"line": {"model": "chung22"}})
+    with pytest.warns(AssumptionWarning, match="chung22 is of CO"):
+        Generator(config, lightcones=[small_sky])
+    preset = load_config("configs/comap_co21.yaml").line
+    assert preset.components["li16"].parameters == {"r_J1": 0.75}
 
 
 # The line of the grid.
