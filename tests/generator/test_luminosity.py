@@ -297,12 +297,12 @@ def test_the_heaviest_halo_in_the_band_counts(small_sky: Lightcone) -> None:
     heaviest = float(small_sky.mass_Msun[inside].max())
     assert user_model(mine).z_range is None
     assert warned(mine, small_sky, Grid((0.8, 0.8), (4, 8, 8), (34.9, 25.7))) == []
-    mine.mass_range_Msun = (1e10, 1.001 * heaviest)  # type: ignore[attr-defined]
+    mine.mass_range_Msun = (2e10, 1.001 * heaviest)  # type: ignore[attr-defined]
     assert warned(mine, small_sky, grid) == []
-    mine.mass_range_Msun = (1e10, 0.999 * heaviest)  # type: ignore[attr-defined]
+    mine.mass_range_Msun = (2e10, 0.999 * heaviest)  # type: ignore[attr-defined]
     mine.z_range = [2.0, 4.0]  # type: ignore[attr-defined]
     (message,) = warned(mine, small_sky, grid)
-    assert message.startswith("the model mine is published for halos of 1e+10..") and (
+    assert message.startswith("the model mine is published for halos of 2e+10..") and (
         "z = " not in message
     )
     for wrong in (3.0, (4.0, 2.0), ("low", "high"), (1.0, 2.0, 3.0)):
