@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.bank import Bank
 from streamtrain.generator.backend import full_device
 from streamtrain.generator.bins import LuminosityBins
+from streamtrain.generator.columns import warn_of_extrapolated_rates
 from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
 from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
 from streamtrain.generator.geometry import Grid, Pose
@@ -51,9 +52,9 @@ class Painter:
 
     pooling: factors (freq, dec, ra) by which the grid's voxels are joined while painting; the
     cube then has the joined voxels, and `unit` says whether they hold a sum or a mean.
-    sfr: "auto", "fit", "column" or a table, see `model_column`. Warns (ModelRangeWarning) where a
-    model is used at redshifts or masses it was not published for, and (LostLightWarning) where much
-    of its light comes from lighter halos.
+    sfr: "auto", "fit", "fit_in_range", "column" or a table, see `model_column`. Warns
+    (ModelRangeWarning) where a model or a fit is used at redshifts or masses it was not published
+    for, and (LostLightWarning) where much of a model's light comes from lighter halos.
     """
 
     def __init__(
@@ -92,6 +93,9 @@ class Painter:
             kept = kept_light(model, emission.traced, middle, min_mass_Msun, cosmology)
             warn_of_lost_light(model, kept, middle, min_mass_Msun)
             self.kept_light.append(kept)
+        if any("sfr" in dict(emission.traced.columns) for emission in self.emissions):
+            rows = np.split(self.halos.channel >= 0, bank.first_row[1:-1])
+            warn_of_extrapolated_rates(bank.lightcones, rows, sfr)
         half_ra, half_dec = (np.pi / 360.0 * side for side in grid.fov_deg)
         _, fine_dec, fine_ra = grid.shape
         field = [half_ra, half_dec, fine_ra / (2.0 * half_ra), fine_dec / (2.0 * half_dec)]
