@@ -213,10 +213,12 @@ KAMENETZKY16 = {  # J_up: (a, b) of log L_FIR = a log L' + b (1508.05102)
 }  # fmt: skip
 
 
-def kamenetzky16(j_up: int, mass_Msun: ArrayLike, z: ArrayLike) -> Array:
+def kamenetzky16(
+    j_up: int, mass_Msun: ArrayLike, z: ArrayLike, fir_per_sfr: float = 1.1e10
+) -> Array:
     """CO(J, J-1), nu_rest = 115.271 J GHz, L_FIR = 1.1e10 SFR."""
     a, b = KAMENETZKY16[j_up]
-    log_lprime = (np.log10(1.1e10 * sfr_fit(mass_Msun, z)) - b) / a
+    log_lprime = (np.log10(fir_per_sfr * sfr_fit(mass_Msun, z)) - b) / a
     return _lsun(10.0**log_lprime, 115.271 * j_up)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from streamtrain.generator.model import LN10, LuminosityModel, lsun_per_lprime, mean_preserving
-from streamtrain.generator.priors import Correlated, Normal, Prior
+from streamtrain.generator.priors import Correlated, Fixed, Normal, Prior
 
 
-def _ratio(r_J1: Any) -> Any:
-    """r_J1, so written that the tracer knows it to be positive and carries L as a logarithm."""
-    return np.exp2(np.log2(r_J1))
+def _positive(parameter: Any) -> Any:
+    """A parameter so written that the tracer knows its sign, and carries L as a logarithm."""
+    return np.exp2(np.log2(parameter))
 
 
 def li16(
@@ -35,7 +35,7 @@ def li16(
     """L [Lsun] from the star-formation rate [Msun/yr] through the infrared luminosity."""
     infrared = sfr * 1e10 / 10**log10_delta_mf
     lprime = (infrared * 10**-beta) ** (1 / alpha)
-    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def _li16_scatter(p: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -74,7 +74,7 @@ def chung22(
     """L [Lsun], a double power law of the halo mass."""
     ratio = mass_Msun / 10**log10_Mstar
     lprime = 10**log10_C / (ratio**A + ratio**B)
-    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def padmanabhan18(
@@ -98,7 +98,7 @@ def padmanabhan18(
     lprime = (
         2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
     )
-    return lsun_per_lprime(nu_rest_GHz) * lprime * _ratio(r_J1)
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def _padmanabhan18_rises_and_falls(p: Mapping[str, Any]) -> Any:
@@ -195,16 +195,29 @@ CO_LADDER_B = (-1.0, 0.6, 0.1, 1.2, 1.8, 2.2, 2.9, 3.0, 2.9, 3.2, 3.1, 3.7, 2.9)
 
 
 def kamenetzky16(
-    mass_Msun: Any, z: Any, *, sfr: Any, nu_rest_GHz: float, a: Any = 1.27, b: Any = -1.0
+    mass_Msun: Any,
+    z: Any,
+    *,
+    sfr: Any,
+    nu_rest_GHz: float,
+    a: Any = 1.27,
+    b: Any = -1.0,
+    fir_per_sfr: Any = 1.1e10,
 ) -> Any:
-    """L [Lsun] of a CO line from the far-infrared luminosity, L_FIR = 1.1e10 SFR."""
-    lprime = (1.1e10 * sfr * 10**-b) ** (1 / a)
+    """L [Lsun] of a CO line from the far-infrared luminosity, L_FIR [Lsun] = fir_per_sfr times the
+    star-formation rate [Msun/yr]. The paper's L_FIR is that of 40 to 120 micrometres."""
+    lprime = (_positive(fir_per_sfr) * sfr * 10**-b) ** (1 / a)
     return lsun_per_lprime(nu_rest_GHz) * lprime
 
 
 def breysse17(mass_Msun: Any, z: Any, *, abundance_matched_L: Any) -> Any:
     """L [Lsun] by abundance matching: a column, made once per lightcone."""
     return abundance_matched_L
+
+
+def breysse17_lim(mass_Msun: Any, z: Any, *, abundance_matched_L_lim: Any) -> Any:
+    """L [Lsun] likewise, with the later parameters of the author's code."""
+    return abundance_matched_L_lim
 
 
 COMAP_Z = (2.39, 3.44)
@@ -331,6 +344,16 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         mass_range_Msun=(0.0, np.inf),
     ),
     LuminosityModel(
+        "breysse17_lim",
+        breysse17_lim,
+        {},
+        "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
+        "1609.01728, with the parameters of github.com/pcbreysse/lim",
+        nu_rest_GHz=115.271,
+        z_range=COMAP_Z,
+        mass_range_Msun=(0.0, np.inf),
+    ),
+    LuminosityModel(
         "keating16",
         keating16,
         {"A": 6.3e-7, "sigma": 0.3},
@@ -338,6 +361,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "(Keating et al. 2016), 1605.03971",
         lambda p: mean_preserving(p["sigma"]),
         {"published": Prior({"A": Normal(6.3e-7, 1.75e-7, low=0.0)})},
+        preserves="median",
         nu_rest_GHz=115.271,
         z_range=(2.3, 3.3),
         mass_range_Msun=(1e10, np.inf),
@@ -397,9 +421,17 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         LuminosityModel(
             f"kamenetzky16_co{j}",
             kamenetzky16,
-            {"a": CO_LADDER_A[j - 1], "b": CO_LADDER_B[j - 1]},
+            {
+                "a": CO_LADDER_A[j - 1],
+                "b": CO_LADDER_B[j - 1],
+                "fir_per_sfr": 1.1e10,
+                "sigma": 0.0,
+            },
             "L'_CO/L_FIR relations with CO rotational ladders of galaxies across the Herschel "
             "SPIRE archive (Kamenetzky et al. 2016), 1508.05102",
+            lambda p: mean_preserving(p["sigma"]),
+            {"simim": Prior({"fir_per_sfr": Fixed(0.6e10), "sigma": Fixed(0.3)})},
+            preserves="median",
             nu_rest_GHz=115.271 * j,
             z_range=(0.0, 0.3),
             mass_range_Msun=(0.0, np.inf),

@@ -54,10 +54,10 @@ def model_column(
 ) -> NDArray[np.floating]:
     """A column of the lightcone's halos [n], as it is or as its base-2 logarithm.
 
-    form: 'linear' or 'log2'. Some columns can be computed: `abundance_matched_L` [Lsun], and `sfr`
-    [Msun/yr], where the argument `sfr` says from what: "auto" (the lightcone's own if it has one,
-    else the fit), "fit", "fit_in_range" (0 where the fitted table has no data), "column" (the
-    lightcone's own), or a table.
+    form: 'linear' or 'log2'. Some columns can be computed: those of `abundance.FUNCTIONS` [Lsun],
+    and `sfr` [Msun/yr], where the argument `sfr` says from what: "auto" (the lightcone's own if it
+    has one, else the fit), "fit", "fit_in_range" (0 where the fitted table has no data), "column"
+    (the lightcone's own), or a table.
     Raises ValueError, one sentence, if the lightcone has no such column or it holds negative
     numbers.
     """
@@ -77,8 +77,9 @@ def model_column(
             known = in_table(lightcone.mass_Msun, lightcone.z_obs)
             return _in_form(np.where(known, portable.exp10(log10_sfr), 0.0), form)
         return log10_sfr * portable.LOG2_10 if form == "log2" else portable.exp10(log10_sfr)
-    if name == "abundance_matched_L":
-        return _in_form(abundance.matched_luminosity(lightcone), form)
+    if name in abundance.FUNCTIONS:
+        luminosity = abundance.matched_luminosity(lightcone, abundance.FUNCTIONS[name])
+        return _in_form(luminosity, form)
     there = [*([] if sfr == "column" else ["sfr (from the fit)"]), *lightcone.columns]
     raise ValueError(
         f"the luminosity model needs the column '{name}', which {lightcone.name} does not have "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator import sfr
+from streamtrain.generator import abundance, sfr
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.trace import Traced
 from streamtrain.schema import AssumptionWarning
@@ -40,11 +40,16 @@ def kept_light(
     """The share of a model's mean light, at its default parameters, that halos above a mass emit
     at redshift z, of those above the lightest that it was published for.
 
-    None where no lightest halo is published, or where the model reads columns that a mass and a
-    redshift do not give. Rates of star formation are the fit's.
+    Of a luminosity function that is matched to the halos, what the halos there are can be given of
+    it. None where no lightest halo is published, or where the model reads other columns that a mass
+    and a redshift do not give. Rates of star formation are the fit's.
     """
+    columns = {name for name, _ in traced.columns}
+    if matched := columns & set(abundance.FUNCTIONS):
+        density = _density(z, min_mass_Msun, cosmology)
+        return abundance.matched_share(density, abundance.FUNCTIONS[matched.pop()])[1]
     lightest = model.mass_range_Msun[0] if model.mass_range_Msun is not None else 0.0
-    if not 0.0 < lightest < HEAVIEST_MSUN or {name for name, _ in traced.columns} - {"sfr"}:
+    if not 0.0 < lightest < HEAVIEST_MSUN or columns - {"sfr"}:
         return None
     if min_mass_Msun <= lightest:
         return 1.0
@@ -60,14 +65,28 @@ def warn_of_lost_light(
     """Warn (LostLightWarning) where a mass cut takes more than `MOST_LOST` of a model's light;
     kept: see `kept_light`."""
     if kept is not None and kept < 1.0 - MOST_LOST:
-        assert model.mass_range_Msun is not None
+        lightest = model.mass_range_Msun[0] if model.mass_range_Msun is not None else 0.0
+        whose = (
+            f"is published for halos above {lightest:.3g} Msun"
+            if lightest
+            else "gives halos the luminosities of more sources than there are halos"
+        )
         warnings.warn(
-            f"the model {model.name} is published for halos above {model.mass_range_Msun[0]:.3g} "
-            f"Msun, but those above the mass cut of {min_mass_Msun:.3g} Msun have only "
-            f"{100 * kept:.0f} % of its light at z = {z:.1f}: the rest is missing from the map",
+            f"the model {model.name} {whose}, but those above the mass cut of "
+            f"{min_mass_Msun:.3g} Msun have only {100 * kept:.0f} % of its light at z = {z:.1f}: "
+            "the rest is missing from the map",
             LostLightWarning,
             stacklevel=3,
         )
+
+
+def _density(z: float, above_Msun: float, cosmology: Mapping[str, float]) -> float:
+    """Halos above a mass [1/Mpc^3]."""
+    if above_Msun >= HEAVIEST_MSUN:
+        return 0.0
+    ends = above_Msun, HEAVIEST_MSUN
+    function = mass_function(MASS_FUNCTION)
+    return float(function.number_density(ends, z, Cosmology.from_dict(cosmology)))
 
 
 def _light(

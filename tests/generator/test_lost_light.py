@@ -16,6 +16,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.massfunction import mass_function
 from streamtrain.cli import main
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator import abundance
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.lost_light import LostLightWarning, kept_light
@@ -63,11 +64,25 @@ def test_share_is_the_integral_over_the_mass_function() -> None:
     assert kept(MODELS["yang22_cii"], 1.5, 3e11) == pytest.approx(expected, rel=2e-3)
 
 
+def test_a_luminosity_function_of_more_sources_than_halos() -> None:
+    """1609.01728 has 0.283 sources per Mpc^3, but 0.038 to 0.039 halos are above 2.5e10 Msun at
+    z = 2.9: luminosities below 4.8e3 Lsun, 16 % of the light, are nobody's. The author's later
+    parameters (the defaults of github.com/pcbreysse/lim) have 0.041 sources."""
+    halos = float(mass_function("tinker08").number_density((2.5e10, 1e15), 2.9, Cosmology()))
+    assert halos == pytest.approx(0.038, abs=5e-4)
+    assert abundance.number_above()[1][0] == pytest.approx(0.283, abs=5e-4)
+    assert abundance.number_above(abundance.LATER)[1][0] == pytest.approx(0.041, abs=5e-4)
+    faintest, share = abundance.matched_share(0.039)
+    assert faintest == pytest.approx(4.8e3, rel=0.01) and share == pytest.approx(0.84, abs=0.005)
+    assert kept(MODELS["breysse17"], 2.9, 2.5e10) == pytest.approx(share, abs=0.01)
+    later = kept(MODELS["breysse17_lim"], 2.9, 2.5e10)
+    assert later is not None and later > 0.995
+
+
 def test_ends() -> None:
     """No cut, one above all halos, and models that name no lightest halo or read other columns."""
     assert kept(MODELS["li16"], 2.9, 1e10) == 1.0
     assert kept(MODELS["li16"], 2.9, 1e16) == 0.0
-    assert kept(MODELS["breysse17"], 2.9, 2.5e10) is None
     assert kept(MODELS["silva15_m1"], 6.0, 2.5e10) is None
 
     def mine(mass_Msun: Any, z: Any, *, age: Any) -> Any:
@@ -92,6 +107,8 @@ def test_it_is_said(small_sky: Lightcone) -> None:
         narrow = {**small.GRID, "nu_GHz": [33.9, 27.0]}
         config = small.config(grid=narrow, emit={"line": {"model": "keating16"}})
         Generator(config, lightcones=[small_sky])
+    with pytest.warns(LostLightWarning, match="luminosities of more sources than there are halos"):
+        paint(small_sky, grid, "breysse17")
     text = Generator(small.config(), lightcones=[small_sky]).describe()
     assert re.search(r"accepted, 8 % of its light is below the mass cut; \d", text)
     heavy = replace(small_sky, min_mass_Msun=5e10)

@@ -35,7 +35,7 @@ OTHER_Z = {
     **{f"kamenetzky16_co{j}": np.array([[0.12], [0.28]]) for j in range(1, 14)},
 }
 """Where a model was not published for the redshifts of Z."""
-LATER = {"breysse17"}  # a column of the lightcone: test_abundance.py
+LATER = {"breysse17", "breysse17_lim"}  # a column of the lightcone: test_abundance.py
 CII_BAND = {"nu_GHz": [1900.537 / 3.4, 1900.537 / 4.43], "nu_rest_GHz": 1900.537}
 
 

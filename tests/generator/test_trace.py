@@ -75,6 +75,7 @@ def test_models(model: str, prior: str) -> None:
     draws = Draws(3, "train", np.arange(20, dtype=np.uint64), 2)
     drawn = entry.prior(prior).draw(draws, entry.defaults)
     columns = {"sfr": SFR, "abundance_matched_L": 1e4 * SFR}
+    columns["abundance_matched_L_lim"] = columns["abundance_matched_L"]
     tested = 0
     for k in range(20):
         taken = inspect.signature(entry.function).parameters
