@@ -79,7 +79,7 @@ SOURCE_LIMITS = {"density": 1e5, "slope": 10.0}
 
 @dataclass(frozen=True)
 class RadioSourcesConfig:
-    """Extragalactic radio point sources (0912.2335), Poisson distributed."""
+    """Extragalactic radio point sources (Muchovej et al. 2010, 0912.2335), Poisson distributed."""
 
     density: float | DistributionConfig = setting(
         27.2,
@@ -92,7 +92,7 @@ class RadioSourcesConfig:
     )
     flux_mJy: tuple[float, float] = setting(
         (1.0, 316.22776601683796),
-        "lowest and highest flux density at 31 GHz [mJy]",
+        "lowest and highest flux density at 31 GHz [mJy]; measured from 0.7 to 15",
         low=1e-9,
         high=1e9,
     )
