@@ -57,6 +57,13 @@ class NoiseConfig:
     hits: str | None = setting(
         None, "npz or FITS file of the time on every pixel of the map; without time: set to 0"
     )
+    index: float = setting(
+        0.0,
+        "sigma goes as frequency^index, from that at reference_GHz",
+        low=-10,
+        high=10,
+    )
+    reference_GHz: float | None = setting(None, "default: the middle of the band", above=0)
 
 
 @dataclass(frozen=True)
@@ -344,6 +351,8 @@ def _check_noise(noise: NoiseConfig | EdgeNoiseConfig, where: str) -> None:
         for name, default in (("sigma_uK", None), ("per", "map_voxel")):
             if getattr(noise, name) != default:
                 raise ConfigError(f"{where}.{name} stands beside {where}.radiometer: give one")
+    if isinstance(noise, NoiseConfig) and noise.reference_GHz is not None and noise.index == 0.0:
+        raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
 
 
 def _check_sources(sources: RadioSourcesConfig, where: str) -> None:
