@@ -8,9 +8,10 @@ from typing import Literal
 from streamtrain.rng import Split
 from streamtrain.schema import ConfigError, setting
 
-SFR_CHOICES = ("auto", "fit", "column")
+SFR_CHOICES = ("auto", "fit", "fit_in_range", "column")
 """Where star-formation rates come from if not from a table: the lightcone's column `sfr` if it has
-one and else the fit; the fit; the column."""
+one and else the fit; the fit; the fit, but none where the table it was fitted to has no data; the
+column."""
 DEFAULT_FRESH_ACTIVE = 2
 """Lightcones in use at a time where they are made during training."""
 
@@ -68,7 +69,9 @@ class DataConfig:
         None, "largest size of the lightcones in use; default: half of what is free", above=0
     )
     sfr: str = setting(
-        "auto", "star-formation rates: auto (column if any, else fit), fit, column, or a table file"
+        "auto",
+        "star-formation rates: auto (column if any, else fit), fit, fit_in_range (none beyond the "
+        "fitted table), column, or a table file",
     )
 
     @property

@@ -57,6 +57,13 @@ class NoiseConfig:
     hits: str | None = setting(
         None, "npz or FITS file of the time on every pixel of the map; without time: set to 0"
     )
+    index: float = setting(
+        0.0,
+        "sigma goes as frequency^index, from that at reference_GHz",
+        low=-10,
+        high=10,
+    )
+    reference_GHz: float | None = setting(None, "default: the middle of the band", above=0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ SOURCE_LIMITS = {"density": 1e5, "slope": 10.0}
 
 @dataclass(frozen=True)
 class RadioSourcesConfig:
-    """Extragalactic radio point sources (0912.2335), Poisson distributed."""
+    """Extragalactic radio point sources (Muchovej et al. 2010, 0912.2335), Poisson distributed."""
 
     density: float | DistributionConfig = setting(
         27.2,
@@ -92,7 +99,7 @@ class RadioSourcesConfig:
     )
     flux_mJy: tuple[float, float] = setting(
         (1.0, 316.22776601683796),
-        "lowest and highest flux density at 31 GHz [mJy]",
+        "lowest and highest flux density at 31 GHz [mJy]; measured from 0.7 to 15",
         low=1e-9,
         high=1e9,
     )
@@ -344,6 +351,8 @@ def _check_noise(noise: NoiseConfig | EdgeNoiseConfig, where: str) -> None:
         for name, default in (("sigma_uK", None), ("per", "map_voxel")):
             if getattr(noise, name) != default:
                 raise ConfigError(f"{where}.{name} stands beside {where}.radiometer: give one")
+    if isinstance(noise, NoiseConfig) and noise.reference_GHz is not None and noise.index == 0.0:
+        raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
 
 
 def _check_sources(sources: RadioSourcesConfig, where: str) -> None:

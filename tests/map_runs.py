@@ -49,7 +49,7 @@ def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections
         "run": str(folder / "run"),
         "grid": grid,
         "data": {**paths, "roll": "quarter"},
-        "emit": {"line": {"model": "breysse15"}},
+        "emit": {"line": {"model": "breysse15", "parameters": {"duty": 1.0}}},
         "observe": OBSERVE,
         "label": {"bins": 14},
         "network": {"layers": 2, "filters": 4, "dense": 8},

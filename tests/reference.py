@@ -98,13 +98,13 @@ from reference_models import (
     yang22_cii_sigma as yang22_cii_sigma,
 )
 from reference_models import (
-    yang22_co10_on as yang22_co10_on,
-)
-from reference_models import (
     yang22_co10_sigma as yang22_co10_sigma,
 )
 from reference_models import (
     yang22_co10_wrong as yang22_co10_wrong,
+)
+from reference_models import (
+    yang22_on as yang22_on,
 )
 from scipy.integrate import quad
 

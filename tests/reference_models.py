@@ -29,12 +29,13 @@ def li16(
     log10_delta_mf: float = 0.0,
     alpha: float = 1.37,
     beta: float = -1.74,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Li et al. 2016 (1503.08833), without scatter; `sfr` [Msun/yr] defaults to `sfr_fit`."""
     rate = sfr_fit(mass_Msun, z) if sfr is None else np.asarray(sfr, np.float64)
     infrared = rate * 1e10 / 10.0**log10_delta_mf
-    return _lsun((infrared * 10.0**-beta) ** (1.0 / alpha), nu_rest_GHz)
+    return r_J1 * _lsun((infrared * 10.0**-beta) ** (1.0 / alpha), nu_rest_GHz)
 
 
 def chung22(
@@ -45,11 +46,12 @@ def chung22(
     B: float = -0.42,
     log10_C: float = 10.63,
     log10_Mstar: float = 12.3,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Chung et al. 2022 (2111.05931), UM+COLDz+COPSS, without scatter."""
     ratio = np.asarray(mass_Msun, np.float64) / 10.0**log10_Mstar
-    return _lsun(10.0**log10_C / (ratio**A + ratio**B), nu_rest_GHz)
+    return r_J1 * _lsun(10.0**log10_C / (ratio**A + ratio**B), nu_rest_GHz)
 
 
 def padmanabhan18(
@@ -64,6 +66,7 @@ def padmanabhan18(
     b11: float = 0.48,
     y10: float = 0.66,
     y11: float = -0.33,
+    r_J1: float = 1.0,
     nu_rest_GHz: float = 115.27,
 ) -> Array:
     """Padmanabhan 2018 (1706.01471)."""
@@ -71,11 +74,12 @@ def padmanabhan18(
     t = z / (1.0 + z)
     ratio = mass / 10.0 ** (np.log10(m10) + m11 * t)
     low, high = ratio ** -(b10 + b11 * t), ratio ** (y10 + y11 * t)
-    return _lsun(2.0 * (n10 + n11 * t) * mass / (low + high), nu_rest_GHz)
+    return r_J1 * _lsun(2.0 * (n10 + n11 * t) * mass / (low + high), nu_rest_GHz)
 
 
 def breysse15(mass_Msun: ArrayLike, z: ArrayLike, *, A: float = 2e-6, b: float = 1.0) -> Array:
-    """A power law of the mass (Breysse et al. 2015, 1503.05202)."""
+    """A power law of the mass (Breysse et al. 2015, 1503.05202), an active halo. A = 2e-6 is the
+    1e6 Lsun / 5e11 Msun of Pullen et al.'s model A, and belongs with its duty cycle."""
     return A * np.asarray(mass_Msun, np.float64) ** b
 
 
@@ -189,8 +193,9 @@ def yang22_co10_sigma(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
     return 0.357 - 0.0701 * z + 0.00621 * z**2
 
 
-def yang22_co10_on(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
-    """Fraction of halos with CO(1-0) (2108.07716)."""
+def yang22_on(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
+    """Fraction of halos that shine, of every line alike: the duty cycle of 2108.07716 in the codes
+    of its authors' group (simim of R. Keenan, line_fir_yang; lim of P. Breysse)."""
     mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
     power = 1.37 - 0.190 * z + 0.0215 * z**2
     return np.where(z >= 4.0, 1.0, 1.0 / (1.0 + (mass / 10.0 ** (11.73 + 0.6634 * z)) ** power))
@@ -208,10 +213,12 @@ KAMENETZKY16 = {  # J_up: (a, b) of log L_FIR = a log L' + b (1508.05102)
 }  # fmt: skip
 
 
-def kamenetzky16(j_up: int, mass_Msun: ArrayLike, z: ArrayLike) -> Array:
+def kamenetzky16(
+    j_up: int, mass_Msun: ArrayLike, z: ArrayLike, fir_per_sfr: float = 1.1e10
+) -> Array:
     """CO(J, J-1), nu_rest = 115.271 J GHz, L_FIR = 1.1e10 SFR."""
     a, b = KAMENETZKY16[j_up]
-    log_lprime = (np.log10(1.1e10 * sfr_fit(mass_Msun, z)) - b) / a
+    log_lprime = (np.log10(fir_per_sfr * sfr_fit(mass_Msun, z)) - b) / a
     return _lsun(10.0**log_lprime, 115.271 * j_up)
 
 
@@ -293,7 +300,9 @@ NU_REST_GHZ: dict[str, float] = {
 ON_FRACTION: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "lidz11": lambda mass_Msun, z: np.full(np.broadcast(mass_Msun, z).shape, 0.1),
     "pullen13": pullen13_duty,
-    "yang22_co10": yang22_co10_on,
+    "breysse15": pullen13_duty,
+    "yang22_co10": yang22_on,
+    "yang22_cii": yang22_on,
 }
 SIGMA_DEX: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "yang22_co10": yang22_co10_sigma,

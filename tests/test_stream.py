@@ -123,7 +123,7 @@ def test_close_ends_the_threads_and_can_be_undone(make: Make) -> None:
 
 
 def test_errors_of_the_generator_reach_the_caller(small_sky: Lightcone) -> None:
-    line = {"model": "breysse15", "parameters": {"A": 1e6}}
+    line = {"model": "breysse15", "parameters": {"A": 1e6, "duty": 1.0}}
     stream = SampleStream(Generator(small.config(emit={"line": line}), lightcones=[small_sky]), 2)
     with pytest.raises(ValueError, match="too bright"):
         next(iter(stream))

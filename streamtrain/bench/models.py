@@ -16,7 +16,7 @@ from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.model import ModelRangeWarning
 
 REFERENCE = "breysse15"
-"""The fixed relation that the others are compared with, L = A M^b."""
+"""The relation that the others are compared with: L = A M^b of a share of the halos."""
 ONE_OF_MANY = ("kamenetzky16_co", "silva15_m")
 """Models that differ in numbers alone: the first stands for all."""
 

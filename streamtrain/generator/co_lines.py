@@ -1,7 +1,8 @@
 """Published models of carbon monoxide lines: L(M, z) [Lsun], scatter, duty cycle, priors.
 
 L = 4.9e-5 (nu_rest / 115.27 GHz)^3 L' [K km/s pc^2], as in all published codes. Coefficients keep
-the letters of their papers.
+the letters of their papers. Models of the L' of CO(1-0) take any line: that of CO(J, J-1)
+is r_J1 times as large.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from streamtrain.generator.model import LN10, LuminosityModel, lsun_per_lprime, mean_preserving
-from streamtrain.generator.priors import Correlated, Normal, Prior
+from streamtrain.generator.priors import Correlated, Fixed, Normal, Prior
+
+
+def _positive(parameter: Any) -> Any:
+    """A parameter so written that the tracer knows its sign, and carries L as a logarithm."""
+    return np.exp2(np.log2(parameter))
 
 
 def li16(
@@ -24,11 +30,12 @@ def li16(
     log10_delta_mf: Any = 0.0,
     alpha: Any = 1.37,
     beta: Any = -1.74,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun] from the star-formation rate [Msun/yr] through the infrared luminosity."""
     infrared = sfr * 1e10 / 10**log10_delta_mf
     lprime = (infrared * 10**-beta) ** (1 / alpha)
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def _li16_scatter(p: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -62,11 +69,12 @@ def chung22(
     B: Any = -0.42,
     log10_C: Any = 10.63,
     log10_Mstar: Any = 12.3,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun], a double power law of the halo mass."""
     ratio = mass_Msun / 10**log10_Mstar
     lprime = 10**log10_C / (ratio**A + ratio**B)
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def padmanabhan18(
@@ -82,6 +90,7 @@ def padmanabhan18(
     b11: Any = 0.48,
     y10: Any = 0.66,
     y11: Any = -0.33,
+    r_J1: Any = 1.0,
 ) -> Any:
     """L [Lsun], abundance matching of CO(1-0) at z = 0..3."""
     t = z / (1 + z)
@@ -89,7 +98,7 @@ def padmanabhan18(
     lprime = (
         2 * (n10 + n11 * t) * mass_Msun / (ratio ** -(b10 + b11 * t) + ratio ** (y10 + y11 * t))
     )
-    return lsun_per_lprime(nu_rest_GHz) * lprime
+    return lsun_per_lprime(nu_rest_GHz) * lprime * _positive(r_J1)
 
 
 def _padmanabhan18_rises_and_falls(p: Mapping[str, Any]) -> Any:
@@ -99,8 +108,14 @@ def _padmanabhan18_rises_and_falls(p: Mapping[str, Any]) -> Any:
 
 
 def breysse15(mass_Msun: Any, z: Any, *, A: Any = 2e-6, b: Any = 1.0) -> Any:
-    """L [Lsun] = A M^b."""
+    """L [Lsun] = A M^b, while a halo is active."""
     return A * mass_Msun**b
+
+
+def breysse15_duty(mass_Msun: Any, z: Any, *, duty: Any = 0.0) -> Any:
+    """Fraction of halos that are active: `duty`, or for 0 the 0.1 Gyr / t_age(z) that A = 2e-6
+    belongs with (0.0435 at z = 2.84), since A is 1e6 Lsun / 5e11 Msun of Pullen et al. 2013."""
+    return np.where(duty > 0, duty, pullen13_duty(mass_Msun, z))
 
 
 def keating16(mass_Msun: Any, z: Any, *, A: Any = 6.3e-7) -> Any:
@@ -123,7 +138,7 @@ def pullen13(mass_Msun: Any, z: Any, *, A: Any = 1e6) -> Any:
     return A * (mass_Msun / 5e11)
 
 
-def _pullen13_duty(
+def pullen13_duty(
     mass_Msun: Any, z: Any, *, t_Gyr: Any = 0.1, Omega_m: Any = 0.286, h: Any = 0.7
 ) -> Any:
     """t / age of the universe at z (flat, without radiation)."""
@@ -168,7 +183,8 @@ def _yang22_co10_sigma(mass_Msun: Any, z: Any) -> Any:
     return 0.357 - 0.0701 * z + 0.00621 * z**2
 
 
-def _yang22_co10_on(mass_Msun: Any, z: Any) -> Any:
+def yang22_on_fraction(mass_Msun: Any, z: Any) -> Any:
+    """Fraction of halos that shine, one for every line of Yang et al. 2022."""
     ratio = mass_Msun / 10 ** (11.73 + 0.6634 * z)
     return np.where(z < 4, 1 / (1 + ratio ** (1.37 - 0.190 * z + 0.0215 * z**2)), 1.0)
 
@@ -179,16 +195,29 @@ CO_LADDER_B = (-1.0, 0.6, 0.1, 1.2, 1.8, 2.2, 2.9, 3.0, 2.9, 3.2, 3.1, 3.7, 2.9)
 
 
 def kamenetzky16(
-    mass_Msun: Any, z: Any, *, sfr: Any, nu_rest_GHz: float, a: Any = 1.27, b: Any = -1.0
+    mass_Msun: Any,
+    z: Any,
+    *,
+    sfr: Any,
+    nu_rest_GHz: float,
+    a: Any = 1.27,
+    b: Any = -1.0,
+    fir_per_sfr: Any = 1.1e10,
 ) -> Any:
-    """L [Lsun] of a CO line from the far-infrared luminosity, L_FIR = 1.1e10 SFR."""
-    lprime = (1.1e10 * sfr * 10**-b) ** (1 / a)
+    """L [Lsun] of a CO line from the far-infrared luminosity, L_FIR [Lsun] = fir_per_sfr times the
+    star-formation rate [Msun/yr]. The paper's L_FIR is that of 40 to 120 micrometres."""
+    lprime = (_positive(fir_per_sfr) * sfr * 10**-b) ** (1 / a)
     return lsun_per_lprime(nu_rest_GHz) * lprime
 
 
 def breysse17(mass_Msun: Any, z: Any, *, abundance_matched_L: Any) -> Any:
     """L [Lsun] by abundance matching: a column, made once per lightcone."""
     return abundance_matched_L
+
+
+def breysse17_lim(mass_Msun: Any, z: Any, *, abundance_matched_L_lim: Any) -> Any:
+    """L [Lsun] likewise, with the later parameters of the author's code."""
+    return abundance_matched_L_lim
 
 
 COMAP_Z = (2.39, 3.44)
@@ -207,6 +236,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "beta": -1.74,
             "sigma_sfr": 0.3,
             "sigma_lco": 0.3,
+            "r_J1": 1.0,
         },
         "Connecting CO Intensity Mapping to Molecular Gas and Star Formation in the Epoch of "
         "Galaxy Assembly (Li et al. 2016), 1503.08833",
@@ -223,7 +253,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
     LuminosityModel(
         "chung22",
         chung22,
-        {"A": -2.85, "B": -0.42, "log10_C": 10.63, "log10_Mstar": 12.3, "sigma": 0.42},
+        {"A": -2.85, "B": -0.42, "log10_C": 10.63, "log10_Mstar": 12.3, "sigma": 0.42, "r_J1": 1.0},
         "COMAP Early Science: V. Constraints and Forecasts at z ~ 3 (Chung et al. 2022), "
         "2111.05931",
         lambda p: mean_preserving(p["sigma"]),
@@ -268,6 +298,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "b11": 0.48,
             "y10": 0.66,
             "y11": -0.33,
+            "r_J1": 1.0,
         },
         "Constraining the CO intensity mapping power spectrum at intermediate redshifts "
         "(Padmanabhan 2018), 1706.01471",
@@ -293,11 +324,12 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
     LuminosityModel(
         "breysse15",
         breysse15,
-        {"A": 2e-6, "b": 1.0},
+        {"A": 2e-6, "b": 1.0, "duty": 0.0},
         "Masking line foregrounds in intensity-mapping surveys (Breysse, Kovetz and "
         "Kamionkowski 2015), 1503.05202",
         None,
         {"published": Prior({"A": Normal(2e-6, 5e-7, low=0.0), "b": Normal(1.0, 0.125)})},
+        on_fraction=breysse15_duty,
         z_range=COMAP_Z,
         mass_range_Msun=(1e9, np.inf),
     ),
@@ -312,6 +344,16 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         mass_range_Msun=(0.0, np.inf),
     ),
     LuminosityModel(
+        "breysse17_lim",
+        breysse17_lim,
+        {},
+        "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
+        "1609.01728, with the parameters of github.com/pcbreysse/lim",
+        nu_rest_GHz=115.271,
+        z_range=COMAP_Z,
+        mass_range_Msun=(0.0, np.inf),
+    ),
+    LuminosityModel(
         "keating16",
         keating16,
         {"A": 6.3e-7, "sigma": 0.3},
@@ -319,6 +361,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "(Keating et al. 2016), 1605.03971",
         lambda p: mean_preserving(p["sigma"]),
         {"published": Prior({"A": Normal(6.3e-7, 1.75e-7, low=0.0)})},
+        preserves="median",
         nu_rest_GHz=115.271,
         z_range=(2.3, 3.3),
         mass_range_Msun=(1e10, np.inf),
@@ -332,6 +375,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             "beta": -1.0,
             "sigma_sfr": 0.3,
             "sigma_lco": 0.3,
+            "r_J1": 1.0,
         },
         "An intensity mapping detection of aggregate CO line emission at 3 mm (Keating et al. "
         "2020), 2008.08087",
@@ -356,7 +400,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         {"A": 1e6, "t_Gyr": 0.1, "Omega_m": 0.286, "h": 0.7},
         "Cross-correlations as a cosmological carbon monoxide detector (Pullen et al. 2013), "
         "1211.1397",
-        on_fraction=_pullen13_duty,
+        on_fraction=pullen13_duty,
         nu_rest_GHz=115.271,
         z_range=(0.2, 3.5),
         mass_range_Msun=(1e9, np.inf),
@@ -368,7 +412,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "An empirical representation of a physical model for the ISM [CII], CO, and [CI] "
         "emission at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_co10_sigma,
-        on_fraction=_yang22_co10_on,
+        on_fraction=yang22_on_fraction,
         nu_rest_GHz=115.271,
         z_range=(1.0, 9.0),
         mass_range_Msun=(1e10, np.inf),
@@ -377,9 +421,17 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         LuminosityModel(
             f"kamenetzky16_co{j}",
             kamenetzky16,
-            {"a": CO_LADDER_A[j - 1], "b": CO_LADDER_B[j - 1]},
+            {
+                "a": CO_LADDER_A[j - 1],
+                "b": CO_LADDER_B[j - 1],
+                "fir_per_sfr": 1.1e10,
+                "sigma": 0.0,
+            },
             "L'_CO/L_FIR relations with CO rotational ladders of galaxies across the Herschel "
             "SPIRE archive (Kamenetzky et al. 2016), 1508.05102",
+            lambda p: mean_preserving(p["sigma"]),
+            {"simim": Prior({"fir_per_sfr": Fixed(0.6e10), "sigma": Fixed(0.3)})},
+            preserves="median",
             nu_rest_GHz=115.271 * j,
             z_range=(0.0, 0.3),
             mass_range_Msun=(0.0, np.inf),

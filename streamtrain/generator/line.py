@@ -104,6 +104,8 @@ class Line:
         self._section, self._data, self.grid = section, data, grid
         self.lightcones, self.stages, self.emitters = list(lightcones), stages, emitters
         self.mixture = Mixture(section)
+        for component in self.mixture.components:
+            component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
         for lightcone in self.lightcones:
             self._check(lightcone)
         self.bank = Bank(self.lightcones)
@@ -201,8 +203,9 @@ class Line:
                 raise ConfigError(str(error)) from None
 
     def describe(self, seed: int, split: Any) -> list[str]:
-        """A line for each luminosity model, with the share of its prior's draws that are accepted
-        and of the halos that its accepted draws put beyond the label's luminosities."""
+        """A line for each luminosity model, with the share of its prior's draws that are accepted,
+        of its light that the mass cut takes, and of the halos that its accepted draws put beyond
+        the label's luminosities."""
         indices = np.arange(512, dtype=np.uint64)
         draws = Draws(seed, split, indices, self.stages.model)
         return [self._describe(k, draws) for k in range(len(self.mixture.components))]
@@ -217,6 +220,10 @@ class Line:
         total = float((expected.inside + expected.below + expected.above).sum())
         below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
         above = above if above > 1e-4 else 0.0
+        kept = self.painter.kept_light[number]
+        dark = ""
+        if kept is not None and kept < 0.995:
+            dark = f", {100 * (1 - kept):.0f} % of its light is below the mass cut"
         several = len(self.mixture.components) > 1
         share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
         drawn = f"{100 * accepted:.0f} % of its draws accepted"
@@ -226,7 +233,7 @@ class Line:
         if above > MAX_BRIGHTER_PERCENT:
             warning = f" (warning: more than {MAX_BRIGHTER_PERCENT:g} % are outside the label)"
         return (
-            f"{component.name}: prior '{component.prior_name}'{share}, {drawn}; "
+            f"{component.name}: prior '{component.prior_name}'{share}, {drawn}{dark}; "
             f"{below:.1f} % of the halos are fainter than the label's luminosities, "
             f"{above:.2g} % brighter{warning}"
         )

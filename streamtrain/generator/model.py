@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from streamtrain import portable
 from streamtrain.generator.priors import Prior
-from streamtrain.schema import ConfigError, nearest
+from streamtrain.schema import AssumptionWarning, ConfigError, nearest
 
 LN10 = 2.302585092994046
+CO10_GHZ = 115.271
+"""Rest frequency of CO(1-0); that of CO(J, J-1) is J times as high, to 0.1 % for J = 13."""
 ModelFunction = Callable[..., Any]
 Range = tuple[float, float]
 
@@ -128,6 +130,20 @@ class LuminosityModel:
             raise ConfigError(
                 f"the model {self.name} is for the line at {own:g} GHz, but "
                 f"nu_rest_GHz = {nu_rest_GHz:g}: set grid.nu_rest_GHz={own:g} (and the band)"
+            )
+
+    def check_ratio(self, nu_rest_GHz: float, given: Collection[str]) -> None:
+        """Warn (AssumptionWarning) if a model of the L' of CO(1-0) is used for a higher CO line
+        while `r_J1`, the ratio of their L', is not among the `given` parameters."""
+        upper = round(nu_rest_GHz / CO10_GHZ)
+        ladder = upper >= 2 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
+        if "r_J1" in self.defaults and "r_J1" not in given and ladder:
+            warnings.warn(
+                f"the model {self.name} is of CO(1-0), and CO({upper}-{upper - 1}) is taken to "
+                f"have the same L' (r_J1 = {self.defaults['r_J1']:g}): the parameter r_J1 sets "
+                "their ratio, in galaxies about 0.75 for J = 2 and 0.3 for J = 4",
+                AssumptionWarning,
+                stacklevel=2,
             )
 
     def check_range(self, z_range: Range, mass_range_Msun: Range) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.generator.co_lines import COMAP_Z, double_power_law
+from streamtrain.generator.co_lines import COMAP_Z, double_power_law, yang22_on_fraction
 from streamtrain.generator.model import LuminosityModel, mean_preserving
 from streamtrain.generator.priors import Normal, Prior
 
@@ -49,7 +49,7 @@ def padmanabhan19_cii(
 
 
 def yang22_cii(mass_Msun: Any, z: Any) -> Any:
-    """L [Lsun] of [CII]; pieces below z = 4, to 5, and above. No on-fraction."""
+    """L [Lsun] of [CII] while a halo is active; pieces below z = 4, to 5, and above."""
     low = double_power_law(
         mass_Msun,
         12.11 * z**-0.04105,
@@ -138,6 +138,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         "An empirical representation of a physical model for the ISM [CII], CO, and [CI] emission "
         "at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_cii_sigma,
+        on_fraction=yang22_on_fraction,
         nu_rest_GHz=NU_CII_GHZ,
         z_range=(1.0, 9.0),
         mass_range_Msun=(1e10, np.inf),

@@ -44,9 +44,10 @@ def paint(
     that returns L [Lsun]; `parameters` replace its defaults. The field lies at `centre_deg`
     (ra, dec), rolled about its centre, then mirrored. Halos must be above `min_mass_Msun`, down to
     which the lightcone must be complete. `sfr` is where star-formation rates come from: "auto" (the
-    lightcone's column if it has one, else the fit), "fit", "column", or the path of a table (see
-    `sfr_table`). allow_empty: also paint a field or a band that the lightcone does not reach over;
-    where it does not, the cube is empty. Angles and the mass may have units of astropy.
+    lightcone's column if it has one, else the fit), "fit", "fit_in_range" (no star formation beyond
+    the fitted table), "column", or the path of a table (see `sfr_table`). allow_empty: also paint a
+    field or a band that the lightcone does not reach over; where it does not, the cube is empty.
+    Angles and the mass may have units of astropy.
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
     the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
@@ -62,6 +63,7 @@ def paint(
     grid = replace(grid, units=grid.units if units is None else units)
     found = find_model(model).with_scatter(scatter)
     found.check_line(grid.nu_rest_GHz)
+    found.check_ratio(grid.nu_rest_GHz, () if parameters is None else parameters)
     chosen = found.parameters({} if parameters is None else parameters)
     chosen = found.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
     values = {k: np.array([v]) for k, v in chosen.items()}

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.bank import Bank
 from streamtrain.generator.backend import full_device
 from streamtrain.generator.bins import LuminosityBins
+from streamtrain.generator.columns import warn_of_extrapolated_rates
 from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
 from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
 from streamtrain.generator.geometry import Grid, Pose
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.labels import EXTRA_COUNTS
+from streamtrain.generator.lost_light import kept_light, warn_of_lost_light
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.sfr_table import SFRTable
 from streamtrain.generator.workspace import Arrays, FreshMemory, Told
@@ -50,8 +52,9 @@ class Painter:
 
     pooling: factors (freq, dec, ra) by which the grid's voxels are joined while painting; the
     cube then has the joined voxels, and `unit` says whether they hold a sum or a mean.
-    sfr: "auto", "fit", "column" or a table, see `model_column`. Warns (ModelRangeWarning) where a
-    model is used at redshifts or masses it was not published for.
+    sfr: "auto", "fit", "fit_in_range", "column" or a table, see `model_column`. Warns
+    (ModelRangeWarning) where a model or a fit is used at redshifts or masses it was not published
+    for, and (LostLightWarning) where much of a model's light comes from lighter halos.
     """
 
     def __init__(
@@ -81,8 +84,18 @@ class Painter:
         self.emissions = [
             Emission(m, self.halos, bins, sfr, emitters, compiler_flags) for m in models
         ]
-        for model in models:
+        middle, cosmology = 0.5 * sum(grid.z_range), bank.lightcones[0].cosmology
+        self.kept_light: list[float | None] = []
+        """Share of each model's mean light that halos above the mass cut have, see `kept_light`."""
+        for emission in self.emissions:
+            model = emission.model
             model.check_range(grid.z_range, (min_mass_Msun, self.halos.heaviest_Msun))
+            kept = kept_light(model, emission.traced, middle, min_mass_Msun, cosmology)
+            warn_of_lost_light(model, kept, middle, min_mass_Msun)
+            self.kept_light.append(kept)
+        if any("sfr" in dict(emission.traced.columns) for emission in self.emissions):
+            rows = np.split(self.halos.channel >= 0, bank.first_row[1:-1])
+            warn_of_extrapolated_rates(bank.lightcones, rows, sfr)
         half_ra, half_dec = (np.pi / 360.0 * side for side in grid.fov_deg)
         _, fine_dec, fine_ra = grid.shape
         field = [half_ra, half_dec, fine_ra / (2.0 * half_ra), fine_dec / (2.0 * half_dec)]

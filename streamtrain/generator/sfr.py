@@ -3,7 +3,8 @@
 A closed form fitted to the table that limlam_mocker interpolates (Li et al. 2016, 1503.08833):
 log10 SFR is a line in log10 M plus two or three soft kinks, whose parameters are polynomials in
 log10(1 + z). Against the table: rms 0.008 dex, at most 0.036 dex for 0.1 <= z <= 7.9. The rms
-error of a CO luminosity through Li+16 is 0.73 times that.
+error of a CO luminosity through Li+16 is 0.73 times that. Where the table has no data, see
+`in_table`, the fit is an extrapolation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from streamtrain import portable
 
 Z_RANGE = (0.1, 8.1)
 """Redshifts the fit covers; it is blended linearly between its two parts over 1.5 < z < 1.7."""
+
+TABLE_Z = (0.6, 1.81, 2.63, 3.13, 3.7, 5.08, 5.3, 6.0, 7.0, 7.9, 7.954)
+TABLE_LOG10_MASS = (15.05, 14.1, 13.55, 13.25, 12.95, 12.25, 12.2, 11.95, 11.5, 11.2, 11.1)
+"""Where the table ends: the heaviest log10 M with data at these redshifts, of which the last is its
+last one. Beyond, where Behroozi et al. have no data, the fit extrapolates; limlam_mocker has no
+star formation."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +164,16 @@ def log10_sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
 def sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
     """SFR [Msun/yr]; see `log10_sfr`."""
     return portable.exp10(log10_sfr(mass_Msun, z))
+
+
+def heaviest_log10_mass(z: ArrayLike) -> NDArray[np.float64]:
+    """log10(M/Msun) at which the fitted table ends at redshift z, to 0.05; -infinity beyond its
+    last redshift."""
+    redshift = np.asarray(z, np.float64)
+    end = np.interp(redshift, TABLE_Z, TABLE_LOG10_MASS)
+    return np.where(redshift > TABLE_Z[-1], -np.inf, end)
+
+
+def in_table(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.bool_]:
+    """Whether Behroozi et al. have data for halos of mass [Msun] at redshift z (one shape)."""
+    return portable.log10(np.asarray(mass_Msun, np.float64)) <= heaviest_log10_mass(z)

@@ -75,9 +75,11 @@ def test_bytes_of_each_part() -> None:
         assert bytes_of(**(nothing | changes), bins=0, outputs=0) - empty == expected
 
 
-@pytest.mark.parametrize(("model", "columns"), [("li16", 1), ("breysse15", 0), ("yang22_co10", 3)])
+@pytest.mark.parametrize(
+    ("model", "columns"), [("li16", 1), ("chung22", 0), ("breysse15", 1), ("yang22_co10", 3)]
+)
 def test_columns_that_painting_reads(model: str, columns: int) -> None:
-    """log SFR; nothing; luminosity, scatter and duty cycle, which are computed once."""
+    """log SFR; nothing; the duty cycle, which is computed once, as is yang22's all."""
     [emission] = tiny(model).painter.emissions
     assert columns_read(emission) == columns
 

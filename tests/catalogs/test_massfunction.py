@@ -109,3 +109,30 @@ def test_colossus_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ValueError, match="need the package colossus"):
         mass_function("colossus:despali16")
+
+
+@pytest.mark.parametrize(
+    ("z", "light", "heavy"),
+    [
+        (2.9, (0.71, 1.19), (0.99, 1.75)),
+        (6.0, (1.06, 1.77), (0.67, 7.1)),
+        (8.0, (1.17, 2.2), (0.106, 30.7)),
+    ],
+)
+def test_spread_of_mass_functions(
+    z: float, light: tuple[float, float], heavy: tuple[float, float]
+) -> None:
+    """Lowest and highest of six over Tinker08, at 2.5e10 and 1e13 Msun, as docs/lightcones.md says;
+    they are colossus' own."""
+    pytest.importorskip("colossus")
+    others = ["watson13:200m", "watson13:fof", "despali16", "bocquet16", "sheth99", "reed07"]
+    usual = mass_function("tinker08")
+    for mass, ends in ((2.5e10, light), (1e13, heavy)):
+        found = [
+            float(
+                mass_function(f"colossus:{name}").dn_dlog10M(mass, z, COMAP)
+                / usual.dn_dlog10M(mass, z, COMAP)
+            )
+            for name in others
+        ]
+        assert (min(found), max(found)) == pytest.approx(ends, rel=0.03)

@@ -112,7 +112,8 @@ def test_held_samples_differ_in_fields_alone(skies: dict[str, list[str]]) -> Non
     generator = Generator(config, "train")
     draws = generator.generate(range(30)).draws
     generator.close()
-    assert all(draw["parameters"] == parameters for draw in draws)
+    whole = {**parameters, "r_J1": 1.0}
+    assert all(draw["parameters"] == whole for draw in draws)
     levels = [draw["noise"]["sigma_uK"] for draw in draws]
     assert levels == pytest.approx([0.4] * 30)
     assert len({draw["roll_deg"] for draw in draws}) == 30

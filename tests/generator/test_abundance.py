@@ -11,12 +11,13 @@ from streamtrain import Grid, paint
 from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator import abundance
+from streamtrain.generator.columns import model_column
 
 
-def _phi(luminosity: float) -> float:
+def _phi(luminosity: float, phi_star: float = 8.7e-11, l_min: float = 500.0) -> float:
     """1609.01728, the fiducial model."""
     ratio = luminosity / 2.1e6
-    return 8.7e-11 * ratio**-1.87 * np.exp(-ratio - 500.0 / luminosity)
+    return phi_star * ratio**-1.87 * np.exp(-ratio - l_min / luminosity)
 
 
 @pytest.mark.parametrize("lower", [1e3, 1e5, 3e6])
@@ -45,6 +46,20 @@ def test_heavier_halos_are_brighter_and_as_many_as_asked(small_sky: Lightcone) -
     for lower in (1e6, 5e6):
         expected = volume * quad(lambda x: _phi(np.exp(x)) * np.exp(x), np.log(lower), 21)[0]
         assert abs((luminosity > lower).sum() - expected) <= 1.0
+
+
+def test_later_parameters(small_sky: Lightcone) -> None:
+    """Those of the author's code: 9.6e-11, which all halos have here, and 5000, a faint end."""
+    log10_l, above = abundance.number_above(abundance.LATER)
+    luminosity = model_column(small_sky, "abundance_matched_L_lim", "linear")
+    volume = abundance.volume_Mpc3(small_sky)
+    for lower in (2e3, 1e6, 5e6):
+        ends = np.log(lower), 21
+        expected = quad(lambda x: _phi(np.exp(x), 9.6e-11, 5000.0) * np.exp(x), *ends)[0]
+        found = 10 ** np.interp(np.log10(lower), log10_l[:-1], np.log10(above[:-1]))
+        assert found == pytest.approx(expected, rel=1e-4)
+        if lower > 1e5:
+            assert abs((luminosity > lower).sum() - volume * expected) <= 1.0
 
 
 def test_model_paints_it(small_sky: Lightcone) -> None:

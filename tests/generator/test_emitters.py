@@ -22,7 +22,7 @@ from streamtrain.generator.linewidth import virial_velocity_kms
 
 pytestmark = small.EXTRAPOLATES
 
-LINE = {"model": "breysse15", "scatter": False}
+LINE = {"model": "breysse15", "parameters": {"duty": 1.0}, "scatter": False}
 BIN_DEX = 3.5 / 49
 
 
@@ -266,7 +266,12 @@ def test_light_crosses_the_ends_of_the_band() -> None:
 
 # Interlopers.
 
-OTHER = {"model": "breysse15", "parameters": {"A": 5e-6}, "scatter": False, "nu_rest_GHz": 117.0}
+OTHER = {
+    "model": "breysse15",
+    "parameters": {"A": 5e-6, "duty": 1.0},
+    "scatter": False,
+    "nu_rest_GHz": 117.0,
+}
 
 
 def test_interloper_lands_where_its_line_falls() -> None:

@@ -132,7 +132,7 @@ def test_halos_on_the_edges_of_luminosity_bins() -> None:
         footprint_deg=(-0.6, 0.6, -0.6, 0.6), min_mass_Msun=2.5e10,
     )  # fmt: skip
     edges = {"log10_L": [17 * np.log10(2), 20 * np.log10(2)], "bins": 3}
-    line = {"model": "breysse15", "parameters": {"A": 2.0**-19}}
+    line = {"model": "breysse15", "parameters": {"A": 2.0**-19, "duty": 1.0}}
     config = small.config(
         data={"roll": "none"}, emit={"line": line},
         label={**edges, "quantity": "cumulative", "scale": "linear"},
@@ -174,7 +174,10 @@ def test_lightcones_are_drawn_evenly() -> None:
 
 def test_rotation_keeps_the_halos(small_sky: Lightcone) -> None:
     """Each field of the evenly filled footprint holds its share of halos."""
-    line = {"model": "breysse15", "parameters": {"A": 1e-6}}  # all halos are in the label's range
+    line = {
+        "model": "breysse15",
+        "parameters": {"A": 1e-6, "duty": 1.0},
+    }  # all halos are in the label's range
     generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
     counts = generator.generate(range(40)).counts.sum(dim=1).double().numpy()
     inside = (generator.grid.channel(small_sky.z_obs) >= 0).sum() * (0.8 / 1.2) ** 2
@@ -186,8 +189,8 @@ def test_model_function_from_a_file(small_sky: Lightcone, tmp_path: Path) -> Non
     file = tmp_path / "mine.py"
     file.write_text("def line(mass_Msun, z, *, A=2e-6):\n    return A * mass_Msun\n")
     batches = []
-    for model in (f"{file}:line", "breysse15"):
-        config = small.config(emit={"line": {"model": model, "parameters": {"A": 3e-6}}})
+    for model, more in ((f"{file}:line", {}), ("breysse15", {"duty": 1.0})):
+        config = small.config(emit={"line": {"model": model, "parameters": {"A": 3e-6, **more}}})
         batches.append(Generator(config, lightcones=[small_sky]).generate([3]))
     np.testing.assert_allclose(batches[0].cube.numpy(), batches[1].cube.numpy(), rtol=2e-6)
     assert batches[0].draws[0]["model"] == "line"
@@ -206,7 +209,7 @@ def test_paint_and_generator_agree(small_sky: Lightcone) -> None:
 
 
 def test_saturation_is_an_error(small_sky: Lightcone) -> None:
-    line = {"model": "breysse15", "parameters": {"A": 1e6}}
+    line = {"model": "breysse15", "parameters": {"A": 1e6, "duty": 1.0}}
     generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
     with pytest.raises(ValueError, match=r"sample 8: \d+ halos are too bright .*'A': 1000000\.0"):
         generator.generate([8])

@@ -115,7 +115,7 @@ def test_one_cosmology_needs_no_copy_per_batch() -> None:
 def test_unequal_bins_are_those_of_numpy(small_sky: Lightcone) -> None:
     """The luminosities of the reference in numpy.histogram; a halo or two per edge may differ by
     the rounding of float32."""
-    line = {"model": "breysse15", "parameters": {"A": 2e-6, "b": 1.0}}
+    line = {"model": "breysse15", "parameters": {"A": 2e-6, "b": 1.0, "duty": 1.0}}
     edges = (4.6, 4.7, 5.0, 5.05, 6.0, 6.9)
     config = small.config(emit={"line": line}, label={"edges": edges, "quantity": "cumulative"})
     generator = Generator(config, lightcones=[small_sky])
@@ -145,7 +145,7 @@ def test_halos_on_unequal_edges_are_in_the_bin_above() -> None:
         footprint_deg=(-0.6, 0.6, -0.6, 0.6), min_mass_Msun=2.5e10,
     )  # fmt: skip
     edges = [k * np.log10(2) for k in (17, 18, 18.5, 19, 20)]
-    line = {"model": "breysse15", "parameters": {"A": 2.0**-19}}
+    line = {"model": "breysse15", "parameters": {"A": 2.0**-19, "duty": 1.0}}
     label = {"edges": edges, "quantity": "cumulative", "scale": "linear"}
     config = small.config(data={"roll": "none"}, emit={"line": line}, label=label)
     batch = Generator(config, lightcones=[sky]).generate([0])

@@ -15,13 +15,16 @@ import reference as ref
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.massfunction import mass_function
+from streamtrain.config import load_config
+from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.geometry import Grid
 from streamtrain.generator.luminosity import MODELS, find_model, user_model
 from streamtrain.generator.model import ModelRangeWarning
 from streamtrain.generator.paint import paint
 from streamtrain.generator.priors import Normal, Uniform
-from streamtrain.schema import ConfigError, apply_override
+from streamtrain.schema import AssumptionWarning, ConfigError, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
 Z = np.array([[2.5], [2.9]])
@@ -32,7 +35,7 @@ OTHER_Z = {
     **{f"kamenetzky16_co{j}": np.array([[0.12], [0.28]]) for j in range(1, 14)},
 }
 """Where a model was not published for the redshifts of Z."""
-LATER = {"breysse17"}  # a column of the lightcone: test_abundance.py
+LATER = {"breysse17", "breysse17_lim"}  # a column of the lightcone: test_abundance.py
 CII_BAND = {"nu_GHz": [1900.537 / 3.4, 1900.537 / 4.43], "nu_rest_GHz": 1900.537}
 
 
@@ -87,10 +90,25 @@ def test_pieces_of_yang22(line: str) -> None:
     np.testing.assert_allclose(found, ref.yang22(line, MASS, z), rtol=1e-12)
     sigma = evaluate(name, model.sigma_dex, z=z)
     np.testing.assert_allclose(sigma, ref.SIGMA_DEX[name](MASS, z), rtol=1e-12)
-    if line == "co10":
-        on = evaluate(name, model.on_fraction, z=z)
-        np.testing.assert_allclose(on, ref.yang22_co10_on(MASS, z), rtol=1e-12)
-        assert np.all((on > 0) & (on <= 1))
+    on = evaluate(name, model.on_fraction, z=z)
+    np.testing.assert_allclose(on, ref.yang22_on(MASS, z), rtol=1e-12)
+    assert np.all((on > 0) & (on <= 1))
+
+
+@pytest.mark.parametrize(
+    ("z", "mean", "shot"), [(1.0, 1.60, 1.82), (2.0, 1.11, 1.20), (3.0, 1.02, 1.05), (4.0, 1, 1)]
+)
+def test_on_fraction_of_yang22_cii_dims_the_sky(z: float, mean: float, shot: float) -> None:
+    """Mean and shot noise of [CII] without the on-fraction over those with it, of the halos of
+    Tinker et al. 2008 above 1e10 Msun: an independent recalculation gave these ratios."""
+    mass = np.logspace(10, 15, 1001)
+    number = mass_function("tinker08").dn_dlog10M(mass, z, Cosmology())
+    with np.errstate(over="ignore"):  # the last piece at z = 1, where it is not used
+        luminosity = evaluate("yang22_cii", mass=mass, z=z)
+    on = evaluate("yang22_cii", MODELS["yang22_cii"].on_fraction, mass=mass, z=z)
+    for power, ratio in ((1, mean), (2, shot)):
+        light = number * luminosity**power
+        assert light.sum() / (on * light).sum() == pytest.approx(ratio, rel=0.004)
 
 
 @pytest.mark.parametrize(("z", "jump_dex"), [(4.0, 0.06), (5.0, 0.04)])
@@ -151,13 +169,47 @@ def test_values_worked_out_by_hand() -> None:
     assert padmanabhan == pytest.approx(4.9e-5 * 2 * n * 1e12 / shape, rel=1e-12)
     li = MODELS["li16"].function(1e12, 3.0, sfr=100.0, nu_rest_GHz=115.27)
     assert li == pytest.approx(4.9e-5 * 10 ** ((12 + 1.74) / 1.37), rel=1e-12)
-    assert MODELS["breysse15"].function(1e12, 3.0) == pytest.approx(2e6)
+    breysse, duty = MODELS["breysse15"], MODELS["breysse15"].on_fraction
+    assert breysse.function(1e12, 3.0) == pytest.approx(2e6)
+    assert duty is not None and duty(1e12, 2.84) == pytest.approx(0.0435, rel=0.005)
+    assert duty(1e12, 2.84, duty=1.0) == 1.0
 
 
 @pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])
 def test_luminosity_grows_with_the_cube_of_the_rest_frequency(name: str) -> None:
     ratio = evaluate(name, nu_rest_GHz=230.54) / evaluate(name)
     np.testing.assert_allclose(ratio, 8.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])
+def test_higher_co_lines_have_a_share_of_the_lprime(name: str, small_sky: Lightcone) -> None:
+    """L = 4.9e-5 J^3 r_J1 L' of CO(1-0). Daddi et al. 2015 (1409.8158): r_21 = 0.76 +- 0.09;
+    Boogaard et al. 2020 (2009.04348): r_41 = 0.31 +- 0.06."""
+    for upper, ratio in ((2, 0.76), (4, 0.31)):
+        higher = evaluate(name, nu_rest_GHz=115.27 * upper, r_J1=ratio)
+        np.testing.assert_allclose(higher / evaluate(name), upper**3 * ratio, rtol=1e-12)
+    model = MODELS[name]
+    assert model.defaults["r_J1"] == 1.0
+    for nu_rest, given in ((115.271, ()), (117.0, ()), (230.538, ("r_J1",)), (1900.537, ())):
+        model.check_ratio(nu_rest, given)
+    with pytest.warns(AssumptionWarning, match=rf"{name} is of CO\(1-0\), and CO\(4-3\) is taken"):
+        model.check_ratio(461.0408, ("alpha",))
+
+
+@small.EXTRAPOLATES
+def test_an_unsaid_ratio_of_co_lines_is_said(small_sky: Lightcone) -> None:
+    """By `paint` and by a generator, unless r_J1 is given; the preset for CO(2-1) gives it."""
+    grid = Grid((0.8, 0.8), (4, 8, 8), (68.0, 52.0), 230.538)
+    with pytest.warns(AssumptionWarning, match="the parameter r_J1 sets their ratio"):
+        whole, _ = paint(small_sky, grid, "li16")
+    part, _ = paint(small_sky, grid, "li16", {"r_J1": 0.75})
+    np.testing.assert_allclose(part, 0.75 * whole, rtol=1e-5)
+    settings = {"nu_GHz": [68.0, 52.0], "nu_rest_GHz": 230.538}
+    config = small.config(grid=small.GRID | settings, emit={"line": {"model": "chung22"}})
+    with pytest.warns(AssumptionWarning, match="chung22 is of CO"):
+        Generator(config, lightcones=[small_sky])
+    preset = load_config("configs/comap_co21.yaml").line
+    assert preset.components["li16"].parameters == {"r_J1": 0.75}
 
 
 # The line of the grid.
@@ -245,12 +297,12 @@ def test_the_heaviest_halo_in_the_band_counts(small_sky: Lightcone) -> None:
     heaviest = float(small_sky.mass_Msun[inside].max())
     assert user_model(mine).z_range is None
     assert warned(mine, small_sky, Grid((0.8, 0.8), (4, 8, 8), (34.9, 25.7))) == []
-    mine.mass_range_Msun = (1e10, 1.001 * heaviest)  # type: ignore[attr-defined]
+    mine.mass_range_Msun = (2e10, 1.001 * heaviest)  # type: ignore[attr-defined]
     assert warned(mine, small_sky, grid) == []
-    mine.mass_range_Msun = (1e10, 0.999 * heaviest)  # type: ignore[attr-defined]
+    mine.mass_range_Msun = (2e10, 0.999 * heaviest)  # type: ignore[attr-defined]
     mine.z_range = [2.0, 4.0]  # type: ignore[attr-defined]
     (message,) = warned(mine, small_sky, grid)
-    assert message.startswith("the model mine is published for halos of 1e+10..") and (
+    assert message.startswith("the model mine is published for halos of 2e+10..") and (
         "z = " not in message
     )
     for wrong in (3.0, (4.0, 2.0), ("low", "high"), (1.0, 2.0, 3.0)):

@@ -11,7 +11,7 @@ import pytest
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError
+from streamtrain.config import ConfigError, load_config
 from streamtrain.config_line import DistributionConfig, LineConfig
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.luminosity import MODELS, user_model
@@ -19,7 +19,7 @@ from streamtrain.generator.mixture import Component
 
 MIXTURE: dict[str, Any] = {
     "li16": {"prior": "narrow", "weight": 2},
-    "power_law": {"model": "breysse15", "parameters": {"b": 0.95}},
+    "power_law": {"model": "breysse15", "parameters": {"b": 0.95, "duty": 1.0}},
     "yang22_co10": {},
 }
 
@@ -55,6 +55,25 @@ def test_a_sample_has_the_bits_of_its_model_alone(small_sky: Lightcone, threads:
     assert set(models) == set(MIXTURE)
     for index, model, digest in zip(indices, models, mixed.digests(), strict=True):
         assert alone[model].generate([index]).digests() == [digest]
+
+
+def test_breysse15_whose_halos_all_shine_is_the_plain_power_law(
+    small_sky: Lightcone, tmp_path: Path
+) -> None:
+    """Bit for bit: what configs/pfeffer2019 paints with `duty: 1`."""
+    file = tmp_path / "plain.py"
+    file.write_text(
+        "from streamtrain.generator.priors import Normal\n"
+        "def line(mass_Msun, z, *, A=2e-6, b=1.0):\n    return A * mass_Msun**b\n"
+        "line.prior = {'A': Normal(2e-6, 5e-7, low=0.0), 'b': Normal(1.0, 0.125)}\n"
+    )
+    plain = generator(small_sky, model=f"{file}:line", prior="own")
+    names = ("combined_base", "combined_random", "scenarios/09_breysse15")
+    lines = [load_config(f"configs/pfeffer2019/{name}.yaml").line for name in names]
+    used = [line.components["breysse15"].parameters for line in lines]
+    assert used == [{"duty": 1.0}] * 3
+    whole = generator(small_sky, model="breysse15", prior="published", parameters=used[1])
+    assert whole.generate(range(12)).digests() == plain.generate(range(12)).digests()
 
 
 def test_the_order_of_a_batch_does_not_matter(small_sky: Lightcone) -> None:
@@ -212,10 +231,11 @@ def test_what_is_said_at_the_start(small_sky: Lightcone) -> None:
     assert lines[1].startswith("li16: prior 'narrow', 50 % of the samples, 100 % of its draws")
     assert "power_law: prior 'fiducial', 25 % of the samples" in lines[2]
     assert all("warning" not in line for line in lines)  # too faint is no fault
-    label, emit = {"log10_L": [1.0, 3.0]}, {"line": {"model": "breysse15"}}
+    emit = {"line": {"model": "breysse15", "parameters": {"duty": 1.0}}}
+    label = {"log10_L": [1.0, 3.0]}
     low = Generator(small.config(emit=emit, label=label), lightcones=[small_sky])
     assert "more than 5 % are outside the label" in low.describe()
-    inside = generator(small_sky, model="breysse15").describe()
+    inside = generator(small_sky, model="breysse15", parameters={"duty": 1.0}).describe()
     assert "0.0 % of the halos are fainter" in inside and "warning" not in inside
 
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from operator_tools import SHAPE, keys, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError
+from streamtrain.config import ConfigError, load_config
+from streamtrain.config_observe import NoiseConfig
+from streamtrain.cosmology import Cosmology
 from streamtrain.generator.backend import Kernels
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.operators import Noise, Operator
@@ -245,6 +247,50 @@ def test_pixels_without_hits_are_zero_in_samples_without_noise(
         kernels, torch.full((1, 10, 8, 16), 5.0), keys(1), {"voxel_sigma": torch.zeros(1)}
     )
     np.testing.assert_array_equal(cube[0, 3].numpy(), np.where(HITS > 0, 5.0, 0.0))
+
+
+@pytest.mark.parametrize("index", [0.5, -2.0])
+def test_noise_that_depends_on_frequency(kernels: Kernels, tmp_path: Path, index: float) -> None:
+    """sigma (nu / reference)^index in every channel, the random numbers being those without it; on
+    top of a hit map too, whose unseen pixels stay 0."""
+    grid = {"shape": [12, 32, 32], "nu_GHz": [300.0, 210.0], "nu_rest_GHz": 1900.537}
+    pool = {"pool": {"factor": [3, 1, 1]}}
+    nu = 300.0 - 22.5 * (np.arange(4) + 0.5)
+    plain = operators({**pool, "noise": {"sigma_uK": 5.0}}, **grid)[-1]
+    flat = noise_of(kernels, plain, (4, 32, 32))
+    for given, reference in (({}, 255.0), ({"reference_GHz": 250.0}, 250.0)):
+        noise = {"sigma_uK": 5.0, "index": index, **given}
+        steep = noise_of(kernels, operators({**pool, "noise": noise}, **grid)[-1], (4, 32, 32))
+        expected = flat * ((nu / reference) ** index)[:, None, None]
+        np.testing.assert_allclose(steep, expected, rtol=1e-6)
+    with pytest.raises(ConfigError, match="reference_GHz needs observe"):
+        operators({"noise": {"reference_GHz": 250.0}}, **grid)
+    hits = np.ones((32, 32))
+    hits[:, :16] = 0.0
+    file = tmp_path / "half.npz"
+    np.savez(file, hits=hits)
+    both = {**pool, "noise": {"sigma_uK": 5.0, "index": index, "hits": str(file)}}
+    half = noise_of(kernels, operators(both, **grid)[-1], (4, 32, 32))
+    assert not half[..., :16].any()
+    expected = flat * ((nu / 255.0) ** index)[:, None, None]
+    np.testing.assert_allclose(half[..., 16:], expected[..., 16:], rtol=1e-6)
+
+
+def test_noise_of_the_cii_preset() -> None:
+    """Sato-Polito et al. 2020 (2011.08193): 5.7e4 Jy/sr in a pixel of (30 arcsec)^2 / (8 ln 2) and
+    a channel of nu / 100, as it is in the preset's voxels at equal time of the field."""
+    config = load_config("configs/cii.yaml")
+    [noise] = [o for o in config.observe.values() if isinstance(o, NoiseConfig)]
+    side = np.radians(config.grid.fov_deg[0]) / config.grid.shape[2]
+    theirs = np.radians(30 / 3600) ** 2 / (8 * np.log(2))
+    for nu, power in ((211.25, 2.73e4), (250.0, 2.67e4), (298.75, 2.56e4)):
+        sigma = 5.7e4 * np.sqrt(theirs / side**2 * (nu / 100) / 2.5)
+        assert noise.reference_GHz is not None and isinstance(noise.sigma_uK, float)
+        ours = noise.sigma_uK * (nu / noise.reference_GHz) ** noise.index
+        assert ours == pytest.approx(sigma, rel=2e-3)
+        ends = Cosmology().comoving_distance(1900.537 / np.array([nu - 1.25, nu + 1.25]) - 1)
+        volume = side**2 * (ends[0] ** 3 - ends[1] ** 3) / 3
+        assert ours**2 * volume * 1e-6 == pytest.approx(power, rel=3e-3)
 
 
 def test_even_hits_change_nothing(kernels: Kernels, tmp_path: Path) -> None:

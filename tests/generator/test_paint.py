@@ -40,7 +40,9 @@ def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
         min_mass_Msun=2.5e10, z_range=(z_obs - 0.1, z_obs + 0.1),
     )  # fmt: skip
     grid = Grid((2 / 15, 2 / 15), (2, 2, 2), (30.3432, 30.312), nu_rest)
-    cube, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, scatter=False, units=units)
+    cube, counts = paint(
+        sky, grid, "breysse15", {"A": 1e-6, "duty": 1.0}, scatter=False, units=units
+    )
 
     omega, nu = np.radians(1 / 15) ** 2, nu_rest / (1 + z_obs) * 1e9
     distance = chi * (1 + z_obs) * ref.MPC_M
@@ -98,7 +100,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"no halo of small-1 is left above 1e\+15 Msun"):
         paint(sky, grid, "li16", min_mass_Msun=1e15)
     with pytest.raises(ValueError, match="halos are too bright for the cube's fixed-point range"):
-        paint(sky, grid, "breysse15", {"A": 1e6})
+        paint(sky, grid, "breysse15", {"A": 1e6, "duty": 1.0})
     with pytest.raises(ValueError, match=r"needs the column 'age', which small-1 does not have"):
         paint(sky, grid, lambda mass_Msun, z, *, age: age)
     with pytest.raises(ValueError, match="units 'K' is none of uK, Jy/sr"):
@@ -328,9 +330,10 @@ def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np
         "Li": ("li16", ["log10_delta_mf", "alpha", "beta"]),
     }
     model, letters = names[params["model"]]
+    always = {"duty": 1.0} if model == "breysse15" else {}
     grid = Grid(**case.grid(), nu_rest_GHz=params["nu_rest"])
     cube, counts = paint(
-        sky, grid, model, dict(zip(letters, params["coeffs"] or [], strict=False)),
+        sky, grid, model, dict(zip(letters, params["coeffs"] or [], strict=False)) | always,
         scatter=False, min_mass_Msun=params["min_mass"], units="Jy/sr" if intensity else "uK",
         allow_empty=True,
     )  # fmt: skip

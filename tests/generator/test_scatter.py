@@ -59,13 +59,17 @@ SCATTER_DEX = {  # published, constant
     "chung22": 0.42,
     "keating16": 0.3,
     "lagache18": 0.5,
+    **{f"kamenetzky16_co{j}": 0.0 for j in range(1, 14)},
 }
+KEEPS_MEDIAN = {"lagache18", "keating16", *(f"kamenetzky16_co{j}" for j in range(1, 14))}
+"""keating16 and the scatter that kamenetzky16 may have: in simim, a code of the group of COPSS and
+mmIME, they do not preserve the mean."""
 
 
 @pytest.mark.parametrize("name", list(ref.MODELS))
 def test_published_scatter(name: str) -> None:
     assert (MODELS[name].scatter is not None) == (name in SCATTER_DEX)
-    assert MODELS[name].preserves == ("median" if name == "lagache18" else "mean")
+    assert MODELS[name].preserves == ("median" if name in KEEPS_MEDIAN else "mean")
     if name in SCATTER_DEX:
         assert log_normal(name)[0] == pytest.approx(np.log(10) * SCATTER_DEX[name], rel=1e-14)
 
@@ -130,12 +134,12 @@ def assert_log_normal(
 
 
 @pytest.mark.parametrize("scatter", [True, "mean", "median"])
-@pytest.mark.parametrize("name", ["chung22", "li16", "lagache18"])
+@pytest.mark.parametrize("name", ["chung22", "li16", "lagache18", "keating16"])
 def test_painted_scatter_keeps_the_mean_or_the_median(name: str, scatter: Any) -> None:
-    """As published (the median for lagache18), or as told; li16's two steps as one normal."""
+    """As published (the median for two of them), or as told; li16's two steps as one normal."""
     grid, z = (WIDE_Z_CII, 5.0) if name == "lagache18" else (WIDE_Z, 2.8)
     sigma = float(SCATTER_DEX[name])
-    keeps = ("median" if name == "lagache18" else "mean") if scatter is True else scatter
+    keeps = ("median" if name in KEEPS_MEDIAN else "mean") if scatter is True else scatter
     shift = -np.log(10) / 2 * sigma**2
     if name == "li16":
         shift = -np.log(10) / 2 * (0.3**2 / 1.37 + 0.3**2)
@@ -144,15 +148,37 @@ def test_painted_scatter_keeps_the_mean_or_the_median(name: str, scatter: Any) -
     assert_log_normal(painted, luminosity, sigma, shift if keeps == "mean" else 0.0)
 
 
+def test_light_of_keating16_by_what_its_scatter_preserves() -> None:
+    """exp((0.3 ln 10)^2 / 2) = 1.27 times the light where it is the median."""
+    mean, median = (paint_equal("keating16", 1e12, 2.8, scatter=s).mean_L for s in ("mean", True))
+    assert median / mean == pytest.approx(1.27, abs=0.002)
+
+
+def test_both_conventions_of_kamenetzky16() -> None:
+    """L_FIR = 1.1e10 SFR without scatter; simim: 0.6 L_IR, L_IR = 1e10 SFR, and 0.3 dex."""
+    model = MODELS["kamenetzky16_co4"]
+    named = model.prior("simim")
+    assert not named.varies
+    held = {name: float(value[0]) for name, value in named.held(model.defaults).items()}
+    assert (held["fir_per_sfr"], held["sigma"]) == (0.6 * 1e10, 0.3)
+    grid = Grid((0.1, 0.1), (1, 1, 1), (461.084 / 1.05, 461.084 / 1.35), 461.084)
+    usual, other = (float(ref.kamenetzky16(4, 1e12, 0.2, fir)) for fir in (1.1e10, 0.6e10))
+    assert usual / other == pytest.approx((1.1 / 0.6) ** (1 / 1.09))
+    plain = paint_equal("kamenetzky16_co4", 1e12, 0.2, grid)
+    assert plain.mean_L == pytest.approx(usual, rel=2e-5) and plain.sigma_dex < 1e-6
+    painted = paint_equal("kamenetzky16_co4", 1e12, 0.2, grid, **held)
+    assert_log_normal(painted, other, 0.3, 0.0)
+
+
 @pytest.mark.parametrize(
-    ("name", "z"), [("co10", 2.4), ("co10", 3.5), ("cii", 3.5), ("cii", 4.5), ("cii", 6.0)]
+    ("name", "z"), [("co10", 2.4), ("co10", 3.5), ("cii", 3.3), ("cii", 4.5), ("cii", 6.0)]
 )
 def test_painted_scatter_of_yang22_follows_the_redshift(name: str, z: float) -> None:
     """Two masses per redshift; their mean is kept, and their share that shines is the paper's."""
     name, grid = f"yang22_{name}", WIDE_Z if name == "co10" else WIDE_Z_CII
     for mass in (1e11, 1e13):
         sigma = float(ref.SIGMA_DEX[name](mass, z))
-        on = float(ref.ON_FRACTION[name](mass, z)) if name in ref.ON_FRACTION else 1.0
+        on = float(ref.ON_FRACTION[name](mass, z))
         painted = paint_equal(name, mass, z, grid)
         luminosity = float(ref.MODELS[name](mass, z))
         assert_log_normal(painted, luminosity, sigma, -np.log(10) / 2 * sigma**2, on)
@@ -175,7 +201,12 @@ NUM_PAINTED = 10
 
 @pytest.mark.parametrize(
     ("name", "always"),
-    [("lidz11", {"duty": 1.0}), ("pullen13", {"t_Gyr": 1e3}), ("yang22_co10", None)],
+    [
+        ("lidz11", {"duty": 1.0}),
+        ("pullen13", {"t_Gyr": 1e3}),
+        ("breysse15", {"duty": 1.0}),
+        ("yang22_co10", None),
+    ],
 )
 def test_painted_duty_cycle(
     name: str, always: dict[str, float] | None, small_sky: Lightcone

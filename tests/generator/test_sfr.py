@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference as ref
 import small
+import torch
 
 from streamtrain import Grid, Lightcone, paint
-from streamtrain.generator.sfr import log10_sfr, sfr
+from streamtrain.cosmology import Cosmology
+from streamtrain.generator.model import ModelRangeWarning
+from streamtrain.generator.sfr import heaviest_log10_mass, in_table, log10_sfr, sfr
 
 LOG10_MASS = (10.4, 11.4, 12.0, 13.2)
 PINNED = {  # z: log10 SFR of the fit's own code (shared/data/sfr_fit.md) at LOG10_MASS
@@ -79,3 +84,57 @@ def test_rates_of_halos_that_are_not_painted_are_no_matter() -> None:
         dark = Lightcone.from_arrays(*arrays, z, z_range=sky.z_range, columns=column, **header)
         cube, _ = paint(dark, grid, "li16", min_mass_Msun=1e11)
         np.testing.assert_allclose(cube, expected, rtol=1e-5)
+
+
+def test_where_the_fitted_table_ends() -> None:
+    """The heaviest halos with data in the release of 1207.6105, which ends at z = 7.954; a cubic
+    fit to all of the table's ends is within 0.1 dex of these."""
+    for z, end in ((5.3, 12.20), (6.0, 11.95), (7.0, 11.50), (7.9, 11.20), (0.3, 15.05)):
+        assert float(heaviest_log10_mass(z)) == pytest.approx(end, abs=1e-12)
+    z = np.linspace(0.6, 7.95, 300)
+    cubic = np.polyval([-0.4773078, -2.434461, -4.871748, 13.84657], np.log10(1 + z) - 0.5)
+    assert np.abs(heaviest_log10_mass(z) - np.minimum(cubic, 15.05)).max() < 0.1
+    inside = in_table(10 ** np.array([11.9, 12.0, 9.0, 9.0]), [6.0, 6.0, 7.95, 7.96])
+    assert inside.tolist() == [True, False, True, False]
+
+
+def early_sky() -> Lightcone:
+    """20 000 halos at z = 7.2..8.1 with masses up to 10^12 Msun."""
+    rng = np.random.default_rng(3)
+    z = rng.uniform(7.2, 8.1, 20_000)
+    ra, dec = rng.uniform(-0.6, 0.6, (2, len(z)))
+    x, y, depth = ref.position(ra, dec, Cosmology().comoving_distance(z))
+    return Lightcone.from_arrays(
+        x, y, depth, 10 ** rng.uniform(10.5, 12.0, len(z)), z, cosmology=Cosmology().to_dict(),
+        footprint_deg=(-0.6, 0.6, -0.6, 0.6), z_range=(7.2, 8.1), min_mass_Msun=2.5e10,
+    )  # fmt: skip
+
+
+def test_beyond_the_table_rates_are_a_choice() -> None:
+    """The fit's, as asked for, or none as in limlam_mocker; unasked, the fit's with a warning."""
+    sky = early_sky()
+    grid = Grid((1.19, 1.19), (1, 4, 4), (1900.537 / 8.21, 1900.537 / 9.09), 1900.537)
+    with pytest.warns(ModelRangeWarning, match=r"at 10\^11\.\d+ Msun for z = 8\.0: the fit extra"):
+        unasked, _ = paint(sky, grid, "silva15_m2", units="Jy/sr")
+    fit, _ = paint(sky, grid, "silva15_m2", units="Jy/sr", sfr="fit")
+    assert torch.equal(fit, unasked)
+    known = in_table(sky.mass_Msun, sky.z_obs)
+    assert 0.3 < known.mean() < 0.7
+    rates = np.where(known, sfr(sky.mass_Msun, sky.z_obs), 0.0).astype(np.float32)
+    given = replace(sky, columns={"sfr": rates})
+    some, _ = paint(sky, grid, "silva15_m2", units="Jy/sr", sfr="fit_in_range")
+    same, _ = paint(given, grid, "silva15_m2", units="Jy/sr")
+    np.testing.assert_allclose(some, same, rtol=2e-6)
+    assert some.sum() < 0.6 * fit.sum()
+
+
+def test_a_few_halos_beyond_the_table_are_not_worth_a_word(small_sky: Lightcone) -> None:
+    """z = 2.39..3.43: less than 0.2 % of the squared rates."""
+    few = small_sky.mass_Msun.copy()
+    few[:1] = 10**13.45
+    sky = replace(small_sky, mass_Msun=few)
+    assert not in_table(sky.mass_Msun, sky.z_obs).all()
+    fit, whole = (
+        paint(sky, Grid((0.8, 0.8), (4, 8, 8)), "li16", sfr=s)[0] for s in ("auto", "fit")
+    )
+    assert torch.equal(fit, whole)

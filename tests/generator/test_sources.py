@@ -130,6 +130,19 @@ def test_fluxes_follow_the_truncated_power_law(kernels: Kernels, slope: float) -
     assert np.abs(np.arange(len(found)) / len(found) - cdf(np.sort(found))).max() < 0.014
 
 
+def test_flux_beyond_the_measured_counts(kernels: Kernels) -> None:
+    """Muchovej et al. 2010 measured 0.7 to 15 mJy. Up to 10^2.5 mJy, 15^-1.18 = 4 % of the sources
+    lie beyond, with (15^-.18 - R^-.18) / (1 - R^-.18) = 40 % of the flux, R = 10^2.5."""
+    found = fluxes(kernels, alpha=[0.39, 0.0])
+    bright = found > 15.0
+    assert bright.mean() == pytest.approx(15**-1.18, abs=0.006)  # and pixels with two sources
+    share = (15**-0.18 - 10**-0.45) / (1 - 10**-0.45)
+    assert share == pytest.approx(0.40, abs=0.005)
+    assert found[bright].sum() / found.sum() == pytest.approx(share, abs=0.03)
+    within = 27.2 * (1 - 15**-1.18)
+    assert within == pytest.approx(26.1, abs=0.05)  # of docs/observe.md
+
+
 def test_fluxes_of_the_published_pipeline(kernels: Kernels) -> None:
     """1000 logarithmic bins with p ~ S^-2.18 dS at their arithmetic centres."""
     case = load("v1_li_square")

@@ -75,6 +75,7 @@ def test_models(model: str, prior: str) -> None:
     draws = Draws(3, "train", np.arange(20, dtype=np.uint64), 2)
     drawn = entry.prior(prior).draw(draws, entry.defaults)
     columns = {"sfr": SFR, "abundance_matched_L": 1e4 * SFR}
+    columns["abundance_matched_L_lim"] = columns["abundance_matched_L"]
     tested = 0
     for k in range(20):
         taken = inspect.signature(entry.function).parameters
@@ -150,16 +151,17 @@ def test_a_halo_without_light_has_the_smallest_luminosity() -> None:
 
 
 def test_what_depends_on_parameters_alone_is_left_to_the_host() -> None:
-    """li16 in the kernel: one column, three numbers per sample, no logarithm, no exponential."""
+    """li16 in the kernel: one column, four numbers per sample, no logarithm, no exponential."""
     entry = MODELS["li16"]
     traced = trace(entry.function, entry.traced_parameters, {"nu_rest_GHz": NU_REST})
     assert traced.columns == [("sfr", "log2")]
-    assert len(traced.uniforms) == 3
+    assert len(traced.uniforms) == 4
     assert "portable" not in traced.source
     values = {"log10_delta_mf": [0.1, 0.2], "alpha": [1.25, 1.5], "beta": [-2.0, -1.0]}
+    values["r_J1"] = [0.75, 1.0]
     uniforms = traced.evaluate_uniforms({k: np.array(v) for k, v in values.items()})
     log2_10 = np.log2(10)
-    expected = {0.1 * log2_10, 2.0 * log2_10, 1 / 1.25}
+    expected = {0.1 * log2_10, 2.0 * log2_10, 1 / 1.25, np.log2(0.75)}
     np.testing.assert_allclose(sorted(uniforms[0]), sorted(expected), rtol=1e-7)
 
 

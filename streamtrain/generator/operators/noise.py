@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain import portable
 from streamtrain.config_observe import NoiseConfig, RadiometerConfig, VoxelSize
 from streamtrain.generator.backend import Kernels
 from streamtrain.generator.geometry import DEG
@@ -28,7 +29,8 @@ class Noise:
     """White Gaussian noise of fixed or drawn level.
 
     With a hit map sigma goes as 1 / sqrt(hits), and is the given one where a pixel has the mean of
-    the pixels that were hit; the others become 0, in samples without noise too.
+    the pixels that were hit; the others become 0, in samples without noise too. With an index it
+    goes as that power of frequency.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Noise:
     """Sigma of a pixel over that of the sample, float32 [n_dec, n_ra]; -1 where it was not hit."""
     digest: str | None = None
     """Of the hit map."""
+    voxels: Table | None = None
+    """The same of every voxel [n_freq, n_dec, n_ra], where sigma depends on frequency."""
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: NoiseConfig, state: MapState) -> Noise:
@@ -55,11 +59,14 @@ class Noise:
                 )
             given, factor = radiometer_uK(config.radiometer, state), state.weight
         levels = given if isinstance(given, tuple) else (given, given)
-        if config.hits is None:
-            return cls(name, stage, levels, factor, config.absent)
-        hits = read_hits(config.hits, state, f"observe.{name}.hits")
-        pixels, digest = Table(relative_sigma(hits)), pixels_digest(hits)
-        return cls(name, stage, levels, factor, config.absent, pixels, digest)
+        pixels, digest, voxels = None, None, None
+        if config.hits is not None:
+            hits = read_hits(config.hits, state, f"observe.{name}.hits")
+            pixels, digest = Table(relative_sigma(hits)), pixels_digest(hits)
+        if config.index != 0.0:
+            of_pixel = np.ones(state.shape[1:], np.float32) if pixels is None else pixels.values
+            voxels = Table(_of_channel(config, state)[:, None, None] * of_pixel)
+        return cls(name, stage, levels, factor, config.absent, pixels, digest, voxels)
 
     def draw(self, draws: Draws) -> Drawn:
         sigma = draw_level(draws, self.sigma, self.absent)
@@ -75,8 +82,9 @@ class Noise:
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
         sigma = drawn["voxel_sigma"]
-        if self.pixels is not None:
-            return add_pixel_noise(kernels, cube, keys, self.stage, sigma, self.pixels)
+        relative = self.pixels if self.voxels is None else self.voxels
+        if relative is not None:
+            return add_pixel_noise(kernels, cube, keys, self.stage, sigma, relative)
         voxels = cube[0].numel()
         kernels.elementwise(
             "white_noise",
@@ -104,9 +112,10 @@ def add_pixel_noise(
     keys: torch.Tensor,
     stage: int,
     sigma: torch.Tensor,
-    pixels: Table,
+    relative: Table,
 ) -> torch.Tensor:
-    """Noise of sigma [B] times the table [n_dec, n_ra]; where that is negative the cube becomes 0.
+    """Noise of sigma [B] times the table, [n_dec, n_ra] or one for every voxel; where that is
+    negative the cube becomes 0.
 
     The random numbers are those of `Noise` at the same stage.
     """
@@ -116,14 +125,22 @@ def add_pixel_noise(
         len(cube),
         -(-voxels // 4),
         np.int64(voxels),
-        np.int64(cube.shape[2] * cube.shape[3]),
+        np.int64(relative.values.size),
         np.uint32(stage + 1),
         keys,
         sigma,
-        pixels.on(cube.device),
+        relative.on(cube.device),
         cube,
     )
     return cube
+
+
+def _of_channel(config: NoiseConfig, state: MapState) -> NDArray[np.float32]:
+    """(nu / reference)^index at the centres of the map's channels, float32 [n_freq]."""
+    edges = state.grid.edges[0][:: state.joined[0]]
+    reference = config.reference_GHz or 0.5 * (edges[0] + edges[-1])
+    nu = 0.5 * (edges[:-1] + edges[1:])
+    return portable.exp2(config.index * portable.log2(nu / reference)).astype(np.float32)
 
 
 def radiometer_uK(instrument: RadiometerConfig, state: MapState) -> float:

@@ -38,7 +38,11 @@ class RadioSources:
 
     Every pixel draws its number of sources, every source its flux density and spectral index. A
     voxel of the map gets their mean temperature over its pixel and its fine channels, times the
-    number of fine voxels where these were summed. Mason et al. 2009 (0912.2335).
+    number of fine voxels where these were summed.
+
+    Counts and their slope are those of Muchovej et al. 2010 (0912.2335), measured at 31 GHz from
+    0.7 to 15 mJy. Up to 316 mJy, the default's end, they are extrapolated: 2 sources in 50 lie
+    beyond 15 mJy, with 40 % of the flux.
     """
 
     name: str
