@@ -376,6 +376,6 @@ def test_users_model_with_a_duty_cycle(small_sky: Lightcone) -> None:
     assert model.defaults == {"A": 2e-6, "duty": 0.5}
     assert model.prior("own").names == {"A", "duty"}
     grid = Grid(fov_deg=(1.0, 1.0), shape=(1, 8, 8), nu_GHz=(115.27 / 3.9, 115.27 / 4.1))
-    every = paint(small_sky, grid, mine, {"duty": 4.0})[1].sum().item()
+    every = paint(small_sky, grid, lambda mass_Msun, z: 2e-6 * mass_Msun)[1].sum().item()
     some = paint(small_sky, grid, mine)[1].sum().item()
     assert some / every == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / every))
