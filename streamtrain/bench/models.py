@@ -12,6 +12,7 @@ from streamtrain.config import Config
 from streamtrain.config_line import LineConfig
 from streamtrain.config_observe import PoolConfig
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.lost_light import LostLightWarning
 from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.model import ModelRangeWarning
 
@@ -61,6 +62,7 @@ def _painter(config: Config, name: str) -> Callable[[], Any]:
     some = replace(config, grid=grid, observe={}, emit={"line": LineConfig(model=name)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ModelRangeWarning)
+        warnings.simplefilter("ignore", LostLightWarning)
         generator = Generator(some, "train", "cpu", 1)
     job = generator.draw(range(4)).job
     return lambda: generator.painter.paint(job, 0, 1)

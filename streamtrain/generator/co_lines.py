@@ -115,7 +115,7 @@ def breysse15(mass_Msun: Any, z: Any, *, A: Any = 2e-6, b: Any = 1.0) -> Any:
 def breysse15_duty(mass_Msun: Any, z: Any, *, duty: Any = 0.0) -> Any:
     """Fraction of halos that are active: `duty`, or for 0 the 0.1 Gyr / t_age(z) that A = 2e-6
     belongs with (0.0435 at z = 2.84), since A is 1e6 Lsun / 5e11 Msun of Pullen et al. 2013."""
-    return np.where(duty > 0, duty, pullen13_duty(mass_Msun, z))
+    return np.where(abs(duty) > 0, duty, pullen13_duty(mass_Msun, z))
 
 
 def keating16(mass_Msun: Any, z: Any, *, A: Any = 6.3e-7) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.massfunction import mass_function
-from streamtrain.cosmology import Cosmology
+from streamtrain.cosmology import SIGMA_MASS_RANGE, Cosmology
 from streamtrain.generator import abundance, sfr
 from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.trace import Traced
@@ -41,15 +41,15 @@ def kept_light(
     at redshift z, of those above the lightest that it was published for.
 
     Of a luminosity function that is matched to the halos, what the halos there are can be given of
-    it. None where no lightest halo is published, or where the model reads other columns that a mass
-    and a redshift do not give. Rates of star formation are the fit's.
+    it. None where no lightest halo of 1e6 Msun or more is published, or where the model reads other
+    columns that a mass and a redshift do not give. Rates of star formation are the fit's.
     """
     columns = {name for name, _ in traced.columns}
     if matched := columns & set(abundance.FUNCTIONS):
         density = _density(z, min_mass_Msun, cosmology)
         return abundance.matched_share(density, abundance.FUNCTIONS[matched.pop()])[1]
     lightest = model.mass_range_Msun[0] if model.mass_range_Msun is not None else 0.0
-    if not 0.0 < lightest < HEAVIEST_MSUN or columns - {"sfr"}:
+    if not SIGMA_MASS_RANGE[0] <= lightest < HEAVIEST_MSUN or columns - {"sfr"}:
         return None
     if min_mass_Msun <= lightest:
         return 1.0
@@ -84,7 +84,7 @@ def _density(z: float, above_Msun: float, cosmology: Mapping[str, float]) -> flo
     """Halos above a mass [1/Mpc^3]."""
     if above_Msun >= HEAVIEST_MSUN:
         return 0.0
-    ends = above_Msun, HEAVIEST_MSUN
+    ends = max(above_Msun, SIGMA_MASS_RANGE[0]), HEAVIEST_MSUN
     function = mass_function(MASS_FUNCTION)
     return float(function.number_density(ends, z, Cosmology.from_dict(cosmology)))
 

@@ -74,8 +74,8 @@ class LuminosityModel:
         return self.priors[name]
 
     def parameters(self, given: Mapping[str, float]) -> dict[str, float]:
-        """The defaults with `given` values in their place. Raises ConfigError for an unknown name
-        and for a negative width, which is one whose name begins with sigma."""
+        """The defaults with `given` values in their place. Raises ConfigError for an unknown name,
+        for a negative width, which is one whose name begins with sigma, and for a negative duty."""
         if not isinstance(given, Mapping):
             raise ConfigError(
                 f"parameters must be a mapping like {{'alpha': 1.3}}, not {type(given).__name__}"
@@ -90,6 +90,10 @@ class LuminosityModel:
             if name.startswith("sigma") and isinstance(value, int | float) and value < 0:
                 raise ConfigError(
                     f"{name} = {value:g} of the model {self.name}: a scatter is not negative"
+                )
+            if name == "duty" and isinstance(value, int | float) and value < 0:
+                raise ConfigError(
+                    f"duty = {value:g} of the model {self.name}: a share of halos is not negative"
                 )
         return {**self.defaults, **given}
 

@@ -58,7 +58,7 @@ def test_a_section_that_is_missing_is_one_setting() -> None:
         for observe in ({"noise": {"sigma_uK": 2.0}, "log_modulus": {}}, {"pool": {}})
     )
     found = differences([with_noise, without])
-    assert found["observe.noise"] == ["sigma_uK 2, per map_voxel, absent 0", "-"]
+    assert found["observe.noise"] == ["sigma_uK 2, per map_voxel, absent 0, index 0", "-"]
     assert found["observe.log_modulus"] == ["yes", "-"]
     assert found["observe.pool"] == ["-", "factor [1, 1, 1], reduce mean"]
     assert len(found) == 3

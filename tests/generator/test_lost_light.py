@@ -90,6 +90,13 @@ def test_ends() -> None:
 
     mine.mass_range_Msun = (1e9, 1e15)  # type: ignore[attr-defined]
     assert kept(user_model(mine), 2.9, 2.5e10) is None
+
+    def tiny(mass_Msun: Any, z: Any) -> Any:
+        return mass_Msun
+
+    tiny.mass_range_Msun = (1.0, 1e15)  # type: ignore[attr-defined]
+    assert kept(user_model(tiny), 2.9, 2.5e10) is None
+    assert kept(MODELS["breysse17"], 2.9, 1.0) == pytest.approx(1.0)
     higher = kept(MODELS["li16"], 9.0, 2.5e10)  # beyond the rates, which are those of their end
     assert higher is not None and 0.3 < higher < kept(MODELS["li16"], 7.0, 2.5e10)
 

@@ -173,6 +173,8 @@ def test_values_worked_out_by_hand() -> None:
     assert breysse.function(1e12, 3.0) == pytest.approx(2e6)
     assert duty is not None and duty(1e12, 2.84) == pytest.approx(0.0435, rel=0.005)
     assert duty(1e12, 2.84, duty=1.0) == 1.0
+    with pytest.raises(ConfigError, match=r"duty = -0\.1 of the model breysse15: a share of halos"):
+        breysse.parameters({"duty": -0.1})
 
 
 @pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])
