@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.chunks import chunks_of, files_of
 from streamtrain.catalogs.readers.groups import is_group_file, read_groups
@@ -145,10 +144,7 @@ def read(
         if options != allowed or any(value is not None for value in cuts.values()):
             raise CatalogError(f"{path}: files of the format {kind} are read as they are")
         if kind == "npz":
-            lightcone = read_npz(path, realisation=realisation, view=options.view)
-            if problem := mass_problem(lightcone.mass_Msun):
-                raise CatalogError(f"{path}: {problem}")
-            return lightcone
+            return read_npz(path, realisation=realisation, view=options.view)
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)

@@ -223,6 +223,7 @@ def lightcone_of(
         z_range=_common(z_range, halos.z_range),
         min_mass_Msun=min_mass_Msun,
         realisation=realisation,
+        sure_of_mass=True,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading, sha256
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
@@ -85,6 +86,8 @@ def _lightcone(
             if velocities is None
             else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
         )
+    if mass.size and (problem := mass_problem(mass)):
+        raise CatalogError(problem)
     return Lightcone.from_arrays(
         position[:, 0],
         position[:, 1],
@@ -96,6 +99,7 @@ def _lightcone(
         columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
         provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
         realisation=realisation,
+        sure_of_mass=True,
     )
 
 
