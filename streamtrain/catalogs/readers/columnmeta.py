@@ -42,8 +42,9 @@ def hdf5_column(dataset: Any) -> NDArray[Any]:
     for fill in map(np.ravel, fills):
         with np.errstate(all="ignore"):
             same = fill.astype(values.dtype)
-        if values.dtype.kind in "iu":  # a fill value beyond the type stands nowhere
-            same = same[same == fill]
+        one_size = fill.dtype.kind in "iu" and fill.dtype.itemsize == values.dtype.itemsize
+        if values.dtype.kind in "iu" and not one_size:  # -1 of int16 is 65535 of uint16, but
+            same = same[same == fill]  # a fill value beyond the type stands nowhere
         missing |= np.isin(values, same)
     packed = {key: _numbers_of(dataset, key) for key in ("scale_factor", "add_offset")}
     scale, offset = packed["scale_factor"], packed["add_offset"]
