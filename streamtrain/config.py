@@ -163,7 +163,8 @@ def _check_label(label: LabelConfig) -> None:
     usual = LabelConfig()
     if (label.log10_L, label.bins) != (usual.log10_L, usual.bins):
         raise ConfigError(
-            "label.edges replaces label.log10_L and label.bins: give one or the other"
+            "label.edges replaces label.log10_L and label.bins: label.edges=null removes the one, "
+            f"label.log10_L={list(usual.log10_L)} label.bins={usual.bins} the other"
         )
     if not 2 <= len(label.edges) <= 1001:
         raise ConfigError(f"label.edges must be 2 to 1001 numbers, not {len(label.edges)}")

@@ -140,7 +140,10 @@ def _check_log_map(emit: Mapping[str, Any]) -> None:
 def _check_brightness(section: BrightnessConfig, where: str) -> None:
     factor = section.factor
     if section.poisson_bins is not None and factor != 1.0:
-        raise ConfigError(f"{where}: give factor or poisson_bins, not both")
+        raise ConfigError(
+            f"{where} has factor and poisson_bins: {where}.poisson_bins=null removes the one, "
+            f"{where}.factor=1 the other"
+        )
     if not isinstance(factor, DistributionConfig):
         if not 0.0 < factor <= 1000.0:
             raise ConfigError(f"{where}.factor = {factor:g} is outside 0..1000")

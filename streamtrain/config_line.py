@@ -107,7 +107,7 @@ def check_line(line: LineConfig) -> None:
             if getattr(line, field.name) != getattr(LineConfig(), field.name):
                 raise ConfigError(
                     f"{where}.{field.name} stands beside {where}.mixture, which says it for each "
-                    "of its models"
+                    f"of its models ({where}.mixture={{}} removes it)"
                 )
     for name, component in line.components.items():
         check_model(component, f"{where}.mixture.{name}" if line.mixture else where)
@@ -143,7 +143,10 @@ def check_distribution(given: DistributionConfig, where: str) -> None:
     """Raise ConfigError unless it is one distribution, with ends in order."""
     kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
     chosen = [name for name, value in kinds.items() if value is not None]
-    if len(chosen) != 1:
+    if len(chosen) > 1:
+        removed = ", ".join(f"{where}.{name}=null" for name in chosen)
+        raise ConfigError(f"{where} has {', '.join(chosen)}: remove all but one of them, {removed}")
+    if not chosen:
         raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
     first, second = kinds[chosen[0]]
     if chosen[0] == "normal" and second < 0:

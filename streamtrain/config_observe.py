@@ -324,10 +324,15 @@ def check_observe(observe: Mapping[str, Any], shape: tuple[int, int, int]) -> No
 
 def _check_filter(where: str, operator: Any, shape: tuple[int, int, int]) -> None:
     """The same for the operators that change or remove part of a map of `shape`."""
-    if isinstance(operator, BeamConfig) and (
-        (operator.fwhm_arcmin is None) == (operator.fwhm_pixels is None)
-    ):
-        raise ConfigError(f"{where} needs either fwhm_arcmin (COMAP: 4.5) or fwhm_pixels")
+    if isinstance(operator, BeamConfig):
+        arcmin, pixels = operator.fwhm_arcmin, operator.fwhm_pixels
+        if arcmin is None and pixels is None:
+            raise ConfigError(f"{where} needs either fwhm_arcmin (COMAP: 4.5) or fwhm_pixels")
+        if arcmin is not None and pixels is not None:
+            raise ConfigError(
+                f"{where} has both fwhm_arcmin = {arcmin:g} and fwhm_pixels = {pixels:g}: "
+                f"{where}.fwhm_pixels=null removes the one, {where}.fwhm_arcmin=null the other"
+            )
     if isinstance(operator, MaskConfig):
         if operator.file is None and not operator.edge_pixels:
             raise ConfigError(f"{where} needs a file, edge_pixels or both")
@@ -348,9 +353,14 @@ def _check_noise(noise: NoiseConfig | EdgeNoiseConfig, where: str) -> None:
         if low > high:
             raise ConfigError(f"{where}.sigma_uK = [{low:g}, {high:g}] must increase")
     if isinstance(noise, NoiseConfig) and noise.radiometer is not None:
-        for name, default in (("sigma_uK", None), ("per", "map_voxel")):
-            if getattr(noise, name) != default:
-                raise ConfigError(f"{where}.{name} stands beside {where}.radiometer: give one")
+        beside = [n for n in ("sigma_uK", "per") if getattr(noise, n) != getattr(NoiseConfig(), n)]
+        if beside:
+            removed = {"sigma_uK": "sigma_uK=null", "per": "per=map_voxel"}
+            raise ConfigError(
+                f"{where}.{' and '.join(beside)} beside {where}.radiometer: "
+                f"{', '.join(f'{where}.{removed[n]}' for n in beside)} removes the one, "
+                f"{where}.radiometer=null the other"
+            )
     if isinstance(noise, NoiseConfig) and noise.reference_GHz is not None and noise.index == 0.0:
         raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
 

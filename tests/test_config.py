@@ -300,7 +300,7 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"label": {"log10_L": [7, 3]}}, "label.log10_L = [7.0, 3.0] must increase"),
         (
             {"label": {"edges": [4, 5, 6], "bins": 2}},
-            "label.edges replaces label.log10_L and label.bins: give one or the other",
+            "label.edges replaces label.log10_L and label.bins: label.edges=null removes the one",
         ),
         (
             {"label": {"edges": [4, 6, 5.5]}},
@@ -484,3 +484,43 @@ def test_the_folder_of_a_run_is_a_configuration(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(given.to_yaml(), encoding="utf-8")
     assert load_config(folder) == replace(given, run=str(folder))
     assert load_config(folder, ["run=other", "train.steps=800"]).run == "other"
+
+
+SOURCES = "observe.radio_sources"
+
+
+@pytest.mark.filterwarnings("ignore::streamtrain.schema.AssumptionWarning")
+@pytest.mark.parametrize(
+    ("settings", "ways"),
+    [
+        (
+            "observe.beam.fwhm_arcmin=4.5",
+            ["observe.beam.fwhm_pixels=null", "observe.beam.fwhm_arcmin=null"],
+        ),
+        (
+            "observe.noise.radiometer={T_sys_K: 40, n_feeds: 19, hours: 100}",
+            [
+                "observe.noise.sigma_uK=null, observe.noise.per=map_voxel",
+                "observe.noise.radiometer=null",
+            ],
+        ),
+        (
+            f"{SOURCES}.density={{normal: [27, 1], uniform: [1, 9]}}",
+            [f"{SOURCES}.density.normal=null", f"{SOURCES}.density.uniform=null"],
+        ),
+        ("label.edges=[4, 5, 6]; label.bins=2", ["label.edges=null", "label.bins=49"]),
+        (
+            "emit.brightness={factor: 2, poisson_bins: 5}",
+            ["emit.brightness.poisson_bins=null", "emit.brightness.factor=1"],
+        ),
+        ("emit.line.mixture={li16: {}}; emit.line.model=chung22", ["emit.line.mixture={}"]),
+    ],
+)
+def test_either_or_says_how_to_remove_the_other(settings: str, ways: list[str]) -> None:
+    """What the sentence says to add, added, makes a configuration."""
+    given = settings.split("; ")
+    with pytest.raises(ConfigError) as caught:
+        load_config("pfeffer2019/published.yaml", given)
+    for way in ways:
+        assert way in str(caught.value)
+        assert load_config("pfeffer2019/published.yaml", [*given, *way.split(", ")])

@@ -304,14 +304,14 @@ def halos() -> dict[str, Any]:
 
 
 PLAIN = Lightcone.from_arrays(**halos())
-MASS = 2.0 ** np.arange(36, 60)
+MASS = 2.0 ** np.arange(30, 54)
 
 
 def of_masses(mass: Any, **changes: Any) -> Array:
     """Masses of a lightcone, in the order of the rows that were given."""
     given = halos() | changes
     given["columns"] = {"row": np.arange(24)}
-    sky = Lightcone.from_arrays(**(given | {"mass_Msun": mass}))
+    sky = Lightcone.from_arrays(**(given | {"mass_Msun": mass}), sure_of_mass=True)
     found = np.empty(24, np.float32)
     found[sky.columns["row"].astype(int)] = sky.mass_Msun
     return found
@@ -415,7 +415,11 @@ ONE = np.arange(24) == 5
         ({"mass_Msun": np.where(ONE, np.nan, MASS)}, "mass_Msun = nan at row 5 .1 such"),
         ({"mass_Msun": np.where(ONE, -1.0, MASS)}, "mass_Msun = -1 at row 5 .1 such values.: mas"),
         ({"mass_Msun": np.full(24, np.inf, np.float16)}, "mass_Msun = inf at row 0 .24 such val"),
-        ({"mass_Msun": np.full(24, 1e40)}, "mass_Msun = inf at row 0 .24 such values."),
+        ({"mass_Msun": np.full(24, 1e40)}, "this looks like masses in g or kg .*sure_of_mass=True"),
+        ({"mass_Msun": MASS * 1.98841e30}, "this looks like masses in g or kg"),
+        ({"mass_Msun": np.log10(MASS)}, r"from 9\.\d+ to 15.* log10 of masses .*sure_of_mass"),
+        ({"mass_Msun": MASS / 1e10}, "masses in 1e10 Msun"),
+        ({"mass_Msun": np.full(24, 1e40), "sure_of_mass": True}, "mass_Msun = inf at row 0"),
         ({"mass_Msun": MASS[:, None]}, r"mass_Msun has shape \(24, 1\)"),
         ({"mass_Msun": 1e12}, r"mass_Msun has shape \(1,\)"),
         ({"mass_Msun": []}, r"mass_Msun has shape \(0,\)"),
@@ -435,6 +439,13 @@ def test_halos_that_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CatalogError, match=message) as caught:
         Lightcone.from_arrays(**(halos() | changes))
     said(caught.value)
+
+
+def test_odd_masses_that_the_user_is_sure_of() -> None:
+    sky = Lightcone.from_arrays(**(halos() | {"mass_Msun": MASS / 1e10}), sure_of_mass=True)
+    np.testing.assert_array_equal(
+        sky.mass_Msun.astype(np.float64).min(), np.float32(MASS[0] / 1e10)
+    )
 
 
 def test_rows_of_one_index_are_read_by_place() -> None:

@@ -95,6 +95,9 @@ def mass_problem(mass_Msun: NDArray[np.floating[Any]]) -> str | None:
         return f"{runs} the natural logarithm of masses, or like masses in 1e10 Msun"
     if high < HEAVIEST:
         return f"{runs} masses in 1e10 Msun"
+    if low < HALO_MASSES[1] < high:
+        row = int(np.argmax(mass_Msun))
+        return f"mass = {high:.6g} Msun at row {row}, no halo's mass: a missing value?"
     if high > HALO_MASSES[1]:
         return f"{runs} masses in {'Msun taken for 1e10 Msun' if high < 1e27 else 'g or kg'}"
     if low < HALO_MASSES[0]:

@@ -100,19 +100,22 @@ class Lightcone:
         min_mass_Msun: float | None = None,
         realisation: str | None = None,
         tile_deg: float = TILE_DEG,
+        sure_of_mass: bool = False,
     ) -> Lightcone:
         """Check the halos, sort them by sky tile and keep them as float32.
 
         Arrays have shape [n], `velocities_kms` [n, 3], in the units of the attributes or with a
         unit of astropy, which is converted (with the h of `cosmology`); those with masked entries
-        are refused. Of pandas, the rows must have one order. Defaults: the footprint is the halos'
-        bounding box, `z_range` and `min_mass_Msun` their extremes, `realisation` the start of the
-        digest. Raises `CatalogError`.
+        are refused. Of pandas, the rows must have one order. Masses that look like logarithms, 1e10
+        Msun or kg are refused unless you are `sure_of_mass`. Defaults: the footprint is the halos'
+        bounding box, `z_range` their extremes, `min_mass_Msun` the float32 below the lightest
+        (painted are halos above the limit), `realisation` the start of the digest. Raises
+        `CatalogError`.
         """
         parameters = _checked_cosmology(cosmology)
         given = {"x_Mpc": x_Mpc, "y_Mpc": y_Mpc, "z_Mpc": z_Mpc, "mass_Msun": mass_Msun}
         halos, extra, velocity = _given_halos(
-            given | {"z_obs": z_obs}, columns, velocities_kms, parameters["h"]
+            given | {"z_obs": z_obs}, columns, velocities_kms, parameters["h"], sure_of_mass
         )
         _check_halos(halos, extra, velocity)
         if problem := lightcone_info.distance_problem(halos, parameters):
@@ -134,7 +137,7 @@ class Lightcone:
         z_low, z_high = seen if z_range is None else _numbers(z_range, "z_range", "(low, high)")
         if not -1.0 < z_low <= z_high < np.inf:
             raise CatalogError(f"z_range must be (low, high) with -1 < low <= high, got {z_range}")
-        limit = float(halos["mass_Msun"].min())
+        limit = float(np.nextafter(halos["mass_Msun"].min(), np.float32(0)))
         if min_mass_Msun is not None:
             limit = _numbers([min_mass_Msun], "min_mass_Msun", "a number", "Msun")[0]
         if realisation is not None and not (realisation and realisation.isprintable()):
@@ -345,7 +348,11 @@ def _offsets(file: h5py.File, num_halos: int) -> NDArray[np.int64]:
 
 
 def _given_halos(
-    halos: Mapping[str, Any], columns: Mapping[str, Any] | None, velocities_kms: Any, h: float
+    halos: Mapping[str, Any],
+    columns: Mapping[str, Any] | None,
+    velocities_kms: Any,
+    h: float,
+    sure_of_mass: bool,
 ) -> tuple[dict[str, Float32], dict[str, Float32], Float32 | None]:
     """Halos, columns and velocities as a caller gives them, in float32."""
     if not isinstance(columns, Mapping | None):
@@ -354,7 +361,7 @@ def _given_halos(
     velocity = {} if velocities_kms is None else {"velocities_kms": velocities_kms}
     every = {**halos, **further, **velocity}
     _check_same_rows(every)
-    found = {name: _in_float32(name, a, h) for name, a in every.items()}
+    found = {name: _in_float32(name, a, h, sure_of_mass) for name, a in every.items()}
     return (
         {name: found[name] for name in halos},
         {name: found[f"column '{name}'"] for name in columns or {}},
@@ -375,7 +382,7 @@ def _check_same_rows(arrays: Mapping[str, Any]) -> None:
                 )
 
 
-def _in_float32(name: str, values: Any, h: float) -> Float32:
+def _in_float32(name: str, values: Any, h: float, sure_of_mass: bool) -> Float32:
     try:
         given = given_numbers(values, name)
         array = given.to(_UNITS.get(name, ""), little_h(given, h))
@@ -386,6 +393,13 @@ def _in_float32(name: str, values: Any, h: float) -> Float32:
             f"{name} has {given.num_masked} masked entries of {given.values.size}: leave these "
             "halos out of all arrays, or fill them in"
         )
+    if name == "mass_Msun" and not sure_of_mass and array.size and np.isfinite(array).all():
+        problem = lightcone_info.mass_problem(array.ravel())  # kg overflow in float32
+        if problem:
+            raise CatalogError(
+                f"{problem} (from_arrays takes Msun, or an astropy Quantity, which is converted; "
+                "if they are right, sure_of_mass=True)"
+            )
     return _float32(name, array)
 
 

@@ -71,9 +71,10 @@ def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
 def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None:
     """CatalogError where a lightcone does not reach down to a mass, the setting `where`."""
     if lightcone.min_mass_Msun > MASS_TOLERANCE * min_mass_Msun:
+        stated = ", or say what it is complete for, from_arrays(min_mass_Msun=...)"
         raise CatalogError(
             f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
-            f"{where} = {min_mass_Msun:.3g}: raise it to that"
+            f"{where} = {min_mass_Msun:.3g}: raise it to that{'' if lightcone.path else stated}"
         )
 
 

@@ -101,7 +101,8 @@ def paint(
         raise ValueError(
             f"no halo of {lightcone.name} is left above {min_mass_Msun:.3g} Msun, inside "
             f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at "
-            f"{tuple(pose.centre_deg[0].tolist())} deg"
+            f"{tuple(pose.centre_deg[0].tolist())} deg (its heaviest has "
+            f"{lightcone.mass_Msun.max():.6g} Msun; a halo at the limit does not count)"
         )
     if int(counts[0, -1]):
         raise ValueError(

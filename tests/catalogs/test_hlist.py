@@ -119,7 +119,7 @@ def test_cut_and_empty_lists(tmp_path: Path) -> None:
     text = path.read_text()
     for content, message in {
         "": "does not begin with",
-        text[:-9]: "truncated",
+        text[:-9]: "truncated: its last line has no line end and 32 of 34 cells",
         text[: text.index("0.25000 0")]: "holds no halo",
         text + "0.25 7\n": "line 17 has 2 numbers, its header names 34 columns",
         text.replace(" 9e15", "", 1): "line 13 has 33 numbers, its header names 34 columns",
@@ -128,6 +128,8 @@ def test_cut_and_empty_lists(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(CatalogError, match=message):
             read_halos(path)
+    path.write_text(text[:-1])
+    assert read_halos(path).notes[-1].startswith("the last line has no line end: its last number")
 
 
 def test_scale_factor(tmp_path: Path) -> None:

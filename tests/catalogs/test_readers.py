@@ -17,7 +17,7 @@ import pytest
 import reference as ref
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers import read, read_npz, read_pickled_header
+from streamtrain.catalogs.readers import Options, read, read_npz, read_pickled_header
 
 HEADER = {
     "Omega_M": 0.286,
@@ -390,3 +390,52 @@ def test_pinocchio_layouts_agree() -> None:
     assert deep.velocities_kms is None
     assert np.count_nonzero(deep.mass_Msun > 1e11) == len(first)
     np.testing.assert_array_equal(np.sort(deep.x_Mpc[deep.mass_Msun > 1e11]), np.sort(first.x_Mpc))
+
+
+def test_an_npz_without_a_cosmology(tmp_path: Path) -> None:
+    """`cosmology` adds what its header lacks and contradicts nothing."""
+    plain = read_npz(write(tmp_path / "a.npz"))
+    given = plain.cosmology
+    bare = write(tmp_path / "b.npz", cosmo_header_json=None)
+    with pytest.raises(
+        CatalogError, match=r"cosmo_header_json: add --cosmology Omega_m=\S+ Omega_b="
+    ):
+        read(bare)
+    found = read(bare, options=Options(cosmology=given))
+    assert found.digest == plain.digest
+    assert "Omega_m, Omega_b, h, n_s, sigma8 as given, not in the file" in found.provenance
+    part = write(tmp_path / "c.npz", cosmo_header_json=np.array(json.dumps({"h": given["h"]})))
+    rest = {name: value for name, value in given.items() if name != "h"}
+    assert read(part, options=Options(cosmology=rest)).digest == plain.digest
+    with pytest.raises(CatalogError, match=r"h is .* in the file, but 0\.5 in the given cosmology"):
+        read(tmp_path / "a.npz", options=Options(cosmology=given | {"h": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("format", "option", "name"),
+    [
+        ("npz", {"axis": (0, 0, 1)}, "--axis"),
+        ("npz", {"columns": {"x": "X"}}, "--columns"),
+        ("npz", {"min_mass_Msun": 1e11}, "--min-mass"),
+        (
+            "npz",
+            {"z_range": (2, 3), "footprint_deg": (0, 1, 0, 1)},
+            "--footprint-deg, --z-range are",
+        ),
+        ("streamtrain", {"cosmology": {"h": 0.7}}, "--cosmology"),
+        ("table", {"mass": "M"}, "--mass-column"),
+        ("table", {"h_units": False}, "--units"),
+        ("pksc", {"axis": (0, 0, 1)}, "--axis"),
+        ("rockstar", {"length": "Mpc/h", "h_units": True}, "--units"),
+        ("pinocchio-plc", {"mass": "M"}, "--mass-column"),
+        ("groups", {"axis": (0, 0, 1)}, "--axis"),
+    ],
+)
+def test_options_of_other_formats(
+    tmp_path: Path, format: str, option: dict[str, Any], name: str
+) -> None:
+    (tmp_path / "a.0.hdf5").write_bytes(b"")
+    cuts = {k: v for k, v in option.items() if k in ("min_mass_Msun", "z_range", "footprint_deg")}
+    options = Options(**{k: v for k, v in option.items() if k not in cuts})
+    with pytest.raises(CatalogError, match=f"a.0.hdf5: {name}.* not of the format {format}, which"):
+        read(tmp_path / "a.0.hdf5", format=format, options=options, **cuts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
-from streamtrain.catalogs.readers.columnmap import load_map
+from streamtrain.catalogs.readers.columnmap import load_map, map_of_words
 from streamtrain.cli import main
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "lightcones.md"
@@ -129,13 +130,36 @@ def test_unit_of_the_file_has_a_scale_factor(tmp_path: Path) -> None:
         read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass v_los")))
 
 
+@pytest.mark.parametrize(
+    ("ra_0", "dec_0"), [(0.0, 70.0), (75.0, 0.0), (180.0, -30.0), (270.0, 5.0)]
+)
+def test_advice_of_a_centre_can_be_pasted(tmp_path: Path, ra_0: float, dec_0: float) -> None:
+    """The middle of fields on both sides of ra = 0, of ra = 180 and near the pole."""
+    true = halos()
+    ra = (ra_0 + true["ra"] / np.cos(np.radians(dec_0))) % 360.0
+    path = write(tmp_path / "a.csv", true | {"ra": ra, "dec": dec_0 + true["dec"]})
+    with pytest.raises(CatalogError, match="centre_deg") as caught:
+        read(path, options=Options(columns=column_map("ra dec z_cos v_los mass")))
+    advice = re.search(r"--columns \.\.\. (centre_deg=(\S+?),(\S+?))\)", str(caught.value))
+    assert advice is not None
+    assert "--observer" not in str(caught.value)
+    assert np.abs((float(advice[2]) - ra_0 + 180.0) % 360.0 - 180.0) < 1.0
+    assert float(advice[3]) == pytest.approx(dec_0, abs=1.0)
+    for written in (advice[1], f"centre_deg=[{advice[2]}, {advice[3]}]"):
+        centre = map_of_words([*["ra_deg=A", "dec_deg=B", "z_obs=C", "mass_Msun=D"], written])
+        assert isinstance(centre, dict)
+        chosen = column_map("ra dec z_cos v_los mass", centre_deg=centre["centre_deg"])
+        cone = read(path, options=Options(columns=chosen))
+        assert np.abs(cone.footprint_deg).max() < 2.0
+
+
 def test_centre_is_turned_to_the_line_of_sight(tmp_path: Path) -> None:
     """A field around ra, dec = 150, 60 deg: angles from its centre are kept."""
     true = halos()
     dec = 60.0 + true["dec"]
     ra = 150.0 + true["ra"] / np.cos(np.radians(dec))
     path = write(tmp_path / "a.csv", true | {"ra": ra, "dec": dec})
-    with pytest.raises(CatalogError, match="say centre_deg"):
+    with pytest.raises(CatalogError, match=r"centre_deg: \[(149|150)\.\d+, (59|60)\."):
         read(path, options=Options(columns=column_map("ra dec z_cos v_los mass")))
     chosen = column_map("ra dec z_cos v_los mass", centre_deg=[150, 60])
     cone = read(path, options=Options(columns=chosen))

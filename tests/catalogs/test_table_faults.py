@@ -105,6 +105,102 @@ def test_sentinels_that_the_file_names(tmp_path: Path) -> None:
     check(path, column_map(), r"'M.mask' has shape \(3,\), but 'M' has \(9,\)")
 
 
+@pytest.mark.parametrize("fill", ["1.17e2", b"117", np.array([b"117"]), "-1", "117 "])
+def test_fill_values_as_text(tmp_path: Path, fill: Any) -> None:
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in plain().items():
+            file[name] = values
+        assert plain()["M"].tolist().index(117) == MISSING_ROW
+        file["M"].attrs["_FillValue"] = fill
+        file["Z"].attrs["add_offset"] = "0"
+        file["X"].attrs["missing_value"] = h5py.Empty("S1")
+    number = float(np.ravel(fill)[0])
+    check(path, column_map(), "'M' has no value at row 4" if number == 117 else "")
+    with h5py.File(path, "r+") as file:
+        file["M"].attrs["_FillValue"] = "none"
+    check(path, column_map(), "the attribute _FillValue of '/M' is 'none': a number is needed")
+
+
+def test_fill_values_beyond_the_type_stand_nowhere(tmp_path: Path) -> None:
+    """117 + 65536 is no number of 16 bits, although its last 16 bits are those of a halo."""
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in plain().items():
+            file[name] = values.astype("u2") if name == "M" else values
+        file["M"].attrs["_FillValue"] = 117 + 65536
+    check(path, column_map())
+
+
+@pytest.mark.parametrize("more", ["", "another", "group", "other columns"])
+def test_tables_by_astropy_in_hdf5(tmp_path: Path, more: str) -> None:
+    """One table is taken, of two the map has to name one."""
+    path = tmp_path / "a.hdf5"
+    made = table.Table(plain())
+    made.write(path, path="t", serialize_meta=True)
+    if more == "group":
+        with h5py.File(path, "a") as file:
+            for name, values in plain().items():
+                file[f"halos/{name}"] = values
+    elif more:
+        other = made if more == "another" else table.Table({"A": [1.0]})
+        other.write(path, path="deep/s", append=True)
+    if more in ("another", "group"):
+        second = "halos" if more == "group" else "deep/s"
+        check(
+            path, column_map(), f"2 tables have these columns, .*{second}.*: say which, .table: N"
+        )
+        check(path, column_map(table=second))
+    check(path, column_map(**({"table": "t"} if more in ("another", "group") else {})))
+    if not more:
+        check(path, column_map(mass="MM"), "there is no column 'MM': did you mean 'M'")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4"])
+def test_units_as_codes_of_characters(tmp_path: Path, dtype: str) -> None:
+    """As MATLAB writes text."""
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in plain().items():
+            file[name] = values
+        file["M"].attrs["unit"] = np.array([[ord(a) for a in "1e10 Msun"]], dtype)
+    check(path, column_map())
+    with h5py.File(path, "r+") as file:
+        file["M"].attrs["unit"] = np.array([ord(a) for a in "1e10 Msun/h"], dtype)
+    check(path, column_map(), "the file says that 'M' is in 1e10 Msun/h, the map says 1e10 Msun")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".txt", ".dat"])
+def test_a_last_line_without_a_line_end(tmp_path: Path, ending: str) -> None:
+    """As spreadsheets write it: whole rows are read, and it is said; of cut ones it is seen."""
+    mark = "," if ending == ".csv" else "\t"
+    lines = [mark.join((*plain(), "word"))]
+    lines += [mark.join((*map(repr, row), "1.5")) for row in
+              zip(*(a.tolist() for a in plain().values()), strict=True)]  # fmt: skip
+    path = tmp_path / f"a{ending}"
+    text = "\n".join(lines)
+    path.write_text(text)
+    check(path, column_map())
+    said = read(path, options=Options(columns=column_map())).provenance
+    assert f"a{ending}: the last line has no line end: its last number may be cut off" in said
+    path.write_text(text + "\n")
+    assert "line end" not in read(path, options=Options(columns=column_map())).provenance
+    for cut in (text[: -len("1.5")], text[: -len("5")] + "e", text[: -len("1.5") - 1], text + mark):
+        path.write_text(cut)
+        if cut == text + mark and ending != ".csv":
+            check(path, column_map())
+        else:
+            check(path, column_map(), "truncated: its last line has no line end and")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".txt", ".ecsv"])
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_in_other_codes(tmp_path: Path, ending: str, code: str) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_text(csv(",")(tmp_path, plain(), {}, "").read_text(), encoding=code)
+    check(path, column_map(), f"text in {code[:6].upper()}, as .*: save it as UTF-8 .iconv -f UTF-")
+
+
 def test_sentinels_that_no_file_names(tmp_path: Path) -> None:
     """One halo that lies elsewhere than its redshift, or weighs nothing."""
     for name, value, sentence in (

@@ -213,7 +213,7 @@ def test_the_matrix_puts_each_scenario_on_a_line_of_its_own():
         return found | {"name": name, "published": beside}
 
     rows = [row("basic", 0.01, 0.066), row("breysse15", 0.5, None)]
-    figure = matrix_figure({"scenarios": rows, "label": "counts"})
+    figure = matrix_figure({"scenarios": rows, "label": "counts", "bootstrap": {}})
     left = figure.axes[0]
     assert [t.get_text() for t in left.get_yticklabels()] == ["basic", "breysse15"]
     marks = {c.get_label(): c.lines[0].get_xydata() for c in left.containers}

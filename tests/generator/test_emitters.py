@@ -379,7 +379,10 @@ def test_everything_at_once_is_a_function_of_the_index(small_sky: Lightcone, thr
     [
         ({"brightness": {"factor": 0}}, "emit.brightness.factor = 0 is outside 0..1000"),
         ({"brightness": {"factor": {"normal": [1, 1]}}}, "a normal needs low and high"),
-        ({"brightness": {"factor": 2, "poisson_bins": 5}}, "give factor or poisson_bins"),
+        (
+            {"brightness": {"factor": 2, "poisson_bins": 5}},
+            "has factor and poisson_bins: emit.brightness.poisson_bins=null",
+        ),
         ({"blank": {}, "blank_2": {}}, "emit.blank_2: there is emit.blank already"),
         ({"interloper": {"model": "li16", "nu_rest_GHz": 30}}, "must lie above the band"),
         ({"dim": {}}, "'emit.dim.above_log10_L' is missing"),

@@ -117,7 +117,10 @@ def test_beam_of_a_point() -> None:
     ("beam", "sentence"),
     [
         ({}, "observe.beam needs either fwhm_arcmin"),
-        ({"fwhm_arcmin": 4.5, "fwhm_pixels": 3}, "observe.beam needs either fwhm_arcmin"),
+        (
+            {"fwhm_arcmin": 4.5, "fwhm_pixels": 3},
+            "observe.beam has both .*: observe.beam.fwhm_pixels=null removes the one",
+        ),
         ({"fwhm_pixels": 22}, r"FWHM, 22 x 22 pixels \(ra, dec\), is wider than the map, 30 x 21"),
         ({"fwhm_arcmin": 31.0}, r"FWHM, 31 x 15.5 pixels .* wider than the map, 30 x 21 pixels"),
         ({"fwhm_pixels": 20, "reference_GHz": 34}, "wider than the map"),

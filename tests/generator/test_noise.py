@@ -93,8 +93,16 @@ def test_radiometer_after_a_pool(reduce: str) -> None:
 @pytest.mark.parametrize(
     ("noise", "grid", "message"),
     [
-        ({"sigma_uK": 3.0}, {}, "noise.sigma_uK stands beside observe.noise.radiometer: give one"),
-        ({"per": "fine_voxel"}, {}, "noise.per stands beside observe.noise.radiometer: give one"),
+        (
+            {"sigma_uK": 3.0},
+            {},
+            "noise.sigma_uK beside .*: observe.noise.sigma_uK=null removes",
+        ),
+        (
+            {"per": "fine_voxel"},
+            {},
+            "noise.per beside .*: observe.noise.per=map_voxel rem",
+        ),
         ({}, {"units": "Jy/sr"}, "observe.noise.radiometer gives uK, but grid.units = Jy/sr"),
     ],
 )

@@ -58,6 +58,26 @@ def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
 
 
 @small.EXTRAPOLATES
+def test_few_halos_are_painted_whole_at_their_own_limit() -> None:
+    z_obs = 115.27 / 30.32 - 1.0
+    x, y, z = ref.position(0.01, -0.01, ref.comoving_distance(z_obs))
+    grid = Grid((2 / 15, 2 / 15), (2, 2, 2), (30.3432, 30.312), 115.27)
+    for mass in ([1e12], [3e11, 1e12, 2e12]):
+        ones = np.ones(len(mass))
+        sky = Lightcone.from_arrays(
+            x * ones, y * ones, z * ones, mass, z_obs * ones,
+            cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1),
+            z_range=(z_obs - 0.1, z_obs + 0.1),
+        )  # fmt: skip
+        _, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, min_mass_Msun=sky.min_mass_Msun)
+        assert counts.sum() == len(mass)
+    with pytest.raises(ValueError, match=r"above 2e.12 Msun.* heaviest has 2e.12.* does not count"):
+        paint(sky, grid, "breysse15", min_mass_Msun=2e12)
+    with pytest.raises(ValueError, match=r"raise it to that, or say .*from_arrays.min_mass_Msun="):
+        paint(sky, grid, "breysse15", min_mass_Msun=2.5e10)
+
+
+@small.EXTRAPOLATES
 def test_mean_luminosity_does_not_depend_on_the_scatter() -> None:
     """Sum of the map over 20 000 halos with and without scatter, where the mean is kept."""
     sky, grid = small.lightcone(), Grid((1.2, 1.2), (1, 1, 1), (34.9, 25.65))

@@ -76,7 +76,11 @@ def test_one_distribution_replaces_one_parameter_of_a_joint_prior(small_sky: Lig
     ("given", "expected"),
     [
         ({}, "must be a number, or one of normal, uniform, log_uniform"),
-        ({"normal": [0, 1], "uniform": [0, 1]}, "must be a number, or one of"),
+        (
+            {"normal": [0, 1], "uniform": [0, 1]},
+            "alpha has normal, uniform: remove all but one of them, emit.line.parameters.alpha."
+            "normal=null, emit.line.parameters.alpha.uniform=null",
+        ),
         ({"uniform": [2, 1]}, "emit.line.parameters.alpha.uniform = [2, 1] must increase"),
         ({"normal": [1, -1]}, "the width is negative"),
         ({"uniform": [1, 2], "low": 1}, "low and high belong to normal"),

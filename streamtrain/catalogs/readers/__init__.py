@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
 from streamtrain.catalogs.readers.chunks import chunks_of, files_of
 from streamtrain.catalogs.readers.groups import is_group_file, read_groups
@@ -49,6 +48,25 @@ _ENDINGS = {
     ".pksc": "pksc",
     ".h5": "streamtrain",
     ".hdf5": "streamtrain",
+}
+_VIEW = ("--observer", "--line-of-sight")
+_TAKES: dict[str, tuple[str, ...]] = {
+    "npz": ("--cosmology", *_VIEW),
+    "streamtrain": (),
+    "pinocchio-plc": ("--cosmology", "--units", "--axis"),
+    "pinocchio-snapshot": ("--cosmology", "--units"),
+    "rockstar": ("--cosmology", "--mass-column"),
+    "hlist": ("--cosmology", "--mass-column"),
+    "pksc": ("--cosmology", *_VIEW),
+    "groups": ("--cosmology", "--units", "--mass-column"),
+    "table": ("--columns", "--cosmology", *_VIEW),
+}
+"""What a format can be told."""
+_CUTS = {
+    "footprint_deg": "--footprint-deg",
+    "z_range": "--z-range",
+    "min_mass_Msun": "--min-mass",
+    "redshift": "--redshifts",
 }
 
 
@@ -141,21 +159,18 @@ def read(
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
     if kind in ("npz", "streamtrain"):
-        allowed = Options(view=options.view) if kind == "npz" else Options()
-        if options != allowed or any(value is not None for value in cuts.values()):
-            raise CatalogError(f"{path}: files of the format {kind} are read as they are")
+        _check_options(path, kind, options, cuts | {"redshift": options.redshift})
         if kind == "npz":
-            lightcone = read_npz(path, realisation=realisation, view=options.view)
-            if problem := mass_problem(lightcone.mass_Msun):
-                raise CatalogError(f"{path}: {problem}")
-            return lightcone
+            return read_npz(
+                path, realisation=realisation, cosmology=options.cosmology, view=options.view
+            )
         lightcone = Lightcone.open(path)
         return lightcone if realisation is None else replace(lightcone, realisation=realisation)
     halos = read_halos(path, format=kind, options=options)
     if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(first, "a halo catalog"):
-        check_direction(halos.position_Mpc, footprint_deg)
+        check_direction(halos.position_Mpc, footprint_deg, by_angles=halos.by_angles)
         name = realisation or f"file-{sha256(first)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)
 
@@ -168,13 +183,7 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     options = options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
     cosmology, h_units = options.cosmology, options.h_units
-    if options.length == "kpc/h" and kind != "groups":
-        raise CatalogError(f"{path}: --units kpc/h is not of the format {kind}")
-    if options.view and kind not in ("pksc", "table"):
-        hint = "; --axis says where its cone points" if kind == "pinocchio-plc" else ""
-        raise CatalogError(
-            f"{path}: --observer and --line-of-sight are not of the format {kind}{hint}"
-        )
+    _check_options(path, kind, options, {})
     if kind == "pinocchio-plc":
         return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
     if kind == "pinocchio-snapshot":
@@ -198,6 +207,30 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
             view=options.view,
         )
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
+
+
+def _check_options(path: Path, kind: str, options: Options, cuts: Mapping[str, Any]) -> None:
+    """CatalogError that names the options, cuts among them, which the format has no use for."""
+    given = {
+        "--columns": options.columns,
+        "--cosmology": options.cosmology,
+        "--units": options.length or options.h_units,
+        "--axis": options.axis,
+        "--mass-column": options.mass,
+        "--observer": options.view.observer_Mpc,
+        "--line-of-sight": options.view.line_of_sight,
+        **{_CUTS[name]: value for name, value in cuts.items()},
+    }
+    stray = [o for o, value in given.items() if value is not None and o not in _TAKES[kind]]
+    if options.length == "kpc/h" and kind.startswith("pinocchio"):
+        stray.append("--units kpc/h")
+    if stray:
+        takes = ", ".join(_TAKES[kind]) or "none of them"
+        raise CatalogError(
+            f"{path}: {', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not of the format "
+            f"{kind}, which takes {takes}"
+            + ("; --axis says where its cone points" if kind == "pinocchio-plc" else "")
+        )
 
 
 def _checked_format(name: str) -> str:

@@ -9,7 +9,7 @@ cosmology: {Omega_m: 0.3, Omega_b: 0.045, h: 0.7, n_s: 0.96, sigma8: 0.8}
 `sure: true` beside a unit: it holds whatever the file says and the numbers look like.
 
 Instead of a column `expression: Z + DZ`, arithmetic with columns. The command line has the same in
-words: x_Mpc=X/0.7 mass_Msun=10**logM z_obs=Z+DZ.
+words: x_Mpc=X/0.7 mass_Msun=10**logM z_obs=Z+DZ centre_deg=150.1,2.2.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
         if name == "table":
             content["table"] = text
         elif name == "centre_deg":
-            content["centre_deg"] = [float(a) if _is_number(a) else a for a in text.split(",")]
+            parts = [part.strip() for part in text.strip("[]()").split(",")]
+            content["centre_deg"] = [float(a) if _is_number(a) else a for a in parts]
         elif name == "sure":
             sure += text.split(",")
         elif name in _WORDS:
@@ -195,7 +196,9 @@ def _checked(content: Any) -> ColumnMap:
     centre = content.get("centre_deg")
     if centre is not None:
         if not isinstance(centre, list) or len(centre) != 2:
-            raise CatalogError(f"centre_deg must be [ra, dec], not {centre!r}")
+            raise CatalogError(
+                f"centre_deg must be [ra, dec], not {centre!r} (--columns ... centre_deg=150.1,2.2)"
+            )
         centre = (_number("centre_deg", centre[0]), _number("centre_deg", centre[1]))
     return ColumnMap(
         quantities, extra, cosmology, side, redshift, centre, str(content.get("table", ""))

@@ -11,10 +11,12 @@ import yaml
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.files import reason_of
+from streamtrain.files import one_line, reason_of
 from streamtrain.hdf5file import content_of, holds
 
 Units = dict[str, str]
+MAX_CODES = 200
+"""Characters of a unit."""
 
 
 def masked(name: str, values: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
@@ -31,20 +33,45 @@ def hdf5_column(dataset: Any) -> NDArray[Any]:
     values = content_of(dataset)
     if values.dtype.kind not in "fiu":
         return values
-    fills = [dataset.attrs[key] for key in ("_FillValue", "missing_value") if key in dataset.attrs]
+    named = ("_FillValue", "missing_value")
+    fills = [_numbers_of(dataset, key) for key in named if key in dataset.attrs]
     defined = dataset.id.get_create_plist().fill_value_defined()
     if defined == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue != 0:
         fills.append(dataset.fillvalue)
     missing = np.zeros(values.shape, bool)
     for fill in map(np.ravel, fills):
-        if fill.dtype.kind in "fiu":
-            with np.errstate(all="ignore"):
-                missing |= np.isin(values, fill.astype(values.dtype))
-    scale, offset = (dataset.attrs.get(key) for key in ("scale_factor", "add_offset"))
-    if scale is not None or offset is not None:
-        factor = float(np.ravel(1.0 if scale is None else scale)[0])
-        values = values * factor + float(np.ravel(0.0 if offset is None else offset)[0])
+        with np.errstate(all="ignore"):
+            same = fill.astype(values.dtype)
+        one_size = fill.dtype.kind in "iu" and fill.dtype.itemsize == values.dtype.itemsize
+        if values.dtype.kind in "iu" and not one_size:  # -1 of int16 is 65535 of uint16, but
+            same = same[same == fill]  # a fill value beyond the type stands nowhere
+        missing |= np.isin(values, same)
+    packed = {key: _numbers_of(dataset, key) for key in ("scale_factor", "add_offset")}
+    scale, offset = packed["scale_factor"], packed["add_offset"]
+    if scale.size or offset.size:
+        factor = float(scale[0]) if scale.size else 1.0
+        values = values * factor + (float(offset[0]) if offset.size else 0.0)
     return np.ma.array(values, mask=missing)
+
+
+def _numbers_of(dataset: Any, key: str) -> NDArray[Any]:
+    """The numbers [n] of an attribute, none if it is not there or empty; some programs write them
+    as text. Raises CatalogError for what is no number."""
+    value = dataset.attrs.get(key)
+    if value is None or isinstance(value, h5py.Empty):
+        return np.zeros(0)
+    array = np.ravel(np.asarray(value))
+    if array.dtype.kind in "fiu":
+        return array
+    texts = [text for text in _texts(value) if text]
+    try:
+        return np.array([float(text) for text in texts])
+    except ValueError:
+        name = one_line(str(dataset.name), 60)
+        raise CatalogError(
+            f"the attribute {key} of '{name}' is {one_line(', '.join(texts), 60)!r}: a number is "
+            "needed, or none where no value is missing"
+        ) from None
 
 
 def stated_units(attributes: Any) -> list[str]:
@@ -57,9 +84,15 @@ def stated_units(attributes: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Of an attribute: str, bytes, one or several of them in an array."""
+    """Of an attribute: str, bytes, one or several of them in an array, or one as the codes of its
+    characters, as MATLAB writes it."""
     if isinstance(value, h5py.Empty):
         return []
+    codes = np.asarray(value)
+    if codes.dtype.kind == "u" and 0 < codes.size <= MAX_CODES and codes.max() < 0x110000:
+        text = "".join(map(chr, codes.ravel().tolist()))
+        if text.isprintable():
+            return [text.strip()]
     parts = np.ravel(np.asarray(value, object))
     texts = [a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in parts]
     return [text.strip("\0 ") for text in texts]

@@ -52,6 +52,8 @@ class Halos:
     """Of a snapshot."""
     sure_of_mass: bool = False
     """Whether the user insists on the masses, however unlikely."""
+    by_angles: bool = False
+    """Whether they came as ra and dec."""
 
     def __len__(self) -> int:
         return len(self.mass_Msun)
@@ -225,6 +227,7 @@ def lightcone_of(
         z_range=_common(z_range, halos.z_range),
         min_mass_Msun=min_mass_Msun,
         realisation=realisation,
+        sure_of_mass=True,
     )
 
 

@@ -21,8 +21,9 @@ import numpy as np
 from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.text import (
-    check_last_line,
+    check_last_row,
     comment_lines,
+    ending_notes,
     load_numbers,
     stated_number,
 )
@@ -65,7 +66,7 @@ def read_hlist(
         side = stated_number(text, r"#\s*Full box size\s*=\s*", "the box (Full box size = ...)")
         if not re.search(r"Full box size\s*=\s*\S+\s*Mpc/h", text):
             raise CatalogError("its header does not say 'Full box size = ... Mpc/h'")
-        check_last_line(path)
+        check_last_row(path, str.split, len(names))
         table = load_numbers(path, columns=[names.index(name) for name in wanted], width=len(names))
         hosts, phantoms = table[:, 7] < 0, table[:, 8] != 0
         kept = table[hosts]
@@ -83,6 +84,7 @@ def read_hlist(
                 f"{np.count_nonzero(~hosts)} subhalos (pid not -1) left out, of the others "
                 f"{np.count_nonzero(hosts & phantoms)} are phantoms, kept",
                 f"from a periodic box of side {side / found['h']:g} Mpc",
+                *ending_notes(path),
             ],
         )
         halos.check()

@@ -18,12 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.info import mass_problem
 from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.halos import Halos, observed_redshift, reading, sha256
+from streamtrain.catalogs.readers.halos import (
+    PARAMETERS,
+    Halos,
+    merged_cosmology,
+    observed_redshift,
+    reading,
+    sha256,
+)
 from streamtrain.catalogs.readers.pickled import npy_header, numbers, read_pickled_header
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.cosmology import Cosmology
-from streamtrain.files import check_npz
+from streamtrain.files import check_npz, one_line
 
 _NEEDED_KEYS = ("x", "y", "z", "M")
 _HALO_KEYS = (*_NEEDED_KEYS, "zhalo")
@@ -38,9 +46,14 @@ _COSMOLOGY = {
 
 
 def read_npz(
-    path: str | os.PathLike[str], *, realisation: str | None = None, view: View = FORWARD
+    path: str | os.PathLike[str],
+    *,
+    realisation: str | None = None,
+    cosmology: Mapping[str, float] | None = None,
+    view: View = FORWARD,
 ) -> Lightcone:
-    """A limlam_mocker or Peak Patch catalog as a lightcone, seen as `view` says.
+    """A limlam_mocker or Peak Patch catalog as a lightcone, seen as `view` says; `cosmology`
+    (Omega_m, Omega_b, h, n_s, sigma8) adds what its header lacks.
 
     Two cuts of one simulated sky must be given the same `realisation`; the default is derived from
     the content. Raises `CatalogError` for a file that is missing, damaged, incomplete, or holds a
@@ -51,7 +64,7 @@ def read_npz(
         with zipfile.ZipFile(path) as archive:
             check_npz(archive)
             arrays, header = _read_members(archive)
-        return _lightcone(path, arrays, header, realisation, view)
+        return _lightcone(path, arrays, header, realisation, cosmology, view)
 
 
 def _lightcone(
@@ -59,11 +72,14 @@ def _lightcone(
     arrays: dict[str, NDArray[Any]],
     header: dict[str, float],
     realisation: str | None,
+    given: Mapping[str, float] | None,
     view: View,
 ) -> Lightcone:
     centre = [header.get(f"cen_{axis}_fov", 0.0) for axis in "xy"]
     note = f", field centre {centre[0]:g}, {centre[1]:g} deg" if any(centre) else ""
-    cosmology = _cosmology(header)
+    cosmology = _cosmology(header, given)
+    added = [name for name in given or {} if name not in _stated(header)]
+    note += f", {', '.join(added)} as given, not in the file" if added else ""
     position = _positions(arrays)
     mass = arrays.pop("M")
     moving = [key in arrays for key in _VELOCITY_KEYS]
@@ -85,6 +101,8 @@ def _lightcone(
             if velocities is None
             else " and vx, vy, vz [km/s], z_cos + (1 + z_cos) v_los/c"
         )
+    if mass.size and (problem := mass_problem(mass)):
+        raise CatalogError(problem)
     return Lightcone.from_arrays(
         position[:, 0],
         position[:, 1],
@@ -96,6 +114,7 @@ def _lightcone(
         columns={key: a for key, a in arrays.items() if a.shape == mass.shape},
         provenance=f"limlam_mocker npz {path.name}, sha256 {sha256(path)}{note}",
         realisation=realisation,
+        sure_of_mass=True,
     )
 
 
@@ -133,7 +152,7 @@ def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], di
         with archive.open("cosmo_header.npy") as file:
             header = read_pickled_header(file)
     else:
-        raise CatalogError("has neither cosmo_header nor cosmo_header_json")
+        header = {}
     arrays = {}
     for name in names:
         if name.startswith("cosmo_header"):
@@ -148,14 +167,24 @@ def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], di
     return arrays, header
 
 
-def _cosmology(header: Mapping[str, float]) -> dict[str, float]:
-    for key in _COSMOLOGY:
-        if key not in header:
-            raise CatalogError(
-                f"cosmo_header lacks '{key}': {', '.join(_COSMOLOGY)} are needed, "
-                f"it has {', '.join(header)}"
-            )
-    total = header["Omega_M"] + header.get("Omega_L", 1.0 - header["Omega_M"])
+def _stated(header: Mapping[str, float]) -> dict[str, float]:
+    """The parameters of a header, by our names."""
+    return {ours: header[theirs] for theirs, ours in _COSMOLOGY.items() if theirs in header}
+
+
+def _cosmology(header: Mapping[str, float], given: Mapping[str, float] | None) -> dict[str, float]:
+    both = merged_cosmology(_stated(header), given, complete=False)
+    missing = [name for name in PARAMETERS if name not in both]
+    if missing:
+        add = f"add --cosmology {' '.join(f'{name}=...' for name in missing)}"
+        if not header:
+            raise CatalogError(f"has neither cosmo_header nor cosmo_header_json: {add}")
+        theirs = next(theirs for theirs, ours in _COSMOLOGY.items() if ours == missing[0])
+        raise CatalogError(
+            f"cosmo_header lacks '{theirs}': {', '.join(_COSMOLOGY)} are needed, "
+            f"it has {one_line(', '.join(header))}: {add}"
+        )
+    total = both["Omega_m"] + header.get("Omega_L", 1.0 - both["Omega_m"])
     if abs(total - 1.0) > 2e-3:
         raise CatalogError(f"the universe must be flat, but Omega_M + Omega_L = {total:g}")
-    return {ours: header[theirs] for theirs, ours in _COSMOLOGY.items()}
+    return both

@@ -14,9 +14,10 @@ from streamtrain.catalogs.lightcone import CatalogError
 from streamtrain.catalogs.readers.chunks import files_beside, files_of
 from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
-from streamtrain.catalogs.readers.tablefile import Columns, Units, read_columns
+from streamtrain.catalogs.readers.tablefile import TEXT_ENDINGS, Columns, Units, read_columns
+from streamtrain.catalogs.readers.text import ending_notes
 from streamtrain.catalogs.readers.units import Unit, is_stated, read_unit
-from streamtrain.catalogs.readers.view import FORWARD, View
+from streamtrain.catalogs.readers.view import FORWARD, View, centre_advice
 from streamtrain.cosmology import C_KMS, Cosmology
 
 Array = NDArray[np.float64]
@@ -71,6 +72,8 @@ def read_table(
             "read as " + ", ".join(f"{k} = {c.name} [{c.unit.text}]" for k, c in every.items())
         )
         halos.notes += _units_in_expressions(every.values(), units) + notes
+        if files[0].name.lower().endswith(TEXT_ENDINGS):
+            halos.notes += [f"{f.name}: {note}" for f in files for note in ending_notes(f)]
         halos.sure_of_mass = chosen.quantities["mass"].sure
         if "x" in values:
             _cartesian(halos, values, view)
@@ -306,9 +309,10 @@ def _sky(
     height = np.cos(dec_0) * up - np.sin(dec_0) * ahead
     chi = model.comoving_distance(z_cos)
     halos.position_Mpc = np.stack([-side * chi, height * chi, depth * chi], axis=-1)
+    halos.by_angles = True
     if chosen.centre_deg is not None:
         halos.notes.append(f"ra, dec = {chosen.centre_deg} deg turned to the line of sight")
     elif depth.size and depth.min() <= 0.0:
         raise CatalogError(
-            "halos lie more than 90 deg from ra = dec = 0: say centre_deg: [ra, dec] in the map"
+            f"halos lie more than 90 deg from ra = dec = 0: {centre_advice(halos.position_Mpc)}"
         )

@@ -25,14 +25,15 @@ from streamtrain.catalogs.readers.columnmeta import (
     masked,
     stated_units,
 )
-from streamtrain.catalogs.readers.text import check_last_line, check_lines, load_numbers
+from streamtrain.catalogs.readers.text import check_last_row, check_lines, load_numbers
 from streamtrain.catalogs.readers.whitespace import read_whitespace
-from streamtrain.files import check_memory
+from streamtrain.files import check_memory, one_line
 from streamtrain.fitsimage import check_fits
 from streamtrain.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]
+TEXT_ENDINGS = (".ecsv", ".csv", ".dat", ".txt")
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -45,7 +46,7 @@ def read_columns(path: Path, names: Sequence[str], table: str = "") -> tuple[Col
     endings = [ending for ending in READERS if path.name.lower().endswith(ending)]
     if not endings:
         raise CatalogError(f"no table with named columns; supported are {', '.join(READERS)}")
-    if READERS[endings[0]] not in (_read_fits, _read_hdf5, _read_parquet):
+    if endings[0] in TEXT_ENDINGS:
         check_lines(path)
     return READERS[endings[0]](path, list(dict.fromkeys(names)), table)
 
@@ -75,7 +76,7 @@ def _read_csv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, U
     header, mark = named[0] if named else max(headers, key=lambda one: len(_cells(*one)))
     found = _cells(header, mark)
     _check_names(wanted, found)
-    check_last_line(path)
+    check_last_row(path, lambda line: _cells(line, mark), len(found))
     columns = [found.index(name) for name in wanted]
     skip = lines + (header is first)
     _check_rows(path, mark, skip, len(found))
@@ -186,7 +187,7 @@ def _chosen_hdu(tables: Sequence[Any], file: Any, wanted: Sequence[str], table: 
     if len(fitting) > 1:
         raise CatalogError(
             f"{len(fitting)} tables have these columns, {_hdus(fitting, file)}: say which "
-            "by name or number, `table: NAME` in the map"
+            "by name or number, `table: NAME` in the map (--columns ... table=NAME)"
         )
     hdu = (fitting or chosen)[0]
     _check_names(wanted, hdu.columns.names)
@@ -223,6 +224,8 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
             if not holds(file, table):
                 raise CatalogError(f"there is no group or dataset '{table}'")
             place = object_of(file, table)
+        else:
+            place = _only_table(file, wanted)
         columns: Columns = {}
         units: Units = {}
         if isinstance(place, h5py.Dataset):
@@ -244,6 +247,27 @@ def _read_hdf5(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, 
                 )
             units[name] = "; ".join(stated_units(place[name].attrs))
         return columns, units
+
+
+def _only_table(file: Any, wanted: Sequence[str]) -> Any:
+    """What holds the columns: the file itself, or the one group or compound dataset in it that
+    does. If none does, the file, or the compound dataset that is alone in it."""
+    names = _datasets(file)
+    if set(wanted) <= set(names):
+        return file
+    fields = {name: file[name].dtype.names for name in names if file[name].dtype.names}
+    fitting = [name for name, found in fields.items() if set(wanted) <= set(found)]
+    groups: list[str] = []
+    file.visititems(lambda name, item: groups.append(name) if hasattr(item, "keys") else None)
+    inside = set(names)
+    fitting += [group for group in groups if inside >= {f"{group}/{name}" for name in wanted}]
+    if len(fitting) > 1:
+        raise CatalogError(
+            f"{len(fitting)} tables have these columns, {one_line(', '.join(fitting))}: say which, "
+            "`table: NAME` in the map (--columns ... table=NAME)"
+        )
+    alone = list(fields) if len(fields) == 1 and not groups else []
+    return file[(fitting or alone)[0]] if fitting or alone else file
 
 
 def _datasets(group: Any) -> list[str]:

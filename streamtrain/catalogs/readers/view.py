@@ -84,14 +84,37 @@ FORWARD = View()
 """From the origin along +z."""
 
 
-def check_direction(position: Floats, footprint_deg: Sequence[float] | None = None) -> None:
-    """CatalogError if halos [n, 3] do not lie around +z and none is in the footprint, if given."""
+def centre_advice(position: Floats) -> str:
+    """What to add to a map with ra and dec whose field [n, 3] lies elsewhere than at 0, 0."""
+    mean = _mean_direction(position)
+    if mean is None or np.sqrt(np.sum(mean**2)) <= 0.2:
+        return "say centre_deg: [ra, dec] of the field in the map (--columns ... centre_deg=RA,DEC)"
+    ra, dec = (round(float(a), 2) for a in sky_angles_deg(*mean))
+    place = f"{ra % 360.0 + 0.0:.7g}, {dec + 0.0:.7g}"
+    return (
+        f"say centre_deg: [{place}], the middle of the halos, in the map (--columns ... "
+        f"centre_deg={place.replace(' ', '')})"
+    )
+
+
+def _mean_direction(position: Floats) -> Floats | None:
+    """The mean of the unit vectors of some of the halos; None if there is none."""
     some = position[:: max(1, len(position) // 100_000)].astype(np.float64)
     chi = np.sqrt(np.sum(some**2, axis=1))
     seen = some[chi > 0] / chi[chi > 0, None]
-    if not (len(seen) and np.isfinite(seen).all()):
+    return seen.mean(axis=0) if len(seen) and np.isfinite(seen).all() else None
+
+
+def check_direction(
+    position: Floats, footprint_deg: Sequence[float] | None = None, *, by_angles: bool = False
+) -> None:
+    """CatalogError if halos [n, 3] do not lie around +z and none is in the footprint, if given.
+
+    by_angles: they came as ra and dec, which `centre_deg` turns.
+    """
+    mean = _mean_direction(position)
+    if mean is None:
         return
-    mean = seen.mean(axis=0)
     length = float(np.sqrt(np.sum(mean**2)))
     if mean[2] >= np.cos(np.radians(LARGEST_ANGLE_DEG)) * length and length > 0.2:
         return  # half a sky has a mean direction of length 0.5, a whole one has none
@@ -101,12 +124,17 @@ def check_direction(position: Floats, footprint_deg: Sequence[float] | None = No
         ra_min, ra_max, dec_min, dec_max = footprint_deg
         if ((ra >= ra_min) & (ra <= ra_max) & (dec >= dec_min) & (dec <= dec_max)).any():
             return
+    if by_angles:
+        raise CatalogError(
+            "the halos do not lie around ra = dec = 0: "
+            f"{centre_advice(position)}, or keep a part with --footprint-deg"
+        )
     axis = int(np.argmax(np.abs(mean)))
     nearest = f"--line-of-sight {'-' if mean[axis] < 0 else ''}{'xyz'[axis]}"
     raise CatalogError(
         f"the halos lie around the direction ({', '.join(f'{a:.2f}' for a in mean)}), not around "
         f"the line of sight +z: add "
         + (nearest if length > 0.7 else "--line-of-sight (x, -x, y, ...)")
-        + ", --observer X Y Z if the observer is not at the origin (with ra and dec: centre_deg in "
-        "the map), or keep a part with --footprint-deg"
+        + ", --observer X Y Z if the observer is not at the origin, or keep a part with "
+        "--footprint-deg"
     )

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.text import check_last_line
+from streamtrain.catalogs.readers.text import FORTRAN, check_last_row, is_number
 from streamtrain.schema import nearest
 
 _BRACKETS = r"[\[(][^\[\]()]*[\])]"
-_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
 MAX_COMMENTS = 1000
 
 
@@ -44,7 +43,7 @@ def read_whitespace(
     Raises CatalogError with the number of the line that is wrong.
     """
     header = _header(path, wanted)
-    check_last_line(path)
+    check_last_row(path, str.split, header.width)
     places = [_place(name, header) for name in wanted]
     try:
         with warnings.catch_warnings():
@@ -74,7 +73,7 @@ def _header(path: Path, wanted: Sequence[str]) -> _Header:
                 comments.append(line.strip().lstrip("#").strip())
         elif line.strip():
             fields = line.split("#")[0].split()
-            if words is None and not any(_is_number(field) for field in fields):
+            if words is None and not any(is_number(field) for field in fields):
                 words, first = line.split("#")[0], number + 1
                 continue
             if "," in line:
@@ -108,7 +107,7 @@ def _names_of_comments(
     fitting = []
     for comment in reversed(comments):
         names, units = _names(comment)
-        if len(names) == width and not all(_is_number(name) for name in names):
+        if len(names) == width and not all(is_number(name) for name in names):
             fitting.append((names, units))
     complete = [entry for entry in fitting if set(wanted) <= set(entry[0])]
     return ([*complete, *fitting] or [([], {})])[0]
@@ -175,7 +174,7 @@ def _rows(path: Path, header: _Header) -> Iterator[str]:
             raise CatalogError(
                 f"line {number + 1} has {len(fields)} numbers, those before it {header.width}"
             )
-        yield _FORTRAN.sub("E", row) if "D" in row or "d" in row else row
+        yield FORTRAN.sub("E", row) if "D" in row or "d" in row else row
 
 
 def _bad_number(path: Path, header: _Header, places: Sequence[int]) -> str | None:
@@ -183,14 +182,6 @@ def _bad_number(path: Path, header: _Header, places: Sequence[int]) -> str | Non
     for number, line in enumerate(_lines(path)):
         fields = line.split("#")[0].split() if number >= header.start else []
         for place in places if fields else ():
-            if not _is_number(fields[place]):
+            if not is_number(fields[place]):
                 return f"line {number + 1}: '{fields[place]}' in column {place + 1} is no number"
     return None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(_FORTRAN.sub("E", text))
-    except ValueError:
-        return False
-    return "_" not in text
