@@ -150,7 +150,9 @@ def _convert_tuple(value: Any, args: tuple[Any, ...], path: str) -> tuple[Any, .
     if len(args) == 2 and args[1] is Ellipsis:
         args = (args[0],) * len(value)
     if len(value) != len(args):
-        raise ConfigError(f"{path} must have {len(args)} entries, not {len(value)}: {_show(list(value))}")
+        raise ConfigError(
+            f"{path} must have {len(args)} entries, not {len(value)}: {_show(list(value))}"
+        )
     return tuple(
         convert(v, a, f"{path}[{k}]") for k, (v, a) in enumerate(zip(value, args, strict=True))
     )
