@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 MAX_VALUES = 1_000_000
 """So many values and no more may a YAML text stand for."""
+MAX_DEPTH = 100
+"""Levels of lists and mappings in a YAML text."""
 
 
 class ConfigError(ValueError):
@@ -148,7 +150,9 @@ def _convert_tuple(value: Any, args: tuple[Any, ...], path: str) -> tuple[Any, .
     if len(args) == 2 and args[1] is Ellipsis:
         args = (args[0],) * len(value)
     if len(value) != len(args):
-        raise ConfigError(f"{path} must have {len(args)} entries, not {len(value)}: {list(value)}")
+        raise ConfigError(
+            f"{path} must have {len(args)} entries, not {len(value)}: {_show(list(value))}"
+        )
     return tuple(
         convert(v, a, f"{path}[{k}]") for k, (v, a) in enumerate(zip(value, args, strict=True))
     )
@@ -184,7 +188,7 @@ def _of_kind(value: Any, kinds: dict[str, type], path: str) -> type:
     """The section that `value` chooses by its `kind`; without one, the first."""
     given = value if isinstance(value, Mapping) else {}
     kind = given.get("kind", next(iter(kinds)))
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{path}.kind = {_show(kind)} is none of {', '.join(kinds)}")
     names = {k: [f.name for f in dataclasses.fields(c)] for k, c in kinds.items()}
     for key in given:
@@ -232,7 +236,10 @@ def _number(value: int | float) -> str:
 
 
 def _show(value: Any) -> str:
-    return f"'{value}'" if isinstance(value, str) else repr(value)
+    try:
+        return one_line(f"'{value}'" if isinstance(value, str) else repr(value))
+    except (ValueError, RecursionError) as error:  # more digits or levels than Python shows
+        return f"a {type(value).__name__} ({reason_of(error)})"
 
 
 def to_dict(section: Any) -> Any:
@@ -254,8 +261,28 @@ class _Twice(ConfigError):
         self.key = key
 
 
+_TOO_DEEP = f"nested too deeply: more than {MAX_DEPTH} levels"
+
+
 class _UniqueLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
+    """SafeLoader that refuses a key given twice, and deep nesting before it takes long."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= MAX_DEPTH:  # the scanner looks back at all levels for each
+            raise yaml.YAMLError(_TOO_DEEP)
+        super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(_TOO_DEEP)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -315,7 +342,7 @@ def _check_aliases(text: str) -> None:
             sizes[id(node)] = 1 + sum(size(part) for part in parts)
         return sizes[id(node)]
 
-    if size(yaml.compose(text, Loader=yaml.SafeLoader)) > MAX_VALUES:
+    if size(yaml.compose(text, Loader=_UniqueLoader)) > MAX_VALUES:
         raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
 
 
