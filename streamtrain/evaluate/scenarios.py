@@ -156,11 +156,12 @@ class _Bench:
         fields = self._floor_fields(scenario, generator, count)
         generator.scenes.close()
         resampled = bootstrap_of(answers, bootstrap)
-        _, sky = np.unique(answers.skies or [], return_inverse=True)
+        skies = answers.skies or []
+        _, sky = np.unique(skies, return_inverse=True)
         self.num_test_skies = int(sky.max()) + 1
         over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
         quantity = self._config.label.quantity
-        own = Reference.of(answers.true, answers.count)
+        own = Reference.of(answers.true, answers.count, skies)
         beside = shipped and comparable(quantity, answers.bin_edges)
         theirs = published(scenario.name) if beside else None
         found = judge(answers, self._reference, quantity, resampled)
