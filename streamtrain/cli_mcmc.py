@@ -11,10 +11,10 @@ distribution say of the luminosity model's parameters, and so of the luminosity 
 
 For each of the first test maps a Markov chain (emcee) draws from the posterior of the parameters
 under the prior of emit.line. The mean of the summaries is learnt from simulations on the stream of
-training samples, their covariance is that of simulations at the fiducial parameters, and noise
-levels that are drawn per sample count as known. Writes mcmc.json and figures into the run folder,
-and prints errors beside those of the run's network, if it has been trained. The same command
-continues where it was interrupted. More in docs/classical.md."""
+training samples, their covariance is that of simulations at the fiducial parameters and of the
+mean's own error, and noise levels that are drawn per sample count as known. Writes mcmc.json and
+figures into the run folder, and prints errors beside those of the run's network, if it has been
+trained. The same command continues where it was interrupted. More in docs/classical.md."""
 
 
 def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -52,6 +52,14 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     )
     add("--walkers", type=_positive, default=32, help="of the ensemble [%(default)s]")
     add("--steps", type=_positive, default=6000, help="of each walker [%(default)s]")
+    add(
+        "--likelihood",
+        choices=("percival", "sellentin", "hartlap"),
+        default="percival",
+        help="for a covariance of few simulations: percival, a t-distribution whose intervals "
+        "hold the parameters as often as they say (arXiv:2108.10402); sellentin, that of "
+        "Sellentin and Heavens 2016; hartlap, normal with an unbiased inverse [%(default)s]",
+    )
     add("--out", type=Path, help="folder; default: the run folder")
     command.set_defaults(run=run_mcmc)
 
@@ -75,7 +83,11 @@ def run_mcmc(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.settings)
     options = Options(
-        arguments.simulations, arguments.covariance, arguments.walkers, arguments.steps
+        arguments.simulations,
+        arguments.covariance,
+        arguments.walkers,
+        arguments.steps,
+        arguments.likelihood,
     )
     with interruptible():
         run(

@@ -17,8 +17,7 @@ from streamtrain.evaluate import (
     runs,
 )
 from streamtrain.evaluate.answers import Answers, ClassAnswers
-from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.judgement import judge
+from streamtrain.evaluate.judgement import bootstrap_of, judge
 from streamtrain.evaluate.reference import Reference
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
@@ -67,9 +66,11 @@ def make_run(
     samples: str = "maps",
     halos: int = 5,
     classes: ClassAnswers | None = None,
+    skies: list[str] | None = None,
     **changes: Any,
 ) -> Path:
-    """A run whose network errs by `residual` [dex], on test maps that `samples` stands for."""
+    """A run whose network errs by `residual` [dex], on test maps that `samples` stands for.
+    skies: what each was cut from; None: they are not known."""
     config = from_mapping(whole(run=str(folder), **changes))
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config.to_yaml())
@@ -81,10 +82,10 @@ def make_run(
     (folder / "testset.json").write_text(json.dumps(asdict(manifest)))
     digest = hashlib.sha256((folder / "testset.json").read_bytes()).hexdigest()
     found: Answers | ClassAnswers
-    found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES)
+    found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES, skies=skies)
     labels, counts = (np.eye(2), np.eye(2)) if classes else (TRUE, 10**TRUE)
     judged = classes or found
-    mean, bootstrap = Reference.of(labels, counts), Bootstrap.of_maps(len(judged.true))
+    mean, bootstrap = Reference.of(labels, counts, ["sky"] * len(labels)), bootstrap_of(judged)
     result = {
         "checkpoint_step": STEPS,
         "test_set": {"manifest_sha256": digest, "samples": MAPS},

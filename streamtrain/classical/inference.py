@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.skies import Skies
 from streamtrain.classical.emulator import FEWEST_SIMULATIONS, Emulator
-from streamtrain.classical.likelihood import Density, Gaussian, covariance, hartlap_factor
+from streamtrain.classical.likelihood import (
+    Density,
+    Likelihood,
+    covariance,
+    error_of_mean,
+    exponent,
+    hartlap_factor,
+)
 from streamtrain.classical.sampling import Chain, sample
 from streamtrain.classical.simulations import (
     Simulations,
@@ -29,6 +36,8 @@ Float = NDArray[np.float64]
 FEWEST_VOXELS = 5.0
 """A bin of T is used where the fiducial maps have this many voxels in it on average: the square
 root of fewer is not Gaussian."""
+CHECK_POINTS, CHECK_FIELDS = 16, 20
+"""Parameters from the prior, and fields at each of them, that the emulator is compared with."""
 POSTERIOR_SAMPLES = 256
 """Of the chain, evenly spaced, that the luminosity function is worked out for."""
 LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
@@ -46,6 +55,8 @@ class Options:
     walkers: int = 32
     steps: int = 6000
     """Of each walker."""
+    likelihood: str = "percival"
+    """See `Likelihood`."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,13 @@ class Noise:
 
     used: NDArray[np.bool_]
     """Numbers of the data vector that take part [size]."""
-    likelihood: Gaussian
+    likelihood: Likelihood
     """Of these."""
+    missed: float
+    """Variance of the emulator's error over that of the fields and the noise: the mean over all
+    directions."""
+    most_missed: float
+    """The largest over all directions."""
     shift: Float
     """What is added to the emulator, so that it is the mean of the fiducial simulations there
     [size]."""
@@ -82,6 +98,9 @@ class Posterior:
     """How many numbers of the data vector took part."""
     offset: float
     """See `Noise.offset`."""
+    missed: float
+    """See `Noise.missed`."""
+    most_missed: float
 
 
 class Inference:
@@ -109,7 +128,10 @@ class Inference:
         _check_options(options, len(self.density.names))
         self.levels = drawn_levels(config)
         self.vector = data_vector(self.generator)
-        hartlap_factor(options.covariance, self.vector.size - 1)
+        most = self.vector.size - 1
+        hartlap_factor(options.covariance, most)
+        if options.likelihood != "hartlap":
+            exponent(options.likelihood, options.covariance, most, len(self.density.names))
         num = options.simulations
         self.simulations = simulate(
             self.generator,
@@ -147,24 +169,76 @@ class Inference:
 
     def _make_noise(self, levels: Float) -> Noise:
         num, centre = self.options.covariance, self.density.centre()
-        config = held(self.config, centre, dict(zip(self.levels, map(float, levels), strict=True)))
-        skies = self.generator.skies if isinstance(self.generator.skies, Skies) else None
-        generator = Generator(config, "train", self._device, self._threads, lightcones=skies)
-        fiducial = simulate(
-            generator,
-            self.density,
-            self.vector,
+        fiducial = self._simulate_at(
+            centre,
+            levels,
             self.options.simulations,  # fields that the emulator has not seen
             num,
             lambda done: self._report(f"simulations for the covariance: {done}/{num}"),
         )
-        generator.close()
         used = self._used(fiducial)
-        likelihood = Gaussian(covariance(fiducial.vectors[:, used]), num)
+        scatter = covariance(fiducial.vectors[:, used])
+        kind, parameters = self.options.likelihood, len(self.density.names)
+        bare = Likelihood(scatter, num, kind, parameters)
         theta = np.array([[centre[name] for name in self.density.names]])
         shift = fiducial.vectors.mean(axis=0) - self.mean(theta, levels)[0]
-        offset = float(likelihood.chi2(shift[used]))
-        return Noise(used, likelihood, shift, offset, fiducial.halos / fiducial.halos.mean())
+        missed = self._missed(levels, shift, used, scatter)
+        # the mean model is moved onto the mean of these simulations, which scatters too
+        likelihood = Likelihood(scatter * (1.0 + 1.0 / num) + missed, num, kind, parameters)
+        shares = np.linalg.eigvals(np.linalg.solve(scatter, missed)).real
+        return Noise(
+            used=used,
+            likelihood=likelihood,
+            missed=float(shares.mean()),
+            most_missed=float(shares.max()),
+            shift=shift,
+            offset=float(bare.chi2(shift[used])),
+            fields=fiducial.halos / fiducial.halos.mean(),
+        )
+
+    def _missed(
+        self, levels: Float, shift: Float, used: NDArray[np.bool_], scatter: Float
+    ) -> Float:
+        """Covariance of the emulator's error at these noise levels, of the numbers that are used:
+        from the mean vectors of `CHECK_FIELDS` fields at `CHECK_POINTS` parameters from the prior.
+        Nothing was learnt from these simulations. Where the fields scatter more than the fiducial
+        ones, whose covariance is `scatter`, the error is taken in units of that."""
+        first = self.options.simulations + self.options.covariance
+        points = simulate(self.generator, self.density, self.vector, first, CHECK_POINTS).theta
+        away, of_means = [], []
+        for k, theta in enumerate(points):
+            self._report(f"parameters that the mean model is checked at: {k}/{CHECK_POINTS}")
+            found = self._simulate_at(
+                dict(zip(self.density.names, map(float, theta), strict=True)),
+                levels,
+                first + CHECK_POINTS + k * CHECK_FIELDS,
+                CHECK_FIELDS,
+            ).vectors[:, used]
+            there = covariance(found)
+            with np.errstate(divide="ignore"):
+                unit = np.minimum(1.0, np.sqrt(np.diag(scatter) / np.diag(there)))
+            mean = self.mean(theta[None], levels)[0] + shift
+            away.append(unit * (found.mean(axis=0) - mean[used]))
+            of_means.append(np.outer(unit, unit) * there / CHECK_FIELDS)
+        return error_of_mean(np.array(away), np.array(of_means), scatter)
+
+    def _simulate_at(
+        self,
+        parameters: dict[str, float],
+        levels: Float,
+        first: int,
+        num: int,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Simulations:
+        """Fields at one set of parameters and noise levels."""
+        config = held(
+            self.config, parameters, dict(zip(self.levels, map(float, levels), strict=True))
+        )
+        skies = self.generator.skies if isinstance(self.generator.skies, Skies) else None
+        generator = Generator(config, "train", self._device, self._threads, lightcones=skies)
+        made = simulate(generator, self.density, self.vector, first, num, report)
+        generator.close()
+        return made
 
     def _used(self, fiducial: Simulations) -> NDArray[np.bool_]:
         """P(k), and the bins of T that are not nearly empty, without the fullest: the number of
@@ -190,7 +264,7 @@ class Inference:
                 inside = inside[enough]
             if len(inside):
                 away = data - noise.shift - self.mean(theta[inside], levels)
-                total[inside] -= 0.5 * noise.likelihood.chi2(away[:, noise.used])
+                total[inside] += noise.likelihood.log(away[:, noise.used])
             return total
 
         return log_density
@@ -221,6 +295,8 @@ class Inference:
             float(noise.likelihood.chi2(away[:, noise.used]).min()),
             int(noise.used.sum()),
             noise.offset,
+            noise.missed,
+            noise.most_missed,
         )
 
     def _start(self, log_density: Callable[[Float], Float], seed: int) -> Float:

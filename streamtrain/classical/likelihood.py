@@ -1,4 +1,5 @@
-"""The Gaussian likelihood of a vector of summaries, and the prior of the model's parameters."""
+"""The likelihood of a vector of summaries whose covariance was simulated, and the prior of the
+model's parameters."""
 
 from __future__ import annotations
 
@@ -33,16 +34,56 @@ def hartlap_factor(num: int, size: int) -> float:
     return (num - size - 2) / (num - 1)
 
 
-class Gaussian:
+KINDS = ("percival", "sellentin", "hartlap")
+
+
+def exponent(kind: str, num: int, size: int, num_parameters: int) -> float:
+    """m of the density [1 + d^T S^-1 d / (num - 1)]^(-m/2) of a difference d of `size` numbers,
+    whose covariance S is that of `num` simulations.
+
+    sellentin: num, the likelihood with the covariance marginalised under Jeffreys' prior (Sellentin
+    and Heavens 2016, arXiv:1511.05969). percival: under the prior that gives the posterior of so
+    many parameters the width by which their estimates scatter (Percival et al. 2022,
+    arXiv:2108.10402, eq. 54); it raises ValueError for fewer simulations than it takes.
+    """
+    if kind == "sellentin":
+        return float(num)
+    if num < size + 5:
+        raise ValueError(
+            f"the likelihood '{kind}' of {size} numbers needs at least {size + 5} simulations, not "
+            f"{num}"
+        )
+    spread = (num - size - 2) / ((num - size - 1) * (num - size - 4)) * (size - num_parameters)
+    return num_parameters + 2 + (num - 1 + spread) / (1 + spread)
+
+
+class Likelihood:
     """ln density of a vector given its mean, up to a constant.
 
-    covariance: [n, n]; num: of the simulations that it was estimated from; None: it is known.
-    Raises ValueError for one that cannot be inverted.
+    covariance: [n, n]; num: of the simulations that it was estimated from; None: it is known, and
+    the density is normal. kind: of one that was estimated. "percival" and "sellentin" marginalise
+    the unknown covariance, which makes the density a multivariate t-distribution, see `exponent`;
+    "hartlap" is normal with the unbiased inverse (`hartlap_factor`). Where fewer parameters are
+    fitted than there are numbers, the intervals of the last two are too narrow. num_parameters:
+    of the fit, at most n; for "percival" alone. Raises ValueError for a covariance that cannot be
+    inverted, or of too few simulations.
     """
 
-    def __init__(self, covariance: Float, num: int | None = None) -> None:
+    def __init__(
+        self,
+        covariance: Float,
+        num: int | None = None,
+        kind: str = "percival",
+        num_parameters: int = 1,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"the likelihood '{kind}' is none of {', '.join(KINDS)}")
         size = len(covariance)
         self.factor = 1.0 if num is None else hartlap_factor(num, size)
+        self._num = num
+        self._exponent: float | None = None
+        if num is not None and kind != "hartlap":
+            self._exponent = exponent(kind, num, size, num_parameters)
         self.sigma = np.sqrt(np.diag(covariance))
         """Standard deviation of each number [n]."""
         with np.errstate(all="ignore"):
@@ -55,12 +96,36 @@ class Gaussian:
             raise ValueError("a covariance that is not positive cannot be inverted") from None
 
     def chi2(self, difference: Float) -> Float:
-        """Of differences [..., n] between vectors and their means, [...]."""
+        """Of differences [..., n] between vectors and their means, [...], with the unbiased
+        inverse: n on average, whatever the kind."""
         scaled = np.atleast_2d(difference / self.sigma)
         solved = cho_solve(self._cholesky, scaled.T).T
         return np.asarray(self.factor * np.sum(scaled * solved, axis=-1)).reshape(
             difference.shape[:-1]
         )
+
+    def log(self, difference: Float) -> Float:
+        """ln density of differences [..., n], [...], up to a constant."""
+        chi2 = self.chi2(difference)
+        if self._num is None or self._exponent is None:
+            return -0.5 * chi2
+        return -0.5 * self._exponent * np.log1p(chi2 / self.factor / (self._num - 1))
+
+
+def error_of_mean(differences: Float, scatter: Float, known: Float) -> Float:
+    """Covariance [n, n] of what a mean model misses, from its differences to the means of some
+    simulations at points [num_points, n].
+
+    scatter: covariance of these means themselves [num_points, n, n], which is taken off; known: a
+    covariance [n, n], in whose units directions that come out negative are set to zero.
+    """
+    products = differences[:, :, None] * differences[:, None, :]
+    found = (products - scatter).mean(axis=0)
+    root = np.linalg.cholesky(known)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ found @ inverse.T)
+    kept = root @ vectors
+    return np.asarray((kept * np.maximum(values, 0.0)) @ kept.T)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class Maps:
     """Where the count is at least 1 [num, num_bins]."""
     unit: Float | None
     """What one halo is worth in the label's quantity [1 or num, num_bins]; None: one."""
+    skies: list[str]
+    """What each map was cut from [num]."""
     networks: dict[str, Float]
     """Answers of trained networks as `true`, by name."""
 
@@ -83,6 +85,7 @@ def make_maps(
             output = network.head.point(network(batch.cube), one_halo)
         answers[name] = label.log10_counts(output, batch.one_halo).cpu().numpy()
     names = inference.density.names
+    realisation = {header.name: header.realisation for header in generator.headers}
     made = Maps(
         inference.vector(batch.cube),
         levels_of(batch, inference.levels),
@@ -90,6 +93,7 @@ def make_maps(
         true,
         label.occupied(batch.label, batch.counts).cpu().numpy(),
         label.unit_of(batch.one_halo),
+        [realisation[draw["lightcone"]] for draw in batch.draws],
         answers,
     )
     generator.close()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from streamtrain.classical.inference import LEVELS, Inference, Options, Posterio
 from streamtrain.classical.maps import Maps, make_maps, networks_of
 from streamtrain.classical.sampling import import_emcee
 from streamtrain.config import Config
+from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.metrics import score
 from streamtrain.evaluate.png import write_png
+from streamtrain.evaluate.tables import without_lines
 from streamtrain.evaluate.testset import write_atomically
 from streamtrain.evaluate.trained import output_folder
 from streamtrain.generator.labels import QUANTITIES
@@ -79,6 +82,7 @@ def run(
     result = {
         **of,
         "options": asdict(options),
+        "training_skies": inference.generator.schedule.num,
         "label": config.label.quantity,
         "bin_edges_log10_L": inference.generator.bin_edges.tolist(),
         "percentiles": list(LEVELS),
@@ -147,21 +151,25 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
         "chi2": posterior.chi2,
         "numbers": posterior.numbers,
         "mean_model_chi2": posterior.offset,
+        "mean_model_variance": {"mean": posterior.missed, "largest": posterior.most_missed},
         "warnings": warnings,
     }
 
 
 def _line(entry: dict[str, Any], number: int) -> str:
     tau = "unknown" if entry["tau"] is None else f"{entry['tau']:.0f} steps"
+    missed, most = (100 * entry["mean_model_variance"][key] for key in ("mean", "largest"))
     return (
         f"test map {number}: chi^2 = {entry['chi2']:.1f} of {entry['numbers']} numbers, acceptance "
-        f"{entry['acceptance']:.2f}, autocorrelation time {tau} of {entry['steps']}"
+        f"{entry['acceptance']:.2f}, autocorrelation time {tau} of {entry['steps']}, mean model's "
+        f"error {missed:.0f} % of the variance (in one direction {most:.0f} %)"
     )
 
 
 def _scores(kept: list[dict[str, Any]], test: Maps, inference: Inference) -> dict[str, Any]:
     """Errors of every predictor on these maps, and how often the bands hold the truth."""
     edges = inference.generator.bin_edges
+    bootstrap = Bootstrap.choose(test.skies)
     medians = np.array([entry["log10_count"]["mean"][2] for entry in kept])
     mean = inference.simulations.log10_counts[:MEAN_LABEL_SAMPLES].mean(axis=0)
     predictors = {**test.networks, "mcmc": medians, "mean label": mean}
@@ -174,9 +182,10 @@ def _scores(kept: list[dict[str, Any]], test: Maps, inference: Inference) -> dic
     }
     return {
         "predictors": {
-            name: asdict(score(values, test.true, test.occupied, edges))
+            name: asdict(score(values, test.true, test.occupied, edges, bootstrap))
             for name, values in predictors.items()
         },
+        "bootstrap": bootstrap.describe(),
         "coverage": inside,
     }
 
@@ -198,11 +207,26 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
     lines += [
-        "+-: standard errors, bootstrap over the maps; the scatter from sky to sky is not in them",
+        f"+-: standard errors, bootstrap over {scores['bootstrap']['resampled']}",
+        *without_lines(scores["bootstrap"]),
+        *_few_training_skies(result["training_skies"]),
         "",
         f"bins inside the posterior's bands of the field's own counts: {shares}",
     ]
     return "\n".join(lines)
+
+
+def _few_training_skies(number: int | None) -> list[str]:
+    """What the posteriors do not know of where the training has few skies; None: it has no end of
+    them."""
+    if number is None or number >= ENOUGH_LIGHTCONES:
+        return []
+    of = "one sky" if number == 1 else f"{number} skies"
+    return wrap(
+        f"warning: the simulations are of {of}: how far so few are from the mean of many is not in "
+        f"the covariance, and the scatter between skies hardly; make {ENOUGH_LIGHTCONES} or more",
+        100,
+    )
 
 
 def _rms(values: dict[str, Any]) -> str:

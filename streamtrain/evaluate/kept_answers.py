@@ -1,8 +1,8 @@
 """The answers of a run's network to its test set, kept beside its evaluation.
 
 run/answers.npz holds what `answers.predict` returns: log10 of the predicted and true counts,
-which bins are occupied, and which checkpoint and manifest they belong to. It is made again where
-that is not the evaluation's.
+which bins are occupied, the sky of each map, and which checkpoint and manifest they belong to. It
+is made again where that is not the evaluation's.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def _save(file: Path, key: str, answers: Answers) -> None:
             occupied=answers.occupied,
             bin_edges=answers.bin_edges,
             unit=unit,
+            skies=np.array(answers.skies or [], str),
         )
 
 
@@ -89,6 +90,7 @@ def _load(file: Path, key: str) -> Answers | None:
                 data["occupied"],
                 data["bin_edges"],
                 unit if unit.size else None,
+                skies=data["skies"].tolist() or None,
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

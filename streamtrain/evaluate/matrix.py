@@ -77,9 +77,12 @@ def _rms(entry: dict[str, Any]) -> str:
 
 def _notes(result: dict[str, Any]) -> list[str]:
     rows = result["scenarios"]
+    skies = result["floor_skies"]
     notes = [
         "floor: an oracle that knows every parameter of a map but not its field (Poisson noise and "
-        "field-to-field scatter)",
+        f"field-to-field scatter), from {skies['oracle']} training and {skies['test']} test skies; "
+        "its errors are over skies",
+        *([f"warning: {skies['few']}"] if skies["few"] else []),
         "mean of scenario: always the mean of the scenario's own test maps",
     ]
     if any(not row["models_trained"] for row in rows):

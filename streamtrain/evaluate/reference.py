@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from streamtrain.evaluate import testset
+from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.metrics import Float
 from streamtrain.generator.generator import Generator
 from streamtrain.progress import Progress
@@ -24,20 +26,21 @@ class Reference:
     mean: Float
     """Mean log10 of the count [num_bins], or the frequencies of the classes [num_classes]."""
     mean_error: Float
-    """Standard error of it."""
+    """Standard error of it, over skies where there are enough (see `Bootstrap.choose`)."""
     rate: Float
     """Mean count [num_bins], the constant of least deviance."""
     rate_error: Float
 
     @classmethod
-    def of(cls, labels: Float, counts: Float) -> Reference:
+    def of(cls, labels: Float, counts: Float, skies: Sequence[str]) -> Reference:
         """The mean of some samples. labels: log10 of the count, or one-hot classes; counts
-        [num_samples, num_bins]."""
-        root = np.sqrt(max(len(labels) - 1, 1))
-        return cls(
-            labels.mean(axis=0), labels.std(axis=0) / root,
-            counts.mean(axis=0), counts.std(axis=0) / root,
-        )  # fmt: skip
+        [num_samples, num_bins]; skies: what each was cut from [num_samples]."""
+        bootstrap = Bootstrap.choose(skies)
+
+        def error(values: Float) -> Float:
+            return np.array([bootstrap.mean(column) or 0.0 for column in values.T])
+
+        return cls(labels.mean(axis=0), error(labels), counts.mean(axis=0), error(counts))
 
     @classmethod
     def kept(cls, evaluation: Path) -> Reference | None:
@@ -55,6 +58,7 @@ class Reference:
 def mean_label(generator: Generator, progress: Progress | None = None) -> Reference:
     """The mean of the first training samples. generator: of the split "train"."""
     label, labels, counts = generator.label, [], []
+    skies: list[str] = []
     for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
         batch = generator.generate(range(start, start + testset.BATCH_SIZE))
         batch.check()
@@ -66,8 +70,9 @@ def mean_label(generator: Generator, progress: Progress | None = None) -> Refere
             occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
             counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
         labels.append(values.cpu().numpy())
+        skies += [draw["lightcone"] for draw in batch.draws]
         if progress is not None:
             progress.update(
                 f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
             )
-    return Reference.of(np.concatenate(labels), np.concatenate(counts))
+    return Reference.of(np.concatenate(labels), np.concatenate(counts), skies)

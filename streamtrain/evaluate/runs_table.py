@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from streamtrain.evaluate.answers import Answers
-from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.differences import differences
+from streamtrain.evaluate.judgement import bootstrap_of
 from streamtrain.evaluate.runs import Run, settings, test_sets
 from streamtrain.models.network import short
 from streamtrain.progress import duration
@@ -173,7 +173,8 @@ def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
             continue
         ours, theirs = (((a.predicted - a.true) ** 2).mean(axis=1) for a in (other, first))
         change = ours - theirs
-        error = Bootstrap.of_maps(len(change)).mean(change)
+        unit = (_of(run).get("bootstrap") or {}).get("resampled", "auto")
+        error = bootstrap_of(other, unit).mean(change)
         found[run.name] = _plus_minus(float(change.mean()), error, "+")
     return found
 

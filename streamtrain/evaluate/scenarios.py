@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.answers import Answers, ask
+from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.elsewhere import new_folder
 from streamtrain.evaluate.evaluation import save
-from streamtrain.evaluate.floor import FIELDS, repaint_all, score_floor
+from streamtrain.evaluate.floor import FIELDS, OtherFields, few_skies, repaint_all, score_floor
 from streamtrain.evaluate.judgement import bootstrap_of, errors_of, judge
 from streamtrain.evaluate.matrix import matrix_figure, matrix_table
-from streamtrain.evaluate.metrics import Float
 from streamtrain.evaluate.published import comparable, ihle2019, published
 from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.scenarioset import PFEFFER2019, Scenario, load_scenarios
@@ -88,8 +90,14 @@ def _evaluate(
         | {
             "scenario_mean": "mean log10 dN of the scenario's own test maps",
             "floor": f"an oracle that knows all parameters of a map and answers the mean of other "
-            f"fields: Poisson noise and field-to-field scatter; {FIELDS} fields per map, "
-            "corrected to infinitely many (but for the deviance)",
+            f"fields: Poisson noise and field-to-field scatter; up to {FIELDS} fields per map, "
+            "each of another sky, corrected to infinitely many (but for the deviance); errors over "
+            "skies: of the test set and of the oracle",
+        },
+        "floor_skies": {
+            "oracle": first["floor"]["skies"],
+            "test": bench.num_test_skies,
+            "few": few_skies(first["floor"]["skies"], bench.num_test_skies),
         },
         "bootstrap": first["bootstrap"],
         "trained_models": bench.trained_models,
@@ -123,12 +131,13 @@ class _Bench:
         progress: Progress | None,
     ) -> None:
         self.doing, self._folder = "", folder
+        self.num_test_skies = 0
         self._config, self._trained, self._progress = config, trained, progress
         self._options: dict[str, Any] = {"device": device, "threads": threads}
         self._train = Generator(config, split="train", **self._options)
         self._test: Generator | None = None
         self._network: Network | None = None
-        self._fields: dict[str, Float] = {}
+        self._fields: dict[str, OtherFields] = {}
         self._reference = mean_label(self._train, progress)
         here = {component.model for component in config.line.components.values()}
         self.trained_models = sorted(
@@ -147,8 +156,12 @@ class _Bench:
         fields = self._floor_fields(scenario, generator, count)
         generator.scenes.close()
         resampled = bootstrap_of(answers, bootstrap)
+        skies = answers.skies or []
+        _, sky = np.unique(skies, return_inverse=True)
+        self.num_test_skies = int(sky.max()) + 1
+        over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
         quantity = self._config.label.quantity
-        own = Reference.of(answers.true, answers.count)
+        own = Reference.of(answers.true, answers.count, skies)
         beside = shipped and comparable(quantity, answers.bin_edges)
         theirs = published(scenario.name) if beside else None
         found = judge(answers, self._reference, quantity, resampled)
@@ -170,7 +183,7 @@ class _Bench:
             **found,
             "scenario_mean": errors_of(own.mean, own.rate, answers, resampled),
             "floor": score_floor(
-                answers.true, answers.count, answers.occupied, fields, answers.bin_edges, resampled
+                answers.true, answers.count, answers.occupied, fields, answers.bin_edges, over_skies
             ),
             "published": None if theirs is None else theirs.as_data(),
         }
@@ -199,8 +212,8 @@ class _Bench:
             testset.check(manifest, generator)
         return generator, testset.compared(manifest, generator)
 
-    def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> Float:
-        """Counts on other fields [K, count, num_bins]; scenarios that emit the same share them."""
+    def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> OtherFields:
+        """Of the oracle; scenarios that emit the same share them."""
         key = json.dumps([to_dict(scenario.config.emit), generator.seed, count])
         if key not in self._fields:
             other = Generator(

@@ -257,12 +257,14 @@ class Line:
             return np.ones(len(next(iter(parameters.values()))), bool)
         return self._enough(self.painter.emissions[number], parameters)
 
-    def fields(self, draws: Draws) -> Fields:
-        """Where the fields of the samples of `draws` (of any stage) lie."""
+    def fields(self, draws: Draws, lightcone: NDArray[np.int64] | None = None) -> Fields:
+        """Where the fields of the samples of `draws` (of any stage) lie. lightcone: numbers of the
+        lightcones that they are cut from [B]; None: drawn too."""
         draws = draws.of_stage(self.stages.pose)
-        cones = len(self.lightcones)
-        uniform = draws.uniform([0])[:, 0]
-        lightcone = np.minimum(np.floor(uniform * cones), cones - 1).astype(np.int64)
+        if lightcone is None:
+            cones = len(self.lightcones)
+            uniform = draws.uniform([0])[:, 0]
+            lightcone = np.minimum(np.floor(uniform * cones), cones - 1).astype(np.int64)
         footprints = self.bank.footprints[lightcone]
         data = self._data
         pose = draw_poses(draws, footprints, self.grid.fov_deg, data.roll, data.mirror)

@@ -151,6 +151,12 @@ def test_command_beside_a_network_and_again(
     assert "test map 1: chi^2 =" in captured.err
     second = json.loads((run / "mcmc.json").read_text())
     assert second["maps"][0] == first["maps"][0]
+    # one sky each: its offset is in nothing, and that is said
+    assert second["training_skies"] == 1 == second["scores"]["bootstrap"]["skies"]
+    assert "warning: the simulations are of one sky" in captured.out
+    assert "bootstrap over maps\n" in captured.out
+    missed = second["maps"][0]["mean_model_variance"]
+    assert 0.0 < missed["mean"] < missed["largest"]
     head = captured.out.splitlines()[2]
     assert head.split() == ["log10", "L", "summaries", "mcmc", "mean", "label"]
     generator = open_generator(config)
@@ -166,7 +172,7 @@ def test_command_beside_a_network_and_again(
             assert values["true"] == draw["parameters"][name]
     scores = second["scores"]["predictors"]
     assert scores.keys() == {"summaries", "mcmc", "mean label"}
-    changed = [*FEW[:-1], "121"]
+    changed = [*FEW, "--likelihood", "hartlap"]
     before = (run / "mcmc.json").read_bytes()
     command = ["mcmc", str(file), "--maps", "1", "--device", "cpu"]
     for other in (changed, [*FEW, "test.seed=3"]):

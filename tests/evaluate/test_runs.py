@@ -132,6 +132,23 @@ def test_differences_are_paired(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_differences_know_of_skies(tmp_path: Path) -> None:
+    """Where all maps of a sky differ alike, only the skies count."""
+    sky = np.arange(MAPS) % 8
+    more = 0.5 + 0.05 * np.random.default_rng(4).normal(size=8)[sky, None]
+    skies = [f"sky {number}" for number in sky]
+    one = make_run(tmp_path / "one", 0.5, skies=skies)
+    two = make_run(tmp_path / "two", more, skies=skies)
+    text = compare_runs.compare_runs([one, two], tmp_path / "out")
+    assert "bootstrap over lightcones" in text
+    change = ((np.maximum(TRUE + more, 0) - TRUE) ** 2).mean(axis=1)
+    means = np.array([change[sky == number].mean() for number in range(8)])
+    error = float(rows(text, "two")["mse - one's"].split("+-")[1])
+    assert error == pytest.approx(means.std() / np.sqrt(8), rel=0.2)
+    assert error > 1.5 * change.std() / np.sqrt(MAPS)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_not_to_be_compared_is_marked(tmp_path: Path) -> None:
     dn = make_run(tmp_path / "dn")
     density = make_run(tmp_path / "density", label={"quantity": "phi"})
