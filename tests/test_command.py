@@ -221,7 +221,7 @@ ERRORS: list[tuple[BaseException, int, str]] = [
     (RuntimeError("[enforce fail\n at x.cc]"), 1, "RuntimeError: [enforce fail at x.cc]; please"),
     (ValueError("of two\nlines\r\x1b[31m\0"), 2, "of two lines ?[31m?"),
     (ValueError(), 2, "ValueError"),
-    (OSError(28, "No space left on device", "x"), 2, "[Errno 28] No space left on device: 'x'"),
+    (OSError(28, "No space left on device", "x"), 2, "x cannot be written: the disk is full"),
     (BrokenPipeError(32, "Broken pipe"), 2, "[Errno 32] Broken pipe"),
     (KeyboardInterrupt(), 130, "interrupted"),
 ]
