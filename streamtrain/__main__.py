@@ -24,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     _answer_signals()
     try:
+        os.getcwd()
+    except OSError as error:  # libraries would abort
+        _say(f"the current folder cannot be used ({error.strerror}): go to another")
+        return 2
+    try:
         from streamtrain.cli import main as run
 
         status = run(arguments)
@@ -82,6 +87,8 @@ def _flush(status: int) -> int:
         except OSError as error:
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), stream.fileno())
+            if stream is sys.stderr:  # nobody is there to be told
+                return status
             if isinstance(error, BrokenPipeError):
                 return status or PIPE_CLOSED
             if not status:

@@ -353,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not issubclass(category, AssumptionWarning | ModelRangeWarning):
             usual(message, category, *where, **more)
         elif os.environ.get("RANK", "0") == "0":
-            print(f"streamtrain: warning: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(f"streamtrain: warning: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
 
     try:
         with warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 
@@ -31,28 +32,31 @@ class Progress:
             return
         now = time.monotonic()
         if self._terminal:
-            self._stream.write("\r" + text.ljust(self._width))
+            self._write("\r" + text.ljust(self._width))
             self._width = len(text)
         elif now - self._last >= self._every_s:
-            self._stream.write(text + "\n")
+            self._write(text + "\n")
             self._last = now
-        self._stream.flush()
 
     def note(self, text: str) -> None:
         """Leave the line `text` for good; the progress line goes on below it."""
         if not self._active:
             return
         start = "\r" if self._terminal and self._width else ""
-        self._stream.write(start + text.ljust(self._width) + "\n")
+        self._write(start + text.ljust(self._width) + "\n")
         self._width = 0
-        self._stream.flush()
 
     def close(self) -> None:
         """Leave the cursor below the line."""
         if self._active and self._terminal and self._width:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._write("\n")
         self._width = 0
+
+    def _write(self, text: str) -> None:
+        """What cannot be shown (the disk behind a log is full) stops no work."""
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 
 from streamtrain import __main__ as command
 from streamtrain import cli
+from streamtrain.progress import Progress
 from streamtrain.train.distributed import ranks_of
 
 ROOT = Path(__file__).parent.parent
@@ -127,7 +130,23 @@ def test_a_full_stdout() -> None:
         process = start("train", "configs/comap.yaml", "--print-config", stdout=full)
         said = process.communicate()[1]
     assert process.returncode in (1, 2) and said.count("\n") == 1
-    assert said.startswith("streamtrain: ") and "No space left on device" in said
+    assert said == "streamtrain: the disk is full\n"
+
+
+def test_a_full_stderr() -> None:
+    """What cannot be shown stops no work."""
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stream = Full()
+    progress = Progress(stream=stream, every_s=0.0)
+    for number in range(3):
+        progress.update(f"{number}/3 samples")
+        progress.note("a note")
+    progress.close()
+    assert stream.getvalue().count("a note") == 3
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
@@ -202,7 +221,7 @@ ERRORS: list[tuple[BaseException, int, str]] = [
     (RuntimeError("[enforce fail\n at x.cc]"), 1, "RuntimeError: [enforce fail at x.cc]; please"),
     (ValueError("of two\nlines\r\x1b[31m\0"), 2, "of two lines ?[31m?"),
     (ValueError(), 2, "ValueError"),
-    (OSError(28, "No space left on device", "x"), 2, "[Errno 28] No space left on device: 'x'"),
+    (OSError(28, "No space left on device", "x"), 2, "x cannot be written: the disk is full"),
     (BrokenPipeError(32, "Broken pipe"), 2, "[Errno 32] Broken pipe"),
     (KeyboardInterrupt(), 130, "interrupted"),
 ]
@@ -257,3 +276,19 @@ def test_the_first_lines_import_nothing_large() -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    """oneMKL would abort the process."""
+    script = 'rmdir "$PWD"; exec "$@"'
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND, "check"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("streamtrain: the current folder cannot be used (No such file")

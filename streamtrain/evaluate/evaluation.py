@@ -26,7 +26,7 @@ from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.published import TRAINED_ON, comparable, ihle2019, published
 from streamtrain.evaluate.reference import Reference, mean_label
 from streamtrain.evaluate.tables import table
-from streamtrain.evaluate.trained import Trained, output_folder, run_config
+from streamtrain.evaluate.trained import Trained, check_writable, output_folder, run_config
 from streamtrain.figures import confusion
 from streamtrain.generator.generator import Generator
 from streamtrain.models.heads import loss_name
@@ -86,6 +86,7 @@ def _of_the_run(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """On the run's own test set, into its folder."""
+    check_writable(run_folder(config))
     path = testset.default_path(config)
     if not path.exists():
         output_folder(config, None, test=False)

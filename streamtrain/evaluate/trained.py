@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,12 @@ def _unmoved(config: Config) -> dict[str, Any]:
     return whole
 
 
+def check_writable(folder: Path) -> None:
+    """ValueError, before any work, for the folder of another user's run."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} may not be written into by you; --out FOLDER writes elsewhere")
+
+
 def output_folder(
     config: Config,
     out: str | Path | None,
@@ -70,11 +77,12 @@ def output_folder(
 
     generator: of the test samples, if they are used; test: whether number and seed of the test
     samples matter. Raises ValueError, one sentence, if settings or test lightcones are not those of
-    the run.
+    the run, or if its folder may not be written into.
     """
     folder = run_folder(config)
     if out is not None:
         return Path(out)
+    check_writable(folder)
     if not (folder / "config.yaml").is_file():
         return folder
     own = load_config(folder)

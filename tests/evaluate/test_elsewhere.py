@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import evaluation, probes, reference, show_layers
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.trained import run_config
+from streamtrain.generator.generator import Generator
 
 pytestmark = small.EXTRAPOLATES
 
@@ -80,6 +82,22 @@ def test_other_skies_leave_the_run_alone(skies: tuple[Config, list[Path]], capsy
     again = evaluate(copy, on=[str(paths[0])], samples=4, out="one", bootstrap="maps")
     assert again["mean_label_dN"] == expected["mean_label_dN"]
     assert again["bootstrap"]["skies"] == 1
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["preview", "--index=3"]])
+def test_a_run_of_another_user(
+    skies: tuple[Config, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    """Refused before anything is painted."""
+    config, paths = skies
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path(config.run))
+    monkeypatch.setattr(Generator, "generate", None)
+    assert cli.main([*command, config.run, f"data.test=[{paths[0]}]"]) == 2
+    said = capsys.readouterr().err
+    assert f"{config.run} may not be written into by you; --out FOLDER" in said
 
 
 def test_a_sky_of_the_training_is_refused(skies: tuple[Config, list[Path]]) -> None:
