@@ -363,4 +363,14 @@ def _screen(
             a, b, c, d = answer.interval[:, k]
             row += f"{f'{b:.4g} .. {c:.4g}':>26}{f'{a:.4g} .. {d:.4g}':>26}"
         lines.append(row)
+    if num > ROWS:
+        lines.append(f"{ROWS} of {num} bins; the files have them all")
+    if answer.interval is not None:
+        _, low68, high68, _ = answer.interval
+        outside = int(((answer.value < low68) | (answer.value > high68)).sum())
+        if outside:
+            lines.append(
+                f"in {outside} bins the value lies outside its 68 %: the intervals are corrected "
+                "for the network's mean error on its test maps, the value is not"
+            )
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from streamtrain.train.checkpoint import CheckpointError
 from streamtrain.train.optimiser import learning_rate
 from streamtrain.train.start import Start
 
-SMALLEST_RATE = 1e-3
+SMALLEST_RATE = 1e-2
 """Share of the highest learning rate below which going on from it would teach nothing."""
 OF_THE_RUN = ("steps", "extend", "extensions", "started_from", "warmup_steps")
 """Settings of `train` that `continued` compares."""
@@ -43,9 +43,9 @@ def continued(config: Config, saved: Mapping[str, Any], step: int, folder: Path)
         begun = history[-1].schedule if history else extend
         if extend not in (None, begun):
             raise CheckpointError(
-                f"train.extend = {begun} there, {extend} here: the steps "
-                f"{history[-1].from_steps} to {history[-1].to_steps} of {config.run} have begun; "
-                "change train.steps as well, to go on in another way from where it is"
+                f"train.extend = {begun} there, {extend} here: {config.run} goes on so from step "
+                f"{history[-1].at} to {history[-1].to_steps}; change train.steps as well, to go on "
+                "in another way from where it is"
             )
         extend = begun
     else:
@@ -109,10 +109,11 @@ def _warmup(train: TrainConfig, then: TrainConfig) -> int | None:
 
 def _refuse_fewer(config: Config, steps: int, step: int) -> None:
     if config.train.steps <= step:
+        before = f"train.steps={steps} to go on as before, " if steps > step else ""
         raise CheckpointError(
             f"train.steps = {steps} there, {config.train.steps} here, but {config.run} has been "
-            f"trained {step} steps: give more than that, train.steps={steps} to go on as before, "
-            "or another folder (run=...) to train anew"
+            f"trained {step} steps: give more than that, {before}or another folder (run=...) to "
+            "train anew"
         )
 
 

@@ -151,7 +151,7 @@ def went_on(saved: dict[str, Any], step: int, folder: Path, **train: Any) -> Tra
         (
             {"steps": 2000, "extend": "rewarm", "extensions": [
                 {"at": 400, "from_steps": 1000, "to_steps": 2000, "schedule": "rewarm"}]},
-            500, {"extend": "cosine"}, "rewarm there, cosine here: the steps 1000 to 2000",
+            500, {"extend": "cosine"}, "rewarm there, cosine here: .* goes on so from step",
         ),
     ],
 )  # fmt: skip
@@ -170,8 +170,8 @@ def test_steps_that_a_run_goes_on_with(tmp_path: Path) -> None:
     assert learning_rate(1999, constant) == constant.learning_rate
     sooner = went_on({}, 500, tmp_path, steps=700, extend="cosine")
     assert sooner.extensions == (ExtensionConfig(500, 1000, 700, "cosine"),)
-    late = went_on({}, 980, tmp_path, steps=2000, extend="cosine")
-    assert learning_rate(980, late) > SMALLEST_RATE * late.learning_rate
+    late = went_on({}, 900, tmp_path, steps=2000, extend="cosine")
+    assert learning_rate(900, late) > SMALLEST_RATE * late.learning_rate
 
 
 def test_a_run_made_before_the_warm_up_had_a_default_of_its_own(tmp_path: Path) -> None:
