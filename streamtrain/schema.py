@@ -137,8 +137,6 @@ def _convert_number(value: int | float, kind: type, path: str) -> int | float:
     if kind is int:
         if value != int(value):
             raise ConfigError(f"{path} must be a whole number, not {_show(value)}")
-        if abs(value) >= 2**64:
-            raise ConfigError(f"{path} = {_show(int(value))} is too large: at most 64 bits")
         return int(value)
     try:
         return float(value)
@@ -214,7 +212,7 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if isinstance(value, int) and metadata.get("high") is None and value >= 2**63:
-        raise ConfigError(f"{path} = {value} is too large: at most {2**63 - 1}")
+        raise ConfigError(f"{path} = {_show(value)} is too large: at most {2**63 - 1}")
     low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
     if (low is not None and value < low) or (high is not None and value > high):
         raise ConfigError(f"{path} = {_number(value)} is outside {_range_text(low, high)}")
