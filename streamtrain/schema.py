@@ -211,6 +211,8 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         raise ConfigError(f"{path} = {_show(value)} is none of {', '.join(map(str, choices))}")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
+    if isinstance(value, int) and metadata.get("high") is None and value >= 2**63:
+        raise ConfigError(f"{path} = {_show(value)} is too large: at most {2**63 - 1}")
     low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
     if (low is not None and value < low) or (high is not None and value > high):
         raise ConfigError(f"{path} = {_number(value)} is outside {_range_text(low, high)}")

@@ -220,7 +220,7 @@ class Trainer:
             self._optimiser,
             self._device,
             allowed=config.train.max_nonfinite,
-            every=config.train.log_every,
+            every=min(config.train.log_every, config.train.steps),
             in_a_row=self._in_a_row,
         )
         self._model = compiled(world.wrap(self.network), config.train.compile)
