@@ -140,7 +140,7 @@ class LuminosityModel:
         """Warn (AssumptionWarning) if a model of the L' of CO(1-0) is used for a higher CO line
         while `r_J1`, the ratio of their L', is not among the `given` parameters."""
         upper = round(nu_rest_GHz / CO10_GHZ)
-        ladder = upper >= 2 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
+        ladder = 2 <= upper <= 40 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
         if "r_J1" in self.defaults and "r_J1" not in given and ladder:
             warnings.warn(
                 f"the model {self.name} is of CO(1-0), and CO({upper}-{upper - 1}) is taken to "

@@ -69,7 +69,9 @@ def test_few_halos_are_painted_whole_at_their_own_limit() -> None:
             cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1),
             z_range=(z_obs - 0.1, z_obs + 0.1),
         )  # fmt: skip
-        _, counts = paint(sky, grid, "breysse15", {"A": 1e-6}, min_mass_Msun=sky.min_mass_Msun)
+        _, counts = paint(
+            sky, grid, "breysse15", {"A": 1e-6, "duty": 1.0}, min_mass_Msun=sky.min_mass_Msun
+        )
         assert counts.sum() == len(mass)
     with pytest.raises(ValueError, match=r"above 2e.12 Msun.* heaviest has 2e.12.* does not count"):
         paint(sky, grid, "breysse15", min_mass_Msun=2e12)
@@ -363,6 +365,7 @@ def painted(case: Case, sky: Lightcone) -> tuple[NDArray[np.float64], NDArray[np
     return cube.numpy() * (constant * lines), counts.numpy()
 
 
+@small.ASSUMES
 @small.EXTRAPOLATES
 def test_maps_of_limlam(case: Case) -> None:
     """With limlam's own star-formation rates: every voxel, and no halo in another one."""
@@ -379,6 +382,7 @@ def test_maps_of_limlam(case: Case) -> None:
         np.testing.assert_array_equal(counts, case.arrays["lum_dN"])
 
 
+@small.ASSUMES
 @pytest.mark.parametrize("name", SHARED_ONLY)
 def test_our_star_formation_rate_is_close_to_limlams(name: str, shared: Path) -> None:
     """Per halo within 6 % in luminosity, and the whole map within 1 %."""

@@ -203,7 +203,7 @@ NUM_PAINTED = 10
     ("name", "always"),
     [
         ("lidz11", {"duty": 1.0}),
-        ("pullen13", {"t_Gyr": 1e3}),
+        ("pullen13", None),  # its duty cycle follows the age
         ("breysse15", {"duty": 1.0}),
         ("yang22_co10", None),
     ],
