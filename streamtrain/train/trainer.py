@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -419,6 +420,12 @@ class Trainer:
             )
         if result is None:
             return True
+        if not np.isfinite(result.loss):
+            raise TrainingError(
+                f"step {self.step}: the network's loss on the validation samples is {result.loss}, "
+                "although its training steps were finite; the checkpoint before is intact: "
+                "train.learning_rate or train.clip_norm may be too large"
+            )
         self._last_result, step = result, self.step
         self._record.write(step, lambda monitor: monitor.validated(step, result))
         return False

@@ -175,7 +175,8 @@ class _Sums:
         self._pairs += pair_sums(predicted, true)
         bins = len(RESIDUAL_EDGES) - 1
         low, high = RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1]
-        place = ((residual - low) / (high - low) * bins).floor().clamp(0, bins - 1).long()
+        finite = torch.nan_to_num(residual, nan=high)  # what is no number counts as the largest
+        place = ((finite - low) / (high - low) * bins).floor().clamp(0, bins - 1).long()
         for k, member in enumerate(self._members):
             weight = (occupied * member).flatten()
             self._histograms[k, :bins].index_add_(0, place.flatten(), weight)

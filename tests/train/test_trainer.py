@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import streamtrain.train.trainer
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.train import Summary, Trainer
+from streamtrain.train import Summary, Trainer, TrainingError
 from streamtrain.train.calibration import NUM_SAMPLES
 from streamtrain.train.folder import RunLock, read_history
 from streamtrain.train.interrupt import SIGNALS
@@ -197,6 +197,17 @@ def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
     assert by_name["all"].baseline_dex == pytest.approx(
         batch.label.std(0, correction=0).square().mean().sqrt().item(), rel=1e-5
     )
+
+
+def test_a_validation_that_is_no_number_is_told(tmp_path: Path) -> None:
+    """A network that answers NaN where it is not trained."""
+    config = tiny_config(tmp_path, validation_samples=11)
+    trainer = Trainer(config, "cpu")
+    trainer.network.register_forward_hook(
+        lambda network, _, answer: answer if network.training else torch.full_like(answer, np.nan)
+    )
+    with pytest.raises(TrainingError, match=r"loss on the validation samples is nan, although its"):
+        trainer.run()
 
 
 def test_tensorboard_after_a_restart_has_each_step_once(tmp_path: Path) -> None:
