@@ -33,7 +33,7 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
         raise ValueError("--on needs a lightcone file")
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
     training = [Known.read(path) for path in files_of_training]
-    record = read_history(run_folder(config) / "lightcones.jsonl")
+    record = read_history(run_folder(config) / "lightcones.jsonl", "number")
     digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in record)}
     for path in paths:
         sky = Known.read(path)

@@ -179,7 +179,8 @@ def test_a_rank_that_fails_says_so_and_the_steps_before_are_kept(tmp_path: Path)
     """Sample 46 is the third of rank 1 in the sixth step."""
     training = Forked(tmp_path, "--fail-at", "46", ranks=2)
     assert training.finish()[1] == 2
-    assert said(training.errors) == ["streamtrain: rank 1: sample 46: no such halo"]
+    sentences = [line for line in said(training.errors) if "another rank has ended" not in line]
+    assert sentences == ["streamtrain: rank 1: sample 46: no such halo"]
     state = load_checkpoint(tmp_path / "checkpoints", tiny_config(tmp_path), GENERATOR_VERSION)
     assert state is not None
     assert (state["step"], state["next_index"]) == (5, 40)
@@ -190,7 +191,7 @@ def test_an_error_of_rank_0_reaches_all_ranks_and_is_said_once(tmp_path: Path) -
     status, errors = finish(start(tmp_path, ranks=2))
     assert status != 0
     (sentence,) = said(errors)
-    assert sentence.startswith("streamtrain: [Errno 21] Is a directory")
+    assert sentence.endswith("lock is a folder, not a file")
     assert 'fake_training.py", line' not in errors  # torchrun itself shows a traceback
 
 

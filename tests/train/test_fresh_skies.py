@@ -65,7 +65,7 @@ def test_lightcones_are_in_the_record_and_the_same_after_a_restart(
     whole = config(sky)
     Trainer(whole, "cpu", max_steps=3).run()
     Trainer(whole, "cpu").run()
-    record = read_history(sky.parent / "run" / "lightcones.jsonl")
+    record = read_history(sky.parent / "run" / "lightcones.jsonl", "number")
     numbers = [entry["number"] for entry in record]
     assert len(numbers) == len(set(numbers))
     # calibration used the first samples, in windows of 8 with a lightcone each
@@ -88,7 +88,7 @@ def test_a_lightcone_that_came_out_differently_is_told(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     Trainer(whole, "cpu").run()
     assert "before 000000000000: FFTs differ in the last bits" in capsys.readouterr().err
-    assert len(read_history(path)) > len(lines)
+    assert len(read_history(path, "number")) > len(lines)
 
 
 def test_other_lightcones_do_not_continue_a_run(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
