@@ -20,9 +20,10 @@ Float = NDArray[np.float64]
 
 _BLOCK, _HEADER_BLOCKS, _MOST = 2880, 1500, 999
 """Bytes of a block, blocks of a header that are read, and what the standard allows to count."""
+_AS_STORED = {"memmap": False, "do_not_scale_image_data": True}
+ROTATED_DEG = 1.0
+"""An image turned by more than this against ra and dec is told of."""
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz")
-
-
 REST = ("RESTFRQ", "RESTFREQ")
 LIGHT, PLANCK = 299792458.0, 6.62607015e-34
 """c [m/s] and h [J s]."""
@@ -79,7 +80,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
         check_fits(path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with path.open("rb") as file, fits.open(file, **AS_STORED) as units:
+            with path.open("rb") as file, fits.open(file, **_AS_STORED) as units:
                 number = _choose(units, axes, name, hdu)
                 header, notes = _mended(units[number].header)
                 packed = isinstance(units[number], fits.CompImageHDU)
@@ -103,14 +104,13 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
     return Image(values, header, wcs, (*notes, *changed))
 
 
-AS_STORED = {"memmap": False, "do_not_scale_image_data": True}
-
-
 def _physical(stored: NDArray[Any], header: Any) -> NDArray[Any]:
     """The numbers that are meant by those of a file, BZERO + BSCALE * stored, NaN where integers
     are BLANK. Integers of 64 bits that are no more than moved stay exact."""
     scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
     blank = header.get("BLANK") if stored.dtype.kind in "iu" else None
+    if blank is not None and blank != int(blank):
+        raise FitsError(f"BLANK = {blank} in its header must be a whole number")
     lost = np.zeros(stored.shape, bool) if blank is None else stored == int(blank)
     if scale == 1.0 and zero == 0.0 and not lost.any():
         return stored
@@ -245,6 +245,14 @@ class Plane:
     """Of the axis of ra from the parallel, towards the pole."""
     swapped: bool
     """Whether the header's axis of longitude is the one along which dec changes most."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of an image whose pixels do not lie along ra and dec."""
+        if abs(self.angle_deg) <= ROTATED_DEG and not self.swapped:
+            return ()
+        turned = f"{self.angle_deg:.1f} deg" + (" and a quarter turn" if self.swapped else "")
+        return (f"it is turned by {turned} against ra and dec, and used along its pixels",)
 
     def oriented(self, plane: NDArray[Any]) -> NDArray[Any]:
         """Numbers [..., n_dec, n_ra] with dec and ra rising."""

@@ -33,7 +33,7 @@ class Recipe:
     device: str = "cpu"
     """What makes them: see `synthesize`."""
     name: str = ""
-    """Of the one file, instead."""
+    """Name of the file where one alone is made; default: prefix and seed."""
     kept: frozenset[int] = frozenset()
     """Seeds whose files are there and known to fit, however they were made."""
 

@@ -27,13 +27,13 @@ class Header:
 
     @classmethod
     def of(cls, lightcone: Lightcone) -> Header:
-        """Of a lightcone in memory."""
+        """The header of a lightcone in memory."""
         c = lightcone
         return cls(c.name, c.digest, c.realisation, c.cosmology, len(c))
 
     @classmethod
     def read(cls, path: Path) -> Header:
-        """Of a lightcone file. Raises CatalogError."""
+        """The header of a lightcone file, without its halos. Raises CatalogError."""
         with reading(path, CatalogError, "not a readable streamtrain lightcone"):
             if not h5py.is_hdf5(path):
                 raise CatalogError("not an HDF5 file, so not a streamtrain lightcone")

@@ -25,18 +25,18 @@ class Known:
     digest: str
     realisation: str
     marks: Marks
-    """Of its heaviest halos."""
+    """Bits of mass and redshift of its heaviest halos, see `seal.marks_of`."""
 
     @classmethod
     def of(cls, lightcone: Lightcone) -> Known:
-        """Of a lightcone in memory."""
+        """What tells the sky of a lightcone in memory."""
         c = lightcone
         marks = marks_of(c.mass_Msun, c.z_obs)
         return cls(c.path or Path(c.name), c.digest, c.realisation, marks)
 
     @classmethod
     def read(cls, path: Path) -> Known:
-        """Of a lightcone file. Raises CatalogError."""
+        """What tells the sky of a lightcone file. Raises CatalogError."""
         with reading(path, CatalogError, "not a readable streamtrain lightcone"):
             status = path.stat()
             return _read(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

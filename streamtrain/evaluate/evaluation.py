@@ -158,7 +158,7 @@ def _check_classes(config: Config, trained: Trained, generator: Generator) -> No
 def _mean_label(
     config: Config, trained: Trained, options: Mapping[str, Any], progress: Progress | None
 ) -> Reference:
-    """Of the training samples."""
+    """The baseline that always gives the mean label of the training samples."""
     generator = Generator(config, split="train", **options)
     try:
         trained.check_training(generator)

@@ -37,7 +37,7 @@ LEVELS = (0.025, 0.16, 0.84, 0.975)
 
 @dataclass(frozen=True)
 class Errors:
-    """Of a network on its test set."""
+    """The errors of a network on its test set."""
 
     residuals: Float
     """Quantiles of predicted minus true log10 count at `LEVELS`, [4, num_bins]."""
@@ -68,7 +68,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Reference:
-    """Of one network."""
+    """What the answers of one network are set against."""
 
     seen: Seen | None
     """Statistics of training maps; None where they cannot be made here."""

@@ -30,9 +30,6 @@ from streamtrain.maps.skymap import (
     sky_axis,
 )
 
-ROTATED_DEG = 1.0
-"""A map turned by more than this against ra and dec is told of."""
-
 
 def read_fits(path: Path, hdu: str | None = None, nu_rest_GHz: float | None = None) -> SkyMap:
     """The image cube of a FITS file, whatever the order of its axes.
@@ -64,9 +61,7 @@ def _read(image: Image, source: str, nu_rest_GHz: float | None) -> SkyMap:
     notes = (*image.notes, *order_notes(freq))
     if not kind.startswith("FREQ"):
         notes += (f"its channels are in {kind} and were turned into frequencies",)
-    if abs(plane.angle_deg) > ROTATED_DEG or plane.swapped:
-        turned = f"{plane.angle_deg:.1f} deg" + (" and a quarter turn" if plane.swapped else "")
-        notes += (f"it is turned by {turned} against ra and dec, and used along its pixels",)
+    notes += plane.notes
     return SkyMap(
         oriented(cube, freq, dec, ra),
         freq,

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from streamtrain.files import reading
+from streamtrain.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.npz import read_npz
@@ -16,7 +17,7 @@ from streamtrain.maps.skymap import MapError, SkyMap, without_marks
 from streamtrain.maps.units import parse_units
 
 SUFFIXES = {
-    "fits": (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz"),
+    "fits": FITS_SUFFIXES,
     "npz": (".npz",),
     "hdf5": (".h5", ".hdf5", ".hd5", ".hdf"),
 }

@@ -11,12 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from streamtrain.config import Config
-from streamtrain.config_observe import operator_kind
+from streamtrain.config_observe import DIMENSIONLESS, operator_kind
 
 RANDOM = ("noise", "edge_noise", "radio_sources")
 """What differs from sample to sample."""
-DIMENSIONLESS = ("log_modulus", "log10", "asinh", "standardise")
-"""After these the map has no unit."""
 SHAPING = ("pool", "mask")
 """What changes which voxels there are, not what they hold."""
 

@@ -28,7 +28,7 @@ MAX_COMMENTS = 1000
 class _Header(NamedTuple):
     names: list[str]
     units: dict[str, str]
-    """Of those that state one."""
+    """Unit by name, of the columns that state one."""
     start: int
     """Number of lines before the numbers."""
     width: int

@@ -37,7 +37,7 @@ def read_pixels(path: str, name: str, state: MapState, where: str) -> NDArray[An
         raise ConfigError(f"{where}: {path}: {problem}")
     fits = path.lower().endswith(FITS_SUFFIXES)
     try:
-        values, fov_deg = _read_fits(path, name) if fits else _read_npz(path, name)
+        values, fov_deg, notes = _read_fits(path, name) if fits else _read_npz(path, name)
     except FitsError as error:
         raise ConfigError(f"{where}: {path} {error}") from None
     except Exception as error:
@@ -51,6 +51,8 @@ def read_pixels(path: str, name: str, state: MapState, where: str) -> NDArray[An
             f"{where}: {path} has shape {values.shape}, the map there [n_dec, n_ra] = "
             f"{state.shape[1:]}"
         )
+    for note in notes:
+        warnings.warn(f"{where}: {path}: {note}", AssumptionWarning, stacklevel=2)
     if fov_deg is None:
         how = "a header with coordinates" if fits else f"arrays {' and '.join(EDGES)} [deg]"
         warnings.warn(
@@ -76,8 +78,8 @@ def pixels_digest(values: NDArray[Any]) -> str:
     return text.hexdigest()
 
 
-Pixels = tuple[NDArray[Any], tuple[float, float] | None]
-"""Numbers as they lie in a map, and width in ra and dec [deg] if the file says it."""
+Pixels = tuple[NDArray[Any], tuple[float, float] | None, tuple[str, ...]]
+"""Numbers as they lie in a map, width in ra and dec [deg] if the file says it, and what to say."""
 
 
 def _read_npz(path: str, name: str) -> Pixels:
@@ -90,7 +92,7 @@ def _read_npz(path: str, name: str) -> Pixels:
             raise ValueError(f"it holds no array '{name}' but {', '.join(others) or 'nothing'}")
         values: NDArray[Any] = file[name if name in others else others[0]]
         if not all(key in file.files for key in EDGES):
-            return values, None
+            return values, None, ()
         sides = [np.asarray(file[key], np.float64).reshape(-1) for key in EDGES]
     sides[0] = np.unwrap(sides[0], period=360.0)  # ra may pass 0
     for key, side, size in zip(EDGES, sides, values.shape[::-1], strict=False):
@@ -101,21 +103,24 @@ def _read_npz(path: str, name: str) -> Pixels:
     shrink = float(np.cos(np.radians(middle)))  # offsets from a middle, or positions on the sky
     falls = [side[-1] < side[0] for side in sides]
     fov = abs(sides[0][-1] - sides[0][0]) * shrink, abs(sides[1][-1] - sides[1][0])
-    return values[:: -1 if falls[1] else 1, :: -1 if falls[0] else 1], (
-        float(fov[0]),
-        float(fov[1]),
-    )
+    turned = values[:: -1 if falls[1] else 1, :: -1 if falls[0] else 1]
+    return turned, (float(fov[0]), float(fov[1])), ()
 
 
 def _read_fits(path: str, name: str) -> Pixels:
     image = read_image(Path(path), 2, name.upper())
     values = image.values
     if image.wcs.wcs.lng < 0 and image.wcs.wcs.lat < 0:
-        return values.reshape([size for size in values.shape if size != 1] or [1]), None
+        return (
+            values.reshape([size for size in values.shape if size != 1] or [1]),
+            None,
+            image.notes,
+        )
     plane = plane_of(image)
     axes = (plane.dec_axis, plane.ra_axis)
     others = [k for k in range(values.ndim) if k not in axes]
     turned = values.transpose(*others, *axes)
     if all(values.shape[k] == 1 for k in others):
         turned = turned[(0,) * len(others)]
-    return plane.oriented(turned), (plane.width_deg, plane.height_deg)
+    notes = (*image.notes, *plane.notes)
+    return plane.oriented(turned), (plane.width_deg, plane.height_deg), notes
