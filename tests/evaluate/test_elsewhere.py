@@ -14,6 +14,7 @@ import pytest
 import small
 
 from streamtrain import cli
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import evaluation, probes, reference, show_layers
@@ -110,6 +111,14 @@ def test_a_sky_of_the_training_is_refused(skies: tuple[Config, list[Path]]) -> N
     gone = run_config(config.run, ["data.train=[gone.h5]"])
     with pytest.raises(ValueError, match=r"--on renamed.h5: the network of .* was trained on this"):
         evaluate(gone, on=["renamed.h5"])
+    record = Path(config.run) / "lightcones.jsonl"  # of skies that were made while it trained
+    made = {"number": 0, "seed": 5, "digest": Lightcone.open(paths[0]).digest, "halos": 9}
+    record.write_text(json.dumps(made) + "\n")
+    try:
+        with pytest.raises(ValueError, match=r"was trained on this sky"):
+            evaluate(config.run, on=[str(paths[0])])
+    finally:
+        record.unlink()
     assert not list(Path().glob("*run_on*"))
 
 

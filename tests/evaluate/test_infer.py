@@ -285,6 +285,11 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "applied   high_pass, log_modulus" in said
     assert "left out  beam, noise: a map has them in it" in said
+    assert "\n10 of 14 bins; the files have them all\n" in said
+    kept = json.loads((out / "m.json").read_text())
+    value, low, high = (np.array(kept[name]) for name in ("value", "low_68", "high_68"))
+    outside = int(((value < low) | (value > high)).sum())
+    assert outside and f"in {outside} bins the value lies outside its 68 %: the inter" in said
     assert sorted(p.name for p in out.iterdir()) == ["m.ecsv", "m.json", "m.png"]
     assert (out / "m.png").stat().st_size > 10_000
     assert cli.main([*arguments, "--samples", "-1"]) == 2

@@ -258,3 +258,11 @@ def test_an_exported_map_goes_on_where_it_left(tmp_path: Path) -> None:
     assert np.array_equal(prepare(exported, summed).cube, pooled)
     with pytest.raises(MapError, match="holds sums of voxels, which cannot be regridded"):
         prepare(exported, summed, regrid=True, centre_deg=(0.0, 0.0))
+
+
+def test_a_map_is_not_made_finer_where_its_channels_are_the_widest() -> None:
+    """Channels of 1, 1 and 4 GHz are 2 GHz wide in the mean."""
+    uneven = np.array([26.0, 27.0, 28.0, 32.0])
+    overlap(uneven, np.array([26.0, 30.0]), "GHz")
+    with pytest.raises(MapError, match=r"voxels are 4 GHz wide, the network's 3: .* made finer"):
+        overlap(uneven, np.array([26.0, 29.0, 32.0]), "GHz")

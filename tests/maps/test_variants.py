@@ -187,6 +187,9 @@ def test_arrays_in_every_order_direction_and_dtype(tmp_path: Path, dtype: str) -
         writers[kind](path, CUBE.astype(dtype)[steps], sides, number, turned)
         found = read_map(path)
         where = f"{kind} {flips} {turned}"
+        assert found.locate is not None
+        for ra in (-0.1, 359.9):
+            assert found.locate(ra, 0.2) == pytest.approx((-0.1, 0.2), abs=1e-9), where
         assert np.array_equal(found.cube, CUBE), where
         assert (found.units, found.nu_rest_GHz) == ("mK", 115.27), where
         assert ("were turned" in " ".join(found.notes)) == turned, where
