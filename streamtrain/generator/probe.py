@@ -42,22 +42,22 @@ OPERATIONS = (
 
 _RUN = """
 import ctypes, sys
-library, size = sys.argv[1], int(sys.argv[2])
-given = sys.stdin.buffer.read()
-arguments, place = [ctypes.c_longlong(size)], 0
-outputs = []
-for kind in (ctypes.c_float, ctypes.c_double):
-    width = ctypes.sizeof(kind)
-    for count in (size, size, size, 4, 1):
-        values = (kind * count).from_buffer_copy(given, place)
-        place += count * width
-        arguments.append(values if count > 1 else kind(values[0]))
-    outputs.append((kind * (size * int(sys.argv[3])))())
-    arguments.append(outputs[-1])
-function = ctypes.CDLL(library).streamtrain_probe
-function.restype = None
-function(*arguments)
-sys.stdout.buffer.write(b"".join(map(bytes, outputs)))
+def run(library, size, operations, given):
+    arguments, outputs, place = [ctypes.c_longlong(size)], [], 0
+    for kind in (ctypes.c_float, ctypes.c_double):
+        for count in (size, size, size, 4, 1):
+            values = (kind * count).from_buffer_copy(given, place)
+            place += ctypes.sizeof(values)
+            arguments.append(values if count > 1 else kind(values[0]))
+        outputs.append((kind * (size * operations))())
+        arguments.append(outputs[-1])
+    function = ctypes.CDLL(library).streamtrain_probe
+    function.restype = None
+    function(*arguments)
+    return b"".join(map(bytes, outputs))
+if __name__ == "__main__":
+    library, size, operations = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    sys.stdout.buffer.write(run(library, size, operations, sys.stdin.buffer.read()))
 """
 
 
@@ -77,6 +77,8 @@ def wrong_arithmetic(library: Path) -> str | None:
             timeout=PATIENCE_S,
             start_new_session=True,
         )
+    except (OSError, TypeError):  # no Python can be started, as where it is a part of a program
+        done = _in_this_process(str(library), bytes_in)
     except subprocess.TimeoutExpired:
         return f"what it makes does not end within {PATIENCE_S:g} s"
     if done.returncode < 0:
@@ -91,6 +93,16 @@ def wrong_arithmetic(library: Path) -> str | None:
             if right.tobytes() != result.tobytes():
                 return f"{text} in {answers.dtype.name}, so samples would differ"
     return None
+
+
+def _in_this_process(library: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
+    names: dict[str, Any] = {"__name__": "probe"}
+    exec(_RUN, names)
+    try:
+        found = names["run"](library, NUM_ELEMENTS, len(OPERATIONS), given)
+    except (OSError, AttributeError) as error:
+        return subprocess.CompletedProcess([], 1, b"", str(error).encode())
+    return subprocess.CompletedProcess([], 0, found, b"")
 
 
 @contextmanager

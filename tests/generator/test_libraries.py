@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -336,6 +337,17 @@ def test_known_answers_do_not_depend_on_this_process(library: Path) -> None:
         assert np.float32(2.0**-100) * np.float32(2.0**-40) == 0.0
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("executable", ["/no/python/here", None])
+def test_a_python_that_cannot_be_started_probes_itself(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    assert wrong_arithmetic(library) is None
+    other = tmp_path / "other.so"
+    other.write_text("no library")
+    assert "cannot be loaded" in str(wrong_arithmetic(other))
 
 
 def test_every_operation_of_the_probe_could_go_wrong() -> None:
