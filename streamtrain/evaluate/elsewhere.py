@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.bank import expand
+from streamtrain.catalogs.sampler import METHOD
 from streamtrain.catalogs.skies import Header
 from streamtrain.catalogs.splits import Known
 from streamtrain.config import Config
@@ -33,12 +34,14 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
         raise ValueError("--on needs a lightcone file")
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
     training = [Known.read(path) for path in files_of_training]
-    record = read_history(run_folder(config) / "lightcones.jsonl", "number")
-    digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in record)}
+    made = read_history(run_folder(config) / "lightcones.jsonl", "number")
+    digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
+    seeds = tuple(f"{METHOD}-{entry['seed']}-" for entry in made if "seed" in entry)
     for path in paths:
         sky = Known.read(path)
         where = next((other.path for other in training if sky.same_sky(other)), None)
-        if where is not None or sky.digest in digests:
+        fresh = sky.realisation.startswith(seeds)
+        if where is not None or fresh or sky.digest in digests:
             also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
                 f"--on {path}: the network of {run_folder(config)} was trained on this sky{also}, "
@@ -89,7 +92,12 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
     """What should be known of test skies that are not the run's own, a sentence each."""
     training = expand(config.data.files("train"), "data.train", must_exist=False)
     skies = len({header.realisation for header in generator.headers})
-    which = f"{skies} {'sky' if skies == 1 else 'skies'}, other realisations than the training's"
+    what = "other realisations than the training's"
+    if not training and config.data.fresh is None:
+        what = (
+            "not the training's by their content (its lightcones are gone, so nothing else tells)"
+        )
+    which = f"{skies} {'sky' if skies == 1 else 'skies'}, {what}"
     notes = [f"{which}: {', '.join(header.name for header in generator.headers)}"]
     known = _cosmology(config, training)
     for header in generator.headers:

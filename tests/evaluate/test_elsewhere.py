@@ -15,6 +15,7 @@ import small
 
 from streamtrain import cli
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.sampler import METHOD
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import evaluation, probes, reference, show_layers
@@ -111,14 +112,16 @@ def test_a_sky_of_the_training_is_refused(skies: tuple[Config, list[Path]]) -> N
     gone = run_config(config.run, ["data.train=[gone.h5]"])
     with pytest.raises(ValueError, match=r"--on renamed.h5: the network of .* was trained on this"):
         evaluate(gone, on=["renamed.h5"])
-    record = Path(config.run) / "lightcones.jsonl"  # of skies that were made while it trained
-    made = {"number": 0, "seed": 5, "digest": Lightcone.open(paths[0]).digest, "halos": 9}
-    record.write_text(json.dumps(made) + "\n")
-    try:
-        with pytest.raises(ValueError, match=r"was trained on this sky"):
-            evaluate(config.run, on=[str(paths[0])])
-    finally:
-        record.unlink()
+    # skies that the training made are known by their seeds, and by their digests
+    run = Path(shutil.copytree(config.run, "fresh"))
+    made = {"number": 0, "seed": 70, "digest": Lightcone.open(paths[0]).digest, "halos": 1}
+    (run / "lightcones.jsonl").write_text(json.dumps(made) + "\n")
+    small.lightcone(9, realisation=f"{METHOD}-70-0123abcd").save("made.h5")
+    small.lightcone(9, realisation=f"{METHOD}-701-0123abcd").save("unmade.h5")
+    for file in ("made.h5", str(paths[0])):
+        with pytest.raises(ValueError, match=r"--on .*: the network of fresh was trained on this"):
+            evaluate(run, on=[file])
+    evaluate(run, on=["unmade.h5"], samples=2, out="there")
     assert not list(Path().glob("*run_on*"))
 
 
