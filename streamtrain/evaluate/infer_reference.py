@@ -212,9 +212,8 @@ class Measurement:
         if not isinstance(data, Mapping):
             return {}
         kept, of = dict(data), data.get("of")
-        if (
-            isinstance(of, Mapping) and "checkpoint_step" in of
-        ):  # of errors and training maps together
+        # files of before have one identity for errors and training maps
+        if isinstance(of, Mapping) and "checkpoint_step" in of:
             kept.setdefault("checkpoint_step", of["checkpoint_step"])
             kept.setdefault("generator_version", of.get("generator_version"))
         if of != self._identity():

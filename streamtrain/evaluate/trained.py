@@ -21,10 +21,6 @@ from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import first_difference, load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
-MOVED = ("run", "data.train", "data.sfr")
-"""Settings that say where something lies, besides those that a training may change: what lies
-there is compared with what the network was trained on where it is used."""
-
 
 def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
     """The configuration of a run from its folder, wherever that folder lies now.
@@ -51,11 +47,11 @@ def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
 
 
 def _unmoved(config: Config) -> dict[str, Any]:
-    """A configuration as plain data without `MOVED`."""
+    """A configuration as plain data without the files of data.train, whose content is compared
+    where they are used."""
     whole = to_dict(config)
-    for name in MOVED:
-        section, _, key = name.rpartition(".")
-        (whole[section] if section else whole).pop(key)
+    if config.data.fresh is None:
+        del whole["data"]["train"]
     return whole
 
 

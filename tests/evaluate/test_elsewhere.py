@@ -190,6 +190,8 @@ def test_probes_on_other_skies(skies: tuple[Config, list[Path]]) -> None:
         ("observe.noise.sigma_uK=9", "observe.noise.sigma_uK = .* there, 9.0 here"),
         ("label.bins=7", "label.bins = 14 there, 7 here"),
         ("train.learning_rate=1", "train.learning_rate = 0.003 there, 1.0 here"),
+        ("data.sfr=fit", "data.sfr = .auto. there, .fit. here"),
+        ("data.train={synthesize: {}}", "data.train = "),
         ("run=elsewhere", "the run is already named"),
         ("network.filtres=3", "did you mean 'filters'"),
     ],
