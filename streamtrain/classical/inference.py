@@ -170,11 +170,11 @@ class Inference:
     def _make_noise(self, levels: Float) -> Noise:
         num, centre = self.options.covariance, self.density.centre()
         fiducial = self._simulate_at(
-            centre,
+            [centre],
             levels,
             self.options.simulations,  # fields that the emulator has not seen
             num,
-            lambda done: self._report(f"simulations for the covariance: {done}/{num}"),
+            "simulations for the covariance",
         )
         used = self._used(fiducial)
         scatter = covariance(fiducial.vectors[:, used])
@@ -200,43 +200,53 @@ class Inference:
         self, levels: Float, shift: Float, used: NDArray[np.bool_], scatter: Float
     ) -> Float:
         """Covariance of the emulator's error at these noise levels, of the numbers that are used:
-        from the mean vectors of `CHECK_FIELDS` fields at `CHECK_POINTS` parameters from the prior.
+        from the mean vectors of about `CHECK_FIELDS` fields at each of `CHECK_POINTS` parameters.
         Nothing was learnt from these simulations. Where the fields scatter more than the fiducial
         ones, whose covariance is `scatter`, the error is taken in units of that."""
         first = self.options.simulations + self.options.covariance
         points = simulate(self.generator, self.density, self.vector, first, CHECK_POINTS).theta
+        names = self.density.names
+        found = self._simulate_at(
+            [dict(zip(names, map(float, theta), strict=True)) for theta in points],
+            levels,
+            first + CHECK_POINTS,
+            CHECK_POINTS * CHECK_FIELDS,
+            "simulations that the mean model is compared with",
+        )
         away, of_means = [], []
-        for k, theta in enumerate(points):
-            self._report(f"parameters that the mean model is checked at: {k}/{CHECK_POINTS}")
-            found = self._simulate_at(
-                dict(zip(self.density.names, map(float, theta), strict=True)),
-                levels,
-                first + CHECK_POINTS + k * CHECK_FIELDS,
-                CHECK_FIELDS,
-            ).vectors[:, used]
-            there = covariance(found)
+        for theta in points:
+            here = found.vectors[(found.theta == theta).all(axis=1)][:, used]
+            if len(here) < 2:
+                continue
+            there = covariance(here)
             with np.errstate(divide="ignore"):
                 unit = np.minimum(1.0, np.sqrt(np.diag(scatter) / np.diag(there)))
             mean = self.mean(theta[None], levels)[0] + shift
-            away.append(unit * (found.mean(axis=0) - mean[used]))
-            of_means.append(np.outer(unit, unit) * there / CHECK_FIELDS)
+            away.append(unit * (here.mean(axis=0) - mean[used]))
+            of_means.append(np.outer(unit, unit) * there / len(here))
         return error_of_mean(np.array(away), np.array(of_means), scatter)
 
     def _simulate_at(
         self,
-        parameters: dict[str, float],
+        parameters: list[dict[str, float]],
         levels: Float,
         first: int,
         num: int,
-        report: Callable[[int], None] = lambda done: None,
+        doing: str,
     ) -> Simulations:
-        """Fields at one set of parameters and noise levels."""
-        config = held(
-            self.config, parameters, dict(zip(self.levels, map(float, levels), strict=True))
-        )
+        """Fields at some sets of parameters, one of which is drawn for each, and noise levels."""
+        drawn = dict(zip(self.levels, map(float, levels), strict=True))
+        config = held(self.config, parameters, drawn)
         skies = self.generator.skies if isinstance(self.generator.skies, Skies) else None
         generator = Generator(config, "train", self._device, self._threads, lightcones=skies)
-        made = simulate(generator, self.density, self.vector, first, num, report)
+        made = simulate(
+            generator,
+            self.density,
+            self.vector,
+            first,
+            num,
+            lambda done: self._report(f"{doing}: {done}/{num}"),
+        )
         generator.close()
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from streamtrain.classical.likelihood import Density
 from streamtrain.classical.vector import VOXEL_BINS, DataVector
 from streamtrain.config import Config, ConfigError
 from streamtrain.config_emit import BlankConfig, BrightnessConfig, DimConfig
-from streamtrain.config_line import RequireConfig
+from streamtrain.config_line import LineConfig
 from streamtrain.config_observe import NoiseConfig
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
@@ -74,15 +74,22 @@ def drawn_levels(config: Config) -> list[str]:
     ]
 
 
-def held(config: Config, parameters: dict[str, float], levels: dict[str, float]) -> Config:
-    """The configuration with these model parameters and noise levels for every sample."""
-    line = replace(
-        config.line,
-        parameters={**config.line.parameters, **parameters},
-        multivariate=None,
-        constraints=[],
-        require=RequireConfig(),
-    )
+def held(
+    config: Config, parameters: Sequence[dict[str, float]], levels: dict[str, float]
+) -> Config:
+    """The configuration with these noise levels, and one of some sets of parameters of its model
+    for every sample."""
+    (component,) = config.line.components.values()
+    sets = {
+        f"set{number}": replace(
+            component,
+            parameters={**component.parameters, **given},
+            multivariate=None,
+            constraints=[],
+        )
+        for number, given in enumerate(parameters)
+    }
+    line = replace(LineConfig(), mixture=sets)
     observe = dict(config.observe)
     for name, level in levels.items():
         observe[name] = replace(observe[name], sigma_uK=level, absent=0.0)

@@ -54,7 +54,7 @@ def config_of(files: dict[str, list[str]], **sections: Any) -> Config:
 def test_expected_counts_are_the_mean_of_painted_fields(skies: dict[str, list[str]]) -> None:
     """Of 400 fields at one set of parameters: to the scatter of their mean, and their strata."""
     parameters = {"alpha": 1.2, "beta": -1.2, "sigma_lco": 0.35}
-    config = held(config_of(skies, label={"bins": 12}), parameters, {})
+    config = held(config_of(skies, label={"bins": 12}), [parameters], {})
     generator = Generator(config, "train")
     counts = generator.generate(range(400)).counts.double().numpy()
     defaults = generator.mixture.components[0].model.defaults | parameters
@@ -108,7 +108,7 @@ def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]])
 def test_held_samples_differ_in_fields_alone(skies: dict[str, list[str]]) -> None:
     parameters = {"alpha": 1.3, "beta": -1.7, "sigma_sfr": 0.3, "sigma_lco": 0.2}
     parameters["log10_delta_mf"] = 0.0
-    config = held(config_of(skies), parameters, {"noise": 0.4})
+    config = held(config_of(skies), [parameters], {"noise": 0.4})
     generator = Generator(config, "train")
     draws = generator.generate(range(30)).draws
     generator.close()
