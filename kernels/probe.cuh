@@ -1,6 +1,6 @@
 // What a host compiler must leave alone, as loops like those of the kernels: streamtrain_probe fills
 // out32 [NUM_PROBES, n] and out64 [NUM_PROBES, n] with one result per operation and element, from
-// a, b, c [n] in either precision. The answers are known (streamtrain/generator/probe.py). It is
+// a, b, c [n] in either precision. The answers are known (streamtrain/numerics/probe.py). It is
 // part of every library, so that it is compiled with the options that the kernels are compiled with.
 
 #define PROBES(T, x, y, z, out, root)                                                      \

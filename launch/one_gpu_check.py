@@ -32,18 +32,18 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from streamtrain import Generator, load_config  # noqa: E402
-from streamtrain.bench import measure  # noqa: E402
 from streamtrain.bench.comparison import compare_on_gpu  # noqa: E402
-from streamtrain.bench.floor import floor, report_floor  # noqa: E402
+from streamtrain.bench.roofline import floor, report_floor  # noqa: E402
+from streamtrain.bench.speed import measure  # noqa: E402
 from streamtrain.bench.variants import paint_variants, report_variants  # noqa: E402
-from streamtrain.catalogs.make import Recipe, make_lightcones  # noqa: E402
-from streamtrain.catalogs.skyoptions import SkyOptions  # noqa: E402
-from streamtrain.catalogs.synthesize import synthesize  # noqa: E402
+from streamtrain.catalogs.synthesis.make import Recipe, make_lightcones  # noqa: E402
+from streamtrain.catalogs.synthesis.options import SkyOptions  # noqa: E402
+from streamtrain.catalogs.synthesis.synthesize import synthesize  # noqa: E402
 from streamtrain.check import golden_matches  # noqa: E402
-from streamtrain.cores import num_cores  # noqa: E402
-from streamtrain.generator.backend import BackendError, import_cupy  # noqa: E402
-from streamtrain.train import Trainer  # noqa: E402
+from streamtrain.machine.workers import num_cores  # noqa: E402
+from streamtrain.numerics.backend import BackendError, import_cupy  # noqa: E402
 from streamtrain.train.folder import read_history  # noqa: E402
+from streamtrain.train.trainer import Trainer  # noqa: E402
 
 COMAP = "configs/comap.yaml"
 EVERYTHING = [

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from streamtrain.config import load_config as load_config
     from streamtrain.generator.generator import Batch as Batch
     from streamtrain.generator.generator import Generator as Generator
-    from streamtrain.generator.geometry import Grid as Grid
     from streamtrain.generator.observe import observe as observe
     from streamtrain.generator.paint import paint as paint
+    from streamtrain.grid import Grid as Grid
     from streamtrain.stream import SampleStream as SampleStream
 
 _HOMES = {
     "Batch": "streamtrain.generator.generator",
     "Config": "streamtrain.config",
     "Generator": "streamtrain.generator.generator",
-    "Grid": "streamtrain.generator.geometry",
+    "Grid": "streamtrain.grid",
     "Lightcone": "streamtrain.catalogs.lightcone",
     "SampleStream": "streamtrain.stream",
     "load_config": "streamtrain.config",

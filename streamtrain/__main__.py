@@ -14,9 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-PIPE_CLOSED = 128 + 13
-"""The exit status of a program whose output nobody reads (`| head`)."""
+from streamtrain.machine.interrupt import PIPE_CLOSED, SIGNALS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"the current folder cannot be used ({error.strerror}): go to another")
         return 2
     try:
-        from streamtrain.cli import main as run
+        from streamtrain.cli.main import main as run
 
         status = run(arguments)
     except SystemExit as asked:  # --help, and arguments that are none
@@ -68,8 +66,7 @@ def _answer_signals(handler: Callable[[int, FrameType | None], object] = _leave)
     """Let a handler answer them until another is set."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for name in SIGNALS:
-        number = getattr(signal, name)
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 

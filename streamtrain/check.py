@@ -9,9 +9,9 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.config import load_config
-from streamtrain.cores import num_cores
-from streamtrain.generator import backend
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.machine.workers import num_cores
+from streamtrain.numerics import backend
 
 GOLDEN = {
     0: "69b52d35edbc1caa9402190c3f9568995fe9c1eadeaa3d96a53d4ff73f9a6608",

@@ -12,74 +12,37 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from streamtrain.config_data import SFR_CHOICES, DataConfig, check_data
-from streamtrain.config_emit import EMIT, BlankConfig, check_emit, note_emitter
-from streamtrain.config_line import LineConfig
-from streamtrain.config_network import MeansConfig, NetworkConfig, check_network
-from streamtrain.config_observe import (
+from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
+from streamtrain.grid import GridConfig, check_grid
+from streamtrain.labels import LabelConfig, check_label
+from streamtrain.luminosity.settings import EMIT, BlankConfig, LineConfig, check_emit, note_emitter
+from streamtrain.machine.files import find_config, read_text, reading, why_not_a_file
+from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
+from streamtrain.operators.settings import (
     OBSERVE,
     NoiseConfig,
     check_observe,
     check_order,
-    operator_kind,
     place_operator,
     without_paths,
 )
-from streamtrain.config_train import TrainConfig, check_training, said_of_training
-from streamtrain.files import read_text, reading, why_not_a_file
-from streamtrain.resources import find_config
 from streamtrain.schema import (
     ConfigError,
     apply_override,
     build,
     nearest,
+    operator_kind,
     parse_yaml,
     setting,
     to_dict,
 )
+from streamtrain.train.settings import TrainConfig, check_training, said_of_training
 
 __all__ = ["Config", "ConfigError", "TrainConfig", "load_config"]
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """The cube that halos are painted into."""
-
-    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
-    shape: tuple[int, int, int] = setting((10, 64, 64), "voxels (freq, dec, ra)", low=1, high=4096)
-    nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
-    nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
-    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
-
-
-SMALLEST_BIN_DEX = 1e-5
-"""Narrowest luminosity bin: log2 L is known to 2e-6."""
-
-
-@dataclass(frozen=True)
-class LabelConfig:
-    """What the network predicts."""
-
-    quantity: Literal["counts", "cumulative", "phi", "phi_L", "class"] = setting(
-        "counts",
-        "halos per luminosity bin, N(>L) at each bin's lower edge, dn/dL [Mpc^-3 Lsun^-1], dn/dlnL "
-        "[Mpc^-3], or which of the luminosity models",
-    )
-    scale: Literal["log10", "linear"] = setting(
-        "log10", "log10 (an empty bin counts as one halo) or linear"
-    )
-    log10_L: tuple[float, float] = setting(
-        (3.5, 7.0), "first and last edge, log10(L/Lsun)", low=-40, high=40
-    )
-    bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
-    edges: tuple[float, ...] | None = setting(
-        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-40, high=40
-    )
-    overflow: bool = setting(True, "cumulative: count halos above the last edge")
 
 
 @dataclass(frozen=True)
@@ -155,37 +118,11 @@ def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) 
     return built
 
 
-def _check_label(label: LabelConfig) -> None:
-    if label.log10_L[0] >= label.log10_L[1]:
-        raise ConfigError(f"label.log10_L = {list(label.log10_L)} must increase")
-    if label.edges is None:
-        return
-    usual = LabelConfig()
-    if (label.log10_L, label.bins) != (usual.log10_L, usual.bins):
-        raise ConfigError(
-            "label.edges replaces label.log10_L and label.bins: label.edges=null removes the one, "
-            f"label.log10_L={list(usual.log10_L)} label.bins={usual.bins} the other"
-        )
-    if not 2 <= len(label.edges) <= 1001:
-        raise ConfigError(f"label.edges must be 2 to 1001 numbers, not {len(label.edges)}")
-    for low, high in zip(label.edges[:-1], label.edges[1:], strict=True):
-        if high - low < SMALLEST_BIN_DEX:
-            raise ConfigError(
-                f"label.edges must increase by at least {SMALLEST_BIN_DEX:g} dex, but {high:.9g} "
-                f"follows {low:.9g}"
-            )
-
-
 def _check(config: Config) -> None:
     grid = config.grid
-    if grid.nu_GHz[0] <= grid.nu_GHz[1]:
-        raise ConfigError(f"grid.nu_GHz = {list(grid.nu_GHz)} must run from high to low")
-    if grid.nu_GHz[0] >= grid.nu_rest_GHz:
-        raise ConfigError(
-            f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
-        )
+    check_grid(grid)
     check_data(config.data)
-    _check_label(config.label)
+    check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
     check_observe(config.observe, grid.shape)
     for name, operator in config.observe.items():

@@ -3,11 +3,14 @@
 Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
 files, TensorBoard and threads alike. Colours are those of Okabe & Ito, told apart by colour-blind
 readers.
+
+Figures as files that are there whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +19,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from streamtrain.generator.labels import QUANTITIES
+from streamtrain.labels import QUANTITIES
+from streamtrain.machine.files import writing
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -227,3 +231,10 @@ def ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure; its folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as part:
+        figure.savefig(part, format="png")

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from streamtrain.files import DEBUG, one_line, reason_of
+from streamtrain.machine.files import DEBUG, one_line, reason_of
 
 T = TypeVar("T")
 
@@ -365,3 +365,14 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             )
         node = child
     node[last] = parse_yaml(text, f"the value of {key}")
+
+
+def operator_kind(name: str) -> str:
+    """'noise' for 'noise' and 'noise_2'."""
+    stem, _, suffix = name.rpartition("_")
+    return stem if stem and suffix.isdigit() else name
+
+
+class OrderWarning(AssumptionWarning):
+    """The order of operators: where a setting put one, or one that stands where it cannot be
+    meant."""

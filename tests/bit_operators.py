@@ -20,9 +20,9 @@ from bit_portable import (
 )
 from numpy.typing import NDArray
 
-from streamtrain import portable
-from streamtrain.config import LabelConfig
-from streamtrain.generator.operators.sources import RadioSources
+from streamtrain.labels import LabelConfig
+from streamtrain.numerics import portable
+from streamtrain.operators.sources import RadioSources
 
 
 def white_noise(

@@ -44,9 +44,15 @@ from bit_portable import (
 )
 from numpy.typing import NDArray
 
-from streamtrain import portable
+from streamtrain.catalogs import sfr
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config_observe import (
+from streamtrain.generator import linewidth
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.line import Line
+from streamtrain.generator.pose import single_pose
+from streamtrain.numerics import portable
+from streamtrain.numerics.rng import Draws
+from streamtrain.operators.settings import (
     AsinhConfig,
     BeamConfig,
     EdgeNoiseConfig,
@@ -60,11 +66,6 @@ from streamtrain.config_observe import (
     StandardiseConfig,
     SubtractMeanConfig,
 )
-from streamtrain.generator import linewidth, sfr
-from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.geometry import single_pose
-from streamtrain.generator.line import Line
-from streamtrain.rng import Draws
 
 # paint.cu
 

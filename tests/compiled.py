@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.generator.backend import HostKernels, kernel_source
-from streamtrain.generator.luminosity import MODELS
-from streamtrain.generator.trace import trace
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.trace import trace
+from streamtrain.numerics.backend import HostKernels, kernel_source
 
 Float32 = NDArray[np.float32]
 Words = NDArray[np.uint32]

@@ -16,7 +16,7 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.backend import Kernels, kernels_for
+from streamtrain.numerics.backend import Kernels, kernels_for
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +44,7 @@ def _no_gpus(needed: int) -> str:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < needed:
         return f"needs {needed} NVIDIA GPU(s) that torch can use, found {found}"
-    from streamtrain.generator.backend import BackendError, import_cupy
+    from streamtrain.numerics.backend import BackendError, import_cupy
 
     try:
         import_cupy()

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamtrain.catalogs.fresh import MadeLightcone
+from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
-from streamtrain.generator.labels import Label
-from streamtrain.generator.schedule import SkiesInUse
+from streamtrain.generator.windows import SkiesInUse
+from streamtrain.labels import Label
 
 NUM_BINS = 7
 VOLUME_MPC3 = 2e6

@@ -16,7 +16,9 @@ class Mark:
 
 
 class FakeLanes:
-    """Has the interface of `streamtrain.ring.CudaLanes`. The queues: 0 the caller's, 1 the side."""
+    """Has the interface of `streamtrain.stream.CudaLanes`.
+
+    The queues: 0 the caller's, 1 the side."""
 
     def __init__(self) -> None:
         self.queues: tuple[deque[Callable[[], bool]], ...] = (deque(), deque())

@@ -35,11 +35,11 @@ from typing import Any
 import yaml
 from fake_generator import FakeGenerator, tiny_config
 
-import streamtrain.train
-from streamtrain import cli
+import streamtrain.train.trainer
+from streamtrain.cli import main as cli
 from streamtrain.generator.generator import Batch
-from streamtrain.train import Trainer
-from streamtrain.train.calibration import NUM_SAMPLES
+from streamtrain.train.normalisation import NUM_SAMPLES
+from streamtrain.train.trainer import Trainer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return super()._step(batches)
 
     streamtrain.train.trainer.Generator = Recorder
-    streamtrain.train.Trainer = Victim
+    streamtrain.train.trainer.Trainer = Victim
     settings = {key: yaml.safe_load(text) for key, text in (s.split("=") for s in given.train)}
     config = tiny_config(given.folder, dropout=given.dropout, **settings)
     file = given.folder / f"given.{rank}.yaml"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import kept_answers as answers_file
+from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate import (
     runs,
 )
-from streamtrain.evaluate.answers import Answers, ClassAnswers
-from streamtrain.evaluate.judgement import bootstrap_of, judge
-from streamtrain.evaluate.reference import Reference
+from streamtrain.evaluate.baselines import Reference
+from streamtrain.evaluate.predictions import Answers, ClassAnswers
+from streamtrain.evaluate.report import bootstrap_of, judge
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.schema import to_dict

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.trained import Trained
+from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.maps.steps import raw
-from streamtrain.models import build_network
+from streamtrain.maps.prepare import raw
+from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 

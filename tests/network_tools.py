@@ -1,4 +1,4 @@
-"""Labels and networks for tests of `streamtrain.models`."""
+"""Labels and networks for tests of `streamtrain.networks`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from streamtrain.config import from_mapping
-from streamtrain.generator.labels import Label
-from streamtrain.models import Network, build_network
+from streamtrain.labels import Label
+from streamtrain.networks.network import Network, build_network
 
 VOLUME_MPC3 = 2e6
 

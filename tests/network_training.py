@@ -15,7 +15,7 @@ from fake_generator import FakeGenerator, tiny_config
 
 import streamtrain.train.trainer
 from streamtrain.config import Config, from_mapping
-from streamtrain.train import Trainer
+from streamtrain.train.trainer import Trainer
 
 RANKS = {"steps": 8, "validate_every": 8, "optimiser": "sgd", "learning_rate": 0.03}
 """Of a run as a process: gradient descent, in which roundings stay as small as they are."""

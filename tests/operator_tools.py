@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from streamtrain.config import from_mapping
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.operators import Operator, build_operators
-from streamtrain.rng import seed_words, stage_word
+from streamtrain.grid import grid_of
+from streamtrain.numerics.rng import seed_words, stage_word
+from streamtrain.operators import build_operators
+from streamtrain.operators.base import Operator
 
 SHAPE = (10, 32, 32)
 

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.cosmology import Cosmology
 

@@ -25,7 +25,7 @@ import torch
 import yaml
 from halo_files import at_most
 
-from streamtrain.cli import MAX_MESSAGE, main
+from streamtrain.cli.main import MAX_MESSAGE, main
 from streamtrain.config import Config, ConfigError, from_mapping, load_config, read_settings
 from streamtrain.generator.generator import Generator
 from streamtrain.train.folder import read_history

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
-from streamtrain.resources import resource_dir
+from streamtrain.machine.files import resource_dir
 
 REFERENCE = resource_dir("configs") / "reference_0000.h5"
 CONFIG = "configs/reference.yaml"

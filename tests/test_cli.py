@@ -13,7 +13,7 @@ import small
 import yaml
 
 from streamtrain.check import GOLDEN, golden_matches
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.config import load_config
 
 CONFIG = "configs/reference.yaml"
@@ -45,7 +45,7 @@ def test_print_config_is_a_configuration(
     assert load_config(file) == load_config(CONFIG, ["observe.noise.sigma_uK=5"])
 
 
-@pytest.mark.filterwarnings("always::streamtrain.config_observe.OrderWarning")
+@pytest.mark.filterwarnings("always::streamtrain.schema.OrderWarning")
 def test_an_added_operator_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, once: the configuration on stdout stays one."""
     for settings in (["observe.beam.fwhm_arcmin=4.5"], ["observe={log_modulus: {}, noise: {}}"]):
@@ -111,7 +111,7 @@ def test_each_rank_says_what_went_wrong_in_it(
     assert said.startswith(f"streamtrain: {prefix}no configuration file or run 'nothing.yaml'")
 
 
-@pytest.mark.filterwarnings("default::streamtrain.generator.model.ModelRangeWarning")
+@pytest.mark.filterwarnings("default::streamtrain.luminosity.model.ModelRangeWarning")
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
 def test_a_model_outside_its_range_is_one_line(
     capsys: pytest.CaptureFixture[str],
@@ -154,7 +154,7 @@ def test_launch_script_is_the_command_train(tmp_path: Path) -> None:
 def test_commands_start_without_importing_torch() -> None:
     """`streamtrain --help` must not take seconds."""
     code = (
-        "import sys, streamtrain.cli as c\n"
+        "import sys, streamtrain.cli.main as c\n"
         "try: c.main(['--help'])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'cupy' not in sys.modules"

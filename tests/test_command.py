@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from streamtrain import __main__ as command
-from streamtrain import cli
-from streamtrain.progress import Progress
+from streamtrain.cli import main
+from streamtrain.machine.progress import Progress
 from streamtrain.train.distributed import ranks_of
 
 ROOT = Path(__file__).parent.parent
@@ -206,7 +206,9 @@ def test_a_rank_that_is_none_is_said(
 ) -> None:
     for text in ("abc", "3"):
         monkeypatch.setenv("RANK", text)
-        assert cli.main(["train", "configs/reference.yaml", f"run={tmp_path}", "--device=cpu"]) == 2
+        assert (
+            main.main(["train", "configs/reference.yaml", f"run={tmp_path}", "--device=cpu"]) == 2
+        )
         said = capsys.readouterr().err
         assert said.startswith("streamtrain: RANK = ") and said.count("\n") == 1
 
@@ -238,9 +240,9 @@ def test_any_exception_is_a_sentence(
     def failing(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_check", failing)
+    monkeypatch.setattr(main, "_check", failing)
     monkeypatch.delenv("STREAMTRAIN_DEBUG", raising=False)
-    assert cli.main(["check"]) == status
+    assert main.main(["check"]) == status
     said = capsys.readouterr().err
     assert said.startswith("streamtrain: ") and sentence in said and said.count("\n") == 1
 
@@ -249,10 +251,10 @@ def test_all_of_an_unexpected_error_is_shown_on_request(monkeypatch: pytest.Monk
     def failing(*_: object) -> int:
         raise KeyError("x")
 
-    monkeypatch.setattr(cli, "_check", failing)
+    monkeypatch.setattr(main, "_check", failing)
     monkeypatch.setenv("STREAMTRAIN_DEBUG", "1")
     with pytest.raises(KeyError):
-        cli.main(["check"])
+        main.main(["check"])
 
 
 def test_a_library_that_is_not_there_is_a_sentence() -> None:

@@ -11,16 +11,9 @@ import pytest
 import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
-from streamtrain.config_observe import (
-    LogModulusConfig,
-    NoiseConfig,
-    OrderWarning,
-    PoolConfig,
-    VoxelSize,
-    operator_kind,
-)
-from streamtrain.resources import resource_dir
-from streamtrain.schema import ConfigError, parse_yaml
+from streamtrain.machine.files import resource_dir
+from streamtrain.operators.settings import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
+from streamtrain.schema import ConfigError, OrderWarning, operator_kind, parse_yaml
 
 EXAMPLE = """
 seed: 3

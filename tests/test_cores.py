@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from streamtrain.config import TrainConfig
-from streamtrain.cores import num_cores
+from streamtrain.machine.workers import num_cores
 from streamtrain.train.torch_state import use_bfloat16
 
 
@@ -19,7 +19,7 @@ def test_cores_are_those_of_the_process() -> None:
     one = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
-        "from streamtrain.cores import num_cores; print(num_cores())"
+        "from streamtrain.machine.workers import num_cores; print(num_cores())"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamtrain import forked
-from streamtrain.forked import PIPE_BYTES, Forked
+from streamtrain.machine import forked
+from streamtrain.machine.forked import PIPE_BYTES, Forked
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamtrain.catalogs import arrays, workers
-from streamtrain.free_memory import free_memory
-from streamtrain.generator import memory
+from streamtrain.catalogs.synthesis import arrays
+from streamtrain.generator import open
+from streamtrain.machine import workers
+from streamtrain.machine.memory import free_memory
 
 GB = 10**9
 V2_MOUNT = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -129,6 +130,6 @@ def test_strange_files_are_no_limit(text: str, tmp_path: Path) -> None:
 
 def test_everything_that_asks_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """One function, in the synthesis, its processes and the generator."""
-    assert arrays.free_memory is workers.free_memory is memory.free_memory is free_memory
-    monkeypatch.setattr(memory, "free_memory", lambda: 123)
-    assert memory.free_bytes(torch.device("cpu")) == 123
+    assert arrays.free_memory is workers.free_memory is open.free_memory is free_memory
+    monkeypatch.setattr(open, "free_memory", lambda: 123)
+    assert open.free_bytes(torch.device("cpu")) == 123

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain import observe
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.generator.operators.sources import SOURCE_UK
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.operators.sources import SOURCE_UK
 
 units = pytest.importorskip("astropy.units")
 from astropy.cosmology import units as of_cosmology  # noqa: E402

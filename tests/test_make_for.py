@@ -12,11 +12,11 @@ import small
 import yaml
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.neededskies import Needed, needed_skies
-from streamtrain.resources import find_config
+from streamtrain.generator.needed import Needed, needed_skies
+from streamtrain.machine.files import find_config
 
 PRESETS = (
     "comap.yaml", "comap_co21.yaml", "cii.yaml", "quickstart.yaml", "pfeffer2019/published.yaml",

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from streamtrain import portable
+from streamtrain.numerics import portable
 
 INF, NAN = np.inf, np.nan
 long = np.longdouble

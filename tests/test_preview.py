@@ -12,13 +12,13 @@ import reference as ref
 import small
 from matplotlib.axes import Axes
 
-from streamtrain import preview_figures
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.preview import (
-    PaintedSamples,
+from streamtrain.machine.progress import Progress
+from streamtrain.preview import prior_figures
+from streamtrain.preview.prior import (
     functions_of_sample,
     luminosity_functions,
     paint_samples,
@@ -26,7 +26,7 @@ from streamtrain.preview import (
     signal_generator,
     summary,
 )
-from streamtrain.progress import Progress
+from streamtrain.preview.prior_figures import PaintedSamples
 
 CONFIG = "configs/reference.yaml"
 SETTINGS = ["data.train=[configs/reference_0000.h5]", "data.test=[]"]
@@ -188,17 +188,17 @@ def test_prior_figure_marks_empty_bins_and_names_percentiles() -> None:
     """A percentile of no halo is drawn at the tick '0', below the break."""
     counts = [[100, 10, 0, 0], [200, 20, 1, 0], [300, 30, 2, 0]]
     painted = made_up(counts, mean=np.array([1.0, 10.0, 0.0]), above=np.array([10, 20, 30]))
-    figure = preview_figures.prior(painted, "uK")
+    figure = prior_figures.prior(painted, "uK")
     figure.canvas.draw()
     functions, means, shares = figure.axes
-    assert line(functions, "median").get_ydata().tolist() == [200, 20, 1, preview_figures.FLOOR]
+    assert line(functions, "median").get_ydata().tolist() == [200, 20, 1, prior_figures.FLOOR]
     ticks = dict(zip(functions.get_yticks(), functions.get_yticklabels(), strict=True))
-    assert ticks[preview_figures.FLOOR].get_text() == "0"
+    assert ticks[prior_figures.FLOOR].get_text() == "0"
     low, _ = functions.get_ylim()
-    assert low < preview_figures.FLOOR < preview_figures.BREAK < 1
+    assert low < prior_figures.FLOOR < prior_figures.BREAK < 1
     assert [line(functions, "single").get_ydata()[k] for k in (0, 2)] == [
         100,
-        preview_figures.FLOOR,
+        prior_figures.FLOOR,
     ]
     heading = means.get_title()
     assert "2.5 %: 0.05,  median: 1,  97.5 %: 9.55 $\\mu$K" in heading
@@ -211,7 +211,7 @@ def test_prior_figure_marks_empty_bins_and_names_percentiles() -> None:
 def test_prior_figure_of_several_models() -> None:
     counts = [[100, 10, 1, 0]] * 3 + [[50, 40, 30, 20]] * 2
     painted = made_up(counts, models=["li16"] * 3 + ["chung22"] * 2)
-    functions, means, shares = preview_figures.prior(painted, "Jy/sr").axes
+    functions, means, shares = prior_figures.prior(painted, "Jy/sr").axes
     assert line(functions, "chung22").get_ydata().tolist() == [50, 40, 30, 20]
     assert line(functions, "li16").get_ydata()[:3].tolist() == [100, 10, 1]
     assert [label.get_text() for label in shares.get_yticklabels()] == ["chung22", "li16"]
@@ -220,7 +220,7 @@ def test_prior_figure_of_several_models() -> None:
 
 def test_luminosity_figure_is_normalised_and_says_by_what() -> None:
     functions = luminosity_functions(np.array([100, 10, 0, 1]), 3, np.linspace(4, 6, 5), 1000.0)
-    (axes,) = preview_figures.luminosity(functions, "sample").axes
+    (axes,) = prior_figures.luminosity(functions, "sample").axes
     assert line(axes, "$N(>L)").get_ydata() == pytest.approx(np.array([114, 14, 4, 4]) / 114)
     assert line(axes, "$N(>L)").get_xdata() == pytest.approx(10 ** np.linspace(4, 5.5, 4))
     density = line(axes, r"$\phi L")
@@ -236,7 +236,7 @@ def test_luminosity_figure_is_normalised_and_says_by_what() -> None:
 
 def test_luminosity_figure_of_a_dark_map() -> None:
     functions = luminosity_functions(np.zeros(4, np.int64), 0, np.linspace(4, 6, 5), 1.0)
-    (axes,) = preview_figures.luminosity(functions).axes
+    (axes,) = prior_figures.luminosity(functions).axes
     assert not axes.lines and axes.texts[0].get_text().startswith("no halo")
 
 

@@ -15,17 +15,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from streamtrain import preview_figures
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
-from streamtrain.config_observe import OBSERVE, PoolConfig, operator_kind
+from streamtrain.cli.main import main
 from streamtrain.generator.generator import Generator
-from streamtrain.preview import paint_samples
-from streamtrain.preview_sample import (
+from streamtrain.operators.settings import OBSERVE, PoolConfig
+from streamtrain.preview import prior_figures
+from streamtrain.preview.prior import paint_samples
+from streamtrain.preview.sample import (
     ADDS,
     DIMENSIONLESS,
     TRANSFORMS,
-    Panel,
     Step,
     drawn,
     line_name,
@@ -34,7 +33,8 @@ from streamtrain.preview_sample import (
     steps_of_sample,
     table,
 )
-from streamtrain.preview_sample_figure import places, sample
+from streamtrain.preview.sample_figure import Panel, places, sample
+from streamtrain.schema import operator_kind
 
 pytestmark = small.EXTRAPOLATES
 
@@ -242,7 +242,7 @@ def test_what_the_figure_shows(small_sky: Lightcone) -> None:
     assert wide.get_title().startswith("li16: log10_delta_mf\N{NO-BREAK SPACE}=")
     counts = made.generate([3]).counts[0].numpy()
     line = next(item for item in wide.lines if item.get_label() == "this sample")
-    assert (np.asarray(line.get_ydata()) == preview_figures.on_axis(counts)).all()
+    assert (np.asarray(line.get_ydata()) == prior_figures.on_axis(counts)).all()
     assert "95 % of 10 samples" in [t.get_text() for t in wide.get_legend().get_texts()]
 
 

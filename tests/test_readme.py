@@ -12,11 +12,11 @@ import yaml
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.luminosity import MODELS
-from streamtrain.generator.operators import build_operators
+from streamtrain.grid import grid_of
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.operators import build_operators
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -21,9 +21,8 @@ from fake_lanes import FakeLanes, Mark
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.workspace import Workspace
-from streamtrain.ring import CudaLanes, Ring
-from streamtrain.stream import SampleStream
+from streamtrain.numerics.workspace import Workspace
+from streamtrain.stream import CudaLanes, Ring, SampleStream
 
 STEPS = 12
 
@@ -158,7 +157,7 @@ def test_the_stream_ends_what_draws_for_it(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that works ahead is of no use for another place in the sequence."""
-    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
+    monkeypatch.setattr("streamtrain.generator.draws.own_cores", lambda: 2)
     monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
     stream = SampleStream(generator, 6)
     for start in (0, 600):
@@ -185,7 +184,7 @@ def test_the_stream_ends_what_draws_for_it(
 
 
 def test_a_stream_without_processes(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamtrain.generator.drawing.own_cores", lambda: 2)
+    monkeypatch.setattr("streamtrain.generator.draws.own_cores", lambda: 2)
     monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
     stream = SampleStream(generator, 6, processes=0)
     assert stream._from_ring().digests() == generator.generate(range(6)).digests()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from streamtrain import rng
-from streamtrain.rng import Draws
+from streamtrain.numerics import rng
+from streamtrain.numerics.rng import Draws
 
 KNOWN_ANSWERS = [  # kat_vectors of Random123 1.14: counter, key, words
     ("00000000 00000000 00000000 00000000", "00000000 00000000",

@@ -17,7 +17,7 @@ import small
 from processes import finish, wait_for_step
 from torch.distributed.run import get_args_parser
 
-from streamtrain.cli import _parse
+from streamtrain.cli.main import _parse
 from streamtrain.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from limlam import TESTS, Case, load
 from numpy.typing import NDArray
 
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.geometry import Grid
+from streamtrain.grid import Grid
 from streamtrain.spectra import Box, Power, rings, shells, slabs
 
 BOX = Box((10, 24, 20), (60.0, 4.0, 5.0))

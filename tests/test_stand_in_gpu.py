@@ -13,7 +13,7 @@ import small
 import torch
 import yaml
 
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.train.folder import read_history
 
 TESTS = Path(__file__).parent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamtrain.voxels import quantile_edges, voxel_counts
+from streamtrain.spectra import quantile_edges, voxel_counts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,18 +8,23 @@ from typing import Any
 
 import torch
 
-from streamtrain.alternatives import Alternative, limlam_pipeline, numpy_user
-from streamtrain.alternatives_gpu import (
+from streamtrain.bench.alternatives import Alternative, limlam_pipeline, numpy_user
+from streamtrain.bench.alternatives_gpu import (
     DeviceAlternative,
     array_pipeline,
     array_user,
     torch_batches,
 )
-from streamtrain.bench.batches import batch_maker
-from streamtrain.bench.timing import ONE_THREAD, in_turn, median_seconds, one_torch_thread
+from streamtrain.bench.timing import (
+    ONE_THREAD,
+    batch_maker,
+    in_turn,
+    median_seconds,
+    one_torch_thread,
+)
 from streamtrain.config import Config
-from streamtrain.generator.backend import import_cupy
 from streamtrain.generator.generator import Generator
+from streamtrain.numerics.backend import import_cupy
 
 BATCH = 16
 """Samples that streamtrain makes at once here on a CPU."""

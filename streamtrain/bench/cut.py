@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from streamtrain.bench.models import REFERENCE, leading_pool
 from streamtrain.bench.timing import ONE_THREAD, in_turn
-from streamtrain.catalogs.bank import Bank
-from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.config import Config
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.geometry import Pose, check_fits, draw_poses, single_pose
-from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.halos import Bank
 from streamtrain.generator.painter import Painter
-from streamtrain.rng import STAGE_PAINT, STAGE_POSE, Draws
+from streamtrain.generator.pose import Pose, check_fits, draw_poses, single_pose
+from streamtrain.grid import grid_of
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.numerics.rng import STAGE_PAINT, STAGE_POSE, Draws
 
 FIELDS = 6
 """Fields of any centre and roll, besides one that is not rolled and one rolled by 30 deg."""

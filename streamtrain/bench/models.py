@@ -9,12 +9,12 @@ from typing import Any
 
 from streamtrain.bench.timing import ONE_THREAD, in_turn
 from streamtrain.config import Config
-from streamtrain.config_line import LineConfig
-from streamtrain.config_observe import PoolConfig
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.lost_light import LostLightWarning
-from streamtrain.generator.luminosity import MODELS
-from streamtrain.generator.model import ModelRangeWarning
+from streamtrain.luminosity.lost_light import LostLightWarning
+from streamtrain.luminosity.model import ModelRangeWarning
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.settings import LineConfig
+from streamtrain.operators.settings import PoolConfig
 
 REFERENCE = "breysse15"
 """The relation that the others are compared with: L = A M^b of a share of the halos."""

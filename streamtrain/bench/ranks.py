@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config
-from streamtrain.cores import num_cores
-from streamtrain.generator import backend
+from streamtrain.machine.workers import num_cores
+from streamtrain.numerics import backend
 
 STEPS = 60
 LOG_EVERY = 10
@@ -109,8 +109,8 @@ def train_rank(file: Path, device: str, begun: float) -> None:
     if device == "cpu":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[local]})
     from streamtrain.config import load_config
-    from streamtrain.train import Trainer
     from streamtrain.train.folder import read_history
+    from streamtrain.train.trainer import Trainer
 
     compiled = 0
     usual = backend._compile

@@ -14,17 +14,16 @@ import torch
 from streamtrain._version import __version__
 from streamtrain.bench.comparison import compare, compare_on_gpu
 from streamtrain.bench.cut import cut_costs
-from streamtrain.bench.floor import floor, report_floor
 from streamtrain.bench.models import REFERENCE, model_costs, operator_cost
 from streamtrain.bench.ranks import rank_costs, report_ranks
-from streamtrain.bench.scaling import report_scaling, scaling
-from streamtrain.bench.scaling_figure import draw_scaling
+from streamtrain.bench.roofline import floor, report_floor
+from streamtrain.bench.scaling import draw_scaling, report_scaling, scaling
 from streamtrain.bench.speed import measure
 from streamtrain.bench.training import report_options, training_options
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
-from streamtrain.cores import num_cores
 from streamtrain.evaluate.testset import write_atomically
+from streamtrain.machine.workers import num_cores
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
-"""How the cost of a sample grows: with halos, voxels, batch size and the lightcone."""
+"""How the cost of a sample grows: with halos, voxels, batch size and the lightcone.
+
+The cost of a sample against halos, voxels, batch size and the lightcone, as a figure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.bench.batches import batch_maker
 from streamtrain.bench.speed import halos_per_field
-from streamtrain.bench.timing import ONE_THREAD, in_turn, one_torch_thread
-from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
+from streamtrain.bench.timing import ONE_THREAD, batch_maker, in_turn, one_torch_thread
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.config import Config
+from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 
 HALOS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000)
@@ -154,3 +160,32 @@ def report_scaling(rows: list[Row]) -> list[str]:
                     f"{ms:9.3f} ms {1e6 * ms / max(row['halos'], 1):7.2f} ns per halo"
                 )
     return lines
+
+
+AXES = {
+    "halos": ("halos", "halos in the field"),
+    "voxels": ("voxels", "voxels of the map"),
+    "batch": ("batch", "samples per batch"),
+    "lightcone": ("lightcone_halos", "halos of the lightcones in use"),
+}
+"""Of each series: the number of a row that is its abscissa, and what that is called."""
+
+
+def draw_scaling(rows: list[Row], path: Path) -> None:
+    """Four panels, one per series, milliseconds per sample."""
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    top = 1.3 * max(row["ms_per_sample"] for row in rows)
+    low = min(row["ms_per_sample"] for row in rows) / 1.3
+    for axes, (series, (key, name)) in zip(
+        figure.subplots(2, 2, sharey=True).flat, AXES.items(), strict=True
+    ):
+        mine = [row for row in rows if row["series"] == series]
+        axes.loglog(
+            [row[key] for row in mine], [row["ms_per_sample"] for row in mine], "o-", color="C0"
+        )
+        axes.set(xlabel=name, ylim=(low, top))
+        axes.grid(alpha=0.3, which="both")
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel("one sample [ms]")
+    figure.set_dpi(110)
+    write_png(figure, path)

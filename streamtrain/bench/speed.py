@@ -8,18 +8,17 @@ from typing import Any
 
 import torch
 
-from streamtrain.bench.batches import batch_maker
-from streamtrain.bench.timing import Grouped, median_seconds
+from streamtrain.bench.timing import Grouped, batch_maker, median_seconds
 from streamtrain.bench.training import train_step
 from streamtrain.config import Config
-from streamtrain.cores import num_cores
-from streamtrain.generator.drawing import Drawing, DrawnAhead, drawn_together
+from streamtrain.generator.draws import Drawing, DrawnAhead, drawn_together
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.inputmap import InputMap
-from streamtrain.generator.workspace import Workspace, layout, pack
-from streamtrain.models import build_network
+from streamtrain.generator.observe import InputMap
+from streamtrain.machine.workers import num_cores
+from streamtrain.networks.network import build_network
+from streamtrain.numerics.workspace import Workspace, layout, pack
 from streamtrain.stream import SampleStream
-from streamtrain.train.calibration import calibrate
+from streamtrain.train.normalisation import calibrate
 from streamtrain.train.torch_state import TorchState
 
 ROUNDS = 3

@@ -2,6 +2,8 @@
 
 What one thread does on a CPU is measured in its own CPU time (`ONE_THREAD`), which other work on
 the machine does not enter; what several threads do, by the wall clock.
+
+Batches as a training takes them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from streamtrain.generator.draws import drawn_together
+from streamtrain.generator.generator import Generator
+from streamtrain.stream import SampleStream
 
 Clock = Callable[[], float]
 WALL: Clock = time.perf_counter
@@ -115,3 +121,13 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def batch_maker(generator: Generator, size: int) -> Grouped:
+    """A function that makes the next batch: on a CPU in the calling thread; on a GPU it takes it
+    from a stream, whose memory it is valid in until the next call."""
+    if generator.device.type == "cuda":
+        batches = iter(SampleStream(generator, size, own=False))
+        return Grouped(lambda: next(batches), drawn_together(size))
+    numbers = iter(range(0, 10**15, size))
+    return Grouped(lambda: generator.generate(range(start := next(numbers), start + size)))

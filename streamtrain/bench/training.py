@@ -10,14 +10,13 @@ import torch
 
 from streamtrain.bench.timing import in_turn
 from streamtrain.config import Config, TrainConfig
-from streamtrain.config_network import CNNConfig, NetworkConfig, ResNetConfig
-from streamtrain.cores import num_cores
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.inputmap import InputMap
-from streamtrain.models import Network, build_network
-from streamtrain.train.calibration import calibrate
-from streamtrain.train.compiled import compiled
-from streamtrain.train.optimiser import build_optimiser
+from streamtrain.generator.observe import InputMap
+from streamtrain.machine.workers import num_cores
+from streamtrain.networks.network import Network, build_network
+from streamtrain.networks.settings import CNNConfig, NetworkConfig, ResNetConfig
+from streamtrain.train.normalisation import calibrate
+from streamtrain.train.optimiser import build_optimiser, compiled
 from streamtrain.train.torch_state import TorchState, use_bfloat16
 
 Step = Callable[[Batch], None]

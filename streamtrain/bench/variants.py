@@ -14,12 +14,12 @@ import torch
 
 from streamtrain.bench.timing import in_turn
 from streamtrain.config import Config
-from streamtrain.generator.backend import CudaKernels, kernel_source
-from streamtrain.generator.emission import Emission
+from streamtrain.generator.compiled_model import Emission
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Painter
-from streamtrain.generator.workspace import Workspace
+from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.numerics.backend import CudaKernels, kernel_source
+from streamtrain.numerics.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.massfunction import mass_function
-from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
+from streamtrain.catalogs.rows import Rows
+from streamtrain.catalogs.synthesis.massfunction import mass_function
+from streamtrain.cosmology import Cosmology
 
-if TYPE_CHECKING:
-    from streamtrain.catalogs.lightcone import Lightcone
+EDGE_DEG = 1e-9
+"""Rounding of a halo's place against the edges of its tile."""
+OUTSIDE = 0.1
+"""Share of the halos that peculiar velocities may move out of z_range."""
+MANY = 100.0
+"""Halos that a part of a lightcone should hold by Tinker08 if it is not to be empty."""
+LEAST_MSUN = 1e8
+"""No catalogue is complete below."""
 
-HALO_MASSES = (1e4, 1e17)
-"""No catalog has halos outside [Msun]."""
-HEAVIEST = 1e6
-"""The least that the heaviest halo of a catalog can have [Msun]."""
-MAX_SHIFT_KMS = 3000.0
-"""Largest credible median of c |z_obs - z(chi)| / (1 + z): peculiar motion is a tenth of it."""
+
 BIN_DEX = 0.25
 """Width of the mass bins of the density check."""
 MIN_EXPECTED = 30.0
@@ -43,69 +46,7 @@ _MISTAKES = {
 }
 
 
-def distance_problem(
-    halos: Mapping[str, NDArray[np.float32]], cosmology: Mapping[str, float]
-) -> str | None:
-    """A sentence if z_obs is not the redshift of the halos' distance, else None.
-
-    `halos` has x_Mpc, y_Mpc, z_Mpc and z_obs, each of shape [n]. At most 1e5 rows are looked at.
-    """
-    step = max(1, len(halos["z_obs"]) // 100_000)
-    x, y, z = (halos[name][::step].astype(np.float64) for name in ("x_Mpc", "y_Mpc", "z_Mpc"))
-    z_obs = halos["z_obs"][::step].astype(np.float64)
-    model = Cosmology.from_dict(cosmology)
-    farthest = float(model.comoving_distance(MAX_REDSHIFT))
-    chi = np.sqrt(x * x + y * y + z * z)
-    z_chi = model.redshift(np.minimum(chi, 0.999 * farthest))
-    shift = np.median(C_KMS * np.abs(z_obs - z_chi) / (1.0 + z_chi))
-    if shift <= MAX_SHIFT_KMS:
-        return None
-    near = np.maximum(model.comoving_distance(np.clip(z_obs, 0.0, MAX_REDSHIFT)), 1e-9)
-    ratio, h = float(np.median(chi / near)), model.h
-    guesses = {
-        h: "the positions are probably in Mpc/h instead of Mpc",
-        1.0 / h: "the positions were probably divided by h once too often",
-        1e3: "the positions are probably in kpc instead of Mpc",
-        1e3 * h: "the positions are probably in kpc/h instead of Mpc",
-    }
-    closest = min(guesses, key=lambda guess: abs(np.log(ratio / guess)))
-    cause = (
-        "they belong to another cosmology, z_obs is not the redshift of these halos, or the "
-        "observer is not at the origin (catalog import --observer)"
-    )
-    if abs(np.log(ratio / closest)) < 0.03:
-        cause = guesses[closest]
-    return (
-        f"z_obs disagrees with the positions: at the median distance {np.median(chi):.6g} Mpc the "
-        f"cosmology gives z = {np.median(z_chi):.4g}, but z_obs is {np.median(z_obs):.4g} "
-        f"(distances are {ratio:.4g} times chi(z_obs)); {cause}"
-    )
-
-
-def mass_problem(mass_Msun: NDArray[np.floating[Any]]) -> str | None:
-    """A sentence if masses [n] above 0 cannot be halos' masses in Msun, else None."""
-    row = int(np.argmin(mass_Msun))
-    low, high = float(mass_Msun[row]), float(mass_Msun.max())
-    runs = f"masses run from {low:.6g} to {high:.6g} Msun: this looks like"
-    if not low > 0.0:
-        return None
-    if low >= 5.0 and high <= 17.0:
-        return f"{runs} log10 of masses (unit log10 Msun), or like masses in 1e10 Msun"
-    if low >= 11.5 and high <= 40.0:
-        return f"{runs} the natural logarithm of masses, or like masses in 1e10 Msun"
-    if high < HEAVIEST:
-        return f"{runs} masses in 1e10 Msun"
-    if low < HALO_MASSES[1] < high:
-        row = int(np.argmax(mass_Msun))
-        return f"mass = {high:.6g} Msun at row {row}, no halo's mass: a missing value?"
-    if high > HALO_MASSES[1]:
-        return f"{runs} masses in {'Msun taken for 1e10 Msun' if high < 1e27 else 'g or kg'}"
-    if low < HALO_MASSES[0]:
-        return f"mass = {low:.6g} Msun at row {row}, no halo's mass: a missing value?"
-    return None
-
-
-def info(lightcone: Lightcone) -> dict[str, Any]:
+def info(lightcone: Rows) -> dict[str, Any]:
     """Contents of a lightcone and the check of its halo density, as plain numbers and strings."""
     bins, warnings = density_check(lightcone)
     repeats = box_repeats(lightcone)
@@ -133,7 +74,7 @@ def info(lightcone: Lightcone) -> dict[str, Any]:
     }
 
 
-def describe(lightcone: Lightcone) -> str:
+def describe(lightcone: Rows) -> str:
     """`info` as text for a person."""
     facts = info(lightcone)
     ra_min, ra_max, dec_min, dec_max = facts["footprint_deg"]
@@ -178,7 +119,7 @@ def _repeats(facts: Mapping[str, Any]) -> str:
     )
 
 
-def box_repeats(lightcone: Lightcone) -> float | None:
+def box_repeats(lightcone: Rows) -> float | None:
     """Comoving volume of the lightcone over that of the periodic box it was cut from.
 
     0 for a synthesised one; None if its provenance does not name a box ("box of side 126 Mpc").
@@ -196,7 +137,7 @@ def box_repeats(lightcone: Lightcone) -> float | None:
     return float(volume) / float(side.group(1)) ** 3
 
 
-def density_check(lightcone: Lightcone) -> tuple[list[dict[str, Any]], list[str]]:
+def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
     """Halos per mass bin against Tinker08, and warnings when a mistaken unit explains them better.
 
     Bins of 0.25 dex begin at the completeness limit and end where fewer than 30 halos are
@@ -249,7 +190,7 @@ def density_check(lightcone: Lightcone) -> tuple[list[dict[str, Any]], list[str]
     ]
 
 
-def _mass_factor(lightcone: Lightcone, bins: list[dict[str, Any]]) -> float:
+def _mass_factor(lightcone: Rows, bins: list[dict[str, Any]]) -> float:
     """The factor on all masses for which the counts come closest to Tinker08, to 2 %."""
 
     def misfit(shift: float) -> float:
@@ -270,7 +211,7 @@ def area_sr(footprint_deg: tuple[float, float, float, float]) -> float:
     return float((ra_max - ra_min) * (np.sin(dec_max) - np.sin(dec_min)))
 
 
-def expected_halos(lightcone: Lightcone, low: float, high: float) -> float:
+def expected_halos(lightcone: Rows, low: float, high: float) -> float:
     """Number of halos of log10 mass low..high that Tinker08 puts into the lightcone's volume."""
     cosmology = Cosmology.from_dict(lightcone.cosmology)
     near, far = cosmology.comoving_distance(np.maximum(lightcone.z_range, 0.0))
@@ -280,3 +221,52 @@ def expected_halos(lightcone: Lightcone, low: float, high: float) -> float:
     redshift = cosmology.redshift(chi)
     density = mass_function("tinker08").number_density((10.0**low, 10.0**high), redshift, cosmology)
     return area_sr(lightcone.footprint_deg) * half * float(np.sum(weight * chi**2 * density))
+
+
+def inconsistency(lightcone: Rows, ra: NDArray[Any], dec: NDArray[Any]) -> str | None:
+    """Half a sentence if what a lightcone says contradicts its rows, whose places are `ra` and
+    `dec` [deg]; else None."""
+    c = lightcone
+    n_ra = c.tile_shape[1]
+    tile = np.repeat(np.arange(len(c.tile_offsets) - 1), np.diff(c.tile_offsets))
+    for name, angle, low, place, number in (
+        ("dec", dec, c.footprint_deg[2], tile // n_ra, c.tile_shape[0]),
+        ("ra", ra, c.footprint_deg[0], tile % n_ra, n_ra),
+    ):
+        start = low + place * c.tile_deg
+        bad = (angle < start - EDGE_DEG) & (place > 0)
+        bad |= (angle > start + c.tile_deg + EDGE_DEG) & (place < number - 1)
+        if bad.any():
+            row = int(np.argmax(bad))
+            return (
+                f"tile_deg = {c.tile_deg:.9g} does not fit its rows: row {row} is at {name} = "
+                f"{angle[row]:.6g} deg, not in its tile ({np.count_nonzero(bad)} such rows)"
+            )
+    z, (z_low, z_high) = c.z_obs, c.z_range
+    outside = np.count_nonzero((z < z_low) | (z > z_high))
+    if outside > OUTSIDE * len(c):
+        return (
+            f"z_range = {z_low:.6g}..{z_high:.6g} does not fit its rows: {outside} of {len(c)} "
+            f"halos are outside, they have z = {z.min():.6g}..{z.max():.6g}"
+        )
+    least, lightest = max(c.min_mass_Msun, LEAST_MSUN), float(c.mass_Msun.min())
+    ends = ((z_low, float(z.min())), (float(z.max()), z_high))
+    if any(_expected(replace(c, z_range=end), least, 10.0 * least) > MANY for end in ends):
+        return (
+            f"z_range = {z_low:.6g}..{z_high:.6g} does not fit its rows, which fill "
+            f"{z.min():.6g}..{z.max():.6g}"
+        )
+    if lightest > least and _expected(c, least, lightest) > MANY:
+        return (
+            f"min_mass_Msun = {c.min_mass_Msun:.6g} does not fit its rows: the lightest of "
+            f"{len(c)} halos has {lightest:.6g} Msun"
+        )
+    return None
+
+
+def _expected(lightcone: Rows, least_Msun: float, most_Msun: float) -> float:
+    """Halos between two masses that Tinker08 puts into a lightcone."""
+    low, high = lightcone.z_range
+    if not low < high:
+        return 0.0
+    return expected_halos(lightcone, float(np.log10(least_Msun)), float(np.log10(most_Msun)))

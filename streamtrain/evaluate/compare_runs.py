@@ -1,20 +1,26 @@
-"""`streamtrain compare`: runs in one table and one figure, and their answers to the same maps."""
+"""`streamtrain compare`: runs in one table and one figure, and their answers to the same maps.
+
+Runs next to each other as text of fixed width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from streamtrain.evaluate.answers import Answers
+import numpy as np
+
+from streamtrain.evaluate.differences import differences
 from streamtrain.evaluate.evaluation import evaluate
-from streamtrain.evaluate.kept_answers import answers_of
-from streamtrain.evaluate.png import write_png
-from streamtrain.evaluate.runs import Run, read_runs
-from streamtrain.evaluate.runs_figure import comparison
-from streamtrain.evaluate.runs_maps import asked_the_same, same_maps
-from streamtrain.evaluate.runs_table import table
-from streamtrain.progress import Progress
+from streamtrain.evaluate.predictions import Answers, answers_of
+from streamtrain.evaluate.report import bootstrap_of
+from streamtrain.evaluate.runs import Run, read_runs, settings, test_sets
+from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
+from streamtrain.figures import write_png
+from streamtrain.machine.progress import Progress, duration
+from streamtrain.networks.network import short
 
 
 def compare_runs(
@@ -81,3 +87,201 @@ def _add_answers(
         )
     except (ValueError, OSError) as error:
         run.problems.append(f"{run.name}: its test maps cannot be shown: {error}.")
+
+
+WIDTH = 118
+"""Characters of a line; columns that do not fit go below."""
+Answered = Mapping[str, Answers]
+"""By the name of the run."""
+
+
+def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
+    """What differs between the runs' settings; their size and training; their errors, and what is
+    to be minded when these are compared.
+
+    answers: of runs that have some, for the difference from the first run in pairs of maps.
+    """
+    names = [run.name for run in runs]
+    lines = ["Settings that differ"]
+    different = differences([settings(run) for run in runs])
+    if different:
+        lines += columns(names, different)
+    else:
+        lines.append("none" if len(runs) > 1 else "only one run")
+    lines += ["", "Training", *_training(runs)]
+    functions = [run for run in runs if run.evaluation and run.function != "class"]
+    if functions:
+        lines += ["", *_errors(functions, answers or {})]
+    classes = [run for run in runs if run.evaluation and run.function == "class"]
+    if classes:
+        lines += ["", *_classes(classes)]
+    problems = [problem for run in runs for problem in run.problems]
+    return "\n".join([*lines, *([""] if problems else []), *problems])
+
+
+def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
+    """Rows of names and columns of values, in blocks that are not too wide."""
+    left = max(map(len, names))
+    wide = {title: max(map(len, [title, *cells])) for title, cells in values.items()}
+    blocks: list[list[str]] = [[]]
+    used = left
+    for title, width in wide.items():
+        if blocks[-1] and used + 2 + width > WIDTH:
+            blocks.append([])
+            used = left
+        blocks[-1].append(title)
+        used += 2 + width
+    lines = []
+    for number, block in enumerate(blocks):
+        lines += [""] if number else []
+        head = "".join("  " + title.rjust(wide[title]) for title in block)
+        lines.append(" " * left + head)
+        for row, name in enumerate(names):
+            cells = "".join("  " + values[title][row].rjust(wide[title]) for title in block)
+            lines.append(name.ljust(left) + cells)
+    return lines
+
+
+def _training(runs: Sequence[Run]) -> list[str]:
+    kinds = list(dict.fromkeys(run.loss for run in runs))
+    several = len(kinds) > 1
+
+    def loss(run: Run, value: float | None) -> str:
+        mark = f" ({_mark(kinds.index(run.loss))})" if several else ""
+        return "-" if value is None else f"{value:.4g}{mark}"
+
+    def rate(run: Run) -> str:
+        return f"{run.samples / run.seconds:.0f}" if run.seconds else "-"
+
+    values = {
+        "parameters": [short(run.size.parameters) if run.size else "-" for run in runs],
+        "multiply-adds": [short(run.size.multiply_adds) if run.size else "-" for run in runs],
+        "steps": [f"{run.steps}/{run.config.train.steps}" for run in runs],
+        "samples": [str(run.samples) for run in runs],
+        "time": [duration(run.seconds) if run.seconds else "-" for run in runs],
+        "samples/s": [rate(run) for run in runs],
+        "training loss": [loss(run, run.training_loss) for run in runs],
+        "validation loss": [loss(run, run.validation_loss) for run in runs],
+    }
+    lines = columns([run.name for run in runs], values)
+    lines.append("time: of the training steps; training loss: of the last tenth of the steps")
+    if not several:
+        return [*lines, f"loss: {kinds[0]}"]
+    lines.append("losses of different letters are numbers of different kinds:")
+    return lines + [f"({_mark(k)}) {kind}" for k, kind in enumerate(kinds)]
+
+
+def _mark(number: int) -> str:
+    return chr(ord("a") + number)
+
+
+def _errors(runs: Sequence[Run], answers: Answered) -> list[str]:
+    """Rows of runs, below them of the mean labels, columns of errors."""
+    sets, functions = test_sets(runs), {run.function for run in runs}
+    rows = [(run.name, run, _of(run)["network"]) for run in runs]
+    seen = set()
+    for run in runs:
+        if (run.halos, run.function) not in seen:
+            seen.add((run.halos, run.function))
+            name = "always the mean label"
+            rows.append((name, run, _of(run)["mean_label"]))
+    ranges = sorted({tuple(part["log10_L"]) for _, _, e in rows for part in e["ranges"]})
+    values = {
+        "test set": [sets[run.name] for _, run, _ in rows],
+        "of": [run.function for _, run, _ in rows],
+        "mse": [_plus_minus(e["mse"], e["mse_error"]) for _, _, e in rows],
+    }
+    if len(functions) == 1:
+        del values["of"]
+    pairs = _pairs(runs, answers)
+    if pairs:
+        blank = ["-"] * (len(rows) - len(runs))
+        values[f"mse - {runs[0].name}'s"] = [*(pairs.get(r.name, "-") for r in runs), *blank]
+    for low, high in ranges:
+        found = [_range(errors, low, high) for _, _, errors in rows]
+        values[f"{low:g}-{high:g}"] = ["-" if part is None else _rms(part) for part in found]
+    values["all"] = [_rms(errors["whole"]) for _, _, errors in rows]
+    lines = [
+        "Test maps: mean squared error of the log10 over all bins [dex^2], rms by log10 L [dex]"
+    ]
+    lines += columns([name for name, _, _ in rows], values)
+    return lines + _remarks(runs, sets, functions, bool(pairs))
+
+
+def _remarks(
+    runs: Sequence[Run], sets: Mapping[str, str], functions: set[str], pairs: bool
+) -> list[str]:
+    """What is to be minded when numbers of these runs are compared."""
+    units = {(_of(run).get("bootstrap") or {}).get("resampled", "maps") for run in runs}
+    lines = [
+        f"+-: standard errors, bootstrap over {' or '.join(sorted(units))}; a training from "
+        "another seed may differ by more"
+    ]
+    lines += [
+        line
+        for without in dict.fromkeys(run.errors_without for run in runs)
+        for line in wrap(without, 100)
+    ]
+    if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
+        lines.append("phi and phi L in dex of their count, so as dN")
+    if len(functions) > 1:
+        lines.append("errors of N(>L) and of dN are of different functions: not to be compared")
+    if pairs:
+        lines.append("mse - ...'s: difference and its standard error from the same fields in pairs")
+    if any(name[-1].isdigit() for name in sets.values()):
+        lines.append("test sets of one letter: the same fields and halos, other maps of them")
+    if len({name[0] for name in sets.values() if name != "-"}) > 1:
+        lines.append("test sets of different letters: different halos or bins, not to be compared")
+    return lines
+
+
+def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
+    """Mean squared error minus the first run's, of runs that were asked for the same functions."""
+    first = answers.get(runs[0].name)
+    if first is None:
+        return {}
+    found = {}
+    for run in runs[1:]:
+        other = answers.get(run.name)
+        if other is None or (run.halos, run.function) != (runs[0].halos, runs[0].function):
+            continue
+        ours, theirs = (((a.predicted - a.true) ** 2).mean(axis=1) for a in (other, first))
+        change = ours - theirs
+        unit = (_of(run).get("bootstrap") or {}).get("resampled", "auto")
+        error = bootstrap_of(other, unit).mean(change)
+        found[run.name] = _plus_minus(float(change.mean()), error, "+")
+    return found
+
+
+def _classes(runs: Sequence[Run]) -> list[str]:
+    sets = test_sets(runs)
+    rows = [(run.name, run, _of(run)["network"]) for run in runs]
+    rows.append(("always the most frequent", runs[0], _of(runs[0])["most_frequent"]))
+    values: dict[str, Any] = {"test set": [sets[run.name] for _, run, _ in rows]}
+    for key, title in (("accuracy", "accuracy"), ("cross_entropy", "cross-entropy [nat]")):
+        values[title] = [_plus_minus(e[key], e[f"{key}_error"]) for _, _, e in rows]
+    return ["Test maps: classes", *columns([name for name, _, _ in rows], values)]
+
+
+def _of(run: Run) -> dict[str, Any]:
+    assert run.evaluation is not None
+    return run.evaluation
+
+
+def _range(errors: dict[str, Any], low: float, high: float) -> dict[str, Any] | None:
+    """The errors of one luminosity range."""
+    return next((part for part in errors["ranges"] if part["log10_L"] == [low, high]), None)
+
+
+def _rms(part: dict[str, Any]) -> str:
+    if part["rms_dex"] is None:
+        return "-"
+    return _plus_minus(part["rms_dex"], part["rms_dex_error"])
+
+
+def _plus_minus(value: float, error: float | None, sign: str = "") -> str:
+    """With two digits of the error, unless that is a rounding."""
+    if error is None or error < 1e-6:
+        return f"{value:{sign}.4f}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:{sign}.{digits}f}+-{error:.{digits}f}"

@@ -18,19 +18,23 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from streamtrain.config import Config
-from streamtrain.evaluate import elsewhere, figures, testset
-from streamtrain.evaluate.answers import Answers, ClassAnswers, ask, predict
-from streamtrain.evaluate.classes import score_classes
-from streamtrain.evaluate.judgement import bootstrap_of, judge
-from streamtrain.evaluate.png import write_png
-from streamtrain.evaluate.published import TRAINED_ON, comparable, ihle2019, published
-from streamtrain.evaluate.reference import Reference, mean_label
-from streamtrain.evaluate.tables import table
-from streamtrain.evaluate.trained import Trained, check_writable, output_folder, run_config
-from streamtrain.figures import confusion
+from streamtrain.evaluate import figures, other_skies, testset
+from streamtrain.evaluate.baselines import (
+    TRAINED_ON,
+    Reference,
+    comparable,
+    ihle2019,
+    mean_label,
+    published,
+)
+from streamtrain.evaluate.predictions import Answers, ClassAnswers, ask, predict
+from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
+from streamtrain.evaluate.run import Trained, check_writable, output_folder, run_config
+from streamtrain.figures import confusion, write_png
 from streamtrain.generator.generator import Generator
-from streamtrain.models.heads import loss_name
-from streamtrain.progress import Progress
+from streamtrain.machine.progress import Progress
+from streamtrain.networks.heads import loss_name
+from streamtrain.tables import table
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -67,8 +71,8 @@ def evaluate(
     if on is None and out is None:
         result = _of_the_run(config, trained, bootstrap, options, progress)
     else:
-        target = elsewhere.default_folder(config, on) if out is None else Path(out)
-        with elsewhere.new_folder(target, config) as folder:
+        target = other_skies.default_folder(config, on) if out is None else Path(out)
+        with other_skies.new_folder(target, config) as folder:
             result = _elsewhere(config, trained, on, folder, bootstrap, options, progress)
     if progress is not None:
         progress.close()
@@ -121,7 +125,7 @@ def _elsewhere(
         own = replace(run_config(run_folder(config)), data=config.data)
     usual = replace(own, test=replace(own.test, samples=config.test.samples))
     if on is not None:
-        config = elsewhere.on_other_skies(config, trained, on)
+        config = other_skies.on_other_skies(config, trained, on)
     generator = testset.open_generator(config, **options)
     if generator.input_shape != trained.input_shape:
         raise ValueError(
@@ -129,7 +133,7 @@ def _elsewhere(
             f"{trained.input_shape}"
         )
     _check_classes(config, trained, generator)
-    notes = elsewhere.notes_on(config, generator) if on is not None else []
+    notes = other_skies.notes_on(config, generator) if on is not None else []
     difference = testset.difference_in_samples(usual, config)
     if difference is not None:
         name, then, now = difference

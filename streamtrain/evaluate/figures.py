@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.metrics import Bool, Float, delta_percentiles
-from streamtrain.evaluate.published import Published
-from streamtrain.evaluate.published import bin_edges as published_edges
+from streamtrain.evaluate.baselines import Published
+from streamtrain.evaluate.baselines import bin_edges as published_edges
+from streamtrain.evaluate.scores import Bool, Float, delta_percentiles
 from streamtrain.figures import (
     LABEL_SIZE,
     NETWORK,
@@ -27,7 +27,7 @@ from streamtrain.figures import (
     ratio_axis,
     style,
 )
-from streamtrain.generator.labels import QUANTITIES
+from streamtrain.labels import QUANTITIES
 
 RANGE_ERROR = "error_dex_"
 """Start of the history's names of errors in a luminosity range."""

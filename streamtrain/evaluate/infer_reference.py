@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.answers import Answers, predict
-from streamtrain.evaluate.familiar import Seen, statistics
-from streamtrain.evaluate.trained import Trained
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator, grid_of
-from streamtrain.generator.labels import Label
-from streamtrain.progress import Progress
+from streamtrain.evaluate.out_of_distribution import Seen, statistics
+from streamtrain.evaluate.predictions import Answers, predict
+from streamtrain.evaluate.run import Trained
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.grid import grid_of
+from streamtrain.labels import Label, LuminosityBins
+from streamtrain.machine.progress import Progress
 from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]

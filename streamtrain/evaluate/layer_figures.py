@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
-from streamtrain.evaluate.layers import Activation, Gradient, Target
-from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, colour_limits, draw_slice
+from streamtrain.figures import (
+    LABEL_SIZE,
+    NETWORK,
+    TICK_SIZE,
+    TRUTH,
+    Float,
+    colour_limits,
+    draw_slice,
+)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a layer puts out for one map."""
+
+    name: str
+    values: NDArray[np.float32]
+    """[channels, n_dec, n_ra], or [channels, n_freq, n_dec, n_ra] in 3 dimensions."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The output that a gradient explains."""
+
+    text: str
+    """'mean log10 dN, log10 L = 5.5 to 6'."""
+    unit: str
+    """Of the output: dex, halos or nat."""
+    of: Callable[[Tensor, Tensor], Tensor]
+    """From point estimates [B, num_outputs] and the label of one halo to the output [B]."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Of one output, [n_freq, n_dec, n_ra] each."""
+
+    values: Float
+    """The map that the network saw, in `unit`."""
+    gradient: Float
+    """Derivative of the output by each voxel [unit of the output per `unit`]."""
+    unit: str
+    """uK or Jy/sr; 'network input' where the transform cannot be undone."""
+    output: float
+    """What the network answers."""
+
 
 NUM_FILTERS = 8
 NUM_CHANNELS = 7

@@ -2,13 +2,15 @@
 
 The gradient is that of one output with respect to every voxel of the map (a saliency map, Simonyan
 et al. 2013, arXiv:1312.6034), in map units where the map's transform can be undone voxel by voxel.
+
+`streamtrain layers`: filters.png, activations.png and gradient.png of a trained network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,21 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from streamtrain.config import Config
-from streamtrain.config_observe import PoolConfig, operator_kind
-from streamtrain.generator.labels import Label
-from streamtrain.generator.operators import inverse_log_modulus
-from streamtrain.models import Network
-from streamtrain.models.cnn import CNN
-from streamtrain.models.compact import Compact
-from streamtrain.models.layers import SameConv
-from streamtrain.models.means import Means
-from streamtrain.models.resnet import ResNet
+from streamtrain.evaluate import layer_figures, testset
+from streamtrain.evaluate.layer_figures import Activation, Gradient, Target
+from streamtrain.evaluate.run import Trained, output_folder, run_config
+from streamtrain.figures import write_png
+from streamtrain.labels import Label
+from streamtrain.machine.workers import num_cores
+from streamtrain.networks.cnn import CNN
+from streamtrain.networks.compact import Compact
+from streamtrain.networks.layers import SameConv
+from streamtrain.networks.means import Means
+from streamtrain.networks.network import Network
+from streamtrain.networks.resnet import ResNet
+from streamtrain.operators.settings import PoolConfig
+from streamtrain.operators.transforms import inverse_log_modulus
+from streamtrain.schema import operator_kind
 
 Float = NDArray[np.float64]
 LN10 = float(np.log(10.0))
@@ -34,41 +42,6 @@ POINTWISE = ("log_modulus", "log10", "asinh")
 """Transforms of each voxel by itself, which can be undone."""
 UNITLESS = (*POINTWISE, "standardise")
 """Operators after which values are no longer in map units."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """What a layer puts out for one map."""
-
-    name: str
-    values: NDArray[np.float32]
-    """[channels, n_dec, n_ra], or [channels, n_freq, n_dec, n_ra] in 3 dimensions."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The output that a gradient explains."""
-
-    text: str
-    """'mean log10 dN, log10 L = 5.5 to 6'."""
-    unit: str
-    """Of the output: dex, halos or nat."""
-    of: Callable[[Tensor, Tensor], Tensor]
-    """From point estimates [B, num_outputs] and the label of one halo to the output [B]."""
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Of one output, [n_freq, n_dec, n_ra] each."""
-
-    values: Float
-    """The map that the network saw, in `unit`."""
-    gradient: Float
-    """Derivative of the output by each voxel [unit of the output per `unit`]."""
-    unit: str
-    """uK or Jy/sr; 'network input' where the transform cannot be undone."""
-    output: float
-    """What the network answers."""
 
 
 def first_filters(network: Network) -> NDArray[np.float32]:
@@ -246,3 +219,69 @@ def _undo(kind: str, section: Any, values: Float) -> tuple[Float, Float]:
 def sample_text(draw: Mapping[str, Any], index: int) -> str:
     """'test sample 3: li16'."""
     return f"test sample {index}: {draw['model']}" if "model" in draw else f"test sample {index}"
+
+
+def show_layers(
+    folder: str | Path,
+    *,
+    index: int = 0,
+    bounds: tuple[float, float] | None = None,
+    class_name: str | None = None,
+    settings: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> str:
+    """Draw the first filters of a run's network, its activations for one test sample, and the
+    gradient of an output, into the run's folder or `out`. Returns the text to print.
+
+    index: of the sample in the split "test"; bounds: log10 L of the luminosity range that is
+    explained (default: all bins); class_name: where the label is a class (default: the true one);
+    settings: see `run_config`; threads: default: train.threads, or one per core. Raises ValueError
+    with one sentence for what cannot be shown.
+    """
+    if not 0 <= index < 2**64:
+        raise ValueError(f"--index {index} is outside 0..2^64 - 1")
+    config = run_config(folder, settings)
+    threads = threads or config.train.threads or num_cores()
+    trained = Trained.load(config)
+    generator = testset.open_generator(config, device=device, threads=threads)
+    target_folder = output_folder(config, out, generator)
+    label = generator.label
+    if label.is_class and class_name is None:
+        batch = generator.generate([index])
+        class_name = label.classes[int(batch.label[0].argmax())]
+    target = target_of(label, bounds, class_name)
+    batch = generator.generate([index])
+    batch.check()
+    generator.close()
+    network = trained.network(label, generator.device)
+    cube = batch.cube[0]
+    title = f"{Path(folder).resolve().name}, step {trained.step}: network {network.kind}"
+    sample = f"{title}, {sample_text(batch.draws[0], index)}"
+    sky = {"fov_deg": config.grid.fov_deg, "nu_GHz": config.grid.nu_GHz}
+    summed = summed_voxels(config)
+    of_sums = f", maps of {summed} voxels summed" if summed > 1 else ""
+    found = gradient(network, cube, batch.one_halo, target, config)
+    figures = {
+        "filters.png": layer_figures.filters(
+            first_filters(network),
+            shape=trained.input_shape,
+            dimensions=network.body.dimensions,
+            title=title,
+            **sky,
+        ),
+        "activations.png": layer_figures.activations(
+            cube.cpu().numpy(), activations(network, cube), title=sample, **sky
+        ),
+        "gradient.png": layer_figures.gradient(found, target, title=sample + of_sums, **sky),
+    }
+    for name, figure in figures.items():
+        write_png(figure, target_folder / name)
+    lines = [f"{target.text}: the network answers {found.output:.4g} {target.unit}"]
+    if found.unit == "network input":
+        lines.append(
+            "gradient by the network's input, not by the map: its transform is not the last step "
+            "of observe, or standardises the map"
+        )
+    return "\n".join([*lines, f"Figures in {target_folder}: {', '.join(figures)}"])

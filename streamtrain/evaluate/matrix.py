@@ -10,9 +10,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from streamtrain.evaluate.tables import plus_minus, without_lines
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
-from streamtrain.generator.labels import QUANTITIES
+from streamtrain.labels import QUANTITIES
+from streamtrain.tables import plus_minus, without_lines
 
 FLOOR = "#009E73"
 PUBLISHED = "grey"

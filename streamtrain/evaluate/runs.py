@@ -17,14 +17,13 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.trained import run_config
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.inputmap import InputMap
-from streamtrain.generator.labels import QUANTITIES, Label
-from streamtrain.generator.operators import build_operators
-from streamtrain.models import build_network
-from streamtrain.models.heads import loss_name
-from streamtrain.models.network import multiply_adds
+from streamtrain.evaluate.run import run_config
+from streamtrain.generator.observe import InputMap
+from streamtrain.grid import grid_of
+from streamtrain.labels import QUANTITIES, Label
+from streamtrain.networks.heads import loss_name
+from streamtrain.networks.network import build_network, multiply_adds
+from streamtrain.operators import build_operators
 from streamtrain.schema import to_dict
 
 COUNTS = ("counts", "phi", "phi_L")

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError, from_mapping
-from streamtrain.files import writing
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.progress import Progress
+from streamtrain.machine.files import writing
+from streamtrain.machine.progress import Progress
 from streamtrain.schema import to_dict
 from streamtrain.train.folder import run_folder
 

@@ -12,41 +12,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.fresh import FreshSkies, MadeLightcone
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.sfr import SFRTable, sfr_source
 from streamtrain.catalogs.skies import Header, Skies
-from streamtrain.config import Config, ConfigError, GridConfig
-from streamtrain.config_emit import InterloperConfig
-from streamtrain.cores import num_cores
-from streamtrain.generator.backend import Kernels, full_device, kernels_for, launching
-from streamtrain.generator.batch import Batch, join
-from streamtrain.generator.drawing import Drawing
-from streamtrain.generator.emitters import build_emitters, emit_stage
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.labels import EXTRA_COUNTS, Label
+from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
+from streamtrain.config import Config, ConfigError
+from streamtrain.generator.batch import Batch, Column, Records, join
+from streamtrain.generator.draws import Drawing
 from streamtrain.generator.line import Line, Stages
-from streamtrain.generator.maker import Maker
-from streamtrain.generator.memory import check_memory
-from streamtrain.generator.mixture import Mixture
-from streamtrain.generator.openskies import Report, open_interlopers, open_skies
-from streamtrain.generator.operators import Pool, build_operators
-from streamtrain.generator.operators.base import draw_finite
-from streamtrain.generator.operators.scaled_log import ScaledLog
+from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import Painter
-from streamtrain.generator.records import Column, Records
-from streamtrain.generator.scenes import Scene, Scenes
-from streamtrain.generator.schedule import SkiesInUse, schedule_of
-from streamtrain.generator.sfr_table import SFRTable, sfr_source
-from streamtrain.generator.workspace import Arrays, FreshMemory, Told, Workspace
-from streamtrain.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
+from streamtrain.generator.pipeline import Maker
+from streamtrain.generator.windows import Scene, Scenes, SkiesInUse, schedule_of
+from streamtrain.grid import grid_of
+from streamtrain.labels import EXTRA_COUNTS, Label
+from streamtrain.luminosity.mixture import Mixture
+from streamtrain.luminosity.modifiers import build_emitters, emit_stage
+from streamtrain.luminosity.settings import InterloperConfig
+from streamtrain.machine.workers import num_cores
+from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
+from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
+from streamtrain.numerics.workspace import Arrays, FreshMemory, Told, Workspace
+from streamtrain.operators import build_operators
+from streamtrain.operators.base import draw_finite
+from streamtrain.operators.pool import Pool
+from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
 """Goes up when a release changes the bits of samples, together with the golden digests."""
-
-
-def grid_of(config: GridConfig) -> Grid:
-    """The grid of a configuration."""
-    return Grid(config.fov_deg, config.shape, config.nu_GHz, config.nu_rest_GHz, config.units)
 
 
 class Generator:

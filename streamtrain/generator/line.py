@@ -12,21 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.bank import Bank
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.config_data import DataConfig
-from streamtrain.config_line import LineConfig
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.emission import Emission
-from streamtrain.generator.emitters import Adjustments, Emitters
-from streamtrain.generator.geometry import Grid, Pose, check_fits, draw_poses
-from streamtrain.generator.mixture import Mixture
-from streamtrain.generator.operators import Pool
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.settings import DataConfig
+from streamtrain.catalogs.sfr import SFRTable
+from streamtrain.generator.batch import Column, OfModels, Records
+from streamtrain.generator.compiled_model import Emission
+from streamtrain.generator.halos import Bank
 from streamtrain.generator.painter import Job, Painter
-from streamtrain.generator.priors import Condition, Parameters
-from streamtrain.generator.records import Column, OfModels, Records
-from streamtrain.generator.sfr_table import SFRTable
-from streamtrain.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
+from streamtrain.generator.pose import Pose, check_fits, draw_poses
+from streamtrain.grid import Grid
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.mixture import Mixture
+from streamtrain.luminosity.modifiers import Adjustments, Emitters
+from streamtrain.luminosity.priors import Condition, Parameters
+from streamtrain.luminosity.settings import LineConfig
+from streamtrain.numerics.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
+from streamtrain.operators.pool import Pool
 from streamtrain.schema import ConfigError
 
 MAX_BRIGHTER_PERCENT = 5.0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain import portable
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config_emit import LineWidthConfig
 from streamtrain.cosmology import C_KMS
 from streamtrain.generator.halos import Halos
+from streamtrain.luminosity.settings import LineWidthConfig
+from streamtrain.numerics import portable
+from streamtrain.operators.beam import FWHM_PER_SIGMA
 
-FWHM_PER_SIGMA = 2.3548200450309493
-"""sqrt(8 ln 2)."""
 NOT_PAINTED = -1e9
 """Place along the frequency axis of a halo below the mass cut."""
 

@@ -1,8 +1,12 @@
-"""The map operators of a configuration on a map that already exists."""
+"""The map operators of a configuration on a map that already exists.
+
+What a network's input is a map of: its box, and the way back from a transform.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, takewhile
 from typing import Any
@@ -10,16 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
-from streamtrain.generator.backend import Kernels, full_device, kernels_for
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.operators import build_operators
-from streamtrain.generator.operators.base import draw_finite
-from streamtrain.generator.operators.mask import Mask
-from streamtrain.given import given_numbers, whole_number
-from streamtrain.rng import Draws, Split, sample_indices, seed_words, stage_word
+from streamtrain.grid import Grid, grid_of
+from streamtrain.numerics.backend import Kernels, full_device, kernels_for
+from streamtrain.numerics.rng import Draws, Split, sample_indices, seed_words, stage_word
+from streamtrain.operators import build_operators
+from streamtrain.operators.base import draw_finite
+from streamtrain.operators.mask import Mask
+from streamtrain.operators.settings import AsinhConfig, Log10Config, LogModulusConfig, PoolConfig
+from streamtrain.operators.transforms import inverse_log_modulus
+from streamtrain.spectra import Box
 
 
 def observe(
@@ -165,3 +172,45 @@ def _keys(seed: int, split: Split, indices: NDArray[np.uint64]) -> NDArray[np.ui
     keys[:, 3] = indices >> np.uint64(32)
     keys[:, 4] = stage_word(split, 0)
     return keys
+
+
+INVERTIBLE = (LogModulusConfig, Log10Config, AsinhConfig)
+"""Transforms of a voxel's value that can be undone; a cube that was standardised has lost its own
+mean and scatter."""
+
+
+@dataclass(frozen=True)
+class InputMap:
+    """The map that a network's input shows."""
+
+    box: Box
+    undone: tuple[tuple[str, Any], ...]
+    """Transforms at the end of `observe`, name and section, the last one first."""
+
+    @classmethod
+    def of(cls, config: Config) -> InputMap:
+        """Of a configuration's samples. Only transforms after all other operators are undone."""
+        joined = (1, 1, 1)
+        for section in config.observe.values():
+            if isinstance(section, PoolConfig):
+                f, d, r = section.factor
+                joined = (joined[0] * f, joined[1] * d, joined[2] * r)
+        undone = []
+        for name, section in reversed(config.observe.items()):
+            if not isinstance(section, INVERTIBLE):
+                break
+            undone.append((name, section))
+        return cls(Box.of_grid(grid_of(config.grid), joined), tuple(undone))
+
+    def restore(self, cube: Tensor) -> Tensor:
+        """Cubes [B, n_freq, n_dec, n_ra] as they were before the transforms [map units]. What log10
+        had cut off below comes back as its floor."""
+        for _, section in self.undone:
+            if isinstance(section, LogModulusConfig):
+                cube = inverse_log_modulus(cube)
+            elif isinstance(section, Log10Config):
+                cube = 10.0**cube - section.epsilon
+            else:
+                assert isinstance(section, AsinhConfig)
+                cube = torch.sinh(cube) * section.scale
+        return cube

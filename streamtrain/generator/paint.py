@@ -9,17 +9,18 @@ from typing import Literal
 import numpy as np
 import torch
 
-from streamtrain.catalogs.bank import Bank
+from streamtrain.arguments import number, numbers, truth_value
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.backend import kernels_for
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.geometry import Grid, Pose, check_covers, single_pose
+from streamtrain.catalogs.sfr import sfr_source
+from streamtrain.generator.halos import Bank
 from streamtrain.generator.line import check_masses, check_redshifts
-from streamtrain.generator.luminosity import ModelFunction, find_model
 from streamtrain.generator.painter import Painter
-from streamtrain.generator.sfr_table import sfr_source
-from streamtrain.given import number, numbers, truth_value
-from streamtrain.rng import STAGE_PAINT, Draws
+from streamtrain.generator.pose import Pose, check_covers, single_pose
+from streamtrain.grid import Grid
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.registry import ModelFunction, find_model
+from streamtrain.numerics.backend import kernels_for
+from streamtrain.numerics.rng import STAGE_PAINT, Draws
 
 
 def paint(

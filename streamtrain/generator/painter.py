@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.bank import Bank
-from streamtrain.generator.backend import full_device
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.columns import warn_of_extrapolated_rates
-from streamtrain.generator.emission import LARGEST_DEPOSIT, Emission, Parameters
-from streamtrain.generator.emitters import PLAIN, Adjustments, Emitters
-from streamtrain.generator.geometry import Grid, Pose
-from streamtrain.generator.halos import Halos
-from streamtrain.generator.labels import EXTRA_COUNTS
-from streamtrain.generator.lost_light import kept_light, warn_of_lost_light
-from streamtrain.generator.model import LuminosityModel
-from streamtrain.generator.sfr_table import SFRTable
-from streamtrain.generator.workspace import Arrays, FreshMemory, Told
-from streamtrain.rng import Draws, seed_words, stage_word
+from streamtrain.catalogs.sfr import SFRTable
+from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, Emission, Parameters
+from streamtrain.generator.halos import Bank, Halos
+from streamtrain.generator.pose import Pose
+from streamtrain.grid import Grid
+from streamtrain.labels import EXTRA_COUNTS, LuminosityBins
+from streamtrain.luminosity.columns import warn_of_extrapolated_rates
+from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
+from streamtrain.luminosity.model import LuminosityModel
+from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
+from streamtrain.numerics.backend import full_device
+from streamtrain.numerics.rng import Draws, seed_words, stage_word
+from streamtrain.numerics.workspace import Arrays, FreshMemory, Told
 
 
 @dataclass

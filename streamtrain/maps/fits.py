@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.fitsimage import (
+from streamtrain.machine.fitsimage import (
     LIGHT,
     REST,
     FitsError,

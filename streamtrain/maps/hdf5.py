@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from streamtrain.files import check_memory, one_line
-from streamtrain.hdf5file import check_here, content_of, holds, object_of
+from streamtrain.machine.files import check_memory, one_line
+from streamtrain.machine.hdf5file import check_here, content_of, holds, object_of
 from streamtrain.maps.skymap import (
     MapError,
     SkyMap,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.files import check_npz
+from streamtrain.machine.files import check_npz
 from streamtrain.maps.skymap import (
     MapError,
     SkyMap,

@@ -1,10 +1,16 @@
-"""From a user's map to the input of a trained network: checks, regridding, operators."""
+"""From a user's map to the input of a trained network: checks, regridding, operators.
+
+Which steps of `observe` make a map what it is, and which belong to the network.
+
+A real map has its sky, beam and noise already. Of a configuration's operators only the others are
+left to do: what is removed from it, what is joined, how its values are transformed.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.config_observe import operator_kind, without_paths
-from streamtrain.generator.backend import full_device, kernels_for
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.operators import MapState, Noise, Operator, Pool, build_operators
-from streamtrain.generator.operators.mask import Mask
+from streamtrain.grid import Grid, grid_of
 from streamtrain.maps.read import REST_TOLERANCE
 from streamtrain.maps.regrid import mean_over, overlap
-from streamtrain.maps.skymap import MapError, SkyMap
-from streamtrain.maps.steps import of_the_map
-from streamtrain.maps.units import parse_units, rayleigh_jeans_uK
-from streamtrain.schema import to_dict
+from streamtrain.maps.skymap import MapError, SkyMap, parse_units, rayleigh_jeans_uK
+from streamtrain.numerics.backend import full_device, kernels_for
+from streamtrain.operators import build_operators
+from streamtrain.operators.base import MapState, Operator
+from streamtrain.operators.mask import Mask
+from streamtrain.operators.noise import Noise
+from streamtrain.operators.pool import Pool
+from streamtrain.operators.settings import DIMENSIONLESS, without_paths
+from streamtrain.schema import operator_kind, to_dict
 
 Float = NDArray[np.float64]
 
@@ -298,3 +304,42 @@ def _check_finite(cube: torch.Tensor, source: str) -> None:
             f"{source}: {bad} of {cube.numel()} voxels are NaN or infinite; a network that is to "
             "read maps with gaps must be trained with a mask of them at the head of its operators"
         )
+
+
+RANDOM = ("noise", "edge_noise", "radio_sources")
+"""What differs from sample to sample."""
+SHAPING = ("pool", "mask")
+"""What changes which voxels there are, not what they hold."""
+
+
+def of_the_map(observe: Mapping[str, Any]) -> dict[str, bool]:
+    """Of each operator whether a real map has it already: noise and foregrounds, and a beam where
+    it is the telescope's, not a smoothing of transformed values."""
+    found: dict[str, bool] = {}
+    unitless = False
+    for name in observe:
+        kind = operator_kind(name)
+        found[name] = kind in RANDOM or (kind == "beam" and not unitless)
+        unitless = unitless or kind in DIMENSIONLESS
+    return found
+
+
+def has_units(observe: Mapping[str, Any]) -> bool:
+    """Whether a map that has gone through these operators is still in its units."""
+    return not any(operator_kind(name) in DIMENSIONLESS for name in observe)
+
+
+def raw(config: Config) -> Config:
+    """The configuration whose samples are maps in their units: its operators up to the last one
+    that is of the map, with the pools and masks that follow, and before any transform."""
+    names: list[str] = []
+    last = 0
+    already = of_the_map(config.observe)
+    for number, name in enumerate(config.observe, 1):
+        if operator_kind(name) in DIMENSIONLESS:
+            break
+        names.append(name)
+        follows = operator_kind(name) in SHAPING and last == number - 1
+        if already[name] or follows:
+            last = number
+    return replace(config, observe={name: config.observe[name] for name in names[:last]})

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import h5py
 
-from streamtrain.files import reading
-from streamtrain.fitsimage import FITS_SUFFIXES
+from streamtrain.machine.files import reading
+from streamtrain.machine.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.npz import read_npz
-from streamtrain.maps.skymap import MapError, SkyMap, without_marks
-from streamtrain.maps.units import parse_units
+from streamtrain.maps.skymap import MapError, SkyMap, parse_units, without_marks
 
 SUFFIXES = {
     "fits": FITS_SUFFIXES,

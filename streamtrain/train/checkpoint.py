@@ -32,7 +32,7 @@ import yaml
 from torch import Tensor, nn
 
 from streamtrain.config import Config
-from streamtrain.files import discard, one_line, open_plain, read_plain
+from streamtrain.machine.files import discard, one_line, open_plain, read_plain
 from streamtrain.schema import to_dict
 
 KEEP = 2

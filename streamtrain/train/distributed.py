@@ -3,6 +3,10 @@
 torchrun sets RANK, WORLD_SIZE and LOCAL_RANK. Gradients travel over nccl between GPUs and over
 gloo between CPUs (DistributedDataParallel); everything else (votes, sums, messages) goes over a
 gloo group of its own, so that it never waits for a GPU.
+
+Where the ranks of one start of torchrun meet.
+
+Waiting for lightcones, which can take longer than a scheduler waits before it kills.
 """
 
 from __future__ import annotations
@@ -10,8 +14,12 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import socket
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +27,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from streamtrain.generator.backend import BackendError, full_device
-from streamtrain.train.rendezvous import fresh_store
+from streamtrain.machine.interrupt import StopRequest
+from streamtrain.numerics.backend import BackendError, full_device
 
 T = TypeVar("T")
 _FROM_MAIN = "_streamtrain_from_main"
@@ -219,3 +227,63 @@ def choose_device(
             "gives each its own"
         )
     return chosen
+
+
+PATIENCE_S = 600.0
+"""The other ranks may still import their libraries."""
+_KEY = "streamtrain/store"
+
+
+def fresh_store(rank: int, size: int) -> dist.Store | None:
+    """A store that no earlier start of these ranks has written to; None: torch finds its own.
+
+    torchrun keeps one store for all its restarts, in which ranks that are started again find the
+    addresses of ranks that are gone, and cannot connect (github.com/pytorch/pytorch/issues/135712).
+    So rank 0 opens a new store and leaves its address in the old one; who finds an address there
+    at which nobody answers with the name left beside it waits for the next.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    old = dist.TCPStore(host, port, None, False)
+    if rank == 0:
+        name = uuid.uuid4().hex
+        store = dist.TCPStore(host, 0, size, True, wait_for_workers=False)
+        store.set(_KEY, name)
+        old.set(_KEY, f"{store.port} {name}")
+        return store
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        found, name = old.get(_KEY).decode().split()
+        if _answers(host, int(found)):
+            store = dist.TCPStore(host, int(found), size, False, timedelta(seconds=5), False)
+            if store.check([_KEY]) and store.get(_KEY).decode() == name:
+                store.set_timeout(timedelta(seconds=PATIENCE_S))
+                return store
+        time.sleep(0.1)
+    raise ValueError(f"rank 0 did not appear at {host} within {PATIENCE_S:g} s")
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError:
+        return False
+    return True
+
+
+POLL_S = 0.2
+"""Time between looks at the signals [s]."""
+
+
+def wait_for(ready: Callable[[float], bool], world: World, request: StopRequest) -> bool:
+    """Wait until `ready`, called with seconds to wait, is true in every rank; False if somebody
+    asked to stop before.
+
+    All ranks call it at the same point, and all get the same answer.
+    """
+    while True:
+        done = ready(POLL_S)
+        stop, waits = world.any(request.requested, not done)
+        if stop or not waits:
+            return not stop

@@ -5,6 +5,8 @@ run/history.jsonl      one line per logged step
 run/checkpoints/       see checkpoint.py
 run/events.out.*       TensorBoard
 run/lock               held by the process that trains
+
+What the samples of a training are made from must stay what it was.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError
-from streamtrain.files import one_line, open_plain, replace_text
-from streamtrain.train.interrupt import Stopped
+from streamtrain.machine.files import one_line, open_plain, replace_text
+from streamtrain.machine.interrupt import Stopped
 
 _LONGEST_LINE = 1_000_000
 """Bytes of a line of a history."""
@@ -152,3 +154,36 @@ def _entry(line: bytes, number: str) -> dict[str, Any] | None:
     if not isinstance(entry, dict) or type(entry.get(number)) is not int:
         return None
     return entry
+
+
+def refuse_other_samples(
+    then: Mapping[str, Any], now: Mapping[str, Any], models: list[str]
+) -> None:
+    """Raise ValueError if a run would go on with other lightcones or another model.
+
+    then, now: `Generator.identity` of the checkpoint and of this call; models: names for the
+    message.
+    """
+    if then == now:
+        return
+    if then.get("lightcones") != now["lightcones"]:
+        old, new = then.get("lightcones"), now["lightcones"]
+        what = "the lightcones of data.train are not those the run was trained on"
+        if isinstance(old, list) and isinstance(new, list):  # files, not made during training
+            both = len({*map(str, old)} & {*map(str, new)})
+            what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
+    elif names := [
+        name
+        for name in {**then, **now}
+        if isinstance(now.get(name), dict)
+        and isinstance(then.get(name), dict)
+        and now[name].get("lightcones") != then[name].get("lightcones")
+    ]:
+        what = f"the lightcones of emit.{names[0]}.train are not those the run began with"
+    elif then.get("sfr") != now.get("sfr"):
+        what = "the table of star-formation rates data.sfr is not the one the run began with"
+    elif then.get("observe") != now.get("observe"):
+        what = "the files that map operators read are not those the run began with"
+    else:
+        what = f"the luminosity model {', '.join(models)} was edited since the run began"
+    raise ValueError(f"{what}; undo that, or give this run another folder (run=...)")

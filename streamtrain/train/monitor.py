@@ -1,10 +1,15 @@
-"""What a training leaves to look at: TensorBoard, the history file, the progress line."""
+"""What a training leaves to look at: TensorBoard, the history file, the progress line.
+
+The record of a run, in the one rank that keeps it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +17,18 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from streamtrain.catalogs.fresh import MadeLightcone
+from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.config import Config
 from streamtrain.figures import confusion, luminosity_function, map_slices
-from streamtrain.generator.labels import Label
-from streamtrain.generator.schedule import SkiesInUse
-from streamtrain.progress import Progress, duration
-from streamtrain.train import board
+from streamtrain.generator.windows import SkiesInUse
+from streamtrain.labels import Label
+from streamtrain.machine.memory import memory_use
+from streamtrain.machine.progress import Progress, duration
+from streamtrain.train import tensorboard
 from streamtrain.train.folder import History
-from streamtrain.train.memory_use import memory_use
 from streamtrain.train.probe import Dependence
-from streamtrain.train.skyrecord import SkyRecord
 from streamtrain.train.stopwatch import Times
+from streamtrain.train.tensorboard import SkyRecord
 from streamtrain.train.validation import Example, ValidationResult, range_names
 
 WARN_AFTER = 0.2
@@ -58,7 +63,7 @@ class Monitor:
         self._history = History(folder / "history.jsonl", step)
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         if not step:
-            board.begin(
+            tensorboard.begin(
                 self._writer, config, [] if label.is_class else range_names(label.bins.edges)
             )
         self._skies = SkyRecord(folder / "lightcones.jsonl")
@@ -145,8 +150,8 @@ class Monitor:
         entry: dict[str, Any] = {"step": step, "validation_loss": result.loss}
         self._writer.add_scalar("loss/validation", result.loss, step)
         for error in result.ranges:
-            self._writer.add_scalar(board.error_tag(error.name), error.rms_dex, step)
-            self._writer.add_scalar(board.baseline_tag(error.name), error.baseline_dex, step)
+            self._writer.add_scalar(tensorboard.error_tag(error.name), error.rms_dex, step)
+            self._writer.add_scalar(tensorboard.baseline_tag(error.name), error.baseline_dex, step)
             entry[f"error_dex_{error.name}"] = error.rms_dex
             entry[f"baseline_dex_{error.name}"] = error.baseline_dex
         self._validation = f"  validation {result.loss:.4g}"
@@ -167,13 +172,13 @@ class Monitor:
             figure = confusion(result.classes.confusion, self._label.classes)
             self._writer.add_figure("confusion", figure, step)
         for residuals in result.residuals:
-            board.add_residuals(self._writer, residuals, step)
+            tensorboard.add_residuals(self._writer, residuals, step)
         entry |= self._probe(step, result.dependence)
         self._history.append(entry)
         if result.example is not None:
             self._draw(step, result.example)
         if step == self._config.train.steps:
-            board.end(self._writer, step)
+            tensorboard.end(self._writer, step)
         self._writer.flush()
 
     def _probe(self, step: int, dependence: Dependence) -> dict[str, float]:
@@ -230,3 +235,59 @@ def describe(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(describe, value)) + "]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class Record:
+    """Writes through a `Monitor` in rank 0 and nothing in the others.
+
+    A disk that is full ends no training: one line tells, what cannot be recorded is left out, and
+    recording goes on once there is room again.
+
+    open_monitor: makes the monitor that continues from a step; None: nothing is recorded
+    step: what training continues from
+    Raises OSError if the record cannot be opened.
+    """
+
+    def __init__(self, open_monitor: Callable[[int], Monitor] | None, step: int) -> None:
+        self._open, self._lost = open_monitor, False
+        self._monitor = open_monitor(step) if open_monitor is not None else None
+
+    def write(self, step: int, action: Callable[[Monitor], None]) -> None:
+        """Let `action` record something of this step."""
+        if self._monitor is None or self._open is None:
+            return
+        try:
+            action(self._monitor)
+            self._lost = False
+        except OSError as error:
+            self._tell(error)
+            self._reopen(step, action)
+
+    def _reopen(self, step: int, action: Callable[[Monitor], None]) -> None:
+        """TensorBoard's writer never recovers from an error: another one takes its place."""
+        assert self._open is not None and self._monitor is not None
+        try:
+            again = self._open(step)
+        except OSError:
+            return
+        old, self._monitor = self._monitor, again
+        with contextlib.suppress(OSError):
+            old.close()
+        with contextlib.suppress(OSError):
+            action(again)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._lost:
+            with contextlib.suppress(OSError):
+                print(
+                    f"streamtrain: warning: the run's record cannot be written ({error}); "
+                    "training goes on",
+                    file=sys.stderr,
+                )
+        self._lost = True
+
+    def close(self) -> None:
+        """Write out everything."""
+        if self._monitor is not None:
+            with contextlib.suppress(OSError):
+                self._monitor.close()

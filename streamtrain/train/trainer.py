@@ -18,49 +18,49 @@ import torch
 from torch import Tensor
 
 from streamtrain.config import Config
-from streamtrain.cores import own_cores
-from streamtrain.files import replace_text
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.generator.inputmap import InputMap
-from streamtrain.generator.openskies import refuse_missing_files
-from streamtrain.models import build_network, describe
-from streamtrain.progress import Progress
+from streamtrain.generator.observe import InputMap
+from streamtrain.generator.open import refuse_missing_files
+from streamtrain.machine.files import replace_text
+from streamtrain.machine.interrupt import Stopped, StopRequest
+from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import own_cores
+from streamtrain.networks.network import build_network, describe
 from streamtrain.schema import to_dict
 from streamtrain.stream import SampleStream
-from streamtrain.train.average import Average
-from streamtrain.train.calibration import calibrate, refuse_equal_labels
 from streamtrain.train.checkpoint import (
     load_weights,
     newest,
     refuse_other_run,
     remove_leftovers,
 )
-from streamtrain.train.compiled import compiled
-from streamtrain.train.distributed import World
-from streamtrain.train.extension import (
+from streamtrain.train.distributed import World, wait_for
+from streamtrain.train.folder import RunLock, refuse_other_samples, run_folder
+from streamtrain.train.monitor import Logged, Monitor, Record
+from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
+from streamtrain.train.normalisation import calibrate, refuse_equal_labels
+from streamtrain.train.optimiser import (
+    Average,
+    build_optimiser,
+    compiled,
+    learning_rate,
+    load_state,
+)
+from streamtrain.train.start import (
+    Start,
     begun_anew,
     continued,
     describe_extension,
     with_same_schedule,
 )
-from streamtrain.train.folder import RunLock, run_folder
-from streamtrain.train.identity import refuse_other_samples
-from streamtrain.train.interrupt import Stopped, StopRequest
-from streamtrain.train.monitor import Logged, Monitor
-from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
-from streamtrain.train.optimiser import build_optimiser, learning_rate, load_state
-from streamtrain.train.record import Record
-from streamtrain.train.start import Start
 from streamtrain.train.stopwatch import Stopwatch
-from streamtrain.train.summary import Summary
 from streamtrain.train.torch_state import (
     TorchState,
     refuse_random_order,
     seed_dropout,
     use_bfloat16,
 )
-from streamtrain.train.validation import ValidationResult, validate
-from streamtrain.train.waiting import wait_for
+from streamtrain.train.validation import Summary, ValidationResult, validate
 from streamtrain.train.writer import CheckpointWriter
 
 
@@ -490,3 +490,15 @@ class Trainer:
 
     def _busy(self, text: str) -> None:
         self._record.write(self.step, lambda monitor: monitor.busy(text))
+
+
+def train(config: Config, device: str | torch.device | None = None) -> int:
+    """Train, or continue training; the exit status.
+
+    0 both for a finished run and for one that was asked to stop: its work is safe in a checkpoint,
+    and a launcher treats any other status of a rank as a failure. Raises ValueError for what the
+    user can put right, TrainingError if the loss is not finite.
+    """
+    with contextlib.suppress(Stopped):  # the lightcones of the first samples were still made
+        Trainer(config, device).run()
+    return 0

@@ -1,4 +1,7 @@
-"""Validation: the same samples every time, shared between the ranks, never stored."""
+"""Validation: the same samples every time, shared between the ranks, never stored.
+
+What a call of the trainer leaves to say.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.generator.bins import ranges_with_bins
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.labels import Label
+from streamtrain.labels import Label, ranges_with_bins
 from streamtrain.train.distributed import World
 from streamtrain.train.probe import Dependence, class_skill, pair_sums, skill
+from streamtrain.train.settings import ExtensionConfig
 
 F64 = NDArray[np.float64]
 
@@ -261,3 +264,21 @@ def _class_errors(confusion: F64) -> ClassErrors:
         baseline_loss=float(-np.sum(present * np.log(present))),
         confusion=np.rint(confusion).astype(np.int64),
     )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a call of `Trainer.run` ended."""
+
+    step: int
+    """Steps done, over all calls, those that were skipped included."""
+    next_index: int
+    """The first sample that no step has seen."""
+    stopped: bool
+    """Somebody asked to stop."""
+    loss: float | None
+    """Mean training loss since the log before the last."""
+    validation: ValidationResult | None
+    """The last validation of this call."""
+    extensions: tuple[ExtensionConfig, ...] = ()
+    """Where the number of steps of the run has changed."""

@@ -10,8 +10,8 @@ import pytest
 import small
 import torch
 
-from streamtrain.alternatives import numpy_user
-from streamtrain.alternatives_gpu import (
+from streamtrain.bench.alternatives import numpy_user
+from streamtrain.bench.alternatives_gpu import (
     Drawn,
     TorchField,
     array_pipeline,
@@ -19,8 +19,8 @@ from streamtrain.alternatives_gpu import (
     torch_batches,
 )
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.sfr import log10_sfr
+from streamtrain.catalogs.sfr import log10_sfr
+from streamtrain.grid import Grid
 
 GRID = Grid((0.8, 0.8), (10, 16, 16), (34.0, 26.0), 115.27)
 MASS = 2.5e10

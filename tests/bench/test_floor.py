@@ -7,7 +7,8 @@ import pytest
 import small
 import torch
 
-from streamtrain.bench.floor import (
+from streamtrain.bench.roofline import (
+    Instructions,
     Rates,
     Work,
     arithmetic_rate,
@@ -15,14 +16,14 @@ from streamtrain.bench.floor import (
     bytes_of,
     columns_read,
     copy_rate,
+    count,
     deposit_rate,
     work_of,
 )
-from streamtrain.bench.instructions import Instructions, count
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.backend import assembly, kernels_for
 from streamtrain.generator.generator import Generator
+from streamtrain.numerics.backend import assembly, kernels_for
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import pytest
 import small
 
 from streamtrain.bench.models import REFERENCE, model_costs, operator_cost
-from streamtrain.generator.luminosity import MODELS
+from streamtrain.luminosity.registry import MODELS
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import small
 
 from streamtrain.bench import ranks
 from streamtrain.bench.ranks import rank_costs, report_ranks
-from streamtrain.forked import Forked
-from streamtrain.generator import backend
-from streamtrain.generator.backend import compile_host, one_at_a_time
+from streamtrain.machine.forked import Forked
+from streamtrain.numerics import backend
+from streamtrain.numerics.backend import compile_host, one_at_a_time
 
 
 def test_who_compiles_at_the_same_time_compiles_once(

@@ -9,8 +9,7 @@ import pytest
 import small
 
 import streamtrain.bench.scaling as module
-from streamtrain.bench.scaling import _cut, _with_halos, report_scaling, scaling
-from streamtrain.bench.scaling_figure import draw_scaling
+from streamtrain.bench.scaling import _cut, _with_halos, draw_scaling, report_scaling, scaling
 from streamtrain.config import Config
 
 

@@ -13,9 +13,9 @@ import torch
 from streamtrain.bench import training
 from streamtrain.bench.training import USUAL, best_option, build, report_options, training_options
 from streamtrain.config import Config
-from streamtrain.config_network import CNNConfig, ResNetConfig
 from streamtrain.generator.generator import Generator
-from streamtrain.models import Network
+from streamtrain.networks.network import Network
+from streamtrain.networks.settings import CNNConfig, ResNetConfig
 
 NETWORK = CNNConfig(layers=2, kernel=3, filters=2, dense=8)
 

@@ -25,7 +25,7 @@ from halo_files import (
     truncated,
 )
 
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 
 
 class Payload:

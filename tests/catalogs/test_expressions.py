@@ -11,11 +11,12 @@ import pytest
 import yaml
 from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.columnmap import load_map, map_of_words
-from streamtrain.catalogs.readers.expression import parse_expression
-from streamtrain.cli import main
+from streamtrain.catalogs.readers.expressions import parse_expression
+from streamtrain.cli.main import main
 
 COLUMNS = {"a": np.array([1.0, 4.0, 100.0]), "b": np.array([3, 2, 1], np.uint8),
            "Pos": np.arange(6.0).reshape(3, 2), "M-200": np.array([1.0, 2.0, 3.0])}  # fmt: skip

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read, read_halos
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 
 NAMES = [

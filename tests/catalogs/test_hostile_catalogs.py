@@ -21,13 +21,14 @@ import numpy as np
 import pytest
 from halo_files import at_most, csv, hdf5, map_file, npz, pksc, plc, plc_text
 
-from streamtrain import files
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.cli import main
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cli.main import main
 from streamtrain.config import ConfigError, load_config
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.png import write_png
 from streamtrain.evaluate.testset import write_atomically
+from streamtrain.figures import write_png
+from streamtrain.machine import files
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
 

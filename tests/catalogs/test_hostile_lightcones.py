@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from halo_files import at_most
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.skies import Header
-from streamtrain.catalogs.splits import Known
-from streamtrain.cli import main
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import Header, Known
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 
 DATASETS = ("halos/x_Mpc", "halos/y_Mpc", "halos/z_Mpc", "halos/mass_Msun", "halos/z_obs",
@@ -304,7 +304,7 @@ def special(kind: str, path: Path) -> None:
         path.symlink_to(path)  # to itself
 
 
-@pytest.mark.filterwarnings("ignore::streamtrain.config_observe.OrderWarning")
+@pytest.mark.filterwarnings("ignore::streamtrain.schema.OrderWarning")
 @pytest.mark.parametrize("kind", ["a named pipe", "a folder", "a device", "a socket", "a loop"])
 def test_what_is_no_file(
     good: Path,

@@ -12,7 +12,7 @@ import pytest
 from halo_files import at_most
 from table_files import FORMATS, NUM, column_map, expected, plain
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers import Options, read
 
 UNITS = dict.fromkeys("XYZ", "Mpc")

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone, sky_angles_deg, tile_shape
-from streamtrain.catalogs.massfunction import mass_function
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import read_npz
+from streamtrain.catalogs.rows import sky_angles_deg, tile_shape
+from streamtrain.catalogs.synthesis.massfunction import mass_function
 from streamtrain.cosmology import Cosmology
 
 COSMOLOGY = Cosmology().to_dict()

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.box import Box, random_bits
-from streamtrain.catalogs.lpt import DensityField, DensityModes
+from streamtrain.catalogs.synthesis.box import Box, random_bits
+from streamtrain.catalogs.synthesis.density import DensityField, DensityModes
 from streamtrain.cosmology import Cosmology
 
 BOX = Box((32, 40, 48), 4.0, (-64.0, -80.0, 6000.0))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from streamtrain.catalogs import workers
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
+from streamtrain.machine import workers
 
 PATIENCE_S = 180.0
 """On a machine with much else to do [s]."""
@@ -98,7 +98,7 @@ def test_unfinished_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
 
 def start_making(folder: Path) -> subprocess.Popen[str]:
     """500 lightcones in two processes, a process group of its own."""
-    command = [sys.executable, "-m", "streamtrain.cli", "catalog", "make", "500"]
+    command = [sys.executable, "-m", "streamtrain.cli.main", "catalog", "make", "500"]
     command += ["--out", str(folder), *SMALL, "--processes", "2"]
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path.cwd()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.massfunction import MASS_FUNCTIONS, halo_bias, mass_function
+from streamtrain.catalogs.synthesis.massfunction import MASS_FUNCTIONS, halo_bias, mass_function
 from streamtrain.cosmology import Cosmology
 
 COMAP = Cosmology()

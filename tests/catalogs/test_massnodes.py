@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.box import Box
-from streamtrain.catalogs.lpt import DensityModes
-from streamtrain.catalogs.massfunction import halo_bias, mass_function
-from streamtrain.catalogs.massnodes import MassNodes
+from streamtrain.catalogs.synthesis.box import Box
+from streamtrain.catalogs.synthesis.density import DensityModes
+from streamtrain.catalogs.synthesis.halo_rates import MassNodes
+from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
 from streamtrain.cosmology import Cosmology
 
 COMAP = Cosmology()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read, read_halos
 from streamtrain.catalogs.readers.pinocchio import CATALOG, PLC
 

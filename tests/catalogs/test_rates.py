@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.massfunction import halo_bias
-from streamtrain.catalogs.sampler import HaloSampler, _evaluate
-from streamtrain.catalogs.skyoptions import SkyOptions
+from streamtrain.catalogs.synthesis.massfunction import halo_bias
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.sampler import HaloSampler, _evaluate
 
 Array = NDArray[np.float64]
 

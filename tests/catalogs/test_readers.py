@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read, read_npz, read_pickled_header
 
 HEADER = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers import Options, read, read_halos
 from streamtrain.cosmology import Cosmology
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.sampler import HaloSampler
-from streamtrain.catalogs.skyoptions import SkyOptions
-from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.sampler import HaloSampler
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.cosmology import Cosmology
 
 WIDE: dict[str, Any] = {"footprint_deg": (4.5, 0.3), "z_range": (2.7, 2.8), "min_mass_Msun": 1e11}

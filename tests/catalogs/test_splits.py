@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.seal import SAME_SKY, marks_of, num_shared
-from streamtrain.catalogs.splits import Known, check_disjoint, check_once
+from streamtrain.catalogs.headers import SAME_SKY, CatalogError, marks_of, num_shared
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import Known, check_disjoint, check_once
 from streamtrain.cosmology import Cosmology
 
 

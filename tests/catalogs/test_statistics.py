@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.massfunction import halo_bias, mass_function
-from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.catalogs.sfr import sfr
+from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.sfr import sfr
 
 COMAP = Cosmology()
 TINKER = mass_function("tinker08")

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtrain.catalogs import arrays, sampler
-from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
-from streamtrain.catalogs.massfunction import halo_bias, mass_function
-from streamtrain.catalogs.skyoptions import SkyOptions
-from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.rows import sky_angles_deg
+from streamtrain.catalogs.sfr import sfr
+from streamtrain.catalogs.synthesis import arrays, sampler
+from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.cosmology import C_KMS, Cosmology
-from streamtrain.generator.sfr import sfr
 
 COMAP = Cosmology()
 TINKER = mass_function("tinker08")
@@ -206,7 +207,7 @@ def test_halos_of_this_version_of_the_method() -> None:
 
 def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     several = synthesize(7, **SMALL)
-    monkeypatch.setattr("streamtrain.catalogs.synthesize._num_threads", lambda: 1)
+    monkeypatch.setattr("streamtrain.catalogs.synthesis.synthesize._num_threads", lambda: 1)
     assert synthesize(7, **SMALL).digest == several.digest
 
 

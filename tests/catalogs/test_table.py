@@ -12,10 +12,11 @@ import pytest
 import yaml
 from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map, map_of_words
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "lightcones.md"
 

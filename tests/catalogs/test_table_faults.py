@@ -28,16 +28,16 @@ from table_files import (
     table,
 )
 
-from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
-from streamtrain.cli import main
-from streamtrain.generator.abundance import matched_luminosity
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.luminosity import find_model
+from streamtrain.cli.main import main
+from streamtrain.generator.halos import Bank
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import Painter
+from streamtrain.grid import Grid
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.abundance import matched_luminosity
+from streamtrain.luminosity.registry import find_model
 
 
 def test_astropy_marks_missing_unsigned_integers_otherwise(tmp_path: Path) -> None:

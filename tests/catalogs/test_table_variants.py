@@ -18,7 +18,7 @@ from table_files import (
 )
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 
 DTYPES = ("f4", "f8", "i4", "i8", "u2", ">f8", ">i4")

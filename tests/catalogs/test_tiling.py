@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import reference as ref
 
-from streamtrain.catalogs.importing import read_boxes
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.halos import Halos, lightcone_of
-from streamtrain.catalogs.tiling import tile_boxes, transform
-from streamtrain.cli import main
+from streamtrain.catalogs.readers.importing import read_boxes
+from streamtrain.catalogs.readers.tiling import tile_boxes, transform
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 
 SIDE = 40.0

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from streamtrain.catalogs import box
-from streamtrain.catalogs.arrays import NUMPY, NumpyArrays, arrays_for
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.sampler import HaloSampler
-from streamtrain.catalogs.skyoptions import SkyOptions
-from streamtrain.catalogs.synthesize import synthesize
-from streamtrain.catalogs.torch_arrays import TorchArrays
-from streamtrain.cli import main
+from streamtrain.catalogs.synthesis import box
+from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays, TorchArrays, arrays_for
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.sampler import HaloSampler
+from streamtrain.catalogs.synthesis.synthesize import synthesize
+from streamtrain.cli.main import main
 
 TORCH = TorchArrays(torch.device("cpu"))
 WIDE: dict[str, Any] = {"footprint_deg": (4.5, 0.3), "z_range": (2.7, 2.8), "min_mass_Msun": 2e11}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamtrain.catalogs.readers.units import (
+from streamtrain.catalogs.readers.expressions import (
     ANGLE,
     LENGTH,
     MASS,

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from halo_tables import COSMOLOGY, column_map, halos, write_csv
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.view import LINES_OF_SIGHT, View, check_direction
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 
 OBSERVER = (1000.0, -20.0, 5.5)
 ALONG: dict[str, np.ndarray[Any, Any]] = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from halo_tables import column_map, halos
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.catalogs.readers.columnmap import map_of_words
 from streamtrain.catalogs.readers.tablefile import read_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamtrain.classical.emulator import Emulator
+from streamtrain.mcmc.emulator import Emulator
 
 
 def curve(x: np.ndarray) -> np.ndarray:

@@ -11,22 +11,16 @@ import pytest
 import small
 import torch
 
-from streamtrain.classical import report
-from streamtrain.classical.inference import Inference, Options
-from streamtrain.classical.likelihood import Density
-from streamtrain.classical.simulations import (
-    data_vector,
-    drawn_levels,
-    held,
-    levels_of,
-    simulate,
-)
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.generator.generator import Generator
+from streamtrain.mcmc import report
+from streamtrain.mcmc.inference import Inference, Options
+from streamtrain.mcmc.likelihood import Density
+from streamtrain.mcmc.simulations import data_vector, drawn_levels, held, levels_of, simulate
 from streamtrain.spectra import Power, shells
-from streamtrain.train import Trainer
+from streamtrain.train.trainer import Trainer
 
 pytestmark = small.EXTRAPOLATES
 

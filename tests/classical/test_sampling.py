@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from streamtrain.classical.likelihood import (
+from streamtrain.config import ConfigError
+from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Uniform
+from streamtrain.mcmc.likelihood import (
     KINDS,
     Density,
     Likelihood,
@@ -17,9 +19,7 @@ from streamtrain.classical.likelihood import (
     exponent,
     hartlap_factor,
 )
-from streamtrain.classical.sampling import Chain, sample
-from streamtrain.config import ConfigError
-from streamtrain.generator.priors import Correlated, Fixed, Normal, Prior, Uniform
+from streamtrain.mcmc.sampling import Chain, sample
 from streamtrain.spectra import Box, Power, shells
 
 Float = NDArray[np.float64]

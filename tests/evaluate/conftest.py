@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import evaluation, reference, testset, trained
-from streamtrain.generator.labels import Label
+from streamtrain.evaluate import baselines, evaluation, run, testset
+from streamtrain.labels import Label
 
 NUM_BINS = 14
 VOLUME_MPC3 = 3e6
@@ -107,9 +107,9 @@ def config(tmp_path, monkeypatch) -> Config:
     """A run of 40 test samples on two test lightcones and one training lightcone."""
     for module in (testset, evaluation):
         monkeypatch.setattr(module, "Generator", FakeGenerator)
-    for module in (trained, testset):
+    for module in (run, testset):
         monkeypatch.setattr(module, "GENERATOR_VERSION", 3)
-    monkeypatch.setattr(reference, "MEAN_LABEL_SAMPLES", 64)
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 64)
     for name in ("train", "north", "south"):
         (tmp_path / f"{name}.h5").write_text(f"halos of {name}")
     data = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.bright import num_bright, score_groups
+from streamtrain.evaluate.scores import num_bright, score_groups
 
 EDGES = np.linspace(3.5, 7.0, 50)
 

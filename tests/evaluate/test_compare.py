@@ -10,9 +10,9 @@ import small
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.compare import NAMES, View, grid_of, measure
+from streamtrain.evaluate.compare_catalogs import NAMES, View, grid_of, measure
 
 FOV_DEG = 0.8
 

@@ -13,14 +13,14 @@ import map_runs
 import pytest
 import small
 
-from streamtrain import cli
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.sampler import METHOD
+from streamtrain.catalogs.synthesis.sampler import METHOD
+from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate import evaluation, probes, reference, show_layers
+from streamtrain.evaluate import baselines, evaluation, layers, probes
 from streamtrain.evaluate.evaluation import evaluate
-from streamtrain.evaluate.trained import run_config
+from streamtrain.evaluate.run import run_config
 from streamtrain.generator.generator import Generator
 
 pytestmark = small.EXTRAPOLATES
@@ -37,13 +37,13 @@ def skies(
 ) -> tuple[Config, list[Path]]:
     """The run, and two skies that it has never seen, in the current folder; without figures."""
     monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
-    for module in (probes, show_layers):
+    for module in (probes, layers):
         monkeypatch.setattr(
             module,
             "write_png",
             lambda figure, path: path.parent.mkdir(exist_ok=True) or path.touch(),
         )
-    monkeypatch.setattr(reference, "MEAN_LABEL_SAMPLES", 32)
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 32)
     monkeypatch.chdir(tmp_path)
     paths = [tmp_path / f"far_000{number}.h5" for number in (0, 1)]
     for number, path in enumerate(paths):
@@ -61,7 +61,7 @@ def test_other_skies_leave_the_run_alone(skies: tuple[Config, list[Path]], capsy
     config, paths = skies
     before = contents(Path(config.run))
     words = ["evaluate", config.run, "--on", "far_*.h5", "train.threads=1", "--samples", "10"]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert contents(Path(config.run)) == before
     out = Path("run_on_far")
     found = json.loads((out / "evaluation.json").read_text())
@@ -72,7 +72,7 @@ def test_other_skies_leave_the_run_alone(skies: tuple[Config, list[Path]], capsy
     assert "maps come from 2 skies, and the scatter from sky to sky is not in the errors" in said
     assert "not in the errors" in found["bootstrap"]["without"]
     assert found["bootstrap"]["skies"] == 2
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "run_on_far is already there, and is not overwritten" in capsys.readouterr().err
     copy = Path(shutil.copytree(config.run, "copy"))
     assert copy.name == "copy" and not (copy / "testset.json").exists()
@@ -97,7 +97,7 @@ def test_a_run_of_another_user(
     config, paths = skies
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path(config.run))
     monkeypatch.setattr(Generator, "generate", None)
-    assert cli.main([*command, config.run, f"data.test=[{paths[0]}]"]) == 2
+    assert main.main([*command, config.run, f"data.test=[{paths[0]}]"]) == 2
     said = capsys.readouterr().err
     assert f"{config.run} may not be written into by you; --out FOLDER" in said
 
@@ -140,7 +140,7 @@ def test_a_sky_that_does_not_fit(
     for name, value in changes.items():
         object.__setattr__(cone, name, value)
     cone.save("odd.h5")
-    assert cli.main(["evaluate", config.run, "--on", "odd.h5"]) == 2
+    assert main.main(["evaluate", config.run, "--on", "odd.h5"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(said, error)
     assert not Path("run_on_odd").exists()
@@ -167,7 +167,7 @@ def test_what_does_not_go_together(skies: tuple[Config, list[Path]], capsys: Any
         (["--on", "test.samples=3"], "--on needs a lightcone file"),
         (["--on", "far_0000.h5", "label.bins=7"], "label.bins = 14 there, 7 here"),
     ):
-        assert cli.main([*evaluating, *words]) == 2
+        assert main.main([*evaluating, *words]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
 
@@ -176,7 +176,7 @@ def test_probes_on_other_skies(skies: tuple[Config, list[Path]]) -> None:
     config, _ = skies
     before = contents(Path(config.run))
     words = ["evaluate", config.run, "--probes", "--on", "far_0000.h5", "test.samples=2"]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert json.loads(Path("run_on_far_0000/probes.json").read_text())["samples"] == 2
     assert contents(Path(config.run)) == before
 
@@ -201,7 +201,7 @@ def test_a_setting_of_the_training_is_refused(
 ) -> None:
     config, _ = skies
     for words in (["infer", config.run, "map.h5"], ["layers", config.run], ["compare", config.run]):
-        assert cli.main([*words, setting]) == 2
+        assert main.main([*words, setting]) == 2
         error = capsys.readouterr().err
         assert re.search(said, error) and error.count("\n") == 1
 
@@ -212,8 +212,8 @@ def test_layers_of_another_sky_lie_elsewhere(skies: tuple[Config, list[Path]], c
     evaluate(run, samples=4)
     before = contents(run)
     words = ["layers", "mine", "train.threads=1", "test.samples=4"]
-    assert cli.main([*words, "data.test=[far_0000.h5]"]) == 2
+    assert main.main([*words, "data.test=[far_0000.h5]"]) == 2
     assert "keeps what was made with its own settings" in capsys.readouterr().err
-    assert cli.main([*words, "data.test=[far_0000.h5]", "--out", "there"]) == 0
+    assert main.main([*words, "data.test=[far_0000.h5]", "--out", "there"]) == 0
     assert Path("there/gradient.png").is_file()
     assert contents(run) == before

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from streamtrain import cli
+from streamtrain.cli import main
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import answers, evaluation, figures, reference, testset, trained
-from streamtrain.evaluate.likelihood import deviance
-from streamtrain.models import build_network
-from streamtrain.models.heads import build_head
+from streamtrain.evaluate import baselines, evaluation, figures, predictions, run, testset
+from streamtrain.evaluate.scores import deviance
+from streamtrain.networks.heads import build_head
+from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 
@@ -56,7 +56,7 @@ def use(monkeypatch, config, network, draw=False, **saved) -> None:
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
-    monkeypatch.setattr(trained, "build_network", lambda *_: network)
+    monkeypatch.setattr(run, "build_network", lambda *_: network)
 
 
 def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys):
@@ -150,7 +150,7 @@ def test_answers_times_their_unit_are_the_labels(config, scale):
     manifest = testset.load(testset.make(config))
     reader = Reader()
     reader.head = build_head("auto", generator.label)
-    found = answers.predict(reader, manifest, generator)
+    found = predictions.predict(reader, manifest, generator)
     labels = generator.generate(range(40)).label.double().numpy()
     if scale == "log10":
         labels = 10**labels
@@ -230,7 +230,7 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkey
     monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     # the mean label is that of training samples: another generator, another lightcone
     generator = evaluation.Generator(config, split="train")
-    batch = generator.generate(range(reference.MEAN_LABEL_SAMPLES))
+    batch = generator.generate(range(baselines.MEAN_LABEL_SAMPLES))
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
@@ -327,9 +327,9 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
         save(config, network)
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     result = evaluation.evaluate(config)
-    reference = "mean_label" if quantity == "counts" else "most_frequent"
+    baselines = "mean_label" if quantity == "counts" else "most_frequent"
     assert list(without_error(result["network"])) == []
-    assert list(without_error(result[reference])) == []
+    assert list(without_error(result[baselines])) == []
     assert (
         list(without_error({k: v for k, v in result.items() if k.startswith("mean_label_")})) == []
     )
@@ -406,9 +406,9 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        reference.mean_label(evaluation.Generator(config, split="train"))
+        baselines.mean_label(evaluation.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
-        answers.predict(Reader(), manifest, generator)
+        predictions.predict(Reader(), manifest, generator)
 
 
 def test_another_test_set_is_refused(config, monkeypatch, tmp_path):
@@ -458,7 +458,7 @@ def test_a_signal_ends_the_command_with_a_sentence_and_nothing_half_written(
         return figure
 
     monkeypatch.setattr(figures, "comparison", interrupted)
-    assert cli.main(["evaluate", str(folder / "given.yaml"), "--device", "cpu"]) == 128 + number
+    assert main.main(["evaluate", str(folder / "given.yaml"), "--device", "cpu"]) == 128 + number
     said = capsys.readouterr().err.strip().splitlines()[-1]
     name = "" if number == signal.SIGINT else f" by {number.name}"
     assert said == f"streamtrain: interrupted{name}"

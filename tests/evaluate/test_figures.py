@@ -7,9 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
+from streamtrain.evaluate.baselines import ihle2019, published
 from streamtrain.evaluate.matrix import matrix_figure
-from streamtrain.evaluate.metrics import delta_percentiles
-from streamtrain.evaluate.published import ihle2019, published
+from streamtrain.evaluate.scores import delta_percentiles
 from streamtrain.figures import confusion, map_slices
 
 EDGES = np.linspace(3.5, 7.0, 50)

@@ -6,7 +6,7 @@ import small
 from scipy import stats
 
 from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.floor import (
+from streamtrain.evaluate.parameter_oracle import (
     OtherFields,
     few_skies,
     label_counts,
@@ -14,7 +14,7 @@ from streamtrain.evaluate.floor import (
     repaint_all,
     score_floor,
 )
-from streamtrain.evaluate.likelihood import deviance
+from streamtrain.evaluate.scores import deviance
 from streamtrain.generator.generator import Generator
 
 EDGES = np.linspace(3.5, 7.0, 50)

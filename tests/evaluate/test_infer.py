@@ -18,17 +18,18 @@ import small
 import torch
 import yaml
 
-from streamtrain import Generator, cli
+from streamtrain import Generator
+from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
+from streamtrain.evaluate import baselines as mean_label
 from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
-from streamtrain.evaluate import reference as mean_label
-from streamtrain.evaluate.answers import predict
-from streamtrain.evaluate.familiar import Seen, statistics
 from streamtrain.evaluate.infer import Function, Options, ask, infer
 from streamtrain.evaluate.infer_reference import Errors, Reference
-from streamtrain.evaluate.trained import Trained, run_config
+from streamtrain.evaluate.out_of_distribution import Seen, statistics
+from streamtrain.evaluate.predictions import predict
+from streamtrain.evaluate.run import Trained, run_config
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps.export import export
 
@@ -277,11 +278,11 @@ def test_the_command(
     path = runs.write_limlam(tmp_path / "m.npz", runs.map_of(config, INDEX))
     out = tmp_path / "out"
     arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("streamtrain: ") and "does not say its units: give --units" in said
     assert not out.exists()
-    assert cli.main([*arguments, "--units", "uK", "--samples", "4"]) == 0
+    assert main.main([*arguments, "--units", "uK", "--samples", "4"]) == 0
     said = capsys.readouterr().out
     assert "applied   high_pass, log_modulus" in said
     assert "left out  beam, noise: a map has them in it" in said
@@ -292,8 +293,8 @@ def test_the_command(
     assert outside and f"in {outside} bins the value lies outside its 68 %: the inter" in said
     assert sorted(p.name for p in out.iterdir()) == ["m.ecsv", "m.json", "m.png"]
     assert (out / "m.png").stat().st_size > 10_000
-    assert cli.main([*arguments, "--samples", "-1"]) == 2
-    assert cli.main(["infer", str(tmp_path), str(path)]) == 2
+    assert main.main([*arguments, "--samples", "-1"]) == 2
+    assert main.main(["infer", str(tmp_path), str(path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
 
 
@@ -304,7 +305,7 @@ def test_a_signal_leaves_nothing_half_written(
     out = tmp_path / "out"
     monkeypatch.setattr(infer_module, "write_png", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
-    assert cli.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
+    assert main.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM" in capsys.readouterr().err
     assert not out.exists()
 

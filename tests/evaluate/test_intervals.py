@@ -5,11 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from streamtrain.config import LabelConfig
-from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.intervals import LEVELS, score_intervals
-from streamtrain.generator.labels import Label
-from streamtrain.models.heads import build_head
+from streamtrain.evaluate.bootstrap import LEVELS, Bootstrap, score_intervals
+from streamtrain.labels import Label, LabelConfig
+from streamtrain.networks.heads import build_head
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM = 800

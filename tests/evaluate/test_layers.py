@@ -14,13 +14,13 @@ from network_tools import label_of, network_of
 from torch import nn
 from torch.nn.functional import gelu, leaky_relu, relu
 
-from streamtrain import cli
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import layers, testset
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.generator.labels import Label
-from streamtrain.models import Network, build_network
+from streamtrain.labels import Label
+from streamtrain.networks.network import Network, build_network
 from streamtrain.train.checkpoint import save_checkpoint
 
 SHAPE = (4, 20, 20)
@@ -338,7 +338,7 @@ def run(tmp_path: Path, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch) -
 
 @small.EXTRAPOLATES
 def test_the_command_draws_three_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = cli.main(["layers", str(run), "--index", "3", "--log10-L", "5", "6.2"])
+    status = main.main(["layers", str(run), "--index", "3", "--log10-L", "5", "6.2"])
     assert status == 0
     said = capsys.readouterr().out
     assert said.startswith("mean log10 dN, log10 L = 5 to 6.2: the network answers ")
@@ -359,6 +359,6 @@ def test_the_command_draws_three_figures(run: Path, capsys: pytest.CaptureFixtur
 def test_bad_input_gets_one_sentence(
     run: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["layers", str(run), *options]) == 2
+    assert main.main(["layers", str(run), *options]) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and len(said.splitlines()) == 1

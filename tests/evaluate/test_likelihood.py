@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.likelihood import SMALLEST_RATE, deviance, score_counts
+from streamtrain.evaluate.scores import SMALLEST_RATE, deviance, score_counts
 
 EDGES = np.linspace(3.5, 7.0, 50)
 

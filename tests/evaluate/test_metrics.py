@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamtrain.evaluate.metrics import delta_percentiles, score
+from streamtrain.evaluate.scores import delta_percentiles, score
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM_BINS = 49

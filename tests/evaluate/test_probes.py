@@ -12,13 +12,14 @@ import pytest
 import small
 import torch
 
-from streamtrain import Generator, cli
+from streamtrain import Generator
+from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import probes as probes_module
-from streamtrain.evaluate import trained as trained_module
+from streamtrain.evaluate import run as trained_module
 from streamtrain.evaluate.probes import run_probes, turned
-from streamtrain.generator.bins import ranges_with_bins
-from streamtrain.models.heads import build_head
+from streamtrain.labels import ranges_with_bins
+from streamtrain.networks.heads import build_head
 
 pytestmark = small.EXTRAPOLATES
 SETTINGS: dict[str, Any] = {
@@ -141,7 +142,7 @@ def test_the_command(use: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     config = use(Mean())
     monkeypatch.setattr(probes_module, "write_png", lambda f, path: f.savefig(path))
     (given := Path(config.run) / "given.yaml").write_text(config.to_yaml())
-    assert cli.main(["evaluate", str(given), "--probes", "--device", "cpu"]) == 0
+    assert main.main(["evaluate", str(given), "--probes", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "turned and mirrored: should not change (8 copies)" in said
     assert (Path(config.run) / "probes.png").stat().st_size > 10_000
@@ -149,5 +150,5 @@ def test_the_command(use: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     given.write_text(
         runs.with_settings(config, emit={"line": classes}, label={"quantity": "class"}).to_yaml()
     )
-    assert cli.main(["evaluate", str(given), "--probes", "--device", "cpu"]) == 2
+    assert main.main(["evaluate", str(given), "--probes", "--device", "cpu"]) == 2
     assert "--probes are of luminosity functions" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamtrain.evaluate.published import bin_edges, comparable, ihle2019, published
+from streamtrain.evaluate.baselines import bin_edges, comparable, ihle2019, published
 
 # data/predictions/*corrected*.pkl of intensitymap_cnn, reduced independently: mse, and median
 # [16 %, 84 %] {2.5 %, 97.5 %} of delta at bins 0 and 42

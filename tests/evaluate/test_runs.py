@@ -12,20 +12,15 @@ import pytest
 import torch
 from made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
-from streamtrain import cli
+from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import (
-    answers,
-    compare_runs,
-    evaluation,
-    runs_figure,
-    runs_table,
-)
-from streamtrain.evaluate import kept_answers as answers_file
-from streamtrain.evaluate.answers import ClassAnswers
+from streamtrain.evaluate import compare_runs, evaluation, predictions, runs_figures
+from streamtrain.evaluate import compare_runs as runs_table
+from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate.differences import differences
-from streamtrain.generator.labels import Label
-from streamtrain.models import build_network
+from streamtrain.evaluate.predictions import ClassAnswers
+from streamtrain.labels import Label
+from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 
@@ -249,7 +244,7 @@ def test_what_a_run_lacks_is_one_sentence(
     """The other run is compared all the same."""
     good, hurt = make_run(tmp_path / "good"), damaged(tmp_path, what)
     command = ["compare", str(good), str(hurt), "--out", str(tmp_path / "out"), "--no-answers"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     text = capsys.readouterr().out
     told = [line for line in text.splitlines() if re.match(r"hurt(:| (?! ))", line)]
     assert len(told) == bool(message)
@@ -283,7 +278,7 @@ def test_folders_of_no_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
         ([one, tmp_path], "is not the folder of a run: it has no config.yaml"),
         ([one, tmp_path / "one" / ".." / "one"], "is given twice"),
     ):
-        assert cli.main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == 2
+        assert main.main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -348,7 +343,7 @@ def test_answers_are_made_once(
     def no_more(*_: Any, **__: Any) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(answers, "predict", no_more)
+    monkeypatch.setattr(predictions, "predict", no_more)
     again = answers_file.answers_of(run)
     np.testing.assert_array_equal(again.predicted, kept.predicted)
     run.evaluation["checkpoint_step"] = 60
@@ -366,7 +361,7 @@ def test_errors_of_few_skies_are_marked(tmp_path: Path) -> None:
         data["bootstrap"]["without"] = without
         file.write_text(json.dumps(data))
         found = read(folder)
-        figure = runs_figure.comparison(found)
+        figure = runs_figures.comparison(found)
         assert figure is not None
         titles = [axes.get_title() for part in figure.subfigs for axes in part.axes]
         assert any("without the scatter" in title for title in titles) == bool(without)

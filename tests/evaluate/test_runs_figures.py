@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from made_runs import BINS, MAPS, TRUE, make_run, read
 
-from streamtrain.evaluate import kept_answers as answers_file
-from streamtrain.evaluate import (
-    runs_figure,
-    runs_maps,
-)
+from streamtrain.evaluate import predictions as answers_file
+from streamtrain.evaluate import runs_figures
 
 
 def test_the_figure_draws_the_numbers(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "one", 0.1), make_run(tmp_path / "two", 0.2)]
     found = read(*folders)
-    figure = runs_figure.comparison(found)
+    figure = runs_figures.comparison(found)
     assert figure is not None
     loss, error, *rest = figure.axes
     curves = [line.get_ydata() for line in loss.lines]
@@ -46,7 +43,7 @@ def test_bands_are_percentiles_of_the_ratio(tmp_path: Path, per_bin: bool) -> No
     folder = make_run(tmp_path / "one", residual)
     (run,) = read(folder)
     given = {"one": answers_file.answers_of(run)} if per_bin else None
-    figure = runs_figure.comparison([run], given)
+    figure = runs_figures.comparison([run], given)
     assert figure is not None
     axes = next(a for a in figure.axes if a.get_title().endswith("68 and 95 %"))
     median = axes.lines[0].get_ydata()
@@ -69,9 +66,9 @@ def test_maps_show_every_run_and_its_ratio(tmp_path: Path) -> None:
     folders.append(make_run(tmp_path / "other", label={"quantity": "cumulative"}))
     found = read(*folders)
     given = {run.name: answers_file.answers_of(run) for run in found}
-    same = runs_maps.asked_the_same(found, given)
+    same = runs_figures.asked_the_same(found, given)
     assert [run.name for run in same] == ["one", "two"]
-    figure = runs_maps.same_maps(same, given)
+    figure = runs_figures.same_maps(same, given)
     assert len(figure.axes) == 9
     upper, lower, close = (figure.axes[k] for k in (0, 3, 6))
     number = int(re.match(r"test map (\d+)", upper.get_title()).group(1))  # type: ignore[union-attr]

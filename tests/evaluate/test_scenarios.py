@@ -8,14 +8,13 @@ import pytest
 import small
 import torch
 
-from streamtrain import cli
+from streamtrain.cli import main
 from streamtrain.config import ConfigError, load_config
-from streamtrain.evaluate import reference, scenarios, testset
-from streamtrain.evaluate.published import published
-from streamtrain.evaluate.scenarios import evaluate_scenarios
-from streamtrain.evaluate.scenarioset import load_scenarios
+from streamtrain.evaluate import baselines, scenarios, testset
+from streamtrain.evaluate.baselines import published
+from streamtrain.evaluate.scenarios import evaluate_scenarios, load_scenarios
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.models import build_network
+from streamtrain.networks.network import build_network
 from streamtrain.train.checkpoint import save_checkpoint
 
 pytestmark = small.EXTRAPOLATES
@@ -33,7 +32,7 @@ def skies(tmp_path_factory):
 @pytest.fixture
 def run(skies, tmp_path, monkeypatch):
     """A run of the published scenario on a small grid; its network answers the mean label."""
-    monkeypatch.setattr(reference, "MEAN_LABEL_SAMPLES", 16)
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 16)
     data = {split: [str(skies / f"{split}.h5")] for split in ("train", "validation", "test")}
     config = load_config(
         "pfeffer2019/scenarios/05_noisy_foreground_random.yaml",
@@ -131,7 +130,7 @@ def test_every_scenario_makes_maps_of_its_own(run):
 def test_one_command_judges_all(run, capsys):
     folder = Path(run.run)
     arguments = ["evaluate", str(folder / "config.yaml"), "--scenarios", "pfeffer2019"]
-    assert cli.main([*arguments, "--device", "cpu"]) == 0
+    assert main.main([*arguments, "--device", "cpu"]) == 0
     text = capsys.readouterr().out
     result = json.loads((folder / "scenarios.json").read_text())
     assert len(result["scenarios"]) == 14

@@ -8,10 +8,11 @@ import small
 from scipy.integrate import quad
 
 from streamtrain import Grid, paint
-from streamtrain.catalogs.lightcone import Lightcone, sky_angles_deg
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator import abundance
-from streamtrain.generator.columns import model_column
+from streamtrain.luminosity import abundance
+from streamtrain.luminosity.columns import model_column
 
 
 def _phi(luminosity: float, phi_star: float = 8.7e-11, l_min: float = 500.0) -> float:

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
-from streamtrain.generator import backend
-from streamtrain.generator.backend import BackendError
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.workspace import Workspace
+from streamtrain.numerics import backend
+from streamtrain.numerics.backend import BackendError
+from streamtrain.numerics.workspace import Workspace
 
 pytestmark = small.EXTRAPOLATES
 

@@ -21,11 +21,11 @@ import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.backend import Argument, HostKernels, kernel_source
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.labels import EXTRA_COUNTS
 from streamtrain.generator.painter import Job
-from streamtrain.generator.workspace import Workspace, layout, pack, unpack
+from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
+from streamtrain.numerics.workspace import Workspace, layout, pack, unpack
 
 pytestmark = small.EXTRAPOLATES
 

@@ -12,13 +12,13 @@ import pytest
 import small
 import torch
 
-from streamtrain import forked
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.forked import Forked
-from streamtrain.generator import drawing
-from streamtrain.generator.drawing import Drawing, DrawnAhead
+from streamtrain.generator import draws
+from streamtrain.generator.draws import Drawing, DrawnAhead
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.workspace import Workspace
+from streamtrain.machine import forked
+from streamtrain.machine.forked import Forked
+from streamtrain.numerics.workspace import Workspace
 
 pytestmark = small.EXTRAPOLATES
 
@@ -40,8 +40,8 @@ class Watched(Generator):
 def test_threads_share_no_memory(small_sky: Lightcone) -> None:
     """Samples that several threads make are in memory of their own, whatever is given."""
     generator = Generator(small.config(observe=OBSERVE), threads=2, lightcones=[small_sky])
-    drawing, memory = generator.draw(range(12)), Workspace(torch.device("cpu"))
-    made = [generator.make(drawing, first, first + 6, memory) for first in (0, 6)]
+    draws, memory = generator.draw(range(12)), Workspace(torch.device("cpu"))
+    made = [generator.make(draws, first, first + 6, memory) for first in (0, 6)]
     assert [d for b in made for d in b.digests()] == generator.generate(range(12)).digests()
     generator.close()
 
@@ -97,11 +97,11 @@ def elsewhere(
 ) -> Iterator[Callable[..., DrawnAhead]]:
     """elsewhere(cores): batches of 6 samples, drawn by `cores` - 1 processes for two batches at a
     time in windows of 12 samples or more; the generator says what this process draws."""
-    monkeypatch.setattr(drawing, "WORTH_FORKING", 12)
+    monkeypatch.setattr(draws, "WORTH_FORKING", 12)
     made = []
 
     def start(cores: int, skies: Sequence[Lightcone] = (small_sky,), **sections: Any) -> DrawnAhead:
-        monkeypatch.setattr(drawing, "own_cores", lambda: cores)
+        monkeypatch.setattr(draws, "own_cores", lambda: cores)
         generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=skies)
         numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
         made.append(DrawnAhead(generator, numbers, 12, processes=2))

@@ -12,13 +12,14 @@ import small
 from scipy.special import ndtr
 from scipy.stats import poisson as poisson_law
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.emitters import poisson
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.geometry import Grid
 from streamtrain.generator.linewidth import virial_velocity_kms
+from streamtrain.grid import Grid
+from streamtrain.luminosity.modifiers import poisson
 
 pytestmark = small.EXTRAPOLATES
 

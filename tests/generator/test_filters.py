@@ -14,10 +14,11 @@ from scipy import ndimage
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
-from streamtrain.generator.backend import kernels_for
-from streamtrain.generator.generator import Generator, grid_of
-from streamtrain.generator.operators import build_operators
-from streamtrain.generator.operators.highpass import polynomials
+from streamtrain.generator.generator import Generator
+from streamtrain.grid import grid_of
+from streamtrain.numerics.backend import kernels_for
+from streamtrain.operators import build_operators
+from streamtrain.operators.filters import polynomials
 
 pytestmark = small.ASSUMES
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.config import Config, ConfigError, from_mapping, load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator

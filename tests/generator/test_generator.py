@@ -11,7 +11,8 @@ import reference as ref
 import small
 import torch
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator

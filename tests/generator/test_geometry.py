@@ -8,20 +8,13 @@ import reference as ref
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.lightcone import tile_shape as shape_of_tiles
+from streamtrain.catalogs.rows import tile_shape as shape_of_tiles
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator import geometry
-from streamtrain.generator.geometry import (
-    Grid,
-    Pose,
-    Roll,
-    check_fits,
-    draw_poses,
-    single_pose,
-    tile_columns,
-)
+from streamtrain.generator import pose as geometry
 from streamtrain.generator.paint import paint
-from streamtrain.rng import STAGE_POSE, Draws
+from streamtrain.generator.pose import Pose, Roll, check_fits, draw_poses, single_pose, tile_columns
+from streamtrain.grid import Grid
+from streamtrain.numerics.rng import STAGE_POSE, Draws
 
 
 def one_colour(mass_Msun: object, z: object) -> float:

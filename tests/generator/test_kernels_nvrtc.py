@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from user_models import everything
 
-from streamtrain.bench.instructions import count
+from streamtrain.bench.roofline import count
 from streamtrain.bench.variants import VARIANTS
-from streamtrain.generator.backend import CUDA_FLAGS, kernel_source
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.luminosity import MODELS, user_model
-from streamtrain.generator.trace import trace
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.registry import MODELS, user_model
+from streamtrain.luminosity.trace import trace
+from streamtrain.numerics.backend import CUDA_FLAGS, kernel_source
 
 Compile = Callable[[str, Sequence[str]], str]
 ARCHITECTURES = ("sm_80", "sm_90")

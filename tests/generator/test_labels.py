@@ -13,17 +13,18 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError, LabelConfig
+from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.bins import (
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.labels import (
+    Label,
+    LabelConfig,
     LuminosityBins,
     bright_above,
     luminosity_ranges,
     ranges_with_bins,
 )
-from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.labels import Label
-from streamtrain.generator.workspace import Workspace
+from streamtrain.numerics.workspace import Workspace
 
 UNEQUAL = (3.0, 4.0, 4.2, 5.5, 5.51, 5.6, 7.0)
 F64 = np.float64

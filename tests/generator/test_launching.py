@@ -12,10 +12,10 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import backend
-from streamtrain.generator.backend import CudaKernels, launching
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.workspace import Workspace
+from streamtrain.numerics import backend
+from streamtrain.numerics.backend import CudaKernels, launching
+from streamtrain.numerics.workspace import Workspace
 
 GPU, OTHER = torch.device("cuda", 0), torch.device("cuda", 1)
 

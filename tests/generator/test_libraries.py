@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from streamtrain.generator import backend, libraries
-from streamtrain.generator.backend import BackendError, compile_host
-from streamtrain.generator.libraries import FolderError, cache_dir, find_library, one_at_a_time
-from streamtrain.generator.probe import OPERATIONS, _answers, _inputs, wrong_arithmetic
+from streamtrain.numerics import backend, libraries
+from streamtrain.numerics.backend import BackendError, compile_host
+from streamtrain.numerics.libraries import FolderError, cache_dir, find_library, one_at_a_time
+from streamtrain.numerics.probe import OPERATIONS, _answers, _inputs, wrong_arithmetic
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 FLAGS = ("-O2",)

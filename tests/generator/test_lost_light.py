@@ -13,17 +13,17 @@ import reference as ref
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.massfunction import mass_function
-from streamtrain.cli import main
+from streamtrain.catalogs.synthesis.massfunction import mass_function
+from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator import abundance
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.lost_light import LostLightWarning, kept_light
-from streamtrain.generator.luminosity import MODELS, user_model
-from streamtrain.generator.model import LuminosityModel
 from streamtrain.generator.paint import paint
-from streamtrain.generator.trace import trace
+from streamtrain.grid import Grid
+from streamtrain.luminosity import abundance
+from streamtrain.luminosity.lost_light import LostLightWarning, kept_light
+from streamtrain.luminosity.model import LuminosityModel
+from streamtrain.luminosity.registry import MODELS, user_model
+from streamtrain.luminosity.trace import trace
 
 
 def kept(model: LuminosityModel, z: float, cut: float) -> float | None:

@@ -15,15 +15,15 @@ import reference as ref
 import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.massfunction import mass_function
+from streamtrain.catalogs.synthesis.massfunction import mass_function
 from streamtrain.config import load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.geometry import Grid
-from streamtrain.generator.luminosity import MODELS, find_model, user_model
-from streamtrain.generator.model import ModelRangeWarning
 from streamtrain.generator.paint import paint
-from streamtrain.generator.priors import Normal, Uniform
+from streamtrain.grid import Grid
+from streamtrain.luminosity.model import ModelRangeWarning
+from streamtrain.luminosity.priors import Normal, Uniform
+from streamtrain.luminosity.registry import MODELS, find_model, user_model
 from streamtrain.schema import AssumptionWarning, ConfigError, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])

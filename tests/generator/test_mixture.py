@@ -12,10 +12,10 @@ import small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, load_config
-from streamtrain.config_line import DistributionConfig, LineConfig
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.luminosity import MODELS, user_model
-from streamtrain.generator.mixture import Component
+from streamtrain.luminosity.mixture import Component
+from streamtrain.luminosity.registry import MODELS, user_model
+from streamtrain.luminosity.settings import DistributionConfig, LineConfig
 
 MIXTURE: dict[str, Any] = {
     "li16": {"prior": "narrow", "weight": 2},
@@ -63,7 +63,7 @@ def test_breysse15_whose_halos_all_shine_is_the_plain_power_law(
     """Bit for bit: what configs/pfeffer2019 paints with `duty: 1`."""
     file = tmp_path / "plain.py"
     file.write_text(
-        "from streamtrain.generator.priors import Normal\n"
+        "from streamtrain.luminosity.priors import Normal\n"
         "def line(mass_Msun, z, *, A=2e-6, b=1.0):\n    return A * mass_Msun**b\n"
         "line.prior = {'A': Normal(2e-6, 5e-7, low=0.0), 'b': Normal(1.0, 0.125)}\n"
     )
@@ -219,7 +219,7 @@ def test_a_draw_can_be_required_to_make_a_visible_map(small_sky: Lightcone) -> N
 def test_an_impossible_requirement_is_an_error(
     small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamtrain.generator.priors.MAX_ATTEMPTS", 5)
+    monkeypatch.setattr("streamtrain.luminosity.priors.MAX_ATTEMPTS", 5)
     made = generator(small_sky, prior="narrow", require={"mean_uK": [1e5, 1e6]})
     with pytest.raises(ValueError, match="no draw in 5 attempts satisfies"):
         made.generate([0])
@@ -269,7 +269,7 @@ def test_too_many_parameters_are_refused(small_sky: Lightcone) -> None:
     component = line.components["m"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "streamtrain.generator.mixture.find_model", lambda _: user_model(scope["mine"])
+            "streamtrain.luminosity.mixture.find_model", lambda _: user_model(scope["mine"])
         )
         with pytest.raises(ConfigError, match="has more than 32 parameters"):
             Component.from_config("m", component)

@@ -16,13 +16,13 @@ from operator_tools import SHAPE, keys, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, load_config
-from streamtrain.config_observe import NoiseConfig
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.backend import Kernels
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.operators import Noise, Operator
-from streamtrain.generator.operators.edge_noise import EdgeNoise
-from streamtrain.rng import STAGE_OBSERVE, Draws
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.rng import STAGE_OBSERVE, Draws
+from streamtrain.operators.base import Operator
+from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.settings import NoiseConfig
 
 pytestmark = small.ASSUMES
 

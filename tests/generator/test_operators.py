@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from operator_tools import SHAPE, keys, operators
 from scipy import stats
 
-from streamtrain.generator.backend import Kernels
-from streamtrain.generator.operators import Noise, Operator
-from streamtrain.rng import STAGE_OBSERVE, Draws
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.rng import STAGE_OBSERVE, Draws
+from streamtrain.operators.base import Operator
+from streamtrain.operators.noise import Noise
 
 
 def noise_of(kernels: Kernels, operator: Operator, num: int = 4, **key: Any) -> NDArray[Any]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.backend import BackendError
-from streamtrain.generator.geometry import Grid
 from streamtrain.generator.paint import paint
+from streamtrain.grid import Grid
+from streamtrain.numerics.backend import BackendError
 
 MAX_OF_LARGEST = 2e-5
 """What a voxel may differ by, in units of the map's largest (float32 luminosities)."""

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamtrain.generator.geometry import DEG, single_pose
+from streamtrain.generator.pose import single_pose
+from streamtrain.grid import DEG
 
 OUTSIDE, UNSURE = -1, -2
 FIELDS = {

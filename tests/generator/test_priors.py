@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
-from streamtrain.rng import STAGE_MODEL, Draws
+from streamtrain.numerics.rng import STAGE_MODEL, Draws
 
 NUM = 4000
 

@@ -14,14 +14,14 @@ import torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.geometry import Grid
 from streamtrain.generator.line import Line
-from streamtrain.generator.luminosity import MODELS
 from streamtrain.generator.observe import observe
 from streamtrain.generator.paint import paint
-from streamtrain.generator.priors import Correlated, Fixed, Normal, Prior, Uniform
-from streamtrain.generator.trace import Traced, TraceError, trace
-from streamtrain.resources import resource_dir
+from streamtrain.grid import Grid
+from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Uniform
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.trace import Traced, TraceError, trace
+from streamtrain.machine.files import resource_dir
 
 CONFIG = "configs/reference.yaml"
 Step = Callable[[Any, Any, Any], Any]
@@ -160,8 +160,8 @@ def test_a_share_of_time_is_one(lightcone: Lightcone, share: float) -> None:
 
 
 def _emission(line: Line, model: Any) -> Any:
-    from streamtrain.generator.bins import LuminosityBins
-    from streamtrain.generator.emission import Emission
+    from streamtrain.generator.compiled_model import Emission
+    from streamtrain.labels import LuminosityBins
 
     return Emission(model, line.painter.halos, LuminosityBins())
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from streamtrain.generator.records import OfModels, Records
+from streamtrain.generator.batch import OfModels, Records
 
 CHOICE = np.array([1, 0, 1, 1])
 PARAMETERS = [{"a": np.array([0.5])}, {"b": np.array([1.0, 2.0, 3.0]), "c": np.zeros(3)}]

@@ -11,15 +11,16 @@ import reference as ref
 import small
 from scipy.special import ndtr
 
-from streamtrain.catalogs.bank import Bank
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.bins import LuminosityBins
-from streamtrain.generator.geometry import Grid, single_pose
-from streamtrain.generator.luminosity import MODELS
+from streamtrain.generator.halos import Bank
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import Painter
-from streamtrain.rng import STAGE_PAINT, Draws
+from streamtrain.generator.pose import single_pose
+from streamtrain.grid import Grid
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.numerics.rng import STAGE_PAINT, Draws
 
 pytestmark = small.EXTRAPOLATES
 

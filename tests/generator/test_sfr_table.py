@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.geometry import Grid
 from streamtrain.generator.paint import paint
-from streamtrain.generator.sfr_table import SFRTable
+from streamtrain.grid import Grid
 from streamtrain.schema import ConfigError
 
 ONE_PLUS_Z = np.array([1.0, 2.5, 3.1, 3.9, 5.0])

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import small
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.schedule import Schedule
+from streamtrain.generator.windows import Schedule
 
 SKIES = [small.lightcone(seed, 2000) for seed in range(1, 9)]
 DATA = {"active": 2, "active_samples": 8}

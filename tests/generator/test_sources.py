@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from streamtrain.config import ConfigError
-from streamtrain.generator.backend import Kernels
-from streamtrain.generator.operators import Operator
-from streamtrain.generator.operators.sources import SOURCE_UK, RadioSources
-from streamtrain.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
+from streamtrain.operators.base import Operator
+from streamtrain.operators.sources import SOURCE_UK, RadioSources
 
 GRID = {"fov_deg": [1.4, 1.4], "shape": [4, 64, 64], "nu_GHz": [34.0, 26.0]}
 PIXEL_SR = np.radians(1.4 / 64) ** 2

@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from user_models import everything
 
-from streamtrain import portable
-from streamtrain.generator.luminosity import MODELS
-from streamtrain.generator.trace import TraceError, trace
-from streamtrain.rng import Draws
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.trace import TraceError, trace
+from streamtrain.numerics import portable
+from streamtrain.numerics.rng import Draws
 
 F = np.float32
 MAX_RELATIVE = 2e-5

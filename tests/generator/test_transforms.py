@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.observe import observe
-from streamtrain.generator.operators import inverse_log_modulus
-from streamtrain.generator.operators.beam import FWHM_PER_SIGMA
+from streamtrain.operators.beam import FWHM_PER_SIGMA
+from streamtrain.operators.transforms import inverse_log_modulus
 
 
 def transform(operators: dict[str, Any], cube: NDArray[Any]) -> NDArray[np.float64]:

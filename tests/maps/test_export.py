@@ -15,14 +15,14 @@ import pytest
 import small
 import yaml
 
-from streamtrain import Generator, cli
+from streamtrain import Generator
+from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps import export as export_module
-from streamtrain.maps.export import export
-from streamtrain.maps.exported import flattened
+from streamtrain.maps.export import export, flattened
+from streamtrain.maps.prepare import raw
 from streamtrain.maps.read import read_map
-from streamtrain.maps.steps import raw
 
 pytestmark = small.EXTRAPOLATES
 
@@ -164,6 +164,6 @@ def test_a_signal_leaves_nothing_half_written(
     monkeypatch.setattr(Generator, "generate", interrupted)
     out = tmp_path / ("s.h5" if format == "hdf5" else "maps")
     arguments = ["export", str(given), "--samples", "3", "--out", str(out), "--format", format]
-    assert cli.main([*arguments, "--device", "cpu"]) == 128 + number
+    assert main.main([*arguments, "--device", "cpu"]) == 128 + number
     assert "streamtrain: interrupted" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["given.yaml"]

@@ -14,12 +14,10 @@ import torch
 
 from streamtrain import observe
 from streamtrain.config import Config, from_mapping
-from streamtrain.maps.prepare import prepare
+from streamtrain.maps.prepare import of_the_map, prepare, raw
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
-from streamtrain.maps.skymap import MapError, SkyMap
-from streamtrain.maps.steps import of_the_map, raw
-from streamtrain.maps.units import rayleigh_jeans_uK
+from streamtrain.maps.skymap import MapError, SkyMap, rayleigh_jeans_uK
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamtrain.schema.AssumptionWarning")
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from streamtrain.maps.read import read_map
-from streamtrain.maps.skymap import MapError
-from streamtrain.maps.units import Units, parse_units, rayleigh_jeans_uK
+from streamtrain.maps.skymap import MapError, Units, parse_units, rayleigh_jeans_uK
 
 CUBE = np.random.default_rng(3).normal(size=runs.SHAPE).astype(np.float32)
 

@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 
 from streamtrain.config import ConfigError, from_mapping
-from streamtrain.generator.generator import grid_of
-from streamtrain.generator.operators import build_operators
-from streamtrain.generator.operators.mask import Mask
+from streamtrain.grid import grid_of
 from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
+from streamtrain.operators import build_operators
+from streamtrain.operators.mask import Mask
 from streamtrain.schema import AssumptionWarning
 
 fits = pytest.importorskip("astropy.io.fits")

@@ -13,8 +13,8 @@ import torch
 from network_tools import label_of, labels_from
 from scipy import stats
 
-from streamtrain.models import losses
-from streamtrain.models.heads import Head, build_head, loss_name
+from streamtrain.networks import heads
+from streamtrain.networks.heads import Head, build_head, loss_name
 
 COUNTS = torch.tensor([0, 1, 2, 17, 1000, 10**6])
 LN_RATES = torch.tensor([-10.0, -1.0, 0.0, 3.0, 7.0, 13.8, 15.0])
@@ -48,7 +48,7 @@ def calibrated(name: str, samples: int = 400, **label: Any) -> tuple[Head, torch
 
 
 def test_poisson_is_scipys_for_every_count_and_rate() -> None:
-    ours = losses.poisson_nll(LN_RATES[:, None], COUNTS)
+    ours = heads.poisson_nll(LN_RATES[:, None], COUNTS)
     exact = -stats.poisson.logpmf(COUNTS, LN_RATES.double().exp().numpy()[:, None])
     np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=1e-8)
     other = torch.distributions.Poisson(LN_RATES.double().exp()[:, None]).log_prob(COUNTS.double())
@@ -58,7 +58,7 @@ def test_poisson_is_scipys_for_every_count_and_rate() -> None:
 @pytest.mark.parametrize("dispersion", [1e-6, 1e-3, 0.1, 1.0, 50.0, 1e4])
 def test_negative_binomial_is_scipys_for_every_count_and_rate(dispersion: float) -> None:
     ln_dispersion = torch.tensor(math.log(dispersion), dtype=torch.float64)
-    ours = losses.negative_binomial_nll(LN_RATES[:, None], ln_dispersion, COUNTS)
+    ours = heads.negative_binomial_nll(LN_RATES[:, None], ln_dispersion, COUNTS)
     mean, shape = LN_RATES.double().exp()[:, None], 1 / dispersion
     exact = -stats.nbinom.logpmf(COUNTS, shape, (1 / (1 + dispersion * mean)).numpy())
     np.testing.assert_allclose(ours, exact, rtol=1e-6, atol=1e-6)
@@ -70,8 +70,8 @@ def test_negative_binomial_is_scipys_for_every_count_and_rate(dispersion: float)
 
 def test_negative_binomial_of_little_dispersion_is_poisson() -> None:
     few = COUNTS[:5]
-    poisson = losses.poisson_nll(LN_RATES[:5, None], few)
-    ours = losses.negative_binomial_nll(
+    poisson = heads.poisson_nll(LN_RATES[:5, None], few)
+    ours = heads.negative_binomial_nll(
         LN_RATES[:5, None], torch.tensor(math.log(1e-8), dtype=torch.float64), few
     )
     # the next order: dispersion ((N - mean)^2 - N) / 2
@@ -83,7 +83,7 @@ def test_negative_binomial_of_little_dispersion_is_poisson() -> None:
 
 def test_gaussian_is_scipys() -> None:
     true, mean, std = torch.tensor([-3.0, 0.0, 2.5]), torch.tensor(0.5), torch.tensor([0.1, 1, 40])
-    ours = losses.gaussian_nll(mean, std.log(), true)
+    ours = heads.gaussian_nll(mean, std.log(), true)
     np.testing.assert_allclose(ours, -stats.norm.logpdf(true, mean, std), rtol=1e-5)
 
 
@@ -92,16 +92,16 @@ def test_log_cosh_and_squared_log_error_in_closed_form() -> None:
     wide = error.double().numpy()
     exact = np.logaddexp(wide, -wide) - math.log(2)
     # it is a sum of numbers near ln 2, which float32 rounds by 1e-7; its slope is exact
-    np.testing.assert_allclose(losses.log_cosh(error), exact, rtol=1e-6, atol=3e-7)
+    np.testing.assert_allclose(heads.log_cosh(error), exact, rtol=1e-6, atol=3e-7)
     error.requires_grad_()
-    losses.log_cosh(error).sum().backward()
+    heads.log_cosh(error).sum().backward()
     assert error.grad is not None
     torch.testing.assert_close(error.grad, torch.tanh(error.detach()), rtol=1e-5, atol=2e-7)
     predicted, true = torch.tensor([0.0, 3.0, 1e6]), torch.tensor([0.0, 0.0, 10.0])
     exact = (np.log1p(predicted.numpy()) - np.log1p(true.numpy())) ** 2
-    np.testing.assert_allclose(losses.squared_log_error(predicted, true), exact, rtol=1e-6)
+    np.testing.assert_allclose(heads.squared_log_error(predicted, true), exact, rtol=1e-6)
     below = torch.tensor(-5.0, requires_grad=True)
-    losses.squared_log_error(below, torch.tensor(1.0)).backward()
+    heads.squared_log_error(below, torch.tensor(1.0)).backward()
     assert below.grad is not None and below.grad < 0  # it is pulled up; Keras' would stay
 
 

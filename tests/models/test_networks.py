@@ -10,8 +10,7 @@ import torch
 from network_tools import network_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamtrain.models import Network, describe
-from streamtrain.models.network import multiply_adds
+from streamtrain.networks.network import Network, describe, multiply_adds
 
 SHAPE = (3, 16, 16)
 NUM_BINS = 5

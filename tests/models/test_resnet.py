@@ -9,8 +9,8 @@ import torch
 from network_tools import label_of, network_of
 from torch import nn
 
-from streamtrain.models.layers import BatchNorm, SameConv, SameMaxPool, same_padding
-from streamtrain.models.resnet import Block
+from streamtrain.networks.layers import BatchNorm, SameConv, SameMaxPool, same_padding
+from streamtrain.networks.resnet import Block
 
 PUBLISHED = (10, 64, 64)
 

@@ -10,7 +10,7 @@ import torch
 from network_tools import network_of
 
 from streamtrain.config import ConfigError, TrainConfig, from_mapping, load_config
-from streamtrain.config_network import CNNConfig, CompactConfig, MeansConfig, ResNeXtConfig
+from streamtrain.networks.settings import CNNConfig, CompactConfig, MeansConfig, ResNeXtConfig
 from streamtrain.train.optimiser import build_optimiser, learning_rate
 
 

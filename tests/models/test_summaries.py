@@ -13,13 +13,13 @@ import torch
 from network_tools import label_of
 
 from streamtrain.config import Config
-from streamtrain.config_network import SummariesConfig
-from streamtrain.evaluate.trained import Trained
+from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.inputmap import InputMap
-from streamtrain.models import Network, build_network
-from streamtrain.models.summaries import Summaries
-from streamtrain.train.calibration import calibrate
+from streamtrain.generator.observe import InputMap
+from streamtrain.networks.network import Network, build_network
+from streamtrain.networks.settings import SummariesConfig
+from streamtrain.networks.summaries import Summaries
+from streamtrain.train.normalisation import calibrate
 
 SHAPE = (9, 21, 21)
 TRANSFORMS: list[tuple[dict[str, Any], Any]] = [
@@ -192,7 +192,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
 @small.EXTRAPOLATES
 def test_trains_and_is_opened_again(tmp_path: Path) -> None:
     """A run as a user makes it; the checkpoint answers as the network did."""
-    from streamtrain.train import Trainer
+    from streamtrain.train.trainer import Trainer
 
     for seed, split in enumerate(("train", "validation")):
         small.lightcone(seed).save(tmp_path / f"{split}.h5")

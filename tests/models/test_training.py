@@ -18,9 +18,9 @@ from processes import TESTS, TORCHRUN, finish
 import streamtrain.train.trainer
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION
-from streamtrain.train import Trainer
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import read_history
+from streamtrain.train.trainer import Trainer
 
 CNN = {"kind": "cnn", "layers": 2, "filters": 4, "dense": 8, "kernel": 3, "dropout": 0.0}
 COMPACT = {"kind": "compact", "layers": 2, "filters": 4, "dense": 8}

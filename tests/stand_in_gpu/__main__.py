@@ -3,7 +3,7 @@
 import sys
 
 from stand_in_gpu import plugin  # noqa: F401
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

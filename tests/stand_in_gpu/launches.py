@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stand_in_gpu.cuda import current_stream
-from streamtrain.generator import backend
+from streamtrain.numerics import backend
 
 SHIM = (Path(__file__).parent.parent / "cuda_shim.h").read_text(encoding="ascii")
 MAX_GRID = (2**31 - 1, 65535)

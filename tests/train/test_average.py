@@ -12,8 +12,8 @@ from torch import nn
 
 import streamtrain.train.trainer
 from streamtrain.config import ConfigError
-from streamtrain.train import Trainer
-from streamtrain.train.average import Average
+from streamtrain.train.optimiser import Average
+from streamtrain.train.trainer import Trainer
 
 
 def weights(value: float) -> nn.Module:

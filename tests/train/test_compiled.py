@@ -18,9 +18,9 @@ from states import assert_same_bits, losses, state_of
 
 import streamtrain.train.trainer
 from streamtrain.config import Config, ConfigError
-from streamtrain.models import build_network
-from streamtrain.train import Trainer
+from streamtrain.networks.network import build_network
 from streamtrain.train.optimiser import build_optimiser, load_state
+from streamtrain.train.trainer import Trainer
 
 CALLS: list[bool] = []
 """Whether gradients were wanted, at each call of a compiled network."""

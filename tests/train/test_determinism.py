@@ -14,8 +14,8 @@ from states import assert_same_bits, state_of
 
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch
-from streamtrain.train import Trainer, TrainingError
 from streamtrain.train.torch_state import WORKSPACE, TorchState, refuse_random_order
+from streamtrain.train.trainer import Trainer, TrainingError
 
 
 class Observer(FakeGenerator):

@@ -17,13 +17,14 @@ from states import assert_same_bits
 
 import streamtrain.train.trainer
 from streamtrain.config import Config, from_mapping, load_config
-from streamtrain.config_train import ExtensionConfig, TrainConfig
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch
-from streamtrain.train import Summary, Trainer
 from streamtrain.train.checkpoint import CheckpointError, load_checkpoint, newest
-from streamtrain.train.extension import SMALLEST_RATE, continued
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.optimiser import learning_rate
+from streamtrain.train.settings import ExtensionConfig, TrainConfig
+from streamtrain.train.start import SMALLEST_RATE, continued
+from streamtrain.train.trainer import Trainer
+from streamtrain.train.validation import Summary
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 import streamtrain.train
-from streamtrain.catalogs import fresh as fresh_module
 from streamtrain.catalogs.skies import Skies
-from streamtrain.catalogs.synthesize import synthesize
+from streamtrain.catalogs.synthesis import fresh as fresh_module
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Generator
-from streamtrain.train import Trainer
-from streamtrain.train.calibration import NUM_SAMPLES
+from streamtrain.machine.interrupt import Stopped
 from streamtrain.train.folder import read_history
-from streamtrain.train.interrupt import Stopped
+from streamtrain.train.normalisation import NUM_SAMPLES
+from streamtrain.train.trainer import Trainer
 
 TIME_TO_LEAVE_S = 20.0
 Z_RANGE = (115.27 / 33.9 - 1.0, 115.27 / 33.0 - 1.0)
@@ -94,7 +94,7 @@ def test_a_lightcone_that_came_out_differently_is_told(
 def test_other_lightcones_do_not_continue_a_run(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = config(sky)
     Trainer(whole, "cpu", max_steps=2).run()
-    monkeypatch.setattr("streamtrain.catalogs.fresh.METHOD_VERSION", 10**6)
+    monkeypatch.setattr("streamtrain.catalogs.synthesis.fresh.METHOD_VERSION", 10**6)
     with pytest.raises(ValueError, match=r"lightcones of data.train are not those the run was"):
         Trainer(whole, "cpu").run()
 

@@ -20,7 +20,6 @@ from torch import nn
 
 from streamtrain.config import Config, TrainConfig
 from streamtrain.train import checkpoint
-from streamtrain.train.average import Average
 from streamtrain.train.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -28,8 +27,8 @@ from streamtrain.train.checkpoint import (
     save_checkpoint,
 )
 from streamtrain.train.folder import History, RunLock, read_history
-from streamtrain.train.optimiser import build_optimiser, load_state
-from streamtrain.train.skyrecord import SkyRecord
+from streamtrain.train.optimiser import Average, build_optimiser, load_state
+from streamtrain.train.tensorboard import SkyRecord
 from streamtrain.train.writer import CheckpointWriter
 
 Make = Callable[[Path], object]

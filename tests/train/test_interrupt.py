@@ -12,8 +12,8 @@ from fake_generator import tiny_config
 from processes import PATIENCE_S, Forked
 
 from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.machine.interrupt import SIGNALS, Interrupted, interruptible
 from streamtrain.train.checkpoint import load_checkpoint
-from streamtrain.train.interrupt import SIGNALS, Interrupted, interruptible
 
 TIME_TO_LEAVE_S = 20.0
 
@@ -40,7 +40,7 @@ def test_signal_ends_the_step_and_exits_0_with_a_checkpoint(
 def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        from streamtrain.train.interrupt import StopRequest
+        from streamtrain.machine.interrupt import StopRequest
 
         with StopRequest() as request:
             os.kill(os.getpid(), signal.SIGHUP)

@@ -17,12 +17,12 @@ import streamtrain.train.trainer
 from streamtrain import load_config
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
-from streamtrain.generator.schedule import SkiesInUse
-from streamtrain.train import Summary, Trainer
-from streamtrain.train.board import hyper_parameters
+from streamtrain.generator.windows import SkiesInUse
+from streamtrain.machine.memory import memory_use
 from streamtrain.train.folder import read_history
-from streamtrain.train.memory_use import memory_use
-from streamtrain.train.validation import RESIDUAL_EDGES
+from streamtrain.train.tensorboard import hyper_parameters
+from streamtrain.train.trainer import Trainer
+from streamtrain.train.validation import RESIDUAL_EDGES, Summary
 
 
 @pytest.fixture(autouse=True)

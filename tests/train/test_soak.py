@@ -12,7 +12,7 @@ from fake_generator import FakeGenerator, tiny_config
 
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch
-from streamtrain.train import Trainer
+from streamtrain.train.trainer import Trainer
 
 
 def resident_bytes() -> int:

@@ -23,12 +23,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import streamtrain.train.trainer
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.train import Summary, Trainer, TrainingError
-from streamtrain.train.calibration import NUM_SAMPLES
+from streamtrain.machine.interrupt import SIGNALS
 from streamtrain.train.folder import RunLock, read_history
-from streamtrain.train.interrupt import SIGNALS
+from streamtrain.train.normalisation import NUM_SAMPLES
 from streamtrain.train.optimiser import learning_rate
 from streamtrain.train.torch_state import WORKSPACE
+from streamtrain.train.trainer import Trainer, TrainingError
+from streamtrain.train.validation import Summary
 
 
 @pytest.fixture(autouse=True)

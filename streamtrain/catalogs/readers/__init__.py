@@ -9,16 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.lightcone import CatalogError, Lightcone
-from streamtrain.catalogs.readers.chunks import chunks_of, files_of
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers.groups import is_group_file, read_groups
-from streamtrain.catalogs.readers.halos import Halos, lightcone_of, reading, sha256
-from streamtrain.catalogs.readers.hlist import read_hlist
-from streamtrain.catalogs.readers.limlam import read_npz
-from streamtrain.catalogs.readers.pickled import read_pickled_header
+from streamtrain.catalogs.readers.halos import (
+    Halos,
+    chunks_of,
+    files_of,
+    lightcone_of,
+    reading,
+    sha256,
+)
+from streamtrain.catalogs.readers.limlam import read_npz, read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
 from streamtrain.catalogs.readers.pksc import read_pksc
-from streamtrain.catalogs.readers.rockstar import read_rockstar
+from streamtrain.catalogs.readers.rockstar import read_hlist, read_rockstar
 from streamtrain.catalogs.readers.table import read_table
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.schema import nearest

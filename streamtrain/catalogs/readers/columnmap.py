@@ -22,20 +22,21 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.expression import Expression, parse_expression
-from streamtrain.catalogs.readers.halos import PARAMETERS, reading
-from streamtrain.catalogs.readers.units import (
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.readers.expressions import (
     ANGLE,
     LENGTH,
     MASS,
     REDSHIFT,
     SPEED,
+    Expression,
     Unit,
     accepted,
+    parse_expression,
     read_unit,
 )
-from streamtrain.files import read_text
+from streamtrain.catalogs.readers.halos import PARAMETERS, reading
+from streamtrain.machine.files import read_text
 from streamtrain.schema import ConfigError, nearest, parse_yaml
 
 QUANTITIES: dict[str, dict[str, float]] = {

@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.files import one_line, reason_of
-from streamtrain.hdf5file import content_of, holds
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.machine.files import one_line, reason_of
+from streamtrain.machine.hdf5file import content_of, holds
 
 Units = dict[str, str]
 MAX_CODES = 200

@@ -25,11 +25,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.chunks import chunks_of
-from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
-from streamtrain.files import why_not_a_file
-from streamtrain.hdf5file import content_of, dataset_of, group_of, holds
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.readers.halos import Halos, chunks_of, merged_cosmology, reading, sha256
+from streamtrain.machine.files import why_not_a_file
+from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.schema import nearest
 
 Array = NDArray[np.float64]

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, reading, sha256
 from streamtrain.catalogs.readers.text import check_last_line, comment_lines, load_numbers
 from streamtrain.cosmology import C_KMS
-from streamtrain.files import read_text
+from streamtrain.machine.files import read_text
 
 _PLC = [
     ("name", "<u8"),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import Cosmology

@@ -6,6 +6,17 @@ host contains theirs; without one they cannot be told from hosts.
 
 References:
     The Rockstar phase-space temporal halo finder (Behroozi et al., 2013), arXiv:1110.4372
+
+Halo lists of consistent-trees, `hlist_SCALE.list`.
+
+The first line names the columns, most with their number: #scale(0) id(1) ... mvir(10) ... x(17).
+The header states Omega_m, h, box and units; Omega_b, n_s and sigma8 are not in it. Subhalos (pid
+not -1) are left out, for the mass of a host contains theirs; phantoms, which the code put where the
+finder lost a halo for a few snapshots, stay.
+
+References:
+    Gravitationally consistent halo catalogs and merger trees (Behroozi et al., 2013),
+    arXiv:1110.4370
 """
 
 from __future__ import annotations
@@ -16,11 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
 from streamtrain.catalogs.readers.text import (
     check_last_line,
+    check_last_row,
     comment_lines,
+    ending_notes,
     load_numbers,
     stated_number,
 )
@@ -87,3 +100,96 @@ def read_rockstar(
             f"from a periodic box of side {side:g} Mpc",
         ]
     return halos
+
+
+_UNITS = {
+    "Halo mass": "Msun/h",
+    "Halo position": "Mpc/h comoving",
+    "Halo velocity": "km/s physical",
+}
+
+
+def read_hlist(
+    path: Path, *, cosmology: Mapping[str, float] | None = None, mass: str = "mvir"
+) -> Halos:
+    """A snapshot of a periodic box, in Mpc, Msun and km/s; `mass` names the mass column, in upper
+    or lower case. Raises CatalogError.
+    """
+    with reading(path, "a halo list of consistent-trees"):
+        header = comment_lines(path)
+        names = column_names(header)
+        wanted = [*("scale", "x", "y", "z", "vx", "vy", "vz", "pid", "phantom"), mass.lower()]
+        for name in wanted:
+            if names.count(name) != 1:
+                known = [n for n in names if "m" in n and "_" not in n] if name == mass else names
+                raise CatalogError(
+                    f"it has {names.count(name) or 'no'} columns '{name}': {nearest(name, known)}"
+                )
+        text = "\n".join(header)
+        found = {
+            "Omega_m": stated_number(text, r"\bOmega_M\s*=\s*", "Omega_M"),
+            "h": stated_number(text, r"\bh0\s*=\s*", "h0"),
+        }
+        if abs(found["Omega_m"] + stated_number(text, r"\bOmega_L\s*=\s*", "Omega_L") - 1) > 2e-3:
+            raise CatalogError("the universe must be flat, but Omega_M + Omega_L is not 1")
+        merged_cosmology(found, cosmology, complete=False)
+        for what, unit in _UNITS.items():
+            if not re.search(rf"#.*: {what} \({unit}\)", text):
+                raise CatalogError(f"its header does not say '{what} ({unit})'")
+        side = stated_number(text, r"#\s*Full box size\s*=\s*", "the box (Full box size = ...)")
+        if not re.search(r"Full box size\s*=\s*\S+\s*Mpc/h", text):
+            raise CatalogError("its header does not say 'Full box size = ... Mpc/h'")
+        check_last_row(path, str.split, len(names))
+        table = load_numbers(path, columns=[names.index(name) for name in wanted], width=len(names))
+        hosts, phantoms = table[:, 7] < 0, table[:, 8] != 0
+        kept = table[hosts]
+        halos = Halos(
+            kept[:, 1:4] / found["h"],
+            kept[:, 9] / found["h"],
+            kept[:, 4:7],
+            cosmology=found,
+            side_Mpc=side / found["h"],
+            redshift=1.0 / _scale(path, table[:, 0]) - 1.0,
+            notes=[
+                f"consistent-trees list {path.name}, sha256 {sha256(path)}",
+                f"mass {mass.lower()} (mvir is the virial mass unless the run of the finder was "
+                "told another definition), read as Mpc/h and Msun/h (as its header says)",
+                f"{np.count_nonzero(~hosts)} subhalos (pid not -1) left out, of the others "
+                f"{np.count_nonzero(hosts & phantoms)} are phantoms, kept",
+                f"from a periodic box of side {side / found['h']:g} Mpc",
+                *ending_notes(path),
+            ],
+        )
+        halos.check()
+    return halos
+
+
+def column_names(header: list[str]) -> list[str]:
+    """The columns in lower case without their numbers; CatalogError for another kind of file."""
+    words = header[0].lstrip("#").split() if header else []
+    names = []
+    for place, word in enumerate(words):
+        named = re.fullmatch(r"(.+)\((\d+)\)", word)
+        if named and int(named.group(2)) != place:
+            raise CatalogError(f"its first line calls column {place} '{word}'")
+        names.append((named.group(1) if named else word).lower())
+    if names[:2] != ["scale", "id"]:
+        raise CatalogError(
+            "its first line does not begin with '#scale(0) id(1)' as that of a list of "
+            "consistent-trees"
+        )
+    return names
+
+
+def _scale(path: Path, scales: np.ndarray) -> float:
+    """The scale factor of every halo, compared with the name of the file."""
+    scale = float(scales[0])
+    if not (0.0 < scale <= 1.01 and np.ptp(scales) <= 1e-4):
+        raise CatalogError(
+            f"scale factors from {scales.min():g} to {scales.max():g}: a snapshot has one, in 0..1 "
+            "(a file of trees has many)"
+        )
+    named = re.search(r"hlist_(\d*\.\d+)", path.name)
+    if named and abs(float(named.group(1)) - scale) > 1e-4:
+        raise CatalogError(f"its halos have the scale factor {scale:g}, its name says otherwise")
+    return scale

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError
-from streamtrain.catalogs.readers.chunks import files_beside, files_of
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
-from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.catalogs.readers.expressions import Unit, is_stated, read_unit
+from streamtrain.catalogs.readers.halos import (
+    Halos,
+    files_beside,
+    files_of,
+    merged_cosmology,
+    reading,
+    sha256,
+)
 from streamtrain.catalogs.readers.tablefile import TEXT_ENDINGS, Columns, Units, read_columns
 from streamtrain.catalogs.readers.text import ending_notes
-from streamtrain.catalogs.readers.units import Unit, is_stated, read_unit
 from streamtrain.catalogs.readers.view import FORWARD, View, centre_advice
 from streamtrain.cosmology import C_KMS, Cosmology
 

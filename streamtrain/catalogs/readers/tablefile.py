@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.columnmeta import (
     Units,
     astropy_units,
@@ -25,11 +25,15 @@ from streamtrain.catalogs.readers.columnmeta import (
     masked,
     stated_units,
 )
-from streamtrain.catalogs.readers.text import check_last_row, check_lines, load_numbers
-from streamtrain.catalogs.readers.whitespace import read_whitespace
-from streamtrain.files import check_memory, one_line
-from streamtrain.fitsimage import check_fits
-from streamtrain.hdf5file import content_of, dataset_of, holds, object_of
+from streamtrain.catalogs.readers.text import (
+    check_last_row,
+    check_lines,
+    load_numbers,
+    read_whitespace,
+)
+from streamtrain.machine.files import check_memory, one_line
+from streamtrain.machine.fitsimage import check_fits
+from streamtrain.machine.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]

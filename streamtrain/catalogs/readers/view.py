@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.lightcone import CatalogError, sky_angles_deg
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.rows import sky_angles_deg
 
 Floats = NDArray[np.floating[Any]]
 

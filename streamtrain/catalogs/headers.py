@@ -1,0 +1,222 @@
+"""What a lightcone file says of itself, read without its rows.
+
+What a lightcone file says beside its rows, sealed; and which halos tell its sky.
+
+The digest of a lightcone is over rows, tiles, cosmology and footprint, and names it in test sets
+and checkpoints. The seal is over the digest and everything else that is used. Files from before
+there was one are checked for what can be known from their rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamtrain.cosmology import Cosmology
+from streamtrain.machine.files import one_line
+from streamtrain.machine.hdf5file import check_here, content_of, dataset_of, group_of, holds
+
+FORMAT = "streamtrain lightcone"
+FORMAT_VERSION = 1
+NEEDED = ("halos/x_Mpc", "halos/y_Mpc", "halos/z_Mpc", "halos/mass_Msun", "halos/z_obs",
+          "tile_offsets", "cosmology", "columns", "provenance")  # fmt: skip
+SEALED = ("footprint_deg", "z_range", "min_mass_Msun", "tile_deg", "tile_shape")
+
+
+class CatalogError(ValueError):
+    """A halo catalog that cannot be used; the message is one sentence for its owner."""
+
+
+@dataclass(frozen=True)
+class About:
+    """The attributes of a lightcone file; see `Lightcone`."""
+
+    digest: str
+    realisation: str
+    provenance: str
+    cosmology: dict[str, float]
+    footprint_deg: tuple[float, float, float, float]
+    z_range: tuple[float, float]
+    min_mass_Msun: float
+    tile_deg: float
+    tile_shape: tuple[int, int]
+    num_halos: int
+    marks: Marks | None
+    """Of the heaviest halos; None in a file without a seal."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether all of it was compared with the seal of the file."""
+        return self.marks is not None
+
+
+def read_about(file: h5py.File) -> About:
+    """What an open lightcone file says, compared with its seal if it has one.
+
+    Raises CatalogError, or what h5py makes of a damaged file.
+    """
+    attributes = file.attrs
+    if _text_or_none(attributes.get("format")) != FORMAT:
+        raise CatalogError(
+            "an HDF5 file, but not a streamtrain lightcone (its attribute 'format' is not "
+            f"'{FORMAT}'); `streamtrain catalog import --columns map.yaml` reads other tables"
+        )
+    version = attributes.get("format_version")
+    if np.ndim(version) or isinstance(version, np.bool_) or version != FORMAT_VERSION:
+        raise CatalogError(
+            f"lightcone format version {one_line(version, 40)}, "
+            f"this streamtrain reads version {FORMAT_VERSION}"
+        )
+    for name in NEEDED:
+        if not holds(file, name):
+            raise CatalogError(f"the lightcone file lacks '{name}'")
+    for name in ("digest", "realisation", *SEALED):
+        if name not in attributes:
+            raise CatalogError(f"the lightcone file lacks the attribute '{name}'")
+    shape = dataset_of(file, "halos/mass_Msun").shape
+    if shape is None or len(shape) != 1:
+        raise CatalogError("halos/mass_Msun must have one number per halo")
+    n_dec, n_ra = _numbers(attributes, "tile_shape", 2)
+    ra_min, ra_max, dec_min, dec_max = _numbers(attributes, "footprint_deg", 4)
+    z_low, z_high = _numbers(attributes, "z_range", 2)
+    if not -1.0 < z_low <= z_high:
+        raise CatalogError(f"z_range = {z_low:g}..{z_high:g} must rise from above -1")
+    found = About(
+        digest=_text(attributes, "digest"),
+        realisation=_text(attributes, "realisation"),
+        provenance=_provenance(file),
+        cosmology=_cosmology(group_of(file, "cosmology").attrs),
+        footprint_deg=(ra_min, ra_max, dec_min, dec_max),
+        z_range=(z_low, z_high),
+        min_mass_Msun=_positive(attributes, "min_mass_Msun"),
+        tile_deg=_positive(attributes, "tile_deg"),
+        tile_shape=(int(n_dec), int(n_ra)),
+        num_halos=shape[0],
+        marks=_marks(file) if "seal" in attributes else None,
+    )
+    if found.marks is not None:
+        given = {name: getattr(found, name) for name in ("realisation", *SEALED)}
+        expected = seal_of(
+            found.digest, found.num_halos, found.cosmology, given, found.provenance, found.marks
+        )
+        if _text(attributes, "seal") != expected:
+            raise CatalogError(
+                "damaged or edited lightcone file: what it says of itself is not what its seal says"
+            )
+    return found
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else None
+
+
+def _text(attributes: Any, name: str) -> str:
+    value = _text_or_none(attributes[name])
+    if value is None or not value.isprintable():
+        raise CatalogError(f"the attribute '{name}' is not one line of text")
+    return value
+
+
+def _numbers(attributes: Any, name: str, count: int) -> list[float]:
+    value = np.asarray(attributes[name])
+    wanted = (count,) if count > 1 else ()
+    if value.dtype.kind not in "fiu" or value.shape != wanted or not np.isfinite(value).all():
+        raise CatalogError(
+            f"the attribute '{name}' must be {count if count > 1 else 'a'} finite "
+            f"number{'s' if count > 1 else ''}, not {one_line(value, 60)}"
+        )
+    return [float(a) for a in value.ravel()]
+
+
+def _positive(attributes: Any, name: str) -> float:
+    (value,) = _numbers(attributes, name, 1)
+    if not value > 0.0:
+        raise CatalogError(f"{name} = {value:g} must be positive")
+    return value
+
+
+def _cosmology(attributes: Any) -> dict[str, float]:
+    try:
+        return Cosmology.from_dict(
+            {str(k): _numbers(attributes, k, 1)[0] for k in attributes}
+        ).to_dict()
+    except ValueError as error:
+        raise CatalogError(str(error)) from error
+
+
+def _provenance(file: h5py.File) -> str:
+    dataset = dataset_of(file, "provenance")
+    check_here(dataset)
+    value = dataset[()] if dataset.shape == () else None
+    if not isinstance(value, bytes):
+        raise CatalogError("its provenance is no text")
+    return value.decode()
+
+
+def _marks(file: h5py.File) -> Marks:
+    values = content_of(dataset_of(file, "marks"))
+    if values.dtype.kind != "u" or values.ndim != 1 or len(values) > NUM_MARKS:
+        raise CatalogError(f"its marks are no list of numbers (they are {values.dtype})")
+    return values.astype(np.uint64)
+
+
+Marks = NDArray[np.uint64]
+
+NUM_MARKS = 4096
+"""The heaviest halos of a lightcone that are compared with those of others."""
+SAME_SKY = 3
+"""So many heaviest halos in common are no chance: two random skies share far less than one."""
+
+
+def marks_of(mass_Msun: ArrayLike, z_obs: ArrayLike) -> Marks:
+    """The bits of mass and redshift of the heaviest halos (at most `NUM_MARKS`), sorted.
+
+    They stay what they are when a sky is cut, turned, renamed or copied, so that two cuts share
+    the heaviest halos of what they have in common.
+    """
+    mass = np.ascontiguousarray(mass_Msun, np.float32)
+    redshift = np.ascontiguousarray(z_obs, np.float32)
+    if mass.size > NUM_MARKS:
+        least = np.partition(mass, mass.size - NUM_MARKS)[mass.size - NUM_MARKS]
+        heavy = mass >= least
+        mass, redshift = mass[heavy], redshift[heavy]
+    bits = mass.view(np.uint32).astype(np.uint64) << np.uint64(32)
+    bits |= redshift.view(np.uint32).astype(np.uint64)
+    marks: Marks = np.unique(bits)
+    return marks[-NUM_MARKS:]
+
+
+def num_shared(one: Marks, other: Marks) -> int:
+    """Heaviest halos that two lightcones have in common."""
+    return len(np.intersect1d(one, other, assume_unique=True))
+
+
+def seal_of(
+    digest: str,
+    num_halos: int,
+    cosmology: dict[str, float],
+    attributes: dict[str, Any],
+    provenance: str,
+    marks: Marks,
+) -> str:
+    """sha256 [hex] over what a lightcone file holds beside its rows, which `digest` stands for.
+
+    attributes: footprint_deg, z_range, min_mass_Msun, tile_deg, tile_shape, realisation.
+    """
+    content = {
+        "digest": digest,
+        "num_halos": num_halos,
+        "cosmology": {name: float(value).hex() for name, value in cosmology.items()},
+        "realisation": attributes["realisation"],
+        "provenance": provenance,
+        "marks": hashlib.sha256(np.ascontiguousarray(marks, "<u8").tobytes()).hexdigest(),
+    }
+    for name in ("footprint_deg", "z_range", "min_mass_Msun", "tile_deg", "tile_shape"):
+        content[name] = [float(value).hex() for value in np.ravel(attributes[name])]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,303 @@
+"""The array operations that the synthesis is written with: on NumPy, or on torch tensors.
+
+The method (`longmodes`, `lpt`, `massnodes`, `sampler`) is stated once, with operators and with what
+is below. `NumpyArrays` is the reference: lightcones on disk are identified by a digest, and it
+makes the very halos. `torch_arrays.TorchArrays` does the same on a GPU, where Fourier transforms
+and exponentials round the last bit elsewhere.
+
+The array operations of the synthesis on torch tensors; see `arrays`.
+
+torch has no unsigned 64-bit arithmetic, so words are int64 with the same bits: products and sums
+wrap around alike, and shifts to the right are masked (`box.down`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from scipy.fft import irfftn, rfftn
+from scipy.special import ndtri
+
+from streamtrain.catalogs.synthesis.box import down, random_bits, signed
+from streamtrain.machine.memory import free_memory
+
+Array: TypeAlias = Any
+"""A NumPy array or a torch tensor, whichever the operations in use take."""
+
+_PRODUCT_PIECE = 50_000
+"""Multiplications in one piece of a matrix product."""
+
+
+class NumpyArrays:
+    """NumPy and SciPy on the host."""
+
+    name = "cpu"
+    math: Any = np
+    """The module of functions that NumPy and torch both have under one name."""
+    float32: Any = np.float32
+    float64: Any = np.float64
+    complex128: Any = np.complex128
+    index: Any = np.intp
+    """Type of positions in arrays, and the smallest ones that hold cells, ranks and nodes."""
+    cell: Any = np.uint32
+    rank: Any = np.uint16
+    node: Any = np.uint8
+    cells_per_piece = 1 << 17
+    """What one thread works on at a time."""
+    words_per_piece = 1 << 19
+    bytes_per_cell = 55
+    """Most that a field of one slab takes, about."""
+    keeps_plans = False
+    """Whether the active cells are kept from field to field: a host has cores to find them again,
+    and less room."""
+
+    def pool(self, threads: int) -> Executor:
+        """What `pool.map` and `pool.submit` of the method run on."""
+        return ThreadPoolExecutor(threads)
+
+    def put(self, array: np.ndarray) -> Array:
+        """A host array as an array of this kind."""
+        return array
+
+    def get(self, array: Array) -> np.ndarray:
+        """An array of this kind on the host."""
+        return array
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        return np.zeros(shape, dtype)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        return array.astype(dtype)
+
+    def permute(self, array: Array, axes: tuple[int, ...]) -> Array:
+        """A view with other axes first."""
+        return array.transpose(axes)
+
+    def rfftn(self, field: Array) -> Array:
+        """The half space of modes of a real field, which may be overwritten."""
+        return rfftn(field, workers=2, overwrite_x=True)
+
+    def irfftn(self, modes: Array, shape: tuple[int, int, int], workers: int) -> Array:
+        """The real field of the half space of modes, which may be overwritten."""
+        return irfftn(modes, s=shape, overwrite_x=True, workers=workers)
+
+    def exp(self, array: Array) -> Array:
+        """exp in place."""
+        return np.exp(array, out=array)
+
+    def square(self, array: Array) -> Array:
+        """The square in place."""
+        return np.square(array, out=array)
+
+    def at_least(self, array: Array, least: float) -> Array:
+        return np.maximum(array, array.dtype.type(least))
+
+    def product(self, left: Array, right: Array, out: Array) -> None:
+        """out = left @ right, in pieces that the matrix library does not spread over threads: its
+        spinning threads lose a factor of ten on a busy machine, and the caller has threads."""
+        rows, inner = left.shape[-2:]
+        width = max(1, _PRODUCT_PIECE // (rows * inner))
+        for start in range(0, right.shape[-1], width):
+            piece = slice(start, start + width)
+            np.matmul(left, right[..., piece], out=out[..., piece])
+
+    def ndtri(self, uniform: Array) -> Array:
+        """Standard normal numbers of uniform ones."""
+        return ndtri(uniform)
+
+    def random_bits(self, key: int, stage: int, start: int, stop: int) -> Array:
+        """`box.random_bits`, the same words on any device."""
+        return random_bits(key, stage, start, stop)
+
+    def halves(self, words: Array) -> Array:
+        """Each 64-bit word as two whole numbers below 2^32, the lower half first."""
+        return words.astype("<u8").view("<u4")
+
+    def as_words(self, array: Array) -> Array:
+        """Whole numbers as 64-bit words."""
+        return array.astype(np.uint64)
+
+    def interp(self, x: Array, grid: Array, values: Array) -> Array:
+        """Linear interpolation on increasing nodes."""
+        return np.interp(x, grid, values)
+
+    def degrees(self, radians: Array) -> Array:
+        return np.degrees(radians)
+
+    def flatnonzero(self, array: Array) -> Array:
+        return np.flatnonzero(array)
+
+    def order(self, keys: Array) -> Array:
+        """The order that sorts, equal keys as they are."""
+        return np.argsort(keys, kind="stable")
+
+    def free_memory(self) -> int:
+        """Memory that can be used [bytes]."""
+        return free_memory()
+
+
+NUMPY = NumpyArrays()
+
+
+def arrays_for(device: str) -> NumpyArrays:
+    """The operations of "cpu", "cuda" (under torchrun the GPU of the local rank) or "cuda:N".
+
+    Raises ValueError for another device, and for a GPU that torch cannot use.
+    """
+    if device == "cpu":
+        return NUMPY
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (":" in device and not number.isdigit()):
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:0, cuda:1 ...")
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = int(number) if number else int(os.environ.get("LOCAL_RANK", "0")) % max(1, found)
+    if chosen >= found:
+        raise ValueError(
+            f"device {device!r}: torch can use {found} NVIDIA GPU(s) here; use device 'cpu'"
+        )
+    return TorchArrays(torch.device("cuda", chosen))
+
+
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_MASK = 0xFFFFFFFF
+
+
+class Inline(Executor):
+    """Runs what it is given at once, in the caller's thread: a device has its own parallelism, and
+    torch's current device belongs to a thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*args, **more))
+        return done
+
+
+class TorchArrays(NumpyArrays):
+    """torch tensors on one device."""
+
+    math = torch
+    float32 = torch.float32
+    float64 = torch.float64
+    complex128 = torch.complex128
+    index = torch.int64
+    cell = torch.int64
+    rank = torch.int64
+    node = torch.int64
+    cells_per_piece = 1 << 23
+    words_per_piece = 1 << 22
+    bytes_per_cell = 230
+    keeps_plans = True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        model = torch.cuda.get_device_name(device) if device.type == "cuda" else "host"
+        self.name = f"{device.type} ({model}, torch {torch.__version__})"
+
+    def pool(self, threads: int) -> Executor:
+        return Inline()
+
+    def put(self, array: np.ndarray) -> Array:
+        if array.dtype in (np.uint8, np.uint16, np.uint32, np.intp):
+            array = array.astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def get(self, array: Array) -> np.ndarray:
+        return array.cpu().numpy()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        return torch.empty(tuple(shape), dtype=dtype, device=self.device)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        return torch.zeros(tuple(shape), dtype=dtype, device=self.device)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        return array.to(dtype)
+
+    def permute(self, array: Array, axes: tuple[int, ...]) -> Array:
+        return array.permute(axes)
+
+    def rfftn(self, field: Array) -> Array:
+        return torch.fft.rfftn(field)
+
+    def irfftn(self, modes: Array, shape: tuple[int, int, int], workers: int) -> Array:
+        return torch.fft.irfftn(modes, s=shape)
+
+    def exp(self, array: Array) -> Array:
+        return array.exp_()
+
+    def square(self, array: Array) -> Array:
+        return array.square_()
+
+    def at_least(self, array: Array, least: float) -> Array:
+        return array.clamp(min=least)
+
+    def product(self, left: Array, right: Array, out: Array) -> None:
+        out.copy_(left @ right)
+
+    def ndtri(self, uniform: Array) -> Array:
+        return torch.special.ndtri(uniform)
+
+    def random_bits(self, key: int, stage: int, start: int, stop: int) -> Array:
+        """Philox4x64-10 as NumPy's generator runs it: the counter goes up before each block."""
+        first, last = start // 4, -(-stop // 4)
+        blocks = torch.arange(first + 1, last + 1, dtype=torch.int64, device=self.device)
+        zero = torch.zeros_like(blocks)
+        c0, c1, c2, c3 = blocks, zero, zero, zero + stage
+        k0, k1 = key & 2**64 - 1, key >> 64 & 2**64 - 1
+        for _ in range(10):
+            high0, low0 = _times(_MULTIPLIERS[0], c0)
+            high1, low1 = _times(_MULTIPLIERS[1], c2)
+            c0, c1 = high1 ^ c1 ^ signed(k0), low1
+            c2, c3 = high0 ^ c3 ^ signed(k1), low0
+            k0, k1 = ((k + step) & 2**64 - 1 for k, step in zip((k0, k1), _STEPS, strict=True))
+        return torch.stack([c0, c1, c2, c3], dim=1).reshape(-1)[
+            start - 4 * first : stop - 4 * first
+        ]
+
+    def halves(self, words: Array) -> Array:
+        # As float64, which holds them: whole numbers plus 0.5 would become float32.
+        return torch.stack([words & _MASK, down(words, 32)], dim=1).reshape(-1).double()
+
+    def as_words(self, array: Array) -> Array:
+        return array.to(torch.int64)
+
+    def interp(self, x: Array, grid: Array, values: Array) -> Array:
+        lower = (torch.searchsorted(grid, x.contiguous(), right=True) - 1).clamp(0, len(grid) - 2)
+        slope = (values[1:] - values[:-1]) / (grid[1:] - grid[:-1])
+        inside = x.clamp(min=grid[0], max=grid[-1])
+        return slope[lower] * (inside - grid[lower]) + values[lower]
+
+    def degrees(self, radians: Array) -> Array:
+        return torch.rad2deg(radians)
+
+    def flatnonzero(self, array: Array) -> Array:
+        return array.reshape(-1).nonzero().reshape(-1)
+
+    def order(self, keys: Array) -> Array:
+        return torch.argsort(keys, stable=True)
+
+    def free_memory(self) -> int:
+        if self.device.type != "cuda":
+            return super().free_memory()
+        return int(torch.cuda.mem_get_info(self.device)[0])
+
+
+def _times(factor: int, words: Array) -> tuple[Array, Array]:
+    """Upper and lower half of the 128-bit products of a 64-bit constant with words."""
+    high, low = factor >> 32, factor & _MASK
+    words_high, words_low = down(words, 32), words & _MASK
+    middle = high * words_low + down(low * words_low, 32)
+    other = low * words_high + (middle & _MASK)
+    upper = high * words_high + down(middle, 32) + down(other, 32)
+    return upper, words * signed(factor)

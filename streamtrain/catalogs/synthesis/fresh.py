@@ -1,0 +1,128 @@
+"""Lightcones without files: number k of a run is made when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from threading import Event, Lock
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import Known
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
+from streamtrain.catalogs.synthesis.synthesize import expected_halos, synthesize
+from streamtrain.numerics.rng import STAGE_SKIES, Draws
+
+
+@dataclass(frozen=True)
+class MadeLightcone:
+    """What a run writes down of a lightcone: with `streamtrain catalog make 1 --first-seed SEED`
+    and the run's options anybody makes it again."""
+
+    number: int
+    seed: int
+    digest: str
+    """sha256 of its content. Across devices the FFTs may differ in the last bits, and with them a
+    few halos and the digest."""
+    halos: int
+
+
+class FreshSkies:
+    """An endless sequence of lightcones; number k is a function of the run's seed and of k.
+
+    seed: of the run. options: of every lightcone. reserved: of the other splits, whose skies no
+    fresh lightcone may be. device: where they are made, a name of torch's. report: called
+    with (fraction done, what is being done).
+    Like `Skies`, but for the number of lightcones.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        options: SkyOptions,
+        *,
+        reserved: Sequence[Known] = (),
+        threads: int | None = None,
+        device: str = "cpu",
+        report: Callable[[float, str], None] | None = None,
+    ) -> None:
+        self.options, self._seed, self._reserved = options, seed, reserved
+        self._threads, self._device, self.report = threads, device, report
+        self._made: list[MadeLightcone] = []
+        self._lock, self._closed = Lock(), Event()
+        self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
+        self.expected_halos = expected_halos(options)
+        """About how many halos a lightcone has."""
+
+    @property
+    def cosmologies(self) -> list[Mapping[str, float]]:
+        """The one of all of them."""
+        return [self.options.cosmology.to_dict()]
+
+    def name(self, number: int) -> str:
+        """Of lightcone `number`."""
+        return f"number {number}"
+
+    def most_halos(self, number: int) -> float:
+        """Halos of so many lightcones, about."""
+        return number * self.expected_halos
+
+    def seed_of(self, number: int) -> int:
+        """The seed that lightcone `number` is synthesised from."""
+        draws = Draws(self._seed, "train", np.array([number], np.uint64), STAGE_SKIES)
+        low, high = (int(word) for word in draws.words([0])[0, 0, :2])
+        return low | high << 32
+
+    def load(self, number: int) -> Lightcone:
+        """Make lightcone `number`, unless somebody holds it. Raises CatalogError where that cannot
+        be done."""
+        if (alive := self._alive.get(number)) is not None:
+            return alive
+        seed = self.seed_of(number)
+        given = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
+
+        def progress(fraction: float, what: str) -> None:
+            if self._closed.is_set():
+                raise CatalogError("no lightcone is made any more: the generator was closed")
+            if self.report is not None:
+                self.report(fraction, f"lightcone {number}: {what}")
+
+        try:
+            made = synthesize(
+                seed, **given, threads=self._threads, device=self._device, progress=progress
+            )
+        except CatalogError:
+            raise
+        except ValueError as error:
+            raise CatalogError(f"data.train.synthesize: {error}") from None
+        known = Known.of(made)
+        for other in self._reserved:
+            if other.same_sky(known):
+                raise CatalogError(
+                    f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' "
+                    f"of data.validation or data.test ({other.path}): choose another seed"
+                )
+        with self._lock:
+            self._made.append(MadeLightcone(number, seed, made.digest, len(made)))
+            self._alive[number] = made
+        return made
+
+    def take_made(self) -> list[MadeLightcone]:
+        """The lightcones made since the last call."""
+        with self._lock:
+            made, self._made = self._made, []
+        return made
+
+    def close(self) -> None:
+        """Give up a lightcone in the making."""
+        self._closed.set()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the lightcones besides the run's seed."""
+        method = {"method": METHOD, "method_version": METHOD_VERSION}
+        return {**method, **self.options.to_dict()}

@@ -1,0 +1,162 @@
+"""Make and import lightcone files: `streamtrain catalog make` and `catalog import`.
+
+Options of `streamtrain catalog make`, from the command line and from a YAML file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
+from streamtrain.catalogs.synthesis.options import SkyOptions, chosen
+from streamtrain.catalogs.synthesis.synthesize import memory_needed, synthesize
+from streamtrain.machine import workers
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What files a call makes: PREFIX_SEED.h5 in a folder, for any seed."""
+
+    folder: Path
+    prefix: str = "sky"
+    """Start of the file names."""
+    options: SkyOptions = SkyOptions()
+    """What decides the halos."""
+    velocities: bool = True
+    """Keep the velocities, which painting does not need (z_obs contains them)."""
+    sfr: bool = False
+    """Add the column "sfr" [Msun/yr]."""
+    device: str = "cpu"
+    """What makes them: see `synthesize`."""
+    name: str = ""
+    """Name of the file where one alone is made; default: prefix and seed."""
+    kept: frozenset[int] = frozenset()
+    """Seeds whose files are there and known to fit, however they were made."""
+
+    def path(self, seed: int) -> Path:
+        """The file of a seed."""
+        return self.folder / (self.name or f"{self.prefix}_{seed:04d}.h5")
+
+    def make(self, seed: int, threads: int, report: Report) -> str:
+        """Make the file of a seed unless it is there; a sentence that says what happened.
+
+        Raises CatalogError for a file of that name that is damaged or of other options.
+        """
+        path = self.path(seed)
+        remove_unfinished(path)
+        if path.exists():
+            if seed not in self.kept:
+                self._check(path, seed)
+            return f"{path} is there"
+        options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
+        how: dict[str, Any] = {"threads": threads, "device": self.device, "progress": report}
+        lightcone = synthesize(seed, **options, sfr=self.sfr, **how)
+        if not self.velocities:
+            lightcone = without_velocities(lightcone)
+        lightcone.save(path)
+        return f"{path}, {len(lightcone)} halos"
+
+    def _check(self, path: Path, seed: int) -> None:
+        """Whether the file holds what this recipe makes; every row is checked."""
+        lightcone = Lightcone.open(path)
+        try:
+            record = dict(json.loads(lightcone.provenance))
+        except ValueError:
+            record = {}
+        wanted: dict[str, Any] = {"seed": seed, **self.options.to_dict()}
+        wanted |= {"velocities": self.velocities, "sfr": self.sfr}
+        record["velocities"] = lightcone.velocities_kms is not None
+        record["sfr"] = "sfr" in lightcone.columns
+        for name, value in wanted.items():
+            if record.get(name) != value:
+                raise CatalogError(
+                    f"{path} was made with {name} = {record.get(name)}, not {value}: remove it, "
+                    "or use another --prefix or --out"
+                )
+
+
+def make_lightcones(
+    number: int, recipe: Recipe, *, first_seed: int = 0, processes: int | None = None
+) -> int:
+    """Make the lightcones of `number` consecutive seeds, on all cores; under torchrun each rank
+    makes its own range of them.
+
+    A complete file that is there already is kept, so that an interrupted call can be repeated.
+    `processes` work side by side, by default as many as there are cores and memory, one on a GPU.
+    Raises ValueError for options out of range and a device that is not there, CatalogError for a
+    file that is something else.
+    """
+    if number < 1:
+        raise ValueError(f"the number of lightcones, {number}, must be at least 1")
+    if processes is not None and processes < 1:
+        raise ValueError(f"the number of processes, {processes}, must be at least 1")
+    if not 0 <= first_seed <= 2**64 - number:
+        raise ValueError(f"the seeds {first_seed}.. must lie in 0..2^64-1")
+    arrays = arrays_for(recipe.device)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    seeds = workers.own_range(first_seed, number)
+    missing = sum(not recipe.path(seed).exists() for seed in seeds)
+    if processes is None and arrays is not NUMPY:
+        processes = 1
+    elif processes is None:
+        memory = memory_needed(recipe.options) if missing > 1 else 0.0
+        processes = workers.how_many(missing, memory)
+    workers.run(recipe.make, seeds, processes)
+    return 0
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed process left of its temporary file for `path`."""
+    for file in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = file.name.split(".")[-2]
+        if not (pid.isdigit() and workers.is_running(int(pid))):
+            file.unlink(missing_ok=True)
+
+
+def without_velocities(lightcone: Lightcone) -> Lightcone:
+    """The same halos without velocities, which painting does not need (z_obs contains them)."""
+    c = lightcone
+    return Lightcone.from_arrays(
+        c.x_Mpc,
+        c.y_Mpc,
+        c.z_Mpc,
+        c.mass_Msun,
+        c.z_obs,
+        cosmology=c.cosmology,
+        columns=c.columns,
+        provenance=c.provenance,
+        footprint_deg=c.footprint_deg,
+        z_range=c.z_range,
+        min_mass_Msun=c.min_mass_Msun,
+        realisation=c.realisation,
+    )
+
+
+def make(arguments: argparse.Namespace) -> int:
+    """Run the command without --for."""
+    words = [*arguments.number, *arguments.settings]
+    if len(words) != 1 or not words[0].lstrip("-").isdigit():
+        raise ValueError(
+            f"catalog make needs the number of lightcones, not '{' '.join(words)}'; settings "
+            "(key=value) belong to --for CONFIG"
+        )
+    for name in ("numbers", "plan"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('numbers', 'number')} belongs to --for CONFIG")
+    given, how = chosen(arguments)
+    folder, prefix = arguments.out or Path("lightcones"), arguments.prefix or "sky"
+    return make_lightcones(
+        int(words[0]),
+        Recipe(folder, prefix, SkyOptions(**given), **how),
+        first_seed=arguments.first_seed or 0,
+        processes=arguments.processes,
+    )

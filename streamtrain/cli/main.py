@@ -1,0 +1,428 @@
+"""The command `streamtrain`: thin wrappers around the library, one function per command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamtrain._version import __version__
+from streamtrain.cli.bench import add_bench
+from streamtrain.cli.catalog import add_compare, add_import, add_make, command_for, make_catalog
+from streamtrain.cli.maps import add_export, add_infer
+from streamtrain.cli.runs import add_compare_runs, add_layers, add_mcmc
+from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
+from streamtrain.machine.interrupt import PIPE_CLOSED
+from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import num_cores
+from streamtrain.schema import AssumptionWarning, nearest
+
+if TYPE_CHECKING:
+    from streamtrain.config import Config
+
+DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
+
+Commands that take CONFIG read a YAML file (or the name of one that ships with streamtrain) and
+`dotted.key=value` settings after it; --print-config shows the resolved whole."""
+
+MAX_MESSAGE = 4000
+"""Characters of a sentence."""
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    from streamtrain.config import load_config
+
+    return load_config(arguments.config, arguments.settings)
+
+
+def _threads(config: Config) -> int:
+    return config.train.threads or num_cores()
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from streamtrain.check import check
+
+    return check()
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from streamtrain.train.trainer import train
+
+    return train(_config(arguments), arguments.device)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate.evaluation import evaluate
+    from streamtrain.evaluate.scenarios import evaluate_scenarios
+
+    config = _config(arguments)
+    options: dict[str, Any] = {
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
+    elsewhere = {"on": arguments.on, "out": arguments.out}
+    samples = arguments.samples
+    if arguments.scenarios is not None and (arguments.on is not None or samples is not None):
+        raise ValueError(
+            "--scenarios are painted on the test skies of the configuration: use data.test=[...] "
+            "and test.samples=N, with --out, instead of --on and --samples"
+        )
+    if arguments.probes:
+        from streamtrain.evaluate.probes import run_probes
+
+        if samples is not None:
+            raise ValueError("--probes changes the first 64 maps: it cannot be used with --samples")
+        run_probes(config, **elsewhere, **options)
+    elif arguments.scenarios is None:
+        evaluate(config, samples=samples, bootstrap=arguments.bootstrap, **elsewhere, **options)
+    else:
+        options |= {"out": arguments.out, "bootstrap": arguments.bootstrap}
+        evaluate_scenarios(config, arguments.scenarios, **options)
+    return 0
+
+
+def _testset_make(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate import testset
+
+    config, progress = _config(arguments), Progress()
+    path = arguments.out or testset.default_path(config)
+    there = os.path.lexists(path)
+    testset.make(
+        config,
+        path,
+        device=_device(arguments.device),
+        threads=_threads(config),
+        progress=progress,
+    )
+    progress.close()
+    if there:
+        again = "'streamtrain testset verify' makes them again and compares"
+        print(f"{path} is already made: the same {config.test.samples} samples; {again}")
+    else:
+        print(f"wrote {path}: {config.test.samples} samples as a recipe, a digest each")
+    return 0
+
+
+def _testset_verify(arguments: argparse.Namespace) -> int:
+    from streamtrain.evaluate import testset
+
+    config, progress = _config(arguments), Progress()
+    report = testset.verify(
+        arguments.manifest or testset.default_path(config),
+        config,
+        device=_device(arguments.device),
+        threads=_threads(config),
+        progress=progress,
+    )
+    progress.close()
+    for problem in report.problems:
+        print(problem)
+    if report.ok:
+        print("the same bytes: yes")
+    return 0 if report.ok else 1
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    from streamtrain.preview.prior import preview_prior
+    from streamtrain.preview.sample import NUM_SAMPLES, preview_sample
+
+    prior, index, split, channel = (
+        getattr(arguments, name) for name in ("prior", "index", "split", "channel")
+    )
+    if prior and index is None and (split is not None or channel is not None):
+        raise ValueError("--split and --channel are of a sample: name one with --index")
+    config = _config(arguments)
+    options: dict[str, Any] = {
+        "out": arguments.out,
+        "device": _device(arguments.device),
+        "threads": _threads(config),
+        "progress": Progress(),
+    }
+    given = arguments.samples
+    if index is not None or not prior:
+        samples = NUM_SAMPLES if given is None else given
+        more = {"split": split or "train", "channel": channel, "samples": samples}
+        preview_sample(config, index or 0, **more, **options)
+    if prior:
+        samples = 1000 if given is None else given
+        preview_prior(config, samples=samples, index=index or 0, **options)
+    return 0
+
+
+def _catalog_info(arguments: argparse.Namespace) -> int:
+    from streamtrain.catalogs.readers import read
+
+    for number, file in enumerate(arguments.files):
+        print(("\n" if number else "") + read(file).describe())
+    return 0
+
+
+def _device(name: str | None) -> str:
+    from streamtrain.train.distributed import choose_device
+
+    return str(choose_device(name))
+
+
+class Parser(argparse.ArgumentParser):
+    """Names the command or choice nearest to a misspelt one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        known = action.choices
+        if known is not None and value not in known:
+            what = "command" if action.metavar == "COMMAND" else "choice"
+            hint = nearest(str(value), map(str, known))
+            self.error(f"there is no {what} '{value}': {hint}")
+
+
+def _options(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Names of the options of the command that the words begin with."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for number, word in enumerate(words):
+                if word in action.choices:
+                    return _options(action.choices[word], words[number + 1 :])
+    return [name for name in parser._option_string_actions if name.startswith("--")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="streamtrain",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"streamtrain {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    device = Parser(add_help=False)
+    device.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    configured = Parser(add_help=False)
+    configured.add_argument(
+        "config", metavar="CONFIG", help="a configuration file, or the folder of a run"
+    )
+    configured.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
+    configured.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and stop"
+    )
+
+    command = commands.add_parser("check", help="what this machine has; a bit-exactness test")
+    command.set_defaults(run=_check)
+
+    catalog = commands.add_parser("catalog", help="make, import and inspect halo lightcones")
+    kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
+    add_make(command)
+    command.set_defaults(run=make_catalog, settings=[])
+    add_import(kinds)
+    command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
+    command.add_argument("files", nargs="+", type=Path)
+    command.set_defaults(run=_catalog_info)
+    add_compare(kinds)
+
+    command = commands.add_parser(
+        "preview", parents=[configured, device], help="figures of a prior, or of one sample"
+    )
+    command.add_argument(
+        "--prior",
+        action="store_true",
+        help="luminosity functions and mean temperatures of many samples: prior.png, and N, phi "
+        "and phi L of the training sample --index (0): luminosity.png",
+    )
+    command.add_argument(
+        "--index",
+        type=int,
+        help="what this sample is made of, step by step: sample_INDEX.png; without --prior: 0",
+    )
+    command.add_argument("--split", help="of the sample: train, validation or test [train]")
+    command.add_argument(
+        "--channel", type=int, help="frequency slice of its maps; default: the middle one"
+    )
+    command.add_argument(
+        "--samples", type=int, help="samples to paint for the prior [1000 with --prior, else 200]"
+    )
+    command.add_argument("--out", type=Path, help="folder; default: the run folder")
+    command.set_defaults(run=_preview)
+    command = commands.add_parser(
+        "train", parents=[configured, device], help="train, or continue training"
+    )
+    command.set_defaults(run=_train)
+    testset = commands.add_parser("testset", help="fixed test sets as recipes")
+    kinds = testset.add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser("make", parents=[configured, device], help="write the manifest")
+    command.add_argument("--out", type=Path, help="file; default: testset.json in the run folder")
+    command.set_defaults(run=_testset_make)
+    command = kinds.add_parser(
+        "verify", parents=[configured, device], help="generate it again and compare every digest"
+    )
+    command.add_argument("--manifest", type=Path, help="default: testset.json in the run folder")
+    command.set_defaults(run=_testset_verify)
+    command = commands.add_parser(
+        "evaluate", parents=[configured, device], help="judge the trained network on its test set"
+    )
+    command.add_argument(
+        "--on",
+        nargs="+",
+        metavar="FILES",
+        help="lightcones (files or globs) to judge it on instead of the run's test skies; writes "
+        "into a new folder and leaves the run as it is",
+    )
+    command.add_argument("--samples", type=int, help="test maps; default: test.samples")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="a new folder for everything, also for other settings than the run's; default: the "
+        "run folder; with --on: RUN_on_NAME here",
+    )
+    command.add_argument(
+        "--probes",
+        action="store_true",
+        help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
+    )
+    command.add_argument(
+        "--scenarios",
+        metavar="SET",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
+        "YAML files with the sections emit and observe",
+    )
+    command.add_argument(
+        "--bootstrap",
+        choices=("auto", "maps", "lightcones"),
+        default="auto",
+        help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
+    )
+    command.set_defaults(run=_evaluate)
+    add_infer(commands, device)
+    add_export(commands, configured, device)
+    add_compare_runs(commands, [device])
+    add_layers(commands, [device])
+    add_bench(commands, [configured, device])
+    add_mcmc(commands, [configured, device])
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; settings may stand before, between and after options."""
+    parser = _parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given, rest = parser.parse_known_args(words)
+    settings = [text for text in rest if "=" in text and not text.startswith("-")]
+    wrong = [text for text in rest if text not in settings]
+    for option in (text for text in wrong if text.startswith("--")):
+        hint = nearest(option.partition("=")[0], _options(parser, words))
+        parser.error(f"there is no option '{option}': {hint}")
+    if wrong or (settings and "settings" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or settings)}")
+    if getattr(given, "on", None):  # takes all words up to the next option
+        settings += [text for text in given.on if _is_setting(text)]
+        given.on = [text for text in given.on if not _is_setting(text)]
+    if settings:
+        given.settings = [*given.settings, *settings]
+    return given
+
+
+def _is_setting(text: str) -> bool:
+    """Whether a word is key=value, and no file."""
+    return "=" in text and not os.path.exists(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit status: 0 done (of `train` also: stopped, with a checkpoint), 1 failed,
+    2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
+    reads its output."""
+    given = _parse(arguments)
+    from streamtrain.luminosity.model import ModelRangeWarning
+    from streamtrain.machine.interrupt import Interrupted, interruptible
+    from streamtrain.numerics.backend import BackendError
+    from streamtrain.train.distributed import from_main
+    from streamtrain.train.trainer import TrainingError
+
+    usual, came = warnings.showwarning, list[int]()
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, AssumptionWarning | ModelRangeWarning):
+            usual(message, category, *where, **more)
+        elif os.environ.get("RANK", "0") == "0":
+            with contextlib.suppress(OSError):
+                print(f"streamtrain: warning: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            if getattr(given, "print_config", False):
+                print(_config(given).to_yaml(), end="")
+                return 0
+            with contextlib.nullcontext() if given.run is _train else interruptible(came):
+                status: int = given.run(given)
+        return status
+    except Interrupted as error:
+        return _fail(f"interrupted by {error}", 128 + error.number, in_all_ranks=True)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, in_all_ranks=True)
+    except Exception as error:
+        if came:  # a library made another error of it
+            return _fail("interrupted", 128 + came[0], in_all_ranks=True)
+        everywhere = from_main(error) or isinstance(error, TrainingError)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return PIPE_CLOSED
+        known = isinstance(error, ValueError | OSError | BackendError | TrainingError)
+        if os.environ.get(DEBUG) and not isinstance(error, BackendError | TrainingError):
+            raise
+        status = 2 if isinstance(error, ValueError | OSError) else 1
+        text = _told(error) + command_for(error, given) if known else _unexpected(error)
+        return _fail(text or type(error).__name__, status, in_all_ranks=everywhere)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of what is printed has gone (`| head`)."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _unexpected(error: BaseException) -> str:
+    """An error that nobody has thought of, with the last place of ours."""
+    places = [
+        f"{frame.name} ({Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}streamtrain{os.sep}" in frame.filename
+    ]
+    where = places[-1] if places else "the command"
+    what = type(error).__name__ + (f": {str(error)[:500]}" if str(error) else "")
+    if type(error).__name__.startswith("Dist") or any(
+        sign in str(error) for sign in ("Connection closed by peer", "remote worker")
+    ):  # of torch.distributed; gloo has no class of its own
+        return f"another rank has ended: {what[:80]}"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"not enough memory in {where}: {what}"
+    return (
+        f"internal error in {where}: {what}; please report it (STREAMTRAIN_DEBUG=1 shows all of it)"
+    )
+
+
+def _told(error: Exception) -> str:
+    """A sentence of this package as it is; that of the system for a file that cannot be written."""
+    where = getattr(error, "filename", None)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{where} cannot be written: the disk is full" if where else "the disk is full"
+    return str(error)
+
+
+def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:
+    """Say what happened: once if it happened in all ranks, else with the number of this one."""
+    rank, alone = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1") == "1"
+    prefix = "" if alone or in_all_ranks else f"rank {one_line(rank)}: "
+    if prefix or alone or rank == "0":
+        with contextlib.suppress(OSError):  # nobody is there to be told
+            text = f"streamtrain: {prefix}{one_line(message, MAX_MESSAGE)}"
+            print(text, file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

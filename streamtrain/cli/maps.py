@@ -1,0 +1,173 @@
+"""The arguments of `streamtrain export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
+
+hdf5: one file with cubes, labels, counts, all that was drawn, and the recipe. limlam: a folder with
+an npz file per sample as limlam_mocker writes them, maps in their units. docs/infer.md lists what
+they hold; `streamtrain infer` reads both."""
+
+
+def add_export(
+    commands: Any, configured: argparse.ArgumentParser, device: argparse.ArgumentParser
+) -> None:
+    """Add the command; configured, device: parsers of what it shares with others."""
+    command = commands.add_parser(
+        "export",
+        parents=[configured, device],
+        help="samples in files, for other tools",
+        description=EXPORT_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("--samples", type=int, required=True, help="how many")
+    add("--out", type=Path, required=True, help="file (hdf5) or folder (limlam); must be new")
+    add("--format", choices=("hdf5", "limlam"), default="hdf5", help="[%(default)s]")
+    add("--split", default="train", help="train, validation or test [%(default)s]")
+    add("--first-index", type=int, default=0, help="of the first sample [%(default)s]")
+    add(
+        "--raw",
+        action="store_true",
+        help="maps in their units, before log_modulus and other transforms; always so in limlam",
+    )
+    command.set_defaults(run=run_export)
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.config import load_config
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.maps.export import export
+    from streamtrain.train.distributed import choose_device
+
+    config, progress = load_config(arguments.config, arguments.settings), Progress()
+    path = export(
+        config,
+        arguments.out,
+        samples=arguments.samples,
+        first_index=arguments.first_index,
+        split=arguments.split,
+        format=arguments.format,
+        before_transforms=arguments.raw,
+        device=str(choose_device(arguments.device)),
+        threads=config.train.threads or num_cores(),
+        progress=progress,
+    )
+    progress.close()
+    print(f"wrote {path}: {arguments.samples} samples")
+    return 0
+
+
+INFER_DESCRIPTION = """\
+The luminosity function of a map of your own, as a trained network reads it off.
+
+RUN is the folder of a training; MAP a FITS cube, an npz file (limlam_mocker's, or arrays with
+edges) or an HDF5 file; docs/infer.md has the layouts. The map must be of the line, units, band,
+field and voxels that the network was trained on; --regrid brings it to these voxels. Writes
+NAME.ecsv, NAME.json and NAME.png."""
+
+
+def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
+    """Add the command to those of `streamtrain`; device: the parser of --device."""
+    command = commands.add_parser(
+        "infer",
+        parents=[device],
+        help="the luminosity function of a map of your own",
+        description=INFER_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add("map", type=Path, metavar="MAP", help="FITS, npz or HDF5")
+    add(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="where files lie and how to compute, such as train.threads=2, data.test=[...]",
+    )
+    add(
+        "--units",
+        help="of a map that does not say, or says it wrongly: uK, mK, K, Jy/sr, kJy/sr or MJy/sr",
+    )
+    add(
+        "--nu-rest-GHz",
+        type=float,
+        metavar="GHZ",
+        help="of the line, where the map does not say, or says it wrongly",
+    )
+    add("--index", type=int, help="which sample of a file of streamtrain export")
+    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
+    add(
+        "--no-value",
+        type=float,
+        metavar="NUMBER",
+        help="what stands for no value besides NaN; nan: nothing else does",
+    )
+    add("--regrid", action="store_true", help="bring the map to the network's voxels")
+    add(
+        "--centre",
+        nargs=2,
+        type=float,
+        metavar=("RA", "DEC"),
+        help="with --regrid: middle of the field in the map's coordinates [deg]; default: the "
+        "middle of the map",
+    )
+    add(
+        "--rayleigh-jeans",
+        action="store_true",
+        help="convert between Jy/sr and brightness temperature",
+    )
+    add(
+        "--samples",
+        type=int,
+        default=128,
+        help="training maps that the map is compared with; 0: none [%(default)s]",
+    )
+    add(
+        "--measure",
+        action="store_true",
+        help="measure the network's errors on its test set again, and look at its training maps",
+    )
+    add("--out", type=Path, help="folder; default: infer in the run folder")
+    command.set_defaults(run=run_infer)
+
+
+def run_infer(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.infer import Options, infer
+    from streamtrain.evaluate.run import run_config
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.train.distributed import choose_device
+
+    if arguments.samples < 0:
+        raise ValueError(f"--samples {arguments.samples} must be 0 or more")
+    options = Options(
+        units=arguments.units,
+        nu_rest_GHz=arguments.nu_rest_GHz,
+        index=arguments.index,
+        hdu=arguments.hdu,
+        no_value=arguments.no_value,
+        regrid=arguments.regrid,
+        centre_deg=None if arguments.centre is None else tuple(arguments.centre),
+        rayleigh_jeans=arguments.rayleigh_jeans,
+        samples=arguments.samples,
+        measure=arguments.measure,
+        out=arguments.out,
+    )
+    config = run_config(arguments.folder, arguments.settings)
+    infer(
+        config,
+        arguments.map,
+        options,
+        device=str(choose_device(arguments.device)),
+        threads=config.train.threads or num_cores(),
+        progress=Progress(),
+    )
+    return 0

@@ -1,0 +1,216 @@
+"""The arguments of `streamtrain compare`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+COMPARE_RUNS_DESCRIPTION = """Trained runs next to each other.
+
+The table has the settings that differ, size and training of each network, and its errors on its
+test maps; test sets, losses and functions that are not the same are marked. Figures: runs.png with
+the histories, bands of predicted over true, and rms by luminosity; maps.png with what the runs make
+of the same test maps. (`streamtrain catalog compare` is for lightcones.)"""
+
+
+def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `streamtrain`. parents: parsers of common options."""
+    command = commands.add_parser(
+        "compare",
+        parents=parents,
+        help="trained runs next to each other: a table and figures",
+        description=COMPARE_RUNS_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="the folder of a run; key=value settings of all of them may follow, such as "
+        "train.threads=2",
+    )
+    add("--out", type=Path, default=Path("comparison"), help="folder of the figures [%(default)s]")
+    add("--evaluate", action="store_true", help="evaluate the runs that have no evaluation")
+    add(
+        "--no-answers",
+        action="store_true",
+        help="do not ask the networks again: no maps.png, and bands per luminosity range",
+    )
+    command.set_defaults(run=run_compare_runs, settings=[])
+
+
+def run_compare_runs(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.compare_runs import compare_runs
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.train.distributed import choose_device
+
+    folders = [name for name in arguments.runs if "=" not in name or Path(name).is_dir()]
+    settings = [text for text in arguments.runs if text not in folders] + arguments.settings
+    if not folders:
+        raise ValueError("compare needs the folder of a run")
+    text = compare_runs(
+        folders,
+        arguments.out,
+        make_evaluations=arguments.evaluate,
+        answers=not arguments.no_answers,
+        settings=settings,
+        device=str(choose_device(arguments.device)),
+        threads=num_cores(),
+        progress=Progress(),
+    )
+    print(text)
+    return 0
+
+
+MCMC_DESCRIPTION = """\
+The classical method, beside the network: what power spectrum and voxel intensity
+distribution say of the luminosity model's parameters, and so of the luminosity function.
+
+For each of the first test maps a Markov chain (emcee) draws from the posterior of the parameters
+under the prior of emit.line. The mean of the summaries is learnt from simulations on the stream of
+training samples, their covariance is that of simulations at the fiducial parameters and of the
+mean's own error, and noise levels that are drawn per sample count as known. Writes mcmc.json and
+figures into the run folder, and prints errors beside those of the run's network, if it has been
+trained. The same command continues where it was interrupted. More in docs/classical.md."""
+
+
+def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add the command. parents: CONFIG with its settings, --device."""
+    command = commands.add_parser(
+        "mcmc",
+        parents=parents,
+        help="the classical method: a Markov chain on power spectrum and voxel intensities",
+        description=MCMC_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("--maps", type=_positive, default=4, help="test maps [%(default)s]")
+    add(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="folder of another run whose network answers too; repeatable",
+    )
+    add(
+        "--simulations",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="at parameters from the prior, for the mean [%(default)s]",
+    )
+    add(
+        "--covariance",
+        type=_positive,
+        default=400,
+        metavar="N",
+        help="simulations at the fiducial parameters, for each noise level [%(default)s]",
+    )
+    add("--walkers", type=_positive, default=32, help="of the ensemble [%(default)s]")
+    add("--steps", type=_positive, default=6000, help="of each walker [%(default)s]")
+    add(
+        "--likelihood",
+        choices=("percival", "sellentin", "hartlap"),
+        default="percival",
+        help="for a covariance of few simulations: percival, a t-distribution whose intervals "
+        "hold the parameters as often as they say (arXiv:2108.10402); sellentin, that of "
+        "Sellentin and Heavens 2016; hartlap, normal with an unbiased inverse [%(default)s]",
+    )
+    add("--out", type=Path, help="folder; default: the run folder")
+    command.set_defaults(run=run_mcmc)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return number
+
+
+def run_mcmc(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.config import load_config
+    from streamtrain.machine.interrupt import interruptible
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.mcmc.inference import Options
+    from streamtrain.mcmc.report import run
+    from streamtrain.train.distributed import choose_device
+
+    config = load_config(arguments.config, arguments.settings)
+    options = Options(
+        arguments.simulations,
+        arguments.covariance,
+        arguments.walkers,
+        arguments.steps,
+        arguments.likelihood,
+    )
+    with interruptible():
+        run(
+            config,
+            options,
+            maps=arguments.maps,
+            beside=arguments.beside,
+            out=arguments.out,
+            device=str(choose_device(arguments.device)),
+            threads=config.train.threads or num_cores(),
+            progress=Progress(),
+        )
+    return 0
+
+
+LAYERS_DESCRIPTION = """What the layers of a trained network do with one test map.
+
+Draws into the folder of the run, or --out: filters.png, the first layer's filters with the largest
+weights; activations.png, what the layers put out for the map; gradient.png, the derivative of an
+output with respect to every voxel, in map units where the map's transform can be undone."""
+
+
+def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `streamtrain`. parents: parsers of common options."""
+    command = commands.add_parser(
+        "layers",
+        parents=parents,
+        help="filters, activations and gradient of a trained network",
+        description=LAYERS_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add("settings", nargs="*", metavar="key=value", help="such as train.threads=2, data.test=[...]")
+    add("--index", type=int, default=0, help="of the test sample [%(default)s]")
+    add(
+        "--log10-L",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="luminosity range of the output that gradient.png explains [all bins]",
+    )
+    add("--class", dest="class_name", metavar="NAME", help="or its class [the true one]")
+    add("--out", type=Path, help="folder; default: that of the run")
+    command.set_defaults(run=run_layers)
+
+
+def run_layers(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.layers import show_layers
+    from streamtrain.train.distributed import choose_device
+
+    bounds = arguments.log10_L
+    print(
+        show_layers(
+            arguments.folder,
+            index=arguments.index,
+            bounds=None if bounds is None else (bounds[0], bounds[1]),
+            class_name=arguments.class_name,
+            settings=arguments.settings,
+            out=arguments.out,
+            device=str(choose_device(arguments.device)),
+        )
+    )
+    return 0

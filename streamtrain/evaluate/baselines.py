@@ -1,0 +1,179 @@
+"""The plainest predictors: always the mean of the training labels, or of the test labels.
+
+What Pfeffer, Breysse and Stein 2019 (1905.10376) published, to be put beside one's own.
+
+published_accuracy.json holds, for each of their test scenarios, the mean squared error of log10 dN
+and statistics per luminosity bin of the predictions that they stored with their code, and the 95 %
+limits of Ihle et al. 2019 (1808.07487) that they compared with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.scores import PERCENTILES, Bool, Float
+from streamtrain.generator.generator import Generator
+from streamtrain.labels import ranges_with_bins
+from streamtrain.machine.progress import Progress
+
+MEAN_LABEL_SAMPLES = 512
+"""Samples of the split "train", from index 0, whose mean label is the reference."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One answer for every map."""
+
+    mean: Float
+    """Mean log10 of the count [num_bins], or the frequencies of the classes [num_classes]."""
+    mean_error: Float
+    """Standard error of it, over skies where there are enough (see `Bootstrap.choose`)."""
+    rate: Float
+    """Mean count [num_bins], the constant of least deviance."""
+    rate_error: Float
+
+    @classmethod
+    def of(cls, labels: Float, counts: Float, skies: Sequence[str]) -> Reference:
+        """The mean of some samples. labels: log10 of the count, or one-hot classes; counts
+        [num_samples, num_bins]; skies: what each was cut from [num_samples]."""
+        bootstrap = Bootstrap.choose(skies)
+
+        def error(values: Float) -> Float:
+            return np.array([bootstrap.mean(column) or 0.0 for column in values.T])
+
+        return cls(labels.mean(axis=0), error(labels), counts.mean(axis=0), error(counts))
+
+    @classmethod
+    def kept(cls, evaluation: Path) -> Reference | None:
+        """That of the training samples from a run's evaluation.json; None where there is none, or
+        the label is a class."""
+        try:
+            data = json.loads(evaluation.read_text(encoding="utf-8"))
+            names = ("log10_dN", "log10_dN_error", "dN", "dN_error")
+            rows = [np.array(data[f"mean_label_{name}"], np.float64) for name in names]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return cls(*rows)
+
+
+def mean_label(generator: Generator, progress: Progress | None = None) -> Reference:
+    """The mean of the first training samples. generator: of the split "train"."""
+    label, labels, counts = generator.label, [], []
+    skies: list[str] = []
+    for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
+        batch = generator.generate(range(start, start + testset.BATCH_SIZE))
+        batch.check()
+        values = batch.label.double()
+        if label.is_class:
+            counts.append(values.cpu().numpy())
+        else:
+            values = label.log10_counts(values, batch.one_halo)
+            occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
+            counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
+        labels.append(values.cpu().numpy())
+        skies += [draw["lightcone"] for draw in batch.draws]
+        if progress is not None:
+            progress.update(
+                f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
+            )
+    return Reference.of(np.concatenate(labels), np.concatenate(counts), skies)
+
+
+FILE = Path(__file__).parent / "published_accuracy.json"
+TRAINED_ON = "noisy_foreground_random"
+"""The scenario that the published network was trained on."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published errors in one scenario."""
+
+    mse: float
+    """Mean squared error of log10 dN, all bins [dex^2]."""
+    mse_mean_predictor: float
+    """Of always predicting the mean log10 dN of the test maps themselves."""
+    maps: int
+    num: Float
+    """Maps whose bin holds more than one halo [num_bins]."""
+    rms_dex: Float
+    """Root mean square of log10(predicted / true) over them [num_bins]."""
+    percentiles: Float
+    """2.5th, 16th, 50th, 84th and 97.5th of delta over them [5, num_bins]."""
+    note: str
+    """What is wrong with it; empty: nothing."""
+
+    def rms(self, inside: Bool) -> float:
+        """Over some bins [dex]."""
+        squares = self.num[inside] * self.rms_dex[inside] ** 2
+        return float(np.sqrt(squares.sum() / self.num[inside].sum()))
+
+    def as_data(self) -> dict[str, Any]:
+        """Numbers for the record; they have no errors, the maps behind them not being stored."""
+        edges = bin_edges()
+        whole = np.ones(len(edges) - 1, bool)
+        return {
+            "mse": self.mse,
+            "mse_scenario_mean": self.mse_mean_predictor,
+            "maps": self.maps,
+            "ranges": [
+                {"log10_L": bounds, "rms_dex": self.rms(inside)}
+                for bounds, inside in ranges_with_bins(edges)
+            ],
+            "whole": {"log10_L": (float(edges[0]), float(edges[-1])), "rms_dex": self.rms(whole)},
+            "note": self.note,
+        }
+
+
+@cache
+def _content() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def bin_edges() -> Float:
+    """log10(L/Lsun) of the published bins [50]."""
+    low, high = _content()["log10_L"]
+    return np.linspace(low, high, _content()["bins"] + 1)
+
+
+def published(scenario: str) -> Published | None:
+    """The published errors of a scenario by name; None if there are none."""
+    entry = _content()["scenarios"].get(scenario)
+    if entry is None:
+        return None
+    rows = [_numbers(entry["percentiles"][f"{q:g}"]) for q in PERCENTILES]
+    return Published(
+        entry["mse"],
+        entry["mse_mean_predictor"],
+        entry["maps"],
+        _numbers(entry["num"]),
+        _numbers(entry["rms_dex"]),
+        np.stack(rows),
+        entry.get("note", ""),
+    )
+
+
+def ihle2019() -> tuple[Float, Float]:
+    """95 % limits of delta of Ihle et al. 2019, lower and upper [49]; NaN where they have none."""
+    limits = _content()["ihle2019"]
+    return _numbers(limits["lower"]), _numbers(limits["upper"])
+
+
+def comparable(quantity: str, edges: Float) -> bool:
+    """Whether errors of a label can stand beside the published ones: those of dN in the same
+    bins."""
+    ours = bin_edges()
+    return quantity != "cumulative" and len(edges) == len(ours) and np.allclose(edges, ours)
+
+
+def _numbers(values: list[float | None]) -> Float:
+    return np.array([np.nan if v is None else v for v in values])

@@ -1,0 +1,260 @@
+"""What a network answers to the maps of a test set, beside the truth.
+
+The answers of a run's network to its test set, kept beside its evaluation.
+
+run/answers.npz holds what `answers.predict` returns: log10 of the predicted and true counts,
+which bins are occupied, the sky of each map, and which checkpoint and manifest they belong to. It
+is made again where that is not the evaluation's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.bootstrap import LEVELS
+from streamtrain.evaluate.run import Trained
+from streamtrain.evaluate.runs import Run
+from streamtrain.evaluate.scores import Bool, Float
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.labels import Label
+from streamtrain.machine.files import writing
+from streamtrain.machine.progress import Progress
+from streamtrain.networks.heads import Head, PoissonHead, rate
+from streamtrain.networks.network import Network
+
+LARGEST_DEX = 300.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
+
+    predicted: Float
+    true: Float
+    occupied: Bool
+    """Where the count is at least 1, [num_samples, num_bins]."""
+    bin_edges: Float
+    """log10(L/Lsun), [num_bins + 1]."""
+    unit: Float | None = None
+    """What one halo is worth in the label's quantity, [num_samples, num_bins]; None: one."""
+    rates: Float | None = None
+    """Predicted number of halos, which may lie below one; None: 10^predicted."""
+    halos: Float | None = None
+    """Halos per luminosity bin, whatever the label is of; None: the rounded truth."""
+    skies: list[str] | None = None
+    """The sky that each map was cut from [num_samples]; None: one for each map."""
+    quantiles: Float | None = None
+    """Of log10 of the count at `LEVELS`, [4, num_samples, num_bins]; None: the head has none."""
+
+    @property
+    def rate(self) -> Float:
+        """Predicted number of halos [num_samples, num_bins]."""
+        return 10.0**self.predicted if self.rates is None else self.rates
+
+    @property
+    def count(self) -> Float:
+        """True number of halos, of the label's quantity [num_samples, num_bins]."""
+        return np.where(self.occupied, np.rint(10.0**self.true), 0.0)
+
+    @property
+    def halos_per_bin(self) -> Float:
+        """`halos`, or else `count`."""
+        return self.count if self.halos is None else self.halos
+
+
+@dataclass(frozen=True)
+class ClassAnswers:
+    """A network's answers and the truth, where the label is a class."""
+
+    chances: Float
+    """Probability of each class, [num_samples, num_classes]."""
+    true: NDArray[np.int64]
+    """Number of the class [num_samples]."""
+    classes: list[str]
+    skies: list[str] | None = None
+    """The sky that each map was cut from [num_samples]."""
+
+
+def predict(
+    network: Network,
+    manifest: testset.Manifest,
+    generator: Generator,
+    progress: Progress | None = None,
+) -> Answers | ClassAnswers:
+    """Make the test set again, compare each sample with the manifest, and ask the network.
+
+    Raises ValueError at the first sample that differs, or if an answer is not finite.
+    """
+    batches = testset.compared(manifest, generator)
+    return ask(network, generator, batches, manifest.count, "evaluating", progress)
+
+
+def ask(
+    network: Network,
+    generator: Generator,
+    batches: Iterable[tuple[list[int], Batch]],
+    count: int,
+    doing: str,
+    progress: Progress | None = None,
+) -> Answers | ClassAnswers:
+    """A network's answers to the samples of some batches, `count` in all.
+
+    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if an
+    answer is not finite.
+    """
+    label, parts, done = generator.label, [], 0
+    skies: list[str] = []
+    realisation = {header.name: header.realisation for header in generator.headers}
+    for indices, batch in batches:
+        with torch.inference_mode():
+            one_halo = batch.one_halo.to(batch.cube.device)
+            answer = network(batch.cube)
+            point = network.head.point(answer, one_halo)
+            if not torch.isfinite(point).all():
+                raise ValueError("the network's answer is not finite: its training has diverged")
+            if label.is_class:
+                parts.append(_class_part(batch, point))
+            else:
+                parts.append(_part(network.head, label, batch, answer, point))
+        skies += [realisation[draw["lightcone"]] for draw in batch.draws]
+        done += len(indices)
+        if progress is not None:
+            progress.update(f"{doing}: {done}/{count} samples")
+    whole: dict[str, Any] = {
+        name: np.concatenate([part[name] for part in parts], axis=-2 if name != "classes" else 0)
+        for name in parts[0]
+    }
+    if label.is_class:
+        return ClassAnswers(whole["chances"], whole["classes"], label.classes, skies)
+    return Answers(**whole, bin_edges=generator.bin_edges, skies=skies)
+
+
+def _part(
+    head: Head, label: Label, batch: Batch, answer: Tensor, point: Tensor
+) -> dict[str, NDArray[Any]]:
+    """Fields of `Answers` for a batch, [B, num_bins] each."""
+    predicted, true = (
+        label.log10_counts(values, batch.one_halo).cpu().numpy() for values in (point, batch.label)
+    )
+    part: dict[str, NDArray[Any]] = {
+        "predicted": predicted,
+        "true": true,
+        "occupied": label.occupied(batch.label, batch.counts).cpu().numpy(),
+        "rates": _rates(head, label, answer, point, batch.one_halo).cpu().numpy(),
+        "halos": batch.counts.double().cpu().numpy(),
+    }
+    unit = label.unit_of(batch.one_halo)
+    if unit is not None:
+        part["unit"] = np.broadcast_to(unit, true.shape)
+    quantiles = head.spread(answer, batch.one_halo.to(answer.device), LEVELS)
+    if quantiles is not None:
+        part["quantiles"] = np.stack(
+            [label.log10_counts(row, batch.one_halo).cpu().numpy() for row in quantiles]
+        )
+    return part
+
+
+def _rates(head: Head, label: Label, answer: Tensor, point: Tensor, one_halo: Tensor) -> Tensor:
+    """The predicted number of halos, float64 [B, num_bins], not cut off at one."""
+    if isinstance(head, PoissonHead):
+        return rate(answer[:, : head.num_outputs].double())
+    one = one_halo.to(point.device, torch.float64)
+    if label.form == "linear":
+        return point.double() / one
+    return torch.pow(10.0, (point.double() - one).clamp(max=LARGEST_DEX))
+
+
+def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:
+    """Probabilities [B, num_classes] and true classes [B] of a batch."""
+    chances = point.double().softmax(dim=1)
+    return {
+        "chances": chances.cpu().numpy(),
+        "classes": batch.label.argmax(dim=1).cpu().numpy(),
+    }
+
+
+FILE = "answers.npz"
+
+
+def answers_of(
+    run: Run, *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
+) -> Answers:
+    """The answers that the evaluation of a run judged.
+
+    run: with an evaluation and a manifest, of a function of luminosity. Raises ValueError, one
+    sentence, if they cannot be made here (lightcones or checkpoint missing, or another one).
+    """
+    assert run.evaluation is not None and run.manifest is not None
+    key = json.dumps(
+        [run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]]
+    )
+    file = run.folder / FILE
+    found = _load(file, key)
+    if found is not None:
+        return found
+    trained = Trained.load(run.config)
+    if trained.step != run.evaluation["checkpoint_step"]:
+        raise ValueError(
+            f"its newest checkpoint is of step {trained.step}, its evaluation of step "
+            f"{run.evaluation['checkpoint_step']}"
+        )
+    generator = testset.open_generator(
+        testset.recipe(run.manifest, run.config), device=device, threads=threads
+    )
+    try:
+        problems = testset.mismatches(run.manifest, generator)
+        if problems:
+            raise ValueError(problems[0].rstrip("."))
+        network = trained.network(generator.label, generator.device)
+        made = predict(network, run.manifest, generator, progress)
+    finally:
+        generator.close()
+    assert isinstance(made, Answers)
+    with contextlib.suppress(OSError):  # it only saves time
+        _save(file, key, made)
+    return made
+
+
+def _save(file: Path, key: str, answers: Answers) -> None:
+    unit = np.ones(0) if answers.unit is None else answers.unit
+    with writing(file) as part, part.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            key=np.array(key),
+            predicted=answers.predicted,
+            true=answers.true,
+            occupied=answers.occupied,
+            bin_edges=answers.bin_edges,
+            unit=unit,
+            skies=np.array(answers.skies or [], str),
+        )
+
+
+def _load(file: Path, key: str) -> Answers | None:
+    try:
+        with np.load(file) as data:
+            if str(data["key"]) != key:
+                return None
+            unit = data["unit"]
+            return Answers(
+                data["predicted"],
+                data["true"],
+                data["occupied"],
+                data["bin_edges"],
+                unit if unit.size else None,
+                skies=data["skies"].tolist() or None,
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,179 @@
+"""The scores of a network and of the plainest predictor, as plain data, and how they were made.
+
+How well a network tells luminosity models apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, Reference
+from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
+from streamtrain.evaluate.predictions import Answers, ClassAnswers
+from streamtrain.evaluate.scores import (
+    SMALLEST_RATE,
+    bands,
+    num_bright,
+    residual_percentiles,
+    score,
+    score_counts,
+    score_groups,
+)
+from streamtrain.labels import bright_above
+
+CONVENTIONS = {
+    "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
+    "empty_bins": "bins without a halo count in mse and deviance; statistics of delta and rms "
+    "leave them out, 'excluded' is their fraction",
+    "deviance": "Poisson deviance 2 [n ln(n/r) - n + r] per bin, empty ones included; a predicted "
+    f"number of halos r counts as it is down to {SMALLEST_RATE:g}, and as that below",
+    "by_bright": "maps by their number of halos above 10^bright_log10_L Lsun, in quarters",
+    "residuals": "percentiles of p - t over all bins and maps, empty ones included, per bin",
+    "intervals": "share of bins whose truth lies between the 16th and 84th (2.5th and 97.5th) "
+    "percentile that the network predicts, ends included, and their mean distance [dex]",
+    "mean_label": f"mean log10 dN of samples 0..{MEAN_LABEL_SAMPLES - 1} of split 'train'; their "
+    "mean dN for the deviance",
+}
+
+
+def bootstrap_of(answers: Answers | ClassAnswers, unit: str = "auto") -> Bootstrap:
+    """The bootstrap over the maps or skies of some answers; see `Bootstrap.choose`."""
+    if answers.skies is None:
+        return Bootstrap.of_maps(len(answers.true))
+    return Bootstrap.choose(answers.skies, unit)
+
+
+def errors_of(
+    predicted: Float, rates: Float, answers: Answers, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """All scores of one predictor that has no uncertainty.
+
+    predicted: log10 of the count, rates: the count, [num_samples, num_bins] or [num_bins].
+    """
+    edges, true, occupied = answers.bin_edges, answers.true, answers.occupied
+    found: dict[str, Any] = asdict(score(predicted, true, occupied, edges, bootstrap))
+    found["counts"] = asdict(score_counts(rates, answers.count, edges, bootstrap))
+    bright = num_bright(answers.halos_per_bin, edges)
+    found["by_bright"] = None
+    if bright is not None:
+        groups = score_groups(predicted, rates, true, answers.count, occupied, bright, bootstrap)
+        found["by_bright"] = [asdict(group) for group in groups]
+    return found
+
+
+def judge(
+    answers: Answers | ClassAnswers, reference: Reference, quantity: str, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """The scores of a network and of always answering the reference.
+
+    quantity: of the label.
+    """
+    record = bootstrap.describe()
+    errors = f"standard errors, bootstrap over {record['resampled']}"
+    if record["without"]:
+        errors += f"; {record['without']}"
+    if isinstance(answers, ClassAnswers):
+        return _judge_classes(answers, reference, bootstrap, errors) | {"bootstrap": record}
+    network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
+    residual = answers.predicted - answers.true
+    network["bands"] = bands(residual, answers.occupied, answers.bin_edges, bootstrap)
+    network["intervals"] = None
+    if answers.quantiles is not None:
+        network["intervals"] = asdict(
+            score_intervals(answers.quantiles, answers.true, answers.bin_edges, bootstrap)
+        )
+    return {
+        "label": quantity,
+        "conventions": CONVENTIONS | {"errors": errors},
+        "bootstrap": record,
+        "bright_log10_L": bright_above(answers.bin_edges),
+        "network": network,
+        "residuals": residual_percentiles(residual),
+        "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
+        "mean_label_log10_dN": reference.mean.tolist(),
+        "mean_label_log10_dN_error": reference.mean_error.tolist(),
+        "mean_label_dN": reference.rate.tolist(),
+        "mean_label_dN_error": reference.rate_error.tolist(),
+    }
+
+
+def _judge_classes(
+    answers: ClassAnswers, reference: Reference, bootstrap: Bootstrap, errors: str
+) -> dict[str, Any]:
+    frequencies = reference.mean
+    network, frequent = (
+        asdict(score_classes(chances, answers.true, bootstrap))
+        for chances in (answers.chances, frequencies)
+    )
+    return {
+        "label": "class",
+        "classes": answers.classes,
+        "conventions": {
+            "accuracy": "share of the maps whose most probable class is the true one",
+            "confusion": "maps of each true class (row) taken for each class (column)",
+            "errors": errors,
+            "most_frequent": "always the class frequencies of samples "
+            f"0..{MEAN_LABEL_SAMPLES - 1} of split 'train'",
+        },
+        "network": network,
+        "most_frequent": frequent,
+        "class_frequencies": frequencies.tolist(),
+        "class_frequencies_error": reference.mean_error.tolist(),
+    }
+
+
+CHANCE_FLOOR = 1e-30
+"""Floor of the probability that a predictor gives to the truth."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Errors of one classifier; standard errors come from a bootstrap over maps."""
+
+    accuracy: float
+    """Share of the maps whose most probable class is the true one."""
+    accuracy_error: float | None
+    cross_entropy: float
+    """Mean of -ln(probability of the true class) [nat]."""
+    cross_entropy_error: float | None
+    confusion: list[list[int]]
+    """Maps of each true class (row) and predicted class (column)."""
+    confusion_error: list[list[float]] | None
+
+
+def score_classes(
+    chances: Float, true: NDArray[np.int64], bootstrap: Bootstrap | None = None
+) -> ClassScore:
+    """Statistics of a classifier on a test set.
+
+    chances: probability of each class, [num_samples, num_classes], or one row [num_classes], the
+    same answer for every map; true: number of each map's class [num_samples]. bootstrap: makes the
+    errors; default: over maps.
+    """
+    num_classes = chances.shape[-1]
+    rows = np.broadcast_to(chances, (len(true), num_classes))
+    predicted = rows.argmax(axis=1)
+    right = (predicted == true).astype(np.float64)
+    surprise = -np.log(np.maximum(rows[np.arange(len(true)), true], CHANCE_FLOOR))
+    bootstrap = bootstrap or Bootstrap.of_maps(len(true))
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    errors = [
+        [
+            len(true) * (bootstrap.mean(((true == row) & (predicted == column)) * 1.0) or 0.0)
+            for column in range(num_classes)
+        ]
+        for row in range(num_classes)
+    ]
+    return ClassScore(
+        accuracy=float(right.mean()),
+        accuracy_error=bootstrap.mean(right),
+        cross_entropy=float(surprise.mean()),
+        cross_entropy_error=bootstrap.mean(surprise),
+        confusion=confusion.tolist(),
+        confusion_error=errors if bootstrap.num_blocks > 1 else None,
+    )

@@ -1,0 +1,153 @@
+"""The trained network of a run, from its folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamtrain.config import Config, ConfigError, load_config
+from streamtrain.evaluate import testset
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.generator.observe import InputMap
+from streamtrain.labels import Label
+from streamtrain.machine.files import near_run
+from streamtrain.networks.network import Network, build_network
+from streamtrain.schema import to_dict
+from streamtrain.train.checkpoint import first_difference, load_checkpoint, load_weights
+from streamtrain.train.folder import run_folder
+
+
+def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
+    """The configuration of a run from its folder, wherever that folder lies now.
+
+    settings: `dotted.key=value`, where files lie now and how to compute. Raises ConfigError, one
+    sentence, for one that would change what the network was trained on.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no run '{folder}': {near_run(folder)}")
+    own = load_config(folder)
+    given = list(settings)
+    if not given:
+        return own
+    config = load_config(folder, given)
+    if config.run != own.run:
+        raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
+    difference = first_difference(_unmoved(own), _unmoved(config))
+    if difference:
+        raise ConfigError(
+            f"the network of {folder} was trained with other settings: {difference}; a setting "
+            "here may say where lightcones lie (data.test=...) and how to compute (train.threads=2)"
+        )
+    return config
+
+
+def _unmoved(config: Config) -> dict[str, Any]:
+    """A configuration as plain data without the files of data.train, whose content is compared
+    where they are used."""
+    whole = to_dict(config)
+    if config.data.fresh is None:
+        del whole["data"]["train"]
+    return whole
+
+
+def check_writable(folder: Path) -> None:
+    """ValueError, before any work, for the folder of another user's run."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} may not be written into by you; --out FOLDER writes elsewhere")
+
+
+def output_folder(
+    config: Config,
+    out: str | Path | None,
+    generator: Generator | None = None,
+    *,
+    test: bool = True,
+) -> Path:
+    """Where a command writes what it makes of a run's samples: `out`, or the folder of the run,
+    where nothing of other samples is written.
+
+    generator: of the test samples, if they are used; test: whether number and seed of the test
+    samples matter. Raises ValueError, one sentence, if settings or test lightcones are not those of
+    the run, or if its folder may not be written into.
+    """
+    folder = run_folder(config)
+    if out is not None:
+        return Path(out)
+    check_writable(folder)
+    if not (folder / "config.yaml").is_file():
+        return folder
+    own = load_config(folder)
+    alike = config if test else replace(config, test=own.test)
+    difference = testset.difference_in_samples(own, alike)
+    if own.seed != config.seed:
+        difference = "seed", own.seed, config.seed
+    manifest = testset.default_path(config)
+    problem = ""
+    if difference is not None:
+        name, then, now = difference
+        problem = f"{name} = {then} in the run, {now} here"
+    elif generator is not None and manifest.is_file():
+        problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
+    if problem:
+        raise ValueError(
+            f"{folder} keeps what was made with its own settings: {problem}; --out FOLDER writes "
+            "elsewhere"
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The newest intact checkpoint of a run."""
+
+    step: int
+    """Optimiser steps that it has seen."""
+    input_shape: tuple[int, int, int]
+    """(n_freq, n_dec, n_ra) of the cubes that it takes."""
+    classes: list[str]
+    """Luminosity models that it was trained on; what it tells apart where the label is a class."""
+    lightcones: list[str] | None
+    """Digests of the lightcone files that it was trained on; None where they were made during the
+    training, or the checkpoint does not say."""
+    _config: Config
+    _weights: dict[str, Any]
+
+    @classmethod
+    def load(cls, config: Config) -> Trained:
+        """Of the run `config.run`. Raises ValueError, one sentence, if there is no checkpoint, or
+        one of another grid, label or network."""
+        folder = run_folder(config)
+        sections = ("grid", "label", "network")
+        state = load_checkpoint(folder / "checkpoints", config, GENERATOR_VERSION, sections)
+        if state is None:
+            raise ValueError(f"the run folder {folder} has no checkpoint; train first")
+        shape, weights = tuple(state["input_shape"]), state["network"] | state.get("average", {})
+        cones = state.get("samples", {}).get("lightcones")
+        known = list(cones) if isinstance(cones, list) else None
+        return cls(int(state["step"]), shape, list(state["classes"]), known, config, weights)
+
+    def check_training(self, generator: Generator) -> None:
+        """Raise ValueError if a generator of training samples has not the lightcone files that the
+        network was trained on."""
+        if self.lightcones is not None and self.lightcones != generator.skies.identity():
+            raise ValueError(
+                "the lightcones of data.train are not those that the network of "
+                f"{self._config.run} was trained on"
+            )
+
+    def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
+        """The network with its weights (their average, if one was kept), to answer with.
+
+        label: of a generator of this configuration.
+        """
+        with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
+            network = build_network(
+                self._config.network, self.input_shape, label, InputMap.of(self._config)
+            )
+        load_weights(network, self._weights)
+        return network.to(device).eval()

@@ -1,0 +1,326 @@
+"""How a bank's halos shine by one luminosity model: the model compiled for a device, with the
+columns it reads, and what it is expected to make of a set of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from streamtrain.catalogs.sfr import SFRTable
+from streamtrain.generator.halos import Halos
+from streamtrain.generator.linewidth import line_columns, within_reach
+from streamtrain.grid import Grid
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.columns import model_column
+from streamtrain.luminosity.model import LuminosityModel
+from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
+from streamtrain.luminosity.trace import trace
+from streamtrain.numerics import portable
+from streamtrain.numerics.backend import kernels_for
+
+LARGEST_DEPOSIT = 2.0**50
+SAFE_SIGMA = 6.0
+"""Scatter that a drawn model must leave room for; one halo in 1e9 is brighter."""
+WIDE_SIGMA_DEX = 0.5
+"""Scatter assumed for that where it depends on the halo."""
+STRATA = 96
+"""Halos, one for each range of mass, that stand for all in `Emission.expect`: half of the ranges
+equal in the logarithm of the rank, for the light, half in the rank, for the number."""
+
+CHECKED_AT_ONCE = 1 << 16
+"""Halos in one piece of `Emission.check_luminosities`."""
+FINE_STRATA = 4096
+"""Of these for `Emission.expected_counts`."""
+
+Float = NDArray[np.float64]
+Parameters = Mapping[str, Float]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a field is expected to hold, to a few per cent; float64 [B] each."""
+
+    mean: Float
+    """Mean of the map [map units of the grid]."""
+    inside: Float
+    """Halos among the label's luminosities."""
+    below: Float
+    """Fainter halos, those that do not shine included."""
+    above: Float
+    """Brighter halos."""
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """Some halos of the bank as the model sees them."""
+
+    halos: dict[str, Float]
+    """mass, one_plus_z and the columns by name, [n] each."""
+    intensity: Float
+    """Map units per Lsun that a halo adds to its voxel, [n]."""
+
+
+class Emission:
+    """A luminosity model for the halos of a bank, painted into a grid.
+
+    sfr: see `model_column`. emitters: what changes the light of the model.
+    """
+
+    def __init__(
+        self,
+        model: LuminosityModel,
+        halos: Halos,
+        bins: LuminosityBins,
+        sfr: str | SFRTable = "auto",
+        emitters: Emitters = PLAIN,
+        compiler_flags: Sequence[str] = (),
+    ) -> None:
+        grid = halos.grid
+        model.check_line(grid.nu_rest_GHz)
+        self.model, self._halos, self._bins = model, halos, bins
+        self.traced = trace(
+            model.function,
+            model.traced_parameters,
+            {"nu_rest_GHz": grid.nu_rest_GHz},
+            sigma_dex=model.sigma_dex,
+            on_fraction=model.on_fraction,
+            z_range=grid.z_range,
+        )
+        self._width, used = [], halos.channel >= 0
+        if emitters.width is not None:
+            self._width = line_columns(halos, emitters.width)
+            used = within_reach(halos, self._width)
+        place = len(self.traced.columns) + self.traced.num_static
+        self.source = self.traced.source + bins.source() + emitters.source(place)
+        """What kernels/paint.cu is compiled with."""
+        self.kernels = kernels_for(halos.device, "paint.cu", self.source, compiler_flags)
+        inputs = [
+            halos.gather(partial(model_column, name=name, form=form, sfr=sfr), used)
+            for name, form in self.traced.columns
+        ]
+        self.columns = self._upload(inputs)
+        """Inputs of the model, its static values, and the lines' places and widths, float32
+        [num, num_rows]."""
+        self._bright = self._probes(_heaviest_and_some(halos), inputs)
+        largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
+        limit = portable.log2(largest / (halos.scale * self._bright.intensity))
+        self._log2_limit = limit - emitters.headroom
+        rows, self._weights = _strata(halos)
+        self._typical = self._probes(rows, inputs)
+        self._fine: tuple[_Probes, Float] | None = None
+
+    def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
+        halos, first = self._halos, len(inputs) + self.traced.num_static
+        number = first + len(self._width)
+        rows = halos.bank.num_rows
+        columns = torch.empty((max(number, 1), rows), dtype=torch.float32, device=halos.device)
+        for place, values in [*enumerate(inputs), *enumerate(self._width, first)]:
+            columns[place].copy_(torch.from_numpy(values))
+        if self.traced.num_static:
+            log2_mass, log2_1pz = halos.arrays[3:5]
+            self.kernels.elementwise(
+                "fill_static", 1, rows, log2_mass, log2_1pz, columns, np.int64(rows)
+            )
+        return columns
+
+    def _probes(self, chosen: NDArray[np.int64], inputs: list[NDArray[np.float32]]) -> _Probes:
+        bank, grid = self._halos.bank, self._halos.grid
+        seen = {
+            "mass": portable.exp2(bank.log2_mass[chosen]),
+            "one_plus_z": portable.exp2(bank.log2_1pz[chosen]),
+        }
+        for (name, form), column in zip(self.traced.columns, inputs, strict=True):
+            values = column[chosen].astype(np.float64)
+            seen[name] = portable.exp2(values) if form == "log2" else values
+        return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
+
+    def values(self, parameters: Parameters, adjustments: Adjustments) -> NDArray[np.float32]:
+        """What the kernel is told about B samples, float32 [B, 7 + adjustments + uniforms], as in
+        kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
+        pairs = adjustments.pairs
+        size, first = len(pairs), 7 + pairs.shape[1]
+        grid = self._halos.grid
+        sigma, mu = self.model.log2_scatter(parameters, size)
+        uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
+        values = np.empty((size, first + uniforms.shape[1]), np.float32)
+        values[:, 0] = grid.intensity_factor
+        values[:, 1] = 0.0 if grid.units == "uK" else -2.0
+        with np.errstate(over="ignore"):  # infinite in float32: refused below
+            values[:, 2], values[:, 3] = sigma, mu
+        values[:, 4:7] = self._bins.kernel_values()
+        values[:, 4:6] -= adjustments.label_shift[:, None]
+        values[:, 7:first] = pairs
+        values[:, first:] = uniforms
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
+        if len(bad):
+            drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
+            cause = "a negative scatter" if sigma[bad[0]] < 0.0 else "no luminosity"
+            raise ValueError(f"{self.model.name} has {cause} for the parameters {drawn}")
+        return values
+
+    def check_luminosities(
+        self, parameters: Parameters, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        """Raise ValueError where a halo has, by a set of parameters [B], a luminosity or scatter
+        that is negative, infinite or no number, or a share of shining time outside 0..1: the kernel
+        would take it for something else. rows: of the halos; default: one for each of `STRATA`
+        ranges of mass."""
+        inputs: list[NDArray[np.float32]] = []
+        if rows is not None:
+            inputs = list(self.columns[: len(self.traced.columns)].cpu().numpy())
+        for start in range(0, 1 if rows is None else len(rows), CHECKED_AT_ONCE):
+            probes = self._typical
+            if rows is not None:
+                probes = self._probes(rows[start : start + CHECKED_AT_ONCE], inputs)
+            for output, name in (
+                ("luminosity", "L"),
+                ("sigma", "a scatter"),
+                ("on_fraction", "an on_fraction"),
+            ):
+                if output in self.traced.outputs:
+                    values = self.traced.evaluate(output, parameters, probes.halos)
+                    most = 1.0 if output == "on_fraction" else np.finfo(np.float64).max
+                    self._refuse(~((values >= 0.0) & (values <= most)), values, name, probes)
+
+    def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: _Probes) -> None:
+        if not bad.any():
+            return
+        sample, halo = np.argwhere(bad)[0]
+        mass, one_plus_z = (float(probes.halos[key][halo]) for key in ("mass", "one_plus_z"))
+        unit = " Lsun" if name == "L" else ""
+        raise ValueError(
+            f"{self.model.name} gives {name} = {values[sample, halo]:.4g}{unit} for a halo of "
+            f"{mass:.4g} Msun at z = {one_plus_z - 1.0:.3f} ({np.count_nonzero(bad[sample])} of "
+            f"{len(bad[sample])} halos): it must be "
+            + ("between 0 and 1" if "on_fraction" in name else "finite and not negative")
+        )
+
+    def fits(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
+        range, `SAFE_SIGMA` of scatter included; neither scatter nor luminosities may be negative.
+        A function of the bank and the parameters."""
+        size = _size(parameters)
+        luminosity = self.traced.evaluate("luminosity", parameters, self._bright.halos)
+        with np.errstate(all="ignore"):
+            log2_l = portable.log2(luminosity)
+        sigma, mu = self.model.log2_scatter(parameters, size)
+        if self.model.sigma_dex is not None:
+            sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
+        bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
+        possible = np.isfinite(sigma) & (sigma >= 0.0) & (luminosity >= 0.0).all(axis=1)
+        return np.asarray((bright < self._log2_limit).all(axis=1) & possible)
+
+    def expect(self, parameters: Parameters) -> Expectation:
+        """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
+        each of `STRATA` ranges of mass, before any emitter changes the model's light. A function of
+        the bank and the parameters."""
+        probes, weights = self._typical, self._weights
+        log2_l = self._log2_luminosity(parameters, probes)
+        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(log2_l)))
+        if self.model.sigma_dex is not None:
+            width = self.traced.evaluate("sigma", parameters, probes.halos)
+            sigma, mu = sigma * width, mu * width * width
+        centre, ln2 = log2_l + mu, portable.LN2
+        boost = portable.exp2(np.clip(centre + 0.5 * ln2 * sigma * sigma, -1000.0, 1000.0))
+        shining = np.broadcast_to(weights, log2_l.shape)
+        if "on_fraction" in self.traced.outputs:
+            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
+            shining = weights * np.clip(share, 0.0, 1.0)
+        low, high, _ = self._bins.kernel_values()
+        narrow = np.maximum(sigma, 1e-6)
+        fainter = portable.normal_cdf((low - centre) / narrow)
+        brighter = portable.normal_cdf((centre - high) / narrow)
+        voxels = np.prod(self._halos.grid.shape)
+        inside = _total(shining * (1.0 - fainter - brighter))
+        above = _total(shining * brighter)
+        return Expectation(
+            _total(shining * boost * probes.intensity) / voxels,
+            inside,
+            np.maximum(_total(weights) - inside - above, 0.0),
+            above,
+        )
+
+    def expected_counts(self, parameters: Parameters) -> Float:
+        """Halos that a field is expected to hold per luminosity bin, float64 [B, num_bins + 1], of
+        B parameter sets [B]; the last number is of those beyond the last bin.
+
+        From one halo of the bank for each of `FINE_STRATA` ranges of mass and its scatter, so it is
+        paint-free: the mean over all fields of the bank's lightcones, before any emitter.
+        """
+        if self._fine is None:
+            rows, weights = _strata(self._halos, FINE_STRATA)
+            columns = self.columns[: len(self.traced.columns)].cpu().numpy()
+            self._fine = self._probes(rows, list(columns)), weights
+        probes, weights = self._fine
+        centre = self._log2_luminosity(parameters, probes)
+        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(centre)))
+        if self.model.sigma_dex is not None:
+            width = self.traced.evaluate("sigma", parameters, probes.halos)
+            sigma, mu = sigma * width, mu * width * width
+        if "on_fraction" in self.traced.outputs:
+            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
+            weights = weights * np.clip(share, 0.0, 1.0)
+        narrow = np.maximum(sigma, 1e-6)
+        brighter = [
+            np.sum(weights * ndtr((centre + mu - edge) / narrow), axis=1)
+            for edge in self._bins.edges * portable.LOG2_10
+        ]
+        return np.stack([*(a - b for a, b in pairwise(brighter)), brighter[-1]], axis=1)
+
+    def _log2_luminosity(self, parameters: Parameters, probes: _Probes) -> Float:
+        luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
+        with np.errstate(all="ignore"):
+            return portable.log2(luminosity)
+
+
+def _total(values: Float) -> Float:
+    """Sums along the last axis, one term after the other: the same bits on every machine."""
+    return np.asarray(np.add.accumulate(values, axis=-1)[..., -1])
+
+
+def _size(parameters: Parameters) -> int:
+    return len(next(iter(parameters.values()), np.zeros(1)))
+
+
+def _intensity_per_lsun(
+    bank: Any, chosen: NDArray[np.int64], one_plus_z: Float, grid: Grid
+) -> Float:
+    x, y, z = (a[chosen].astype(np.float64) for a in (bank.x, bank.y, bank.z))
+    intensity = grid.intensity_factor / (x * x + y * y + z * z)
+    return intensity if grid.units == "uK" else intensity / (one_plus_z * one_plus_z)
+
+
+def _by_mass(halos: Halos) -> NDArray[np.int64]:
+    """Rows of the halos that are painted, the heaviest first."""
+    painted = np.flatnonzero(halos.channel >= 0)
+    return painted[np.argsort(-halos.bank.log2_mass[painted], kind="stable")]
+
+
+def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
+    """Rows of the heaviest halos, and of some of every mass."""
+    order = _by_mass(halos)
+    ranks = np.unique(np.linspace(0, len(order) - 1, 40).astype(np.int64))
+    return np.unique(np.concatenate([order[:24], order[ranks] if len(order) else order]))
+
+
+def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
+    """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
+    order = _by_mass(halos)
+    last, number = float(len(order)), num // 2
+    steps = np.arange(number + 1) / number
+    ranks = portable.exp2(steps * portable.log2(last + 1.0)) - 1.0
+    edges = np.unique(np.rint(np.concatenate([ranks, steps * last])).astype(np.int64))
+    middle = (edges[:-1] + edges[1:]) // 2
+    ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
+    area = float(_total((ra_max - ra_min) * (dec_max - dec_min)))
+    field = halos.grid.fov_deg[0] * halos.grid.fov_deg[1]
+    share = field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
+    return order[middle], np.diff(edges) * share

@@ -1,0 +1,110 @@
+"""From what was drawn for samples to their maps and counts, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtrain.generator.line import Line
+from streamtrain.generator.painter import Job
+from streamtrain.generator.windows import Scene
+from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import Arrays, Told, Workspace
+from streamtrain.operators.base import Drawn, Operator
+
+Shape = tuple[int, int, int]
+
+
+class Maker:
+    """Paints samples and applies the map operators.
+
+    operators: in their order; observe: kernels of observe.cu; bins: luminosity bins.
+    """
+
+    def __init__(
+        self, operators: Sequence[Operator], observe: Kernels, device: torch.device, bins: int
+    ) -> None:
+        self.operators, self.observe, self.device = operators, observe, device
+        self._counts = bins + EXTRA_COUNTS
+
+    def output_shape(self, painted: Shape) -> Shape:
+        """Shape (freq, dec, ra) of a map after the operators."""
+        for operator in self.operators:
+            painted = operator.output_shape(painted)
+        return painted
+
+    def told(
+        self, scene: Scene, job: Job, drawn: Sequence[Drawn], first: int, last: int
+    ) -> list[Arrays]:
+        """What `make` needs of samples first..last-1, still on the host: the arrays of each line,
+        then of each operator."""
+        jobs = zip(_lines(scene), [job, *job.others], strict=True)
+        painted = [line.painter.told(part, first, last) for line, part in jobs]
+        return [
+            *painted,
+            *({name: v[first:last] for name, v in values.items()} for values in drawn),
+        ]
+
+    def make(
+        self, scene: Scene, told: Sequence[Told], cube: Tensor, counts: Tensor, memory: Workspace
+    ) -> None:
+        """Paint and observe B samples into `cube`, the network's input, float32
+        [B, n_freq, n_dec, n_ra], and `counts`, int32 [B, bins + 3].
+
+        told: see there, on the device; memory: for all between.
+        """
+        lines = _lines(scene)
+        total = self.blank_total(scene, len(cube), memory)
+        scene.line.painter.deposit(told[0], total, counts.zero_())
+        for line, part in zip(lines[1:], told[1 : len(lines)], strict=True):
+            others = memory.scratch.zeros("interloper counts", counts.shape, torch.int32)
+            line.painter.deposit(part, total, others)
+            counts[:, -1] += others[:, -1]
+        self.finish(scene, total, told[0]["keys"], told[len(lines) :], cube, memory)
+
+    def blank_total(self, scene: Scene, size: int, memory: Workspace) -> Tensor:
+        """Cubes without a halo, in fixed point, int64 [size, freq, dec, ra]."""
+        return memory.scratch.zeros("total", (size, *scene.line.painter.shape), torch.int64)
+
+    def finish(
+        self,
+        scene: Scene,
+        total: Tensor,
+        keys: Tensor,
+        drawn: Sequence[Told],
+        target: Tensor,
+        memory: Workspace,
+    ) -> None:
+        """From what was painted, in fixed point, to the network's input `target`."""
+        cube = target
+        if total.shape != target.shape:
+            cube = memory.scratch.empty("painted", total.shape, torch.float32)
+        self.to_map_units(scene, total, cube)
+        observed = cube
+        for _, after in self.observed(cube, keys, drawn):
+            observed = after
+        if observed is not target:
+            target.copy_(observed)
+
+    def observed(
+        self, cube: Tensor, keys: Tensor, drawn: Sequence[Told]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The cubes after each operator, which may change them in place, with its name."""
+        for operator, values in zip(self.operators, drawn, strict=True):
+            cube = operator.apply(self.observe, cube, keys, values)
+            yield operator.name, cube
+
+    def to_map_units(self, scene: Scene, total: Tensor, cube: Tensor) -> None:
+        """Cubes in fixed point, int64, to map units, float32, of the same shape."""
+        unit = np.float64(scene.line.painter.unit)
+        self.observe.elementwise(
+            "from_fixed_point", len(total), total[0].numel(), unit, total, cube
+        )
+
+
+def _lines(scene: Scene) -> list[Line]:
+    return [scene.line, *scene.interlopers.values()]

@@ -1,0 +1,187 @@
+"""The grid of a cube: its voxels in frequency and on the sky.
+
+Frequency index 0 is the highest frequency (lowest redshift); dec and ra increase with their index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamtrain.arguments import given_numbers, number, numbers, whole_number
+from streamtrain.numerics import portable
+from streamtrain.schema import ConfigError, setting
+
+Float = NDArray[np.float64]
+
+K_UK = 2.6171521
+"""T = K_UK / 2 / nu^2 L / (4 pi chi^2 (1+z)^2 dnu Omega) [uK], with L in Lsun (3.828e26 W, IAU
+2015 B3), nu and dnu in GHz, chi in Mpc, Omega in sr: c^2 Lsun / (k_B Mpc^2 GHz^3), CODATA 2018."""
+K_JY = 4.0204146e-2
+"""I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
+DEG = np.pi / 180.0
+SMALLEST_PIXEL_DEG = 1e-7
+"""Less is a mistake of units, and rounds away in the positions of halos."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units.
+
+    The band runs from high to low. Angles and frequencies may have units of astropy. Raises
+    ValueError, one sentence, for what is no grid.
+    """
+
+    fov_deg: tuple[float, float] = (1.4, 1.4)
+    shape: tuple[int, int, int] = (100, 256, 256)
+    nu_GHz: tuple[float, float] = (34.0, 26.0)
+    nu_rest_GHz: float = 115.27
+    units: Literal["uK", "Jy/sr"] = "uK"
+
+    def __post_init__(self) -> None:
+        plain = {
+            "fov_deg": numbers(self.fov_deg, "fov_deg", "(ra, dec)", "deg"),
+            "nu_GHz": numbers(self.nu_GHz, "nu_GHz", "(high, low)", "GHz"),
+            "nu_rest_GHz": number(self.nu_rest_GHz, "nu_rest_GHz", "GHz"),
+            "shape": tuple(
+                whole_number(n.item(), "a number of voxels")
+                for n in given_numbers(self.shape, "shape").values.ravel()
+            ),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if not all(0.0 < side <= 20.0 for side in self.fov_deg):
+            raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..20 deg")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape = {self.shape} must be three positive numbers")
+        pixel = min(self.fov_deg[0] / self.shape[2], self.fov_deg[1] / self.shape[1])
+        if pixel < SMALLEST_PIXEL_DEG:
+            raise ValueError(
+                f"fov_deg = {self.fov_deg} in {self.shape[2]} x {self.shape[1]} pixels: one is "
+                f"{pixel:.3g} deg, less than {SMALLEST_PIXEL_DEG:g}"
+            )
+        if not 0.0 < self.nu_GHz[1] < self.nu_GHz[0] < self.nu_rest_GHz:
+            raise ValueError(
+                f"nu_GHz = {self.nu_GHz} must run from high to low, below "
+                f"nu_rest_GHz = {self.nu_rest_GHz:g}"
+            )
+        if self.units not in ("uK", "Jy/sr"):
+            raise ValueError(f"units '{self.units}' is none of uK, Jy/sr")
+
+    @property
+    def dnu_GHz(self) -> float:
+        """Width of a channel [GHz]."""
+        return (self.nu_GHz[0] - self.nu_GHz[1]) / self.shape[0]
+
+    @property
+    def pixel_sr(self) -> float:
+        """Solid angle of a pixel [sr]."""
+        ra, dec = self.fov_deg
+        return (ra * DEG / self.shape[2]) * (dec * DEG / self.shape[1])
+
+    @property
+    def z_range(self) -> tuple[float, float]:
+        """Redshifts of the band's ends."""
+        return self.nu_rest_GHz / self.nu_GHz[0] - 1.0, self.nu_rest_GHz / self.nu_GHz[1] - 1.0
+
+    def volume_Mpc3(self, Omega_m: float = 0.286, h: float = 0.7) -> float:
+        """Comoving volume of the field between the band's redshifts [Mpc^3], flat LCDM."""
+        solid_angle = (
+            self.fov_deg[0] * DEG * 2.0 * float(portable.sincos_deg(self.fov_deg[1] / 2)[0])
+        )
+        near, far = (distance_Mpc(z, Omega_m, h) for z in self.z_range)
+        return solid_angle * (far * far * far - near * near * near) / 3.0
+
+    @cached_property
+    def edges(self) -> tuple[Float, Float, Float]:
+        """Voxel edges: frequency [GHz] (descending), dec [deg], ra [deg]."""
+        freq, dec, ra = self.shape
+        half_ra, half_dec = self.fov_deg[0] / 2, self.fov_deg[1] / 2
+        return (
+            _edges(self.nu_GHz[0], self.nu_GHz[1], freq),
+            _edges(-half_dec, half_dec, dec),
+            _edges(-half_ra, half_ra, ra),
+        )
+
+    def channel(self, z_obs: ArrayLike) -> NDArray[np.int16]:
+        """Frequency channel of redshifts [n]: int16 [n], -1 outside the band.
+
+        Bins are half-open in increasing frequency, channel 0 closed at its top.
+        """
+        nu = self.nu_rest_GHz / (1.0 + np.asarray(z_obs, np.float64))
+        edges = self.edges[0][::-1]
+        bin_ = np.searchsorted(edges, nu, side="right") - 1
+        inside = (nu >= edges[0]) & (nu <= edges[-1])
+        from_top = self.shape[0] - 1 - np.minimum(bin_, self.shape[0] - 1)
+        return np.where(inside, from_top, -1).astype(np.int16)
+
+    @cached_property
+    def intensity_factor(self) -> float:
+        """c of T = c L / chi^2 [uK], or of I = c L / (chi (1+z))^2 [Jy/sr]; L in Lsun, chi in Mpc.
+
+        In brightness temperature the redshift cancels: nu_obs (1 + z) = nu_rest.
+        """
+        common = 4.0 * np.pi * self.dnu_GHz * self.pixel_sr
+        if self.units == "uK":
+            return K_UK / 2.0 / (self.nu_rest_GHz * self.nu_rest_GHz) / common
+        return K_JY / common
+
+    @cached_property
+    def fixed_point_exponent(self) -> int:
+        """Power of two that deposits are scaled by: 1e9 Lsun at the near edge fill about 2^40.
+
+        It depends on the grid alone (the distance is that of a fixed cosmology).
+        """
+        near = self.z_range[0]
+        distance = distance_Mpc(near)
+        brightest = self.intensity_factor * 1e9 / (distance * distance)
+        if self.units == "Jy/sr":
+            brightest = brightest / ((1.0 + near) * (1.0 + near))
+        return 40 - int(np.ceil(portable.log2(brightest)))
+
+
+def _edges(first: float, last: float, bins: int) -> Float:
+    """Edges of equal bins [bins + 1], in plain float64: they decide where a halo falls."""
+    edges: Float = first + np.arange(bins + 1, dtype=np.float64) * ((last - first) / bins)
+    edges[-1] = last
+    return edges
+
+
+def distance_Mpc(z: float, Omega_m: float = 0.286, h: float = 0.7) -> float:
+    """Comoving distance [Mpc], flat LCDM, in plain float64 (midpoint rule, 1e-6 relative)."""
+    steps = 512
+    total = 0.0
+    for k in range(steps):
+        a = 1.0 + z * (k + 0.5) / steps
+        total += 1.0 / float(np.sqrt(Omega_m * a * a * a + (1.0 - Omega_m)))
+    return 2997.92458 / h * z * total / steps
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The cube that halos are painted into."""
+
+    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
+    shape: tuple[int, int, int] = setting((10, 64, 64), "voxels (freq, dec, ra)", low=1, high=4096)
+    nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
+    nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
+    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
+
+
+def check_grid(grid: GridConfig) -> None:
+    """Refuse a band that is none. Raises ConfigError."""
+    if grid.nu_GHz[0] <= grid.nu_GHz[1]:
+        raise ConfigError(f"grid.nu_GHz = {list(grid.nu_GHz)} must run from high to low")
+    if grid.nu_GHz[0] >= grid.nu_rest_GHz:
+        raise ConfigError(
+            f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
+        )
+
+
+def grid_of(config: GridConfig) -> Grid:
+    """The grid of a configuration."""
+    return Grid(config.fov_deg, config.shape, config.nu_GHz, config.nu_rest_GHz, config.units)

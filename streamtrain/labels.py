@@ -1,0 +1,413 @@
+"""Luminosity bins: where their edges lie, and what the paint kernel is told of them.
+
+Labels: what a network predicts of a sample, and what its answer means.
+
+A label is a function of luminosity, one number per luminosity bin, or the class of the luminosity
+model. Functions are a count times the label of one halo (its unit, which depends on the volume of
+the field), or the log10 of that; so errors in dex are those of the count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamtrain.numerics import portable
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import Arrays, FreshMemory, Told, Workspace
+from streamtrain.schema import ConfigError, setting
+
+SMALLEST_BIN_DEX = 1e-5
+"""Narrowest luminosity bin: log2 L is known to 2e-6."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What the network predicts."""
+
+    quantity: Literal["counts", "cumulative", "phi", "phi_L", "class"] = setting(
+        "counts",
+        "halos per luminosity bin, N(>L) at each bin's lower edge, dn/dL [Mpc^-3 Lsun^-1], dn/dlnL "
+        "[Mpc^-3], or which of the luminosity models",
+    )
+    scale: Literal["log10", "linear"] = setting(
+        "log10", "log10 (an empty bin counts as one halo) or linear"
+    )
+    log10_L: tuple[float, float] = setting(
+        (3.5, 7.0), "first and last edge, log10(L/Lsun)", low=-40, high=40
+    )
+    bins: int = setting(49, "number of luminosity bins", low=1, high=1000)
+    edges: tuple[float, ...] | None = setting(
+        None, "edges of unequal bins, log10(L/Lsun), instead of log10_L and bins", low=-40, high=40
+    )
+    overflow: bool = setting(True, "cumulative: count halos above the last edge")
+
+
+def check_label(label: LabelConfig) -> None:
+    if label.log10_L[0] >= label.log10_L[1]:
+        raise ConfigError(f"label.log10_L = {list(label.log10_L)} must increase")
+    if label.edges is None:
+        return
+    usual = LabelConfig()
+    if (label.log10_L, label.bins) != (usual.log10_L, usual.bins):
+        raise ConfigError(
+            "label.edges replaces label.log10_L and label.bins: label.edges=null removes the one, "
+            f"label.log10_L={list(usual.log10_L)} label.bins={usual.bins} the other"
+        )
+    if not 2 <= len(label.edges) <= 1001:
+        raise ConfigError(f"label.edges must be 2 to 1001 numbers, not {len(label.edges)}")
+    for low, high in zip(label.edges[:-1], label.edges[1:], strict=True):
+        if high - low < SMALLEST_BIN_DEX:
+            raise ConfigError(
+                f"label.edges must increase by at least {SMALLEST_BIN_DEX:g} dex, but {high:.9g} "
+                f"follows {low:.9g}"
+            )
+
+
+RANGE_DEX = (0.5, 1.0, 2.5, 5.0, 10.0, 0.25, 0.1, 0.05, 0.025, 0.01)
+"""Widths of a bright luminosity range, the first that fits; faint ones are twice as wide [dex]."""
+_FEWEST, _MOST = 3, 12
+"""Of these widths in the span of a label."""
+NUM_BRIGHT_RANGES = 3
+"""Ranges of one width, before those of two."""
+_TOLERANCE = 1e-9
+"""Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
+_ABOVE_ALL = 3e38
+"""What pads the kernel's table of edges: no log2 L reaches it."""
+_MOST_CELLS = 1024
+"""Cells of the kernel's table, at most: 4 kB of a CPU's first cache."""
+
+
+@dataclass(frozen=True)
+class LuminosityBins:
+    """Bins of log10(L / Lsun), half-open, the last one closed: equal ones, or between `given`
+    edges."""
+
+    log10_L: tuple[float, float] = (3.5, 7.0)
+    num: int = 49
+    given: tuple[float, ...] | None = None
+    """log10(L / Lsun) [num + 1] of unequal bins; the first and last are `log10_L`."""
+
+    @classmethod
+    def between(cls, edges: Sequence[float]) -> LuminosityBins:
+        """Bins between any increasing edges, log10(L / Lsun) [num + 1]."""
+        return cls((edges[0], edges[-1]), len(edges) - 1, tuple(edges))
+
+    @classmethod
+    def of(cls, label: LabelConfig) -> LuminosityBins:
+        """The bins of a configuration's label."""
+        return cls(label.log10_L, label.bins) if label.edges is None else cls.between(label.edges)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """log10(L / Lsun) [num + 1]."""
+        if self.given is not None:
+            return np.array(self.given)
+        return np.linspace(*self.log10_L, self.num + 1)
+
+    @property
+    def width_Lsun(self) -> NDArray[np.float64]:
+        """dL of each bin [Lsun], in portable float64 [num]."""
+        return np.diff(portable.exp10(self.edges))
+
+    @property
+    def width_lnL(self) -> NDArray[np.float64]:
+        """dlnL of each bin [num]."""
+        return np.diff(self.edges) * (portable.LOG2_10 * portable.LN2)
+
+    def kernel_values(self) -> tuple[float, float, float]:
+        """First and last edge as log2, bins (or cells, where they are unequal) per unit of log2."""
+        low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
+        return low, high, (self.num if self.given is None else self._num_cells) / (high - low)
+
+    def source(self) -> str:
+        """What kernels/paint.cu is compiled with: nothing for equal bins, else its two tables."""
+        if self.given is None:
+            return ""
+        cell = self._cell_of_edges(self._num_cells)
+        first = np.searchsorted(cell[1:-1], np.arange(cell[-1] + 1))
+        most = max(1, int(np.bincount(cell[1:-1], minlength=1).max()))
+        stride = 1 << (most.bit_length() - 1)
+        edges = np.full(self.num - 1 + 2 * stride, _ABOVE_ALL, np.float32)
+        edges[: self.num] = self._log2_edges[:-1]
+        return (
+            f"\n#define EDGE_STRIDE {stride}\n"
+            + _table("int", "bin_of_cell", map(str, first))
+            + _table("float", "bin_edges", (f"{edge:.8e}f" for edge in edges))
+        )
+
+    @property
+    def _log2_edges(self) -> NDArray[np.float32]:
+        return (self.edges * portable.LOG2_10).astype(np.float32)
+
+    @cached_property
+    def _num_cells(self) -> int:
+        """The fewest cells of which none holds two inner edges, up to `_MOST_CELLS`."""
+        for cells in (64, 128, 256, 512):
+            if len(np.unique(self._cell_of_edges(cells)[1:-1])) == self.num - 1:
+                return cells
+        return _MOST_CELLS
+
+    def _cell_of_edges(self, cells: int) -> NDArray[np.int64]:
+        """The cell that each edge lies in, with the kernel's own float32 arithmetic [num + 1]."""
+        low, high = (edge * portable.LOG2_10 for edge in self.log10_L)
+        per_log2 = np.float32(cells / (high - low))
+        return ((self._log2_edges - np.float32(low)) * per_log2).astype(np.int64)
+
+
+def _table(kind: str, name: str, numbers: Iterable[str]) -> str:
+    """An array as source for either compiler."""
+    values = list(numbers)
+    text = ", ".join(values)
+    return (
+        f"#ifdef __CUDACC__\n__device__\n#endif\n"
+        f"static const {kind} {name}[{len(values)}] = {{{text}}};\n"
+    )
+
+
+def luminosity_ranges(bin_edges: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Luminosity ranges that errors are given for, log10(L/Lsun), from faint to bright.
+
+    Counted from the last edge: three of half a dex, then of one dex to the first edge, where a
+    rest of less than half a range joins its neighbour; 3.5..7 has 3.5-4.5, 4.5-5.5, 5.5-6, 6-6.5
+    and 6.5-7. Labels of less than 1.5 or more than 6 dex have others of `RANGE_DEX`.
+    bin_edges: log10(L/Lsun) [num_bins + 1].
+    """
+    first, last = float(bin_edges[0]), float(bin_edges[-1])
+    span = last - first
+    slack = 1.0 + _TOLERANCE
+    fits = (d for d in RANGE_DEX if _FEWEST * d <= span * slack and span <= _MOST * d * slack)
+    width = next(fits, None)
+    if width is None:
+        return [(first, last)]
+    edges, number = [last], 0
+    while True:
+        number += 1
+        step = width if number <= NUM_BRIGHT_RANGES else 2.0 * width
+        edge = round(edges[-1] - step, 9)
+        if edge - first < 0.5 * step:
+            break
+        edges.append(edge)
+    if abs(edges[-1] - first) > _TOLERANCE:
+        edges.append(first)
+    return list(zip(edges[:0:-1], edges[-2::-1], strict=True))
+
+
+def bright_above(bin_edges: NDArray[np.float64]) -> float:
+    """Above this halos are bright, log10(L/Lsun): the lower end of the two brightest ranges."""
+    ranges = luminosity_ranges(bin_edges)
+    return ranges[-min(2, len(ranges))][0]
+
+
+def ranges_with_bins(
+    bin_edges: NDArray[np.float64],
+) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
+    """Each of `luminosity_ranges` that holds the centre of a bin, and the mask of its bins
+    [num_bins].
+
+    bin_edges: log10(L/Lsun) [num_bins + 1].
+    """
+    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
+    for low, high in luminosity_ranges(bin_edges):
+        inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
+        if inside.any():
+            yield (low, high), inside
+
+
+EXTRA_COUNTS = 3
+"""Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
+SMALLEST_STD_DEX = 0.1
+"""Floor of a bin's standard deviation in the log10 form: a bin that happened to be constant in the
+calibration samples must not get an unbounded weight. In the linear form it is one halo."""
+SMALLEST_FREQUENCY = 1e-3
+"""Floor of a class's frequency in the calibration samples."""
+_SAFE = (1e-36, 1e30)
+"""Units that float32 can hold, also times a count."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A function of luminosity, for tables and figures."""
+
+    symbol: str
+    axis: str
+    """Name and unit, in matplotlib's mathematics."""
+    at_lower_edge: bool = False
+    """Its value belongs to the lower edge of a bin, not to the centre."""
+
+
+QUANTITIES = {
+    "counts": Quantity("dN", "halos per bin, $dN$"),
+    "cumulative": Quantity("N(>L)", "halos above $L$, $N(>L)$", at_lower_edge=True),
+    "phi": Quantity("phi", r"$\phi = dn/dL$ [Mpc$^{-3}$ $L_\odot^{-1}$]"),
+    "phi_L": Quantity("phi L", r"$\phi L = dn/d\ln L$ [Mpc$^{-3}$]"),
+}
+
+
+class Label:
+    """What a network predicts.
+
+    config: the section `label` of a configuration
+    volumes_Mpc3: comoving volume of the field, per lightcone
+    classes: names of the luminosity models, for the quantity `class`
+    device: where labels are made
+    Raises ConfigError if there is nothing to tell apart, or a unit that float32 cannot hold.
+    """
+
+    def __init__(
+        self,
+        config: LabelConfig,
+        volumes_Mpc3: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.bins, self.classes = config, LuminosityBins.of(config), list(classes)
+        if self.is_class and len(self.classes) < 2:
+            raise ConfigError(
+                "label.quantity = class needs several luminosity models to tell apart: list them "
+                "in emit.line.mixture"
+            )
+        volumes, self._row = np.unique(np.asarray(volumes_Mpc3, np.float64), return_inverse=True)
+        if not self.has_unit:
+            volumes, self._row = np.ones(1), np.zeros_like(self._row)
+        self.unit = self._units(volumes)
+        one_halo = portable.log10(self.unit) if self.form == "log10" else self.unit
+        self._one_halo = torch.from_numpy(one_halo.astype(np.float32)).to(device)
+
+    def _units(self, volumes_Mpc3: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What one halo in a bin is worth, [number of volumes, num_bins]."""
+        width = np.ones(self.bins.num)
+        if self.config.quantity == "phi":
+            width = self.bins.width_Lsun
+        elif self.config.quantity == "phi_L":
+            width = self.bins.width_lnL
+        with np.errstate(divide="ignore"):
+            unit = 1.0 / (volumes_Mpc3[:, None] * width)
+        low, high = float(unit.min()), float(unit.max())
+        if not _SAFE[0] < low <= high < _SAFE[1]:
+            raise ConfigError(
+                f"label.quantity = {self.config.quantity}: one halo is worth {low:g} to {high:g} "
+                f"per bin, outside {_SAFE[0]:g}..{_SAFE[1]:g}"
+            )
+        return unit
+
+    @property
+    def is_class(self) -> bool:
+        """Whether the label is a class, not a function of luminosity."""
+        return self.config.quantity == "class"
+
+    @property
+    def has_unit(self) -> bool:
+        """Whether the function of luminosity is a density, not a number of halos."""
+        return self.config.quantity in ("phi", "phi_L")
+
+    @property
+    def form(self) -> Literal["log10", "linear", "class"]:
+        """What the numbers of the label are."""
+        return "class" if self.is_class else self.config.scale
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers in a label: luminosity bins, or classes."""
+        return len(self.classes) if self.is_class else self.bins.num
+
+    def one_halo(self, lightcone: NDArray[np.int64]) -> Tensor:
+        """The label of one halo in each bin, float32 [B, num_bins], or [1, num_bins] where it is
+        the same for all lightcones. lightcone: number of each sample's [B]."""
+        if len(self._one_halo) == 1:
+            return self._one_halo
+        return self._one_halo[torch.from_numpy(self._row[lightcone]).to(self._one_halo.device)]
+
+    def told(self, lightcone: NDArray[np.int64], model: NDArray[np.int64]) -> Arrays:
+        """What `one_halo_of` and `make` need to know of samples, still on the host.
+
+        lightcone: number of each sample's [B]; model: of its luminosity model [B].
+        """
+        arrays: dict[str, NDArray[np.generic]] = {}
+        if len(self._one_halo) > 1:
+            arrays["row"] = self._row[lightcone]
+        if self.is_class:
+            arrays["one_hot"] = np.eye(len(self.classes), dtype=np.float32)[model]
+        return arrays
+
+    def one_halo_of(self, told: Told) -> Tensor:
+        """`one_halo` of the samples of `told`, on the device."""
+        return self._one_halo[told["row"]] if "row" in told else self._one_halo
+
+    def make(
+        self, kernels: Kernels, counts: Tensor, told: Told, memory: Workspace | None = None
+    ) -> Tensor:
+        """Labels float32 [B, num_outputs].
+
+        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; told: see there,
+        on the device; memory: where the labels lie [new].
+        """
+        memory = memory or FreshMemory(counts.device)
+        if self.is_class:
+            return memory.empty("label", told["one_hot"].shape, torch.float32).copy_(
+                told["one_hot"]
+            )
+        bins, one_halo = self.bins.num, self.one_halo_of(told)
+        label = memory.empty("label", (len(counts), bins), torch.float32)
+        kernels.elementwise(
+            "make_label",
+            len(counts),
+            bins,
+            np.int32(self.config.quantity == "cumulative"),
+            np.int32(self.config.overflow),
+            np.int32(self.form == "log10"),
+            np.int64(bins if len(one_halo) > 1 else 0),
+            one_halo,
+            counts,
+            label,
+        )
+        return label
+
+    def log10_counts(self, values: Tensor, one_halo: Tensor) -> Tensor:
+        """log10 of the count, at least 0, from labels or a network's answers [B, num_bins], in
+        float64 on their device.
+
+        Below one halo there is nothing to predict: smaller values become log10(1) = 0, as they are
+        in the label. one_halo: `Batch.one_halo`.
+        """
+        one = one_halo.to(values.device, torch.float64)
+        if self.form == "linear":
+            return (values.double() / one).clamp(min=1.0).log10()
+        return (values.double() - one).clamp(min=0.0)
+
+    def occupied(self, values: Tensor, counts: Tensor) -> Tensor:
+        """Where the count is at least one, bool [B, num_bins]; the log10 of one would not tell.
+
+        values: labels; counts: `Batch.counts`. A function N(>L) also has halos beyond the bins.
+        """
+        if self.config.quantity != "cumulative":
+            return counts > 0
+        above = counts.flip(1).cumsum(1).flip(1) > 0
+        return above | (values.to(counts.device) > 0)
+
+    def unit_of(self, one_halo: Tensor) -> NDArray[np.float64] | None:
+        """What one halo is worth in the label's quantity, whatever its scale, in the shape of
+        one_halo; None where it is one, a count."""
+        if not self.has_unit:
+            return None
+        one = one_halo.cpu().double().numpy()
+        return np.asarray(10.0**one if self.form == "log10" else one)
+
+    def output_moments(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """What a network's output is centred on and scaled by, float32 [num_outputs].
+
+        mean, std: of the labels of some samples. Classes start at the log of their frequencies.
+        """
+        if self.is_class:
+            return mean.clamp(min=SMALLEST_FREQUENCY).log(), torch.ones_like(std)
+        if self.form == "log10":
+            return mean, std.clamp(min=SMALLEST_STD_DEX)
+        floor = torch.from_numpy(self.unit.max(axis=0)).to(std)
+        return mean, torch.maximum(std, floor)

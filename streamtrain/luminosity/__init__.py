@@ -1,0 +1,6 @@
+"""Luminosity models: how brightly a halo of given mass and redshift shines in a line.
+
+Start with `model`, what a model consists of; published ones are in `co` and `cii_lya`, and
+`registry` finds them, or a user's, by name. `priors` and `mixture` say how parameters are drawn,
+`modifiers` what else changes a halo's light; `trace` turns a model's Python into kernel code.
+"""

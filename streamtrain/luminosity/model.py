@@ -1,0 +1,185 @@
+"""What a luminosity model consists of.
+
+A model is a plain NumPy function of (mass_Msun, z, parameters) that returns L [Lsun]; the tracer
+compiles it into the paint kernel. An argument without a default that is no parameter is a column
+of the lightcone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.luminosity.priors import Prior
+from streamtrain.numerics import portable
+from streamtrain.schema import AssumptionWarning, ConfigError, nearest
+
+LN10 = 2.302585092994046
+CO10_GHZ = 115.271
+"""Rest frequency of CO(1-0); that of CO(J, J-1) is J times as high, to 0.1 % for J = 13."""
+ModelFunction = Callable[..., Any]
+Range = tuple[float, float]
+
+
+class ModelRangeWarning(UserWarning):
+    """A model is used at redshifts or masses that it was not published for."""
+
+
+def lsun_per_lprime(nu_rest_GHz: float) -> float:
+    """L [Lsun] of L' = 1 K km/s pc^2: 4.9e-5 at 115.27 GHz (1503.08833, equation 4)."""
+    ratio = nu_rest_GHz / 115.27
+    return 4.9e-5 * ratio * ratio * ratio  # products: a power would depend on the C library
+
+
+@dataclass(frozen=True)
+class LuminosityModel:
+    """A luminosity model: function, default parameters, scatter, priors."""
+
+    name: str
+    function: ModelFunction
+    defaults: Mapping[str, float]
+    source: str = ""
+    scatter: Callable[[Mapping[str, Any]], tuple[Any, Any]] | None = None
+    """(sigma, mu) of ln L from the parameters; this mu preserves the mean, mu = 0 the median."""
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    sigma_dex: ModelFunction | None = None
+    """Scatter [dex] that depends on the halo, a function like `function`."""
+    on_fraction: ModelFunction | None = None
+    """Fraction of halos that shine at all, a function like `function`."""
+    preserves: Literal["mean", "median"] = "mean"
+    """What the scatter preserves."""
+    nu_rest_GHz: float | None = None
+    """Rest frequency of the one line it is for; None: the function takes any."""
+    z_range: Range | None = None
+    """Redshifts it was published for; None: unknown, as of a user's model."""
+    mass_range_Msun: Range | None = None
+    """Halo masses likewise; 0 and infinity where the paper sets no end."""
+
+    def prior(self, name: str) -> Prior:
+        """The prior `name`; 'fiducial' keeps every parameter at its default."""
+        if name == "fiducial":
+            return Prior()
+        if name not in self.priors:
+            known = ["fiducial", *self.priors]
+            raise ConfigError(
+                f"the model {self.name} has no prior '{name}': {nearest(name, known)}"
+            )
+        return self.priors[name]
+
+    def parameters(self, given: Mapping[str, float]) -> dict[str, float]:
+        """The defaults with `given` values in their place. Raises ConfigError for an unknown name,
+        for a negative width, which is one whose name begins with sigma, and for a negative duty."""
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"parameters must be a mapping like {{'alpha': 1.3}}, not {type(given).__name__}"
+            )
+        for name in given:
+            if name not in self.defaults:
+                raise ConfigError(
+                    f"the model {self.name} has no parameter '{name}': "
+                    f"{nearest(str(name), self.defaults)}"
+                )
+        for name, value in {**self.defaults, **given}.items():
+            if name.startswith("sigma") and isinstance(value, int | float) and value < 0:
+                raise ConfigError(
+                    f"{name} = {value:g} of the model {self.name}: a scatter is not negative"
+                )
+            if name == "duty" and isinstance(value, int | float) and value < 0:
+                raise ConfigError(
+                    f"duty = {value:g} of the model {self.name}: a share of halos is not negative"
+                )
+        return {**self.defaults, **given}
+
+    def with_scatter(self, scatter: bool | Literal["mean", "median"]) -> LuminosityModel:
+        """The model with its scatter as published (True), without (False), or preserving the mean
+        or the median of L. Raises ConfigError for anything else."""
+        if isinstance(scatter, bool | np.bool_):
+            return self if scatter else replace(self, scatter=None, sigma_dex=None)
+        if not isinstance(scatter, str) or scatter not in ("mean", "median"):
+            raise ConfigError(f"scatter = {scatter!r} is none of True, False, 'mean', 'median'")
+        return replace(self, preserves=scatter)
+
+    def log2_scatter(
+        self, parameters: Mapping[str, NDArray[np.float64]], size: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scatter of log2 L and what is added to log2 L, [B] each; for a model whose scatter
+        depends on the halo: a switch, and what the squared scatter is multiplied by."""
+        sigma, mu = np.zeros(size), np.zeros(size)
+        if self.sigma_dex is not None:
+            sigma, mu = sigma + 1.0, mu - 0.5 * portable.LN2
+        elif self.scatter is not None:
+            with np.errstate(all="ignore"):  # `Emission.values` refuses what is not finite
+                pair = self.scatter(parameters)
+                sigma, mu = (np.broadcast_to(a, (size,)) / portable.LN2 for a in pair)
+        return sigma, mu if self.preserves == "mean" else np.zeros(size)
+
+    @property
+    def traced_parameters(self) -> list[str]:
+        """Parameters that the compiled functions take (scatter widths may not be among them)."""
+        functions = (self.function, self.sigma_dex, self.on_fraction)
+        taken = {n for f in functions if f is not None for n in inspect.signature(f).parameters}
+        return [name for name in self.defaults if name in taken]
+
+    def check_line(self, nu_rest_GHz: float) -> None:
+        """ConfigError if a grid's line is another one than the model's."""
+        own = self.nu_rest_GHz
+        if own is not None and abs(nu_rest_GHz / own - 1.0) > 0.001:
+            raise ConfigError(
+                f"the model {self.name} is for the line at {own:g} GHz, but "
+                f"nu_rest_GHz = {nu_rest_GHz:g}: set grid.nu_rest_GHz={own:g} (and the band)"
+            )
+
+    def check_ratio(self, nu_rest_GHz: float, given: Collection[str]) -> None:
+        """Warn (AssumptionWarning) if a model of the L' of CO(1-0) is used for a higher CO line
+        while `r_J1`, the ratio of their L', is not among the `given` parameters."""
+        upper = round(nu_rest_GHz / CO10_GHZ)
+        ladder = 2 <= upper <= 40 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
+        if "r_J1" in self.defaults and "r_J1" not in given and ladder:
+            warnings.warn(
+                f"the model {self.name} is of CO(1-0), and CO({upper}-{upper - 1}) is taken to "
+                f"have the same L' (r_J1 = {self.defaults['r_J1']:g}): the parameter r_J1 sets "
+                "their ratio, in galaxies about 0.75 for J = 2 and 0.3 for J = 4",
+                AssumptionWarning,
+                stacklevel=2,
+            )
+
+    def check_range(self, z_range: Range, mass_range_Msun: Range) -> None:
+        """Warn (ModelRangeWarning) if a band's redshifts or the masses of its halos are others than
+        the model was published for."""
+        published, held = [], []
+        if self.z_range is not None and not _within(z_range, self.z_range):
+            published.append("z = {:g}..{:g}".format(*self.z_range))
+            held.append("z = {:.2f}..{:.2f}".format(*z_range))
+        if self.mass_range_Msun is not None and not _within(mass_range_Msun, self.mass_range_Msun):
+            published.append(_masses(self.mass_range_Msun))
+            held.append(_masses(mass_range_Msun))
+        if held:
+            warnings.warn(
+                f"the model {self.name} is published for {' and '.join(published)}, but the band "
+                f"holds {' and '.join(held)}: its luminosities are extrapolated",
+                ModelRangeWarning,
+                stacklevel=2,
+            )
+
+
+def _within(inner: Range, outer: Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _masses(ends: Range) -> str:
+    if math.isinf(ends[1]):
+        return f"halos above {ends[0]:.3g} Msun"
+    return f"halos of {ends[0]:.3g}..{ends[1]:.3g} Msun"
+
+
+def mean_preserving(sigma_dex: Any) -> tuple[Any, Any]:
+    """(sigma, mu) of ln L for a log-normal scatter [dex] that keeps <L>."""
+    sigma = LN10 * sigma_dex
+    return sigma, -0.5 * sigma * sigma

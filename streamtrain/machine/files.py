@@ -1,0 +1,336 @@
+"""Files that users give and get: what is wrong with one is a sentence about it.
+
+Only regular files are opened (a FIFO would wait for ever, /dev/zero never ends), nothing is read
+that does not fit in memory, any error behind a reader is one line with the file's name, and what is
+written is there whole or not at all. With STREAMTRAIN_DEBUG set, errors that are not sentences come
+through as they are.
+
+Where the files that ship with the package lie: kernel sources and configurations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import math
+import os
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedRandom
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from streamtrain.machine.memory import free_memory
+
+DEBUG = "STREAMTRAIN_DEBUG"
+MAX_TEXT = 300
+"""Characters of foreign text in a message."""
+MAX_YAML_BYTES = 16 * 2**20
+SMALL = 64 * 2**20
+"""Bytes that are read without a look at the memory."""
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def one_line(text: object, most: int = MAX_TEXT) -> str:
+    """Foreign text on one line, without control characters, at most `most` characters of it."""
+    flat = " ".join(str(text).split())
+    plain = "".join(c if c.isprintable() else "?" for c in flat)
+    return plain if len(plain) <= most else f"{plain[:most]} ..."
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line; its kind if it says nothing."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return one_line(error) or type(error).__name__
+
+
+def why_not_a_file(path: str | os.PathLike[str]) -> str | None:
+    """Half a sentence if a path is no regular file or link to one, else None."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "there is no such file"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({reason_of(error)})"
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+    return None if kind is None else f"{kind}, not a file"
+
+
+@contextmanager
+def reading(
+    path: str | os.PathLike[str], error: Callable[[str], ValueError], damaged: str
+) -> Iterator[None]:
+    """Whatever goes wrong inside is `error` with one sentence that begins with the file's name.
+
+    error: the class of the room, whose own messages are kept; damaged: what the sentence says of
+    everything else, before the reason in brackets. A path that is no regular file is refused.
+    """
+    if problem := why_not_a_file(path):
+        raise error(f"{path}: {problem}")
+    try:
+        yield
+    except Warning:  # made an exception by the caller's filters
+        raise
+    except Exception as cause:
+        own = isinstance(error, type) and isinstance(cause, error)
+        if own and str(cause).startswith(str(path)):
+            raise
+        if not own and os.environ.get(DEBUG):
+            raise
+        text = one_line(cause, 4 * MAX_TEXT) if own else f"{damaged} ({reason_of(cause)})"
+        raise error(f"{path}: {text}") from cause
+
+
+def check_memory(claimed: int, what: str) -> None:
+    """ValueError if `what` [bytes] is more than the memory that is free."""
+    if claimed <= SMALL:
+        return
+    free = free_memory()
+    if claimed > free:
+        raise ValueError(
+            f"{what} {claimed / 1e9:.3g} GB, but {free / 1e9:.3g} GB of memory are free"
+        )
+
+
+def check_npz(archive: zipfile.ZipFile) -> None:
+    """ValueError if the arrays of an npz file do not fit in memory when they are unpacked, or if
+    one claims other numbers of bytes than are there."""
+    members = archive.infolist()
+    check_memory(sum(member.file_size for member in members), "its arrays unpack to")
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            continue
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _NPY_HEADERS:
+                raise ValueError(f"npy format version {version} is not known")
+            shape, _, dtype = _NPY_HEADERS[version](file)
+            stored = member.file_size - file.tell()
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and claimed != stored:
+            name = one_line(member.filename, 60)
+            raise ValueError(f"'{name}' claims {claimed} bytes, but {stored} are stored")
+
+
+def read_text(path: Path, most: int = MAX_YAML_BYTES, errors: str = "strict") -> str:
+    """The text of a small file, in UTF-8. Raises ValueError for a larger one, OSError and
+    UnicodeDecodeError."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most + 1) if size else b""
+    if len(content) > most:
+        raise ValueError(f"{size} bytes are too many for a file of settings (at most {most})")
+    return content.decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def why_not_written(error: BaseException) -> str | None:
+    """Half a sentence if an error, or the one behind it, is of a file that cannot be written.
+
+    HDF5 and others hide the number of the system's error in their text.
+    """
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    for one in chain:
+        found = re.search(r"\b[Ee]rrno\D{0,3}(\d+)", str(one))
+        number = getattr(one, "errno", None) or (int(found[1]) if found else None)
+        if isinstance(number, int) and number in errno.errorcode:
+            return "the disk is full" if number in DISK_FULL else os.strerror(number)
+    return reason_of(error) if isinstance(error, OSError) else None
+
+
+def reserve(path: Path, size: int) -> None:
+    """OSError if there is no room for `size` bytes in a file at `path`, which is left away.
+
+    Found out before HDF5 writes: where it fails it keeps parts in memory and complains of them
+    whenever they are freed.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (*DISK_FULL, errno.EFBIG):
+                raise
+        finally:
+            path.unlink()
+
+
+@contextmanager
+def writing(
+    path: Path, error: Callable[[str], Exception] = OSError, *, flush: bool = True
+) -> Iterator[Path]:
+    """A temporary name for a file or folder, which becomes `path` when all is written and on disk.
+
+    What cannot be written is `error` with one sentence, and leaves nothing behind; other errors
+    come through as they are. flush: wait for the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        discard(temporary)
+        yield temporary
+        if flush and not temporary.is_dir():
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        temporary.replace(path)
+    except Exception as cause:
+        reason = why_not_written(cause)
+        if reason is None or os.environ.get(DEBUG):
+            raise
+        raise error(f"{path} cannot be written: {reason}") from cause
+    finally:
+        discard(temporary)
+
+
+class NotPlainError(ValueError):
+    """A link, a folder, a device or a pipe in the place of a file."""
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BufferedRandom:
+    """Open a regular file itself; nothing is waited for, and no link is followed.
+
+    flags: of os.open. Raises NotPlainError for anything else, and OSError.
+    """
+    with suppress(FileNotFoundError):
+        _refuse(path, os.lstat(path).st_mode)
+    more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags | more, 0o666)
+    try:
+        _refuse(path, os.fstat(descriptor).st_mode)
+        return cast(BufferedRandom, os.fdopen(descriptor, mode))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refuse(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFLNK: "link", stat.S_IFIFO: "pipe"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise NotPlainError(f"{path} is a {kind}, not a file")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most so many bytes; see `open_plain`."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise NotPlainError(f"{path} has {size} bytes, more than such a file can have")
+        return file.read(most)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all; a link is replaced, not followed. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    discard(temporary)
+    with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
+        file.write(text.encode())
+    os.replace(temporary, path)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a folder with what is in it, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def resource_dir(name: str) -> Path:
+    """Folder `name` ("kernels" or "configs"): inside the installed package, or at the top of a
+    checkout that is used through PYTHONPATH or an editable install."""
+    for folder in (_PACKAGE / name, _PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"the folder '{name}' is neither in {_PACKAGE} nor beside it: "
+        "install streamtrain with pip, or run from a complete checkout"
+    )
+
+
+def shipped(path: str | Path) -> Path:
+    """Where `path` lies among the files of `configs/`, whether or not there is one: `comap.yaml`
+    and `configs/comap.yaml` are the same file there."""
+    parts = Path(path).parts
+    return resource_dir("configs").joinpath(*(parts[1:] if parts[:1] == ("configs",) else parts))
+
+
+def find_shipped(path: str | Path) -> Path:
+    """`path` if it is a file, else the file of that name that ships with streamtrain, else
+    `path`."""
+    given = Path(path)
+    found = given if given.is_absolute() or given.is_file() else shipped(given)
+    return found if found.is_file() else given
+
+
+def find_config(path: str | Path) -> Path:
+    """A configuration file: `path` itself, or the one of that name that ships with streamtrain
+    (`configs/comap.yaml` and `comap.yaml` both find it). Raises FileNotFoundError with the nearest
+    name of a file that ships, lies beside `path`, or is a run beside it."""
+    found = find_shipped(path)
+    if found.is_file():
+        return found
+    folder = resource_dir("configs")
+    presets = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
+    files = [other for other in _beside(path) if other.suffix in (".yaml", ".yml")]
+    hint = _nearest(path, [*presets, *files, *_runs(path)])
+    if not hint and Path(path).suffix:
+        top = [str(preset) for preset in presets if len(preset.parts) == 1]
+        folders = {f"{preset.parts[0]}/" for preset in presets if len(preset.parts) > 1}
+        hint = f"streamtrain ships {', '.join(top)}, and more in {' and '.join(sorted(folders))}"
+    raise FileNotFoundError(f"no configuration file or run '{path}': {hint or near_run(path)}")
+
+
+def near_run(path: str | Path) -> str:
+    """Half a sentence with the name nearest to that of a missing run, or the runs beside it."""
+    runs = _runs(path)
+    names = ", ".join(str(run) for run in runs[:8]) + (", ..." if len(runs) > 8 else "")
+    beside = f"the runs beside it are {names}" if runs else f"no run is in {Path(path).parent}"
+    return _nearest(path, runs) or beside
+
+
+def _beside(path: str | Path) -> list[Path]:
+    try:
+        return sorted(Path(path).parent.iterdir())
+    except OSError:
+        return []
+
+
+def _runs(path: str | Path) -> list[Path]:
+    return [other for other in _beside(path) if (other / "config.yaml").is_file()]
+
+
+def _nearest(path: str | Path, known: list[Path]) -> str:
+    """A question with the known file or folder whose name is nearest."""
+    names = {file.stem: file for file in reversed(known)}
+    close = difflib.get_close_matches(Path(path).stem, names, n=1, cutoff=0.6)
+    return f"did you mean '{names[close[0]]}'?" if close else ""

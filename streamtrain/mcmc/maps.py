@@ -1,0 +1,100 @@
+"""Test maps with what they are judged by: their data vectors, true luminosity functions, and what
+networks answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.config import Config
+from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.testset import open_generator
+from streamtrain.mcmc.inference import Inference
+from streamtrain.mcmc.simulations import levels_of
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The first maps of a test set; one row each."""
+
+    vectors: Float
+    """Data vectors [num, size]."""
+    levels: Float
+    """Noise levels [num, num_levels]."""
+    theta: Float
+    """True parameters [num, num_names]."""
+    true: Float
+    """log10 of the label's counts, at least 0 [num, num_bins]."""
+    occupied: NDArray[np.bool_]
+    """Where the count is at least 1 [num, num_bins]."""
+    unit: Float | None
+    """What one halo is worth in the label's quantity [1 or num, num_bins]; None: one."""
+    skies: list[str]
+    """What each map was cut from [num]."""
+    networks: dict[str, Float]
+    """Answers of trained networks as `true`, by name."""
+
+
+def networks_of(config: Config, beside: list[Path]) -> dict[str, Config]:
+    """The runs whose networks are asked too, by name: the configuration's own, if it has been
+    trained, and those of the folders. Raises ValueError for one that was trained on other maps or
+    labels."""
+    runs: dict[str, Config] = {}
+    if (Path(config.run) / "checkpoints").is_dir():
+        runs[config.network.kind] = config
+    for folder in beside:
+        other = run_config(folder)
+        ours, theirs = (json.dumps(_maps_and_labels(c)) for c in (config, other))
+        if ours != theirs:
+            raise ValueError(
+                f"the run {folder} has other maps or labels than this configuration: 'streamtrain "
+                "train --print-config' shows both"
+            )
+        name = other.network.kind
+        runs[name if name not in runs else f"{name} ({folder})"] = other
+    return runs
+
+
+def _maps_and_labels(config: Config) -> dict[str, object]:
+    settings = config.sample_settings()
+    return {key: settings[key] for key in ("grid", "observe", "label")}
+
+
+def make_maps(
+    inference: Inference, num: int, runs: dict[str, Config], *, device: str, threads: int
+) -> Maps:
+    """The first maps of the test set, split "test", and what networks say of them."""
+    generator = open_generator(inference.config, device=device, threads=threads)
+    with torch.inference_mode():
+        batch = generator.generate(range(num))
+    batch.check()
+    label = generator.label
+    true = label.log10_counts(batch.label, batch.one_halo).cpu().numpy()
+    answers = {}
+    for name, config in runs.items():
+        network = Trained.load(config).network(label, generator.device)
+        with torch.inference_mode():
+            one_halo = batch.one_halo.to(batch.cube.device)
+            output = network.head.point(network(batch.cube), one_halo)
+        answers[name] = label.log10_counts(output, batch.one_halo).cpu().numpy()
+    names = inference.density.names
+    realisation = {header.name: header.realisation for header in generator.headers}
+    made = Maps(
+        inference.vector(batch.cube),
+        levels_of(batch, inference.levels),
+        np.array([[draw["parameters"][name] for name in names] for draw in batch.draws]),
+        true,
+        label.occupied(batch.label, batch.counts).cpu().numpy(),
+        label.unit_of(batch.one_halo),
+        [realisation[draw["lightcone"]] for draw in batch.draws],
+        answers,
+    )
+    generator.close()
+    return made

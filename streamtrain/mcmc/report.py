@@ -1,0 +1,263 @@
+"""The posterior for the first maps of a test set: JSON, table and figures of `streamtrain mcmc`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamtrain.config import Config
+from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
+from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.scores import score
+from streamtrain.evaluate.testset import write_atomically
+from streamtrain.figures import write_png
+from streamtrain.labels import QUANTITIES
+from streamtrain.machine.progress import Progress
+from streamtrain.mcmc import figures
+from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
+from streamtrain.mcmc.maps import Maps, make_maps, networks_of
+from streamtrain.mcmc.sampling import import_emcee
+from streamtrain.tables import without_lines
+
+Float = NDArray[np.float64]
+
+MEAN_LABEL_SAMPLES = 512
+"""First simulations whose mean label is the plainest predictor, as in `evaluate`."""
+LARGEST_OFFSET = 4.0
+"""chi^2 of the emulator against fiducial simulations beyond which a warning says so."""
+FILE = "mcmc.json"
+
+
+def run(
+    config: Config,
+    options: Options,
+    *,
+    maps: int = 4,
+    beside: Sequence[Path] = (),
+    out: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Sample the posterior for the first `maps` test maps; write mcmc.json and the figures into the
+    run folder or `out`, print the table, return what the JSON file holds.
+
+    A file of the same configuration and options is continued: its maps are not sampled again. One
+    of others stays as it is, and is an error.
+    beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
+    sentence, for what it is not for.
+    """
+    progress = progress or Progress(active=False)
+    import_emcee()
+    folder = output_folder(config, out)
+    settings = _digest(config, options)
+    _read(folder / FILE, "settings", settings)  # before minutes of simulations
+    runs = networks_of(config, list(beside))
+    inference = Inference(config, options, device=device, threads=threads, report=progress.update)
+    test = make_maps(inference, maps, runs, device=device, threads=threads)
+    identity = _digest(config, options, inference.generator.identity())
+    kept = _read(folder / FILE, "identity", identity)
+    of = {"identity": identity, "settings": settings}
+    samples: Float | None = None
+    for number in range(maps):
+        if number < len(kept):
+            continue
+        posterior = inference.infer(test.vectors[number], test.levels[number], seed=number)
+        if number == 0:
+            samples = posterior.chain.samples
+        kept.append(_plain(posterior, inference, test, number))
+        for warning in kept[-1]["warnings"]:
+            progress.note(f"warning: test map {number}: {warning}")
+        progress.note(_line(kept[-1], number))
+        write_atomically(folder / FILE, _text({**of, "maps": kept}))
+    kept = kept[:maps]
+    result = {
+        **of,
+        "options": asdict(options),
+        "training_skies": inference.generator.schedule.num,
+        "label": config.label.quantity,
+        "bin_edges_log10_L": inference.generator.bin_edges.tolist(),
+        "percentiles": list(LEVELS),
+        "maps": kept,
+        "scores": _scores(kept, test, inference),
+    }
+    write_atomically(folder / FILE, _text(result))
+    _draw(kept, test, inference, samples, folder)
+    inference.close()
+    progress.close()
+    print(table(result))
+    return result
+
+
+def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
+    """sha256 of what decides the chains; identity: of the generator."""
+    settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
+    return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+
+
+def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
+    """The maps that a file holds whose digest called `key` is this one; ValueError for another."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        maps, same = list(data["maps"]), data[key] == digest
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not same:
+        raise ValueError(
+            f"{path} is of other settings, options or lightcones, and stays as it is: --out writes "
+            "elsewhere"
+        )
+    return maps
+
+
+def _text(result: dict[str, Any]) -> str:
+    return json.dumps(result, indent=1, allow_nan=False) + "\n"
+
+
+def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) -> dict[str, Any]:
+    """What is kept of a posterior, with the truth."""
+    chain, names = posterior.chain, inference.density.names
+    warnings = [chain.warning()] if chain.warning() else []
+    if posterior.offset > LARGEST_OFFSET:
+        warnings.append(
+            f"the mean model missed the fiducial simulations by chi^2 = {posterior.offset:.1f} "
+            "before it was moved onto them: raise --simulations"
+        )
+    columns = (posterior.theta.T.tolist(), test.theta[number].tolist())
+    return {
+        "noise_level": test.levels[number].tolist(),
+        "parameters": {
+            name: {"percentiles": spread, "true": true}
+            for name, spread, true in zip(names, *columns, strict=True)
+        },
+        "log10_count": {
+            "true": test.true[number].tolist(),
+            "mean": posterior.mean.tolist(),
+            "field": posterior.field.tolist(),
+            **{name: values[number].tolist() for name, values in test.networks.items()},
+        },
+        "steps": chain.steps,
+        "burn_in": chain.burn_in,
+        "acceptance": chain.acceptance,
+        "tau": chain.tau if np.isfinite(chain.tau) else None,
+        "chi2": posterior.chi2,
+        "numbers": posterior.numbers,
+        "mean_model_chi2": posterior.offset,
+        "mean_model_variance": {"mean": posterior.missed, "largest": posterior.most_missed},
+        "warnings": warnings,
+    }
+
+
+def _line(entry: dict[str, Any], number: int) -> str:
+    tau = "unknown" if entry["tau"] is None else f"{entry['tau']:.0f} steps"
+    missed, most = (100 * entry["mean_model_variance"][key] for key in ("mean", "largest"))
+    return (
+        f"test map {number}: chi^2 = {entry['chi2']:.1f} of {entry['numbers']} numbers, acceptance "
+        f"{entry['acceptance']:.2f}, autocorrelation time {tau} of {entry['steps']}, mean model's "
+        f"error {missed:.0f} % of the variance (in one direction {most:.0f} %)"
+    )
+
+
+def _scores(kept: list[dict[str, Any]], test: Maps, inference: Inference) -> dict[str, Any]:
+    """Errors of every predictor on these maps, and how often the bands hold the truth."""
+    edges = inference.generator.bin_edges
+    bootstrap = Bootstrap.choose(test.skies)
+    medians = np.array([entry["log10_count"]["mean"][2] for entry in kept])
+    mean = inference.simulations.log10_counts[:MEAN_LABEL_SAMPLES].mean(axis=0)
+    predictors = {**test.networks, "mcmc": medians, "mean label": mean}
+    bands = np.array([entry["log10_count"]["field"] for entry in kept])
+    inside = {
+        name: float(
+            ((bands[:, low] <= test.true) & (test.true <= bands[:, high]))[test.occupied].mean()
+        )
+        for name, low, high in (("68 %", 1, 3), ("95 %", 0, 4))
+    }
+    return {
+        "predictors": {
+            name: asdict(score(values, test.true, test.occupied, edges, bootstrap))
+            for name, values in predictors.items()
+        },
+        "bootstrap": bootstrap.describe(),
+        "coverage": inside,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """rms of log10 of the count per luminosity range, a column per predictor."""
+    scores, symbol = result["scores"], QUANTITIES[result["label"]].symbol
+    predictors = scores["predictors"]
+    wide = max(19, *(len(name) + 2 for name in predictors))
+    lines = [
+        f"{len(result['maps'])} test maps; rms error of log10 {symbol} [dex] where it is not 0",
+        "",
+        f"{'log10 L':10}" + "".join(f"{name:>{wide}}" for name in predictors),
+    ]
+    every = [[*of["ranges"], of["whole"]] for of in predictors.values()]
+    for row in zip(*every, strict=True):
+        low, high = row[0]["log10_L"]
+        lines.append(f"{f'{low:g}-{high:g}':10}" + "".join(f"{_rms(v):>{wide}}" for v in row))
+    lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
+    shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
+    lines += [
+        f"+-: standard errors, bootstrap over {scores['bootstrap']['resampled']}",
+        *without_lines(scores["bootstrap"]),
+        *_few_training_skies(result["training_skies"]),
+        "",
+        f"bins inside the posterior's bands of the field's own counts: {shares}",
+    ]
+    return "\n".join(lines)
+
+
+def _few_training_skies(number: int | None) -> list[str]:
+    """What the posteriors do not know of where the training has few skies; None: it has no end of
+    them."""
+    if number is None or number >= ENOUGH_LIGHTCONES:
+        return []
+    of = "one sky" if number == 1 else f"{number} skies"
+    return wrap(
+        f"warning: the simulations are of {of}: how far so few are from the mean of many is not in "
+        f"the covariance, and the scatter between skies hardly; make {ENOUGH_LIGHTCONES} or more",
+        100,
+    )
+
+
+def _rms(values: dict[str, Any]) -> str:
+    if values["rms_dex"] is None:
+        return "-"
+    error = values["rms_dex_error"]
+    return f"{values['rms_dex']:.4f}" + (f" +- {error:.4f}" if error is not None else "")
+
+
+def _draw(
+    kept: list[dict[str, Any]],
+    test: Maps,
+    inference: Inference,
+    samples: Float | None,
+    folder: Path,
+) -> None:
+    """mcmc.png, and mcmc_parameters.png of the first map where it was sampled now."""
+    drawn = {
+        "mcmc.png": figures.luminosity_bands(
+            np.array([entry["log10_count"]["field"] for entry in kept]),
+            test.true,
+            test.occupied,
+            inference.generator.bin_edges,
+            test.networks,
+            quantity=inference.config.label.quantity,
+            unit=test.unit,
+        )
+    }
+    if samples is not None:
+        drawn["mcmc_parameters.png"] = figures.corner(
+            samples, inference.density.names, test.theta[0], inference.simulations.theta
+        )
+    for name, figure in drawn.items():
+        write_png(figure, folder / name)

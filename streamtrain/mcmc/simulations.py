@@ -1,0 +1,196 @@
+"""Simulated data vectors from the generator: at parameters from the prior, or at given ones.
+
+The data vector: power spectrum and voxel intensity distribution of a map, in one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.config import Config, ConfigError
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.observe import InputMap
+from streamtrain.luminosity.settings import BlankConfig, BrightnessConfig, DimConfig, LineConfig
+from streamtrain.mcmc.likelihood import Density
+from streamtrain.operators.settings import NoiseConfig
+from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts
+
+Float = NDArray[np.float64]
+Report = Callable[[int], None]
+
+BATCH_SIZE = 32
+EDGE_SAMPLES = 64
+"""Samples whose voxels choose the bins of T."""
+EDGE_VOXELS = 1 << 14
+"""Voxels of a sample that do so, at most."""
+
+
+@dataclass(frozen=True)
+class Simulations:
+    """Fields that were painted and observed; one row each."""
+
+    theta: Float
+    """Drawn parameters of the luminosity model [num, num_names]."""
+    levels: Float
+    """Noise levels that were drawn [num, num_levels]."""
+    vectors: Float
+    """Data vectors [num, size]."""
+    log10_counts: Float
+    """log10 of the label's counts, at least 0 [num, num_bins]."""
+    halos: Float
+    """Halos in all luminosity bins together [num]."""
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for what a chain over one model's parameters cannot be about."""
+    if config.label.quantity == "class":
+        raise ConfigError("a Markov chain reads off a luminosity function, not a class")
+    if config.line.mixture:
+        raise ConfigError(
+            "a Markov chain takes the parameters of one luminosity model: emit.line.mixture has "
+            f"{', '.join(config.line.mixture)}"
+        )
+    for name, section in config.emit.items():
+        if isinstance(section, BrightnessConfig | DimConfig | BlankConfig):
+            raise ConfigError(
+                f"a Markov chain takes the parameters of the luminosity model alone: emit.{name} "
+                "changes the halos' light beyond it"
+            )
+
+
+def drawn_levels(config: Config) -> list[str]:
+    """The noise operators whose level differs from sample to sample."""
+    return [
+        name
+        for name, section in config.observe.items()
+        if isinstance(section, NoiseConfig)
+        and section.radiometer is None
+        and (isinstance(section.sigma_uK, tuple) or section.absent > 0.0)
+    ]
+
+
+def held(
+    config: Config, parameters: Sequence[dict[str, float]], levels: dict[str, float]
+) -> Config:
+    """The configuration with these noise levels, and one of some sets of parameters of its model
+    for every sample."""
+    (component,) = config.line.components.values()
+    sets = {
+        f"set{number}": replace(
+            component,
+            parameters={**component.parameters, **given},
+            multivariate=None,
+            constraints=[],
+        )
+        for number, given in enumerate(parameters)
+    }
+    line = replace(LineConfig(), mixture=sets)
+    observe = dict(config.observe)
+    for name, level in levels.items():
+        observe[name] = replace(observe[name], sigma_uK=level, absent=0.0)
+    return replace(config, emit={**config.emit, "line": line}, observe=observe)
+
+
+def levels_of(batch: Batch, names: list[str]) -> Float:
+    """The noise levels of a batch's samples [B, num_names]."""
+    rows = [[draw[name]["sigma_uK"] for name in names] for draw in batch.draws]
+    return np.array(rows, np.float64).reshape(len(batch), len(names))
+
+
+def data_vector(generator: Generator) -> DataVector:
+    """With bins of T that the generator's first samples choose."""
+    input_map = InputMap.of(generator.config)
+    parts = []
+    for batch in _batches(generator, 0, EDGE_SAMPLES):
+        voxels = input_map.restore(batch.cube).flatten(1)
+        parts.append(voxels[:, :: -(-voxels.shape[1] // EDGE_VOXELS)].cpu().numpy())
+    # voxels of maps without noise may be equal, and an edge given twice is one
+    edges = np.unique(quantile_edges(np.concatenate(parts), VOXEL_BINS))
+    return DataVector(input_map, edges)
+
+
+def simulate(
+    generator: Generator,
+    density: Density,
+    vector: DataVector,
+    first: int,
+    num: int,
+    report: Report = lambda done: None,
+) -> Simulations:
+    """Samples first .. first + num - 1 of a generator. density: names the parameters."""
+    names = drawn_levels(generator.config)
+    theta: list[list[float]] = []
+    levels, vectors, counts, halos = [], [], [], []
+    for batch in _batches(generator, first, num):
+        theta += [[draw["parameters"][n] for n in density.names] for draw in batch.draws]
+        levels.append(levels_of(batch, names))
+        vectors.append(vector(batch.cube))
+        counts.append(generator.label.log10_counts(batch.label, batch.one_halo).cpu().numpy())
+        halos.append(batch.counts.sum(1).cpu().numpy().astype(np.float64))
+        report(len(theta))
+    whole = [np.concatenate(parts) for parts in (levels, vectors, counts, halos)]
+    return Simulations(np.array(theta), *whole)
+
+
+def _batches(generator: Generator, first: int, num: int) -> Iterator[Batch]:
+    for start in range(first, first + num, BATCH_SIZE):
+        with torch.inference_mode():
+            batch = generator.generate(range(start, min(start + BATCH_SIZE, first + num)))
+        batch.check()
+        yield batch
+
+
+POWER_BINS = 16
+VOXEL_BINS = 24
+ANSCOMBE = 0.375
+SMALLEST_POWER = 1e-300
+
+
+class DataVector:
+    """ln P(k) in shells, then sqrt(n + 3/8) of the n voxels in each bin of T, of maps before their
+    transform.
+
+    Both are functions of the summaries whose scatter hardly depends on their mean: that of ln P is
+    sqrt(2 / modes) for a Gaussian field, that of the square root 1/2 for independent voxels
+    (Anscombe 1948). So a covariance from one set of parameters serves for others, and a Gaussian
+    likelihood is closer to the truth than for P and n.
+
+    voxel_edges: of T [map units] [num_edges]
+    """
+
+    def __init__(
+        self, input_map: InputMap, voxel_edges: Float, *, power_bins: int = POWER_BINS
+    ) -> None:
+        self._input_map = input_map
+        box = input_map.box
+        self.power = Power.spherical(box, shells(box, power_bins))
+        self.voxel_edges = voxel_edges
+
+    @property
+    def num_power(self) -> int:
+        """How many of the numbers are those of P(k); they are the first."""
+        return len(self.power.modes)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return self.num_power + len(self.voxel_edges) + 1
+
+    @torch.no_grad()
+    def __call__(self, cubes: torch.Tensor) -> Float:
+        """Of network inputs [B, n_freq, n_dec, n_ra]: [B, size]; in float64, on their device."""
+        maps = self._input_map.restore(cubes.double())
+        power = self.power.to(maps.device)(maps).clamp(min=SMALLEST_POWER).log()
+        edges = torch.from_numpy(self.voxel_edges).to(maps.device)
+        voxels = (voxel_counts(maps, edges) + ANSCOMBE).sqrt()
+        return torch.cat([power, voxels], dim=1).cpu().numpy()
+
+    def voxels(self, vectors: Float) -> Float:
+        """The numbers of voxels behind vectors [..., size]: [..., num_edges + 1]."""
+        return np.asarray(vectors[..., self.num_power :] ** 2 - ANSCOMBE)

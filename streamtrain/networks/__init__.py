@@ -1,0 +1,5 @@
+"""The networks: normalised input, a body, a head.
+
+Start with `network`. The bodies are `means`, `cnn`, `compact`, `resnet` and `summaries`; `heads`
+say what a network predicts and what its loss is.
+"""

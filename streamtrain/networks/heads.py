@@ -1,0 +1,347 @@
+"""Heads: what a network's numbers mean, and how they are judged.
+
+Axes: b sample, n output (luminosity bin or class), k number per output. A head takes the numbers of
+the network's last layer, which start at zero, to an answer that starts at the mean of the labels
+it was calibrated with. From an answer it makes the loss, the point estimate in the label's scale,
+and quantiles where it has them.
+
+Losses of luminosity functions, element by element.
+
+Arguments broadcast. Likelihoods are minus the logarithm of a probability [nat]; those of counts are
+in float64, because a count of 1e6 leaves float32 no digit for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softplus
+
+from streamtrain.labels import Label
+from streamtrain.networks.layers import Decreasing, Free
+
+LN10 = math.log(10.0)
+LARGEST_LN_STRETCH = 8.0
+"""A Gaussian head's deviation is within a factor e^8 of the label's."""
+LN_DISPERSION = (math.log(1e-2), math.log(1e6))
+"""Centre and half-width of the range of a negative binomial head's dispersion: 1e-8 to 1e4."""
+
+LOSS_NAMES = {
+    "mse": "mean squared error of the label",
+    "log_cosh": "mean log cosh error of the label",
+    "msle": "mean squared error of ln(1 + count)",
+    "gaussian": "minus log density of the label",
+    "poisson": "minus log probability of the counts",
+    "negative_binomial": "minus log probability of the counts",
+}
+"""For the axis of a figure."""
+
+
+class Head(nn.Module):
+    """What the heads share.
+
+    label: of the generator. `num_numbers` is how many numbers the network's last layer puts out.
+    """
+
+    per_output = 1
+    """Numbers per output, k."""
+
+    def __init__(self, label: Label) -> None:
+        super().__init__()
+        self.label = label
+        self.num_outputs = label.num_outputs
+        self.num_numbers = self.per_output * label.num_outputs
+
+    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+        """Start at the mean of these labels. counts_bn, one_halo: as in a `Batch`."""
+        raise NotImplementedError
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, num_numbers] to the answer [B, num_numbers], float32."""
+        raise NotImplementedError
+
+    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+        """Mean loss, a float32 scalar. label_bn, counts_bn, one_halo: as in a `Batch`."""
+        raise NotImplementedError
+
+    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+        """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
+        raise NotImplementedError
+
+    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        """Quantiles of the label [len(levels), B, num_outputs], float64 on the CPU; None where the
+        head has none. levels: probabilities, such as (0.16, 0.84) for one standard deviation."""
+        return None
+
+    def _parts(self, answer: Tensor) -> list[Tensor]:
+        """[B, num_outputs] each, one for every number."""
+        return list(answer.split(self.num_outputs, dim=1))
+
+    def _of_counts(self, counts: Tensor, one_halo: Tensor) -> Tensor:
+        """Counts as labels, where a count below one halo reads as one in the log10 scale."""
+        if self.label.form == "linear":
+            return counts * one_halo
+        return counts.clamp(min=1.0).log10() + one_halo
+
+
+class PointHead(Head):
+    """One number per bin, in the label's scale; or logits of a class.
+
+    `mse` and `log_cosh` judge the error in dex (log10) or in standard deviations of each bin
+    (linear, whose values span many decades); `msle` judges ln(1 + count).
+    """
+
+    label_std: Tensor
+
+    def __init__(self, label: Label, name: str = "mse", monotonic: bool = False) -> None:
+        super().__init__(label)
+        self.name = "cross_entropy" if label.is_class else name
+        self.function = (Decreasing if monotonic else Free)(label.num_outputs)
+        self.register_buffer("label_std", torch.ones(label.num_outputs))
+
+    @torch.no_grad()
+    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+        mean, std = self.label.output_moments(*moments(label_bn))
+        self.label_std.copy_(std)
+        self.function.calibrate(label_bn, mean, std)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.function(numbers)
+
+    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+        if self.name == "cross_entropy":
+            return cross_entropy(answer, label_bn)
+        if self.name == "msle":
+            return squared_log_error(answer / one_halo, label_bn / one_halo).mean()
+        error = answer - label_bn
+        if self.label.form == "linear":
+            error = error / self.label_std
+        return (log_cosh(error) if self.name == "log_cosh" else error * error).mean()
+
+    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+        return answer
+
+
+class GaussianHead(Head):
+    """Mean and standard deviation of each bin's label, independent of each other.
+
+    The loss is minus the log density of the label, of the label in its standard deviations where
+    it is linear.
+    """
+
+    per_output = 2
+    label_std: Tensor
+
+    def __init__(self, label: Label, monotonic: bool = False) -> None:
+        super().__init__(label)
+        self.function = (Decreasing if monotonic else Free)(label.num_outputs)
+        self.register_buffer("label_std", torch.ones(label.num_outputs))
+
+    @torch.no_grad()
+    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+        mean, std = self.label.output_moments(*moments(label_bn))
+        self.label_std.copy_(std)
+        self.function.calibrate(label_bn, mean, std)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The answer is the mean, and the ln of the deviation over the label's."""
+        mean, stretch = self._parts(numbers)
+        bounded = LARGEST_LN_STRETCH * torch.tanh(stretch / LARGEST_LN_STRETCH)
+        return torch.cat([self.function(mean), bounded], dim=1)
+
+    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+        mean, stretch = self._parts(answer)
+        error = (mean - label_bn) / self.label_std
+        density = gaussian_nll(error, stretch, torch.zeros_like(error))
+        return (density if self.label.form == "linear" else density + self.label_std.log()).mean()
+
+    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+        return self._parts(answer)[0]
+
+    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        stats = _stats()
+        mean, stretch = (part.double().cpu() for part in self._parts(answer.detach()))
+        std = stretch.exp() * self.label_std.double().cpu()
+        return torch.stack([mean + float(stats.norm.ppf(p)) * std for p in levels])
+
+
+class PoissonHead(Head):
+    """The rate of each bin's count; the loss is the Poisson probability of the halos.
+
+    It starts at the mean count and gives the counts of bright, empty bins their exact weight. A
+    count N is trusted to 1/sqrt(N), so faint bins with their 10^5 halos rule the loss.
+    """
+
+    ln_mean: Tensor
+    ln_std: Tensor
+
+    def __init__(self, label: Label) -> None:
+        super().__init__(label)
+        self.register_buffer("ln_mean", torch.zeros(label.num_outputs))
+        self.register_buffer("ln_std", torch.ones(label.num_outputs))
+
+    @torch.no_grad()
+    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+        counts = counts_bn.double()
+        # half a halo over all samples, where none was seen
+        self.ln_mean.copy_(counts.mean(0).clamp(min=0.5 / len(counts)).log())
+        _, std = moments(counts.clamp(min=1.0).log())
+        self.ln_std.copy_(std.clamp(min=0.1 * LN10))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The answer is the ln of the rate."""
+        return self.ln_mean + self.ln_std * numbers
+
+    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+        return poisson_nll(answer, counts_bn).mean().float()
+
+    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+        return _point_of_rate(self, self._parts(answer)[0], one_halo)
+
+    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        mean, stats = rate(answer.detach().double().cpu()).numpy(), _stats()
+        counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
+        return self._of_counts(torch.from_numpy(counts), one_halo.double().cpu())
+
+
+class NegativeBinomialHead(PoissonHead):
+    """Mean and dispersion of each bin's count: Poisson counts whose rate is uncertain as well.
+
+    The variance is mean + dispersion mean^2. It starts at the mean and the variance of the counts
+    it was calibrated with.
+    """
+
+    per_output = 2
+    ln_dispersion: Tensor
+
+    def __init__(self, label: Label) -> None:
+        super().__init__(label)
+        self.register_buffer("ln_dispersion", torch.zeros(label.num_outputs))
+
+    @torch.no_grad()
+    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+        super().calibrate(label_bn, counts_bn, one_halo)
+        mean, std = moments(counts_bn.double())
+        dispersion = (std**2 - mean) / mean.clamp(min=0.5 / len(counts_bn)) ** 2
+        centre, half = LN_DISPERSION
+        start = (dispersion.clamp(min=1e-3, max=1e3).log() - centre) / half
+        self.ln_dispersion.copy_(half * torch.atanh(start))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The answer is the ln of the mean and of the dispersion."""
+        mean, dispersion = self._parts(numbers)
+        centre, half = LN_DISPERSION
+        bounded = centre + half * torch.tanh((self.ln_dispersion + dispersion) / half)
+        return torch.cat([super().forward(mean), bounded], dim=1)
+
+    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+        mean, dispersion = self._parts(answer)
+        return negative_binomial_nll(mean, dispersion, counts_bn).mean().float()
+
+    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+        stats = _stats()
+        ln_mean, ln_dispersion = (part.double().cpu() for part in self._parts(answer.detach()))
+        shape = torch.exp(-ln_dispersion).numpy()
+        chance = torch.sigmoid(-ln_dispersion - ln_mean).numpy()  # scipy's p, shape/(shape + mean)
+        counts = np.stack([stats.nbinom.ppf(p, shape, chance) for p in levels])
+        return self._of_counts(torch.from_numpy(counts), one_halo.double().cpu())
+
+
+def _point_of_rate(head: Head, ln_rate: Tensor, one_halo: Tensor) -> Tensor:
+    """A rate as a label: float32 holds the log10 of any, the rate itself up to 1e15."""
+    if head.label.form == "linear":
+        return rate(ln_rate) * one_halo
+    return (ln_rate / LN10).clamp(min=0.0) + one_halo
+
+
+def _stats() -> Any:
+    """scipy.stats, which takes a second to load: training does without."""
+    from scipy import stats
+
+    return stats
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the first axis, float32, accumulated in float64."""
+    wide = values.double()
+    return wide.mean(0).float(), wide.std(0, correction=0).float()
+
+
+def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
+    """The head of a configuration: `network.head`, for the generator's label."""
+    if name == "gaussian":
+        return GaussianHead(label, monotonic)
+    if name == "poisson":
+        return PoissonHead(label)
+    if name == "negative_binomial":
+        return NegativeBinomialHead(label)
+    return PointHead(label, "mse" if name == "auto" else name, monotonic)
+
+
+def loss_name(name: str, is_class: bool) -> str:
+    """What the loss of `network.head` is, in words."""
+    if is_class:
+        return "cross-entropy of the label"
+    return LOSS_NAMES["mse" if name == "auto" else name]
+
+
+LARGEST_LN_RATE = 35.0
+"""A rate of 10^15.2, beyond any count: from there on it grows linearly, not exponentially."""
+
+
+def log_cosh(error: Tensor) -> Tensor:
+    """ln cosh of an error: half its square where small, its size less ln 2 where large."""
+    size = error.abs()
+    return size + softplus(-2.0 * size) - math.log(2.0)
+
+
+def squared_log_error(predicted: Tensor, true: Tensor) -> Tensor:
+    """(ln(1 + predicted) - ln(1 + true))^2 of counts.
+
+    true: at least 0. Below 0, where Keras clips the prediction and so loses its gradient, the
+    logarithm goes on as a straight line.
+    """
+    log = torch.where(predicted < 0, predicted, torch.log1p(predicted.clamp(min=0.0)))
+    return (log - torch.log1p(true)) ** 2
+
+
+def gaussian_nll(mean: Tensor, ln_std: Tensor, true: Tensor) -> Tensor:
+    """Minus the log density of a normal distribution."""
+    pull = (true - mean) * torch.exp(-ln_std)
+    return 0.5 * pull * pull + ln_std + 0.5 * math.log(2.0 * math.pi)
+
+
+def poisson_nll(ln_rate: Tensor, counts: Tensor) -> Tensor:
+    """Minus the log probability of counts (whole numbers from 0)."""
+    ln_rate, counts = ln_rate.double(), counts.double()
+    return rate(ln_rate) - counts * ln_rate + torch.lgamma(counts + 1.0)
+
+
+def negative_binomial_nll(ln_mean: Tensor, ln_dispersion: Tensor, counts: Tensor) -> Tensor:
+    """Minus the log probability of counts of variance mean + dispersion mean^2.
+
+    It is the distribution of Poisson counts whose rate scatters by sqrt(dispersion); dispersion 0
+    would be Poisson. dispersion: 1e-8 or more, below which float64 runs out of digits.
+    """
+    ln_mean, counts = ln_mean.double(), counts.double()
+    ln_shape = -ln_dispersion.double()  # scipy's n
+    shape = torch.exp(ln_shape)
+    odds = ln_mean - ln_shape
+    return (
+        torch.lgamma(shape)
+        + torch.lgamma(counts + 1.0)
+        - torch.lgamma(shape + counts)
+        + shape * softplus(odds, threshold=40.0)
+        + counts * softplus(-odds, threshold=40.0)
+    )
+
+
+def rate(ln_rate: Tensor) -> Tensor:
+    """exp, linear beyond `LARGEST_LN_RATE`: finite with a finite slope for any finite argument."""
+    over = (ln_rate - LARGEST_LN_RATE).clamp(min=0.0)
+    return torch.exp(ln_rate.clamp(max=LARGEST_LN_RATE)) * (1.0 + over)

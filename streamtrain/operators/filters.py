@@ -1,0 +1,164 @@
+"""Removing what is smooth in frequency.
+
+Removing the mean.
+
+Sums over voxels in a fixed order: rows of ra, then slices, then the cube, in float64.
+
+Zero mean and unit variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.numerics.backend import Kernels
+from streamtrain.operators.base import GROUP, Fixed, MapState, Table
+from streamtrain.operators.settings import HighPassConfig, StandardiseConfig, SubtractMeanConfig
+
+
+@dataclass
+class HighPass(Fixed):
+    """Subtracts from every pixel's spectrum its projection on smooth modes."""
+
+    name: str
+    stage: int
+    modes: Table
+    """Orthonormal, float64 [modes, n_freq]."""
+
+    @classmethod
+    def from_config(
+        cls, name: str, stage: int, config: HighPassConfig, state: MapState
+    ) -> HighPass:
+        """The operator where the map is in `state`."""
+        return cls(name, stage, Table(polynomials(config.modes, state.shape[0])))
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        samples, num_freq = cube.shape[:2]
+        num_modes, pixels = len(self.modes.values), cube[0, 0].numel()
+        modes = self.modes.on(cube.device)
+        amplitudes = torch.empty(
+            (samples, num_modes, pixels), dtype=torch.float64, device=cube.device
+        )
+        sizes = (np.int64(pixels), np.int32(num_modes), np.int32(num_freq))
+        groups = -(-pixels // GROUP)
+        kernels.elementwise(
+            "mode_amplitudes", samples * num_modes, groups, *sizes, modes, cube, amplitudes
+        )
+        kernels.elementwise(
+            "subtract_modes", samples * num_freq, groups, *sizes, modes, amplitudes, cube
+        )
+        return cube
+
+
+def polynomials(num: int, num_freq: int) -> NDArray[np.float64]:
+    """Orthonormal polynomials of degree 0..num-1 on equidistant channels, [num, num_freq].
+
+    Each is x times the one before it, made orthogonal to all before it: Gram-Schmidt with exactly
+    rounded sums, so the bits are those of any machine. Orthogonal to 1e-15, whatever the number.
+    """
+    x = (2.0 * np.arange(num_freq) - (num_freq - 1)) / num_freq
+    modes: list[NDArray[np.float64]] = []
+    for _ in range(num):
+        mode = x * modes[-1] if modes else np.ones(num_freq)
+        for earlier in modes:
+            mode = mode - math.fsum(earlier * mode) * earlier
+        modes.append(mode / math.sqrt(math.fsum(mode * mode)))
+    return np.stack(modes)
+
+
+@dataclass
+class SubtractMean(Fixed):
+    """Subtracts the mean of every frequency slice.
+
+    skip_zeros: the mean is that of the voxels that are not exactly zero, and zeros stay zero: for
+    masked maps. An empty voxel of a map without noise or beam is zero as well.
+    """
+
+    name: str
+    stage: int
+    skip_zeros: bool
+
+    @classmethod
+    def from_config(
+        cls, name: str, stage: int, config: SubtractMeanConfig, state: MapState
+    ) -> SubtractMean:
+        """The operator where the map is in `state`."""
+        return cls(name, stage, config.skip_zeros)
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        sums = slice_sums(kernels, cube, self.skip_zeros)
+        slices, pixels = cube.shape[0] * cube.shape[1], cube[0, 0].numel()
+        kernels.elementwise("subtract_mean", slices, pixels, np.int32(self.skip_zeros), sums, cube)
+        return cube
+
+
+def slice_sums(kernels: Kernels, cube: torch.Tensor, skip_zeros: bool) -> torch.Tensor:
+    """(sum, number) of the voxels of every frequency slice, float64 [B, n_freq, 2]; with skip_zeros
+    of those that are not zero."""
+    samples, num_freq, num_dec, num_ra = cube.shape
+    rows = _pairs(cube, samples, num_freq, num_dec)
+    skip = np.int32(skip_zeros)
+    kernels.elementwise("row_sums", samples, num_freq * num_dec, np.int32(num_ra), skip, cube, rows)
+    return _joined(kernels, rows)
+
+
+def cube_sums(kernels: Kernels, cube: torch.Tensor) -> torch.Tensor:
+    """(sum, number) of the voxels of every cube, float64 [B, 2]."""
+    return _joined(kernels, slice_sums(kernels, cube, False))
+
+
+def cube_squares(kernels: Kernels, cube: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """(sum, number) of (T - mean)^2 of every cube, float64 [B, 2]; total: its `cube_sums`."""
+    samples, num_freq, num_dec, num_ra = cube.shape
+    rows = _pairs(cube, samples, num_freq, num_dec)
+    kernels.elementwise(
+        "row_squares", samples, num_freq * num_dec, np.int32(num_ra), total, cube, rows
+    )
+    return _joined(kernels, _joined(kernels, rows))
+
+
+def _pairs(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    return torch.empty((*shape, 2), dtype=torch.float64, device=like.device)
+
+
+def _joined(kernels: Kernels, parts: torch.Tensor) -> torch.Tensor:
+    """Pairs summed over the last axis but one: [B, ..., n, 2] -> [B, ..., 2]."""
+    sums = _pairs(parts, *parts.shape[:-2])
+    samples = len(parts)
+    groups = sums[0].numel() // 2
+    kernels.elementwise("group_sums", samples, groups, np.int32(parts.shape[-2]), parts, sums)
+    return sums
+
+
+@dataclass
+class Standardise(Fixed):
+    """(T - mean) / std over all voxels of each cube; a constant cube becomes 0."""
+
+    name: str
+    stage: int
+
+    @classmethod
+    def from_config(
+        cls, name: str, stage: int, config: StandardiseConfig, state: MapState
+    ) -> Standardise:
+        """The operator where the map is in `state`."""
+        return cls(name, stage)
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        total = cube_sums(kernels, cube)
+        squares = cube_squares(kernels, cube, total)
+        kernels.elementwise("standardise", len(cube), cube[0].numel(), total, squares, cube)
+        return cube

@@ -1,0 +1,5 @@
+"""What a configuration will generate, before training on it.
+
+`prior` shows the luminosity functions that its models and priors span, `sample` one of its samples
+step by step; each has its figures beside it.
+"""

@@ -1,0 +1,110 @@
+"""Moments of inputs and labels, from the first training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from streamtrain.generator.batch import join
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.networks.network import Network
+from streamtrain.networks.summaries import Summaries
+
+NUM_SAMPLES = 128
+"""Training samples 0..127: a mean label to 9 % of its scatter."""
+NUM_EDGE_SAMPLES = 32
+"""Of these, so many choose the bins of a voxel intensity distribution."""
+
+
+def calibrate(
+    network: Network,
+    generator: Generator,
+    *,
+    chunk: int,
+    report: Callable[[int, int], None],
+) -> None:
+    """Set the network's moments of input and label; the same ones in every rank.
+
+    chunk: samples generated at once; report: called with (samples done, samples in all) before
+    each, and before samples of other lightcones.
+    Raises ValueError if a sample is too bright for the cube, and if all labels are alike.
+    """
+    inputs = _Moments()
+    answers = []
+    for batch in _batches(generator, NUM_SAMPLES, chunk, report):
+        inputs.add(batch.cube.transpose(0, 1).flatten(1))
+        one_halo = batch.one_halo.expand(len(batch), -1)
+        answers.append((batch.label, batch.counts, one_halo))
+    label, counts, one_halo = map(torch.cat, zip(*answers, strict=True))
+    _check_labels(generator, label)
+    network.calibrate(*inputs.mean_and_std(), label, counts, one_halo)
+    if isinstance(network.body, Summaries):
+        some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
+        network.body.set_edges(torch.cat([batch.cube for batch in some]))
+        every = _batches(generator, NUM_SAMPLES, chunk, report)
+        network.body.set_moments(torch.cat([network.body.features(b.cube) for b in every]))
+
+
+def refuse_equal_labels(
+    generator: Generator, chunk: int, report: Callable[[int, int], None]
+) -> None:
+    """Raise ValueError if the first training samples have one and the same label; `calibrate` does
+    that too."""
+    some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
+    _check_labels(generator, torch.cat([batch.label for batch in some]))
+
+
+def _check_labels(generator: Generator, label: Tensor) -> None:
+    if (label != label[0]).any():
+        return
+    what = f"the first {len(label)} training samples all have the same label"
+    if generator.label.is_class:
+        raise ValueError(
+            f"{what}, the class {generator.classes[int(label[0].argmax())]}: there is nothing to "
+            "learn; give emit.line.mixture several models"
+        )
+    raise ValueError(
+        f"{what}: there is nothing to learn; draw the parameters of the luminosity model "
+        "(emit.line.prior, prior_scale, parameters), and see with `streamtrain preview --prior` "
+        "that its luminosities lie in the label"
+    )
+
+
+def _batches(
+    generator: Generator, number: int, chunk: int, report: Callable[[int, int], None]
+) -> Iterator[Batch]:
+    """The first training samples."""
+    for start in range(0, number, chunk):
+        parts = []
+        for _, part in groupby(range(start, min(start + chunk, number)), generator.window):
+            indices = list(part)
+            report(indices[0], number)
+            parts.append(generator.generate(indices))
+        batch = parts[0] if len(parts) == 1 else join(parts)
+        batch.check()
+        yield batch
+
+
+class _Moments:
+    """Mean and standard deviation per row, accumulated in float64."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """values: [rows, samples of each row]."""
+        wide = values.double()
+        self._number += wide.shape[1]
+        self._sum = self._sum + wide.sum(1)
+        self._squares = self._squares + (wide * wide).sum(1)
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """float32 [rows] each."""
+        mean = torch.as_tensor(self._sum) / self._number
+        variance = torch.as_tensor(self._squares) / self._number - mean * mean
+        return mean.float(), variance.clamp(min=0.0).sqrt().float()
