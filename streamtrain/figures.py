@@ -62,15 +62,15 @@ def luminosity_function(
     )
     mask = true > 0 if occupied is None else occupied
     at = positions(bin_edges, quantity)
-    one_halo = np.broadcast_to(1.0 if unit is None else unit, true.shape)
-    highest = np.max(one_halo * 10 ** np.maximum(np.maximum(true, predicted), 0.0))
-    lowest = np.min(one_halo)
+    unit_label = np.broadcast_to(1.0 if unit is None else unit, true.shape)
+    highest = np.max(unit_label * 10 ** np.maximum(np.maximum(true, predicted), 0.0))
+    lowest = np.min(unit_label)
     for k in range(num_maps):
         upper, lower = panels[:, k]
         shown = mask[k]
         upper.plot(
             at[shown],
-            (one_halo[k] * 10 ** true[k])[shown],
+            (unit_label[k] * 10 ** true[k])[shown],
             "o",
             color=TRUTH,
             ms=2.8,
@@ -81,15 +81,20 @@ def luminosity_function(
         if reference is not None:
             curves.append(("mean label", reference, REFERENCE, "--"))
         for name, values, colour, line in curves:
-            upper.plot(at, one_halo[k] * 10**values, line, color=colour, lw=1.8, label=name)
+            upper.plot(at, unit_label[k] * 10**values, line, color=colour, lw=1.8, label=name)
             ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
             lower.plot(at, ratio, line, color=colour, lw=1.6)
         if blank is not None:
             upper.plot(
-                at, one_halo[k] * 10**blank, "-.", color="grey", lw=1.4, label="no halo in the map"
+                at,
+                unit_label[k] * 10**blank,
+                "-.",
+                color="grey",
+                lw=1.4,
+                label="no halo in the map",
             )
         if unit is not None:
-            upper.plot(at, one_halo[k], ":", color="grey", lw=1.2, zorder=1, label="one halo")
+            upper.plot(at, unit_label[k], ":", color="grey", lw=1.2, zorder=1, label="one halo")
         upper.set_yscale("log")
         upper.set_ylim(0.7 * lowest, 3 * highest)
         if k < len(titles):

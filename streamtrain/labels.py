@@ -21,7 +21,7 @@ from torch import Tensor
 
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
-from streamtrain.numerics.workspace import Arrays, FreshMemory, Told, Workspace
+from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.schema import ConfigError, setting
 
 SMALLEST_BIN_DEX = 1e-5
@@ -225,9 +225,9 @@ EXTRA_COUNTS = 3
 """Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
 SMALLEST_STD_DEX = 0.1
 """Floor of a bin's standard deviation in the log10 form: a bin that happened to be constant in the
-calibration samples must not get an unbounded weight. In the linear form it is one halo."""
+samples of the normalisation must not get an unbounded weight. In the linear form it is one halo."""
 SMALLEST_FREQUENCY = 1e-3
-"""Floor of a class's frequency in the calibration samples."""
+"""Floor of a class's frequency in the samples of the normalisation."""
 _SAFE = (1e-36, 1e30)
 """Units that float32 can hold, also times a count."""
 
@@ -278,8 +278,8 @@ class Label:
         if not self.has_unit:
             volumes, self._row = np.ones(1), np.zeros_like(self._row)
         self.unit = self._units(volumes)
-        one_halo = portable.log10(self.unit) if self.form == "log10" else self.unit
-        self._one_halo = torch.from_numpy(one_halo.astype(np.float32)).to(device)
+        unit_label = portable.log10(self.unit) if self.form == "log10" else self.unit
+        self._unit_label = torch.from_numpy(unit_label.astype(np.float32)).to(device)
 
     def _units(self, volumes_Mpc3: NDArray[np.float64]) -> NDArray[np.float64]:
         """What one halo in a bin is worth, [number of volumes, num_bins]."""
@@ -318,43 +318,47 @@ class Label:
         """Numbers in a label: luminosity bins, or classes."""
         return len(self.classes) if self.is_class else self.bins.num
 
-    def one_halo(self, lightcone: NDArray[np.int64]) -> Tensor:
+    def unit_label(self, lightcone: NDArray[np.int64]) -> Tensor:
         """The label of one halo in each bin, float32 [B, num_bins], or [1, num_bins] where it is
         the same for all lightcones. lightcone: number of each sample's [B]."""
-        if len(self._one_halo) == 1:
-            return self._one_halo
-        return self._one_halo[torch.from_numpy(self._row[lightcone]).to(self._one_halo.device)]
+        if len(self._unit_label) == 1:
+            return self._unit_label
+        return self._unit_label[torch.from_numpy(self._row[lightcone]).to(self._unit_label.device)]
 
-    def told(self, lightcone: NDArray[np.int64], model: NDArray[np.int64]) -> Arrays:
-        """What `one_halo_of` and `make` need to know of samples, still on the host.
+    def kernel_arguments(self, lightcone: NDArray[np.int64], model: NDArray[np.int64]) -> Arrays:
+        """What `unit_label_of` and `make` need to know of samples, still on the host.
 
         lightcone: number of each sample's [B]; model: of its luminosity model [B].
         """
         arrays: dict[str, NDArray[np.generic]] = {}
-        if len(self._one_halo) > 1:
+        if len(self._unit_label) > 1:
             arrays["row"] = self._row[lightcone]
         if self.is_class:
             arrays["one_hot"] = np.eye(len(self.classes), dtype=np.float32)[model]
         return arrays
 
-    def one_halo_of(self, told: Told) -> Tensor:
-        """`one_halo` of the samples of `told`, on the device."""
-        return self._one_halo[told["row"]] if "row" in told else self._one_halo
+    def unit_label_of(self, arrays: DeviceArrays) -> Tensor:
+        """`unit_label` of the samples of `arrays`, on the device."""
+        return self._unit_label[arrays["row"]] if "row" in arrays else self._unit_label
 
     def make(
-        self, kernels: Kernels, counts: Tensor, told: Told, memory: Workspace | None = None
+        self,
+        kernels: Kernels,
+        counts: Tensor,
+        arrays: DeviceArrays,
+        memory: Workspace | None = None,
     ) -> Tensor:
         """Labels float32 [B, num_outputs].
 
-        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; told: see there,
-        on the device; memory: where the labels lie [new].
+        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; arrays: see
+        there, on the device; memory: where the labels lie [new].
         """
         memory = memory or FreshMemory(counts.device)
         if self.is_class:
-            return memory.empty("label", told["one_hot"].shape, torch.float32).copy_(
-                told["one_hot"]
+            return memory.empty("label", arrays["one_hot"].shape, torch.float32).copy_(
+                arrays["one_hot"]
             )
-        bins, one_halo = self.bins.num, self.one_halo_of(told)
+        bins, unit_label = self.bins.num, self.unit_label_of(arrays)
         label = memory.empty("label", (len(counts), bins), torch.float32)
         kernels.elementwise(
             "make_label",
@@ -363,21 +367,21 @@ class Label:
             np.int32(self.config.quantity == "cumulative"),
             np.int32(self.config.overflow),
             np.int32(self.form == "log10"),
-            np.int64(bins if len(one_halo) > 1 else 0),
-            one_halo,
+            np.int64(bins if len(unit_label) > 1 else 0),
+            unit_label,
             counts,
             label,
         )
         return label
 
-    def log10_counts(self, values: Tensor, one_halo: Tensor) -> Tensor:
+    def log10_counts(self, values: Tensor, unit_label: Tensor) -> Tensor:
         """log10 of the count, at least 0, from labels or a network's answers [B, num_bins], in
         float64 on their device.
 
         Below one halo there is nothing to predict: smaller values become log10(1) = 0, as they are
-        in the label. one_halo: `Batch.one_halo`.
+        in the label. unit_label: `Batch.unit_label`.
         """
-        one = one_halo.to(values.device, torch.float64)
+        one = unit_label.to(values.device, torch.float64)
         if self.form == "linear":
             return (values.double() / one).clamp(min=1.0).log10()
         return (values.double() - one).clamp(min=0.0)
@@ -392,12 +396,12 @@ class Label:
         above = counts.flip(1).cumsum(1).flip(1) > 0
         return above | (values.to(counts.device) > 0)
 
-    def unit_of(self, one_halo: Tensor) -> NDArray[np.float64] | None:
+    def unit_of(self, unit_label: Tensor) -> NDArray[np.float64] | None:
         """What one halo is worth in the label's quantity, whatever its scale, in the shape of
-        one_halo; None where it is one, a count."""
+        unit_label; None where it is one, a count."""
         if not self.has_unit:
             return None
-        one = one_halo.cpu().double().numpy()
+        one = unit_label.cpu().double().numpy()
         return np.asarray(10.0**one if self.form == "log10" else one)
 
     def output_moments(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streamtrain.generator.batch import Batch
-from streamtrain.generator.draws import DrawnAhead
+from streamtrain.generator.draws import DrawAhead
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.workspace import Workspace
 
@@ -41,7 +41,7 @@ class SampleStream(IterableDataset[Batch]):
     current stream waits for a batch when it is asked for. queue = 0: batches are made when they are
     asked for, on a GPU on the current stream.
 
-    processes: forked to draw what a GPU is told, if there are cores for them, see `DrawnAhead`.
+    processes: forked to draw what a GPU is told, if there are cores for them, see `DrawAhead`.
 
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
@@ -76,7 +76,7 @@ class SampleStream(IterableDataset[Batch]):
         self._ahead, self._own, self._processes = queue, own, processes
         self._next_index = start
         self._ring: Ring | None = None
-        self._drawn: DrawnAhead | None = None
+        self._drawn: DrawAhead | None = None
         self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
@@ -175,7 +175,7 @@ class SampleStream(IterableDataset[Batch]):
     def _start_ring(self, lanes: Lanes) -> Ring:
         """A ring whose first batch is that at `_next_index`."""
         start, size, rank, world = self._next_index, self.batch_size, self.rank, self.world_size
-        self._drawn = DrawnAhead(  # which does not know the stream, or both would live on together
+        self._drawn = DrawAhead(  # which does not know the stream, or both would live on together
             self.generator,
             lambda number: _indices(start + number * size, size, rank, world),
             processes=self._processes,

@@ -194,7 +194,7 @@ def asinh(cube: Float32, scale: float) -> Float32:
     return np.copysign(np.where(large, logarithm + F(0.69314718055994531), small), cube)
 
 
-def one_halo(
+def unit_label(
     config: LabelConfig, edges: NDArray[np.float64], volume_Mpc3: float
 ) -> NDArray[np.float64]:
     """What a halo is worth in the label, before its logarithm."""

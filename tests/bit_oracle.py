@@ -21,12 +21,12 @@ from bit_operators import (
     log10,
     log_modulus,
     mask,
-    one_halo,
     pixel_noise,
     pool,
     radio_sources,
     standardise,
     subtract_mean,
+    unit_label,
     white_noise,
 )
 from bit_portable import (
@@ -48,7 +48,7 @@ from streamtrain.catalogs import sfr
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator import linewidth
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.line import Line
+from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.pose import single_pose
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
@@ -226,7 +226,7 @@ def _to_python(expression: str) -> str:
 
 
 def fixed_point(
-    generator: Generator, line: Line, index: int, draws: Mapping[str, Any]
+    generator: Generator, line: EmissionLine, index: int, draws: Mapping[str, Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Fine cube in fixed point and counts [bins + 2] of a sample in one line; `draws` is its
     record."""
@@ -243,7 +243,7 @@ def fixed_point(
     log2_1pz = portable.log2(1.0 + lightcone.z_obs.astype(np.float64)).astype(F)
 
     number = line.mixture.names.index(draws["model"])
-    traced = line.painter.emissions[number].traced
+    traced = line.painter.compiled_models[number].traced
     parameters = {name: np.array([value]) for name, value in draws["parameters"].items()}
     uniforms = traced.evaluate_uniforms(parameters)[0]
     columns = [_column(lightcone, *c) for c in traced.columns]
@@ -367,5 +367,5 @@ def sample(
     bins, config = counts[: generator.num_bins], generator.config.label
     cosmology = lightcone.cosmology
     volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
-    unit = one_halo(config, generator.bin_edges, volume)
+    unit = unit_label(config, generator.bin_edges, volume)
     return cube, bins, label(bins, int(counts[generator.num_bins]), config, unit)

@@ -61,12 +61,12 @@ class FakeGenerator:
             labels.append(3.0 + amplitude - np.arange(NUM_BINS) / 10)
             classes.append(int(amplitude > 1.0))
         log10_counts = torch.tensor(np.array(labels), dtype=torch.float32)
-        one_halo = self.label.one_halo(np.zeros(len(indices), np.int64))
-        label = log10_counts + one_halo
+        unit_label = self.label.unit_label(np.zeros(len(indices), np.int64))
+        label = log10_counts + unit_label
         if self.label.is_class:
             label = torch.eye(2)[classes]
         elif self.label.form == "linear":
-            label = 10**log10_counts * one_halo
+            label = 10**log10_counts * unit_label
         return Batch(
             cube=torch.tensor(np.array(cubes), dtype=torch.float32),
             label=label,
@@ -74,7 +74,7 @@ class FakeGenerator:
             draws=[{"lightcone": "none", "model": "fake"} for _ in indices],
             indices=list(indices),
             saturated=torch.zeros(len(indices), dtype=torch.int32),
-            one_halo=one_halo,
+            unit_label=unit_label,
             seconds=time.perf_counter() - begin,
         )
 

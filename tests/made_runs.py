@@ -16,8 +16,8 @@ from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate import (
     runs,
 )
-from streamtrain.evaluate.baselines import Reference
-from streamtrain.evaluate.predictions import Answers, ClassAnswers
+from streamtrain.evaluate.baselines import MeanLabelBaseline
+from streamtrain.evaluate.predictions import ClassPredictions, Predictions
 from streamtrain.evaluate.report import bootstrap_of, judge
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
@@ -65,7 +65,7 @@ def make_run(
     *,
     samples: str = "maps",
     halos: int = 5,
-    classes: ClassAnswers | None = None,
+    classes: ClassPredictions | None = None,
     skies: list[str] | None = None,
     **changes: Any,
 ) -> Path:
@@ -81,11 +81,14 @@ def make_run(
     manifest = Manifest(GENERATOR_VERSION, halos, MAPS, to_dict(config), cones, digests)
     (folder / "testset.json").write_text(json.dumps(asdict(manifest)))
     digest = hashlib.sha256((folder / "testset.json").read_bytes()).hexdigest()
-    found: Answers | ClassAnswers
-    found = Answers(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES, skies=skies)
+    found: Predictions | ClassPredictions
+    found = Predictions(np.maximum(TRUE + residual, 0.0), TRUE, TRUE > 0, EDGES, skies=skies)
     labels, counts = (np.eye(2), np.eye(2)) if classes else (TRUE, 10**TRUE)
     judged = classes or found
-    mean, bootstrap = Reference.of(labels, counts, ["sky"] * len(labels)), bootstrap_of(judged)
+    mean, bootstrap = (
+        MeanLabelBaseline.of(labels, counts, ["sky"] * len(labels)),
+        bootstrap_of(judged),
+    )
     result = {
         "checkpoint_step": STEPS,
         "test_set": {"manifest_sha256": digest, "samples": MAPS},

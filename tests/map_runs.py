@@ -62,7 +62,9 @@ def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections
         torch.manual_seed(5)
         network = build_network(config.network, generator.input_shape, generator.label)
         cubes = batch.cube.transpose(0, 1).flatten(1)
-        network.calibrate(cubes.mean(1), cubes.std(1), batch.label, batch.counts, batch.one_halo)
+        network.set_normalisation(
+            cubes.mean(1), cubes.std(1), batch.label, batch.counts, batch.unit_label
+        )
         for parameter in network.parameters():  # the last layer starts at zero
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)
@@ -94,9 +96,9 @@ def answer_of(config: Config, index: int) -> NDArray[np.float64]:
     batch = generator.generate([index])
     network = Trained.load(config).network(generator.label)
     with torch.inference_mode():
-        point = network.head.point(network(batch.cube), batch.one_halo)
+        point = network.head.point(network(batch.cube), batch.unit_label)
     generator.close()
-    return generator.label.log10_counts(point, batch.one_halo).numpy()[0]
+    return generator.label.log10_counts(point, batch.unit_label).numpy()[0]
 
 
 def edges(

@@ -125,13 +125,13 @@ def losses(name: str, sky: Lightcone, *settings: str) -> tuple[float, float]:
         torch.manual_seed(0)
         network = build_network(config.network, generator.input_shape, generator.label)
     inputs = batch.cube.transpose(0, 1).flatten(1)
-    network.calibrate(
-        inputs.mean(1), inputs.std(1), batch.label, batch.counts, batch.one_halo.expand(4, -1)
+    network.set_normalisation(
+        inputs.mean(1), inputs.std(1), batch.label, batch.counts, batch.unit_label.expand(4, -1)
     )
     optimiser = build_optimiser(network, config.train)
 
     def loss() -> torch.Tensor:
-        return network.head.loss(network(batch.cube), batch.label, batch.counts, batch.one_halo)
+        return network.head.loss(network(batch.cube), batch.label, batch.counts, batch.unit_label)
 
     before = loss()
     before.backward()

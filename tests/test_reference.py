@@ -101,7 +101,7 @@ def test_rotation() -> None:
     np.testing.assert_allclose(north, (0.0, 0.5, 5000.0), atol=1e-12)
 
 
-def test_one_halo_in_closed_form() -> None:
+def test_unit_label_in_closed_form() -> None:
     """1e6 Lsun at z = 2.8 in a voxel of 4 arcmin and 15.6 MHz."""
     chi, omega = ref.comoving_distance(2.8), np.radians(1 / 15) ** 2
     x, y, z = ref.position(0.01, -0.01, chi)

@@ -65,8 +65,8 @@ def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> di
     draws = Draws(config.seed, "train", np.zeros(1, np.uint64), STAGE_PAINT)
 
     def paint(who: Painter, at: Pose) -> int:
-        job = who.job(zero, at, zero, [parameters], draws=draws)
-        return int(who.paint(job, 0, 1)[1].sum())
+        arguments = who.arguments(zero, at, zero, [parameters], draws=draws)
+        return int(who.paint(arguments, 0, 1)[1].sum())
 
     ways = {"wide": lambda: paint(painter, pose), "alone": lambda: paint(alone, single_pose())}
     painted = {name: way() for name, way in ways.items()}

@@ -64,8 +64,8 @@ def _painter(config: Config, name: str) -> Callable[[], Any]:
         warnings.simplefilter("ignore", ModelRangeWarning)
         warnings.simplefilter("ignore", LostLightWarning)
         generator = Generator(some, "train", "cpu", 1)
-    job = generator.draw(range(4)).job
-    return lambda: generator.painter.paint(job, 0, 1)
+    arguments = generator.draw(range(4)).arguments
+    return lambda: generator.painter.paint(arguments, 0, 1)
 
 
 def _generate(generator: Generator) -> Callable[[], Any]:

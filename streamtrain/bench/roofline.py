@@ -39,10 +39,10 @@ import torch
 from streamtrain.bench.speed import lightcone_bytes
 from streamtrain.bench.timing import ONE_THREAD, batch_maker, median_seconds, one_torch_thread
 from streamtrain.config import Config
-from streamtrain.generator.compiled_model import Emission
+from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.line import Line
-from streamtrain.generator.painter import Job
+from streamtrain.generator.line import EmissionLine
+from streamtrain.generator.painter import PaintArguments
 from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import Kernels, assembly, kernels_for
 
@@ -75,12 +75,12 @@ class Rates:
     float64: float
 
 
-def columns_read(emission: Emission) -> int:
+def columns_read(compiled: CompiledModel) -> int:
     """How many float32 columns of a halo the paint kernel reads: those that the model's functions
     name, and two of the line's width."""
-    functions = re.findall(r"float model_\w+\(.*?\n\}", emission.traced.source, re.DOTALL)
+    functions = re.findall(r"float model_\w+\(.*?\n\}", compiled.traced.source, re.DOTALL)
     read = len(set(re.findall(r"columns\[(.+?) \* stride\]", "\n".join(functions))))
-    return read + (2 if "#define LINE_WIDTH" in emission.source else 0)
+    return read + (2 if "#define LINE_WIDTH" in compiled.source else 0)
 
 
 def bytes_of(
@@ -101,10 +101,10 @@ def bytes_of(
 
 def work_of(generator: Generator, indices: range) -> Work:
     """What the samples need, from what is drawn for them and what they paint."""
-    job = generator.draw(indices).job
-    size = len(job)
-    lines = [(generator.line, job)]
-    lines += zip(generator.interlopers.values(), job.others, strict=True)
+    arguments = generator.draw(indices).arguments
+    size = len(arguments)
+    lines = [(generator.line, arguments)]
+    lines += zip(generator.interlopers.values(), arguments.others, strict=True)
     halo_bytes = sum(_halo_bytes(line, part) for line, part in lines) / size
     painted = 0
     for line, part in lines:
@@ -124,11 +124,11 @@ def work_of(generator: Generator, indices: range) -> Work:
     return Work(rows, painted / size, halo_bytes + rest)
 
 
-def _halo_bytes(line: Line, job: Job) -> float:
-    """Bytes of the rows that a job reads, each sample with the columns of its model."""
-    columns = np.array([columns_read(e) for e in line.painter.emissions])
-    of_row = BYTES_PER_ROW + 4 * columns[job.model[job.items[:, 0]]]
-    return float((job.items[:, 2] * of_row).sum())
+def _halo_bytes(line: EmissionLine, arguments: PaintArguments) -> float:
+    """Bytes of the rows that samples read, each sample with the columns of its model."""
+    columns = np.array([columns_read(e) for e in line.painter.compiled_models])
+    of_row = BYTES_PER_ROW + 4 * columns[arguments.model[arguments.items[:, 0]]]
+    return float((arguments.items[:, 2] * of_row).sum())
 
 
 def copy_rate(device: torch.device, num_bytes: int, seconds: float) -> float:
@@ -215,8 +215,8 @@ def floor(config: Config, device: str, seconds: float) -> dict[str, Any]:
         rates = measure_rates(generator, size, seconds / 4)
         after = _seconds(generate, seconds, target) / size
     work = work_of(generator, range(min(size, CPU_BATCH)))
-    [emission, *_] = generator.painter.emissions
-    text = assembly(target, "paint.cu", emission.source)
+    [compiled, *_] = generator.painter.compiled_models
+    text = assembly(target, "paint.cu", compiled.source)
     instructions = count(text) if text else None
     ours = min(before, after)
     found = bounds(work, rates, instructions, on_gpu=target.type == "cuda")

@@ -11,14 +11,14 @@ import torch
 from streamtrain.bench.timing import Grouped, batch_maker, median_seconds
 from streamtrain.bench.training import train_step
 from streamtrain.config import Config
-from streamtrain.generator.draws import Drawing, DrawnAhead, drawn_together
+from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import InputMap
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.workspace import Workspace, layout, pack
 from streamtrain.stream import SampleStream
-from streamtrain.train.normalisation import calibrate
+from streamtrain.train.normalisation import set_normalisation
 from streamtrain.train.torch_state import TorchState
 
 ROUNDS = 3
@@ -28,12 +28,12 @@ HOST_CALLS = 20
 
 def halos_per_field(generator: Generator, indices: range) -> int:
     """Mean number of halos that a sample paints, brighter or fainter than the label's range too."""
-    job = generator.draw(indices).job
+    arguments = generator.draw(indices).arguments
     painted = 0
-    for k in range(len(job)):
-        _, counts = generator.painter.paint(job, k, k + 1)
+    for k in range(len(arguments)):
+        _, counts = generator.painter.paint(arguments, k, k + 1)
         painted += int(counts[0, :-1].sum())
-    return round(painted / len(job))
+    return round(painted / len(arguments))
 
 
 def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             channels_last=config.train.channels_last,
         )
         network.to(generator.device)
-        calibrate(network, generator, chunk=size, report=lambda done, of: None)
+        set_normalisation(network, generator, chunk=size, report=lambda done, of: None)
         step = train_step(network, config.train, generator.device)
         resident = generator.generate(range(size))
         for _ in range(ROUNDS):
@@ -119,7 +119,7 @@ def _host_seconds(generator: Generator, size: int, processes: int, pause: float 
 
     processes: that draw, for `pause` seconds per batch before anything is timed.
     """
-    ahead = DrawnAhead(
+    ahead = DrawAhead(
         generator, lambda n: list(range(n * size, (n + 1) * size)), processes=processes
     )
     on_gpu = generator.device.type == "cuda"
@@ -142,18 +142,20 @@ def _host_seconds(generator: Generator, size: int, processes: int, pause: float 
     return statistics.median(durations[1:]) / ahead.together
 
 
-def tell(generator: Generator, drawing: Drawing, first: int, last: int) -> None:
+def tell(generator: Generator, drawing: SampleDraws, first: int, last: int) -> None:
     """Put together what a GPU is told about samples of a drawing."""
-    told = generator.maker.told(drawing.scene, drawing.job, drawing.operators, first, last)
-    starts, size = layout(told)
-    pack(told, starts, torch.empty(size, dtype=torch.uint8))
+    arrays = generator.pipeline.kernel_arguments(
+        drawing.scene, drawing.arguments, drawing.operators, first, last
+    )
+    starts, size = layout(arrays)
+    pack(arrays, starts, torch.empty(size, dtype=torch.uint8))
 
 
 def lightcone_bytes(generator: Generator) -> int:
     """What the halos in use take on the device: of every line, with the columns of its models."""
     total = 0
     for line in (generator.line, *generator.interlopers.values()):
-        arrays = [*line.painter.halos.arrays, *(e.columns for e in line.painter.emissions)]
+        arrays = [*line.painter.halos.arrays, *(e.columns for e in line.painter.compiled_models)]
         total += sum(a.numel() * a.element_size() for a in arrays)
     return total
 

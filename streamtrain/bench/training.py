@@ -15,7 +15,7 @@ from streamtrain.generator.observe import InputMap
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import CNNConfig, NetworkConfig, ResNetConfig
-from streamtrain.train.normalisation import calibrate
+from streamtrain.train.normalisation import set_normalisation
 from streamtrain.train.optimiser import build_optimiser, compiled
 from streamtrain.train.torch_state import TorchState, use_bfloat16
 
@@ -41,7 +41,7 @@ def _step(
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             answer = model(batch.cube)
-        loss = network.head.loss(answer, batch.label, batch.counts, batch.one_halo)
+        loss = network.head.loss(answer, batch.label, batch.counts, batch.unit_label)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
         optimiser.step()
@@ -112,7 +112,7 @@ def build(generator: Generator, network: NetworkConfig, train: TrainConfig, opti
         InputMap.of(generator.config),
         channels_last=channels_last,
     ).to(generator.device)
-    calibrate(built, generator, chunk=train.batch_size, report=lambda done, of: None)
+    set_normalisation(built, generator, chunk=train.batch_size, report=lambda done, of: None)
     optimiser = build_optimiser(built, train)
     if not fused:
         for group in optimiser.param_groups:

@@ -14,7 +14,7 @@ import torch
 
 from streamtrain.bench.timing import in_turn
 from streamtrain.config import Config
-from streamtrain.generator.compiled_model import Emission
+from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import Painter
 from streamtrain.labels import EXTRA_COUNTS
@@ -60,10 +60,10 @@ VARIANTS = {
 """Beside what is shipped: 256 threads, 3 blocks of a multiprocessor, 16 blocks an item."""
 
 
-def compiled(emission: Emission, variant: Variant) -> CudaKernels:
+def compiled_with(compiled: CompiledModel, variant: Variant) -> CudaKernels:
     """The kernels of a luminosity model, compiled and launched in another way."""
-    source = kernel_source("paint.cu", variant.prologue + emission.source)
-    kernels = CudaKernels(source, emission.kernels.device, variant.flags)
+    source = kernel_source("paint.cu", variant.prologue + compiled.source)
+    kernels = CudaKernels(source, compiled.kernels.device, variant.flags)
     kernels.THREADS, kernels.BLOCKS_PER_ITEM = variant.threads, variant.per_item
     return kernels
 
@@ -83,14 +83,14 @@ def paint_variants(
     """
     size = config.train.batch_size
     with_rest = Generator(config, "train", device, 1)
-    shipped, job = with_rest.painter, with_rest.draw(range(size)).job
-    told = Workspace(device).send([shipped.told(job, 0, size)])[0]
+    shipped, arguments = with_rest.painter, with_rest.draw(range(size)).arguments
+    arrays = Workspace(device).send([shipped.kernel_arguments(arguments, 0, size)])[0]
     bins = shipped.bins.num + EXTRA_COUNTS
     total = torch.zeros((size, *shipped.shape), dtype=torch.int64, device=device)
     counts = torch.zeros((size, bins), dtype=torch.int32, device=device)
 
     def paint(painter: Painter) -> None:
-        painter.deposit(told, total, counts)
+        painter.deposit(arrays, total, counts)
 
     def painted(painter: Painter) -> tuple[torch.Tensor, torch.Tensor]:
         total.zero_(), counts.zero_()
@@ -126,17 +126,17 @@ def paint_variants(
 def _with(painter: Painter, variant: Variant) -> Painter:
     """The same painter with kernels that are compiled otherwise."""
     other = copy.copy(painter)
-    other.emissions = [copy.copy(emission) for emission in painter.emissions]
-    for emission in other.emissions:
-        emission.kernels = compiled(emission, variant)
+    other.compiled_models = [copy.copy(compiled) for compiled in painter.compiled_models]
+    for compiled in other.compiled_models:
+        compiled.kernels = compiled_with(compiled, variant)
     return other
 
 
 def _resources(painter: Painter) -> dict[str, int]:
     """What a thread of the kernel takes, of the first luminosity model."""
-    [emission, *_] = painter.emissions
-    assert isinstance(emission.kernels, CudaKernels)
-    registers, local_bytes = emission.kernels.resources("paint")
+    [compiled, *_] = painter.compiled_models
+    assert isinstance(compiled.kernels, CudaKernels)
+    registers, local_bytes = compiled.kernels.resources("paint")
     return {"registers": registers, "local_bytes": local_bytes}
 
 

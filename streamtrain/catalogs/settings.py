@@ -41,7 +41,7 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True)
 class FreshConfig:
-    """Skies without files."""
+    """LightconeFiles without files."""
 
     synthesize: SynthesizeConfig = setting(help="how lightcones are made")
 

@@ -55,7 +55,7 @@ class Header:
         return cls(path.name, about.digest, about.realisation, about.cosmology, about.num_halos)
 
 
-class Skies:
+class LightconeFiles:
     """Lightcones by number; files are read when they are asked for, and must not have changed."""
 
     def __init__(self, sources: Sequence[Lightcone | Path]) -> None:

@@ -30,7 +30,7 @@ MEAN_LABEL_SAMPLES = 512
 
 
 @dataclass(frozen=True)
-class Reference:
+class MeanLabelBaseline:
     """One answer for every map."""
 
     mean: Float
@@ -42,7 +42,7 @@ class Reference:
     rate_error: Float
 
     @classmethod
-    def of(cls, labels: Float, counts: Float, skies: Sequence[str]) -> Reference:
+    def of(cls, labels: Float, counts: Float, skies: Sequence[str]) -> MeanLabelBaseline:
         """The mean of some samples. labels: log10 of the count, or one-hot classes; counts
         [num_samples, num_bins]; skies: what each was cut from [num_samples]."""
         bootstrap = Bootstrap.choose(skies)
@@ -53,7 +53,7 @@ class Reference:
         return cls(labels.mean(axis=0), error(labels), counts.mean(axis=0), error(counts))
 
     @classmethod
-    def kept(cls, evaluation: Path) -> Reference | None:
+    def kept(cls, evaluation: Path) -> MeanLabelBaseline | None:
         """That of the training samples from a run's evaluation.json; None where there is none, or
         the label is a class."""
         try:
@@ -65,7 +65,7 @@ class Reference:
         return cls(*rows)
 
 
-def mean_label(generator: Generator, progress: Progress | None = None) -> Reference:
+def mean_label(generator: Generator, progress: Progress | None = None) -> MeanLabelBaseline:
     """The mean of the first training samples. generator: of the split "train"."""
     label, labels, counts = generator.label, [], []
     skies: list[str] = []
@@ -76,7 +76,7 @@ def mean_label(generator: Generator, progress: Progress | None = None) -> Refere
         if label.is_class:
             counts.append(values.cpu().numpy())
         else:
-            values = label.log10_counts(values, batch.one_halo)
+            values = label.log10_counts(values, batch.unit_label)
             occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
             counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
         labels.append(values.cpu().numpy())
@@ -85,7 +85,7 @@ def mean_label(generator: Generator, progress: Progress | None = None) -> Refere
             progress.update(
                 f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
             )
-    return Reference.of(np.concatenate(labels), np.concatenate(counts), skies)
+    return MeanLabelBaseline.of(np.concatenate(labels), np.concatenate(counts), skies)
 
 
 FILE = Path(__file__).parent / "published_accuracy.json"

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamtrain.evaluate.differences import differences
 from streamtrain.evaluate.evaluation import evaluate
-from streamtrain.evaluate.predictions import Answers, answers_of
+from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.runs import Run, read_runs, settings, test_sets
 from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
@@ -52,7 +52,7 @@ def compare_runs(
                 }
                 evaluate(run.config, **options, progress=progress)
         runs = read_runs(folders, settings)
-    found: dict[str, Answers] = {}
+    found: dict[str, Predictions] = {}
     for run in runs if answers else []:
         _add_answers(run, found, device, threads, progress)
     lines = [table(runs, found)]
@@ -76,13 +76,13 @@ def compare_runs(
 
 
 def _add_answers(
-    run: Run, found: dict[str, Answers], device: str, threads: int, progress: Progress | None
+    run: Run, found: dict[str, Predictions], device: str, threads: int, progress: Progress | None
 ) -> None:
     """The answers of a run that has an evaluation of a function of luminosity."""
     if run.evaluation is None or run.manifest is None or run.function == "class":
         return
     try:
-        found[run.name] = answers_of(
+        found[run.name] = predictions_of(
             run, device=device, threads=run.config.train.threads or threads, progress=progress
         )
     except (ValueError, OSError) as error:
@@ -91,7 +91,7 @@ def _add_answers(
 
 WIDTH = 118
 """Characters of a line; columns that do not fit go below."""
-Answered = Mapping[str, Answers]
+Answered = Mapping[str, Predictions]
 """By the name of the run."""
 
 

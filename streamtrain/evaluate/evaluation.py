@@ -21,13 +21,13 @@ from streamtrain.config import Config
 from streamtrain.evaluate import figures, other_skies, testset
 from streamtrain.evaluate.baselines import (
     TRAINED_ON,
-    Reference,
+    MeanLabelBaseline,
     comparable,
     ihle2019,
     mean_label,
     published,
 )
-from streamtrain.evaluate.predictions import Answers, ClassAnswers, ask, predict
+from streamtrain.evaluate.predictions import ClassPredictions, Predictions, ask, predict
 from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
 from streamtrain.evaluate.run import Trained, check_writable, output_folder, run_config
 from streamtrain.figures import confusion, write_png
@@ -138,7 +138,7 @@ def _elsewhere(
     if difference is not None:
         name, then, now = difference
         notes.append(f"{name} = {now}; the run has {then}")
-    kept = Reference.kept(run_folder(config) / "evaluation.json")
+    kept = MeanLabelBaseline.kept(run_folder(config) / "evaluation.json")
     if kept is not None and len(kept.mean) != generator.num_bins:
         kept = None
     reference = kept or _mean_label(own, trained, options, progress)
@@ -161,7 +161,7 @@ def _check_classes(config: Config, trained: Trained, generator: Generator) -> No
 
 def _mean_label(
     config: Config, trained: Trained, options: Mapping[str, Any], progress: Progress | None
-) -> Reference:
+) -> MeanLabelBaseline:
     """The baseline that always gives the mean label of the training samples."""
     generator = Generator(config, split="train", **options)
     try:
@@ -185,8 +185,8 @@ def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
 def _judged(
     config: Config,
     trained: Trained,
-    answers: Answers | ClassAnswers,
-    reference: Reference,
+    answers: Predictions | ClassPredictions,
+    reference: MeanLabelBaseline,
     about: dict[str, Any],
     bootstrap: str,
     folder: Path,
@@ -204,10 +204,13 @@ def _judged(
 
 
 def _draw(
-    answers: Answers | ClassAnswers, reference: Reference, config: Config, folder: Path
+    answers: Predictions | ClassPredictions,
+    reference: MeanLabelBaseline,
+    config: Config,
+    folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
-    if isinstance(answers, ClassAnswers):
+    if isinstance(answers, ClassPredictions):
         counts = score_classes(answers.chances, answers.true).confusion
         drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
     else:
@@ -219,7 +222,9 @@ def _draw(
     return save(drawn, folder)
 
 
-def _function_figures(answers: Answers, reference: Reference, quantity: str) -> dict[str, Figure]:
+def _function_figures(
+    answers: Predictions, reference: MeanLabelBaseline, quantity: str
+) -> dict[str, Figure]:
     """Of functions of luminosity, by file name."""
     arrays = (answers.true, answers.occupied, answers.bin_edges)
     beside = comparable(quantity, answers.bin_edges)

@@ -116,17 +116,17 @@ def functions(
     )
     at = positions(bin_edges, quantity)
     for column, k, title in zip(panels.T, chosen, titles, strict=True):
-        one_halo = 1.0 if unit is None else unit[k]
+        unit_label = 1.0 if unit is None else unit[k]
         shown = occupied[k]
         curves = [("network", predicted[k], NETWORK, "-")]
         if reference is not None:
             curves.append(("mean label", reference, REFERENCE, "--"))
         for axes in column[:2]:
-            truth = (one_halo * 10 ** true[k])[shown]
+            truth = (unit_label * 10 ** true[k])[shown]
             axes.plot(at[shown], truth, "o", color=TRUTH, ms=2.8, zorder=4, label="true")
         for name, values, colour, line in curves:
             for axes in column[:2]:
-                height = one_halo * 10**values
+                height = unit_label * 10**values
                 axes.plot(at, height, line, color=colour, lw=1.8, label=name)
             ratio = np.where(shown, 10 ** (values - true[k]), np.nan)
             for axes in column[2:]:

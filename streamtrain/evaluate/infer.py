@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.infer_reference import LEVELS, Measurement, Reference, label_of
+from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement, label_of
 from streamtrain.evaluate.run import Trained, run_config
 from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
@@ -55,7 +55,7 @@ class Function:
     """[num_bins]; a bin of less than one halo counts as one."""
     interval: Float | None
     """Ends of the 95 % and 68 % intervals, in the order of `INTERVALS`, [4, num_bins]."""
-    one_halo: Float
+    unit_label: Float
     """What one halo is worth [num_bins]."""
     uncertainty: str
     """Where the intervals come from."""
@@ -177,26 +177,26 @@ def infer(
 
 
 def ask(
-    network: Network, label: Label, cube: torch.Tensor, reference: Reference
+    network: Network, label: Label, cube: torch.Tensor, reference: ErrorReference
 ) -> Function | dict[str, float]:
     """The network's answer to a cube [n_freq, n_dec, n_ra]; of classes, the probability of each.
 
     Raises ValueError if it is not finite.
     """
-    one_halo = label.one_halo(np.zeros(1, np.int64)).to(cube.device)
+    unit_label = label.unit_label(np.zeros(1, np.int64)).to(cube.device)
     with torch.inference_mode():
         numbers = network(cube[None])
-        point = network.head.point(numbers, one_halo)
-        spread = network.head.spread(numbers, one_halo, LEVELS)
+        point = network.head.point(numbers, unit_label)
+        spread = network.head.spread(numbers, unit_label, LEVELS)
     if not torch.isfinite(point).all():
         raise ValueError("the network's answer is not finite")
     if label.is_class:
         chances = point.double().softmax(dim=1)[0].tolist()
         return dict(zip(label.classes, chances, strict=True))
-    log10 = label.log10_counts(point, one_halo).cpu().numpy()[0]
+    log10 = label.log10_counts(point, unit_label).cpu().numpy()[0]
     uncertainty, interval = "none", None
     if spread is not None:
-        ends = [label.log10_counts(values, one_halo.cpu()).numpy()[0] for values in spread]
+        ends = [label.log10_counts(values, unit_label.cpu()).numpy()[0] for values in spread]
         interval = np.stack(ends)
         uncertainty = "predicted by the network"
     elif reference.errors is not None:
@@ -204,7 +204,7 @@ def ask(
         # predicted minus true lies between the quantiles, so the truth between these
         interval = np.maximum(log10 - errors.residuals[::-1], 0.0)
         uncertainty = f"errors of the network on the {errors.test_samples} maps of its test set"
-    unit = label.unit_of(one_halo)
+    unit = label.unit_of(unit_label)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
     return Function(
         label.config.quantity,
@@ -270,7 +270,7 @@ def _plain(answer: Function | dict[str, float]) -> dict[str, Any]:
         "label": answer.quantity,
         "log10_L_edges": answer.bin_edges.tolist(),
         "value": answer.value.tolist(),
-        "one_halo": answer.one_halo.tolist(),
+        "one_halo": answer.unit_label.tolist(),
         "uncertainty": answer.uncertainty,
     }
     if answer.interval is not None:
@@ -390,12 +390,12 @@ def answer_figure(answer: Function, title: str = "", true: Float | None = None) 
         axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.2, lw=0, label="95 %")
         axes.fill_between(at, low68, high68, color=NETWORK, alpha=0.4, lw=0, label="68 %")
     axes.plot(at, answer.value, color=NETWORK, lw=1.8, label="network")
-    axes.plot(at, answer.one_halo, ":", color="grey", lw=1.2, zorder=1, label="one halo")
+    axes.plot(at, answer.unit_label, ":", color="grey", lw=1.2, zorder=1, label="one halo")
     if true is not None:
         some = true > 0
         axes.plot(at[some], true[some], "o", color=TRUTH, ms=2.8, zorder=4, label="true")
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7 * float(answer.one_halo.min()))
+    axes.set_ylim(bottom=0.7 * float(answer.unit_label.min()))
     style(axes, answer.bin_edges)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel(QUANTITIES[answer.quantity].axis, fontsize=LABEL_SIZE)

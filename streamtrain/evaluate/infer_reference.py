@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.out_of_distribution import Seen, statistics
-from streamtrain.evaluate.predictions import Answers, predict
+from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.grid import grid_of
@@ -67,7 +67,7 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ErrorReference:
     """What the answers of one network are set against."""
 
     seen: Seen | None
@@ -101,7 +101,7 @@ class Measurement:
         self.device, self.threads, self.progress = device, threads, progress
         self.path = run_folder(config) / FILE
 
-    def get(self, residuals: bool) -> Reference:
+    def get(self, residuals: bool) -> ErrorReference:
         """The reference; residuals: whether the errors on the test set are needed."""
         kept = self._kept()
         seen = None if self.again else kept.get("seen")
@@ -124,7 +124,7 @@ class Measurement:
         volume = kept.get("volume_Mpc3")
         if volume is None:
             volume = grid_of(self.config.grid).volume_Mpc3()
-        return Reference(
+        return ErrorReference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
             errors,
             float(volume),
@@ -194,7 +194,7 @@ class Measurement:
             answers = predict(network, manifest, generator, self.progress)
         finally:
             generator.close()
-        assert isinstance(answers, Answers)
+        assert isinstance(answers, Predictions)
         quantiles = np.quantile(answers.predicted - answers.true, LEVELS, axis=0)
         return {
             "residuals": quantiles.tolist(),
@@ -252,6 +252,6 @@ def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | 
         return None
 
 
-def label_of(config: Config, trained: Trained, reference: Reference) -> Label:
+def label_of(config: Config, trained: Trained, reference: ErrorReference) -> Label:
     """The label of a run, without its lightcones."""
     return Label(config.label, [reference.volume_Mpc3], trained.classes)

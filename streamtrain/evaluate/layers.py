@@ -149,29 +149,31 @@ def target_of(
     symbol, where = ("N(>L)" if cumulative else "dN"), f"log10 L = {low:g} to {high:g}"
     if label.form == "log10":
 
-        def mean_dex(point: Tensor, one_halo: Tensor) -> Tensor:
-            return (point - one_halo)[:, members].mean(dim=1)
+        def mean_dex(point: Tensor, unit_label: Tensor) -> Tensor:
+            return (point - unit_label)[:, members].mean(dim=1)
 
         return Target(f"mean log10 {symbol}, {where}", "dex", mean_dex)
 
-    def halos(point: Tensor, one_halo: Tensor) -> Tensor:
-        counts = (point / one_halo)[:, members]
+    def halos(point: Tensor, unit_label: Tensor) -> Tensor:
+        counts = (point / unit_label)[:, members]
         return counts.mean(dim=1) if cumulative else counts.sum(dim=1)
 
     return Target(f"{'mean ' if cumulative else ''}{symbol}, {where}", "halos", halos)
 
 
 def gradient(
-    network: Network, cube: Tensor, one_halo: Tensor, target: Target, config: Config
+    network: Network, cube: Tensor, unit_label: Tensor, target: Target, config: Config
 ) -> Gradient:
     """Derivative of an output with respect to every voxel of a map.
 
-    network: in evaluation mode; cube: [n_freq, n_dec, n_ra], as it is trained on; one_halo: of the
-    sample [1, num_bins]; config: of the run, which says how the map was transformed.
+    network: in evaluation mode; cube: [n_freq, n_dec, n_ra], as it is trained on; unit_label: of
+    the sample [1, num_bins]; config: of the run, which says how the map was transformed.
     """
     with torch.inference_mode(False), torch.enable_grad():
         inputs = cube[None].detach().clone().requires_grad_(True)
-        output = target.of(network.head.point(network(inputs), one_halo.to(cube.device)), one_halo)
+        output = target.of(
+            network.head.point(network(inputs), unit_label.to(cube.device)), unit_label
+        )
         (slope,) = torch.autograd.grad(output.sum(), inputs)
     values = cube.detach().double().cpu().numpy()
     by_input = slope[0].double().cpu().numpy()
@@ -262,7 +264,7 @@ def show_layers(
     sky = {"fov_deg": config.grid.fov_deg, "nu_GHz": config.grid.nu_GHz}
     summed = summed_voxels(config)
     of_sums = f", maps of {summed} voxels summed" if summed > 1 else ""
-    found = gradient(network, cube, batch.one_halo, target, config)
+    found = gradient(network, cube, batch.unit_label, target, config)
     figures = {
         "filters.png": layer_figures.filters(
             first_filters(network),

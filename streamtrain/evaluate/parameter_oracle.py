@@ -37,7 +37,7 @@ from streamtrain.numerics.rng import STAGE_POSE, Draws, sample_indices
 FIELDS = 4
 """Other fields per test sample, K, of as many skies where there are as many."""
 MANY_SKIES = 16
-"""Skies that the oracle's fields are cut from, at least, where the training has as many."""
+"""Lightcones that the oracle's fields are cut from, at least, where the training has as many."""
 FEWEST_SKIES = 3
 """With fewer the error from the oracle's skies is not known."""
 CHUNK = 16
@@ -71,7 +71,7 @@ def repaint(
         mine = [r["parameters"] for r, m in zip(records, model, strict=True) if m == k]
         parameters.append({n: np.array([p[n] for p in mine]) for n in component.model.defaults})
     where = line.fields(place, skies)
-    job = line.painter.job(
+    arguments = line.painter.arguments(
         where.lightcone,
         where.pose,
         model,
@@ -81,7 +81,7 @@ def repaint(
     )
 
     def counts(k: int) -> NDArray[np.int32]:
-        made: NDArray[np.int32] = line.painter.paint(job, k, k + 1)[1].cpu().numpy()
+        made: NDArray[np.int32] = line.painter.paint(arguments, k, k + 1)[1].cpu().numpy()
         return made
 
     if threads > 1 and generator.device.type == "cpu":
@@ -106,13 +106,13 @@ def repaint_all(
     count: int,
     *,
     threads: int = 1,
-    told: Callable[[int], None] = lambda done: None,
+    report: Callable[[int], None] = lambda done: None,
 ) -> OtherFields:
     """Samples 0..count-1 painted on other fields, `FIELDS` each on as many skies of `other`.
 
     At least `MANY_SKIES` of them are used in turn, or all that there are; where there are only two
     or three, the samples have as many fields, and where there is one sky its fields are all of it.
-    told: called with the number of samples done.
+    report: called with the number of samples done.
     """
     skies = _skies(other)
     num_fields = min(FIELDS, len(skies)) if len(skies) > 1 else FIELDS
@@ -134,7 +134,7 @@ def repaint_all(
                     rows = repaint(generator, other, chosen, fields, threads, place[k, chosen])
                     made[k, chosen] = label_counts(generator.label, rows)
                     done += len(chosen)
-            told(done // num_fields)
+            report(done // num_fields)
     return OtherFields(made, sky)
 
 

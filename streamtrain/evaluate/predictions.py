@@ -38,7 +38,7 @@ LARGEST_DEX = 300.0
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
 
     predicted: Float
@@ -75,7 +75,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class ClassAnswers:
+class ClassPredictions:
     """A network's answers and the truth, where the label is a class."""
 
     chances: Float
@@ -92,7 +92,7 @@ def predict(
     manifest: testset.Manifest,
     generator: Generator,
     progress: Progress | None = None,
-) -> Answers | ClassAnswers:
+) -> Predictions | ClassPredictions:
     """Make the test set again, compare each sample with the manifest, and ask the network.
 
     Raises ValueError at the first sample that differs, or if an answer is not finite.
@@ -108,7 +108,7 @@ def ask(
     count: int,
     doing: str,
     progress: Progress | None = None,
-) -> Answers | ClassAnswers:
+) -> Predictions | ClassPredictions:
     """A network's answers to the samples of some batches, `count` in all.
 
     batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if an
@@ -119,9 +119,9 @@ def ask(
     realisation = {header.name: header.realisation for header in generator.headers}
     for indices, batch in batches:
         with torch.inference_mode():
-            one_halo = batch.one_halo.to(batch.cube.device)
+            unit_label = batch.unit_label.to(batch.cube.device)
             answer = network(batch.cube)
-            point = network.head.point(answer, one_halo)
+            point = network.head.point(answer, unit_label)
             if not torch.isfinite(point).all():
                 raise ValueError("the network's answer is not finite: its training has diverged")
             if label.is_class:
@@ -137,40 +137,41 @@ def ask(
         for name in parts[0]
     }
     if label.is_class:
-        return ClassAnswers(whole["chances"], whole["classes"], label.classes, skies)
-    return Answers(**whole, bin_edges=generator.bin_edges, skies=skies)
+        return ClassPredictions(whole["chances"], whole["classes"], label.classes, skies)
+    return Predictions(**whole, bin_edges=generator.bin_edges, skies=skies)
 
 
 def _part(
     head: Head, label: Label, batch: Batch, answer: Tensor, point: Tensor
 ) -> dict[str, NDArray[Any]]:
-    """Fields of `Answers` for a batch, [B, num_bins] each."""
+    """Fields of `Predictions` for a batch, [B, num_bins] each."""
     predicted, true = (
-        label.log10_counts(values, batch.one_halo).cpu().numpy() for values in (point, batch.label)
+        label.log10_counts(values, batch.unit_label).cpu().numpy()
+        for values in (point, batch.label)
     )
     part: dict[str, NDArray[Any]] = {
         "predicted": predicted,
         "true": true,
         "occupied": label.occupied(batch.label, batch.counts).cpu().numpy(),
-        "rates": _rates(head, label, answer, point, batch.one_halo).cpu().numpy(),
+        "rates": _rates(head, label, answer, point, batch.unit_label).cpu().numpy(),
         "halos": batch.counts.double().cpu().numpy(),
     }
-    unit = label.unit_of(batch.one_halo)
+    unit = label.unit_of(batch.unit_label)
     if unit is not None:
         part["unit"] = np.broadcast_to(unit, true.shape)
-    quantiles = head.spread(answer, batch.one_halo.to(answer.device), LEVELS)
+    quantiles = head.spread(answer, batch.unit_label.to(answer.device), LEVELS)
     if quantiles is not None:
         part["quantiles"] = np.stack(
-            [label.log10_counts(row, batch.one_halo).cpu().numpy() for row in quantiles]
+            [label.log10_counts(row, batch.unit_label).cpu().numpy() for row in quantiles]
         )
     return part
 
 
-def _rates(head: Head, label: Label, answer: Tensor, point: Tensor, one_halo: Tensor) -> Tensor:
+def _rates(head: Head, label: Label, answer: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
     """The predicted number of halos, float64 [B, num_bins], not cut off at one."""
     if isinstance(head, PoissonHead):
         return rate(answer[:, : head.num_outputs].double())
-    one = one_halo.to(point.device, torch.float64)
+    one = unit_label.to(point.device, torch.float64)
     if label.form == "linear":
         return point.double() / one
     return torch.pow(10.0, (point.double() - one).clamp(max=LARGEST_DEX))
@@ -188,9 +189,9 @@ def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:
 FILE = "answers.npz"
 
 
-def answers_of(
+def predictions_of(
     run: Run, *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
-) -> Answers:
+) -> Predictions:
     """The answers that the evaluation of a run judged.
 
     run: with an evaluation and a manifest, of a function of luminosity. Raises ValueError, one
@@ -221,13 +222,13 @@ def answers_of(
         made = predict(network, run.manifest, generator, progress)
     finally:
         generator.close()
-    assert isinstance(made, Answers)
+    assert isinstance(made, Predictions)
     with contextlib.suppress(OSError):  # it only saves time
         _save(file, key, made)
     return made
 
 
-def _save(file: Path, key: str, answers: Answers) -> None:
+def _save(file: Path, key: str, answers: Predictions) -> None:
     unit = np.ones(0) if answers.unit is None else answers.unit
     with writing(file) as part, part.open("wb") as stream:
         np.savez_compressed(
@@ -242,13 +243,13 @@ def _save(file: Path, key: str, answers: Answers) -> None:
         )
 
 
-def _load(file: Path, key: str) -> Answers | None:
+def _load(file: Path, key: str) -> Predictions | None:
     try:
         with np.load(file) as data:
             if str(data["key"]) != key:
                 return None
             unit = data["unit"]
-            return Answers(
+            return Predictions(
                 data["predicted"],
                 data["true"],
                 data["occupied"],

@@ -1,7 +1,7 @@
 """What the network knows: maps changed in ways whose effect on the answer is known.
 
 `streamtrain evaluate CONFIG --probes` asks the newest checkpoint of a run about test maps and
-about changed copies of them. Answers are log10 of the count, as everywhere in an evaluation.
+about changed copies of them. Predictions are log10 of the count, as everywhere in an evaluation.
 
 The figure of a network's answers to changed maps.
 """
@@ -160,7 +160,7 @@ class _Asked:
         self.indices = range(min(NUM_SAMPLES, config.test.samples))
 
     def __enter__(self) -> _Asked:
-        cubes, self.true, self.occupied, self.one_halo, self.records = self._made(self.generator)
+        cubes, self.true, self.occupied, self.unit_label, self.records = self._made(self.generator)
         self.cubes = cubes
         self.answers = self.ask(cubes)
         return self
@@ -177,10 +177,10 @@ class _Asked:
         for batch_indices in self._batches():
             batch = generator.generate(batch_indices)
             batch.check()
-            one_halo = batch.one_halo.expand(len(batch), -1).cpu()
-            true = label.log10_counts(batch.label.cpu(), one_halo)
+            unit_label = batch.unit_label.expand(len(batch), -1).cpu()
+            true = label.log10_counts(batch.label.cpu(), unit_label)
             occupied = label.occupied(batch.label.cpu(), batch.counts.cpu())
-            parts.append((batch.cube, true, occupied, one_halo))
+            parts.append((batch.cube, true, occupied, unit_label))
             records += batch.draws
             self._say(f"test maps: {batch_indices[-1] + 1}/{len(self.indices)}")
         cubes, trues, filled, one = (torch.cat(values) for values in zip(*parts, strict=True))
@@ -197,13 +197,13 @@ class _Asked:
         """log10 counts that the network answers [num_samples, num_bins]."""
         found = []
         for k in range(0, len(cubes), BATCH_SIZE):
-            one_halo = self.one_halo[k : k + BATCH_SIZE].to(cubes.device)
+            unit_label = self.unit_label[k : k + BATCH_SIZE].to(cubes.device)
             with torch.inference_mode():
                 numbers = self.network(cubes[k : k + BATCH_SIZE])
-                point = self.network.head.point(numbers, one_halo)
+                point = self.network.head.point(numbers, unit_label)
             if not torch.isfinite(point).all():
                 raise ValueError("the network's answer is not finite: its training has diverged")
-            found.append(self.generator.label.log10_counts(point, one_halo).cpu())
+            found.append(self.generator.label.log10_counts(point, unit_label).cpu())
         return torch.cat(found).numpy()
 
     def dependence(self) -> Dependence:

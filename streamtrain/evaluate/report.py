@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, Reference
+from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
-from streamtrain.evaluate.predictions import Answers, ClassAnswers
+from streamtrain.evaluate.predictions import ClassPredictions, Predictions
 from streamtrain.evaluate.scores import (
     SMALLEST_RATE,
     bands,
@@ -40,7 +40,7 @@ CONVENTIONS = {
 }
 
 
-def bootstrap_of(answers: Answers | ClassAnswers, unit: str = "auto") -> Bootstrap:
+def bootstrap_of(answers: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
     """The bootstrap over the maps or skies of some answers; see `Bootstrap.choose`."""
     if answers.skies is None:
         return Bootstrap.of_maps(len(answers.true))
@@ -48,7 +48,7 @@ def bootstrap_of(answers: Answers | ClassAnswers, unit: str = "auto") -> Bootstr
 
 
 def errors_of(
-    predicted: Float, rates: Float, answers: Answers, bootstrap: Bootstrap
+    predicted: Float, rates: Float, answers: Predictions, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """All scores of one predictor that has no uncertainty.
 
@@ -66,7 +66,10 @@ def errors_of(
 
 
 def judge(
-    answers: Answers | ClassAnswers, reference: Reference, quantity: str, bootstrap: Bootstrap
+    answers: Predictions | ClassPredictions,
+    reference: MeanLabelBaseline,
+    quantity: str,
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     """The scores of a network and of always answering the reference.
 
@@ -76,7 +79,7 @@ def judge(
     errors = f"standard errors, bootstrap over {record['resampled']}"
     if record["without"]:
         errors += f"; {record['without']}"
-    if isinstance(answers, ClassAnswers):
+    if isinstance(answers, ClassPredictions):
         return _judge_classes(answers, reference, bootstrap, errors) | {"bootstrap": record}
     network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
     residual = answers.predicted - answers.true
@@ -102,7 +105,7 @@ def judge(
 
 
 def _judge_classes(
-    answers: ClassAnswers, reference: Reference, bootstrap: Bootstrap, errors: str
+    answers: ClassPredictions, reference: MeanLabelBaseline, bootstrap: Bootstrap, errors: str
 ) -> dict[str, Any]:
     frequencies = reference.mean
     network, frequent = (

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from streamtrain.evaluate.predictions import Answers
+from streamtrain.evaluate.predictions import Predictions
 from streamtrain.evaluate.runs import Run
 from streamtrain.evaluate.scores import Float, delta_percentiles
 from streamtrain.figures import (
@@ -59,7 +59,9 @@ def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> N
     )
 
 
-def comparison(runs: Sequence[Run], answers: Mapping[str, Answers] | None = None) -> Figure | None:
+def comparison(
+    runs: Sequence[Run], answers: Mapping[str, Predictions] | None = None
+) -> Figure | None:
     """The figure of several runs; None if none has a history or an evaluation.
 
     answers: by the name of the run, for bands per bin; without them bands are per luminosity range.
@@ -185,7 +187,7 @@ def _points(run: Run, name: str) -> Float:
     return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
-def _band(axes: Axes, run: Run, colour: str, answers: Answers | None) -> None:
+def _band(axes: Axes, run: Run, colour: str, answers: Predictions | None) -> None:
     """Median, 68 % and 95 % of predicted / true, per bin or per luminosity range."""
     if answers is not None:
         rows = 1 + delta_percentiles(answers.predicted - answers.true, answers.occupied)
@@ -276,7 +278,7 @@ RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 
 
-def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Answers]) -> list[Run]:
+def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> list[Run]:
     """The runs with answers that have the test halos and the function of the first that has."""
     having = [run for run in runs if run.name in answers]
     if not having:
@@ -291,7 +293,7 @@ def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Answers]) -> list[
     ]
 
 
-def same_maps(runs: Sequence[Run], answers: Mapping[str, Answers]) -> Figure:
+def same_maps(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> Figure:
     """Three test maps: functions of every run and the truth, their ratio, and that close to one.
 
     runs: of `asked_the_same`, all of which have answers.

@@ -20,7 +20,13 @@ import numpy as np
 
 from streamtrain.config import Config, ConfigError, from_mapping, read_settings
 from streamtrain.evaluate import figures, testset
-from streamtrain.evaluate.baselines import Reference, comparable, ihle2019, mean_label, published
+from streamtrain.evaluate.baselines import (
+    MeanLabelBaseline,
+    comparable,
+    ihle2019,
+    mean_label,
+    published,
+)
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.evaluation import save
 from streamtrain.evaluate.matrix import matrix_figure, matrix_table
@@ -32,7 +38,7 @@ from streamtrain.evaluate.parameter_oracle import (
     repaint_all,
     score_floor,
 )
-from streamtrain.evaluate.predictions import Answers, ask
+from streamtrain.evaluate.predictions import Predictions, ask
 from streamtrain.evaluate.report import bootstrap_of, errors_of, judge
 from streamtrain.evaluate.run import Trained, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
@@ -165,7 +171,7 @@ class _Bench:
         if self._network is None:
             self._network = self._trained.network(generator.label, generator.device)
         answers = ask(self._network, generator, batches, count, self.doing, self._progress)
-        assert isinstance(answers, Answers)
+        assert isinstance(answers, Predictions)
         fields = self._floor_fields(scenario, generator, count)
         generator.scenes.close()
         resampled = bootstrap_of(answers, bootstrap)
@@ -174,7 +180,7 @@ class _Bench:
         self.num_test_skies = int(sky.max()) + 1
         over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
         quantity = self._config.label.quantity
-        own = Reference.of(answers.true, answers.count, skies)
+        own = MeanLabelBaseline.of(answers.true, answers.count, skies)
         beside = shipped and comparable(quantity, answers.bin_edges)
         theirs = published(scenario.name) if beside else None
         found = judge(answers, self._reference, quantity, resampled)
@@ -233,12 +239,12 @@ class _Bench:
                 scenario.config, split="train", **self._options, lightcones=self._train.skies
             )
 
-            def told(done: int) -> None:
+            def report(done: int) -> None:
                 if self._progress is not None:
                     self._progress.update(f"{self.doing}: floor of {done}/{count} samples")
 
             self._fields[key] = repaint_all(
-                generator, other, count, threads=self._options["threads"], told=told
+                generator, other, count, threads=self._options["threads"], report=report
             )
             other.scenes.close()
         return self._fields[key]

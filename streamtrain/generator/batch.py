@@ -29,7 +29,7 @@ class Batch:
     """Global sample indices."""
     saturated: torch.Tensor = field(repr=False)
     """Deposits at the largest representable value, int32 [B]; any makes the sample wrong."""
-    one_halo: torch.Tensor = field(repr=False)
+    unit_label: torch.Tensor = field(repr=False)
     """The label of one halo in each bin, float32 [1 or B, n_bins]; see `Label.log10_counts`."""
     seconds: float = 0.0
     """Host seconds spent on this batch."""
@@ -38,6 +38,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def one_halo(self) -> torch.Tensor:
+        """The former name of `unit_label`."""
+        return self.unit_label
 
     def check(self) -> None:
         """Raise ValueError if a halo was too bright for the fixed-point cube, or where cube or
@@ -62,7 +67,7 @@ class Batch:
 
     def clone(self) -> Batch:
         """The same batch in tensors of its own."""
-        names = ("cube", "label", "counts", "saturated", "one_halo")
+        names = ("cube", "label", "counts", "saturated", "unit_label")
         return replace(self, **{name: getattr(self, name).clone() for name in names})
 
     def digests(self) -> list[str]:
@@ -83,7 +88,7 @@ def join(parts: Sequence[Batch]) -> Batch:
     def together(name: str) -> torch.Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
-    rows = [part.one_halo.expand(len(part), -1) for part in parts]
+    rows = [part.unit_label.expand(len(part), -1) for part in parts]
     return Batch(
         together("cube"),
         together("label"),

@@ -32,13 +32,13 @@ SAFE_SIGMA = 6.0
 WIDE_SIGMA_DEX = 0.5
 """Scatter assumed for that where it depends on the halo."""
 STRATA = 96
-"""Halos, one for each range of mass, that stand for all in `Emission.expect`: half of the ranges
-equal in the logarithm of the rank, for the light, half in the rank, for the number."""
+"""Halos, one for each range of mass, that stand for all in `CompiledModel.expect`: half of the
+ranges equal in the logarithm of the rank, for the light, half in the rank, for the number."""
 
 CHECKED_AT_ONCE = 1 << 16
-"""Halos in one piece of `Emission.check_luminosities`."""
+"""Halos in one piece of `CompiledModel.check_luminosities`."""
 FINE_STRATA = 4096
-"""Of these for `Emission.expected_counts`."""
+"""Of these for `CompiledModel.expected_counts`."""
 
 Float = NDArray[np.float64]
 Parameters = Mapping[str, Float]
@@ -68,7 +68,7 @@ class _Probes:
     """Map units per Lsun that a halo adds to its voxel, [n]."""
 
 
-class Emission:
+class CompiledModel:
     """A luminosity model for the halos of a bank, painted into a grid.
 
     sfr: see `model_column`. emitters: what changes the light of the model.

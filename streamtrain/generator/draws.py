@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamtrain.generator.batch import Batch, Records
-from streamtrain.generator.painter import Job
-from streamtrain.generator.windows import Scene, Scenes
+from streamtrain.generator.painter import PaintArguments
+from streamtrain.generator.windows import LightconeWindows, Scene
 from streamtrain.machine.forked import ForkedTeam
 from streamtrain.machine.workers import own_cores
 from streamtrain.numerics.workspace import Workspace
@@ -22,17 +22,17 @@ WORTH_FORKING = 4096
 thousand."""
 
 
-HandedOver = tuple[Job, list[Drawn], Records]
-"""What a process hands over: a `Drawing` without what this process has itself."""
+HandedOver = tuple[PaintArguments, list[Drawn], Records]
+"""What a process hands over: a `SampleDraws` without what this process has itself."""
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SampleDraws:
     """What is drawn for B samples of one window of the schedule."""
 
     scene: Scene
     indices: Sequence[int]
-    job: Job
+    arguments: PaintArguments
     """For the painter."""
     operators: list[Drawn]
     """For each map operator."""
@@ -40,22 +40,22 @@ class Drawing:
     """For the user, per sample."""
 
     def __len__(self) -> int:
-        return len(self.job)
+        return len(self.arguments)
 
 
 class DrawsSamples(Protocol):
     """What is asked of a generator here; see `Generator`."""
 
     @property
-    def scenes(self) -> Scenes: ...
+    def scenes(self) -> LightconeWindows: ...
 
     def generate(self, indices: Sequence[int], memory: Workspace | None = None) -> Batch: ...
 
-    def make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch: ...
+    def make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch: ...
 
-    def draw(self, indices: Sequence[int]) -> Drawing: ...
+    def draw(self, indices: Sequence[int]) -> SampleDraws: ...
 
-    def draw_for(self, scene: Scene, indices: Sequence[int]) -> Drawing: ...
+    def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws: ...
 
     def window(self, index: int) -> int: ...
 
@@ -65,7 +65,7 @@ def drawn_together(batch_size: int, samples: int = SAMPLES_AHEAD) -> int:
     return max(1, samples // batch_size)
 
 
-class DrawnAhead:
+class DrawAhead:
     """Makes batch 0, 1, 2, ... of a generator, and draws for a few of them at once.
 
     indices: those of a batch, consecutive. Only batches of one window of the schedule are drawn
@@ -89,7 +89,7 @@ class DrawnAhead:
         size = len(indices(0))
         self.together = drawn_together(size, samples)
         """Batches that are drawn at once."""
-        self._drawing: Drawing | None = None
+        self._drawing: SampleDraws | None = None
         self._places: dict[int, int] = {}
         """First sample in the drawing of each batch that it holds."""
         can = "fork" in multiprocessing.get_all_start_methods()
@@ -112,7 +112,7 @@ class DrawnAhead:
             return self._generator.generate(self._indices(number), memory)
         return self._generator.make(*drawn, memory)
 
-    def drawn(self, number: int) -> tuple[Drawing, int, int] | None:
+    def drawn(self, number: int) -> tuple[SampleDraws, int, int] | None:
         """What holds the draws for a batch, and the batch's first and last + 1 sample in it; None
         for a batch with samples of several windows."""
         if number not in self._places:
@@ -131,11 +131,11 @@ class DrawnAhead:
             return
         if window != self._window:
             self._enter(window, number)
-        told = self._told(number)
-        if told is None:
+        handed_over = self._drawn_elsewhere(number)
+        if handed_over is None:
             self._drawing = self._generator.draw(indices)
             return
-        self._drawing = Drawing(self._generator.scenes.of(window), indices, *told)
+        self._drawing = SampleDraws(self._generator.scenes.of(window), indices, *handed_over)
 
     def _together(self, number: int, window: int) -> tuple[list[int], dict[int, int]]:
         """Indices of a batch and of what is drawn with it, as far as they lie in a window, and the
@@ -163,11 +163,11 @@ class DrawnAhead:
             if not indices:
                 raise StopIteration
             drawing = generator.draw_for(scene, indices)
-            return drawing.job, drawing.operators, drawing.records
+            return drawing.arguments, drawing.operators, drawing.records
 
         self.drawers = ForkedTeam(draw, self._processes)
 
-    def _told(self, number: int) -> HandedOver | None:
+    def _drawn_elsewhere(self, number: int) -> HandedOver | None:
         """What a process has drawn for batch `number` and those that are drawn with it."""
         group, later = divmod(number - self._start, self.together)
         return None if later or self.drawers is None else self.drawers.take(group)

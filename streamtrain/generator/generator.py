@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
-from streamtrain.catalogs.skies import Header, Skies
+from streamtrain.catalogs.skies import Header, LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch, Column, Records, join
-from streamtrain.generator.draws import Drawing
-from streamtrain.generator.line import Line, Stages
+from streamtrain.generator.draws import SampleDraws
+from streamtrain.generator.line import EmissionLine, Stages
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import Painter
-from streamtrain.generator.pipeline import Maker
-from streamtrain.generator.windows import Scene, Scenes, SkiesInUse, schedule_of
+from streamtrain.generator.pipeline import Pipeline
+from streamtrain.generator.windows import LightconeWindows, Scene, SkiesInUse, schedule_of
 from streamtrain.grid import grid_of
 from streamtrain.labels import EXTRA_COUNTS, Label
 from streamtrain.luminosity.mixture import Mixture
@@ -32,7 +32,7 @@ from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
-from streamtrain.numerics.workspace import Arrays, FreshMemory, Told, Workspace
+from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators import build_operators
 from streamtrain.operators.base import draw_finite
 from streamtrain.operators.pool import Pool
@@ -58,7 +58,7 @@ class Generator:
         device: torch.device | str = "cpu",
         threads: int = 1,
         *,
-        lightcones: Sequence[Lightcone] | Skies | FreshSkies | None = None,
+        lightcones: Sequence[Lightcone] | LightconeFiles | FreshSkies | None = None,
         compiler_flags: Sequence[str] = (),
         report: Report | None = None,
     ) -> None:
@@ -77,10 +77,10 @@ class Generator:
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
-        elif not isinstance(lightcones, Skies | FreshSkies):
+        elif not isinstance(lightcones, LightconeFiles | FreshSkies):
             if isinstance(lightcones, Lightcone | str):
                 raise ConfigError("lightcones must be a list of them, not one")
-            lightcones = Skies(lightcones)
+            lightcones = LightconeFiles(lightcones)
         self.skies = lightcones
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
@@ -109,11 +109,11 @@ class Generator:
         own = [(skies, self.schedule.of(len(skies))) for skies in self._own_skies.values()]
         check_memory([(self.skies, self.schedule), *own], config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
-        self.scenes = Scenes(self._scene, self.device, follows=follows)
+        self.scenes = LightconeWindows(self._scene, self.device, follows=follows)
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
-        self.maker = Maker(self.operators, observe, self.device, self.bins.num)
+        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins.num)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
@@ -123,7 +123,7 @@ class Generator:
         config = self.config
         numbers = self.schedule.lightcones(window)
         lightcones = [self.skies.load(number) for number in numbers]
-        line = Line(
+        line = EmissionLine(
             config.line,
             config.data,
             self.grid,
@@ -148,13 +148,13 @@ class Generator:
         position: int,
         lightcones: list[Lightcone],
         window: int,
-    ) -> Line:
+    ) -> EmissionLine:
         """The halos that shine in another line into the same band."""
         stage, own = emit_stage(position), self._own_skies.get(name)
         if own is not None:
             numbers = self.schedule.of(len(own)).lightcones(window)
             lightcones = [own.load(number) for number in numbers]
-        return Line(
+        return EmissionLine(
             section.line,
             self.config.data,
             replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
@@ -168,12 +168,12 @@ class Generator:
         )
 
     @property
-    def line(self) -> Line:
+    def line(self) -> EmissionLine:
         """The line that labels are about, with the lightcones that were used last."""
         return self.scenes.latest.line
 
     @property
-    def interlopers(self) -> dict[str, Line]:
+    def interlopers(self) -> dict[str, EmissionLine]:
         """Other lines in the same maps, likewise."""
         return self.scenes.latest.interlopers
 
@@ -181,7 +181,7 @@ class Generator:
     def headers(self) -> list[Header]:
         """Of all lightcone files: the line's, then those of interlopers that have their own."""
         every = (self.skies, *self._own_skies.values())
-        return [h for skies in every if isinstance(skies, Skies) for h in skies.headers]
+        return [h for skies in every if isinstance(skies, LightconeFiles) for h in skies.headers]
 
     @property
     def lightcones(self) -> list[Lightcone]:
@@ -201,7 +201,7 @@ class Generator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
-        return self.maker.output_shape(self.painter.shape)
+        return self.pipeline.output_shape(self.painter.shape)
 
     @property
     def num_bins(self) -> int:
@@ -220,9 +220,9 @@ class Generator:
 
     def describe(self) -> str:
         """What samples are made of: skies and halos in a line, then one for each luminosity model,
-        see `Line.describe`."""
+        see `EmissionLine.describe`."""
         data = self.config.data
-        if isinstance(self.skies, Skies):
+        if isinstance(self.skies, LightconeFiles):
             skies = len({header.realisation for header in self.skies.headers})
             made = f"{len(self.skies)} lightcones of {skies} skies, "
             if len(self.lightcones) < len(self.skies):
@@ -291,7 +291,7 @@ class Generator:
         """Whether samples are made by several threads, which cannot share memory."""
         return self.device.type == "cpu" and self.threads > 1
 
-    def make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
+    def make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch:
         """The samples first..last-1 of what has been drawn, made in `memory`, see `generate`."""
         start = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
@@ -302,20 +302,22 @@ class Generator:
         batch.seconds = time.perf_counter() - start
         return batch
 
-    def _make(self, drawing: Drawing, first: int, last: int, memory: Workspace) -> Batch:
-        scene, job = drawing.scene, drawing.job
+    def _make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch:
+        scene, arguments = drawing.scene, drawing.arguments
         scene.read_from_here(self.device)
         size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
         raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
-        lightcone = scene.numbers[job.lightcone[first:last]]
-        about_label = self.label.told(lightcone, job.model[first:last])
+        lightcone = scene.numbers[arguments.lightcone[first:last]]
+        about_label = self.label.kernel_arguments(lightcone, arguments.model[first:last])
 
-        def make(begin: int, end: int, *more: Arrays) -> list[Told]:
-            told = self.maker.told(scene, job, drawing.operators, first + begin, first + end)
-            sent = memory.send([*told, *more])
+        def make(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
+            arrays = self.pipeline.kernel_arguments(
+                scene, arguments, drawing.operators, first + begin, first + end
+            )
+            sent = memory.send([*arrays, *more])
             known = sent[: len(sent) - len(more)]
-            self.maker.make(scene, known, cube[begin:end], raw[begin:end], memory)
+            self.pipeline.make(scene, known, cube[begin:end], raw[begin:end], memory)
             return sent[len(known) :]
 
         with launching(self.device):
@@ -329,8 +331,8 @@ class Generator:
         counts.copy_(raw[:, : self.num_bins])
         numbers = [int(i) for i in drawing.indices[first:last]]
         records = drawing.records[first:last]
-        one_halo = self.label.one_halo_of(known)
-        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], one_halo)
+        unit_label = self.label.unit_label_of(known)
+        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], unit_label)
         if self.device.type == "cpu":
             batch.check()
         return batch
@@ -355,11 +357,11 @@ class Generator:
             for window, first, last in self.schedule.runs(indices):
                 scene = self.scenes.of(window)
                 drawing = self.draw_for(scene, indices[first:last])
-                keys = {"keys": drawing.job.keys.view(np.int32)}
-                told, *values = memory.send([keys, *drawing.operators])
-                nothing = self.maker.blank_total(scene, last - first, memory)
+                keys = {"keys": drawing.arguments.keys.view(np.int32)}
+                arrays, *values = memory.send([keys, *drawing.operators])
+                nothing = self.pipeline.blank_total(scene, last - first, memory)
                 target = cube[first:last]
-                self.maker.finish(scene, nothing, told["keys"], values, target, memory)
+                self.pipeline.finish(scene, nothing, arrays["keys"], values, target, memory)
             return cube
 
     def steps(self, index: int) -> list[tuple[str, torch.Tensor]]:
@@ -370,24 +372,26 @@ class Generator:
             scene = self.scenes.of(self.schedule.window(index))
             scene.read_from_here(self.device)
             drawing = self.draw_for(scene, [index])
-            job = drawing.job
-            total, _ = scene.line.painter.paint(job, 0, 1)
+            arguments = drawing.arguments
+            total, _ = scene.line.painter.paint(arguments, 0, 1)
             names, totals = ["line"], [total]
-            for (name, line), other in zip(scene.interlopers.items(), job.others, strict=True):
+            for (name, line), other in zip(
+                scene.interlopers.items(), arguments.others, strict=True
+            ):
                 names.append(name)
                 totals.append(line.painter.paint(other, 0, 1, totals[-1].clone())[0])
             cubes = [torch.empty(t.shape, dtype=torch.float32, device=self.device) for t in totals]
             for made, cube in zip(totals, cubes, strict=True):
-                self.maker.to_map_units(scene, made, cube)
+                self.pipeline.to_map_units(scene, made, cube)
             memory = FreshMemory(self.device)
-            keys = {"keys": job.keys.view(np.int32)}
-            told, *values = memory.send([keys, *drawing.operators])
-            for name, cube in self.maker.observed(cubes[-1].clone(), told["keys"], values):
+            keys = {"keys": arguments.keys.view(np.int32)}
+            arrays, *values = memory.send([keys, *drawing.operators])
+            for name, cube in self.pipeline.observed(cubes[-1].clone(), arrays["keys"], values):
                 names.append(name)
                 cubes.append(cube.clone())
             return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
-    def draw(self, indices: Sequence[int]) -> Drawing:
+    def draw(self, indices: Sequence[int]) -> SampleDraws:
         """Everything that is drawn for samples of one window of the schedule; `generate` is this
         and `make`."""
         indices = sample_indices(indices).tolist()
@@ -398,21 +402,21 @@ class Generator:
             )
         return self.draw_for(self.scenes.of(windows[0] if windows else 0), indices)
 
-    def draw_for(self, scene: Scene, indices: Sequence[int]) -> Drawing:
+    def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws:
         """The same for samples of a window whose lightcones are at hand: NumPy alone."""
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = scene.line.fields(draws)
         adjustments = self.emitters.draw(draws)
-        job, records = scene.line.draw(draws, fields, adjustments)
+        arguments, records = scene.line.draw(draws, fields, adjustments)
         columns: dict[str, Column] = {
-            name: Records(made, range(len(job))) for name, made in adjustments.records.items()
+            name: Records(made, range(len(arguments))) for name, made in adjustments.records.items()
         }
         for name, line in scene.interlopers.items():
             same = line.stages.pose == scene.line.stages.pose
             theirs = fields if same else line.fields(draws)
             other, described = line.draw(draws, theirs, line.emitters.draw(draws))
-            job.others.append(other)
+            arguments.others.append(other)
             columns[name] = described
         drawn = [
             draw_finite(operator, Draws(self.seed, self.split, numbers, operator.stage))
@@ -420,8 +424,8 @@ class Generator:
         ]
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
-                columns[operator.name] = Records(values, range(len(job)))
-        return Drawing(scene, indices, job, drawn, records.with_columns(columns))
+                columns[operator.name] = Records(values, range(len(arguments)))
+        return SampleDraws(scene, indices, arguments, drawn, records.with_columns(columns))
 
     def skies_of(self, index: int) -> SkiesInUse:
         """The lightcones that a sample may be painted from."""

@@ -17,9 +17,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.settings import DataConfig
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
-from streamtrain.generator.compiled_model import Emission
+from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.halos import Bank
-from streamtrain.generator.painter import Job, Painter
+from streamtrain.generator.painter import PaintArguments, Painter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
@@ -80,7 +80,7 @@ def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None
         )
 
 
-class Line:
+class EmissionLine:
     """The halos of some lightcones in one line, painted into the fields of one grid.
 
     section: the models; grid: of the line (its rest frequency). exponent: of the fixed-point scale,
@@ -128,7 +128,7 @@ class Line:
         )
         self._check_halos()
         self._check_held()
-        self._accept = [self._condition(emission) for emission in self.painter.emissions]
+        self._accept = [self._condition(compiled) for compiled in self.painter.compiled_models]
         self._check_luminosities()
 
     def _check(self, lightcone: Lightcone) -> None:
@@ -150,20 +150,20 @@ class Line:
                     f"{self._data.min_mass_Msun:.3g} Msun and inside {high:g}..{low:g} GHz"
                 )
 
-    def _condition(self, emission: Emission) -> Condition:
+    def _condition(self, compiled: CompiledModel) -> Condition:
         """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
         if not self._requires:
-            return emission.fits
-        return lambda parameters: emission.fits(parameters) & self._enough(emission, parameters)
+            return compiled.fits
+        return lambda parameters: compiled.fits(parameters) & self._enough(compiled, parameters)
 
     @property
     def _requires(self) -> bool:
         require = self._section.require
         return require.mean_uK is not None or require.halos is not None
 
-    def _enough(self, emission: Emission, parameters: Parameters) -> NDArray[np.bool_]:
+    def _enough(self, compiled: CompiledModel, parameters: Parameters) -> NDArray[np.bool_]:
         """Whether parameters are expected to make what `emit.line.require` asks for, [B]."""
-        require, expected = self._section.require, emission.expect(parameters)
+        require, expected = self._section.require, compiled.expect(parameters)
         accepted = np.ones(len(expected.mean), bool)
         for bounds, value in ((require.mean_uK, expected.mean), (require.halos, expected.inside)):
             if bounds is not None:
@@ -172,8 +172,8 @@ class Line:
 
     def _check_held(self) -> None:
         """Refuse a model whose parameters are all held and break what is asked of them."""
-        for emission, component in zip(
-            self.painter.emissions, self.mixture.components, strict=True
+        for compiled, component in zip(
+            self.painter.compiled_models, self.mixture.components, strict=True
         ):
             if component.prior.varies:
                 continue
@@ -182,7 +182,7 @@ class Line:
             broken = (
                 "its constraints" if constraint is not None and not constraint(values)[0] else ""
             )
-            if self._requires and not self._enough(emission, values)[0]:
+            if self._requires and not self._enough(compiled, values)[0]:
                 broken = "emit.line.require"
             if broken:
                 raise ConfigError(
@@ -192,8 +192,8 @@ class Line:
     def _check_luminosities(self) -> None:
         """Refuse a model that gives halos no luminosity, by parameters of its prior."""
         draws = Draws(0, "train", np.arange(CHECKED_DRAWS, dtype=np.uint64), self.stages.model)
-        for emission, component, accept in zip(
-            self.painter.emissions, self.mixture.components, self._accept, strict=True
+        for compiled, component, accept in zip(
+            self.painter.compiled_models, self.mixture.components, self._accept, strict=True
         ):
             prior, defaults = component.prior, component.model.defaults
             some = draws.take(np.arange(CHECKED_DRAWS if prior.varies else 1))
@@ -201,7 +201,7 @@ class Line:
             if not len(next(iter(taken.values()), draws.indices)):  # say it if this is why
                 taken = prior.first_accepted(some, defaults)
             try:
-                emission.check_luminosities(taken)
+                compiled.check_luminosities(taken)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
 
@@ -215,11 +215,11 @@ class Line:
 
     def _describe(self, number: int, draws: Draws) -> str:
         component = self.mixture.components[number]
-        emission, accept = self.painter.emissions[number], self._accept[number]
+        compiled, accept = self.painter.compiled_models[number], self._accept[number]
         defaults = component.model.defaults
         accepted = component.prior.acceptance(draws, defaults, accept)
         some = draws.take(np.arange(64))
-        expected = emission.expect(component.prior.draw(some, defaults, accept))
+        expected = compiled.expect(component.prior.draw(some, defaults, accept))
         total = float((expected.inside + expected.below + expected.above).sum())
         below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
         above = above if above > 1e-4 else 0.0
@@ -244,9 +244,9 @@ class Line:
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones and models."""
         texts = [
-            f"{emission.traced.identity()}\n{component.identity()}"
-            for emission, component in zip(
-                self.painter.emissions, self.mixture.components, strict=True
+            f"{compiled.traced.identity()}\n{component.identity()}"
+            for compiled, component in zip(
+                self.painter.compiled_models, self.mixture.components, strict=True
             )
         ]
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
@@ -257,7 +257,7 @@ class Line:
         of the luminosity model."""
         if not self._requires:
             return np.ones(len(next(iter(parameters.values()))), bool)
-        return self._enough(self.painter.emissions[number], parameters)
+        return self._enough(self.painter.compiled_models[number], parameters)
 
     def fields(self, draws: Draws, lightcone: NDArray[np.int64] | None = None) -> Fields:
         """Where the fields of the samples of `draws` (of any stage) lie. lightcone: numbers of the
@@ -272,14 +272,16 @@ class Line:
         pose = draw_poses(draws, footprints, self.grid.fov_deg, data.roll, data.mirror)
         return Fields(lightcone, pose)
 
-    def draw(self, draws: Draws, fields: Fields, adjustments: Adjustments) -> tuple[Job, Records]:
-        """Model and parameters of B samples: what the painter is told, and a record per sample.
+    def draw(
+        self, draws: Draws, fields: Fields, adjustments: Adjustments
+    ) -> tuple[PaintArguments, Records]:
+        """Model and parameters of B samples: what the painter needs, and a record per sample.
 
         draws: of any stage; adjustments: of its emitters.
         """
         choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
         parameters = self.mixture.draw(draws.of_stage(self.stages.model), choice, self._accept)
-        job = self.painter.job(
+        arguments = self.painter.arguments(
             fields.lightcone,
             fields.pose,
             choice,
@@ -287,7 +289,7 @@ class Line:
             adjustments,
             draws=draws.of_stage(self.stages.paint),
         )
-        return job, self._records(fields, choice, parameters)
+        return arguments, self._records(fields, choice, parameters)
 
     def _records(
         self, fields: Fields, choice: NDArray[np.int64], parameters: list[Parameters]

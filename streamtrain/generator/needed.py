@@ -247,12 +247,12 @@ def _check_disjoint(needed: Sequence[Needed]) -> None:
                         f"{path} of {one.where} is named by {other.where} too: splits must be "
                         "different skies, with names of their own"
                     )
-        told = dict(one.there)
+        known = dict(one.there)
         for seed in one.seeds:
             path = one.recipe.path(seed)
-            if path not in told:
-                told[path] = realisation_name(seed, one.recipe.options)
-        for path, name in told.items():
+            if path not in known:
+                known[path] = realisation_name(seed, one.recipe.options)
+        for path, name in known.items():
             first, where = skies.setdefault(name, (one, path))
             if first.split != one.split:
                 raise CatalogError(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from streamtrain.catalogs.settings import SynthesizeConfig
-from streamtrain.catalogs.skies import Known, Skies, check_disjoint, check_once
+from streamtrain.catalogs.skies import Known, LightconeFiles, check_disjoint, check_once
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
@@ -35,7 +35,7 @@ def open_skies(
     report: Report | None = None,
     threads: int | None = None,
     device: str = "cpu",
-) -> Skies | FreshSkies:
+) -> LightconeFiles | FreshSkies:
     """The lightcones of a split.
 
     report: called while one is made, with (fraction done, what is being done). device: where fresh
@@ -44,7 +44,9 @@ def open_skies(
     """
     data = config.data
     if split != "train" or data.fresh is None:
-        return Skies(_open_files({name: data.files(name) for name in SPLITS}, split, "data"))
+        return LightconeFiles(
+            _open_files({name: data.files(name) for name in SPLITS}, split, "data")
+        )
     others = [
         path
         for name in SPLITS
@@ -100,7 +102,7 @@ def sky_options(config: Config, section: SynthesizeConfig) -> SkyOptions:
         raise ConfigError(f"data.train.synthesize: {error}") from None
 
 
-def open_interlopers(config: Config, split: Split) -> dict[str, Skies]:
+def open_interlopers(config: Config, split: Split) -> dict[str, LightconeFiles]:
     """Lightcones of interlopers that do not share the line's, by the interloper's name."""
     found = {}
     for name, section in config.emit.items():
@@ -108,7 +110,7 @@ def open_interlopers(config: Config, split: Split) -> dict[str, Skies]:
         if any(own.values()):
             paths = _open_files(own, split, f"emit.{name}")
             _check_shared(config, own, f"emit.{name}")
-            found[name] = Skies(paths)
+            found[name] = LightconeFiles(paths)
     return found
 
 
@@ -155,7 +157,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def check_memory(
-    lines: Sequence[tuple[Skies | FreshSkies, Schedule]],
+    lines: Sequence[tuple[LightconeFiles | FreshSkies, Schedule]],
     limit_GB: float | None,
     device: torch.device,
 ) -> None:

@@ -89,15 +89,15 @@ def paint(
         device=device,
         sfr=sfr_source(sfr),
     )
-    job = painter.job(
+    arguments = painter.arguments(
         np.zeros(1, np.int64),
         pose,
         np.zeros(1, np.int64),
         [values],
         draws=Draws(seed, "train", np.zeros(1, np.uint64), STAGE_PAINT),
     )
-    painter.emissions[0].check_luminosities(values, painter.halos.rows_of(job.items))
-    total, counts = painter.paint(job, 0, 1)
+    painter.compiled_models[0].check_luminosities(values, painter.halos.rows_of(arguments.items))
+    total, counts = painter.paint(arguments, 0, 1)
     if not int(counts[0, : bins.num + 2].sum()):
         raise ValueError(
             f"no halo of {lightcone.name} is left above {min_mass_Msun:.3g} Msun, inside "

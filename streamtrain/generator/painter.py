@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.sfr import SFRTable
-from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, Emission, Parameters
+from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, CompiledModel, Parameters
 from streamtrain.generator.halos import Bank, Halos
 from streamtrain.generator.pose import Pose
 from streamtrain.grid import Grid
@@ -21,11 +21,11 @@ from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
 from streamtrain.numerics.backend import full_device
 from streamtrain.numerics.rng import Draws, seed_words, stage_word
-from streamtrain.numerics.workspace import Arrays, FreshMemory, Told
+from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory
 
 
 @dataclass
-class Job:
+class PaintArguments:
     """What the kernel is told about B samples; the arrays of kernels/paint.cu, on the host."""
 
     items: NDArray[np.int64]
@@ -38,7 +38,7 @@ class Job:
     keys: NDArray[np.uint32]
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
-    others: list[Job] = field(default_factory=list)
+    others: list[PaintArguments] = field(default_factory=list)
     """Of the lines that are painted into the same cubes."""
 
     def __len__(self) -> int:
@@ -80,19 +80,19 @@ class Painter:
         self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device, exponent)
         self.scale = self.halos.scale
         self.unit = 1.0 / self.scale / joined
-        self.emissions = [
-            Emission(m, self.halos, bins, sfr, emitters, compiler_flags) for m in models
+        self.compiled_models = [
+            CompiledModel(m, self.halos, bins, sfr, emitters, compiler_flags) for m in models
         ]
         middle, cosmology = 0.5 * sum(grid.z_range), bank.lightcones[0].cosmology
         self.kept_light: list[float | None] = []
         """Share of each model's mean light that halos above the mass cut have, see `kept_light`."""
-        for emission in self.emissions:
-            model = emission.model
+        for compiled in self.compiled_models:
+            model = compiled.model
             model.check_range(grid.z_range, (min_mass_Msun, self.halos.heaviest_Msun))
-            kept = kept_light(model, emission.traced, middle, min_mass_Msun, cosmology)
+            kept = kept_light(model, compiled.traced, middle, min_mass_Msun, cosmology)
             warn_of_lost_light(model, kept, middle, min_mass_Msun)
             self.kept_light.append(kept)
-        if any("sfr" in dict(emission.traced.columns) for emission in self.emissions):
+        if any("sfr" in dict(compiled.traced.columns) for compiled in self.compiled_models):
             rows = np.split(self.halos.channel >= 0, bank.first_row[1:-1])
             warn_of_extrapolated_rates(bank.lightcones, rows, sfr)
         half_ra, half_dec = (np.pi / 360.0 * side for side in grid.fov_deg)
@@ -106,10 +106,10 @@ class Painter:
     @property
     def tensors(self) -> list[torch.Tensor]:
         """All that the kernel reads of the bank and the grid, on the device."""
-        columns = [emission.columns for emission in self.emissions]
+        columns = [compiled.columns for compiled in self.compiled_models]
         return [*self.halos.arrays, *columns, self._field, self._shape]
 
-    def job(
+    def arguments(
         self,
         lightcone: NDArray[np.int64],
         pose: Pose,
@@ -118,7 +118,7 @@ class Painter:
         adjustments: Adjustments | None = None,
         *,
         draws: Draws,
-    ) -> Job:
+    ) -> PaintArguments:
         """Everything the kernel needs for B samples: lightcone [B], pose, model [B]; parameters:
         for every model of the painter, those of its samples in their order; adjustments: of the
         emitters; draws: of the stage of the scatter."""
@@ -136,7 +136,7 @@ class Painter:
         keys[:, 4] = stage_word(draws.split, draws.stage)
         keys[:, 5] = self.bank.first_row[lightcone]
         values = self._values(model, parameters, adjustments or Adjustments.none(size))
-        return Job(items, item_start, model, kernel_pose, values, keys, lightcone)
+        return PaintArguments(items, item_start, model, kernel_pose, values, keys, lightcone)
 
     def _values(
         self,
@@ -145,51 +145,53 @@ class Painter:
         adjustments: Adjustments,
     ) -> NDArray[np.float32]:
         """The values of all models in one array, as wide as the widest."""
-        chosen = [np.flatnonzero(model == k) for k in range(len(self.emissions))]
+        chosen = [np.flatnonzero(model == k) for k in range(len(self.compiled_models))]
         made = [
-            emission.values(given, adjustments.take(samples))
-            for emission, given, samples in zip(self.emissions, parameters, chosen, strict=True)
+            compiled.values(given, adjustments.take(samples))
+            for compiled, given, samples in zip(
+                self.compiled_models, parameters, chosen, strict=True
+            )
         ]
         values = np.zeros((len(model), max(v.shape[1] for v in made)), np.float32)
         for samples, some in zip(chosen, made, strict=True):
             values[samples, : some.shape[1]] = some
         return values
 
-    def told(self, job: Job, first: int, last: int) -> Arrays:
-        """The arrays of samples first..last-1 of a job for `deposit`, still on the host."""
-        items = job.items[job.item_start[first] : job.item_start[last]]
+    def kernel_arguments(self, arguments: PaintArguments, first: int, last: int) -> Arrays:
+        """The arrays of samples first..last-1 for `deposit`, still on the host."""
+        items = arguments.items[arguments.item_start[first] : arguments.item_start[last]]
         arrays: dict[str, NDArray[np.generic]] = {
-            "pose": job.pose[first:last],
-            "values": job.values[first:last],
-            "keys": job.keys[first:last].view(np.int32),
+            "pose": arguments.pose[first:last],
+            "values": arguments.values[first:last],
+            "keys": arguments.keys[first:last].view(np.int32),
         }
-        one = len(self.emissions) == 1
-        for number in [0] if one else np.unique(job.model[first:last]):
-            mine = items.copy() if one else items[job.model[items[:, 0]] == number]
+        one = len(self.compiled_models) == 1
+        for number in [0] if one else np.unique(arguments.model[first:last]):
+            mine = items.copy() if one else items[arguments.model[items[:, 0]] == number]
             mine[:, 0] -= first
             arrays[_items_of(number)] = mine
         return arrays
 
-    def deposit(self, told: Told, total: torch.Tensor, counts: torch.Tensor) -> None:
+    def deposit(self, arrays: DeviceArrays, total: torch.Tensor, counts: torch.Tensor) -> None:
         """Add halos to B cubes in fixed point, int64 [B, freq, dec, ra] (times `unit` = map units),
-        and to the counts, int32 [B, bins + 3]: one launch per luminosity model. told: see `told`,
-        on the device."""
-        for number, emission in enumerate(self.emissions):
-            items = told.get(_items_of(number))
+        and to the counts, int32 [B, bins + 3]: one launch per luminosity model. arrays: see
+        `kernel_arguments`, on the device."""
+        for number, compiled in enumerate(self.compiled_models):
+            items = arrays.get(_items_of(number))
             if items is None:
                 continue
-            emission.kernels.per_item(
+            compiled.kernels.per_item(
                 "paint",
                 len(items),
                 4 * counts.shape[1],
                 items,
                 *self.halos.arrays,
-                emission.columns,
-                np.int64(emission.columns.shape[1]),
-                told["pose"],
-                told["values"],
-                np.int32(told["values"].shape[1]),
-                told["keys"],
+                compiled.columns,
+                np.int64(compiled.columns.shape[1]),
+                arrays["pose"],
+                arrays["values"],
+                np.int32(arrays["values"].shape[1]),
+                arrays["keys"],
                 self._field,
                 self._shape,
                 total,
@@ -197,9 +199,9 @@ class Painter:
             )
 
     def paint(
-        self, job: Job, first: int, last: int, total: torch.Tensor | None = None
+        self, arguments: PaintArguments, first: int, last: int, total: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Paint samples first..last-1 of a job, into `total` if it is given.
+        """Paint samples first..last-1, into `total` if it is given.
 
         Returns the cubes and the counts of `deposit`.
         """
@@ -208,7 +210,7 @@ class Painter:
             total = memory.zeros("total", (last - first, *self.shape), torch.int64)
         size = (last - first, self.bins.num + EXTRA_COUNTS)
         counts = memory.zeros("counts", size, torch.int32)
-        self.deposit(memory.send([self.told(job, first, last)])[0], total, counts)
+        self.deposit(memory.send([self.kernel_arguments(arguments, first, last)])[0], total, counts)
         return total, counts
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtrain.generator.line import Line
-from streamtrain.generator.painter import Job
+from streamtrain.generator.line import EmissionLine
+from streamtrain.generator.painter import PaintArguments
 from streamtrain.generator.windows import Scene
 from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import Kernels
-from streamtrain.numerics.workspace import Arrays, Told, Workspace
+from streamtrain.numerics.workspace import Arrays, DeviceArrays, Workspace
 from streamtrain.operators.base import Drawn, Operator
 
 Shape = tuple[int, int, int]
 
 
-class Maker:
+class Pipeline:
     """Paints samples and applies the map operators.
 
     operators: in their order; observe: kernels of observe.cu; bins: luminosity bins.
@@ -37,34 +37,39 @@ class Maker:
             painted = operator.output_shape(painted)
         return painted
 
-    def told(
-        self, scene: Scene, job: Job, drawn: Sequence[Drawn], first: int, last: int
+    def kernel_arguments(
+        self, scene: Scene, arguments: PaintArguments, drawn: Sequence[Drawn], first: int, last: int
     ) -> list[Arrays]:
         """What `make` needs of samples first..last-1, still on the host: the arrays of each line,
         then of each operator."""
-        jobs = zip(_lines(scene), [job, *job.others], strict=True)
-        painted = [line.painter.told(part, first, last) for line, part in jobs]
+        every_line = zip(_lines(scene), [arguments, *arguments.others], strict=True)
+        painted = [line.painter.kernel_arguments(part, first, last) for line, part in every_line]
         return [
             *painted,
             *({name: v[first:last] for name, v in values.items()} for values in drawn),
         ]
 
     def make(
-        self, scene: Scene, told: Sequence[Told], cube: Tensor, counts: Tensor, memory: Workspace
+        self,
+        scene: Scene,
+        arrays: Sequence[DeviceArrays],
+        cube: Tensor,
+        counts: Tensor,
+        memory: Workspace,
     ) -> None:
         """Paint and observe B samples into `cube`, the network's input, float32
         [B, n_freq, n_dec, n_ra], and `counts`, int32 [B, bins + 3].
 
-        told: see there, on the device; memory: for all between.
+        arrays: see there, on the device; memory: for all between.
         """
         lines = _lines(scene)
         total = self.blank_total(scene, len(cube), memory)
-        scene.line.painter.deposit(told[0], total, counts.zero_())
-        for line, part in zip(lines[1:], told[1 : len(lines)], strict=True):
+        scene.line.painter.deposit(arrays[0], total, counts.zero_())
+        for line, part in zip(lines[1:], arrays[1 : len(lines)], strict=True):
             others = memory.scratch.zeros("interloper counts", counts.shape, torch.int32)
             line.painter.deposit(part, total, others)
             counts[:, -1] += others[:, -1]
-        self.finish(scene, total, told[0]["keys"], told[len(lines) :], cube, memory)
+        self.finish(scene, total, arrays[0]["keys"], arrays[len(lines) :], cube, memory)
 
     def blank_total(self, scene: Scene, size: int, memory: Workspace) -> Tensor:
         """Cubes without a halo, in fixed point, int64 [size, freq, dec, ra]."""
@@ -75,7 +80,7 @@ class Maker:
         scene: Scene,
         total: Tensor,
         keys: Tensor,
-        drawn: Sequence[Told],
+        drawn: Sequence[DeviceArrays],
         target: Tensor,
         memory: Workspace,
     ) -> None:
@@ -91,7 +96,7 @@ class Maker:
             target.copy_(observed)
 
     def observed(
-        self, cube: Tensor, keys: Tensor, drawn: Sequence[Told]
+        self, cube: Tensor, keys: Tensor, drawn: Sequence[DeviceArrays]
     ) -> Iterator[tuple[str, Tensor]]:
         """The cubes after each operator, which may change them in place, with its name."""
         for operator, values in zip(self.operators, drawn, strict=True):
@@ -106,5 +111,5 @@ class Maker:
         )
 
 
-def _lines(scene: Scene) -> list[Line]:
+def _lines(scene: Scene) -> list[EmissionLine]:
     return [scene.line, *scene.interlopers.values()]

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.settings import DEFAULT_FRESH_ACTIVE, DataConfig, SynthesizeConfig
-from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
-from streamtrain.generator.line import Line
+from streamtrain.generator.line import EmissionLine
 from streamtrain.numerics.rng import STAGE_SKIES, Draws, Split
 
 
@@ -97,9 +97,11 @@ def _order(seed: int, split: Split, num: int, round_: int) -> tuple[int, ...]:
     return tuple(np.argsort(draws.uniform(range(num))[0], kind="stable").tolist())
 
 
-def schedule_of(data: DataConfig, seed: int, split: Split, skies: Skies | FreshSkies) -> Schedule:
+def schedule_of(
+    data: DataConfig, seed: int, split: Split, skies: LightconeFiles | FreshSkies
+) -> Schedule:
     """The schedule that the section `data` asks for, of the lightcones of a split."""
-    if isinstance(skies, Skies):
+    if isinstance(skies, LightconeFiles):
         active = data.active or len(skies)
         return Schedule(seed, split, len(skies), active, data.active_samples)
     active = data.active or DEFAULT_FRESH_ACTIVE
@@ -108,7 +110,7 @@ def schedule_of(data: DataConfig, seed: int, split: Split, skies: Skies | FreshS
 
 
 KEPT = 2
-"""Scenes that are held: the present one and the next."""
+"""Windows that are held: the present one and the next."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class Scene:
 
     numbers: NDArray[np.int64]
     """Numbers of the lightcones among all of the split."""
-    line: Line
-    interlopers: dict[str, Line]
+    line: EmissionLine
+    interlopers: dict[str, EmissionLine]
     _streams: set[int] = field(default_factory=set, compare=False)
     """Of a GPU, in which it has been read."""
 
@@ -138,9 +140,9 @@ class Scene:
         self._streams.add(stream.cuda_stream)
 
 
-class Scenes:
-    """Scenes by window. build: makes one; follows: whether a window has a successor worth making
-    in advance. Errors of the background come up when its scene is asked for."""
+class LightconeWindows:
+    """Scenes by window. build: makes one; follows: whether a window has a successor worth making in
+    advance. Errors of the background come up when its scene is asked for."""
 
     def __init__(
         self, build: Callable[[int], Scene], device: torch.device, *, follows: bool

@@ -115,7 +115,7 @@ class LuminosityModel:
         if self.sigma_dex is not None:
             sigma, mu = sigma + 1.0, mu - 0.5 * portable.LN2
         elif self.scatter is not None:
-            with np.errstate(all="ignore"):  # `Emission.values` refuses what is not finite
+            with np.errstate(all="ignore"):  # `CompiledModel.values` refuses what is not finite
                 pair = self.scatter(parameters)
                 sigma, mu = (np.broadcast_to(a, (size,)) / portable.LN2 for a in pair)
         return sigma, mu if self.preserves == "mean" else np.zeros(size)

@@ -135,7 +135,7 @@ ROWS = 256
 
 class SampleFile:
     """One HDF5 file. Datasets, the first axis the samples, which can grow: `cube` [n, freq, dec,
-    ra] float32, `label` [n, outputs] float32, `counts` [n, bins] int32, `one_halo` [n, bins],
+    ra] float32, `label` [n, outputs] float32, `counts` [n, bins] int32, `unit_label` [n, bins],
     `index` uint64, and under `draws` a column for everything that was drawn (NaN where a sample
     has none). Without samples: `nu_edges_GHz`, `dec_edges_deg`, `ra_edges_deg`, `log10_L_edges`.
     """
@@ -197,7 +197,7 @@ class SampleFile:
             "cube": batch.cube.cpu().numpy(),
             "label": batch.label.cpu().numpy(),
             "counts": batch.counts.cpu().numpy(),
-            "one_halo": batch.one_halo.expand(len(batch), -1).cpu().numpy(),
+            "one_halo": batch.unit_label.expand(len(batch), -1).cpu().numpy(),
             "index": np.array(batch.indices, np.uint64),
         }
         before = len(file["index"])

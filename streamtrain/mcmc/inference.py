@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.mcmc.emulator import FEWEST_SIMULATIONS, Emulator
@@ -237,7 +237,7 @@ class Inference:
         """Fields at some sets of parameters, one of which is drawn for each, and noise levels."""
         drawn = dict(zip(self.levels, map(float, levels), strict=True))
         config = held(self.config, parameters, drawn)
-        skies = self.generator.skies if isinstance(self.generator.skies, Skies) else None
+        skies = self.generator.skies if isinstance(self.generator.skies, LightconeFiles) else None
         generator = Generator(config, "train", self._device, self._threads, lightcones=skies)
         made = simulate(
             generator,
@@ -319,8 +319,8 @@ class Inference:
     def rates(self, theta: Float) -> Float:
         """Mean halos per luminosity bin, and beyond the last, of fields with these parameters
         [num, num_bins + 1]."""
-        emission = self.generator.painter.emissions[0]
-        return emission.expected_counts(self.density.whole(theta))
+        compiled = self.generator.painter.compiled_models[0]
+        return compiled.expected_counts(self.density.whole(theta))
 
     def _of_label(self, counts: Float) -> Float:
         """Counts [num, num_bins + 1] as the label counts them [num, num_bins]."""

@@ -39,7 +39,7 @@ class Maps:
     skies: list[str]
     """What each map was cut from [num]."""
     networks: dict[str, Float]
-    """Answers of trained networks as `true`, by name."""
+    """Predictions of trained networks as `true`, by name."""
 
 
 def networks_of(config: Config, beside: list[Path]) -> dict[str, Config]:
@@ -76,14 +76,14 @@ def make_maps(
         batch = generator.generate(range(num))
     batch.check()
     label = generator.label
-    true = label.log10_counts(batch.label, batch.one_halo).cpu().numpy()
+    true = label.log10_counts(batch.label, batch.unit_label).cpu().numpy()
     answers = {}
     for name, config in runs.items():
         network = Trained.load(config).network(label, generator.device)
         with torch.inference_mode():
-            one_halo = batch.one_halo.to(batch.cube.device)
-            output = network.head.point(network(batch.cube), one_halo)
-        answers[name] = label.log10_counts(output, batch.one_halo).cpu().numpy()
+            unit_label = batch.unit_label.to(batch.cube.device)
+            output = network.head.point(network(batch.cube), unit_label)
+        answers[name] = label.log10_counts(output, batch.unit_label).cpu().numpy()
     names = inference.density.names
     realisation = {header.name: header.realisation for header in generator.headers}
     made = Maps(
@@ -92,7 +92,7 @@ def make_maps(
         np.array([[draw["parameters"][name] for name in names] for draw in batch.draws]),
         true,
         label.occupied(batch.label, batch.counts).cpu().numpy(),
-        label.unit_of(batch.one_halo),
+        label.unit_of(batch.unit_label),
         [realisation[draw["lightcone"]] for draw in batch.draws],
         answers,
     )

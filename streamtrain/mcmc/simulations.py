@@ -131,7 +131,7 @@ def simulate(
         theta += [[draw["parameters"][n] for n in density.names] for draw in batch.draws]
         levels.append(levels_of(batch, names))
         vectors.append(vector(batch.cube))
-        counts.append(generator.label.log10_counts(batch.label, batch.one_halo).cpu().numpy())
+        counts.append(generator.label.log10_counts(batch.label, batch.unit_label).cpu().numpy())
         halos.append(batch.counts.sum(1).cpu().numpy().astype(np.float64))
         report(len(theta))
     whole = [np.concatenate(parts) for parts in (levels, vectors, counts, halos)]

@@ -2,7 +2,7 @@
 
 Axes: b sample, n output (luminosity bin or class), k number per output. A head takes the numbers of
 the network's last layer, which start at zero, to an answer that starts at the mean of the labels
-it was calibrated with. From an answer it makes the loss, the point estimate in the label's scale,
+it was normalised with. From an answer it makes the loss, the point estimate in the label's scale,
 and quantiles where it has them.
 
 Losses of luminosity functions, element by element.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from streamtrain.labels import Label
-from streamtrain.networks.layers import Decreasing, Free
+from streamtrain.networks.layers import NonIncreasing, Unconstrained
 
 LN10 = math.log(10.0)
 LARGEST_LN_STRETCH = 8.0
@@ -57,23 +57,25 @@ class Head(nn.Module):
         self.num_outputs = label.num_outputs
         self.num_numbers = self.per_output * label.num_outputs
 
-    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
-        """Start at the mean of these labels. counts_bn, one_halo: as in a `Batch`."""
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
+        """Start at the mean of these labels. counts_bn, unit_label: as in a `Batch`."""
         raise NotImplementedError
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Numbers [B, num_numbers] to the answer [B, num_numbers], float32."""
         raise NotImplementedError
 
-    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
-        """Mean loss, a float32 scalar. label_bn, counts_bn, one_halo: as in a `Batch`."""
+    def loss(
+        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
+        """Mean loss, a float32 scalar. label_bn, counts_bn, unit_label: as in a `Batch`."""
         raise NotImplementedError
 
-    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
         """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
         raise NotImplementedError
 
-    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
         """Quantiles of the label [len(levels), B, num_outputs], float64 on the CPU; None where the
         head has none. levels: probabilities, such as (0.16, 0.84) for one standard deviation."""
         return None
@@ -82,11 +84,11 @@ class Head(nn.Module):
         """[B, num_outputs] each, one for every number."""
         return list(answer.split(self.num_outputs, dim=1))
 
-    def _of_counts(self, counts: Tensor, one_halo: Tensor) -> Tensor:
+    def _of_counts(self, counts: Tensor, unit_label: Tensor) -> Tensor:
         """Counts as labels, where a count below one halo reads as one in the log10 scale."""
         if self.label.form == "linear":
-            return counts * one_halo
-        return counts.clamp(min=1.0).log10() + one_halo
+            return counts * unit_label
+        return counts.clamp(min=1.0).log10() + unit_label
 
 
 class PointHead(Head):
@@ -101,29 +103,31 @@ class PointHead(Head):
     def __init__(self, label: Label, name: str = "mse", monotonic: bool = False) -> None:
         super().__init__(label)
         self.name = "cross_entropy" if label.is_class else name
-        self.function = (Decreasing if monotonic else Free)(label.num_outputs)
+        self.function = (NonIncreasing if monotonic else Unconstrained)(label.num_outputs)
         self.register_buffer("label_std", torch.ones(label.num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
         mean, std = self.label.output_moments(*moments(label_bn))
         self.label_std.copy_(std)
-        self.function.calibrate(label_bn, mean, std)
+        self.function.set_normalisation(label_bn, mean, std)
 
     def forward(self, numbers: Tensor) -> Tensor:
         return self.function(numbers)
 
-    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+    def loss(
+        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
         if self.name == "cross_entropy":
             return cross_entropy(answer, label_bn)
         if self.name == "msle":
-            return squared_log_error(answer / one_halo, label_bn / one_halo).mean()
+            return squared_log_error(answer / unit_label, label_bn / unit_label).mean()
         error = answer - label_bn
         if self.label.form == "linear":
             error = error / self.label_std
         return (log_cosh(error) if self.name == "log_cosh" else error * error).mean()
 
-    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
         return answer
 
 
@@ -139,14 +143,14 @@ class GaussianHead(Head):
 
     def __init__(self, label: Label, monotonic: bool = False) -> None:
         super().__init__(label)
-        self.function = (Decreasing if monotonic else Free)(label.num_outputs)
+        self.function = (NonIncreasing if monotonic else Unconstrained)(label.num_outputs)
         self.register_buffer("label_std", torch.ones(label.num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
         mean, std = self.label.output_moments(*moments(label_bn))
         self.label_std.copy_(std)
-        self.function.calibrate(label_bn, mean, std)
+        self.function.set_normalisation(label_bn, mean, std)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The answer is the mean, and the ln of the deviation over the label's."""
@@ -154,16 +158,18 @@ class GaussianHead(Head):
         bounded = LARGEST_LN_STRETCH * torch.tanh(stretch / LARGEST_LN_STRETCH)
         return torch.cat([self.function(mean), bounded], dim=1)
 
-    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+    def loss(
+        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
         mean, stretch = self._parts(answer)
         error = (mean - label_bn) / self.label_std
         density = gaussian_nll(error, stretch, torch.zeros_like(error))
         return (density if self.label.form == "linear" else density + self.label_std.log()).mean()
 
-    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
+    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
         return self._parts(answer)[0]
 
-    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
         stats = _stats()
         mean, stretch = (part.double().cpu() for part in self._parts(answer.detach()))
         std = stretch.exp() * self.label_std.double().cpu()
@@ -186,7 +192,7 @@ class PoissonHead(Head):
         self.register_buffer("ln_std", torch.ones(label.num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
         counts = counts_bn.double()
         # half a halo over all samples, where none was seen
         self.ln_mean.copy_(counts.mean(0).clamp(min=0.5 / len(counts)).log())
@@ -197,23 +203,25 @@ class PoissonHead(Head):
         """The answer is the ln of the rate."""
         return self.ln_mean + self.ln_std * numbers
 
-    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+    def loss(
+        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
         return poisson_nll(answer, counts_bn).mean().float()
 
-    def point(self, answer: Tensor, one_halo: Tensor) -> Tensor:
-        return _point_of_rate(self, self._parts(answer)[0], one_halo)
+    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
+        return _point_of_rate(self, self._parts(answer)[0], unit_label)
 
-    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
         mean, stats = rate(answer.detach().double().cpu()).numpy(), _stats()
         counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
-        return self._of_counts(torch.from_numpy(counts), one_halo.double().cpu())
+        return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
 
 class NegativeBinomialHead(PoissonHead):
     """Mean and dispersion of each bin's count: Poisson counts whose rate is uncertain as well.
 
     The variance is mean + dispersion mean^2. It starts at the mean and the variance of the counts
-    it was calibrated with.
+    it was normalised with.
     """
 
     per_output = 2
@@ -224,8 +232,8 @@ class NegativeBinomialHead(PoissonHead):
         self.register_buffer("ln_dispersion", torch.zeros(label.num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> None:
-        super().calibrate(label_bn, counts_bn, one_halo)
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
+        super().set_normalisation(label_bn, counts_bn, unit_label)
         mean, std = moments(counts_bn.double())
         dispersion = (std**2 - mean) / mean.clamp(min=0.5 / len(counts_bn)) ** 2
         centre, half = LN_DISPERSION
@@ -239,24 +247,26 @@ class NegativeBinomialHead(PoissonHead):
         bounded = centre + half * torch.tanh((self.ln_dispersion + dispersion) / half)
         return torch.cat([super().forward(mean), bounded], dim=1)
 
-    def loss(self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, one_halo: Tensor) -> Tensor:
+    def loss(
+        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
         mean, dispersion = self._parts(answer)
         return negative_binomial_nll(mean, dispersion, counts_bn).mean().float()
 
-    def spread(self, answer: Tensor, one_halo: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
         stats = _stats()
         ln_mean, ln_dispersion = (part.double().cpu() for part in self._parts(answer.detach()))
         shape = torch.exp(-ln_dispersion).numpy()
         chance = torch.sigmoid(-ln_dispersion - ln_mean).numpy()  # scipy's p, shape/(shape + mean)
         counts = np.stack([stats.nbinom.ppf(p, shape, chance) for p in levels])
-        return self._of_counts(torch.from_numpy(counts), one_halo.double().cpu())
+        return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
 
-def _point_of_rate(head: Head, ln_rate: Tensor, one_halo: Tensor) -> Tensor:
+def _point_of_rate(head: Head, ln_rate: Tensor, unit_label: Tensor) -> Tensor:
     """A rate as a label: float32 holds the log10 of any, the rate itself up to 1e15."""
     if head.label.form == "linear":
-        return rate(ln_rate) * one_halo
-    return (ln_rate / LN10).clamp(min=0.0) + one_halo
+        return rate(ln_rate) * unit_label
+    return (ln_rate / LN10).clamp(min=0.0) + unit_label
 
 
 def _stats() -> Any:

@@ -4,7 +4,8 @@ Axes: b sample, c channel, then frequency (in 3 dimensions), declination, right 
 
 From the network's numbers to a function of luminosity: any, or one that never rises.
 
-Both are a module with `calibrate(label, mean, std)`, and answer the mean label for numbers of zero.
+Both are a module with `set_normalisation(label, mean, std)`, and predict the mean label for numbers
+of zero.
 
 Sizes of maps through a network, and the refusal of those that do not fit.
 """
@@ -166,7 +167,7 @@ SMALLEST_STEP = 1e-3
 """Floor of a mean increment in units of its scale: softplus of a smaller one would hardly learn."""
 
 
-class Free(nn.Module):
+class Unconstrained(nn.Module):
     """mean + std times the number, bin by bin [B, num_outputs]."""
 
     label_mean: Tensor
@@ -178,7 +179,7 @@ class Free(nn.Module):
         self.register_buffer("scale", torch.ones(num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, mean: Tensor, std: Tensor) -> None:
+    def set_normalisation(self, label_bn: Tensor, mean: Tensor, std: Tensor) -> None:
         """mean, std: what the answer is centred on and scaled by [num_outputs]."""
         self.label_mean.copy_(mean)
         self.scale.copy_(std)
@@ -187,7 +188,7 @@ class Free(nn.Module):
         return self.label_mean + self.scale * numbers
 
 
-class Decreasing(nn.Module):
+class NonIncreasing(nn.Module):
     """A sum of non-negative steps from the last bin down to each: N(>L) in either scale.
 
     The step of a bin is a softplus of its number, in units of the steps' scatter; the last bin's
@@ -203,7 +204,7 @@ class Decreasing(nn.Module):
         self.register_buffer("scale", torch.ones(num_outputs))
 
     @torch.no_grad()
-    def calibrate(self, label_bn: Tensor, mean: Tensor, std: Tensor) -> None:
+    def set_normalisation(self, label_bn: Tensor, mean: Tensor, std: Tensor) -> None:
         """label_bn: labels that never rise; std: their scatter, the floor of which steps share."""
         above = torch.cat([label_bn[:, 1:], torch.zeros_like(label_bn[:, :1])], dim=1)
         steps = (label_bn - above).double()

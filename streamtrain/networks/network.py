@@ -37,8 +37,9 @@ SMALLEST_STD = 1e-6
 class Network(nn.Module):
     """What is trained: cubes to answers, of which its `head` makes labels and the loss.
 
-    The input is normalised per frequency channel with moments that `calibrate` sets once, with
-    those of the head; all are saved with the weights. An untrained network answers the mean label.
+    The input is normalised per frequency channel with moments that `set_normalisation` sets once,
+    with those of the head; all are saved with the weights. An untrained network predicts the mean
+    label.
 
     config: the section `network` of a configuration
     input_shape: (n_freq, n_dec, n_ra) of the cubes
@@ -72,18 +73,18 @@ class Network(nn.Module):
             self.body.to(memory_format=self.body.memory_format)  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def calibrate(
+    def set_normalisation(
         self,
         input_mean: Tensor,
         input_std: Tensor,
         label_bn: Tensor,
         counts_bn: Tensor,
-        one_halo: Tensor,
+        unit_label: Tensor,
     ) -> None:
         """Set the moments of the input [n_freq], and the head's from labels as in a `Batch`."""
         self.input_mean.copy_(input_mean)
         self.input_std.copy_(input_std.clamp(min=SMALLEST_STD))
-        self.head.calibrate(label_bn, counts_bn, one_halo)
+        self.head.set_normalisation(label_bn, counts_bn, unit_label)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Cubes float32 [B, n_freq, n_dec, n_ra] to answers float32 [B, head.num_numbers]."""

@@ -4,8 +4,8 @@ What a convolutional network adds to these two, the summaries that line-intensit
 analysed with (Ihle et al. 2019, arXiv:1808.07487), shows beside it: same samples, same head, same
 training. The body computes them on the device: P(k) in shells, or P(k_perp, k_par), of the map
 before its transform, and the number of voxels in bins of T. The bins of k are a function of the
-grid; those of T, and the moments that normalise the features, come from the calibration samples.
-All are saved with the weights.
+grid; those of T, and the moments that normalise the features, come from the samples
+of the normalisation. All are saved with the weights.
 
 Axes: b sample, n feature, then frequency, declination, right ascension.
 """
@@ -30,7 +30,7 @@ EDGE_VOXELS = 1 << 14
 SMALLEST_STD = 0.01
 """Floor of a feature's standard deviation, which is a natural logarithm."""
 EMPTY_SHARE = 1e-3
-"""P of a map without anything in it, over the mean of the calibration samples."""
+"""P of a map without anything in it, over the mean of the samples of the normalisation."""
 
 
 class Summaries(nn.Module):

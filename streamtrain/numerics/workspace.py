@@ -17,7 +17,7 @@ ALIGNMENT = 64
 
 Arrays = Mapping[str, NDArray[np.generic]]
 """By name, on the host."""
-Told = Mapping[str, Tensor]
+DeviceArrays = Mapping[str, Tensor]
 """The same on the device."""
 
 
@@ -60,7 +60,7 @@ class Workspace:
         """A tensor of zeros."""
         return self.empty(name, shape, dtype).zero_()
 
-    def send(self, parts: Sequence[Arrays]) -> list[Told]:
+    def send(self, parts: Sequence[Arrays]) -> list[DeviceArrays]:
         """Arrays as tensors on the device: by one copy that the host does not wait for, on torch's
         current stream. On a CPU the tensors share the arrays' memory."""
         if self.device.type != "cuda":
@@ -111,7 +111,7 @@ def pack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> No
             np.copyto(room, array)
 
 
-def unpack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> list[Told]:
+def unpack(parts: Sequence[Arrays], starts: list[list[int]], memory: Tensor) -> list[DeviceArrays]:
     """The arrays as views of `memory`."""
     return [
         {

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Skies
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
 from streamtrain.evaluate.run import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.painter import Job
+from streamtrain.generator.painter import PaintArguments
 from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
@@ -58,7 +58,7 @@ def signal_generator(
     device: str = "cpu",
     threads: int = 1,
     split: Split = "train",
-    lightcones: Sequence[Lightcone] | Skies | FreshSkies | None = None,
+    lightcones: Sequence[Lightcone] | LightconeFiles | FreshSkies | None = None,
 ) -> Generator:
     """Paints a configuration's samples with a single pixel per channel: their halos, luminosities
     and sums are the same, and nothing is done to the map. lightcones: as for `Generator`."""
@@ -80,10 +80,12 @@ def paint_samples(
             some = indices[start : start + BATCH_SIZE]
             for _, begin, end in generator.schedule.runs(some):
                 drawing = generator.draw(some[begin:end])
-                job = drawing.job
-                step = 1 if generator.device.type == "cpu" else len(job)
-                parts = [(k, k + step) for k in range(0, len(job), step)]
-                for means, numbers in pool.map(lambda p, j=job: _paint(generator, j, *p), parts):
+                arguments = drawing.arguments
+                step = 1 if generator.device.type == "cpu" else len(arguments)
+                parts = [(k, k + step) for k in range(0, len(arguments), step)]
+                for means, numbers in pool.map(
+                    lambda p, j=arguments: _paint(generator, j, *p), parts
+                ):
                     signal.append(means)
                     counts.append(numbers)
                 records += drawing.records
@@ -104,14 +106,14 @@ def paint_samples(
 
 
 def _paint(
-    generator: Generator, job: Job, first: int, last: int
+    generator: Generator, arguments: PaintArguments, first: int, last: int
 ) -> tuple[Float, NDArray[np.int32]]:
-    """Mean signal [n] and counts [n, num_bins + 3] of samples first..last-1 of a job.
+    """Mean signal [n] and counts [n, num_bins + 3] of samples first..last-1.
 
     Pooling joins voxels but leaves the sum of the deposits, so this sum over the number of voxels
     before pooling is the mean of the map, whether pooling is a mean or a sum.
     """
-    total, counts = generator.painter.paint(job, first, last)
+    total, counts = generator.painter.paint(arguments, first, last)
     sums = total.flatten(1).sum(dim=1).cpu().numpy().astype(np.float64)
     num_voxels = int(np.prod(generator.grid.shape))
     return sums / generator.painter.scale / num_voxels, counts.cpu().numpy()

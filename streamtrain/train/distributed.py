@@ -82,8 +82,8 @@ class World:
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with gradients averaged over the ranks, and the parameters of rank 0.
 
-        Buffers are constants that every rank has (see `calibrate`), or running moments that batch
-        normalisation keeps equal (see `models.layers.BatchNorm`), so no step sends them.
+        Buffers are constants that every rank has (see `set_normalisation`), or running moments that
+        batch normalisation keeps equal (see `networks.layers.BatchNorm`), so no step sends them.
         """
         if self.size == 1:
             return network

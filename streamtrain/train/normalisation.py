@@ -19,7 +19,7 @@ NUM_EDGE_SAMPLES = 32
 """Of these, so many choose the bins of a voxel intensity distribution."""
 
 
-def calibrate(
+def set_normalisation(
     network: Network,
     generator: Generator,
     *,
@@ -36,11 +36,11 @@ def calibrate(
     answers = []
     for batch in _batches(generator, NUM_SAMPLES, chunk, report):
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
-        one_halo = batch.one_halo.expand(len(batch), -1)
-        answers.append((batch.label, batch.counts, one_halo))
-    label, counts, one_halo = map(torch.cat, zip(*answers, strict=True))
+        unit_label = batch.unit_label.expand(len(batch), -1)
+        answers.append((batch.label, batch.counts, unit_label))
+    label, counts, unit_label = map(torch.cat, zip(*answers, strict=True))
     _check_labels(generator, label)
-    network.calibrate(*inputs.mean_and_std(), label, counts, one_halo)
+    network.set_normalisation(*inputs.mean_and_std(), label, counts, unit_label)
     if isinstance(network.body, Summaries):
         some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
         network.body.set_edges(torch.cat([batch.cube for batch in some]))
@@ -51,8 +51,8 @@ def calibrate(
 def refuse_equal_labels(
     generator: Generator, chunk: int, report: Callable[[int, int], None]
 ) -> None:
-    """Raise ValueError if the first training samples have one and the same label; `calibrate` does
-    that too."""
+    """Raise ValueError if the first training samples have one and the same label;
+    `set_normalisation` does that too."""
     some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
     _check_labels(generator, torch.cat([batch.label for batch in some]))
 

@@ -113,7 +113,7 @@ def _cosine(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step / steps)))
 
 
-class Average:
+class ExponentialMovingAverage:
     """Average of a network's parameters over its steps (Polyak & Juditsky 1992), and of the running
     moments of its batch normalisation.
 

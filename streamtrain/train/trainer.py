@@ -38,9 +38,9 @@ from streamtrain.train.distributed import World, wait_for
 from streamtrain.train.folder import RunLock, refuse_other_samples, run_folder
 from streamtrain.train.monitor import Logged, Monitor, Record
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
-from streamtrain.train.normalisation import calibrate, refuse_equal_labels
+from streamtrain.train.normalisation import refuse_equal_labels, set_normalisation
 from streamtrain.train.optimiser import (
-    Average,
+    ExponentialMovingAverage,
     build_optimiser,
     compiled,
     learning_rate,
@@ -207,12 +207,14 @@ class Trainer:
                     self._tell("extension", describe_extension(extension, config.train))
         elif self._start is not None:
             self._tell("start", self._start.describe())
-            refuse_equal_labels(self.generator, self._share, self._report_calibration)
+            refuse_equal_labels(self.generator, self._share, self._report_normalisation)
         else:
-            calibrate(
-                self.network, self.generator, chunk=self._share, report=self._report_calibration
+            set_normalisation(
+                self.network, self.generator, chunk=self._share, report=self._report_normalisation
             )
-        self._average = Average(self.network, config.train.ema) if config.train.ema else None
+        self._average = (
+            ExponentialMovingAverage(self.network, config.train.ema) if config.train.ema else None
+        )
         if self._average and state:
             self._average.load_state_dict(state["average"])
         self._in_a_row = state["skipped_in_a_row"] if state else 0
@@ -258,8 +260,8 @@ class Trainer:
         stack.callback(self._tell_failure, "the one before is intact")
         stack.callback(self._writer.close)
 
-    def _report_calibration(self, done: int, of: int) -> None:
-        self._busy(f"calibrating: {done}/{of} samples")
+    def _report_normalisation(self, done: int, of: int) -> None:
+        self._busy(f"normalising: {done}/{of} samples")
         if not wait_for(partial(self.generator.ready, done), self.world, self._request):
             raise Stopped
 
@@ -338,16 +340,16 @@ class Trainer:
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted labels [B, num_outputs], and the mean loss."""
-        cube, label, counts, one_halo = (
+        cube, label, counts, unit_label = (
             values.to(self._device, non_blocking=True)
-            for values in (batch.cube, batch.label, batch.counts, batch.one_halo)
+            for values in (batch.cube, batch.label, batch.counts, batch.unit_label)
         )
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             answer = model(cube)
         head = self.network.head
-        loss = head.loss(answer, label, counts, one_halo)
-        return head.point(answer.detach(), one_halo), loss
+        loss = head.loss(answer, label, counts, unit_label)
+        return head.point(answer.detach(), unit_label), loss
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""

@@ -170,8 +170,8 @@ class _Sums:
             self._confusion += _confusion(batch, prediction)
             return
         occupied = label.occupied(batch.label, batch.counts).to(device).double()
-        true = label.log10_counts(batch.label.to(device), batch.one_halo)
-        predicted = label.log10_counts(prediction, batch.one_halo)
+        true = label.log10_counts(batch.label.to(device), batch.unit_label)
+        predicted = label.log10_counts(prediction, batch.unit_label)
         residual = predicted - true
         rows = (residual**2, torch.ones_like(true), true, true**2)
         self._errors += torch.stack([(occupied * row).sum(0) for row in rows])
@@ -230,13 +230,13 @@ def _example(label: Label, batch: Batch, prediction: Tensor, blank: Tensor) -> E
     functions = None
     if not label.is_class:
         some = slice(NUM_EXAMPLES)
-        one_halo = batch.one_halo[some]
+        unit_label = batch.unit_label[some]
         true, predicted = (
-            label.log10_counts(v[some].cpu(), one_halo).numpy() for v in (batch.label, prediction)
+            label.log10_counts(v[some].cpu(), unit_label).numpy() for v in (batch.label, prediction)
         )
         occupied = label.occupied(batch.label[some], batch.counts[some]).cpu().numpy()
-        nothing = label.log10_counts(blank, batch.one_halo).mean(0).cpu().numpy()
-        unit = label.unit_of(one_halo)
+        nothing = label.log10_counts(blank, batch.unit_label).mean(0).cpu().numpy()
+        unit = label.unit_of(unit_label)
         functions = ExampleFunctions(true, predicted, occupied, unit, nothing)
     return Example(batch.cube[0].cpu().numpy(), batch.draws[0], functions)
 

@@ -81,7 +81,7 @@ def test_bytes_of_each_part() -> None:
 )
 def test_columns_that_painting_reads(model: str, columns: int) -> None:
     """log SFR; nothing; the duty cycle, which is computed once, as is yang22's all."""
-    [emission] = tiny(model).painter.emissions
+    [emission] = tiny(model).painter.compiled_models
     assert columns_read(emission) == columns
 
 
@@ -185,7 +185,7 @@ def test_other_processors_have_no_count() -> None:
 def test_instructions_of_the_kernel() -> None:
     """By hand at least: 3 x 3 rotation, distance, two polynomials of order 6 (64 bits); ten rounds
     of Philox, a logarithm, a sine and an exponential (32 bits)."""
-    [emission] = tiny("li16").painter.emissions
+    [emission] = tiny("li16").painter.compiled_models
     counted = count(assembly(CPU, "paint.cu", emission.source) or "")
     if counted is None:
         pytest.skip("not an x86-64 processor")

@@ -110,7 +110,7 @@ def test_defaults_come_from_the_halos() -> None:
     assert lightcone.path is None
 
 
-def test_one_halo_is_a_lightcone() -> None:
+def test_unit_label_is_a_lightcone() -> None:
     chi = ref.comoving_distance(3.0)
     lightcone = Lightcone.from_arrays([0], [0], [chi], [1e12], [3.0], cosmology=COSMOLOGY)
     assert lightcone.tile_shape == (1, 1)

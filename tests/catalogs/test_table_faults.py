@@ -396,7 +396,7 @@ def test_text_and_short_rows_in_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num", [1, 5])
-def test_one_halo_and_halos_in_one_point(
+def test_unit_label_and_halos_in_one_point(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], num: int
 ) -> None:
     """Imported, described and painted; a lightcone without volume has no abundance of halos."""

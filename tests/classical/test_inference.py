@@ -52,7 +52,7 @@ def test_expected_counts_are_the_mean_of_painted_fields(skies: dict[str, list[st
     generator = Generator(config, "train")
     counts = generator.generate(range(400)).counts.double().numpy()
     defaults = generator.mixture.components[0].model.defaults | parameters
-    found = generator.painter.emissions[0].expected_counts(
+    found = generator.painter.compiled_models[0].expected_counts(
         {name: np.array([value, value]) for name, value in defaults.items()}
     )
     generator.close()
@@ -155,7 +155,7 @@ def test_command_beside_a_network_and_again(
     assert head.split() == ["log10", "L", "summaries", "mcmc", "mean", "label"]
     generator = open_generator(config)
     batch = generator.generate([0, 1])
-    truth = generator.label.log10_counts(batch.label, batch.one_halo).numpy()
+    truth = generator.label.log10_counts(batch.label, batch.unit_label).numpy()
     generator.close()
     for entry, true, draw in zip(second["maps"], truth, batch.draws, strict=True):
         assert entry["log10_count"]["true"] == true.tolist()
@@ -222,7 +222,7 @@ def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
     first = 100_000  # samples of the stream that nothing was learnt from
     batch = generator.generate(range(first, first + 24))
     vectors, levels = inference.vector(batch.cube), levels_of(batch, inference.levels)
-    true = generator.label.log10_counts(batch.label, batch.one_halo).numpy()
+    true = generator.label.log10_counts(batch.label, batch.unit_label).numpy()
     places, chi2, inside = [], [], []
     for k in range(24):
         found = inference.infer(vectors[k], levels[k], seed=k)

@@ -29,7 +29,7 @@ class FakeBatch:
     cube: torch.Tensor
     label: torch.Tensor
     counts: torch.Tensor
-    one_halo: torch.Tensor
+    unit_label: torch.Tensor
     draws: list[dict[str, str]]
 
     def check(self) -> None:
@@ -82,22 +82,22 @@ class FakeGenerator:
             cubes.append(rng.normal(size=SHAPE))
         count = np.array(counts)
         label = count.astype(float)
-        one_halo = self.label.one_halo(np.zeros(len(count), np.int64))
+        unit_label = self.label.unit_label(np.zeros(len(count), np.int64))
         if self.label.config.quantity == "cumulative":
             label = np.cumsum(label[:, ::-1], axis=1)[:, ::-1]
         if self.label.is_class:
             label = np.eye(2)[(count[:, 0] > 10**4).astype(int)]
         elif self.label.form == "log10":
-            label = np.log10(np.maximum(label, 1.0)) + one_halo.numpy()
+            label = np.log10(np.maximum(label, 1.0)) + unit_label.numpy()
         else:
-            label = label * one_halo.numpy()
+            label = label * unit_label.numpy()
         cube = np.array(cubes)
         cube[:, 0, 0, : label.shape[1]] = label
         return FakeBatch(
             torch.tensor(cube, dtype=torch.float32),
             torch.tensor(label.copy(), dtype=torch.float32),
             torch.tensor(count, dtype=torch.int32),
-            one_halo,
+            unit_label,
             [{"lightcone": self.headers[index % len(self.headers)].name} for index in indices],
         )
 

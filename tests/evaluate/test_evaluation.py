@@ -234,7 +234,7 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkey
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
-    network.calibrate(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.one_halo)
+    network.set_normalisation(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.unit_label)
     save(config, network)
     result = evaluation.evaluate(config)
     assert result["mean_label_log10_dN"] == pytest.approx(labels.mean(0).numpy(), abs=1e-5)
@@ -254,7 +254,9 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, monkeypatch, label):
     batch = generator.generate(range(64))
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
-    network.calibrate(torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo)
+    network.set_normalisation(
+        torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
+    )
     save(config, network)
     result = evaluation.evaluate(config)
     mean = batch.counts.double().mean(0).clamp(min=1.0).log10().numpy()
@@ -323,7 +325,9 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
         batch = generator.generate(range(64))
         with torch.random.fork_rng(devices=[]):
             network = build_network(config.network, SHAPE, generator.label)
-        network.calibrate(torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo)
+        network.set_normalisation(
+            torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
+        )
         save(config, network)
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     result = evaluation.evaluate(config)

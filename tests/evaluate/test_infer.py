@@ -26,7 +26,7 @@ from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate.infer import Function, Options, ask, infer
-from streamtrain.evaluate.infer_reference import Errors, Reference
+from streamtrain.evaluate.infer_reference import ErrorReference, Errors
 from streamtrain.evaluate.out_of_distribution import Seen, statistics
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.run import Trained, run_config
@@ -191,8 +191,8 @@ def test_a_head_that_knows_its_errors(tmp_path: Path, head: str) -> None:
     batch = generator.generate([INDEX])
     trained = Trained.load(config).network(generator.label)
     with torch.inference_mode():
-        spread = trained.head.spread(trained(batch.cube), batch.one_halo, reference.LEVELS)
-    expected = 10.0 ** np.maximum(spread[:, 0].numpy(), batch.one_halo.numpy())
+        spread = trained.head.spread(trained(batch.cube), batch.unit_label, reference.LEVELS)
+    expected = 10.0 ** np.maximum(spread[:, 0].numpy(), batch.unit_label.numpy())
     names = ("low_95", "low_68", "high_68", "high_95")
     assert np.array([result[n] for n in names]) == pytest.approx(expected, rel=1e-6)
     table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
@@ -244,7 +244,7 @@ def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
     network = Trained.load(config).network(generator.label)
     residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
     found = ask(network, generator.label, generator.generate([INDEX]).cube[0],
-                Reference(None, Errors(residuals, 24, 7, 2, "here"), 1.0))  # fmt: skip
+                ErrorReference(None, Errors(residuals, 24, 7, 2, "here"), 1.0))  # fmt: skip
     assert isinstance(found, Function) and found.interval is not None
     value = np.log10(found.value)
     for ends, shift in zip(found.interval, (-0.5, -0.4, -0.2, -0.1), strict=True):
@@ -318,7 +318,7 @@ def test_densities_have_the_volume_of_the_training(tmp_path: Path) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     result = infer(config, path, Options(out=tmp_path, samples=0))
     generator = Generator(config, "train")
-    expected = generator.label.unit_of(generator.label.one_halo(np.zeros(1, np.int64)))
+    expected = generator.label.unit_of(generator.label.unit_label(np.zeros(1, np.int64)))
     assert expected is not None and result["one_halo"] == pytest.approx(expected[0])
     default = 1.0 / (generator.grid.volume_Mpc3() * generator.bins.width_lnL)
     assert abs(result["one_halo"][0] / default[0] - 1.0) > 0.003

@@ -72,7 +72,7 @@ def config(**observe: Any) -> Config:
 
 
 def halo(label: Label) -> torch.Tensor:
-    return label.one_halo(np.zeros(1, np.int64))
+    return label.unit_label(np.zeros(1, np.int64))
 
 
 # Activations.

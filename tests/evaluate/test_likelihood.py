@@ -23,7 +23,7 @@ def test_an_empty_bin_costs_twice_the_predicted_number():
     assert deviance(np.array([0.3, 5.0]), np.zeros(2)) == pytest.approx([0.6, 10.0])
 
 
-def test_a_prediction_below_one_halo_counts_as_it_is_down_to_the_smallest_rate():
+def test_a_prediction_below_unit_label_counts_as_it_is_down_to_the_smallest_rate():
     one = np.ones(4)
     found = deviance(np.array([0.5, SMALLEST_RATE, 0.0, -3.0]), one)
     assert found[0] == pytest.approx(2 * (np.log(2.0) - 0.5))

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Mean(torch.nn.Module):
-    """Answers the log of the mean brightness in every bin, which knows nothing of positions."""
+    """Predictions the log of the mean brightness in every bin, which knows nothing of positions."""
 
     def __init__(self, weights: list[float] | None = None, corner: bool = False) -> None:
         super().__init__()

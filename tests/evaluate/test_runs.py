@@ -18,7 +18,7 @@ from streamtrain.evaluate import compare_runs, evaluation, predictions, runs_fig
 from streamtrain.evaluate import compare_runs as runs_table
 from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate.differences import differences
-from streamtrain.evaluate.predictions import ClassAnswers
+from streamtrain.evaluate.predictions import ClassPredictions
 from streamtrain.labels import Label
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
@@ -295,7 +295,7 @@ def test_classifiers_are_compared_by_accuracy(tmp_path: Path) -> None:
     for name, wrong in (("good", 3), ("bad", 12)):
         chances = np.eye(2)[true] * 0.8 + 0.1
         chances[:wrong] = chances[:wrong, ::-1]
-        made = ClassAnswers(chances, true, ["faint", "bright"])
+        made = ClassPredictions(chances, true, ["faint", "bright"])
         mixture = {"line": {"mixture": {"li16": {}, "breysse15": {}}}}
         label = {"quantity": "class"}
         folders.append(make_run(tmp_path / name, classes=made, emit=mixture, label=label))
@@ -306,7 +306,7 @@ def test_classifiers_are_compared_by_accuracy(tmp_path: Path) -> None:
     assert "maps.png" not in text
 
 
-# Answers.
+# Predictions.
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -320,8 +320,8 @@ def test_answers_are_made_once(
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, (2, 16, 16), generator.label)
     batch = generator.generate(range(64))
-    network.calibrate(
-        torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.one_halo.expand(64, -1)
+    network.set_normalisation(
+        torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label.expand(64, -1)
     )
     state = {
         "step": 120,
@@ -336,7 +336,7 @@ def test_answers_are_made_once(
     assert "has no evaluation" not in text
     (run,) = read(folder)
     assert run.evaluation is not None
-    kept = answers_file.answers_of(run)
+    kept = answers_file.predictions_of(run)
     mse = np.mean((kept.predicted - kept.true) ** 2)
     assert mse == pytest.approx(run.evaluation["network"]["mse"], rel=1e-12)
 
@@ -344,11 +344,11 @@ def test_answers_are_made_once(
         raise AssertionError("asked again")
 
     monkeypatch.setattr(predictions, "predict", no_more)
-    again = answers_file.answers_of(run)
+    again = answers_file.predictions_of(run)
     np.testing.assert_array_equal(again.predicted, kept.predicted)
     run.evaluation["checkpoint_step"] = 60
     with pytest.raises(ValueError, match="newest checkpoint is of step 120, its evaluation of"):
-        answers_file.answers_of(run)
+        answers_file.predictions_of(run)
     capsys.readouterr()
 
 

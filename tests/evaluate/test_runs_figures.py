@@ -42,7 +42,7 @@ def test_bands_are_percentiles_of_the_ratio(tmp_path: Path, per_bin: bool) -> No
     residual = np.random.default_rng(1).normal(size=(MAPS, BINS)) * 0.1
     folder = make_run(tmp_path / "one", residual)
     (run,) = read(folder)
-    given = {"one": answers_file.answers_of(run)} if per_bin else None
+    given = {"one": answers_file.predictions_of(run)} if per_bin else None
     figure = runs_figures.comparison([run], given)
     assert figure is not None
     axes = next(a for a in figure.axes if a.get_title().endswith("68 and 95 %"))
@@ -65,7 +65,7 @@ def test_maps_show_every_run_and_its_ratio(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "one", 0.1), make_run(tmp_path / "two", 0.2)]
     folders.append(make_run(tmp_path / "other", label={"quantity": "cumulative"}))
     found = read(*folders)
-    given = {run.name: answers_file.answers_of(run) for run in found}
+    given = {run.name: answers_file.predictions_of(run) for run in found}
     same = runs_figures.asked_the_same(found, given)
     assert [run.name for run in same] == ["one", "two"]
     figure = runs_figures.same_maps(same, given)

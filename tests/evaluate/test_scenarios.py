@@ -48,7 +48,9 @@ def run(skies, tmp_path, monkeypatch):
     batch = generator.generate(range(16))
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, generator.input_shape, generator.label)
-    network.calibrate(torch.zeros(1), torch.ones(1), batch.label, batch.counts, batch.one_halo)
+    network.set_normalisation(
+        torch.zeros(1), torch.ones(1), batch.label, batch.counts, batch.unit_label
+    )
     state = {
         "step": 7,
         "next_index": 0,

@@ -311,7 +311,7 @@ def test_drawing_leaves_torch_alone(name: str, small_sky: Lightcone) -> None:
     scene = generator.scenes.of(0)
     with NoTorch():
         drawing = generator.draw_for(scene, range(40))
-    assert len(pickle.loads(pickle.dumps((drawing.job, drawing.operators)))[0]) == 40
+    assert len(pickle.loads(pickle.dumps((drawing.arguments, drawing.operators)))[0]) == 40
     with NoTorch(), pytest.raises(AssertionError):
         generator.make(drawing, 0, 1, Workspace(torch.device("cpu")))
 

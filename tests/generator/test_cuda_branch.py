@@ -22,7 +22,7 @@ import torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.painter import Job
+from streamtrain.generator.painter import PaintArguments
 from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace, layout, pack, unpack
@@ -86,21 +86,25 @@ UNSURE = {"0.5f - 1.9073486328125e-06f * number": "0.2f"}
 """Five in six halos are too close to a voxel's edge for float32 to tell."""
 
 
-def made(generator: Generator, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor, Job]:
+def made(
+    generator: Generator, indices: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, PaintArguments]:
     """Cubes and counts as a GPU makes them: the whole batch at once, its arguments in one piece of
     memory, in tensors that hold something else before."""
     drawing = generator.draw(indices)
-    job = drawing.job
-    cube = torch.full((len(job), *generator.input_shape), torch.nan)
-    raw = torch.full((len(job), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
+    arguments = drawing.arguments
+    cube = torch.full((len(arguments), *generator.input_shape), torch.nan)
+    raw = torch.full((len(arguments), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
     scene = generator.scenes.latest
-    arrays = generator.maker.told(scene, job, drawing.operators, 0, len(job))
+    arrays = generator.pipeline.kernel_arguments(
+        scene, arguments, drawing.operators, 0, len(arguments)
+    )
     starts, size = layout(arrays)
     packed = torch.empty(size, dtype=torch.uint8)
     pack(arrays, starts, packed)
-    told = unpack(arrays, starts, packed)
-    generator.maker.make(scene, told, cube, raw, Workspace(torch.device("cpu")))
-    return cube, raw, job
+    arrays = unpack(arrays, starts, packed)
+    generator.pipeline.make(scene, arrays, cube, raw, Workspace(torch.device("cpu")))
+    return cube, raw, arguments
 
 
 def test_bits_of_the_filters(small_sky: Lightcone) -> None:
@@ -117,7 +121,7 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     }
     generator = Generator(small.config(observe=observe), lightcones=[small_sky])
     expected = generator.generate([0, 5])
-    generator.maker.observe = EmulatedCuda("observe.cu")
+    generator.pipeline.observe = EmulatedCuda("observe.cu")
     cube, _, _ = made(generator, [0, 5])
     assert torch.equal(cube, expected.cube)
 
@@ -156,19 +160,19 @@ def test_bits_of_the_cpu(
     expected = generator.generate(indices)
 
     lines = [generator.line, *generator.interlopers.values()]
-    for emission in (e for line in lines for e in line.painter.emissions):
-        emission.kernels = EmulatedCuda("paint.cu", emission.source, edits)
-        inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
-        emission.columns = emission._upload(inputs)
-    generator.maker.observe = EmulatedCuda("observe.cu")
+    for compiled in (e for line in lines for e in line.painter.compiled_models):
+        compiled.kernels = EmulatedCuda("paint.cu", compiled.source, edits)
+        inputs = [column.numpy() for column in compiled.columns[: len(compiled.traced.columns)]]
+        compiled.columns = compiled._upload(inputs)
+    generator.pipeline.observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
-    cube, raw, job = made(generator, indices)
-    assert 0 < np.count_nonzero(job.items[:, 1] % 2) < len(job.items)
+    cube, raw, arguments = made(generator, indices)
+    assert 0 < np.count_nonzero(arguments.items[:, 1] % 2) < len(arguments.items)
 
     assert torch.equal(cube, expected.cube)
     assert torch.equal(raw[:, : generator.num_bins], expected.counts)
-    told = generator.label.told(job.lightcone, job.model)
-    (known,) = Workspace(torch.device("cpu")).send([told])
+    arrays = generator.label.kernel_arguments(arguments.lightcone, arguments.model)
+    (known,) = Workspace(torch.device("cpu")).send([arrays])
     assert torch.equal(generator.label.make(label_kernels, raw, known), expected.label)
 
 
@@ -193,16 +197,16 @@ def test_nothing_is_read_beyond_the_last_halo(halos: int) -> None:
     x, y, depth = ref.position(ra, dec, Cosmology().comoving_distance(z))
     few = small.lightcone(5, halos, x_Mpc=x, y_Mpc=y, z_Mpc=depth, z_obs=z)
     generator = Generator(small.config(emit=EMIT["li16"]), lightcones=[few])
-    (emission,) = generator.painter.emissions
-    emission.kernels = EmulatedCuda("paint.cu", emission.source)
-    inputs = [column.numpy() for column in emission.columns[: len(emission.traced.columns)]]
-    emission.columns = at_the_end_of_a_page(emission._upload(inputs))
+    (compiled,) = generator.painter.compiled_models
+    compiled.kernels = EmulatedCuda("paint.cu", compiled.source)
+    inputs = [column.numpy() for column in compiled.columns[: len(compiled.traced.columns)]]
+    compiled.columns = at_the_end_of_a_page(compiled._upload(inputs))
     arrays = generator.painter.halos.arrays
     arrays[:] = [at_the_end_of_a_page(array) for array in arrays]
-    job = generator.draw([0]).job
-    assert job.items[-1, 1:].sum() == halos
+    arguments = generator.draw([0]).arguments
+    assert arguments.items[-1, 1:].sum() == halos
     process = multiprocessing.get_context("fork").Process(
-        target=generator.painter.paint, args=(job, 0, 1)
+        target=generator.painter.paint, args=(arguments, 0, 1)
     )
     process.start()
     process.join()

@@ -14,7 +14,7 @@ import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator import draws
-from streamtrain.generator.draws import Drawing, DrawnAhead
+from streamtrain.generator.draws import DrawAhead, SampleDraws
 from streamtrain.generator.generator import Generator
 from streamtrain.machine import forked
 from streamtrain.machine.forked import Forked
@@ -32,7 +32,7 @@ INTERLOPER = {
 class Watched(Generator):
     """Remembers what was drawn at once."""
 
-    def draw(self, indices: Sequence[int]) -> Drawing:
+    def draw(self, indices: Sequence[int]) -> SampleDraws:
         self.drawn = [*getattr(self, "drawn", []), list(indices)]
         return super().draw(indices)
 
@@ -46,7 +46,7 @@ def test_threads_share_no_memory(small_sky: Lightcone) -> None:
     generator.close()
 
 
-def digests(ahead: DrawnAhead, numbers: range) -> list[str]:
+def digests(ahead: DrawAhead, numbers: range) -> list[str]:
     """Of batches that are drawn ahead and made in one memory after the other."""
     memory = [Workspace(torch.device("cpu")) for _ in range(2)]
     return [d for n in numbers for d in ahead.make(n, memory[n % 2]).digests()]
@@ -54,7 +54,7 @@ def digests(ahead: DrawnAhead, numbers: range) -> list[str]:
 
 def batches(generator: Generator, size: int, number: int, samples: int) -> list[str]:
     """Digests of the first batches."""
-    ahead = DrawnAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)
+    ahead = DrawAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)
     return digests(ahead, range(number))
 
 
@@ -94,17 +94,17 @@ forks = pytest.mark.skipif(
 @pytest.fixture
 def elsewhere(
     small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., DrawnAhead]]:
+) -> Iterator[Callable[..., DrawAhead]]:
     """elsewhere(cores): batches of 6 samples, drawn by `cores` - 1 processes for two batches at a
     time in windows of 12 samples or more; the generator says what this process draws."""
     monkeypatch.setattr(draws, "WORTH_FORKING", 12)
     made = []
 
-    def start(cores: int, skies: Sequence[Lightcone] = (small_sky,), **sections: Any) -> DrawnAhead:
+    def start(cores: int, skies: Sequence[Lightcone] = (small_sky,), **sections: Any) -> DrawAhead:
         monkeypatch.setattr(draws, "own_cores", lambda: cores)
         generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=skies)
         numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
-        made.append(DrawnAhead(generator, numbers, 12, processes=2))
+        made.append(DrawAhead(generator, numbers, 12, processes=2))
         return made[-1]
 
     yield start
@@ -113,14 +113,14 @@ def elsewhere(
         ahead._generator.close()
 
 
-def drawn_here(ahead: DrawnAhead) -> list[int]:
+def drawn_here(ahead: DrawAhead) -> list[int]:
     """First samples of what this process has drawn at once."""
     return [indices[0] for indices in getattr(ahead._generator, "drawn", [])]
 
 
 @forks
 @pytest.mark.parametrize("cores", [1, 2, 3, 9])
-def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawnAhead], cores: int) -> None:
+def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawAhead], cores: int) -> None:
     """Nobody else, one process, or two in turn: the same bytes, and the same records."""
     ahead = elsewhere(cores, emit=INTERLOPER)
     expected = ahead._generator.generate(range(54))
@@ -141,7 +141,7 @@ def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawnAhead], cores: 
 
 
 @forks
-def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawnAhead]) -> None:
+def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawAhead]) -> None:
     """From where the one that was killed had got to."""
     ahead = elsewhere(3)
     first = digests(ahead, range(5))
@@ -153,7 +153,7 @@ def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawnAhead]) 
 
 
 @forks
-def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawnAhead]) -> None:
+def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawAhead]) -> None:
     ahead = elsewhere(2)
     expected = ahead._generator.generate(range(60)).digests()
     for number in (0, 1, 7, 3, 2, 9):
@@ -164,7 +164,7 @@ def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawnA
 @forks
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_each_window_has_processes_of_its_own(
-    elsewhere: Callable[..., DrawnAhead], small_sky: Lightcone, cores: int
+    elsewhere: Callable[..., DrawAhead], small_sky: Lightcone, cores: int
 ) -> None:
     """Windows of 27 samples: batches 0..3, 5..8, 9..12 lie in one each, 4 and 13 in two."""
     skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
@@ -187,9 +187,7 @@ def test_each_window_has_processes_of_its_own(
 
 
 @forks
-def test_short_windows_have_none(
-    elsewhere: Callable[..., DrawnAhead], small_sky: Lightcone
-) -> None:
+def test_short_windows_have_none(elsewhere: Callable[..., DrawAhead], small_sky: Lightcone) -> None:
     """Forking would take longer than drawing."""
     ahead = elsewhere(2, [small_sky, small.lightcone(2)], data={"active": 1, "active_samples": 9})
     assert digests(ahead, range(6)) == ahead._generator.generate(range(36)).digests()
@@ -198,7 +196,7 @@ def test_short_windows_have_none(
 
 @forks
 def test_no_process_to_be_had(
-    elsewhere: Callable[..., DrawnAhead], monkeypatch: pytest.MonkeyPatch
+    elsewhere: Callable[..., DrawAhead], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a user may have no more of them: the first one is ended, too."""
     started: list[Forked[Any]] = []

@@ -158,7 +158,7 @@ def test_poisson_numbers() -> None:
 FINE: dict[str, Any] = {"fov_deg": [0.8, 0.8], "shape": [800, 4, 4], "nu_GHz": [31.0, 29.0]}
 
 
-def one_halo(mass: float, z: float, number: int = 1) -> Lightcone:
+def unit_label(mass: float, z: float, number: int = 1) -> Lightcone:
     chi = ref.comoving_distance(z)
     place = (np.full(number, v) for v in (0.0, 0.0, chi, mass, z))
     return Lightcone.from_arrays(
@@ -188,10 +188,10 @@ def moments(spectrum: np.ndarray, grid: Grid) -> tuple[float, float]:
     return float(mean), float(np.sqrt(8 * np.log(2) * variance))
 
 
-def test_width_of_one_halo() -> None:
+def test_width_of_unit_label() -> None:
     """1e12 Msun at z = 2.8: 230 km/s by the published formula, not 4.64 times that (a public code
     takes H in km/s/Mpc instead of H / 100)."""
-    sky = one_halo(1e12, 2.8)
+    sky = unit_label(1e12, 2.8)
     hubble = 70.0 * np.sqrt(0.286 * 3.8**3 + 0.714)
     velocity = 35 * (1e12 / 1e10) ** (1 / 3) * (hubble / 100) ** (1 / 3)
     assert velocity == pytest.approx(230, abs=2)
@@ -210,7 +210,7 @@ def test_width_of_one_halo() -> None:
 
 def test_profile_is_normal() -> None:
     """Every channel against the normal distribution between its edges, cut at 4 sigma."""
-    sky = one_halo(3e13, 2.8)
+    sky = unit_label(3e13, 2.8)
     light, grid = spectrum(sky)
     sigma = 115.27 / 3.8 * virial_velocity_kms(sky)[0] / ref.C_KMS / np.sqrt(8 * np.log(2))
     share = np.diff(ndtr((grid.edges[0] - 115.27 / 3.8) / sigma))
@@ -220,7 +220,7 @@ def test_profile_is_normal() -> None:
 def test_discs_at_random_angles() -> None:
     """sin i / (sqrt(3) / 2): the variance of the stacked line is that of a width of 1, since
     <sin^2 i> = 2/3 and (2/3) / (3/4) = 8/9."""
-    sky = one_halo(1e12, 2.8, number=4000)
+    sky = unit_label(1e12, 2.8, number=4000)
     plain, grid = spectrum(sky)
     inclined, _ = spectrum(sky, inclination=True)
     ratio = moments(inclined, grid)[1] / moments(plain, grid)[1]
@@ -238,7 +238,7 @@ def test_light_crosses_the_ends_of_the_band() -> None:
         config = small.config(
             grid=FINE, emit={"line": LINE, "line_width": {}}, data={"roll": "none"}
         )
-        inside = one_halo(1e12, 2.8)
+        inside = unit_label(1e12, 2.8)
         sky = Lightcone.from_arrays(
             *(
                 np.append(a, b)
@@ -260,7 +260,7 @@ def test_light_crosses_the_ends_of_the_band() -> None:
         )  # fmt: skip
         kept.append(float(batch.cube[0, 700:].double().sum()) / float(whole))
         assert int(batch.counts.sum()) == (2 if z < z_end else 1)
-    velocity = virial_velocity_kms(one_halo(1e12, z_end))[0]
+    velocity = virial_velocity_kms(unit_label(1e12, z_end))[0]
     sigmas = 1e-4 / (1 + z_end) / (velocity / ref.C_KMS / np.sqrt(8 * np.log(2)))
     assert kept == pytest.approx([ndtr(sigmas), ndtr(-sigmas)], abs=1e-3)
 
@@ -278,7 +278,7 @@ OTHER = {
 def test_interloper_lands_where_its_line_falls() -> None:
     """One halo shines in both lines: the other line one channel or more away, at the brightness of
     the closed form; the label knows the first alone."""
-    sky, z = one_halo(1e12, 2.8), 2.8
+    sky, z = unit_label(1e12, 2.8), 2.8
     config = small.config(
         grid=FINE, emit={"line": LINE, "interloper": OTHER}, data={"roll": "none"}
     )

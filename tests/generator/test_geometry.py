@@ -123,7 +123,7 @@ def test_centre_goes_to_the_line_of_sight() -> None:
     )
 
 
-def test_one_halo_at_a_known_place() -> None:
+def test_unit_label_at_a_known_place() -> None:
     """At ra 0.17, dec -0.08 deg, 30.33 GHz: column 6.7, row 1.7, channel (34 - 30.33) / 2 = 1.8."""
     assert lit_voxel(0.17, -0.08) == (1, 1, 6)
     assert lit_voxel(0.17, -0.08, centre_deg=(0.17, -0.08)) == (1, 2, 5)  # edges are half-open

@@ -73,14 +73,14 @@ def test_phi_times_l_of_narrow_bins_is_phi_times_the_centre(small_sky: Lightcone
 
 
 @pytest.mark.parametrize("quantity", ["phi", "phi_L"])
-def test_log10_of_an_empty_bin_is_that_of_one_halo(small_sky: Lightcone, quantity: str) -> None:
+def test_log10_of_an_empty_bin_is_that_of_unit_label(small_sky: Lightcone, quantity: str) -> None:
     batch = made(small_sky, {"quantity": quantity})
     width = widths(np.linspace(3.5, 7.0, 50))[quantity == "phi_L"]
     counts = batch.counts.numpy()
     assert (counts == 0).any()
     expected = ref.log10_label(counts) - np.log10(volume_Mpc3() * width)
     np.testing.assert_allclose(batch.label.numpy(), expected, atol=3e-6)
-    lonely = np.broadcast_to(batch.one_halo.numpy(), counts.shape)
+    lonely = np.broadcast_to(batch.unit_label.numpy(), counts.shape)
     assert (batch.label.numpy()[counts == 0] == lonely[counts == 0]).all()
 
 
@@ -102,15 +102,15 @@ def test_volume_is_that_of_the_samples_own_cosmology(small_sky: Lightcone, scale
     assert len(seen) == 2
     ratio = volume_Mpc3(Omega_m=0.29) / volume_Mpc3()
     assert abs(ratio - 1) > 1e-3  # the tolerance above tells them apart
-    assert batch.one_halo.shape == (12, 49)
+    assert batch.unit_label.shape == (12, 49)
 
 
 def test_one_cosmology_needs_no_copy_per_batch() -> None:
     cones = [small.lightcone(seed, 300) for seed in (1, 2)]
     generator = Generator(small.config(label={"quantity": "phi"}), lightcones=cones)
     first, second = generator.generate([0, 1]), generator.generate([2])
-    assert first.one_halo.shape == (1, 49)
-    assert first.one_halo.data_ptr() == second.one_halo.data_ptr()
+    assert first.unit_label.shape == (1, 49)
+    assert first.unit_label.data_ptr() == second.unit_label.data_ptr()
 
 
 def test_unequal_bins_are_those_of_numpy(small_sky: Lightcone) -> None:
@@ -244,25 +244,25 @@ def test_labels_become_log10_counts(quantity: str, scale: Any) -> None:
     """Whatever the quantity; what lies below one halo is one halo."""
     config = LabelConfig(quantity=quantity, scale=scale, log10_L=(4.0, 6.0), bins=6)  # type: ignore[arg-type]
     label = Label(config, [2e6, 3e6])
-    one_halo = label.one_halo(np.array([1]))
+    unit_label = label.unit_label(np.array([1]))
     counts = torch.tensor([[0.01, 1.0, 10.0, 1e4, 0.3, 2.0]])
-    values = counts.log10() + one_halo if scale == "log10" else counts * one_halo
+    values = counts.log10() + unit_label if scale == "log10" else counts * unit_label
     expected = torch.tensor([[0.0, 0.0, 1.0, 4.0, 0.0, np.log10(2.0)]], dtype=torch.float64)
-    found = label.log10_counts(values, one_halo)
+    found = label.log10_counts(values, unit_label)
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
     if quantity in ("counts", "cumulative"):
-        assert one_halo.unique().tolist() == [0.0 if scale == "log10" else 1.0]
-        assert label.unit_of(one_halo) is None
+        assert unit_label.unique().tolist() == [0.0 if scale == "log10" else 1.0]
+        assert label.unit_of(unit_label) is None
     if scale == "linear":
-        assert label.log10_counts(-values, one_halo).abs().max() == 0.0
+        assert label.log10_counts(-values, unit_label).abs().max() == 0.0
 
 
 @pytest.mark.parametrize("quantity", ["counts", "phi", "phi_L"])
-def test_smallest_scale_of_a_linear_label_is_one_halo(quantity: Any) -> None:
+def test_smallest_scale_of_a_linear_label_is_unit_label(quantity: Any) -> None:
     label = Label(LabelConfig(quantity=quantity, scale="linear", bins=5), [2e6, 1e6])
     mean, std = torch.zeros(5), torch.tensor([0.0, 0.0, 0.0, 0.0, 1e9])
     _, scaled = label.output_moments(mean, std)
-    largest = label.one_halo(np.array([0, 1])).max(dim=0).values
+    largest = label.unit_label(np.array([0, 1])).max(dim=0).values
     torch.testing.assert_close(scaled[:4], largest[:4])
     assert scaled[4] == 1e9
 
@@ -288,7 +288,7 @@ def test_a_class_is_one_hot(small_sky: Lightcone) -> None:
     batch = generator.generate([0, 1])
     assert batch.label.tolist() == [[1.0, 0.0], [1.0, 0.0]]
     assert batch.counts.shape == (2, 49)
-    told = generator.label.told(np.array([0, 0]), np.array([1, 0]))
+    told = generator.label.kernel_arguments(np.array([0, 0]), np.array([1, 0]))
     (known,) = Workspace(torch.device("cpu")).send([told])
     made = generator.label.make(generator._label, batch.counts, known)
     torch.testing.assert_close(made, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))

@@ -137,7 +137,7 @@ def test_a_lightcone_is_read_in_each_stream_that_says_so(
     for entered.stream in (7, 7, 8):
         scene.read_from_here(GPU)
     for line in (scene.line, scene.interlopers["interloper"]):
-        for tensor in (*line.painter.halos.arrays, line.painter.emissions[0].columns):
+        for tensor in (*line.painter.halos.arrays, line.painter.compiled_models[0].columns):
             assert [(tensor.data_ptr(), stream) in said for stream in (7, 8)] == [True, True]
     assert len(said) == len(set(said))
     generator.close()

@@ -185,10 +185,10 @@ def test_expectation_is_that_of_the_painted_maps(small_sky: Lightcone, name: str
     made = generator(small_sky, model=name)
     indices = range(40)
     batch = made.generate(indices)
-    job = made.draw(indices).job
-    counts = made.painter.paint(job, 0, len(job))[1].numpy().astype(float)
+    arguments = made.draw(indices).arguments
+    counts = made.painter.paint(arguments, 0, len(arguments))[1].numpy().astype(float)
     defaults = {n: np.array([v]) for n, v in MODELS[name].defaults.items()}
-    expected = made.painter.emissions[0].expect(defaults)
+    expected = made.painter.compiled_models[0].expect(defaults)
     for value, painted in (
         (expected.mean, batch.cube.mean(dim=(1, 2, 3)).numpy()),
         (expected.inside, counts[:, :49].sum(axis=1)),

@@ -29,7 +29,7 @@ MAX_OF_LARGEST = 2e-5
 @small.EXTRAPOLATES
 @pytest.mark.parametrize("nu_rest", [115.27, 230.538])
 @pytest.mark.parametrize("units", ["uK", "Jy/sr"])
-def test_one_halo_in_closed_form(units: str, nu_rest: float) -> None:
+def test_unit_label_in_closed_form(units: str, nu_rest: float) -> None:
     """1e6 Lsun in a voxel of 4 arcmin and 15.6 MHz, from SI constants."""
     z_obs = nu_rest / 30.32 - 1.0
     chi = ref.comoving_distance(z_obs)

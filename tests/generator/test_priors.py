@@ -23,7 +23,7 @@ def drawn(sky: Lightcone, name: str, given: Any, **line: Any) -> NDArray[np.floa
     generator = Generator(small.config(emit={"line": line}), lightcones=[sky])
     draws = Draws(3, "train", np.arange(NUM, dtype=np.uint64), STAGE_MODEL)
     (component,) = generator.mixture.components
-    accept = generator.painter.emissions[0].fits
+    accept = generator.painter.compiled_models[0].fits
     values = component.prior.draw(draws, component.model.defaults, accept)
     return values[name]
 

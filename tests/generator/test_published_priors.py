@@ -10,7 +10,7 @@ import small
 import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.compiled_model import Emission
+from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.priors import Normal, Prior
@@ -217,10 +217,10 @@ def test_every_prior_generates(name: str, prior: str, small_sky: Lightcone) -> N
 def test_wide_priors_saturate_without_the_check(
     name: str, prior: str, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def anything(_: Emission, drawn: dict[str, np.ndarray]) -> np.ndarray:
+    def anything(_: CompiledModel, drawn: dict[str, np.ndarray]) -> np.ndarray:
         return np.ones(len(next(iter(drawn.values()))), bool)
 
-    monkeypatch.setattr(Emission, "fits", anything)
+    monkeypatch.setattr(CompiledModel, "fits", anything)
     config = small.config(emit={"line": {"model": name, "prior": prior}})
     with pytest.raises(ValueError, match="too bright for the cube's fixed-point range"):
         Generator(config, lightcones=[small_sky]).generate(range(200))

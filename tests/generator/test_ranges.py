@@ -14,7 +14,7 @@ import torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.line import Line
+from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.observe import observe
 from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
@@ -150,7 +150,7 @@ def test_parameters_that_give_a_dark_one(
 @pytest.mark.parametrize("share", [2.0, -0.5])
 def test_a_share_of_time_is_one(lightcone: Lightcone, share: float) -> None:
     line = Generator(load_config(CONFIG), "test", "cpu", 1).line
-    emission = line.painter.emissions[0]
+    emission = line.painter.compiled_models[0]
     emission.check_luminosities({k: np.array([v]) for k, v in emission.model.defaults.items()})
     wrong = replace(emission.model, on_fraction=lambda mass_Msun, z: share)
     with pytest.raises(ValueError, match=r"gives an on_fraction = .* must be between 0 and 1"):
@@ -159,11 +159,11 @@ def test_a_share_of_time_is_one(lightcone: Lightcone, share: float) -> None:
         )
 
 
-def _emission(line: Line, model: Any) -> Any:
-    from streamtrain.generator.compiled_model import Emission
+def _emission(line: EmissionLine, model: Any) -> Any:
+    from streamtrain.generator.compiled_model import CompiledModel
     from streamtrain.labels import LuminosityBins
 
-    return Emission(model, line.painter.halos, LuminosityBins())
+    return CompiledModel(model, line.painter.halos, LuminosityBins())
 
 
 DISTRIBUTIONS: list[Callable[[], object]] = [

@@ -107,8 +107,8 @@ def paint_equal(
     values = {k: np.array([v]) for k, v in model.parameters(parameters).items()}
     one = np.zeros(1, np.int64)
     draws = Draws(3, "train", np.array([5], np.uint64), STAGE_PAINT)
-    job = painter.job(one, single_pose((0.0, 0.0)), one, [values], draws=draws)
-    total, counts = painter.paint(job, 0, 1)
+    arguments = painter.arguments(one, single_pose((0.0, 0.0)), one, [values], draws=draws)
+    total, counts = painter.paint(arguments, 0, 1)
     per_lsun = ref.surface_brightness(
         1.0, chi, z, nu_rest_GHz=grid.nu_rest_GHz, dnu_GHz=grid.dnu_GHz, omega_sr=grid.pixel_sr
     )
@@ -137,7 +137,7 @@ def assert_log_normal(
 @pytest.mark.parametrize("scatter", [True, "mean", "median"])
 @pytest.mark.parametrize("name", ["chung22", "li16", "lagache18", "keating16"])
 def test_painted_scatter_keeps_the_mean_or_the_median(name: str, scatter: Any) -> None:
-    """As published (the median for two of them), or as told; li16's two steps as one normal."""
+    """As published (the median for two of them), or as arrays; li16's two steps as one normal."""
     grid, z = (WIDE_Z_CII, 5.0) if name == "lagache18" else (WIDE_Z, 2.8)
     sigma = float(SCATTER_DEX[name])
     keeps = ("median" if name in KEEPS_MEDIAN else "mean") if scatter is True else scatter

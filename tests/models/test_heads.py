@@ -38,12 +38,12 @@ def poisson_counts(number: int, bins: int = 5) -> torch.Tensor:
 
 
 def calibrated(name: str, samples: int = 400, **label: Any) -> tuple[Head, torch.Tensor]:
-    """A head, and the counts that it was calibrated with."""
+    """A head, and the counts that it was normalised with."""
     made = label_of(**label)
     head = build_head(name, made, monotonic=made.config.quantity == "cumulative")
     counts = poisson_counts(samples)
-    one_halo = made.one_halo(np.zeros(samples, np.int64)).expand(samples, -1)
-    head.calibrate(labels_from(made, counts), counts, one_halo)
+    unit_label = made.unit_label(np.zeros(samples, np.int64)).expand(samples, -1)
+    head.set_normalisation(labels_from(made, counts), counts, unit_label)
     return head, counts
 
 
@@ -130,8 +130,8 @@ def test_loss_and_gradient_are_finite_at_extremes(name: str, size: float) -> Non
 def test_untrained_head_answers_the_mean_label(name: str, scale: str) -> None:
     for quantity in ("counts", "phi", "phi_L"):
         head, counts = calibrated(name, quantity=quantity, scale=scale)
-        one_halo = head.label.one_halo(np.zeros(3, np.int64))
-        point = head.point(head(numbers(head)), one_halo)
+        unit_label = head.label.unit_label(np.zeros(3, np.int64))
+        point = head.point(head(numbers(head)), unit_label)
         mean = labels_from(head.label, counts).double().mean(0).float()
         torch.testing.assert_close(point, mean.expand(3, -1), rtol=1e-5, atol=0)
 
@@ -142,13 +142,13 @@ def test_untrained_count_head_answers_the_mean_count(name: str, scale: str) -> N
     """Whatever the label's unit: dN, or dN per volume and luminosity."""
     for quantity in ("counts", "phi", "phi_L"):
         head, counts = calibrated(name, quantity=quantity, scale=scale)
-        one_halo = head.label.one_halo(np.zeros(3, np.int64))
-        point = head.point(head(numbers(head)), one_halo)
+        unit_label = head.label.unit_label(np.zeros(3, np.int64))
+        point = head.point(head(numbers(head)), unit_label)
         mean = counts.double().mean(0).clamp(min=0.5 / 400)
         linear = scale == "linear"
-        expected = mean * one_halo if linear else mean.clamp(min=1).log10() + one_halo
+        expected = mean * unit_label if linear else mean.clamp(min=1).log10() + unit_label
         torch.testing.assert_close(point.double(), expected.expand(3, -1), rtol=1e-5, atol=1e-5)
-        counted = head.label.log10_counts(point, one_halo)
+        counted = head.label.log10_counts(point, unit_label)
         torch.testing.assert_close(counted[0], mean.clamp(min=1).log10(), rtol=1e-4, atol=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_untrained_negative_binomial_has_the_scatter_of_the_counts() -> None:
 @pytest.mark.parametrize("name", ["mse", "log_cosh", "gaussian", "poisson", "negative_binomial"])
 def test_each_loss_is_least_at_the_truth(name: str) -> None:
     """The slope of the expected loss in the head's first number vanishes where the data's mean, or
-    rate, is: here at zero, where the head was calibrated with those data."""
+    rate, is: here at zero, where the head was normalised with those data."""
     head, counts = calibrated(name, samples=4000, scale="linear")
     given = numbers(head, 4000).requires_grad_()
     label = labels_from(head.label, counts)
@@ -196,7 +196,7 @@ def test_msle_is_of_the_count_in_any_unit() -> None:
     found = []
     for quantity in ("counts", "phi", "phi_L"):
         head, _ = calibrated("msle", quantity=quantity, scale="linear")
-        one = head.label.one_halo(np.zeros(1, np.int64))
+        one = head.label.unit_label(np.zeros(1, np.int64))
         truth, prediction = torch.tensor([[0.0, 5, 9, 0, 1e5]]), torch.tensor([[1.0, 5, 0, 0, 1e4]])
         found.append(head.loss(prediction * one, truth * one, truth, one).item())
     exact = np.mean((np.log1p(prediction.numpy()) - np.log1p(truth.numpy())) ** 2)
@@ -220,7 +220,7 @@ def test_monotonic_function_never_rises_and_starts_at_the_mean(name: str, scale:
     head = build_head(name, label, monotonic=True)
     counts = poisson_counts(300, 40)
     values = labels_from(label, counts)
-    head.calibrate(values, counts, torch.ones(1, 40))
+    head.set_normalisation(values, counts, torch.ones(1, 40))
     start = head.point(head(numbers(head)), torch.ones(1, 40))
     # bins without a halo in any sample keep a step of a thousandth of their scale
     slack = {"log10": 1e-3, "linear": 0.05}[scale]
@@ -249,7 +249,7 @@ def test_quantiles_hold_their_share_of_the_data(scale: str) -> None:
         head, _ = calibrated(name, quantity="phi_L", scale=scale)
         given = numbers(head, 1, 0.3).expand(number, -1)
         answer = head(given)
-        one_halo = head.label.one_halo(np.zeros(number, np.int64))
+        unit_label = head.label.unit_label(np.zeros(number, np.int64))
         if name == "gaussian":
             mean, stretch = answer.split(5, dim=1)
             drawn = torch.normal(mean, stretch.exp() * head.label_std).double()
@@ -259,7 +259,7 @@ def test_quantiles_hold_their_share_of_the_data(scale: str) -> None:
                 shape = torch.exp(-answer[:, 5:].double())
                 rates = rates * torch.distributions.Gamma(shape, shape).sample()
             drawn = labels_from(head.label, torch.poisson(rates)).double()
-        spread = head.spread(answer, one_halo, levels)
+        spread = head.spread(answer, unit_label, levels)
         assert spread is not None and spread.shape == (3, number, 5)
         for level, quantile in zip(levels, spread, strict=True):
             tolerance = 1e-6 * quantile.abs()

@@ -43,11 +43,11 @@ def cubes(network: Network, number: int) -> torch.Tensor:
     return torch.randn(number, *(DEEP if network.kind.startswith("res") else SHAPE))
 
 
-def calibrate(network: Network, mean: torch.Tensor, std: torch.Tensor) -> None:
+def set_normalisation(network: Network, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Labels of this mean and scatter; input as it is."""
     channels = network.input_mean.shape
     labels = torch.stack([mean - std, mean + std])
-    network.calibrate(
+    network.set_normalisation(
         torch.zeros(channels), torch.ones(channels), labels, torch.ones(2, 5).int(), torch.ones(1)
     )
 
@@ -56,7 +56,7 @@ def calibrate(network: Network, mean: torch.Tensor, std: torch.Tensor) -> None:
 def test_untrained_network_predicts_the_mean_label_of_the_calibration(kind: str) -> None:
     network = of_kind(kind).eval()
     mean = torch.arange(1.0, 6.0)
-    calibrate(network, mean, torch.full((5,), 0.3))
+    set_normalisation(network, mean, torch.full((5,), 0.3))
     torch.testing.assert_close(network(cubes(network, 4)), mean.expand(4, -1))
 
 
@@ -77,7 +77,7 @@ def test_input_moments_undo_a_change_of_units_per_channel(kind: str) -> None:
 def test_what_a_network_is_travels_with_its_weights(kind: str) -> None:
     """Moments of input and label, and the running ones of batch normalisation."""
     network, other = of_kind(kind), of_kind(kind)
-    calibrate(network, torch.rand(5), torch.rand(5) + 1)
+    set_normalisation(network, torch.rand(5), torch.rand(5) + 1)
     network.input_std.copy_(torch.rand(3) + 1)
     torch.nn.init.normal_(network.body.output.weight)
     network.train()
@@ -92,7 +92,7 @@ def test_what_a_network_is_travels_with_its_weights(kind: str) -> None:
 def test_constant_channel_does_no_harm(kind: str) -> None:
     network = of_kind(kind)
     ones, labels = torch.ones(1), torch.zeros(2, 5)
-    network.calibrate(torch.tensor([5.0, 0, 0]), torch.zeros(3), labels, labels.int(), ones)
+    network.set_normalisation(torch.tensor([5.0, 0, 0]), torch.zeros(3), labels, labels.int(), ones)
     network.body.output.weight.data.normal_()
     assert torch.isfinite(network(torch.full_like(cubes(network, 2), 5.0))).all()
 
@@ -145,7 +145,7 @@ def test_a_shifted_field_is_the_same_but_for_its_edges(kind: str) -> None:
 def test_output_layer_is_exact_under_bfloat16(kind: str) -> None:
     network = of_kind(kind).eval()
     mean = torch.linspace(3.0, 4.0, 5) + 1e-3
-    calibrate(network, mean, torch.ones(5))
+    set_normalisation(network, mean, torch.ones(5))
     network.body.output.bias.data.fill_(1e-3)
     with torch.autocast("cpu", torch.bfloat16):
         prediction = network(cubes(network, 2))

@@ -19,7 +19,7 @@ from streamtrain.generator.observe import InputMap
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import SummariesConfig
 from streamtrain.networks.summaries import Summaries
-from streamtrain.train.normalisation import calibrate
+from streamtrain.train.normalisation import set_normalisation
 
 SHAPE = (9, 21, 21)
 TRANSFORMS: list[tuple[dict[str, Any], Any]] = [
@@ -169,7 +169,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
         network = build_network(
             config.network, generator.input_shape, generator.label, InputMap.of(config)
         )
-        calibrate(network, generator, chunk=chunk, report=lambda *_: None)
+        set_normalisation(network, generator, chunk=chunk, report=lambda *_: None)
         body = network.body
         features = body.features(generator.generate(range(128)).cube)
         normal = (features - body.feature_mean) / body.feature_std

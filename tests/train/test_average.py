@@ -12,7 +12,7 @@ from torch import nn
 
 import streamtrain.train.trainer
 from streamtrain.config import ConfigError
-from streamtrain.train.optimiser import Average
+from streamtrain.train.optimiser import ExponentialMovingAverage
 from streamtrain.train.trainer import Trainer
 
 
@@ -25,7 +25,7 @@ def weights(value: float) -> nn.Module:
 def test_it_is_the_exponential_average() -> None:
     """By hand, with the decay of a long run from step 80 on: (1 + 80) / (10 + 80) = 0.9."""
     network, expected = weights(2.0), 2.0
-    average = Average(network, 0.9)
+    average = ExponentialMovingAverage(network, 0.9)
     for step in range(100):
         network.w.data.fill_(step)
         average.update(step)
@@ -39,7 +39,7 @@ def test_it_is_the_exponential_average() -> None:
 
 def test_own_weights_come_back_after_an_error() -> None:
     network = weights(1.0)
-    average = Average(network, 0.5)
+    average = ExponentialMovingAverage(network, 0.5)
     network.w.data.fill_(7.0)
     with pytest.raises(ValueError), average.installed():
         assert network.w[0].item() == 1.0

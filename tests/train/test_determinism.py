@@ -71,7 +71,7 @@ def test_operation_without_a_deterministic_algorithm_is_a_sentence(
             return super().generate(indices)
 
     monkeypatch.setattr(streamtrain.train.trainer, "Generator", Random)
-    monkeypatch.setattr(streamtrain.train.trainer, "calibrate", lambda *_, **__: None)
+    monkeypatch.setattr(streamtrain.train.trainer, "set_normalisation", lambda *_, **__: None)
     config = tiny_config(tmp_path / "one", deterministic=True)
     sentence = r"^train\.deterministic: put_ does not have a deterministic .*; set it to false$"
     with pytest.raises(TrainingError, match=sentence):

@@ -27,7 +27,7 @@ from streamtrain.train.checkpoint import (
     save_checkpoint,
 )
 from streamtrain.train.folder import History, RunLock, read_history
-from streamtrain.train.optimiser import Average, build_optimiser, load_state
+from streamtrain.train.optimiser import ExponentialMovingAverage, build_optimiser, load_state
 from streamtrain.train.tensorboard import SkyRecord
 from streamtrain.train.writer import CheckpointWriter
 
@@ -348,7 +348,7 @@ def test_settings_of_an_optimiser_are_those_of_the_configuration(optimiser: str)
 def test_an_average_of_another_network(change: dict[str, Any]) -> None:
     with torch.random.fork_rng():
         network = nn.Linear(3, 2)
-    average = Average(network, 0.9)
+    average = ExponentialMovingAverage(network, 0.9)
     state = average.state_dict() | change
     if "x" in change:
         del state["weight"]

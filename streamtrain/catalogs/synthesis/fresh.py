@@ -38,7 +38,7 @@ class FreshSkies:
     seed: of the run. options: of every lightcone. reserved: of the other splits, whose skies no
     fresh lightcone may be. device: where they are made, a name of torch's. report: called
     with (fraction done, what is being done).
-    Like `Skies`, but for the number of lightcones.
+    Like `LightconeFiles`, but for the number of lightcones.
     """
 
     def __init__(

@@ -1,0 +1,3 @@
+"""The former place of `streamtrain.luminosity.priors`, from which models of users import."""
+
+from streamtrain.luminosity.priors import *  # noqa: F403
