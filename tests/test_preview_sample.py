@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.generator.generator import Generator
+from streamtrain.luminosity.lines import line_name
 from streamtrain.operators.settings import OBSERVE, PoolConfig
 from streamtrain.preview import prior_figures
 from streamtrain.preview.prior import paint_samples
@@ -27,7 +28,6 @@ from streamtrain.preview.sample import (
     TRANSFORMS,
     Step,
     drawn,
-    line_name,
     numbers,
     panels_of_steps,
     steps_of_sample,
