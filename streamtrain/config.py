@@ -19,7 +19,8 @@ import yaml
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
 from streamtrain.grid import GridConfig, check_grid
 from streamtrain.labels import LabelConfig, check_label
-from streamtrain.luminosity.settings import EMIT, BlankConfig, LineConfig, check_emit, note_emitter
+from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
+from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
 from streamtrain.machine.files import find_config, read_text, reading, why_not_a_file
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
 from streamtrain.operators.settings import (

@@ -14,8 +14,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, load_config
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.mixture import Component
+from streamtrain.luminosity.priors import DistributionConfig
 from streamtrain.luminosity.registry import MODELS, user_model
-from streamtrain.luminosity.settings import DistributionConfig, LineConfig
+from streamtrain.luminosity.settings import LineConfig
 
 MIXTURE: dict[str, Any] = {
     "li16": {"prior": "narrow", "weight": 2},
