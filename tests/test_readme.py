@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import small
 import yaml
+from support import ROOT, small
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
@@ -18,7 +18,7 @@ from streamtrain.grid import grid_of
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.operators import build_operators
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-from halo_files import at_most, csv, hdf5, map_file, npz, pksc, plc, plc_text
+from support import map_runs as runs
+from support.halo_files import at_most, csv, hdf5, map_file, npz, pksc, plc, plc_text
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
