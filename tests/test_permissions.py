@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import small
 import yaml
-from forbidden import forbidden
+from support.forbidden import forbidden
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
