@@ -24,7 +24,6 @@ from streamtrain.generator.open import Report, check_memory, open_interlopers, o
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pipeline import Pipeline
 from streamtrain.generator.windows import LightconeWindows, Scene, SkiesInUse, schedule_of
-from streamtrain.grid import grid_of
 from streamtrain.labels import EXTRA_COUNTS, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_emitters, emit_stage
@@ -73,7 +72,7 @@ class Generator:
         if split == "test" and config.test.seed is not None:
             self.seed = config.test.seed
         self.device = full_device(device)
-        self.grid = grid_of(config.grid)
+        self.grid = config.grid
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
