@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
-from streamtrain.catalogs.skies import Header, LightconeFiles
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch, Column, Records, join

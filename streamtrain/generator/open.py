@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.settings import SynthesizeConfig
-from streamtrain.catalogs.skies import Known, LightconeFiles, check_disjoint, check_once
+from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
@@ -55,7 +56,7 @@ def open_skies(
     return FreshSkies(
         config.seed,
         sky_options(config, data.fresh),
-        reserved=[Known.read(path) for path in others],
+        reserved=[Header.read(path) for path in others],
         threads=threads,
         device=device,
         report=report,

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import small
@@ -159,6 +160,27 @@ def test_too_many_for_the_memory(files: list[Path]) -> None:
     with pytest.raises(ConfigError, match=r"set data.active below 2 to use fewer"):
         from_files(files, active=2, memory_GB=1e-4)
     from_files(files, active=1, memory_GB=1e-3).close()
+
+
+def test_a_lightcone_file_is_opened_once_before_its_turn(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all that is asked of its header, of all splits, and once for its halos."""
+    times = Counter[str]()
+
+    class Opened(h5py.File):
+        def __init__(self, name: Path, *more: Any, **how: Any) -> None:
+            times[Path(name).name] += 1
+            super().__init__(name, *more, **how)
+
+    monkeypatch.setattr(h5py, "File", Opened)
+    names = [str(path) for path in files]
+    data = {**DATA, "active": 1, "train": names[:3], "validation": [names[3]]}
+    made = [Generator(small.config(data=data), split) for split in ("train", "validation")]
+    first = made[0].schedule.lightcones(0)[0]
+    assert times == {f"sky_{k}.h5": 2 if k in (first, 3) else 1 for k in range(4)}
+    for one in made:
+        one.close()
 
 
 def test_identity_holds_every_lightcone(small_sky: Lightcone) -> None:

@@ -10,9 +10,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Known
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
 from streamtrain.catalogs.synthesis.synthesize import expected_halos, synthesize
@@ -46,7 +45,7 @@ class FreshSkies:
         seed: int,
         options: SkyOptions,
         *,
-        reserved: Sequence[Known] = (),
+        reserved: Sequence[Header] = (),
         threads: int | None = None,
         device: str = "cpu",
         report: Callable[[float, str], None] | None = None,
@@ -61,11 +60,11 @@ class FreshSkies:
 
     @property
     def cosmologies(self) -> list[Mapping[str, float]]:
-        """The one of all of them."""
+        """The one cosmology of all of them."""
         return [self.options.cosmology.to_dict()]
 
     def name(self, number: int) -> str:
-        """Of lightcone `number`."""
+        """The name of lightcone `number`."""
         return f"number {number}"
 
     def most_halos(self, number: int) -> float:
@@ -100,9 +99,8 @@ class FreshSkies:
             raise
         except ValueError as error:
             raise CatalogError(f"data.train.synthesize: {error}") from None
-        known = Known.of(made)
         for other in self._reserved:
-            if other.same_sky(known):
+            if other.same_sky(made.header):
                 raise CatalogError(
                     f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' "
                     f"of data.validation or data.test ({other.path}): choose another seed"
