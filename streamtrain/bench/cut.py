@@ -56,7 +56,7 @@ def _painter(config: Config, lightcone: Lightcone) -> Painter:
 
 def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> dict[str, Any]:
     zero = np.zeros(1, np.int64)
-    rows = painter.halos.items(zero, pose)[0][:, 1:]
+    rows = painter.bank.items(zero, pose, painter.grid.fov_deg)[0][:, 1:]
     read = np.concatenate([np.arange(first, first + num) for first, num in rows])
     [wide] = painter.bank.lightcones
     alone = _painter(config, _field_alone(wide, read, pose, painter.grid.fov_deg))

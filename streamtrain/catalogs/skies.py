@@ -39,9 +39,11 @@ class LightconeFiles:
         """The name of lightcone `number`."""
         return self.headers[number].name
 
-    def most_halos(self, number: int) -> int:
-        """Halos of the `number` largest lightcones."""
-        return sum(sorted((header.num_halos for header in self.headers), reverse=True)[:number])
+    def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
+        """Memory that the `number` largest lightcones take [bytes] with so many for each halo, and
+        with what is read of their files if that stays beside it."""
+        each = [h.num_halos * bytes_per_halo + with_rows * h.nbytes for h in self.headers]
+        return sum(sorted(each, reverse=True)[:number])
 
     def identity(self) -> list[str]:
         """What decides the halos: the lightcones' digests."""

@@ -67,9 +67,10 @@ class FreshSkies:
         """The name of lightcone `number`."""
         return f"number {number}"
 
-    def most_halos(self, number: int) -> float:
-        """Halos of so many lightcones, about."""
-        return number * self.expected_halos
+    def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
+        """Memory that so many lightcones take [bytes], about: so many for each halo, and with
+        their own rows (of eight numbers, as there are velocities) if those stay beside it."""
+        return number * self.expected_halos * (bytes_per_halo + with_rows * 8 * 4)
 
     def seed_of(self, number: int) -> int:
         """The seed that lightcone `number` is synthesised from."""
