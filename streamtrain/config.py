@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
-from streamtrain.grid import GridConfig, check_grid
+from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
@@ -72,7 +72,7 @@ class Config:
 
     seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
-    grid: GridConfig = setting(GridConfig(), "")
+    grid: Grid = setting(Grid(shape=(10, 64, 64)), "")
     data: DataConfig = setting(DataConfig(), "")
     emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
@@ -134,7 +134,6 @@ def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) 
 
 def _check(config: Config) -> None:
     grid = config.grid
-    check_grid(grid)
     check_data(config.data)
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)

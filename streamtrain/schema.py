@@ -65,10 +65,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(names)}"
 
 
-def build(cls: type[T], data: Any, where: str = "") -> T:
+def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
     """Make the section `cls` from a mapping; `where` is its dotted name in messages.
 
-    Raises ConfigError for an unknown key, a missing one, a wrong type or a value out of range.
+    default: the section whose settings hold where `data` does not say them; without one, those of
+    the class. Raises ConfigError for an unknown key, a missing one, a wrong type, a value out of
+    range and whatever else the section refuses with a ValueError.
     """
     label = where or "the configuration"
     if data is None:
@@ -77,19 +79,29 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
         raise ConfigError(f"{label} must be a mapping of settings, not {_show(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    held = {name: getattr(default, name) for name in fields} if isinstance(default, cls) else {}
     values: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in fields:
             raise ConfigError(f"unknown setting '{path}': {nearest(str(key), fields)}")
-        values[key] = convert(value, hints[key], path)
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = build(typing.cast(type, kind), value, path, fields[key].default)
+        else:
+            values[key] = convert(value, kind, path)
         _check_range(values[key], fields[key].metadata, path)
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING
-        if name not in values and absent and field.default_factory is dataclasses.MISSING:
+        if name not in held | values and absent and field.default_factory is dataclasses.MISSING:
             path = f"{where}.{name}" if where else name
             raise ConfigError(f"'{path}' is missing ({field.metadata.get('help', '')})")
-    return cls(**values)
+    try:
+        return cls(**held | values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:

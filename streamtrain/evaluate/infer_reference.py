@@ -22,7 +22,6 @@ from streamtrain.evaluate.out_of_distribution import Seen, statistics
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.grid import grid_of
 from streamtrain.labels import Label, LuminosityBins
 from streamtrain.machine.progress import Progress
 from streamtrain.train.folder import run_folder
@@ -123,7 +122,7 @@ class Measurement:
             self._keep(kept)
         volume = kept.get("volume_Mpc3")
         if volume is None:
-            volume = grid_of(self.config.grid).volume_Mpc3()
+            volume = self.config.grid.volume_Mpc3()
         return ErrorReference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
             errors,

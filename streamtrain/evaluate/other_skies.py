@@ -12,7 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.skies import Header, Known, check_once
+from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import check_once
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
@@ -34,12 +35,12 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
         raise ValueError("--on needs a lightcone file")
     check_once({"--on": paths})
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
-    training = [Known.read(path) for path in files_of_training]
+    training = [Header.read(path) for path in files_of_training]
     made = read_history(run_folder(config) / "lightcones.jsonl", "number")
     digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
     seeds = tuple(f"{METHOD}-{entry['seed']}-" for entry in made if "seed" in entry)
     for path in paths:
-        sky = Known.read(path)
+        sky = Header.read(path)
         where = next((other.path for other in training if sky.same_sky(other)), None)
         fresh = sky.realisation.startswith(seeds)
         if where is not None or fresh or sky.digest in digests:

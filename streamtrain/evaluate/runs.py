@@ -19,7 +19,6 @@ from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.run import run_config
 from streamtrain.generator.observe import InputMap
-from streamtrain.grid import grid_of
 from streamtrain.labels import QUANTITIES, Label
 from streamtrain.networks.heads import loss_name
 from streamtrain.networks.network import build_network, multiply_adds
@@ -215,7 +214,7 @@ def _digest(data: Any) -> str:
 def _size(config: Config) -> Size | None:
     """Of the network that a configuration makes; None where a file of a map operator is missing."""
     try:
-        grid = grid_of(config.grid)
+        grid = config.grid
         shape: tuple[int, int, int] = grid.shape
         for operator in build_operators(config.observe, grid):
             shape = operator.output_shape(shape)

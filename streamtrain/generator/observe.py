@@ -18,7 +18,7 @@ from torch import Tensor
 
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
-from streamtrain.grid import Grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for
 from streamtrain.numerics.rng import Draws, Split, sample_indices, seed_words, stage_word
 from streamtrain.operators import build_operators
@@ -61,7 +61,7 @@ def observe(
         raise ValueError(
             f"observe: config must be what load_config returns, not a {type(config).__name__}"
         )
-    grid = grid_of(config.grid)
+    grid = config.grid
     given = _tensor(cube, grid)
     target = full_device(given.device if device is None else device)
     shape = tuple(given.shape)
@@ -200,7 +200,7 @@ class InputMap:
             if not isinstance(section, INVERTIBLE):
                 break
             undone.append((name, section))
-        return cls(Box.of_grid(grid_of(config.grid), joined), tuple(undone))
+        return cls(Box.of_grid(config.grid, joined), tuple(undone))
 
     def restore(self, cube: Tensor) -> Tensor:
         """Cubes [B, n_freq, n_dec, n_ra] as they were before the transforms [map units]. What log10

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.grid import Grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.maps.skymap import MapError, SkyMap, parse_units, rayleigh_jeans_uK
@@ -69,7 +69,7 @@ def prepare(
     """
     if centre_deg is not None and not regrid:
         raise MapError("--centre chooses a part of a map: it needs --regrid")
-    grid = grid_of(config.grid)
+    grid = config.grid
     operators = build_operators(config.observe, grid)
     notes = [*sky.notes]
     _check_line(sky, grid, notes)
