@@ -13,7 +13,9 @@ import yaml
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.grid import Grid
 from streamtrain.machine.files import resource_dir
-from streamtrain.operators.settings import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
+from streamtrain.operators.noise import NoiseConfig, VoxelSize
+from streamtrain.operators.pool import PoolConfig
+from streamtrain.operators.transforms import LogModulusConfig
 from streamtrain.schema import ConfigError, OrderWarning, operator_kind, parse_yaml
 
 EXAMPLE = """

@@ -13,7 +13,6 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.workspace import Workspace, layout, pack
@@ -52,7 +51,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             config.network,
             generator.input_shape,
             generator.label,
-            InputMap.of(config),
+            config.observation.input_map,
             channels_last=config.train.channels_last,
         )
         network.to(generator.device)

@@ -29,9 +29,7 @@ from streamtrain.generator.observe import observe
 from streamtrain.labels import ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.progress import Progress
-from streamtrain.maps.prepare import RANDOM
 from streamtrain.networks.network import Network
-from streamtrain.schema import operator_kind
 from streamtrain.train.folder import run_folder
 from streamtrain.train.probe import Dependence, pair_sums, skill
 
@@ -219,7 +217,7 @@ class _Asked:
         log_map = any(
             isinstance(s, BrightnessConfig) and s.log_map for s in self.config.emit.values()
         )
-        random = [name for name in self.config.observe if operator_kind(name) in RANDOM]
+        random = self.config.observation.random
         if log_map:
             reason = "emit.brightness.log_map scales the logarithm of the map, not the halos"
             skipped |= {"brightness": reason, "noise": reason}

@@ -45,7 +45,7 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.machine.files import resource_dir, why_nothing_found
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
-from streamtrain.schema import nearest, operator_kind, to_dict
+from streamtrain.schema import nearest, to_dict
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
@@ -256,9 +256,6 @@ class _Bench:
                 generator.close()
 
 
-ENCODING = ("pool", "log_modulus", "log10", "asinh", "standardise")
-"""Map operators that write a map as the network's input and add nothing to it: a network reads what
-it was trained to read."""
 BAND = ("nu_GHz", "nu_rest_GHz", "units")
 PFEFFER2019 = "pfeffer2019"
 
@@ -348,8 +345,7 @@ def _scenario(file: Path, run: Config) -> Scenario:
 
 
 def _encoding(config: Config) -> list[tuple[str, Any]]:
-    kinds = ((operator_kind(name), section) for name, section in config.observe.items())
-    return [(kind, to_dict(section)) for kind, section in kinds if kind in ENCODING]
+    return [(kind, to_dict(section)) for kind, section in config.observation.encoding]
 
 
 def _listed(encoding: list[tuple[str, Any]]) -> str:

@@ -40,9 +40,7 @@ from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import draw_finite
-from streamtrain.operators.pool import Pool
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -98,15 +96,15 @@ class Generator:
             config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
         )
         self.bins = self.label.bins
-        self.operators = build_operators(config.observe, self.grid)
-        first = self.operators[0] if self.operators else None
-        pool = first if isinstance(first, Pool) else None
-        if pool is not None:
+        self.observation = config.observation
+        self.operators = self.observation.operators()
+        self._leading_pool = self.observation.leading_pool
+        if self._leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
         self.emitters = build_emitters(config.emit, self.bins)
         self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
-        self._leading_pool, self._compiler_flags = pool, compiler_flags
+        self._compiler_flags = compiler_flags
         self._own_skies = open_interlopers(config, split, self.skies)
         self._plans = {"line": LinePlan(config.line, self.grid, self.emitters)}
         for position, (name, section) in enumerate(config.emit.items()):
@@ -194,7 +192,7 @@ class Generator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
-        return self.pipeline.output_shape(self.painter.shape)
+        return self.observation.state.shape
 
     @property
     def num_bins(self) -> int:
@@ -245,7 +243,7 @@ class Generator:
         files: dict[str, Any] = {}
         if isinstance(self.sfr, SFRTable):
             files["sfr"] = self.sfr.digest
-        if read := {o.name: d for o in self.operators if (d := getattr(o, "digest", None))}:
+        if read := {o.name: d for o in self.operators if (d := o.identity())}:
             files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
         for name, own in self._own_skies.items():

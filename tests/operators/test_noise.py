@@ -21,8 +21,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import STAGE_OBSERVE, Draws
 from streamtrain.operators.base import Operator
-from streamtrain.operators.noise import EdgeNoise, Noise
-from streamtrain.operators.settings import NoiseConfig
+from streamtrain.operators.noise import EdgeNoise, Noise, NoiseConfig
 
 pytestmark = small.ASSUMES
 
