@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.evaluate.differences import differences
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
-from streamtrain.evaluate.runs import Run, read_runs, settings, test_sets
+from streamtrain.evaluate.runs import Run, read_runs, test_sets
 from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
 from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
+from streamtrain.schema import ABSENT, differences, number_text, to_dict
 
 
 def compare_runs(
@@ -89,6 +89,18 @@ def _add_answers(
         run.problems.append(f"{run.name}: its test maps cannot be shown: {error}.")
 
 
+PASSED_OVER = (
+    "run",
+    "data.memory_GB",
+    "train.threads",
+    "train.queue",
+    "train.processes",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.max_nonfinite",
+)
+"""Settings that change neither what is learned nor how it is evaluated."""
 WIDTH = 118
 """Characters of a line; columns that do not fit go below."""
 Answered = Mapping[str, Predictions]
@@ -103,7 +115,7 @@ def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
     """
     names = [run.name for run in runs]
     lines = ["Settings that differ"]
-    different = differences([settings(run) for run in runs])
+    different = settings_that_differ([to_dict(run.config) for run in runs])
     if different:
         lines += columns(names, different)
     else:
@@ -117,6 +129,32 @@ def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
         lines += ["", *_classes(classes)]
     problems = [problem for run in runs for problem in run.problems]
     return "\n".join([*lines, *([""] if problems else []), *problems])
+
+
+def settings_that_differ(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dotted names of the settings in which configurations (nested plain data) differ, with the
+    value of each as text; '-' where a configuration does not have it.
+
+    A section that some do not have is one setting, and what in it is not off is its value.
+    """
+    found = differences(*configs, free=PASSED_OVER.__contains__)
+    return {name: [setting_text(value) for value in values] for name, values in found}
+
+
+def setting_text(value: Any) -> str:
+    """A setting in a word or a few."""
+    if value is ABSENT:
+        return "-"
+    if isinstance(value, Mapping):
+        given = {k: v for k, v in value.items() if v is not None and v != {} and v != []}
+        return ", ".join(f"{key} {setting_text(v)}" for key, v in given.items()) or "yes"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(setting_text, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    return number_text(value) if isinstance(value, float) else str(value)
 
 
 def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:

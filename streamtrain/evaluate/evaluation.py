@@ -7,8 +7,6 @@ training label for every map (where the label is a class: the frequencies of the
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
 from streamtrain.evaluate.run import Trained, check_writable, output_folder, run_config
 from streamtrain.figures import confusion, write_png
 from streamtrain.generator.generator import Generator
+from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.heads import loss_name
 from streamtrain.tables import table
@@ -136,8 +135,7 @@ def _elsewhere(
     notes = other_skies.notes_on(config, generator) if on is not None else []
     difference = testset.difference_in_samples(usual, config)
     if difference is not None:
-        name, then, now = difference
-        notes.append(f"{name} = {now}; the run has {then}")
+        notes.append(difference.text("in the run", "here"))
     kept = MeanLabelBaseline.kept(run_folder(config) / "evaluation.json")
     if kept is not None and len(kept.mean) != generator.num_bins:
         kept = None
@@ -174,7 +172,7 @@ def _mean_label(
 def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
     """For the record."""
     return {
-        "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "manifest_sha256": sha256(path),
         "samples": manifest.count,
         "seed": manifest.seed,
         "generator_version": manifest.generator_version,
@@ -198,8 +196,7 @@ def _judged(
         **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
         "figures": _draw(answers, reference, config, folder),
     }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    testset.write_atomically(folder / "evaluation.json", text)
+    write_json(folder / "evaluation.json", result)
     return result
 
 

@@ -5,7 +5,6 @@ The figure of an inferred luminosity function.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -22,9 +21,9 @@ from streamtrain._version import __version__
 from streamtrain.config import Config
 from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement, label_of
 from streamtrain.evaluate.run import Trained, run_config
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES, Label
+from streamtrain.machine.files import sha256, write_json, write_text
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import Prepared, prepare
 from streamtrain.maps.read import read_map
@@ -222,18 +221,10 @@ def _stem(path: Path) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
     return {
         "file": str(path),
-        "sha256": _sha256(Path(path)),
+        "sha256": sha256(Path(path)),
         "layout": sky.layout,
         "shape": list(sky.shape),
         "field_deg": [sky.ra.width, sky.dec.width],
@@ -285,14 +276,14 @@ def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, floa
         files.pop()
     else:
         write_png(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
-    write_atomically(files[1], json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(files[1], result)
     text = _ecsv(result, answer)
     if text is None:
         result["warnings"].append(
             "no ECSV: it needs `pip install astropy`; the JSON file has it all"
         )
         return files[1:]
-    write_atomically(files[0], text)
+    write_text(files[0], text)
     return files
 
 

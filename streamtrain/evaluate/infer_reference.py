@@ -7,7 +7,6 @@ there or in evaluation.json, are used whatever step they were measured at, and t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.grid import grid_of
 from streamtrain.labels import Label, LuminosityBins
+from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.train.folder import run_folder
 
@@ -223,16 +223,14 @@ class Measurement:
 
     def _identity(self) -> dict[str, Any]:
         """Of the training maps."""
-        text = json.dumps(self.config.sample_settings())
         return {
-            "samples": hashlib.sha256(text.encode()).hexdigest(),
+            "samples": sha256_of(self.config.sample_settings()),
             "generator_version": GENERATOR_VERSION,
         }
 
     def _keep(self, kept: dict[str, Any]) -> None:
-        text = json.dumps({**kept, "of": self._identity()}, allow_nan=False) + "\n"
         with contextlib.suppress(OSError):  # a folder that may only be read
-            testset.write_atomically(self.path, text)
+            write_json(self.path, {**kept, "of": self._identity()})
 
     def _say(self, text: str) -> None:
         if self.progress is not None:

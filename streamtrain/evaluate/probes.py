@@ -8,7 +8,6 @@ The figure of a network's answers to changed maps.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
 from streamtrain.evaluate.run import Trained, output_folder
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import ranges_with_bins
 from streamtrain.luminosity.settings import BrightnessConfig
+from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import RANDOM
 from streamtrain.networks.network import Network
@@ -135,7 +134,7 @@ def _probe(
         "skipped": skipped,
         "figures": ["probes.png"],
     }
-    write_atomically(folder / "probes.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(folder / "probes.json", result)
     print(table(result))
     if dependence.problem:
         print(f"warning: {dependence.problem.replace('validation', 'test')}")

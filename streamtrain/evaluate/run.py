@@ -17,8 +17,8 @@ from streamtrain.generator.observe import InputMap
 from streamtrain.labels import Label
 from streamtrain.machine.files import near_run
 from streamtrain.networks.network import Network, build_network
-from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import first_difference, load_checkpoint, load_weights
+from streamtrain.schema import Difference, differences, to_dict
+from streamtrain.train.checkpoint import is_free, load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
 
@@ -37,22 +37,19 @@ def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
     config = load_config(folder, given)
     if config.run != own.run:
         raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
-    difference = first_difference(_unmoved(own), _unmoved(config))
-    if difference:
+
+    def may_differ(name: str) -> bool:
+        """The content of the files of data.train is compared where they are used."""
+        return is_free(name) or (name == "data.train" and own.data.fresh is None)
+
+    difference = next(differences(to_dict(own), to_dict(config), free=may_differ), None)
+    if difference is not None:
         raise ConfigError(
-            f"the network of {folder} was trained with other settings: {difference}; a setting "
+            f"the network of {folder} was trained with other settings: "
+            f"{difference.text('there', 'here')}; a setting "
             "here may say where lightcones lie (data.test=...) and how to compute (train.threads=2)"
         )
     return config
-
-
-def _unmoved(config: Config) -> dict[str, Any]:
-    """A configuration as plain data without the files of data.train, whose content is compared
-    where they are used."""
-    whole = to_dict(config)
-    if config.data.fresh is None:
-        del whole["data"]["train"]
-    return whole
 
 
 def check_writable(folder: Path) -> None:
@@ -85,12 +82,11 @@ def output_folder(
     alike = config if test else replace(config, test=own.test)
     difference = testset.difference_in_samples(own, alike)
     if own.seed != config.seed:
-        difference = "seed", own.seed, config.seed
+        difference = Difference("seed", (own.seed, config.seed))
     manifest = testset.default_path(config)
     problem = ""
     if difference is not None:
-        name, then, now = difference
-        problem = f"{name} = {then} in the run, {now} here"
+        problem = difference.text("in the run", "here")
     elif generator is not None and manifest.is_file():
         problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
     if problem:

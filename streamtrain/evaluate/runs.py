@@ -5,7 +5,6 @@ What a run lacks is told in a sentence each, not raised: the others are compared
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from streamtrain.evaluate.run import run_config
 from streamtrain.generator.observe import InputMap
 from streamtrain.grid import grid_of
 from streamtrain.labels import QUANTITIES, Label
+from streamtrain.machine.files import sha256, sha256_of
 from streamtrain.networks.heads import loss_name
 from streamtrain.networks.network import build_network, multiply_adds
 from streamtrain.operators import build_operators
-from streamtrain.schema import to_dict
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""
@@ -120,7 +119,7 @@ class Run:
     @property
     def maps(self) -> str | None:
         """Digest of the test maps: equal where every map and its halos are the same bytes."""
-        return _digest(self.manifest.samples) if self.manifest else None
+        return sha256_of(self.manifest.samples) if self.manifest else None
 
     @property
     def halos(self) -> str | None:
@@ -134,7 +133,7 @@ class Run:
         data = {k: config["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
         skies = [cone["digest"] for cone in self.manifest.lightcones]
         numbers = (self.manifest.seed, self.manifest.count, self.manifest.generator_version)
-        return _digest([grid, bins, data, config["emit"], skies, numbers])
+        return sha256_of([grid, bins, data, config["emit"], skies, numbers])
 
 
 def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[Run]:
@@ -208,10 +207,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise AssertionError("two paths are equal")
 
 
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
-
-
 def _size(config: Config) -> Size | None:
     """Of the network that a configuration makes; None where a file of a map operator is missing."""
     try:
@@ -282,7 +277,7 @@ def _evaluation(
     except ValueError as error:
         problems.append(f"{name}: its test set is unknown: {error}.")
         return found, None
-    if hashlib.sha256(path.read_bytes()).hexdigest() != found["test_set"]["manifest_sha256"]:
+    if sha256(path) != found["test_set"]["manifest_sha256"]:
         problems.append(
             f"{name}: evaluation.json is of another test set than testset.json; {again} again."
         )
@@ -311,9 +306,3 @@ def _check(evaluation: Any) -> None:
         raise ValueError("a number is missing")
     if not isinstance(evaluation["test_set"]["manifest_sha256"], str):
         raise TypeError
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """The configuration as nested plain data."""
-    whole: dict[str, Any] = to_dict(run.config)
-    return whole

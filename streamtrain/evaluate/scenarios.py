@@ -8,7 +8,6 @@ network and lightcones are those of the run. A set of them is a folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -42,10 +41,10 @@ from streamtrain.evaluate.predictions import Predictions, ask
 from streamtrain.evaluate.report import bootstrap_of, errors_of, judge
 from streamtrain.evaluate.run import Trained, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.files import resource_dir, sha256, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
-from streamtrain.schema import nearest, operator_kind, to_dict
+from streamtrain.schema import differences, nearest, operator_kind, to_dict
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
@@ -128,8 +127,7 @@ def _evaluate(
         *(f"{FOLDER}/{row['name']}.png" for row in rows),
         *save({"scenarios.png": matrix_figure(result)}, folder),
     ]
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    testset.write_atomically(folder / "scenarios.json", text)
+    write_json(folder / "scenarios.json", result)
     if progress is not None:
         progress.close()
     print(matrix_table(result))
@@ -198,7 +196,7 @@ class _Bench:
             "differs_from_training": scenario.differs,
             "samples": count,
             "seed": generator.seed,
-            "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "manifest_sha256": sha256(path),
             **found,
             "scenario_mean": errors_of(own.mean, own.rate, answers, resampled),
             "floor": score_floor(
@@ -369,12 +367,8 @@ def _about(file: Path) -> str:
 
 
 def _differences(run: Config, scenario: Config) -> list[str]:
-    found = []
-    for section in ("emit", "observe"):
-        ours, theirs = (to_dict(getattr(config, section)) for config in (run, scenario))
-        names = [*theirs, *(name for name in ours if name not in theirs)]
-        changed = [f"{section}.{name}" for name in names if ours.get(name) != theirs.get(name)]
-        if not changed and list(ours) != list(theirs):
-            changed = [f"the order of {section}"]
-        found += changed
-    return found
+    """Entries of emit and observe, by their dotted names."""
+    sections = ("emit", "observe")
+    ours, theirs = ({k: to_dict(getattr(c, k)) for k in sections} for c in (run, scenario))
+    names = (difference.name.split(".") for difference in differences(theirs, ours))
+    return list(dict.fromkeys(".".join(name[:2]) for name in names))

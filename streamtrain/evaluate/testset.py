@@ -17,9 +17,9 @@ from typing import Any
 
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.machine.files import writing
+from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.schema import to_dict
+from streamtrain.schema import Difference, differences, to_dict
 from streamtrain.train.folder import run_folder
 
 BATCH_SIZE = 16
@@ -112,7 +112,7 @@ def made(config: Config, path: Path, generator: Generator) -> Iterator[tuple[lis
         lightcones=_lightcones(generator),
         samples=digests,
     )
-    write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
+    write_json(path, asdict(manifest))
 
 
 def default_path(config: Config) -> Path:
@@ -204,20 +204,18 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
         return recorded
     difference = difference_in_samples(recorded, config)
     if difference is not None:
-        name, then, now = difference
         raise ValueError(
-            f"the manifest was made with {name} = {then}, this configuration has {now}"
+            f"the manifest was made with other settings: {difference.text('there', 'here')}"
         )
     return replace(
         recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
     )
 
 
-def difference_in_samples(one: Config, other: Config) -> tuple[str, Any, Any] | None:
+def difference_in_samples(one: Config, other: Config) -> Difference | None:
     """The first setting that decides the samples of a test set, wherever its files lie, and is not
-    the same in two configurations: its dotted name and both values."""
-    left, right = _settings(one), _settings(other)
-    return None if json.dumps(left) == json.dumps(right) else _first_difference(left, right)
+    the same in two configurations."""
+    return next(differences(_settings(one), _settings(other)), None)
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
@@ -273,13 +271,6 @@ def differing_samples(manifest: Manifest, indices: list[int], batch: Batch) -> l
     """The samples of a batch whose bytes are not the manifest's."""
     pairs = zip(indices, batch.digests(), strict=True)
     return [k for k, digest in pairs if digest != manifest.samples[k]]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _seed(config: Config) -> int:
@@ -353,19 +344,3 @@ def _checked(data: Any, path: str | Path) -> Manifest:
             f"{path}: 'count' is {data['count']}, but {len(data['samples'])} samples are listed"
         )
     return Manifest(**{field.name: data[field.name] for field in fields(Manifest)})
-
-
-def _first_difference(
-    left: Mapping[str, Any], right: Mapping[str, Any], where: str = ""
-) -> tuple[str, Any, Any]:
-    """The first setting in which two nested mappings differ: dotted name and both values."""
-    for key in [*left, *(k for k in right if k not in left)]:
-        one, other = left.get(key), right.get(key)
-        if one != other and isinstance(one, dict) and isinstance(other, dict):
-            return _first_difference(one, other, f"{where}{key}.")
-        if one != other:
-            return f"{where}{key}", one, other
-    for key, value in left.items():
-        if isinstance(value, dict) and list(value) != list(right[key]):
-            return f"{where}{key} in the order", list(value), list(right[key])
-    raise AssertionError("the mappings are equal")

@@ -3,7 +3,6 @@ networks answer."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from streamtrain.evaluate.run import Trained, run_config
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
+from streamtrain.schema import differences
 
 Float = NDArray[np.float64]
 
@@ -51,11 +51,11 @@ def networks_of(config: Config, beside: list[Path]) -> dict[str, Config]:
         runs[config.network.kind] = config
     for folder in beside:
         other = run_config(folder)
-        ours, theirs = (json.dumps(_maps_and_labels(c)) for c in (config, other))
-        if ours != theirs:
+        difference = next(differences(_maps_and_labels(other), _maps_and_labels(config)), None)
+        if difference is not None:
             raise ValueError(
-                f"the run {folder} has other maps or labels than this configuration: 'streamtrain "
-                "train --print-config' shows both"
+                f"the run {folder} has other maps or labels than this configuration: "
+                f"{difference.text('there', 'here')}"
             )
         name = other.network.kind
         runs[name if name not in runs else f"{name} ({folder})"] = other

@@ -82,8 +82,8 @@ def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
     before = contents(Path(config.run))
     north = replace(config.data, test=config.data.test[:1])
     for other, said in (
-        (config, r"test.samples = 12, this configuration has 40; --out"),
-        (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0.* has 9.0; --out"),
+        (config, r"test.samples = 12 there, 40 here; --out"),
+        (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0 there, 9.0 here; --out"),
         (replace(few, data=north), "south.h5 of the manifest is missing here; --out"),
     ):
         with pytest.raises(ValueError, match=said):
