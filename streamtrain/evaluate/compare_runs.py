@@ -15,7 +15,8 @@ import numpy as np
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
-from streamtrain.evaluate.runs import Run, read_runs, test_sets
+from streamtrain.evaluate.run import Run
+from streamtrain.evaluate.runs import RunRecord, read_runs, test_sets
 from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
 from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
@@ -53,8 +54,10 @@ def compare_runs(
                 evaluate(run.config, **options, progress=progress)
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
-    for run in runs if answers else []:
-        _add_answers(run, found, device, threads, progress)
+    for record in runs if answers else []:
+        usual = record.config.train.threads or threads
+        with Run(record.config, device=device, threads=usual, progress=progress) as opened:
+            _add_answers(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
     written = []
@@ -75,18 +78,14 @@ def compare_runs(
     return "\n".join(lines)
 
 
-def _add_answers(
-    run: Run, found: dict[str, Predictions], device: str, threads: int, progress: Progress | None
-) -> None:
+def _add_answers(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
     """The answers of a run that has an evaluation of a function of luminosity."""
-    if run.evaluation is None or run.manifest is None or run.function == "class":
+    if record.evaluation is None or record.manifest is None or record.function == "class":
         return
     try:
-        found[run.name] = predictions_of(
-            run, device=device, threads=run.config.train.threads or threads, progress=progress
-        )
+        found[record.name] = predictions_of(run)
     except (ValueError, OSError) as error:
-        run.problems.append(f"{run.name}: its test maps cannot be shown: {error}.")
+        record.problems.append(f"{record.name}: its test maps cannot be shown: {error}.")
 
 
 PASSED_OVER = (
@@ -107,7 +106,7 @@ Answered = Mapping[str, Predictions]
 """By the name of the run."""
 
 
-def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
+def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
     """What differs between the runs' settings; their size and training; their errors, and what is
     to be minded when these are compared.
 
@@ -180,15 +179,15 @@ def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[s
     return lines
 
 
-def _training(runs: Sequence[Run]) -> list[str]:
+def _training(runs: Sequence[RunRecord]) -> list[str]:
     kinds = list(dict.fromkeys(run.loss for run in runs))
     several = len(kinds) > 1
 
-    def loss(run: Run, value: float | None) -> str:
+    def loss(run: RunRecord, value: float | None) -> str:
         mark = f" ({_mark(kinds.index(run.loss))})" if several else ""
         return "-" if value is None else f"{value:.4g}{mark}"
 
-    def rate(run: Run) -> str:
+    def rate(run: RunRecord) -> str:
         return f"{run.samples / run.seconds:.0f}" if run.seconds else "-"
 
     values = {
@@ -213,7 +212,7 @@ def _mark(number: int) -> str:
     return chr(ord("a") + number)
 
 
-def _errors(runs: Sequence[Run], answers: Answered) -> list[str]:
+def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
     """Rows of runs, below them of the mean labels, columns of errors."""
     sets, functions = test_sets(runs), {run.function for run in runs}
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
@@ -247,7 +246,7 @@ def _errors(runs: Sequence[Run], answers: Answered) -> list[str]:
 
 
 def _remarks(
-    runs: Sequence[Run], sets: Mapping[str, str], functions: set[str], pairs: bool
+    runs: Sequence[RunRecord], sets: Mapping[str, str], functions: set[str], pairs: bool
 ) -> list[str]:
     """What is to be minded when numbers of these runs are compared."""
     units = {(_of(run).get("bootstrap") or {}).get("resampled", "maps") for run in runs}
@@ -273,7 +272,7 @@ def _remarks(
     return lines
 
 
-def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
+def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
     """Mean squared error minus the first run's, of runs that were asked for the same functions."""
     first = answers.get(runs[0].name)
     if first is None:
@@ -291,7 +290,7 @@ def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
     return found
 
 
-def _classes(runs: Sequence[Run]) -> list[str]:
+def _classes(runs: Sequence[RunRecord]) -> list[str]:
     sets = test_sets(runs)
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
     rows.append(("always the most frequent", runs[0], _of(runs[0])["most_frequent"]))
@@ -301,7 +300,7 @@ def _classes(runs: Sequence[Run]) -> list[str]:
     return ["Test maps: classes", *columns([name for name, _, _ in rows], values)]
 
 
-def _of(run: Run) -> dict[str, Any]:
+def _of(run: RunRecord) -> dict[str, Any]:
     assert run.evaluation is not None
     return run.evaluation
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement, label_of
-from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES, Label
 from streamtrain.machine.files import sha256, write_json, write_text
@@ -29,7 +29,6 @@ from streamtrain.maps.prepare import Prepared, prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
@@ -99,10 +98,12 @@ def infer(
     voxels, see `maps.prepare`, and where the run folder holds the answer to another map of this
     name, or one that was read with other options.
     """
-    options = options or Options()
-    config = run if isinstance(run, Config) else run_config(run)
-    folder = run_folder(config)
-    trained = Trained.load(config)
+    with Run.open(run, device=device, threads=threads, progress=progress) as opened:
+        return _infer(opened, path, options or Options())
+
+
+def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
+    config, trained = run.config, run.trained
     sky = read_map(
         path,
         units=options.units,
@@ -117,28 +118,20 @@ def infer(
         regrid=options.regrid,
         centre_deg=options.centre_deg,
         rayleigh_jeans=options.rayleigh_jeans,
-        device=device,
+        device=run.device,
     )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = folder / "infer" if options.out is None else options.out
+    target = run.folder / "infer" if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
-    measurement = Measurement(
-        config,
-        trained,
-        samples=options.samples,
-        again=options.measure,
-        device=device,
-        threads=threads,
-        progress=progress,
-    )
     own = config.network.head in ("gaussian", "poisson", "negative_binomial")
-    reference = measurement.get(residuals=not own and config.label.quantity != "class")
-    if progress is not None:
-        progress.close()
-    label = label_of(config, trained, reference)
-    network = trained.network(label, device)
+    reference = Measurement(run, samples=options.samples, again=options.measure).get(
+        residuals=not own and config.label.quantity != "class"
+    )
+    run.progress.close()
+    label = Label(config.label, [reference.volume_Mpc3], trained.classes)
+    network = trained.network(label, run.device)
     warnings = [*reference.problems]
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
@@ -150,7 +143,7 @@ def infer(
         )
     result = {
         "map": about,
-        "run": str(folder),
+        "run": str(run.folder),
         "checkpoint_step": trained.step,
         "streamtrain": __version__,
         "applied": prepared.applied,

@@ -16,7 +16,7 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.run import run_config
+from streamtrain.evaluate.run import read_evaluation, run_config
 from streamtrain.generator.observe import InputMap
 from streamtrain.grid import grid_of
 from streamtrain.labels import QUANTITIES, Label
@@ -41,7 +41,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What lies in the folder of a run."""
 
     name: str
@@ -136,7 +136,7 @@ class Run:
         return sha256_of([grid, bins, data, config["emit"], skies, numbers])
 
 
-def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[Run]:
+def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[RunRecord]:
     """The runs in these folders, named by the part of their paths in which they differ.
 
     given: settings, see `run_config`. Raises ValueError for a folder that is none of a run, or is
@@ -152,14 +152,14 @@ def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[
     return [read_run(path, name, given) for path, name in names]
 
 
-def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> Run:
+def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> RunRecord:
     """The run in a folder. given: settings, see `run_config`. Raises ValueError if it has no
     configuration that can be read."""
     config = run_config(folder, given)
     problems: list[str] = []
     history = _history(folder, name, problems)
     evaluation, manifest = _evaluation(folder, name, problems)
-    run = Run(name, folder, config, _size(config), history, evaluation, manifest, problems)
+    run = RunRecord(name, folder, config, _size(config), history, evaluation, manifest, problems)
     if run.evaluation and run.history and run.evaluation["checkpoint_step"] < run.steps:
         problems.append(
             f"{name} was evaluated at step {run.evaluation['checkpoint_step']} of {run.steps}; "
@@ -173,7 +173,7 @@ def how_to_evaluate(folder: Path) -> str:
     return f"streamtrain evaluate {folder}"
 
 
-def test_sets(runs: Sequence[Run]) -> dict[str, str]:
+def test_sets(runs: Sequence[RunRecord]) -> dict[str, str]:
     """A short name for each run's test set: another letter for other halos, and another number for
     the same halos in other maps; '-' for a run without one."""
     letters: dict[str, list[str]] = {}
@@ -267,7 +267,7 @@ def _evaluation(
         problems.append(f"{name} has no evaluation: {again}.")
         return None, None
     try:
-        found = json.loads(file.read_bytes())
+        found = read_evaluation(folder) or {}
         _check(found)
     except (ValueError, KeyError, TypeError):
         problems.append(f"{name}: evaluation.json is damaged; {again} again.")

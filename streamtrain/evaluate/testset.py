@@ -35,6 +35,10 @@ _KINDS: dict[str, type] = {
 _NAMES: dict[type, str] = {dict: "a mapping", int: "a whole number", list: "a list"}
 
 
+class OtherTestSet(ValueError):
+    """Settings, lightcones or a generator that do not make a manifest's samples."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The recipe of a test set."""
@@ -78,16 +82,11 @@ def make(
     made again. Raises ValueError, one sentence, if it is of another, or cannot be read.
     """
     target = Path(path) if path is not None else default_path(config)
-    there = load(target) if os.path.lexists(target) else None
-    if there is not None:
+    if os.path.lexists(target):
         with kept(target):
-            recipe(there, config)
-    generator = open_generator(config, device=device, threads=threads)
-    if there is not None:
-        generator.close()
-        with kept(target):
-            check(there, generator)
+            reopen(target, config, device=device, threads=threads)[1].close()
         return target
+    generator = open_generator(config, device=device, threads=threads)
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
@@ -191,12 +190,12 @@ def verify(
 def recipe(manifest: Manifest, config: Config | None = None) -> Config:
     """The configuration that makes a manifest's samples, with the file paths of `config`.
 
-    Raises ValueError if `config` would make other samples, naming the first setting at fault.
+    Raises OtherTestSet if `config` would make other samples, naming the first setting at fault.
     """
     try:
         recorded = from_mapping(manifest.config)
     except ConfigError as error:
-        raise ValueError(f"the manifest's configuration cannot be used: {error}") from None
+        raise OtherTestSet(f"the manifest's configuration cannot be used: {error}") from None
     recorded = replace(
         recorded, test=replace(recorded.test, seed=manifest.seed, samples=manifest.count)
     )
@@ -204,7 +203,7 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
         return recorded
     difference = difference_in_samples(recorded, config)
     if difference is not None:
-        raise ValueError(
+        raise OtherTestSet(
             f"the manifest was made with other settings: {difference.text('there', 'here')}"
         )
     return replace(
@@ -230,19 +229,27 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
     return problems + _compare_lightcones(manifest, generator)
 
 
-def check(manifest: Manifest, generator: Generator) -> None:
-    """Raise ValueError for `mismatches`."""
+def reopen(path: Path, config: Config | None = None, **options: Any) -> tuple[Manifest, Generator]:
+    """A manifest and the generator that makes its samples again.
+
+    config: see `recipe`; options: of `open_generator`. Raises OtherTestSet if they do not make
+    them, and ValueError if the manifest or the generator cannot be opened.
+    """
+    manifest = load(path)
+    generator = open_generator(recipe(manifest, config), **options)
     if problems := mismatches(manifest, generator):
-        raise ValueError(" ".join(problems).rstrip("."))
+        generator.close()
+        raise OtherTestSet(" ".join(problems).rstrip("."))
+    return manifest, generator
 
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[None]:
-    """A ValueError inside means that `path` is of another test set; it says so and how to go on."""
+    """An OtherTestSet inside says that `path` stays as it is, and how to go on."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(
+    except OtherTestSet as error:
+        raise OtherTestSet(
             f"{path} is of another test set and stays as it is: {error}; --out writes elsewhere"
         ) from None
 

@@ -19,7 +19,7 @@ from streamtrain.evaluate.scores import score
 from streamtrain.figures import write_png
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.mcmc import figures
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
@@ -54,7 +54,7 @@ def run(
     beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
-    progress = progress or Progress(active=False)
+    progress = progress or SILENT
     import_emcee()
     folder = output_folder(config, out)
     settings = _digest(config, options)

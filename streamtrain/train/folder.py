@@ -165,21 +165,21 @@ def refuse_other_samples(
     then, now: `Generator.identity` of the checkpoint and of this call; models: names for the
     message.
     """
-    changed = [difference.name for difference in differences(then, now)]
+    changed = [difference.name.split(".") for difference in differences(then, now)]
     if not changed:
         return
-    if "lightcones" in changed:
+    parts = {name[0] for name in changed}
+    if "lightcones" in parts:
         old, new = then.get("lightcones"), now["lightcones"]
         what = "the lightcones of data.train are not those the run was trained on"
         if isinstance(old, list) and isinstance(new, list):  # files, not made during training
             both = len({*map(str, old)} & {*map(str, new)})
             what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
-    elif own := [name for name in changed if name.endswith(".lightcones")]:
-        what = f"the lightcones of emit.{own[0].partition('.')[0]}.train are not those the run "
-        what += "began with"
-    elif "sfr" in changed:
+    elif own := [name[0] for name in changed if name[1:2] == ["lightcones"]]:
+        what = f"the lightcones of emit.{own[0]}.train are not those the run began with"
+    elif "sfr" in parts:
         what = "the table of star-formation rates data.sfr is not the one the run began with"
-    elif any(name.partition(".")[0] == "observe" for name in changed):
+    elif "observe" in parts:
         what = "the files that map operators read are not those the run began with"
     else:
         what = f"the luminosity model {', '.join(models)} was edited since the run began"

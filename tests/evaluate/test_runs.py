@@ -14,10 +14,11 @@ from made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import compare_runs, evaluation, predictions, runs_figures
+from streamtrain.evaluate import compare_runs, predictions, runs_figures, testset
 from streamtrain.evaluate import compare_runs as runs_table
 from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate.predictions import ClassPredictions
+from streamtrain.evaluate.run import Run
 from streamtrain.labels import Label
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
@@ -316,7 +317,7 @@ def test_answers_are_made_once(
     """From the checkpoint and the test set, on the stand-in generator; and again for another
     evaluation."""
     folder = Path(config.run)
-    generator = evaluation.Generator(config, split="train")
+    generator = testset.Generator(config, split="train")
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, (2, 16, 16), generator.label)
     batch = generator.generate(range(64))
@@ -334,7 +335,7 @@ def test_answers_are_made_once(
     (folder / "config.yaml").write_text(config.to_yaml())
     text = compare_runs.compare_runs([folder], folder / "out", make_evaluations=True)
     assert "has no evaluation" not in text
-    (run,) = read(folder)
+    run = Run(config)
     assert run.evaluation is not None
     kept = answers_file.predictions_of(run)
     mse = np.mean((kept.predicted - kept.true) ** 2)
