@@ -7,8 +7,6 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from streamtrain.machine.files import (
     find_config,
     read_text,
     reading,
+    sha256_of,
     why_not_a_file,
 )
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
@@ -106,7 +105,7 @@ class Config:
         whole = to_dict(self)
         whole.pop("run")
         whole["train"] = said_of_training(self.train)
-        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        return sha256_of(whole)
 
     @property
     def observation(self) -> ObservationPlan:
