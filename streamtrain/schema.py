@@ -471,3 +471,7 @@ def operator_kind(name: str) -> str:
 class OrderWarning(AssumptionWarning):
     """The order of operators: where a setting put one, or one that stands where it cannot be
     meant."""
+
+
+class ModelRangeWarning(UserWarning):
+    """A model is used at redshifts or masses that it was not published for."""
