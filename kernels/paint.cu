@@ -29,7 +29,7 @@
 // A cell holds at most 2 EDGE_STRIDE - 1 edges, mostly one.
 
 //
-// What the emitters of a configuration add is compiled in where they are used:
+// What the modifiers of a configuration add is compiled in where they are used:
 //   NUM_ADJUSTMENTS  pairs (threshold, shift) in `values`: what is brighter than the threshold
 //                    [log2 L] is shifted, one pair after the other
 //   LINE_WIDTH       number of the column that holds a halo's place along the frequency axis

@@ -37,7 +37,7 @@ class Given:
     masked: NDArray[np.bool_] | None = None
     """Which of them are masked, of the same shape; None: not one."""
     unit: Any = None
-    """Their unit: astropy's or a text; None where they carry none."""
+    """The unit of the values, astropy's or a text; None where they carry none."""
 
     def to(self, unit: str, equivalencies: Sequence[Any] = ()) -> NDArray[Any]:
         """The numbers in `unit` ("" is dimensionless); those without a unit as they are.

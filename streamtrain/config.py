@@ -17,7 +17,7 @@ import yaml
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
 from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
-from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
+from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
 from streamtrain.machine.files import (
     MAX_YAML_BYTES,
@@ -67,7 +67,7 @@ class Config:
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
     grid: Grid = setting(Grid(shape=(10, 64, 64)), "")
     data: DataConfig = setting(DataConfig(), "")
-    emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
+    emit: dict[str, Any] = setting({"line": {}}, "sources and modifiers of light, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
     label: LabelConfig = setting(LabelConfig(), "")
     network: NetworkConfig = setting(MeansConfig(), "")
@@ -94,9 +94,9 @@ class Config:
         keep["data"] = {k: whole["data"][k] for k in DATA_SETTINGS}
         if self.data.sfr not in SFR_CHOICES:
             keep["data"]["sfr"] = "table"
-        for emitter in keep["emit"].values():
+        for section in keep["emit"].values():
             for split in ("train", "validation", "test"):
-                emitter.pop(split, None)
+                section.pop(split, None)
         keep["observe"] = {n: without_paths(n, s) for n, s in keep["observe"].items()}
         return keep
 
@@ -238,7 +238,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         if added := _added(data, override, before["observe"], "observe"):
             data["observe"] = place_operator(data["observe"], added)
         if added := _added(data, override, before["emit"], "emit"):
-            note_emitter(data["emit"], added)
+            note_modifier(data["emit"], added)
     config = from_mapping(data)
     config.observation.check_order()
     return config

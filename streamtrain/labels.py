@@ -51,6 +51,7 @@ class LabelConfig:
 
 
 def check_label(label: LabelConfig) -> None:
+    """Raise ConfigError for settings of a label that do not fit together."""
     if label.log10_L[0] >= label.log10_L[1]:
         raise ConfigError(f"label.log10_L = {list(label.log10_L)} must increase")
     if label.edges is None:
@@ -74,7 +75,7 @@ def check_label(label: LabelConfig) -> None:
 RANGE_DEX = (0.5, 1.0, 2.5, 5.0, 10.0, 0.25, 0.1, 0.05, 0.025, 0.01)
 """Widths of a bright luminosity range, the first that fits; faint ones are twice as wide [dex]."""
 _FEWEST, _MOST = 3, 12
-"""Of these widths in the span of a label."""
+"""Fewest and most of these widths in the span of a label."""
 NUM_BRIGHT_RANGES = 3
 """Ranges of one width, before those of two."""
 _TOLERANCE = 1e-9
@@ -240,7 +241,7 @@ class Quantity:
     axis: str
     """Name and unit, in matplotlib's mathematics."""
     at_lower_edge: bool = False
-    """Its value belongs to the lower edge of a bin, not to the centre."""
+    """Whether the value belongs to the lower edge of a bin, not to its centre."""
 
 
 QUANTITIES = {

@@ -53,13 +53,13 @@ class Box:
 
     @property
     def sides_Mpc(self) -> tuple[float, float, float]:
-        """Of the whole box."""
+        """Sides of the whole box [Mpc]: depth, height, width."""
         depth, height, width = (n * c for n, c in zip(self.shape, self.cells_Mpc, strict=True))
         return depth, height, width
 
     @property
     def volume_Mpc3(self) -> float:
-        """Of the whole box."""
+        """Volume of the whole box [Mpc^3]."""
         return float(np.prod(self.sides_Mpc))
 
     def waves(self) -> tuple[Float, Float, Float]:
@@ -189,13 +189,15 @@ def shells(box: Box, num: int) -> list[Span]:
 
 
 def rings(box: Box, num: int) -> list[Span]:
-    """Likewise of k_perp; the first one holds k_perp = 0 and the longest waves across."""
+    """At most `num` bins of k_perp [1/Mpc] that hold all modes, chosen as in `shells`; the first
+    one holds k_perp = 0 and the longest waves across."""
     first, *others = _steps(*_range(box, (1, 2)), num + 1)
     return [(first[0], others[0][1]), *others[1:]] if others else [first]
 
 
 def slabs(box: Box, num: int) -> list[Span]:
-    """Likewise of |k_par|; each wavenumber of the axis lies at the middle of a step."""
+    """At most `num` bins of |k_par| [1/Mpc] that hold all modes; each wavenumber of the axis lies
+    at the middle of a step."""
     step = 2.0 * np.pi / box.sides_Mpc[0]
     highest = box.shape[0] // 2
     return [((low - 0.5) * step, (high - 0.5) * step) for low, high in _whole(highest + 1, num)]

@@ -233,17 +233,17 @@ class CudaLanes:
         self._stream = torch.cuda.Stream(device)
 
     def side(self) -> AbstractContextManager[Any]:
-        """See `Lanes`."""
+        """The queue in which batches are made, as a context; see `Lanes`."""
         return torch.cuda.stream(self._stream)
 
     def mark(self) -> torch.cuda.Event:
-        """See `Lanes`; its time can be read."""
+        """A mark after all that is enqueued in the present stream; its time can be read."""
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
 
     def wait(self, mark: torch.cuda.Event) -> None:
-        """See `Lanes`."""
+        """Let the caller's queue wait for a mark; see `Lanes`."""
         torch.cuda.current_stream(self._device).wait_event(mark)
 
 

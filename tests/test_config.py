@@ -204,7 +204,7 @@ def test_an_order_that_is_given_whole_stays(file: Path) -> None:
             load_config(file, [f"observe={{log10: {{epsilon: 1}}, {late}}}"])
 
 
-def test_an_added_emitter_says_where_it_acts(file: Path) -> None:
+def test_an_added_modifier_says_where_it_acts(file: Path) -> None:
     first = "emit.dim.above_log10_L=6"
     assert list(load_config(file, [first]).emit) == ["line", "dim"]
     with pytest.warns(OrderWarning, match="emit.brightness is new and acts last: line, dim, br"):

@@ -61,9 +61,9 @@ def compare(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def compare_on_gpu(config: Config, device: torch.device, seconds: float) -> dict[str, Any]:
-    """The same on a GPU, in milliseconds between CUDA events: streamtrain in batches of
-    `train.batch_size`, torch's index_add_ (one sample at a time and several, also compiled), CuPy's
-    scatter_add and histogramdd."""
+    """One sample on a GPU by every alternative, in milliseconds between CUDA events: streamtrain in
+    batches of `train.batch_size`, torch's index_add_ (one sample at a time and several, also
+    compiled), CuPy's scatter_add and histogramdd."""
     generator = Generator(config, "train", device)
     size, numbers = config.train.batch_size, iter(range(10**9))
 

@@ -38,7 +38,7 @@ def model_costs(config: Config, seconds: float) -> dict[str, float]:
 
 def operator_cost(config: Config, seconds: float) -> dict[str, float]:
     """Milliseconds per sample on one CPU thread: painting alone, and with the configuration's
-    emitters and operators."""
+    modifiers and operators."""
     plain = replace(config, observe=leading_pool(config), emit={"line": config.line})
     ways = {
         name: _generate(Generator(some, "train", "cpu", 1))

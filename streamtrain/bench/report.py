@@ -94,8 +94,8 @@ def _parts(config: Config, device: str, seconds: float, wanted: Wanted) -> Any:
             "operators",
             costs,
             [
-                f"\none sample on one CPU thread: painting {costs['paint_ms']:.2f} ms, with all "
-                f"emitters and operators {costs['all_ms']:.2f} ms, {costs['ratio']:.2f} x"
+                f"\none sample on one CPU thread: painting {costs['paint_ms']:.2f} ms, with all of "
+                f"`emit` and `observe` {costs['all_ms']:.2f} ms, {costs['ratio']:.2f} x"
             ],
         )
         models = model_costs(config, seconds)

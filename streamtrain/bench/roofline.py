@@ -319,7 +319,8 @@ def _finds_places(lines: list[str], loop: range) -> bool:
 _FLOAT = re.compile(r"v?(add|sub|mul|div|sqrt|min|max|and|andn|or|xor|cmp|blend|blendv|cvt)\w*")
 _INTEGER = re.compile(r"(add|sub|xor|and|or|imul|mul|shr|sar|sal|shl|neg|not)l")
 _WIDE_INTEGER = ("imulq", "mulq", "mulx", "shrq")
-"""Of Philox; other arithmetic on 64-bit integers is that of addresses."""
+"""64-bit integer instructions of Philox; other arithmetic on 64-bit integers is that of
+addresses."""
 
 
 def _count_x86(text: str, function: str) -> Instructions | None:

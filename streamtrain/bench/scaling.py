@@ -26,7 +26,7 @@ from streamtrain.generator.generator import Generator
 HALOS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000)
 """Halos in the field."""
 SHAPES = ((16, 16, 16), (32, 32, 32), (10, 64, 64), (64, 64, 64), (50, 128, 128), (100, 256, 256))
-"""(n_freq, n_dec, n_ra)"""
+"""Shapes of the cubes that are timed, (n_freq, n_dec, n_ra)."""
 BATCHES = (1, 4, 16, 64, 256)
 FOOTPRINTS = (1.0, 1.2, 1.4, 1.7)
 """Side of the lightcone over that of the field."""
@@ -168,7 +168,7 @@ AXES = {
     "batch": ("batch", "samples per batch"),
     "lightcone": ("lightcone_halos", "halos of the lightcones in use"),
 }
-"""Of each series: the number of a row that is its abscissa, and what that is called."""
+"""Name of a series to (key of a row that is its abscissa, label of that axis)."""
 
 
 def draw_scaling(rows: list[Row], path: Path) -> None:

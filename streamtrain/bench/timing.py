@@ -29,7 +29,7 @@ CALLS = 16
 """Calls that are enqueued on a GPU and timed before the host waits for them, or the next multiple
 of what belongs together; their mean counts."""
 CALLS_IN_TURN = 4
-"""Likewise, where each is one of several ways in turn."""
+"""Calls per measurement where several ways are measured in turn."""
 CALLS_BEFORE = 4
 """Calls before them, with which the host gets ahead."""
 

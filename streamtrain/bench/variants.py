@@ -27,7 +27,7 @@ class Variant:
     """A way to compile and launch kernels/paint_device.cuh."""
 
     threads: int = CudaKernels.THREADS
-    """Per block."""
+    """Threads per block of the paint kernel."""
     resident: int | None = 3
     """Blocks of a multiprocessor that the registers must leave room for; None: no bounds."""
     registers: int | None = None
@@ -43,7 +43,7 @@ class Variant:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Options of NVRTC."""
+        """Options that NVRTC compiles this variant with."""
         return () if self.registers is None else (f"--maxrregcount={self.registers}",)
 
 

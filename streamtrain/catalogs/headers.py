@@ -64,7 +64,7 @@ class Header:
     numbers_per_halo: int
     """Position, mass, redshift, further columns and three of a velocity, in float32."""
     marks: Marks = field(repr=False)
-    """Those of its heaviest halos, see `marks_of`."""
+    """Marks of the heaviest halos, see `marks_of`."""
     sealed: bool = True
     """Whether all of it was compared with the seal of the file."""
 

@@ -227,7 +227,7 @@ class Lightcone(Rows):
         return lightcone_info.info(self)
 
     def describe(self) -> str:
-        """`info` as text."""
+        """The lightcone's `info` as text, one line per entry."""
         return lightcone_info.describe(self)
 
 

@@ -32,7 +32,7 @@ ROUNDING_DEG = 1e-5
 CORE = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
 _UNITS = {"x_Mpc": "Mpc", "y_Mpc": "Mpc", "z_Mpc": "Mpc", "mass_Msun": "Msun", "z_obs": "",
           "velocities_kms": "km/s", "column 'sfr'": "Msun/yr"}  # fmt: skip
-"""As astropy writes them. Of another column it is known to the user's model alone."""
+"""Units as astropy writes them. The unit of any other column is known to the user's model alone."""
 HALO_MASSES = (1e4, 1e17)
 """No catalog has halos outside [Msun]."""
 HEAVIEST = 1e6
@@ -50,7 +50,7 @@ class Rows:
     y_Mpc: Float32
     z_Mpc: Float32
     mass_Msun: Float32
-    """Halo mass [n]."""
+    """Masses of the halos [n], in Msun without h."""
     z_obs: Float32
     """Observed redshift [n], peculiar velocity included."""
     columns: dict[str, Float32]
@@ -129,6 +129,7 @@ def tile_numbers(
     shape: tuple[int, int],
     tile_deg: float,
 ) -> NDArray[Any]:
+    """Number of the sky tile that each halo at (ra, dec) [deg] lies in [n], rows of dec first."""
     n_dec, n_ra = shape
     column = np.clip(np.floor((ra - footprint[0]) / tile_deg), 0, n_ra - 1).astype(np.int64)
     row = np.clip(np.floor((dec - footprint[2]) / tile_deg), 0, n_dec - 1).astype(np.int64)
@@ -137,6 +138,7 @@ def tile_numbers(
 
 
 def in_float32(name: str, values: ArrayLike) -> Float32:
+    """Values as a contiguous float32 array; raises CatalogError if they are not numbers."""
     try:
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, np.float32)
@@ -201,6 +203,7 @@ def _in_float32(name: str, values: Any, h: float, sure_of_mass: bool) -> Float32
 
 
 def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[float, ...]:
+    """Finite numbers in `unit`, see `numbers`; raises CatalogError for anything else."""
     try:
         return numbers(values, name, form, unit)
     except ValueError as error:
@@ -208,6 +211,7 @@ def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[fl
 
 
 def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Forbid writing into the arrays, and return them."""
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -216,6 +220,7 @@ def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
 def check_halos(
     halos: dict[str, Float32], columns: dict[str, Float32], velocity: Float32 | None
 ) -> None:
+    """Raise CatalogError where arrays differ in length, or a value cannot be that of a halo."""
     size = halos["x_Mpc"].size
     named = halos | {f"column '{name}'": a for name, a in columns.items()}
     for name, array in named.items():
@@ -253,6 +258,7 @@ def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> Non
 
 
 def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
+    """A cosmology as a plain dict; raises CatalogError for one that is incomplete or impossible."""
     if not isinstance(cosmology, Mapping):
         raise CatalogError(
             "cosmology must be a mapping with Omega_m, Omega_b, h, n_s and sigma8, not "
@@ -267,6 +273,8 @@ def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
 def checked_footprint(
     footprint: Sequence[float] | None, ra: Float64, dec: Float64
 ) -> tuple[float, float, float, float]:
+    """The footprint (ra_min, ra_max, dec_min, dec_max) [deg], by default that of the halos; raises
+    CatalogError where it is impossible or halos lie outside."""
     if footprint is None:
         return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
     ra_min, ra_max, dec_min, dec_max = plain_numbers(

@@ -41,7 +41,7 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True)
 class FreshConfig:
-    """LightconeFiles without files."""
+    """Lightcones that are synthesised while the network trains, in place of files."""
 
     synthesize: SynthesizeConfig = setting(help="how lightcones are made")
 

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 BYTES_PER_HALO = 20
-"""Of a file: position, mass, redshift in float32; a column or a component of the velocity is 4."""
+"""Size of a halo in a file: position, mass and redshift in float32; a column or a component of the
+velocity adds 4."""
 SAID_BY_CONFIG = ("out", "prefix", "first_seed", "z_range", "min_mass_Msun")
 """Options that have no place beside --for."""
 
 
 def make_catalog(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run `streamtrain catalog make`; raises ValueError with one sentence for bad input."""
     if arguments.config is not None:
         return _make_for(arguments)
     from streamtrain.catalogs.synthesis.make import make

@@ -34,10 +34,11 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
     add("--out", type=Path, default=Path("comparison"), help="folder of the figures [%(default)s]")
     add("--evaluate", action="store_true", help="evaluate the runs that have no evaluation")
     add(
-        "--no-answers",
+        "--no-predictions",
         action="store_true",
-        help="do not ask the networks again: no maps.png, and bands per luminosity range",
+        help="do not run the networks again: no maps.png, and bands per luminosity range",
     )
+    add("--no-answers", dest="no_predictions", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=run_compare_runs, settings=[])
 
 
@@ -56,7 +57,7 @@ def run_compare_runs(arguments: argparse.Namespace) -> int:
         folders,
         arguments.out,
         make_evaluations=arguments.evaluate,
-        answers=not arguments.no_answers,
+        answers=not arguments.no_predictions,
         settings=settings,
         device=str(choose_device(arguments.device)),
         threads=num_cores(),

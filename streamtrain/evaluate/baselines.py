@@ -54,8 +54,8 @@ class MeanLabelBaseline:
 
     @classmethod
     def of_evaluation(cls, evaluation: Mapping[str, Any] | None) -> MeanLabelBaseline | None:
-        """That of the training samples, from what a run's evaluation.json holds; None where there
-        is none, or the label is a class."""
+        """The mean label of the training samples that a run's evaluation.json holds; None where it
+        holds none, or the label is a class."""
         try:
             names = ("log10_dN", "log10_dN_error", "dN", "dN_error")
             rows = [np.array((evaluation or {})[f"mean_label_{n}"], np.float64) for n in names]
@@ -98,7 +98,7 @@ class Published:
     mse: float
     """Mean squared error of log10 dN, all bins [dex^2]."""
     mse_mean_predictor: float
-    """Of always predicting the mean log10 dN of the test maps themselves."""
+    """Mean squared error of always predicting the mean log10 dN of the test maps themselves."""
     maps: int
     num: Float
     """Maps whose bin holds more than one halo [num_bins]."""

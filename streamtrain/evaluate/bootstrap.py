@@ -80,7 +80,7 @@ class Bootstrap:
         return cls.of_maps(len(block), seed, len(names))
 
     def describe(self) -> dict[str, Any]:
-        """For the record."""
+        """How errors are estimated, as plain data for a JSON file."""
         return {
             "resampled": self.unit,
             "number": self.num_blocks,
@@ -148,7 +148,7 @@ class Bootstrap:
         return [float(error) for error in np.std(spread, axis=1, ddof=1)]
 
     def among(self, chosen: NDArray[np.bool_]) -> Bootstrap:
-        """The same resamples, of some of the maps [num_maps]."""
+        """These resamples, restricted to some of the maps; chosen: [num_maps]."""
         part = object.__new__(Bootstrap)
         part.unit, part.seed, part.num_blocks = self.unit, self.seed, self.num_blocks
         part.num_skies = self.num_skies
@@ -183,13 +183,13 @@ class RangeIntervals:
     """Mean distance of the 16th and 84th percentile of log10 dN [dex]."""
     width_68_error: float | None
     width_95: float
-    """Likewise of the 2.5th and 97.5th."""
+    """Mean distance of the 2.5th and 97.5th percentile of log10 dN [dex]."""
     width_95_error: float | None
 
 
 @dataclass(frozen=True)
 class IntervalScore:
-    """Of one network."""
+    """Coverage and width of the intervals that one network predicts."""
 
     ranges: list[RangeIntervals]
     whole: RangeIntervals

@@ -41,7 +41,7 @@ CELL_MPC = 1.25
 VOXEL = (8, 2, 2)
 """How many of them make a voxel of 2.5 x 2.5 x 10 Mpc (frequency, dec, ra)."""
 SHELLS = tuple((k - 0.025, k + 0.025) for k in (0.1, 0.2, 0.3, 0.4))
-"""Of P(k) [1/Mpc]."""
+"""Shells of k in which P(k) is averaged, (low, high) [1/Mpc]."""
 MIN_FOV_DEG, MAX_FOV_DEG = 0.2, 2.0
 """Narrower fields have too few modes, wider ones make cubes of many GB."""
 NAMES = ("halos", "<T>", "std", "skewness", *(f"P({k:g})" for k in (0.1, 0.2, 0.3, 0.4)))
@@ -61,7 +61,7 @@ class View:
     min_mass_Msun: float = 2.5e10
     """Halos above this mass shine."""
     seed: int = 0
-    """Of the scatter of luminosities."""
+    """Seed of the scatter of luminosities."""
 
     def __post_init__(self) -> None:
         if not MIN_FOV_DEG <= self.fov_deg <= MAX_FOV_DEG:
@@ -208,7 +208,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the voxels of a cube."""
+    """Mean, standard deviation and skewness of the voxels of a cube."""
 
     mean: float
     std: float
@@ -223,7 +223,7 @@ class Power:
     k: Float
     """Mean wavenumber of the modes [1/Mpc]."""
     power: Float
-    """[T^2 Mpc^3]."""
+    """Power spectrum P(k) [T^2 Mpc^3]."""
     modes: NDArray[np.int64]
     """Number of modes, a wave and its conjugate counting as two."""
 

@@ -103,7 +103,7 @@ PASSED_OVER = (
 WIDTH = 118
 """Characters of a line; columns that do not fit go below."""
 Answered = Mapping[str, Predictions]
-"""By the name of the run."""
+"""Predictions of the test maps, by the name of the run."""
 
 
 def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:

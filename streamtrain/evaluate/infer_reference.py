@@ -39,9 +39,9 @@ class Errors:
     """Quantiles of predicted minus true log10 count at `LEVELS`, [4, num_bins]."""
     test_samples: int
     step: int
-    """Of the checkpoint that they were measured with."""
+    """Step of the checkpoint that the errors were measured with."""
     generator_version: int
-    """That made the test set."""
+    """Version of the generator that made the test set."""
     source: str
     """Name of the file in the run folder."""
 
@@ -71,7 +71,7 @@ class ErrorReference:
     errors: Errors | None
     """None if they were not asked for, or cannot be made here."""
     volume_Mpc3: float
-    """Of the field, in the cosmology of the first training lightcone."""
+    """Comoving volume of the field [Mpc^3], in the cosmology of the first training lightcone."""
     problems: tuple[str, ...] = ()
     """What could not be measured and why, a sentence each."""
 

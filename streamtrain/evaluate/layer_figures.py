@@ -39,14 +39,14 @@ class Target:
     text: str
     """'mean log10 dN, log10 L = 5.5 to 6'."""
     unit: str
-    """Of the output: dex, halos or nat."""
+    """Unit of the output: dex, halos or nat."""
     of: Callable[[Tensor, Tensor], Tensor]
     """From point estimates [B, num_outputs] and the label of one halo to the output [B]."""
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Of one output, [n_freq, n_dec, n_ra] each."""
+    """A map and the derivative of one output by its voxels, [n_freq, n_dec, n_ra] each."""
 
     values: Float
     """The map that the network saw, in `unit`."""

@@ -25,7 +25,7 @@ MOST_CHANNELS = 0.1
 
 
 def statistics(cubes: torch.Tensor) -> tuple[Float, Float]:
-    """Those called `NAMES` of cubes [B, n_freq, n_dec, n_ra] as [B, 4], and the mean and standard
+    """The statistics `NAMES` of cubes [B, n_freq, n_dec, n_ra] as [B, 4], and the mean and standard
     deviation of every channel [B, 2, n_freq]."""
     wide = cubes.double()
     std = (1, 2, 3)
@@ -40,13 +40,13 @@ class Seen:
 
     samples: int
     whole: Float
-    """[2, 4]."""
+    """Lowest and highest value of each statistic of the whole cube, [2, 4]."""
     channels: Float
-    """[2, 2, n_freq]."""
+    """Lowest and highest mean and standard deviation of each channel, [2, 2, n_freq]."""
 
     @classmethod
     def of(cls, parts: list[tuple[Float, Float]]) -> Seen:
-        """From `statistics` of some batches."""
+        """The ranges of what `statistics` found in some batches."""
         whole, channels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return cls(
             len(whole),
@@ -55,7 +55,7 @@ class Seen:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The ranges as plain data for a JSON file."""
         return {
             "samples": self.samples,
             "whole": self.whole.tolist(),
@@ -64,7 +64,7 @@ class Seen:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Seen:
-        """From `to_dict`."""
+        """The ranges that `to_dict` wrote."""
         return cls(int(data["samples"]), np.array(data["whole"]), np.array(data["channels"]))
 
     def problem(self, cube: torch.Tensor) -> str:

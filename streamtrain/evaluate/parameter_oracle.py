@@ -1,6 +1,6 @@
 """The error of an oracle that knows a map's parameters exactly, but not its field.
 
-For every test sample the same parameters (of the luminosity model, and factors of emitters such as
+For every test sample the same parameters (of the luminosity model, and factors of modifiers such as
 `brightness`) are painted on K other fields with other scatter, each on another sky of the
 training's. The oracle answers with their mean: what is left is Poisson noise and field-to-field
 scatter. No fit gets below it that finds the true parameters; one that follows the field's own
@@ -76,7 +76,7 @@ def repaint(
         where.pose,
         model,
         parameters,
-        generator.emitters.draw(draws),
+        generator.modifiers.draw(draws),
         draws=place.of_stage(line.stages.paint),
     )
 
@@ -95,7 +95,7 @@ class OtherFields:
     """What the oracle has seen."""
 
     counts: Float
-    """Of the label's quantity on other fields [K, num_samples, num_bins]."""
+    """The label's quantity on other fields, [K, num_samples, num_bins]."""
     sky: NDArray[np.int64]
     """Number of the sky of each field [K, num_samples]."""
 

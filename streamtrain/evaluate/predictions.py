@@ -55,7 +55,8 @@ class Predictions:
     skies: list[str] | None = None
     """The sky that each map was cut from [num_samples]; None: one for each map."""
     quantiles: Float | None = None
-    """Of log10 of the count at `LEVELS`, [4, num_samples, num_bins]; None: the head has none."""
+    """Quantiles of log10 of the count at `LEVELS`, [4, num_samples, num_bins]; None where the head
+    has none."""
 
     @property
     def rate(self) -> Float:

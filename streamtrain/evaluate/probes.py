@@ -41,7 +41,7 @@ FACTORS = (0.5, 2.0)
 """On the brightness of every halo."""
 BATCH_SIZE = 8
 SHUFFLE_SEED = 20190525
-"""Of the order of frequencies."""
+"""Seed of the order in which frequencies are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7")
-"""Of Okabe & Ito."""
+"""Colours of the probes, from the palette of Okabe & Ito."""
 
 
 def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:

@@ -123,8 +123,8 @@ class Trained:
 
     @classmethod
     def load(cls, config: Config) -> Trained:
-        """Of the run `config.run`. Raises ValueError, one sentence, if there is no checkpoint, or
-        one of another grid, label or network."""
+        """The network of the run `config.run`. Raises ValueError, one sentence, if there is no
+        checkpoint, or one of another grid, label or network."""
         folder = run_folder(config)
         sections = ("grid", "label", "network")
         state = load_checkpoint(folder / "checkpoints", config, GENERATOR_VERSION, sections)
@@ -179,8 +179,8 @@ class Run:
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
-        """Of a configuration, or of the folder of a run; settings: see `run_config`; options: of
-        the constructor."""
+        """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
+        options: of the constructor."""
         return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
 
     def __enter__(self) -> Run:

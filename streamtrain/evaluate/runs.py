@@ -25,16 +25,16 @@ from streamtrain.networks.network import build_network, multiply_adds
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""
 LAST_SHARE = 0.1
-"""Of the steps, whose mean training loss is the final one."""
+"""Share of the steps, the last ones, whose mean training loss counts as the final loss."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a network."""
+    """How large a network is."""
 
     parameters: int
     multiply_adds: int
-    """Those of convolutions and dense layers, per sample."""
+    """Multiply-adds of convolutions and dense layers, per sample."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class RunRecord:
 
     @property
     def validation_loss(self) -> float | None:
-        """Of the last validation."""
+        """Loss of the last validation; None where there was none."""
         return next(
             (e["validation_loss"] for e in self.history[::-1] if "validation_loss" in e), None
         )

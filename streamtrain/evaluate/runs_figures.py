@@ -38,7 +38,7 @@ PANEL = (3.1, 2.5)
 WIDEST_RATIO = 5.0
 Styles = dict[str, tuple[str, str]]
 Keys = dict[str, tuple[str, str]]
-"""By run: two entries of its history."""
+"""Two entries of the history, by run."""
 
 
 def styles(runs: Sequence[RunRecord]) -> Styles:
@@ -273,7 +273,7 @@ def _bars(axes: Axes, runs: Sequence[RunRecord], drawn: Styles) -> None:
 
 
 QUANTILES = (0.16, 0.5, 0.84)
-"""Of the maps by the first run's rms error, whose functions are drawn."""
+"""Quantiles of the first run's rms error at which the maps are chosen whose functions are drawn."""
 RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 

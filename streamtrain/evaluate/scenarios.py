@@ -229,7 +229,7 @@ class Scenario:
     """One of a set, for a run."""
 
     name: str
-    """Of its file, without the number that orders them."""
+    """Name of the scenario's file, without the number that orders them."""
     about: str
     """The comment at the top of its file."""
     config: Config
@@ -239,7 +239,7 @@ class Scenario:
 
     @property
     def models(self) -> list[str]:
-        """Its luminosity models."""
+        """Names of the luminosity models that make its maps."""
         return [component.model for component in self.config.line.components.values()]
 
 

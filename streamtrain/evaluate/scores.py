@@ -53,7 +53,7 @@ class RangeScore:
     """Fraction of the bins that hold no halo and are left out."""
     excluded_error: float | None = None
     median: float | None = None
-    """Median of delta."""
+    """Median of delta, predicted over true minus one."""
     median_error: float | None = None
     interval_68: Pair | None = None
     """16th and 84th percentile of delta."""

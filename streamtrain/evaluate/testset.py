@@ -288,10 +288,10 @@ def _settings(config: Config) -> dict[str, Any]:
     """What decides the samples of a test set, wherever its files lie."""
     settings = dict(config.sample_settings())
     del settings["seed"]
-    for emitter in settings["emit"].values():
-        for section in (emitter, *emitter.get("mixture", {}).values()):
-            if "model" in section:
-                section["model"] = os.path.basename(section["model"])
+    for section in settings["emit"].values():
+        for model in (section, *section.get("mixture", {}).values()):
+            if "model" in model:
+                model["model"] = os.path.basename(model["model"])
     return settings | {"test": {"samples": config.test.samples, "seed": _seed(config)}}
 
 

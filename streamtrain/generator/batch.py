@@ -26,7 +26,7 @@ class Batch:
     """What was drawn for each sample: lightcone, centre_deg, roll_deg, mirror, model, ...; a record
     is made when it is asked for."""
     indices: list[int]
-    """Global sample indices."""
+    """Global indices of the samples [B]."""
     saturated: torch.Tensor = field(repr=False)
     """Deposits at the largest representable value, int32 [B]; any makes the sample wrong."""
     unit_label: torch.Tensor = field(repr=False)
@@ -66,7 +66,7 @@ class Batch:
                 )
 
     def clone(self) -> Batch:
-        """The same batch in tensors of its own."""
+        """A copy of the batch in tensors of its own."""
         names = ("cube", "label", "counts", "saturated", "unit_label")
         return replace(self, **{name: getattr(self, name).clone() for name in names})
 
@@ -108,7 +108,7 @@ class Records(Sequence[dict[str, Any]]):
         self._columns, self._places = columns, places
 
     def with_columns(self, columns: Mapping[str, Column]) -> Records:
-        """The same with more columns, as long as the others."""
+        """A copy of these records with more columns, as long as the others."""
         return Records({**self._columns, **columns}, self._places)
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import model_column
 from streamtrain.luminosity.model import LuminosityModel
-from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
+from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Modifiers
 from streamtrain.luminosity.trace import Traced, trace
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import kernels_for
@@ -38,7 +38,7 @@ ranges equal in the logarithm of the rank, for the light, half in the rank, for 
 CHECKED_AT_ONCE = 1 << 16
 """Halos in one piece of `CompiledModel.check_luminosities`."""
 FINE_STRATA = 4096
-"""Of these for `CompiledModel.expected_counts`."""
+"""Number of mass ranges for `CompiledModel.expected_counts`."""
 
 Float = NDArray[np.float64]
 Parameters = Mapping[str, Float]
@@ -55,7 +55,7 @@ class Expectation:
     below: Float
     """Fainter halos, those that do not shine included."""
     above: Float
-    """Brighter halos."""
+    """Expected number of halos brighter than the label's luminosities."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Probes:
 class CompiledModel:
     """A luminosity model for the halos of a bank, painted into a grid.
 
-    sfr: see `model_column`. emitters: what changes the light of the model.
+    sfr: see `model_column`. modifiers: what changes the light of the model.
     """
 
     def __init__(
@@ -80,30 +80,30 @@ class CompiledModel:
         halos: Halos,
         bins: LuminosityBins,
         sfr: str | SFRTable = "auto",
-        emitters: Emitters = PLAIN,
+        modifiers: Modifiers = PLAIN,
         compiler_flags: Sequence[str] = (),
     ) -> None:
         self.model, self._halos, self._bins = model, halos, bins
         self.traced = traced_for(model, halos.grid)
         width, used = [], halos.channel >= 0
-        if emitters.width is not None:
-            width = line_columns(halos, emitters.width)
+        if modifiers.width is not None:
+            width = line_columns(halos, modifiers.width)
             used = within_reach(halos, width)
         place = len(self.traced.columns) + self.traced.num_static
-        self.source = self.traced.source + bins.source() + emitters.source(place)
+        self.source = self.traced.source + bins.source() + modifiers.source(place)
         """What kernels/paint.cu is compiled with."""
         self.kernels = kernels_for(halos.device, "paint.cu", self.source, compiler_flags)
         inputs = [
             halos.gather(partial(model_column, name=name, form=form, sfr=sfr), used)
             for name, form in self.traced.columns
         ]
-        self.columns = self._upload(inputs, width, num_columns(self.traced, emitters))
+        self.columns = self._upload(inputs, width, num_columns(self.traced, modifiers))
         """Inputs of the model, its static values, and the lines' places and widths, float32
         [num, num_rows]."""
         self._bright = self._probes(_heaviest_and_some(halos), inputs)
         largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
         limit = portable.log2(largest / (halos.scale * self._bright.intensity))
-        self._log2_limit = limit - emitters.headroom
+        self._log2_limit = limit - modifiers.headroom
         rows, self._weights = _strata(halos)
         self._typical = self._probes(rows, inputs)
         self._fine: tuple[_Probes, Float] | None = None
@@ -212,7 +212,7 @@ class CompiledModel:
 
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
-        each of `STRATA` ranges of mass, before any emitter changes the model's light. A function of
+        each of `STRATA` ranges of mass, before any modifier changes the light. A function of
         the bank and the parameters."""
         probes, weights = self._typical, self._weights
         log2_l = self._log2_luminosity(parameters, probes)
@@ -245,7 +245,7 @@ class CompiledModel:
         B parameter sets [B]; the last number is of those beyond the last bin.
 
         From one halo of the bank for each of `FINE_STRATA` ranges of mass and its scatter, so it is
-        paint-free: the mean over all fields of the bank's lightcones, before any emitter.
+        paint-free: the mean over all fields of the bank's lightcones, before any modifier.
         """
         if self._fine is None:
             rows, weights = _strata(self._halos, FINE_STRATA)
@@ -287,9 +287,9 @@ def traced_for(model: LuminosityModel, grid: Grid) -> Traced:
     )
 
 
-def num_columns(traced: Traced, emitters: Emitters) -> int:
+def num_columns(traced: Traced, modifiers: Modifiers) -> int:
     """Numbers (float32) per halo that a model adds to its bank, see `CompiledModel.columns`."""
-    width = 0 if emitters.width is None else 2
+    width = 0 if modifiers.width is None else 2
     return max(len(traced.columns) + traced.num_static + width, 1)
 
 

@@ -33,31 +33,37 @@ class SampleDraws:
     scene: Scene
     indices: Sequence[int]
     arguments: PaintArguments
-    """For the painter."""
+    """What the painter needs to paint these samples."""
     operators: list[Drawn]
-    """For each map operator."""
+    """What each map operator drew."""
     records: Records
-    """For the user, per sample."""
+    """What was drawn, per sample, as the user sees it in `batch.draws`."""
 
     def __len__(self) -> int:
         return len(self.arguments)
 
 
 class DrawsSamples(Protocol):
-    """What is asked of a generator here; see `Generator`."""
+    """The part of a generator that drawing ahead needs; see `Generator`."""
 
     @property
-    def scenes(self) -> LightconeWindows: ...
+    def scenes(self) -> LightconeWindows:
+        """The lightcones of every window, made ready in turn."""
 
-    def generate(self, indices: Sequence[int], memory: Workspace | None = None) -> Batch: ...
+    def generate(self, indices: Sequence[int], memory: Workspace | None = None) -> Batch:
+        """The batch of these samples, drawn and painted."""
 
-    def make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch: ...
+    def make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch:
+        """The batch of samples `first` to `last` (left out) of what has been drawn."""
 
-    def draw(self, indices: Sequence[int]) -> SampleDraws: ...
+    def draw(self, indices: Sequence[int]) -> SampleDraws:
+        """Draw what varies between these samples."""
 
-    def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws: ...
+    def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws:
+        """Draw samples of one window, whose lightcones are at hand."""
 
-    def window(self, index: int) -> int: ...
+    def window(self, index: int) -> int:
+        """Number of the window of lightcones that a sample falls into."""
 
 
 def drawn_together(batch_size: int, samples: int = SAMPLES_AHEAD) -> int:

@@ -34,7 +34,7 @@ from streamtrain.generator.windows import (
 )
 from streamtrain.labels import EXTRA_COUNTS, Label
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.modifiers import build_emitters, emit_stage
+from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
@@ -102,11 +102,11 @@ class Generator:
         if self._leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
-        self.emitters = build_emitters(config.emit, self.bins)
-        self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
+        self.modifiers = build_modifiers(config.emit, self.bins)
+        self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.modifiers.in_label]
         self._compiler_flags = compiler_flags
         self._own_skies = open_interlopers(config, split, self.skies)
-        self._plans = {"line": LinePlan(config.line, self.grid, self.emitters)}
+        self._plans = {"line": LinePlan(config.line, self.grid, self.modifiers)}
         for position, (name, section) in enumerate(config.emit.items()):
             if isinstance(section, InterloperConfig):
                 self._plans[name] = self._interloper(name, section, emit_stage(position))
@@ -128,7 +128,7 @@ class Generator:
         return LinePlan(
             section.line,
             replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
-            self.emitters.blank,
+            self.modifiers.blank,
             Stages(pose, stage, stage + 3, stage + 2),
             self.grid.fixed_point_exponent,
         )
@@ -170,7 +170,8 @@ class Generator:
 
     @property
     def headers(self) -> list[Header]:
-        """Of all lightcone files: the line's, then those of interlopers that have their own."""
+        """Headers of all lightcone files: the line's, then those of interlopers that have their
+        own."""
         every = (self.skies, *self._own_skies.values())
         return [h for skies in every if isinstance(skies, LightconeFiles) for h in skies.headers]
 
@@ -186,7 +187,7 @@ class Generator:
 
     @property
     def painter(self) -> Painter:
-        """Of the line."""
+        """The painter of the line."""
         return self.line.painter
 
     @property
@@ -394,11 +395,11 @@ class Generator:
         return self.draw_for(self.scenes.of(windows[0] if windows else 0), indices)
 
     def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws:
-        """The same for samples of a window whose lightcones are at hand: NumPy alone."""
+        """Draw samples of one window whose lightcones are at hand, with NumPy alone; see `draw`."""
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = scene.line.fields(draws)
-        adjustments = self.emitters.draw(draws)
+        adjustments = self.modifiers.draw(draws)
         arguments, records = scene.line.draw(draws, fields, adjustments)
         columns: dict[str, Column] = {
             name: Records(made, range(len(arguments))) for name, made in adjustments.records.items()
@@ -406,7 +407,7 @@ class Generator:
         for name, line in scene.interlopers.items():
             same = line.stages.pose == scene.line.stages.pose
             theirs = fields if same else line.fields(draws)
-            other, described = line.draw(draws, theirs, line.emitters.draw(draws))
+            other, described = line.draw(draws, theirs, line.modifiers.draw(draws))
             arguments.others.append(other)
             columns[name] = described
         drawn = [
@@ -442,7 +443,7 @@ class Generator:
             self.skies.close()
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the generator's threads; it cannot be used afterwards."""
         self.give_up()
         self.scenes.close()
         if self._pool is not None:

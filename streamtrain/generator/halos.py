@@ -38,9 +38,9 @@ class NoFileError(CatalogError):
 
 
 BANK_BYTES = 5 * 4
-"""Of a halo in the arrays of a bank on its device."""
+"""Bytes per halo in the arrays of a bank on its device."""
 LINE_BYTES = 2
-"""Of a halo in what `Halos` adds for a line, its channel."""
+"""Bytes per halo that `Halos` adds for a line: its channel."""
 
 
 class Bank:

@@ -23,7 +23,7 @@ from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.modifiers import Adjustments, Emitters
+from streamtrain.luminosity.modifiers import Adjustments, Modifiers
 from streamtrain.luminosity.priors import Condition, Parameters
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.numerics.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
@@ -54,20 +54,20 @@ class LinePlan:
     """What makes an emission line, whatever lightcones are in use."""
 
     section: LineConfig
-    """Its models."""
+    """The section of the configuration that names the line's models."""
     grid: Grid
     """With the rest frequency of the line."""
-    emitters: Emitters
+    modifiers: Modifiers
     stages: Stages = Stages()
     exponent: int | None = None
-    """Of the fixed-point scale, if it is not the grid's own."""
+    """Exponent of the fixed-point scale, if it is not the grid's own."""
 
     def bytes_per_halo(self) -> int:
         """Memory on the device [bytes] that the line takes for each halo, besides its bank.
 
         Raises ConfigError or TraceError for a model that cannot be used."""
         traced = [traced_for(model, self.grid) for model in Mixture(self.section).models]
-        return LINE_BYTES + 4 * sum(num_columns(one, self.emitters) for one in traced)
+        return LINE_BYTES + 4 * sum(num_columns(one, self.modifiers) for one in traced)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EmissionLine:
     ) -> None:
         self._section, self._data, self.grid = plan.section, data, plan.grid
         self.bank, self.lightcones = bank, bank.lightcones
-        self.stages, self.emitters, grid = plan.stages, plan.emitters, plan.grid
+        self.stages, self.modifiers, grid = plan.stages, plan.modifiers, plan.grid
         self.mixture = Mixture(plan.section)
         for component in self.mixture.components:
             component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
@@ -134,7 +134,7 @@ class EmissionLine:
             pooling=pool.factor if pool is not None else (1, 1, 1),
             mean=pool.mean if pool is not None else True,
             sfr=sfr,
-            emitters=plan.emitters,
+            modifiers=plan.modifiers,
             exponent=plan.exponent,
             compiler_flags=compiler_flags,
         )
@@ -289,7 +289,7 @@ class EmissionLine:
     ) -> tuple[PaintArguments, Records]:
         """Model and parameters of B samples: what the painter needs, and a record per sample.
 
-        draws: of any stage; adjustments: of its emitters.
+        draws: of any stage; adjustments: of its modifiers.
         """
         choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
         parameters = self.mixture.draw(draws.of_stage(self.stages.model), choice, self._accept)

@@ -151,7 +151,7 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
 
 
 SHARE = 0.5
-"""Of the memory that is free, for lightcones."""
+"""Share of the free memory that lightcones may take."""
 GB = 1e9
 
 

@@ -18,7 +18,7 @@ from streamtrain.labels import EXTRA_COUNTS, LuminosityBins
 from streamtrain.luminosity.columns import warn_of_extrapolated_rates
 from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
 from streamtrain.luminosity.model import LuminosityModel
-from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
+from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Modifiers
 from streamtrain.numerics.rng import Draws, seed_words, stage_word
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory
 
@@ -38,7 +38,7 @@ class PaintArguments:
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
     others: list[PaintArguments] = field(default_factory=list)
-    """Of the lines that are painted into the same cubes."""
+    """Arguments of the other lines that are painted into the same cubes."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -67,7 +67,7 @@ class Painter:
         mean: bool = True,
         compiler_flags: Sequence[str] = (),
         sfr: str | SFRTable = "auto",
-        emitters: Emitters = PLAIN,
+        modifiers: Modifiers = PLAIN,
         exponent: int | None = None,
     ) -> None:
         self.bank, self.grid, self.bins = bank, grid, bins
@@ -79,7 +79,7 @@ class Painter:
         self.scale = self.halos.scale
         self.unit = 1.0 / self.scale / joined
         self.compiled_models = [
-            CompiledModel(m, self.halos, bins, sfr, emitters, compiler_flags) for m in models
+            CompiledModel(m, self.halos, bins, sfr, modifiers, compiler_flags) for m in models
         ]
         middle, cosmology = 0.5 * sum(grid.z_range), bank.lightcones[0].cosmology
         self.kept_light: list[float | None] = []
@@ -119,7 +119,7 @@ class Painter:
     ) -> PaintArguments:
         """Everything the kernel needs for B samples: lightcone [B], pose, model [B]; parameters:
         for every model of the painter, those of its samples in their order; adjustments: of the
-        emitters; draws: of the stage of the scatter."""
+        modifiers; draws: of the stage of the scatter."""
         size = len(lightcone)
         items, item_start = self.bank.items(lightcone, pose, self.grid.fov_deg)
         rows = np.array([len(c) for c in self.bank.lightcones])

@@ -52,7 +52,7 @@ class Schedule:
         return self.num is None or self.active < self.num
 
     def of(self, num: int) -> Schedule:
-        """The same windows for `num` other lightcones: all of them active where these all are."""
+        """These windows for `num` other lightcones: all of them active where these all are."""
         return replace(self, num=num, active=self.active if self.turns else num)
 
     def window(self, index: int) -> int:
@@ -122,7 +122,7 @@ class Scene:
     line: EmissionLine
     interlopers: dict[str, EmissionLine]
     _streams: set[int] = field(default_factory=set, compare=False)
-    """Of a GPU, in which it has been read."""
+    """Streams of a GPU in which the scene has been read."""
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -202,7 +202,7 @@ class LightconeWindows:
             return scene
 
     def close(self) -> None:
-        """Stop making scenes."""
+        """Stop making scenes in the background."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None

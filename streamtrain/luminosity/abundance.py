@@ -28,17 +28,17 @@ class FaintEnd:
     """What differs between the published luminosity function and its author's later one."""
 
     phi_star: float
-    """[1 / (Lsun Mpc^3)]"""
+    """Normalisation of the luminosity function [1 / (Lsun Mpc^3)]."""
     l_min: float
-    """[Lsun], as L_STAR."""
+    """Lowest luminosity [Lsun], in the units of L_STAR."""
 
 
 PUBLISHED = FaintEnd(8.7e-11, 500.0)
 """1609.01728: 0.283 sources per Mpc^3, seven times the halos above 2.5e10 Msun at z = 2.9."""
 LATER = FaintEnd(9.6e-11, 5000.0)
-"""Of P. Breysse's code lim: 0.041 sources per Mpc^3, about as many as those halos."""
+"""Parameters of P. Breysse's code lim: 0.041 sources per Mpc^3, about as many as those halos."""
 FUNCTIONS = {"abundance_matched_L": PUBLISHED, "abundance_matched_L_lim": LATER}
-"""By the column of a lightcone that is made with it."""
+"""Luminosity function that each column of a lightcone is made with."""
 
 
 def luminosity_function(

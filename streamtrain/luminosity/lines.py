@@ -5,9 +5,9 @@ from __future__ import annotations
 CO10_GHZ = 115.271
 """CO(1-0); CO(J, J-1) is J times as high, to 0.1 % for J = 13."""
 CII_GHZ = 1900.537
-"""[CII] 158 um."""
+"""Rest frequency of [CII] 158 um [GHz]."""
 LYA_GHZ = 2466067.7
-"""Lyman-alpha, 1215.67 A."""
+"""Rest frequency of Lyman-alpha, 1215.67 A [GHz]."""
 
 LINES = {
     **{CO10_GHZ * j: f"CO({j}-{j - 1})" for j in range(1, 14)},

@@ -19,7 +19,7 @@ from streamtrain.luminosity.trace import Traced
 from streamtrain.schema import AssumptionWarning
 
 MASS_FUNCTION = "tinker08"
-"""That of synthesised lightcones, if they are not told another one."""
+"""Mass function that the lost light is worked out with, the default of synthesised lightcones."""
 HEAVIEST_MSUN = 1e15
 PER_DECADE = 40
 """Masses at which the light is evaluated; the share of a power law is exact to 1e-4."""

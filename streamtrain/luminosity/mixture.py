@@ -86,12 +86,12 @@ class Mixture:
 
     @property
     def names(self) -> list[str]:
-        """Of the components: the classes of a classifier."""
+        """Names of the components, which are the classes of a classifier."""
         return [component.name for component in self.components]
 
     @property
     def models(self) -> list[LuminosityModel]:
-        """Of the components."""
+        """Luminosity models of the components, in their order."""
         return [component.model for component in self.components]
 
     def share(self, number: int) -> float:

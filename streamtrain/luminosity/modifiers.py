@@ -1,4 +1,4 @@
-"""Emitters that change the light of the line: brightness, dimming, blank samples, line width.
+"""Modifiers of the light of the line: brightness, dimming, blank samples, line width.
 
 The first three are adjustments of log2 L, one after the other in the order of the configuration:
 what is brighter than a threshold is shifted. Labels follow.
@@ -32,7 +32,7 @@ ALL = -3e38
 REMOVED = -1000.0
 """Shift of log2 L that leaves nothing in map and label."""
 HAPPENS = 60
-"""Random element that decides whether an emitter touches a sample."""
+"""Random element that decides whether a modifier touches a sample."""
 MAX_POISSON = 1000
 SMALLEST_TERM = 1e-18
 """Probability below which the rounding of the others decides."""
@@ -49,15 +49,15 @@ class Adjusted:
 
 
 class Adjustment(Protocol):
-    """What shifts the luminosities of a sample."""
+    """A modifier that shifts the luminosities of a sample."""
 
     @property
     def name(self) -> str:
-        """Its key in the configuration."""
+        """Key of the modifier in the configuration."""
 
     @property
     def stage(self) -> int:
-        """Its random stage."""
+        """Random stage that the modifier draws from."""
 
     @property
     def headroom(self) -> float:
@@ -144,6 +144,7 @@ class Brightness:
 
     @property
     def headroom(self) -> float:
+        """Largest upward shift of log2 L, that of the upper end of the factor's distribution."""
         if self.config.poisson_bins is not None:
             return 0.0
         factor = self.config.factor
@@ -153,6 +154,7 @@ class Brightness:
         return max(float(portable.log2(factor)), 0.0)
 
     def draw(self, draws: Draws) -> Adjusted:
+        """Draw the factor of each sample, or its number of label bins."""
         size = len(draws.indices)
         if self.config.poisson_bins is not None:
             bins = poisson(draws.uniform([0])[:, 0], np.full(size, self.config.poisson_bins))
@@ -189,9 +191,11 @@ class Dim:
 
     @property
     def headroom(self) -> float:
+        """Largest upward shift of log2 L: none, as dimming makes no halo brighter."""
         return 0.0
 
     def draw(self, draws: Draws) -> Adjusted:
+        """Draw which samples are dimmed above the threshold."""
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         factor = self.config.factor
         shift = REMOVED if factor == 0.0 else float(portable.log2(factor))
@@ -222,9 +226,11 @@ class Blank:
 
     @property
     def headroom(self) -> float:
+        """Largest upward shift of log2 L: none, as a blank sample only loses light."""
         return 0.0
 
     def draw(self, draws: Draws) -> Adjusted:
+        """Draw which samples are blank."""
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         shift = np.where(happens, REMOVED, 0.0)
         return Adjusted(np.full(len(shift), ALL), shift, {"blank": happens.astype(np.float64)})
@@ -253,27 +259,27 @@ MODIFIERS: dict[str, type[ModifierConfig]] = {
 
 @dataclass(frozen=True)
 class Adjustments:
-    """What the emitters of one line do to B samples."""
+    """What the modifiers of one line do to B samples."""
 
     pairs: NDArray[np.float32]
     """Thresholds and shifts of log2 L, [B, 2 per adjustment]."""
     label_shift: Float
     """Shift of log2 L in the label alone [B]."""
     records: dict[str, dict[str, Float]]
-    """What the samples' records say, by the name of the emitter."""
+    """What the samples' records say, by the name of the modifier."""
 
     @classmethod
     def none(cls, size: int) -> Adjustments:
-        """Of B = `size` samples without emitters."""
+        """Adjustments of `size` samples that change nothing."""
         return cls(np.zeros((size, 0), np.float32), np.zeros(size), {})
 
     def take(self, samples: NDArray[np.int64]) -> Adjustments:
-        """Those of some of the samples; without records."""
+        """Adjustments of some of the samples, without records."""
         return Adjustments(self.pairs[samples], self.label_shift[samples], {})
 
 
 @dataclass(frozen=True)
-class Emitters:
+class Modifiers:
     """What changes the light of one line."""
 
     adjustments: tuple[Adjustment, ...] = ()
@@ -287,13 +293,14 @@ class Emitters:
         return sum(adjustment.headroom for adjustment in self.adjustments)
 
     @property
-    def blank(self) -> Emitters:
-        """Those that other lines share: none of them shines in a blank sample."""
+    def blank(self) -> Modifiers:
+        """Modifiers that other lines share: the line width, and that no line shines in a blank
+        sample."""
         kept = (a for a in self.adjustments if isinstance(a, Blank))
-        return Emitters(tuple(kept), self.width)
+        return Modifiers(tuple(kept), self.width)
 
     def source(self, width_column: int) -> str:
-        """What kernels/paint.cu is compiled with; nothing without emitters. width_column: the
+        """What kernels/paint.cu is compiled with; nothing without modifiers. width_column: the
         first of the two columns of the line width."""
         text = f"\n#define NUM_ADJUSTMENTS {len(self.adjustments)}\n" if self.adjustments else ""
         if self.width is not None:
@@ -317,17 +324,17 @@ class Emitters:
         return Adjustments(pairs, shift, records)
 
 
-PLAIN = Emitters()
+PLAIN = Modifiers()
 """The light of the model as it is."""
 
 
 def emit_stage(position: int) -> int:
-    """First of the four random stages of emitter number `position` of a configuration."""
+    """First of the four random stages of modifier number `position` of a configuration."""
     return STAGE_EMIT + 4 * position
 
 
-def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
-    """The emitters of a configuration's `emit` section that change the line's light.
+def build_modifiers(emit: Mapping[str, Any], bins: LuminosityBins) -> Modifiers:
+    """The modifiers of a configuration's `emit` section that change the line's light.
 
     Raises ConfigError for steps of a label bin where bins are not equal.
     """
@@ -343,7 +350,7 @@ def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
                 in_label.append(adjustment)
             elif adjustment is not None:
                 adjustments.append(adjustment)
-    return Emitters(tuple(adjustments), width, tuple(in_label))
+    return Modifiers(tuple(adjustments), width, tuple(in_label))
 
 
 def poisson(u: Float, mean: Float) -> Float:
@@ -362,8 +369,8 @@ def poisson(u: Float, mean: Float) -> Float:
     return number
 
 
-def note_emitter(emit: Mapping[str, Any], name: str) -> None:
-    """Warn (OrderWarning) that the emitter `name`, added by a setting, acts after others on whose
+def note_modifier(emit: Mapping[str, Any], name: str) -> None:
+    """Warn (OrderWarning) that the modifier `name`, added by a setting, acts after others on whose
     order with it the light depends."""
     kinds = {n: MODIFIERS.get(operator_kind(n), ModifierConfig) for n in emit}
     moving = [n for n, kind in kinds.items() if kind.moves_light]

@@ -169,8 +169,8 @@ class Prior:
     def first_accepted(
         self, draws: Draws, defaults: Mapping[str, float], accept: Condition | None = None
     ) -> Parameters:
-        """Those of B first attempts that are accepted, float64 [at most B] each; arguments as in
-        `draw`."""
+        """Parameters of those of B first attempts that are accepted, float64 [at most B] each;
+        arguments as in `draw`."""
         given = self._start(defaults, len(draws.indices))
         trial, accepted = self._try(draws, 0, given, accept)
         return {name: v[accepted] for name, v in {**given, **trial}.items()}
@@ -247,6 +247,7 @@ def distribution(given: float | DistributionConfig) -> Distribution:
 
 
 def check_multivariate(given: MultivariateConfig, where: str) -> None:
+    """Raise ConfigError for names, mean and covariance that do not make a normal distribution."""
     size = len(given.names)
     if len(set(given.names)) < size or not size:
         raise ConfigError(f"{where}.names = {given.names} must be different parameters")

@@ -126,7 +126,7 @@ class InterloperConfig(ModelConfig):
 
     @property
     def line(self) -> LineConfig:
-        """Its model, as the section of a line."""
+        """The interloper's model, as the section of a line."""
         return LineConfig(**{f.name: getattr(self, f.name) for f in fields(ModelConfig)})
 
 
@@ -135,7 +135,7 @@ EMIT: dict[str, Any] = {
     **MODIFIERS,
     "interloper": InterloperConfig,
 }
-"""The section of each emitter."""
+"""The section of each source and modifier that `emit` may name."""
 
 
 def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:

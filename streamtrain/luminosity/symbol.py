@@ -69,6 +69,7 @@ class Symbol:
 
     @property
     def key(self) -> tuple[Any, ...]:
+        """What tells this expression from another one: operation, arguments, name and value."""
         return self.op, tuple(id(a) for a in self.args), self.name, self.value
 
     # operators

@@ -38,7 +38,7 @@ INPUTS = ("mass_Msun", "z")
 SMALLEST = 1.1754944e-38
 """Smallest normal float32: a GPU takes smaller numbers for zero, so all do."""
 LONGEST_TEXT = 10_000
-"""Of an expression in a model's identity; what is longer is named."""
+"""Length of an expression in a model's identity; a longer one is given a name."""
 Z_MARGIN = 1e-3
 """How far a comparison must be from all redshifts to be decided beforehand."""
 

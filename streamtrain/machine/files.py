@@ -35,9 +35,10 @@ DEBUG = "STREAMTRAIN_DEBUG"
 MAX_TEXT = 300
 """Characters of foreign text in a message."""
 MAX_YAML_BYTES = 500_000
-"""Of a file of settings; those that ship have up to 8 kB, one that names many files has more."""
+"""Largest size of a file of settings; those that ship have up to 8 kB, one that names many files
+has more."""
 MAX_TABLE_BYTES = 16 * 2**20
-"""Of a text file that is read line by line."""
+"""Largest size of a text file that is read line by line."""
 SMALL = 64 * 2**20
 """Bytes that are read without a look at the memory."""
 _KINDS = (

@@ -48,10 +48,11 @@ class Image:
     """Numbers of an image and what its header says."""
 
     values: NDArray[Any]
-    """As astropy has them: the axes of the header in reverse order. NaN where BLANK says so."""
+    """Pixels as astropy has them: the axes of the header in reverse order, NaN where BLANK says
+    so."""
     header: Any
     wcs: Any
-    """astropy.wcs.WCS."""
+    """World coordinates of the axes, an astropy.wcs.WCS."""
     notes: tuple[str, ...] = ()
     """What was changed in the header to read it."""
 
@@ -232,7 +233,7 @@ class Plane:
     """How the pixels of an image lie on the sky, through its middle."""
 
     wcs: Any
-    """Of the longitude and latitude axis alone, in this order."""
+    """World coordinates of the longitude and latitude axes alone, in this order."""
     ra_axis: int
     """Axis of the image's values along which ra changes most; dec changes along the other."""
     dec_axis: int
@@ -242,7 +243,7 @@ class Plane:
     """Angle on the sky from edge to edge along `ra_axis`."""
     height_deg: float
     angle_deg: float
-    """Of the axis of ra from the parallel, towards the pole."""
+    """Angle of the axis of ra from the parallel, towards the pole [deg]."""
     swapped: bool
     """Whether the header's axis of longitude is the one along which dec changes most."""
 

@@ -138,7 +138,7 @@ class ForkedTeam(Generic[T]):
         return self.processes[process].take(turn)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the team's processes."""
         for process in self.processes:
             process.close()
 

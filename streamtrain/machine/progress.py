@@ -60,11 +60,11 @@ class Progress:
 
 
 SILENT = Progress(active=False)
-"""Shows nothing."""
+"""A progress line that shows nothing."""
 
 
 def duration(seconds: float) -> str:
-    """'0:42' or '3:07:09'."""
+    """A time in seconds as text, such as '0:42' or '3:07:09'."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -232,7 +232,7 @@ def _extend(dataset: Any, rows: NDArray[Any], start: int | None = None) -> None:
 
 
 DIGITS = 6
-"""Of a sample's index in the name of its file, at least."""
+"""Fewest digits of a sample's index in the name of its file."""
 
 
 class LimlamFolder:

@@ -34,7 +34,7 @@ class Format:
 
     title: str
     suffixes: tuple[str, ...]
-    """Of names, where the content does not tell."""
+    """Endings of file names, for where the content does not tell."""
     holds: Callable[[Path], bool]
     """Whether a file is of it, by its content."""
     read: Callable[[Path, Said], SkyMap]

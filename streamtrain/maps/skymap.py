@@ -63,9 +63,9 @@ class SkyMap:
     dec: Axis
     ra: Axis
     units: str | None
-    """As in the file; None where it does not say, '' for numbers without a unit."""
+    """Units as in the file; None where it does not say, '' for numbers without a unit."""
     nu_rest_GHz: float | None
-    """Of the line; None where the file does not say."""
+    """Rest frequency of the line; None where the file does not say."""
     source: str
     """The file, for messages."""
     layout: str
@@ -81,7 +81,7 @@ class SkyMap:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(n_freq, n_dec, n_ra)."""
+        """Shape of the map, (n_freq, n_dec, n_ra)."""
         freq, dec, ra = self.cube.shape
         return freq, dec, ra
 

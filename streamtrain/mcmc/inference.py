@@ -39,7 +39,7 @@ root of fewer is not Gaussian."""
 CHECK_POINTS, CHECK_FIELDS = 16, 20
 """Parameters from the prior, and fields at each of them, that the emulator is compared with."""
 POSTERIOR_SAMPLES = 256
-"""Of the chain, evenly spaced, that the luminosity function is worked out for."""
+"""Samples of the chain, evenly spaced, whose luminosity functions are worked out."""
 LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Percentiles that are kept."""
 
@@ -54,9 +54,9 @@ class Options:
     """At the fiducial parameters, for each noise level."""
     walkers: int = 32
     steps: int = 6000
-    """Of each walker."""
+    """Steps that each walker takes."""
     likelihood: str = "percival"
-    """See `Likelihood`."""
+    """Which likelihood is used, see `Likelihood`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Noise:
     used: NDArray[np.bool_]
     """Numbers of the data vector that take part [size]."""
     likelihood: Likelihood
-    """Of these."""
+    """Likelihood with the covariance of these simulations."""
     missed: float
     """Variance of the emulator's error over that of the fields and the noise: the mean over all
     directions."""
@@ -91,15 +91,16 @@ class Posterior:
     mean: Float
     """Percentiles of log10 of the mean counts of fields with such parameters [5, num_bins]."""
     field: Float
-    """Of this field's own counts, with Poisson noise and the scatter of its number of halos."""
+    """Percentiles of log10 of this field's own counts, with Poisson noise and the scatter of its
+    number of halos [5, num_bins]."""
     chi2: float
-    """Of the best sample."""
+    """Chi squared of the best sample."""
     numbers: int
     """How many numbers of the data vector took part."""
     offset: float
-    """See `Noise.offset`."""
+    """Offset of the mean model, see `Noise.offset`."""
     missed: float
-    """See `Noise.missed`."""
+    """Error of the mean model, see `Noise.missed`."""
     most_missed: float
 
 

@@ -98,8 +98,8 @@ class Likelihood:
             raise ValueError("a covariance that is not positive cannot be inverted") from None
 
     def chi2(self, difference: Float) -> Float:
-        """Of differences [..., n] between vectors and their means, [...], with the unbiased
-        inverse: n on average, whatever the kind."""
+        """Chi squared [...] of differences [..., n] between vectors and their means, with the
+        unbiased inverse: n on average, whatever the kind."""
         scaled = np.atleast_2d(difference / self.sigma)
         solved = cho_solve(self._cholesky, scaled.T).T
         return np.asarray(self.factor * np.sum(scaled * solved, axis=-1)).reshape(

@@ -30,7 +30,7 @@ class Chain:
     steps: int
     """In all, of each walker."""
     burn_in: int
-    """Of these, left out."""
+    """How many of the first steps are left out."""
 
     @property
     def long_enough(self) -> bool:

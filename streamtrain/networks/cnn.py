@@ -77,7 +77,8 @@ class CNN(Body):
         self.output = Output(network.dense, num_numbers)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
+        """Turn normalised cubes [B, n_freq, n_dec, n_ra] into the head's numbers [B,
+        num_numbers]."""
         x = cube_bfyx if self.dimensions == 2 else cube_bfyx[:, None]
         x = x.contiguous(memory_format=self.memory_format)
         features = self.dense(self.layers(x).flatten(1))

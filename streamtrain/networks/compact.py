@@ -25,7 +25,7 @@ from streamtrain.networks.settings import CompactConfig
 EXPANSION = 2
 """Channels inside a block, over those outside."""
 SMALL_STD = 1e-3
-"""Of the first weights at the end of a block."""
+"""Standard deviation of the first weights at the end of a block."""
 
 
 class Block(nn.Module):
@@ -88,7 +88,8 @@ class Compact(Body):
         self.output = Output(network.dense, num_numbers)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
+        """Turn normalised cubes [B, n_freq, n_dec, n_ra] into the head's numbers [B,
+        num_numbers]."""
         x = gelu(self.stem(cube_bfyx.contiguous(memory_format=self.memory_format)))
         means = [x.mean(dim=(2, 3))]
         for widen, stage in zip(self.widen, self.stages, strict=True):

@@ -51,7 +51,8 @@ class Means(Body):
             he_initialise(layer)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
+        """Turn normalised cubes [B, n_freq, n_dec, n_ra] into the head's numbers [B,
+        num_numbers]."""
         x = cube_bfyx.contiguous(memory_format=self.memory_format)
         means = []
         for convolution in self.convolutions:

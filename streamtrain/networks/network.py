@@ -149,8 +149,8 @@ def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
 
 @torch.no_grad()
 def multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
-    """Those of convolutions and dense layers, for one map (torch's FlopCounterMode agrees, and
-    takes a second to load)."""
+    """Multiply-adds of convolutions and dense layers for one map (torch's FlopCounterMode agrees,
+    and takes a second to load)."""
     total = 0
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -169,7 +169,7 @@ def multiply_adds(network: Network, input_shape: tuple[int, int, int]) -> int:
 
 
 def short(number: int) -> str:
-    """'12.3 million'."""
+    """A number in words, such as '12.3 million'."""
     for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
         if number >= size:
             return f"{number / size:.3g} {name}"

@@ -107,7 +107,8 @@ class ResNet(Body):
         self.output = Output(network.dense, num_numbers)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Normalised cubes [B, n_freq, n_dec, n_ra] to the head's numbers [B, num_numbers]."""
+        """Turn normalised cubes [B, n_freq, n_dec, n_ra] into the head's numbers [B,
+        num_numbers]."""
         x = cube_bfyx[:, None].contiguous(memory_format=self.memory_format)
         x = self.pool(leaky_relu(self.stem_norm(self.stem(x)), SLOPE))
         for stage in self.stages:

@@ -79,7 +79,7 @@ class ResNetConfig(AnyNetworkConfig):
 
 @dataclass(frozen=True)
 class ResNeXtConfig(AnyNetworkConfig):
-    """The same with grouped convolutions (1611.05431)."""
+    """The 3-D residual network of 1905.10376 with grouped convolutions (1611.05431)."""
 
     kind: Literal["resnext"] = setting("resnext", "which network")
     dense: int = setting(1000, "width of the dense layer", low=1, high=65536)

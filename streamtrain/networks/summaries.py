@@ -93,7 +93,7 @@ class Summaries(Body):
 
     @torch.no_grad()
     def set_moments(self, features: Tensor) -> None:
-        """Normalise features by those of some samples [B, num_features]."""
+        """Normalise features from now on by the moments of these samples [B, num_features]."""
         self.feature_mean.copy_(features.double().mean(0))
         std = features.double().std(0, correction=0)
         self.feature_std.copy_(std.clamp(min=SMALLEST_STD))

@@ -132,9 +132,11 @@ class HostKernels:
         self._library = ctypes.CDLL(str(compile_host(source, tuple(flags))))
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        """Call a FOR_EACH kernel over samples x elements."""
         self._call(name, (np.int64(samples), np.int64(elements), *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Call a kernel with one loop turn per work item; the host needs no shared memory."""
         self._call(name, (np.int64(items), *arguments))
 
     def _call(self, name: str, arguments: tuple[Argument, ...]) -> None:
@@ -210,11 +212,13 @@ class CudaKernels:
             known.touch()
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
+        """Launch a FOR_EACH kernel over samples x elements."""
         blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
         scalars = (np.int64(samples), np.int64(elements))
         self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with `BLOCKS_PER_ITEM` blocks per work item."""
         grid = items, self.BLOCKS_PER_ITEM
         self._launch(name, grid, shared_bytes, (np.int64(items), *arguments))
 

@@ -30,8 +30,8 @@ STAGE_MODEL = 2
 STAGE_MIXTURE = 3
 """Which luminosity model makes a sample."""
 STAGE_EMIT = 4096
-"""First emitter after the line; emitter k of the config uses stages 4096 + 4k (draws), + 1 (its own
-pose), + 2 (scatter) and + 3 (parameters)."""
+"""First entry of `emit` after the line; entry k uses stages 4096 + 4k (draws), + 1 (its own pose),
++ 2 (scatter) and + 3 (parameters)."""
 STAGE_SKIES = 4
 """Order in which lightcones take turns."""
 STAGE_OBSERVE = 16
@@ -106,11 +106,11 @@ class Draws:
         return radius * cosine
 
     def of_stage(self, stage: int) -> Draws:
-        """The same samples for another purpose."""
+        """These samples with the random numbers of another purpose."""
         return replace(self, stage=stage)
 
     def take(self, samples: NDArray[np.int64]) -> Draws:
-        """The same for some of the samples."""
+        """The draws of some of the samples."""
         return replace(self, indices=self.indices[samples])
 
 

@@ -16,9 +16,9 @@ ALIGNMENT = 64
 """Bytes at whose multiples arrays begin that travel together."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
-"""By name, on the host."""
+"""Arrays of a batch on the host, by name."""
 DeviceArrays = Mapping[str, Tensor]
-"""The same on the device."""
+"""Arrays of a batch on the device, by name."""
 
 
 class Workspace:

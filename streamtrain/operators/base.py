@@ -24,7 +24,7 @@ from streamtrain.numerics.rng import Draws
 Shape = tuple[int, int, int]
 Drawn = dict[str, NDArray[np.float32]]
 LARGEST = 1e30
-"""Of what operators draw: sums and squares of more would not fit into float32."""
+"""Largest number that an operator may draw: sums and squares of more would not fit into float32."""
 GROUP = 8
 """Neighbouring voxels that one element of some kernels works on, as in kernels/observe.cu."""
 
@@ -34,7 +34,7 @@ class MapState:
     """The map as an operator finds it."""
 
     grid: Grid
-    """What was painted."""
+    """The grid that was painted."""
     joined: Shape = (1, 1, 1)
     """Fine voxels (freq, dec, ra) joined into one of the map."""
     weight: float = 1.0
@@ -77,11 +77,11 @@ class Operator(ABC):
     """
 
     section: ClassVar[type[Any]]
-    """Its section of the configuration, a frozen dataclass."""
+    """The operator's section of the configuration, a frozen dataclass."""
     words: ClassVar[str]
     """What it adds, or else the map after it, in plain words."""
     turn: ClassVar[Turn]
-    """Its place in the order of an instrument."""
+    """Place of the operator in the order of an instrument."""
     random: ClassVar[bool]
     """Whether it differs from sample to sample. A user's map is taken to have it already."""
     adds: ClassVar[bool] = False
@@ -100,9 +100,10 @@ class Operator(ABC):
     """What to do instead where `needs_units` finds none."""
 
     name: str
-    """Its key in the configuration: that of its kind, or with the suffix of a second use."""
+    """Key of the operator in the configuration: that of its kind, or with the suffix of a second
+    use."""
     stage: int
-    """Its random stage."""
+    """Random stage that the operator draws from."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -142,7 +143,7 @@ class Operator(ABC):
 
     @property
     def title(self) -> str:
-        """Its words, with the suffix of a second use."""
+        """The operator in words, with the suffix of a second use."""
         suffix = self.name.rpartition("_")[2]
         return f"{self.words} {suffix}" if suffix.isdigit() else self.words
 

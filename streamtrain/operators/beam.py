@@ -17,7 +17,7 @@ from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
 from streamtrain.schema import ConfigError, setting
 
 FWHM_PER_SIGMA = 2.3548200450309493
-"""sqrt(8 ln 2)."""
+"""Full width at half maximum over standard deviation of a Gaussian, sqrt(8 ln 2)."""
 TRUNCATE = 4.0
 """The beam ends after this many sigma, rounded to whole pixels (the default of SciPy's filter)."""
 

@@ -98,9 +98,10 @@ class Noise(Operator):
     pixels: Table | None = None
     """Sigma of a pixel over that of the sample, float32 [n_dec, n_ra]; -1 where it was not hit."""
     digest: str | None = None
-    """Of the hit map."""
+    """Digest of the hit map; None where there is none."""
     voxels: Table | None = None
-    """The same of every voxel [n_freq, n_dec, n_ra], where sigma depends on frequency."""
+    """Sigma of a voxel over that of the sample, [n_freq, n_dec, n_ra], where sigma depends on
+    frequency."""
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: NoiseConfig, state: MapState) -> Noise:

@@ -28,7 +28,7 @@ class Step:
     """An operator at its place in a configuration."""
 
     name: str
-    """Its key in the configuration."""
+    """Key of the operator in the configuration."""
     operator: type[Operator]
     section: Any
     stage: int
@@ -59,7 +59,8 @@ class InputMap:
     """Transforms of each voxel at the end of `observe`, the last one first, which can be undone. A
     cube that was standardised has lost its own mean and scatter."""
     units: str
-    """Of the map before them; '' where it has none, as it was transformed before."""
+    """Units of the map before the transforms; '' where it has none, as it was transformed
+    before."""
 
     def restore(self, cube: Tensor) -> Tensor:
         """Cubes [B, n_freq, n_dec, n_ra] as they were before the transforms [map units]. What log10

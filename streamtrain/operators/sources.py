@@ -90,7 +90,7 @@ class RadioSources(Operator):
     adds = True
 
     prior: Prior
-    """Of density [1/deg^2] and slope."""
+    """Prior of density [1/deg^2] and slope."""
     absent: float
     pixel_deg2: float
     flux_mJy: tuple[float, float]

@@ -51,8 +51,8 @@ def without_paths(name: str, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_the_map(names: Iterable[str]) -> dict[str, bool]:
-    """Of each operator of a list whether a real map has it already, see `Operator.of_the_map`; of a
-    name that is not known, False."""
+    """Whether a real map has each of these operators in it already, by name, see
+    `Operator.of_the_map`; False for a name that is not known."""
     found: dict[str, bool] = {}
     in_units = True
     for name in names:

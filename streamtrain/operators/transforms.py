@@ -59,7 +59,7 @@ def inverse_log_modulus(values: Values) -> Values:
 
 @dataclass(frozen=True)
 class Log10Config:
-    """log10(T + epsilon)."""
+    """The transform log10(T + epsilon)."""
 
     epsilon: float = setting(
         help="[map units]; T + epsilon below a thousandth of it counts as that",
@@ -106,7 +106,7 @@ class Log10(Pointwise):
 
 @dataclass(frozen=True)
 class AsinhConfig:
-    """asinh(T / scale)."""
+    """The transform asinh(T / scale)."""
 
     scale: float = setting(help="linear below, logarithmic above [map units]", low=1e-30, high=1e30)
 
@@ -142,7 +142,7 @@ class Asinh(Pointwise):
 
 @dataclass
 class ScaledLog(Operator):
-    """The log-modulus of the map, not the map, times the factor of an emitter: T becomes
+    """The log-modulus of the map, not the map, times the factor of a modifier: T becomes
     sign(T) ((|T| + 1)^factor - 1). It belongs to `emit`."""
 
     section = BrightnessConfig

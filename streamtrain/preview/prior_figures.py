@@ -101,7 +101,7 @@ COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":")
 """Models beyond the sixth begin again with the first colour and the next line."""
 BELOW, INSIDE, ABOVE = "#8C8C8C", "#E4E4E4", "#000000"
-"""Of halos, by the label's luminosities; no colour of a model."""
+"""Colours of halos below, inside and above the label's luminosities; no model has them."""
 FLOOR = 0.4
 """Where dN = 0 is drawn on the logarithmic axis."""
 BREAK = 0.63

@@ -34,7 +34,7 @@ class Panel:
 
     title: str
     image: Float
-    """[n_dec, n_ra]."""
+    """The slice that is drawn, [n_dec, n_ra]."""
     unit: str
     channel: int
     """Number of the slice."""
@@ -53,7 +53,7 @@ SIDE = 2.3
 LEFT, RIGHT, BETWEEN = 0.85, 0.85, 0.95
 """Beside the maps: ticks and names of dec, a colour bar."""
 INDENT = 0.65
-"""Of the last panel where a colour bar stands to its left."""
+"""Indent of the last panel where a colour bar stands to its left."""
 LOWEST = 1.9
 """Height of the last panel beside flat maps."""
 MARGIN = 0.3
@@ -78,6 +78,7 @@ class Places:
 
     @property
     def rows(self) -> int:
+        """Number of rows of panels."""
         return self.wide[0] + 1
 
 

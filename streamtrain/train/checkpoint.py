@@ -68,7 +68,8 @@ FREE_SETTINGS = (
 with others."""
 
 FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
-"""Likewise, of emitters with lightcones of their own."""
+"""Interlopers' own lightcones of validation and test, which a run may also continue with others
+of."""
 _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
 _LARGEST_TEXT = 200_000
@@ -87,7 +88,7 @@ _KINDS: dict[str, type] = {
     "classes": list,
     "samples": dict,
 }
-"""Of the entries of a state."""
+"""Types of the entries of a state."""
 
 
 class CheckpointError(ValueError):
@@ -238,14 +239,14 @@ def load_checkpoint(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that verifies."""
+    """A checkpoint that has been read and verified."""
 
     path: Path
     manifest: dict[str, Any]
     config: dict[str, Any]
     """The configuration as plain data."""
     state: dict[str, Any]
-    """On the CPU."""
+    """The state of the training, its tensors on the CPU."""
 
 
 def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:

@@ -115,7 +115,7 @@ class History:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; nothing can be added afterwards."""
         self._file.close()
 
 

@@ -40,12 +40,12 @@ class Logged:
     """What is recorded of the steps since the last log."""
 
     loss: float
-    """Their mean, over all ranks; likewise the norm."""
+    """Mean loss of these steps over all ranks; `gradient_norm` is a mean over them, too."""
     gradient_norm: float
     learning_rate: float
     times: Times
     skies: SkiesInUse
-    """Of the last sample."""
+    """Lightcones that were in use for the last sample."""
 
 
 class Monitor:
@@ -218,7 +218,7 @@ class Monitor:
             self._writer.add_figure("luminosity_function", functions, step)
 
     def close(self) -> None:
-        """Write out everything."""
+        """Write out everything and close the files."""
         self._progress.close()
         self._history.close()
         self._writer.close()
@@ -287,7 +287,7 @@ class Record:
         self._lost = True
 
     def close(self) -> None:
-        """Write out everything."""
+        """Write out everything and close the files."""
         if self._monitor is not None:
             with contextlib.suppress(OSError):
                 self._monitor.close()

@@ -25,7 +25,7 @@ class Skipped:
     """What the host learns at a reading."""
 
     steps: list[int]
-    """Those whose loss or gradient was not finite, counted from the reading before."""
+    """Steps whose loss or gradient was not finite, counted from the reading before."""
     in_a_row: int
     """How many of them are the last ones, or led to the stop."""
     stop: bool
@@ -143,5 +143,5 @@ class SkipRecord:
         return entry
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of skipped steps."""
         self._history.close()

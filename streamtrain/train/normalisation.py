@@ -16,7 +16,7 @@ from streamtrain.networks.summaries import Summaries
 NUM_SAMPLES = 128
 """Training samples 0..127: a mean label to 9 % of its scatter."""
 NUM_EDGE_SAMPLES = 32
-"""Of these, so many choose the bins of a voxel intensity distribution."""
+"""How many of these samples choose the bins of a voxel intensity distribution."""
 
 
 def set_normalisation(

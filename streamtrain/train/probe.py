@@ -73,7 +73,8 @@ def skill(sums: F64) -> float:
 
 
 def class_skill(confusion: F64) -> float:
-    """The same of classes. confusion: samples by true and predicted class."""
+    """Skill of a classifier: 1 - (error / error with the maps exchanged among the samples).
+    confusion: samples by true and predicted class."""
     n = float(confusion.sum())
     if n < 2:
         return 0.0

@@ -35,8 +35,8 @@ class Start:
     input_shape: tuple[int, int, int]
     """(n_freq, n_dec, n_ra) of the cubes that it was trained on."""
     weights: dict[str, Any]
-    """Of the network, the moments it normalises with among them; averaged ones where they were
-    kept."""
+    """Weights of the network, the moments it normalises with among them; averaged ones where they
+    were kept."""
 
     @classmethod
     def of(cls, config: Config) -> Start | None:

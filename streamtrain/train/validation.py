@@ -23,7 +23,7 @@ from streamtrain.train.settings import ExtensionConfig
 F64 = NDArray[np.float64]
 
 RESIDUAL_EDGES = np.linspace(-1.0, 1.0, 81)
-"""Of the histograms of log10(predicted / true) [dex]."""
+"""Edges of the histograms of log10(predicted / true) [dex]."""
 NUM_EXAMPLES = 3
 """Samples in the figure of predicted against true functions."""
 
@@ -50,7 +50,7 @@ class ClassErrors:
 
     accuracy: float
     baseline_accuracy: float
-    """Of always answering the most frequent class of the validation samples."""
+    """Accuracy of always predicting the most frequent class of the validation samples."""
     baseline_loss: float
     """Cross-entropy of always answering the class frequencies of the validation samples [nat]."""
     confusion: NDArray[np.int64]
@@ -103,7 +103,7 @@ class ValidationResult:
     ranges: list[RangeError]
     """Empty where the label is a class."""
     residuals: list[Residuals]
-    """Of the same ranges."""
+    """Histograms of log10(predicted / true), one per luminosity range."""
     classes: ClassErrors | None
     dependence: Dependence
     example: Example | None = field(repr=False)

@@ -244,7 +244,7 @@ def test_what_a_run_lacks_is_one_sentence(
 ) -> None:
     """The other run is compared all the same."""
     good, hurt = make_run(tmp_path / "good"), damaged(tmp_path, what)
-    command = ["compare", str(good), str(hurt), "--out", str(tmp_path / "out"), "--no-answers"]
+    command = ["compare", str(good), str(hurt), "--out", str(tmp_path / "out"), "--no-predictions"]
     assert main.main(command) == 0
     text = capsys.readouterr().out
     told = [line for line in text.splitlines() if re.match(r"hurt(:| (?! ))", line)]

@@ -252,7 +252,7 @@ def fixed_point(
     normal = in_turn(*normal_pair(words[0], words[1]))[: len(lightcone)]
     log2_l = log2_l + (F(sigma / portable.LN2) * normal + F(mu / portable.LN2))
     draw = Draws(generator.seed, generator.split, np.array([index], np.uint64), 0)
-    for threshold, shift in line.emitters.draw(draw).pairs.reshape(-1, 2):
+    for threshold, shift in line.modifiers.draw(draw).pairs.reshape(-1, 2):
         log2_l = np.where(log2_l > threshold, log2_l + shift, log2_l)
     if "model_on_fraction" in traced.source:
         uniform = unit_interval(in_turn(words[2], words[3]))[: len(lightcone)]
@@ -275,7 +275,7 @@ def fixed_point(
         number = luminosity_bin(log2_l, low, high, bins.num)
     painted &= frame >= 0
     total = np.zeros(grid.shape, np.int64)
-    width = line.emitters.width
+    width = line.modifiers.width
     if width is None:
         place = channel * (grid.shape[1] * grid.shape[2]) + frame
         np.add.at(total.reshape(-1), place[painted], quanta[painted])

@@ -166,7 +166,7 @@ def plugin(folder: Path, tag: str) -> metadata.plugin_data_pb2.HParamsPluginData
     return metadata.plugin_data_pb2.HParamsPluginData.FromString(content)
 
 
-def test_operators_and_emitters_are_hyper_parameters(tmp_path: Path) -> None:
+def test_operators_and_modifiers_are_hyper_parameters(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("observe: {noise: {sigma_uK: 7}, pool: {factor: [1, 2, 2]}}\n")
     found = hyper_parameters(load_config(str(file)))

@@ -54,7 +54,7 @@ class Options:
     axis: Sequence[float] | None = None
     """Direction of a PINOCCHIO light cone; default: from the run's files."""
     redshift: float | None = None
-    """Of a snapshot that does not say."""
+    """Redshift of a snapshot whose file does not say it."""
     mass: str | None = None
     """The mass column of a list of Rockstar or consistent-trees (default Mvir) or of groups."""
     length: str | None = None
@@ -68,13 +68,13 @@ class Format:
     """A format of halo catalogues."""
 
     title: str
-    """What it is."""
+    """What kind of catalog this is, in words."""
     takes: tuple[str, ...]
     """Options of `streamtrain catalog import` that say something to it."""
     read: Callable[[Path, Options], Halos] | None = None
     """None for a format of lightcones."""
     endings: tuple[str, ...] = ()
-    """Of the names of its files; tables have theirs in `TABLE_ENDINGS`."""
+    """Endings of the names of its files; tables have theirs in `TABLE_ENDINGS`."""
 
 
 _VIEW = ("--observer", "--line-of-sight")

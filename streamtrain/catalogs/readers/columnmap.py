@@ -67,10 +67,10 @@ class Column:
     """Where the numbers are and what they mean."""
 
     name: str
-    """As it is written: a column's name or an expression."""
+    """Name of a column or an expression, as the user wrote it."""
     unit: Unit
     index: int | None = None
-    """Of a column with several numbers per row."""
+    """Which number of a column that has several per row."""
     expression: Expression | None = None
     """Arithmetic with columns instead of one column."""
     sure: bool = False
@@ -84,17 +84,17 @@ class Column:
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """A checked map."""
+    """Which column of a table is which quantity, and in which unit; checked."""
 
     quantities: dict[str, Column]
-    """By name out of `QUANTITIES`."""
+    """Columns by the name of their quantity, out of `QUANTITIES`."""
     columns: dict[str, Column] = field(default_factory=dict)
     """Further columns by the name they get."""
     cosmology: dict[str, float] = field(default_factory=dict)
     side: tuple[float, Unit] | None = None
-    """Of the periodic box of a snapshot."""
+    """Side of the periodic box of a snapshot and its unit."""
     redshift: float | None = None
-    """Of a snapshot."""
+    """Redshift of a snapshot; None for a lightcone."""
     centre_deg: tuple[float, float] | None = None
     """ra and dec of the point that is turned to the line of sight +z."""
     table: str = ""

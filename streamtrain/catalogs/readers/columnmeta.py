@@ -99,7 +99,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def compound_units(file: Any, rows: Any) -> Units:
-    """Of the fields of a compound dataset: as astropy writes them, or one text per field."""
+    """Units of the fields of a compound dataset, as astropy writes them or as one text per
+    field."""
     meta = f"{rows.name}.__table_column_meta__"
     if holds(file, meta):
         return astropy_units("\n".join(_texts(content_of(file[meta]))))

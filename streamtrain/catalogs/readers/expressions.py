@@ -55,7 +55,8 @@ class Expression:
         return _name(self.tree)
 
     def evaluate(self, found: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Its value for every row [n] in float64; `found` has its columns, [n] or [n, k].
+        """The expression's value for every row [n] in float64; `found` has its columns, [n] or [n,
+        k].
 
         Raises CatalogError for a column without real numbers and for shapes that do not fit. What
         is no number (the logarithm of 0) comes out as NaN or infinite.

@@ -104,7 +104,7 @@ class Halos:
     position_Mpc: Floats
     """Comoving position [n, 3]; of a lightcone as seen from the origin, line of sight +z."""
     mass_Msun: Floats
-    """Halo mass [n]."""
+    """Masses of the halos [n], in Msun without h."""
     velocity_kms: Floats | None = None
     """Proper peculiar velocity [n, 3], or None."""
     z_obs: Floats | None = None
@@ -112,7 +112,7 @@ class Halos:
     columns: Mapping[str, Floats] = field(default_factory=dict)
     """Further numbers per halo [n]."""
     cosmology: dict[str, float] = field(default_factory=dict)
-    """Those of Omega_m, Omega_b, h, n_s, sigma8 that the file gives."""
+    """Whichever of Omega_m, Omega_b, h, n_s and sigma8 the file gives."""
     notes: list[str] = field(default_factory=list)
     """Where the halos come from and what the reader assumed."""
     z_range: tuple[float, float] | None = None
@@ -122,7 +122,7 @@ class Halos:
     side_Mpc: float | None = None
     """Side of the periodic box of the simulation, if known."""
     redshift: float | None = None
-    """Of a snapshot."""
+    """Redshift of a snapshot; None for a lightcone."""
     sure_of_mass: bool = False
     """Whether the user insists on the masses, however unlikely."""
     by_angles: bool = False

@@ -324,4 +324,4 @@ READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]
     ".dat": read_whitespace,
     ".txt": read_whitespace,
 }
-"""By the end of the file's name."""
+"""Readers by the end of the file's name."""

@@ -41,7 +41,7 @@ class View:
     observer_Mpc: Sequence[float] | None = None
     """Comoving position [3] in Mpc (no h)."""
     line_of_sight: str | None = None
-    """Out of `LINES_OF_SIGHT`."""
+    """Direction of the line of sight, one of `LINES_OF_SIGHT`."""
 
     def __post_init__(self) -> None:
         place = self.observer_Mpc

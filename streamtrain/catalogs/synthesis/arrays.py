@@ -69,12 +69,15 @@ class NumpyArrays:
         return array
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An array of this shape and type whose values are not set."""
         return np.empty(shape, dtype)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An array of zeros of this shape and type."""
         return np.zeros(shape, dtype)
 
     def cast(self, array: Array, dtype: Any) -> Array:
+        """A copy of the array with another type."""
         return array.astype(dtype)
 
     def permute(self, array: Array, axes: tuple[int, ...]) -> Array:
@@ -90,7 +93,7 @@ class NumpyArrays:
         return irfftn(modes, s=shape, overwrite_x=True, workers=workers)
 
     def exp(self, array: Array) -> Array:
-        """exp in place."""
+        """The exponential of every element, in place."""
         return np.exp(array, out=array)
 
     def square(self, array: Array) -> Array:
@@ -98,6 +101,7 @@ class NumpyArrays:
         return np.square(array, out=array)
 
     def at_least(self, array: Array, least: float) -> Array:
+        """The array with every element below `least` raised to it."""
         return np.maximum(array, array.dtype.type(least))
 
     def product(self, left: Array, right: Array, out: Array) -> None:
@@ -130,9 +134,11 @@ class NumpyArrays:
         return np.interp(x, grid, values)
 
     def degrees(self, radians: Array) -> Array:
+        """Angles in degrees from angles in radians."""
         return np.degrees(radians)
 
     def flatnonzero(self, array: Array) -> Array:
+        """Numbers of the elements that are not zero, in row order."""
         return np.flatnonzero(array)
 
     def order(self, keys: Array) -> Array:
@@ -178,6 +184,7 @@ class Inline(Executor):
     torch's current device belongs to a thread."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        """Call the function at once, and return a Future that is done."""
         done: Future[Any] = Future()
         done.set_result(function(*args, **more))
         return done

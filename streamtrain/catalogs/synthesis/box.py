@@ -27,6 +27,7 @@ class Box:
 
     @property
     def num_cells(self) -> int:
+        """How many cells the box has."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     def centres(self, axis: int) -> NDArray[np.float64]:

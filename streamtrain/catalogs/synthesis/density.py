@@ -96,7 +96,7 @@ class LongModes:
         self._weights = [self.arrays.put(weights) for _, weights in pairs]
 
     def at(self, box: Box) -> LongModes:
-        """The same modes, to be summed on the cells of another box."""
+        """These modes, to be summed on the cells of another box."""
         other = copy.copy(self)
         other._place(box)
         return other
@@ -229,7 +229,7 @@ class DensityModes:
         )
 
     def at(self, box: Box) -> DensityModes:
-        """The same modes in another box of the same shape, cut from the same whole."""
+        """These modes in another box of the same shape, cut from the same whole."""
         other = copy.copy(self)
         other.box, other.long = box, self.long.at(box)
         return other

@@ -54,7 +54,7 @@ class Rates:
     quadratic: AnyArray
 
     def on(self, put: Callable[[NDArray[np.float32]], AnyArray]) -> Rates:
-        """The same as other arrays."""
+        """These rates in arrays of another kind, made by `put` (a device, a type)."""
         return Rates(put(self.constant), put(self.linear), put(self.quadratic))
 
 

@@ -161,7 +161,8 @@ def remove_unfinished(path: Path) -> None:
 
 
 def without_velocities(lightcone: Lightcone) -> Lightcone:
-    """The same halos without velocities, which painting does not need (z_obs contains them)."""
+    """A copy of the lightcone without velocities, which painting does not need (z_obs contains
+    them)."""
     c = lightcone
     return Lightcone.from_arrays(
         c.x_Mpc,

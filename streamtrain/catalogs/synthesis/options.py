@@ -32,7 +32,7 @@ class SkyOptions:
     mass_function: str = "tinker08"
     """A name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION]."""
     bias: str = "tinker10"
-    """tinker10 or colossus:MODEL[:DEFINITION]."""
+    """Halo bias: tinker10 or colossus:MODEL[:DEFINITION]."""
     num_slabs: int | None = None
     """Parts along ra that are made one after the other; None: as few as memory asks for."""
 

@@ -79,7 +79,7 @@ class Arrivals:
     rank: Array
     """How many halos of the cell came earlier."""
     node: Array
-    """The mass node."""
+    """Number of the mass node of each halo."""
 
 
 class HaloSampler:
@@ -333,7 +333,8 @@ class HaloSampler:
     def sample(
         self, key: int, box: Box, displacements: Array, arrivals: Arrivals
     ) -> dict[str, NDArray[np.float32]]:
-        """Those of some halos that are seen inside the field; `displacements` [num_cells, 6] [Mpc].
+        """Positions, masses and redshifts of the halos that are seen inside the field;
+        `displacements` [num_cells, 6] [Mpc].
 
         The random numbers of a halo depend on its cell and its rank in it, nothing else.
         """
