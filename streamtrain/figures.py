@@ -1,10 +1,8 @@
 """Figures that training and evaluation share: luminosity functions, confusion, slices of a map.
 
 Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
-files, TensorBoard and threads alike. Colours are those of Okabe & Ito, told apart by colour-blind
-readers.
-
-Figures as files that are there whole or not at all.
+files, TensorBoard and threads alike; `write_png` writes one whole or not at all. Colours are those
+of Okabe & Ito, told apart by colour-blind readers.
 """
 
 from __future__ import annotations

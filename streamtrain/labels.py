@@ -1,6 +1,4 @@
-"""Luminosity bins: where their edges lie, and what the paint kernel is told of them.
-
-Labels: what a network predicts of a sample, and what its answer means.
+"""Luminosity bins, and labels: what a network predicts of a sample, and what its numbers mean.
 
 A label is a function of luminosity, one number per luminosity bin, or the class of the luminosity
 model. Functions are a count times the label of one halo (its unit, which depends on the volume of

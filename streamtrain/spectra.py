@@ -1,4 +1,4 @@
-"""Power spectra of cubes, on the device that they lie on.
+"""Power spectra and voxel intensity distributions of cubes, on the device that they lie on.
 
 The cube is taken for a box of comoving sides, seen from far away. With V its volume and N its
 number of voxels, `P(k) = V / N^2 |FFT(T - <T>)|^2`, averaged over the modes of a shell in |k|, or
@@ -6,11 +6,10 @@ of a ring in (k_perp, k_par); k = 2 pi n / side [1/Mpc] without h. Its unit is t
 times Mpc^3. A wave and its conjugate count as two modes, so for Gaussian noise
 Var P = 2 P^2 / modes.
 
+The voxel intensity distribution (VID) is the number of voxels of a cube in each range of T; Breysse
+et al. 2017, arXiv:1609.01728, introduced it to line-intensity mapping.
+
 Axes: b sample, then (line of sight, dec, ra), of any length.
-
-The voxel intensity distribution (VID): how many voxels of a cube lie in each range of T.
-
-Introduced to line-intensity mapping by Breysse et al. 2017, arXiv:1609.01728.
 """
 
 from __future__ import annotations

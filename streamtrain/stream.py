@@ -1,12 +1,11 @@
 """An endless dataset of generated batches whose whole state is one integer.
 
-Batches made beside the training that uses them: two queues of work on one GPU.
-
-The caller's queue runs the training steps, a side queue makes batches. When batch N is asked for,
-batch N + 1 is put in the making first; then the caller's queue waits for N, and only then for
-N + 1 when that is asked for, behind the step on N. A batch is made in one of a few slots, whose
-memory is used again once the step that reads it is done. Nobody but the queues waits: the host
-goes on to enqueue, no further ahead than there are slots.
+On a GPU batches are made beside the training that uses them, by two queues of work (`Ring`): the
+caller's queue runs the training steps, a side queue makes batches. When batch N is wanted, batch
+N + 1 is put in the making first; then the caller's queue waits for N, and only then for N + 1 when
+that is wanted, behind the step on N. A batch is made in one of a few slots, whose memory is used
+again once the step that reads it is done. Nobody but the queues waits: the host goes on to enqueue,
+no further ahead than there are slots.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ network's input, K the map operators, bins and outputs those of the label:
     deposits      P additions to 64-bit integers; for each halo, the one to its luminosity bin goes
                   to a handful of addresses and is left out
     deposits / s  the same additions at random addresses of cubes of V voxels (atomic on a GPU)
-    instructions  those of one halo as compiled (`instructions.count`), on 32-bit and on 64-bit
+    instructions  those of one halo as compiled (`count`), on 32-bit and on 64-bit
                   numbers: R times on a CPU, whose vectors compute all rows, P times on a GPU.
                   On a CPU with what few halos need (their place in float64) and with what two
                   neighbours share (their random numbers) for each, so somewhat too many
@@ -22,8 +22,6 @@ network's input, K the map operators, bins and outputs those of the label:
                   a CPU both kinds add up; on a GPU the larger of all and of the 64-bit ones counts
 
 On a CPU everything is of one thread. The bounds do not add up: hardware may do all three at a time.
-
-How many arithmetic instructions a halo costs, counted in what the paint kernel compiles to.
 """
 
 from __future__ import annotations

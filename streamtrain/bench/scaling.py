@@ -1,7 +1,4 @@
-"""How the cost of a sample grows: with halos, voxels, batch size and the lightcone.
-
-The cost of a sample against halos, voxels, batch size and the lightcone, as a figure.
-"""
+"""How the cost of a sample grows with halos, voxels, batch size and lightcone: rows, a figure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Durations: CUDA events on a GPU, the host's clocks on a CPU.
 
 What one thread does on a CPU is measured in its own CPU time (`ONE_THREAD`), which other work on
-the machine does not enter; what several threads do, by the wall clock.
-
-Batches as a training takes them.
+the machine does not enter; what several threads do, by the wall clock. `batch_maker` makes batches
+as a training takes them.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Star-formation rate of a halo, SFR(M, z), of Behroozi, Wechsler and Conroy 2013 (1207.6105).
+"""Star-formation rates of halos, SFR(M, z), of Behroozi, Wechsler and Conroy 2013 (1207.6105).
 
-A closed form fitted to the table that limlam_mocker interpolates (Li et al. 2016, 1503.08833):
-log10 SFR is a line in log10 M plus two or three soft kinks, whose parameters are polynomials in
-log10(1 + z). Against the table: rms 0.008 dex, at most 0.036 dex for 0.1 <= z <= 7.9. The rms
-error of a CO luminosity through Li+16 is 0.73 times that. Where the table has no data, see
-`in_table`, the fit is an extrapolation.
+`sfr` is a closed form fitted to the table that limlam_mocker interpolates (Li et al. 2016,
+1503.08833): log10 SFR is a line in log10 M plus two or three soft kinks, whose parameters are
+polynomials in log10(1 + z). Against the table: rms 0.008 dex, at most 0.036 dex for
+0.1 <= z <= 7.9. The rms error of a CO luminosity through Li+16 is 0.73 times that. Where the table
+has no data, see `in_table`, the fit is an extrapolation.
 
-Star-formation rate of a halo from a user's table, as limlam_mocker reads Behroozi's.
-
-The table of Behroozi, Wechsler and Conroy 2013 (1207.6105, the release's sfr file) is not part of
-streamtrain; `data.sfr: FILE` names a copy of it.
+`SFRTable` reads a user's table as limlam_mocker does. The authors' own (the release's sfr file) is
+not part of streamtrain; `data.sfr: FILE` names a copy of it.
 """
 
 from __future__ import annotations

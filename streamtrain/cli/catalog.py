@@ -1,4 +1,4 @@
-"""The command `streamtrain catalog make`, also for what a configuration needs."""
+"""The commands `streamtrain catalog make`, `import` and `compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments of `streamtrain export`."""
+"""The commands that read or write maps: `streamtrain infer` and `streamtrain export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments of `streamtrain compare`."""
+"""The commands that take finished runs: `streamtrain compare`, `mcmc` and `layers`."""
 
 from __future__ import annotations
 

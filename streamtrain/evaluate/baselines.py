@@ -1,10 +1,10 @@
-"""The plainest predictors: always the mean of the training labels, or of the test labels.
+"""What a network's scores are put beside: constant predictions, and the published numbers.
 
-What Pfeffer, Breysse and Stein 2019 (1905.10376) published, to be put beside one's own.
-
-published_accuracy.json holds, for each of their test scenarios, the mean squared error of log10 dN
-and statistics per luminosity bin of the predictions that they stored with their code, and the 95 %
-limits of Ihle et al. 2019 (1808.07487) that they compared with.
+A constant prediction is the mean of the training labels, or of the scenario's own test labels.
+published_accuracy.json holds, for each test scenario of Pfeffer, Breysse and Stein 2019
+(1905.10376), the mean squared error of log10 dN and statistics per luminosity bin of the
+predictions that they stored with their code, and the 95 % limits of Ihle et al. 2019 (1808.07487)
+that they compared with.
 """
 
 from __future__ import annotations

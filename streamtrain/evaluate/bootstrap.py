@@ -1,8 +1,6 @@
-"""Standard errors from resampled test maps, or from resampled lightcones.
+"""Standard errors from resampled test maps or lightcones, and the coverage of predicted intervals.
 
-Whether the uncertainties that a network predicts are right: coverage and sharpness.
-
-A head that predicts a distribution gives quantiles of the label. Coverage is the share of bins in
+A head that predicts a distribution has quantiles of the label. Coverage is the share of bins in
 which the truth lies between two of them, ends included: 0.68 and 0.95 for an honest network.
 Sharpness is the mean width of the interval [dex]: of two honest networks the sharper knows more.
 Numbers of a few halos are discrete, so their intervals cover more than 0.68 and 0.95, and, as in

@@ -1,10 +1,8 @@
-"""What a line map of a lightcone looks like, next to that of other lightcones.
+"""The line map of a lightcone next to those of other lightcones: `streamtrain catalog compare`.
 
-`streamtrain catalog compare REFERENCE OTHER ...` paints the same field of every lightcone with one
-luminosity model and tells the mean temperature, the standard deviation and skewness of voxels of
-2.5 x 2.5 x 10 Mpc, and the power spectrum with its shot noise (see `summaries`).
-
-Summary statistics of an intensity cube: moments of its voxels and its power spectrum.
+The same field of every lightcone is painted with one luminosity model; mean temperature, standard
+deviation and skewness of voxels of 2.5 x 2.5 x 10 Mpc, and the power spectrum with its shot noise
+are compared.
 
 The power spectrum is that of `streamtrain.spectra`, in shells of any width. Shot noise stays in:
 unclustered sources that add T_i each to one voxel have `P = V / N^2 sum T_i^2`. Where the voxels

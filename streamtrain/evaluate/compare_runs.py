@@ -1,7 +1,4 @@
-"""`streamtrain compare`: runs in one table and one figure, and their answers to the same maps.
-
-Runs next to each other as text of fixed width.
-"""
+"""`streamtrain compare`: runs in one table and one figure, their predictions for the same maps."""
 
 from __future__ import annotations
 

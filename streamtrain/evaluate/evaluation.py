@@ -1,7 +1,7 @@
-"""Judge a trained network on its test set: table, JSON, figures.
+"""Evaluate a trained network on its test set: table, JSON, figures.
 
 The test set is made again from its manifest and compared with it, the newest intact checkpoint
-predicts, and its errors are put beside those of the plainest predictor, which gives the mean
+predicts, and its errors are put beside those of the plainest predictor, which predicts the mean
 training label for every map (where the label is a class: the frequencies of the classes).
 """
 

@@ -1,7 +1,4 @@
-"""The luminosity function of a user's map, as a trained network reads it off.
-
-The figure of an inferred luminosity function.
-"""
+"""The luminosity function of a user's map, as a trained network reads it off, and its figure."""
 
 from __future__ import annotations
 

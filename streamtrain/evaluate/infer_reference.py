@@ -1,7 +1,7 @@
-"""What a trained network's answer to a user's map is set against: its training maps and its errors.
+"""What the prediction for a user's map is set against: the network's training maps and its errors.
 
 Both are measured once and kept in the run folder, infer_reference.json. Errors that the run has,
-there or in evaluation.json, are used whatever step they were measured at, and their age is told.
+there or in evaluation.json, are used whatever step they were measured at, and their age is stated.
 """
 
 from __future__ import annotations

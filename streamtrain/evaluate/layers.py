@@ -1,9 +1,8 @@
-"""What the layers of a trained network do with one map: filters, activations, gradient.
+"""What the layers of a trained network do with one map: `streamtrain layers`.
 
-The gradient is that of one output with respect to every voxel of the map (a saliency map, Simonyan
-et al. 2013, arXiv:1312.6034), in map units where the map's transform can be undone voxel by voxel.
-
-`streamtrain layers`: filters.png, activations.png and gradient.png of a trained network.
+It draws filters (filters.png), activations (activations.png) and a gradient (gradient.png), that of
+one output with respect to every voxel of the map (a saliency map, Simonyan et al. 2013,
+arXiv:1312.6034), in map units where the map's transform can be undone voxel by voxel.
 """
 
 from __future__ import annotations

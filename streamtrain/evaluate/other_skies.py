@@ -1,4 +1,4 @@
-"""A run's network on other skies or other test settings: beside the run, which stays as it is."""
+"""Evaluate a run's network on other skies or with other test settings, in a folder of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Does a map look like the maps that a network was trained on?
+"""Whether a map looks like the maps that a network was trained on.
 
-A network answers to anything. What it says of a map unlike all it has seen is an extrapolation, so
-a few plain statistics of the map, as the network takes it, are compared with those of training
+A network predicts something for any map. For a map unlike all it has seen that is an extrapolation,
+so a few plain statistics of the map, as the network takes it, are compared with those of training
 samples.
 """
 

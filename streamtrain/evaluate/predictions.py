@@ -1,10 +1,8 @@
-"""What a network answers to the maps of a test set, beside the truth.
+"""What a network predicts for the maps of a test set, beside the truth, and where that is kept.
 
-The answers of a run's network to its test set, kept beside its evaluation.
-
-run/answers.npz holds what `answers.predict` returns: log10 of the predicted and true counts,
-which bins are occupied, the sky of each map, and which checkpoint and manifest they belong to. It
-is made again where that is not the evaluation's.
+run/answers.npz holds what `predict` returns: log10 of the predicted and true counts, which bins are
+occupied, the sky of each map, and which checkpoint and manifest they belong to. It is made again
+where that is not the evaluation's.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What the network knows: maps changed in ways whose effect on the answer is known.
+"""What the network knows: maps changed in ways whose effect on the prediction is known.
 
-`streamtrain evaluate CONFIG --probes` asks the newest checkpoint of a run about test maps and
-about changed copies of them. Predictions are log10 of the count, as everywhere in an evaluation.
-
-The figure of a network's answers to changed maps.
+`streamtrain evaluate CONFIG --probes` compares what the newest checkpoint of a run predicts for
+test maps and for changed copies of them. Predictions are log10 of the count, as everywhere in an
+evaluation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The scores of a network and of the plainest predictor, as plain data, and how they were made.
 
-How well a network tells luminosity models apart.
+For classes they say how well a network tells luminosity models apart.
 """
 
 from __future__ import annotations

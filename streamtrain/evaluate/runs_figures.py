@@ -1,6 +1,7 @@
-"""Runs next to each other: histories, bands of predicted over true, rms (runs.png).
+"""Runs next to each other: their histories and errors (runs.png), their predictions (maps.png).
 
-The same test maps as several runs read them: functions, and over the true ones (maps.png).
+runs.png has bands of predicted over true and the rms, maps.png the functions that several runs read
+off the same test maps, and their ratio to the true ones.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Judge a trained network in many scenarios: one table, one JSON file, figures.
+"""Evaluate a trained network in many scenarios: one table, one JSON file, figures.
 
-Scenarios: what else may be in a map than what a network was trained on.
-
-A scenario is a YAML file whose sections `emit` and `observe` say what is in the map; grid, label,
-network and lightcones are those of the run. A set of them is a folder.
+A scenario says what else may be in a map than what a network was trained on: a YAML file with the
+sections `emit` and `observe`; grid, label, network and lightcones are those of the run. A set of
+them is a folder.
 """
 
 from __future__ import annotations

@@ -6,21 +6,17 @@ an empty bin is 0, the convention of the label. delta = 10^(p - t) - 1 is the re
 
 Statistics of delta and of p - t use the bins that hold a halo (`occupied`), because the ratio to
 an empty bin has no meaning; the fraction left out is part of the result. The mean squared error
-uses every bin, and so does the deviance of `likelihood`, which tells an empty bin from one halo.
-Standard errors come from a bootstrap (see `bootstrap`): the bins of a map are correlated.
-
-Errors by the number of bright halos in a map.
-
-How well predicted numbers of halos agree with the true ones, empty bins included.
+uses every bin, and so does the deviance, which tells an empty bin from one halo. All are also split
+by the number of bright halos in a map. Standard errors come from a bootstrap (see `bootstrap`): the
+bins of a map are correlated.
 
 The Poisson deviance of a count n and a predicted rate r, D = 2 [n ln(n/r) - n + r] [nat], is twice
 the logarithm of how much less likely r makes n than the best rate, n itself, would (McCullagh and
 Nelder 1989, section 2.3). An empty bin costs 2 r. Its mean is about 1 where r is the true rate and
-counts scatter as Poisson's; a relative error e of a large count adds n e^2.
-
-A predicted rate may lie below one halo, where log10 dN of the label cannot follow: 0.3 counts as
-0.3. Below `SMALLEST_RATE`, and where it is negative, it counts as `SMALLEST_RATE`, since a single
-halo would make an infinite deviance.
+counts scatter as Poisson's; a relative error e of a large count adds n e^2. A predicted rate may
+lie below one halo, where log10 dN of the label cannot follow: 0.3 counts as 0.3. Below
+`SMALLEST_RATE`, and where it is negative, it counts as `SMALLEST_RATE`, since a single halo would
+make an infinite deviance.
 """
 
 from __future__ import annotations

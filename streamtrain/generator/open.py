@@ -1,6 +1,6 @@
-"""The skies that a configuration names: lightcone files, or lightcones made during training.
+"""The lightcones that a configuration names, in files or made during training, opened.
 
-How much memory lightcones take, and how much there is.
+Before that, the memory that they take is compared with what is free.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which lightcones are in use when: a function of the sample's index.
+"""Which lightcones are in use when, a function of the sample's index; and those, on the device.
 
-The lightcones in use, on the device; those of the next window are made in the background.
+The lightcones of the next window are made ready in the background.
 """
 
 from __future__ import annotations

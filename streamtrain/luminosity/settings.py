@@ -1,7 +1,4 @@
-"""The section `emit.line` of a configuration: what the halos shine with.
-
-The section `emit` of a configuration: what shines, and how it differs from its model.
-"""
+"""The section `emit` of a configuration: line, models and priors, interlopers, modifiers."""
 
 from __future__ import annotations
 

@@ -3,9 +3,8 @@
 Only regular files are opened (a FIFO would wait for ever, /dev/zero never ends), nothing is read
 that does not fit in memory, any error behind a reader is one line with the file's name, and what is
 written is there whole or not at all. With STREAMTRAIN_DEBUG set, errors that are not sentences come
-through as they are.
-
-Where the files that ship with the package lie: kernel sources and configurations.
+through as they are. `resource_dir` and `find_config` know where the files lie that ship with the
+package: kernel sources and configurations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of the machine, and of its container or batch job.
+"""How much memory this process uses, and how much more the machine and its batch job leave it.
 
 Containers and SLURM limit memory by control groups. A process belongs to one group of the memory
 hierarchy and to all groups above it, and each may have a limit; what is free in the tightest one
@@ -8,8 +8,6 @@ counts. A group's use contains the page cache, and the part that the kernel give
 References:
     Control Group v2, Documentation/admin-guide/cgroup-v2.rst, and the memory controller of v1,
     Documentation/admin-guide/cgroup-v1/memory.rst, in the source of Linux
-
-How much memory this process uses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How many processor cores this process may use.
-
-Many independent pieces of work, one per seed, on the cores of one or more machines.
+"""Cores: how many this process may use, and independent pieces of work, one per seed, on them.
 
 Each process gets every n-th seed of its rank, so which process makes what depends on nothing but
 the numbers. The parent alone writes to the terminal.

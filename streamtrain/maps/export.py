@@ -1,10 +1,6 @@
-"""A finite set of samples in files, for people with other tools.
+"""A finite set of samples in files, for people with other tools: `streamtrain export`.
 
-What exported samples of every format say of themselves.
-
-Samples in one HDF5 file.
-
-Samples as npz files in the layout of limlam_mocker's save_maps.
+The file is one HDF5 file, or a folder of npz files in the layout of limlam_mocker's save_maps.
 """
 
 from __future__ import annotations

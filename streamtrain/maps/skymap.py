@@ -1,7 +1,4 @@
-"""A map of the sky as it was read from a file, in the order of streamtrain's cubes.
-
-Units of a map: brightness temperatures and intensities.
-"""
+"""A map of the sky as it was read from a file, in the order of streamtrain's cubes; its units."""
 
 from __future__ import annotations
 

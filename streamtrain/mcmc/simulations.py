@@ -1,6 +1,6 @@
-"""Simulated data vectors from the generator: at parameters from the prior, or at given ones.
+"""Simulated data vectors from the generator, at parameters from the prior or at given ones.
 
-The data vector: power spectrum and voxel intensity distribution of a map, in one array.
+A data vector is the power spectrum and the voxel intensity distribution of a map in one array.
 """
 
 from __future__ import annotations

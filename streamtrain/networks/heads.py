@@ -1,14 +1,13 @@
-"""Heads: what a network's numbers mean, and how they are judged.
+"""Heads: what a network's numbers mean, and the losses they are trained with.
 
 Axes: b sample, n output (luminosity bin or class), k number per output. A head takes the numbers of
-the network's last layer, which start at zero, to an answer that starts at the mean of the labels
-it was normalised with. From an answer it makes the loss, the point estimate in the label's scale,
-and quantiles where it has them.
+the network's last layer, which start at zero, to a prediction that starts at the mean of the labels
+it was normalised with. From a prediction it makes the loss, the point estimate in the label's
+scale, and quantiles where it has them.
 
-Losses of luminosity functions, element by element.
-
-Arguments broadcast. Likelihoods are minus the logarithm of a probability [nat]; those of counts are
-in float64, because a count of 1e6 leaves float32 no digit for the rest.
+Losses are computed element by element, and their arguments broadcast. Likelihoods are minus the
+logarithm of a probability [nat]; those of counts are in float64, because a count of 1e6 leaves
+float32 no digit for the rest.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""Layers that several networks share.
+"""Layers that several networks share, and the sizes of maps through them.
 
 Axes: b sample, c channel, then frequency (in 3 dimensions), declination, right ascension.
 
-From the network's numbers to a function of luminosity: any, or one that never rises.
-
-Both are a module with `set_normalisation(label, mean, std)`, and predict the mean label for numbers
-of zero.
-
-Sizes of maps through a network, and the refusal of those that do not fit.
+`Unconstrained` and `NonIncreasing` turn the network's numbers into a function of luminosity: any,
+or one that never rises. Both have `set_normalisation(label, mean, std)`, and predict the mean label
+for numbers of zero.
 """
 
 from __future__ import annotations

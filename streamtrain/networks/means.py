@@ -1,4 +1,4 @@
-"""A 2-D convolutional network that decides by the sky means of all its layers.
+"""A 2-D convolutional network that predicts from the sky means of all its layers.
 
 Axes: b sample, f frequency (the input's channels), y declination, x right ascension. What it
 predicts is a property of the whole field, so every layer's mean over the sky reaches the dense

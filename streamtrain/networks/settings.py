@@ -1,4 +1,4 @@
-"""The section `network` of a configuration: which network, how large, and what it answers.
+"""The section `network` of a configuration: which network, how large, with which head.
 
 Each kind of network is a section of its own, chosen by its setting `kind`; an option of one kind
 is refused in another.

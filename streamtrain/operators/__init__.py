@@ -2,7 +2,7 @@
 
 `base` says what an operator is and what its class tells of it, `table` lists them by name; each
 file besides holds operators and their sections of the configuration. `plan` puts those of a
-configuration in a row, and is whom the rest of the package asks.
+configuration in a row; the rest of the package reads it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A number for every pixel of a map, from a user's FITS or npz file.
-
-Pixels that are not used.
-"""
+"""Masked pixels, and numbers per pixel of a map from a user's FITS or npz file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plan of an observation: what the operators of a configuration do to a map, step by step.
 
-Whoever wants to know what happens to a map asks it: which steps are random, which a user's map has
-in it already, where units are lost, what a network's input is a map of.
+It says which steps are random, which a user's map has in it already, where units are lost, and what
+a network's input is a map of.
 """
 
 from __future__ import annotations

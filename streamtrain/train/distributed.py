@@ -1,12 +1,10 @@
-"""One process or many: ranks, devices, and what the ranks agree on.
+"""One process or many: ranks, devices, what the ranks agree on, and where and how they wait.
 
 torchrun sets RANK, WORLD_SIZE and LOCAL_RANK. Gradients travel over nccl between GPUs and over
 gloo between CPUs (DistributedDataParallel); everything else (votes, sums, messages) goes over a
-gloo group of its own, so that it never waits for a GPU.
-
-Where the ranks of one start of torchrun meet.
-
-Waiting for lightcones, which can take longer than a scheduler waits before it kills.
+gloo group of its own, so that it never waits for a GPU. The ranks of one start of torchrun meet in
+`fresh_store`; `wait_for` waits for lightcones, which can take longer than a scheduler waits before
+it kills.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""The folder of a run: who may write in it, and its history.
+"""The folder of a run: who may write in it, its history, and that its samples stay what they were.
 
 run/config.yaml        the resolved configuration
 run/history.jsonl      one line per logged step
 run/checkpoints/       see checkpoint.py
 run/events.out.*       TensorBoard
 run/lock               held by the process that trains
-
-What the samples of a training are made from must stay what it was.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training leaves to look at: TensorBoard, the history file, the progress line.
 
-The record of a run, in the one rank that keeps it.
+All of it is written by the one rank that keeps the record of the run.
 """
 
 from __future__ import annotations

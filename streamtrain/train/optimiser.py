@@ -1,8 +1,6 @@
-"""The optimiser and its learning rate.
+"""The optimiser, its learning rate, the average of the weights, and torch.compile of a network.
 
-An exponential average of the weights, which is judged in place of the last ones.
-
-torch.compile of a network for its training steps.
+The exponential average of the weights is evaluated in place of the last ones.
 """
 
 from __future__ import annotations

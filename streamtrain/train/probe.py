@@ -1,8 +1,8 @@
-"""Does the network look at the map at all?
+"""Whether the network looks at the map at all.
 
-A network that has learned the mean label, or that reads its answer off something else than the
-sky, can have a small loss. Two questions show it: what does it answer to maps without a halo, and
-how much worse does it get when the maps are exchanged among the samples?
+A network that has learned the mean label, or that reads its prediction off something else than the
+sky, can have a small loss. Two numbers show it: what it predicts for maps without a halo, and how
+much larger its error is when the maps are exchanged among the samples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The weights of another run, which a run begins with.
+"""How a run begins: with the weights of another run, or where it stopped, with more steps.
 
-A run that goes on with another number of steps: how its learning rate does, and what is kept of
-that in its configuration.
+With another number of steps, the learning rate goes on as `train.extend` says, and what was
+extended is kept in the run's configuration.
 """
 
 from __future__ import annotations

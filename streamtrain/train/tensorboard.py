@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a run besides plain curves.
+"""What TensorBoard shows of a run besides plain curves, and `lightcones.jsonl` in its folder.
 
-`lightcones.jsonl` in the folder of a run: the lightcones that were made during training.
+lightcones.jsonl lists the lightcones that were made during training.
 """
 
 from __future__ import annotations

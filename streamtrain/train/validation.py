@@ -1,6 +1,6 @@
 """Validation: the same samples every time, shared between the ranks, never stored.
 
-What a call of the trainer leaves to say.
+`Summary` is what a call of the trainer leaves to say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Halo catalogs of other programs: which reader a file needs, and what it may be told."""
+"""Halo catalogs of other programs: which reader a file needs, and which options it takes."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""Arithmetic with the columns of a table: `Z + DZ`, `1e10*Mvir/0.7`, `10**logM`, `Pos[0]/0.7`.
+"""Arithmetic with the columns of a table, `Z + DZ` or `10**logM`, and the units of columns.
 
-Numbers, names of columns, + - * / **, brackets, log10, sqrt and exp; [k] takes one number of a
-column with several. A name with other signs than letters, digits and _ goes in quotes:
-`'Halos/M' * 1e10`. The text is parsed, never executed.
+An expression holds numbers, names of columns, + - * / **, brackets, log10, sqrt and exp; [k] takes
+one number of a column with several. A name with other signs than letters, digits and _ goes in
+quotes: `'Halos/M' * 1e10`. The text is parsed, never executed.
 
-Units as people and files spell them, in Mpc, Msun, km/s and deg.
-
-"Msun/h", "h^-1 M_sun", "1e10 solMass / littleh", "dex(solMass)", "cMpc h^{-1}" and "km s-1" are
-read. What is not known here gives None, never a guess.
+Units, in Mpc, Msun, km/s and deg, are read as people and files spell them: "Msun/h", "h^-1 M_sun",
+"1e10 solMass / littleh", "dex(solMass)", "cMpc h^{-1}" and "km s-1". An unknown spelling gives
+None, never a guess.
 """
 
 from __future__ import annotations

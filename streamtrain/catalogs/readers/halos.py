@@ -1,6 +1,6 @@
-"""Catalogs in several files: chunks NAME.0.hdf5, NAME.1.hdf5, ... and patterns like NAME_*.fits.
+"""Halos as a file of another program has them, and how they become a lightcone.
 
-Halos as a file of another program has them, and how they become a lightcone.
+A catalog may lie in several files: chunks NAME.0.hdf5, NAME.1.hdf5, ... or a pattern NAME_*.fits.
 """
 
 from __future__ import annotations

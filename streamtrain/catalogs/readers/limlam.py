@@ -3,13 +3,11 @@
 Keys x, y, z [comoving Mpc], M [Msun], zhalo (observed redshift), and optionally vx, vy, vz [km/s];
 every further array with one number per halo (zform, sfr) becomes a column. Without zhalo the
 redshift is that of the distance with the velocity along the line of sight. The cosmology is
-`cosmo_header_json` or the original `cosmo_header`, a pickled dict, which `pickled` reads.
+`cosmo_header_json` or the original `cosmo_header`, a pickled dict.
 
-The pickled dict of numbers in a limlam_mocker npz, read without unpickling.
-
-Unpickling can run any program, so that pickle is never loaded: a parser reads the few inert
-opcodes of which a dict of numbers consists, builds nothing but strings, numbers and tuples, and
-refuses the rest.
+Unpickling can run any program, so that pickle is never loaded: `read_pickled_header` reads the few
+inert opcodes of which a dict of numbers consists, builds nothing but strings, numbers and tuples,
+and refuses the rest.
 """
 
 from __future__ import annotations

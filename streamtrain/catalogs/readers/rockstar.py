@@ -1,20 +1,17 @@
-"""Rockstar's ASCII halo lists, `out_N.list`.
+"""ASCII halo lists of Rockstar, `out_N.list`, and of consistent-trees, `hlist_SCALE.list`.
 
-The header names the columns and states scale factor, Omega_m, h, box and units; Omega_b, n_s and
-sigma8 are not in it. With a column PID (find_parents) subhalos are left out, for the mass of a
-host contains theirs; without one they cannot be told from hosts.
+Rockstar's header names the columns and states scale factor, Omega_m, h, box and units. With a
+column PID (find_parents) subhalos are left out, for the mass of a host contains theirs; without one
+they cannot be told from hosts.
+
+The first line of consistent-trees names the columns, most with their number: #scale(0) id(1) ...
+mvir(10) ... x(17). Its header states Omega_m, h, box and units. Subhalos (pid not -1) are left out;
+phantoms, which the code put where the finder lost a halo for a few snapshots, stay.
+
+Omega_b, n_s and sigma8 are in neither.
 
 References:
     The Rockstar phase-space temporal halo finder (Behroozi et al., 2013), arXiv:1110.4372
-
-Halo lists of consistent-trees, `hlist_SCALE.list`.
-
-The first line names the columns, most with their number: #scale(0) id(1) ... mvir(10) ... x(17).
-The header states Omega_m, h, box and units; Omega_b, n_s and sigma8 are not in it. Subhalos (pid
-not -1) are left out, for the mass of a host contains theirs; phantoms, which the code put where the
-finder lost a halo for a few snapshots, stay.
-
-References:
     Gravitationally consistent halo catalogs and merger trees (Behroozi et al., 2013),
     arXiv:1110.4370
 """

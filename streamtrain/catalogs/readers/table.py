@@ -1,4 +1,4 @@
-"""Halos out of any table with named columns, told by a column map."""
+"""Halos out of any table with named columns, by the help of a column map."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Columns of numbers in text files.
-
-Text tables whose columns are apart by spaces or tabs, `.dat` and `.txt`.
+"""Columns of numbers in text files, such as `.dat` and `.txt` with columns apart by spaces or tabs.
 
 Names come from the first line that is no comment, if it holds words, else from the last comment
 line above the numbers that has one for every column: `# x y z mass`, `#x[Mpc] y[Mpc] m(Msun)`,

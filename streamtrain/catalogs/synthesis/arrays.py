@@ -1,14 +1,10 @@
 """The array operations that the synthesis is written with: on NumPy, or on torch tensors.
 
-The method (`longmodes`, `lpt`, `massnodes`, `sampler`) is stated once, with operators and with what
-is below. `NumpyArrays` is the reference: lightcones on disk are identified by a digest, and it
-makes the very halos. `torch_arrays.TorchArrays` does the same on a GPU, where Fourier transforms
-and exponentials round the last bit elsewhere.
-
-The array operations of the synthesis on torch tensors; see `arrays`.
-
-torch has no unsigned 64-bit arithmetic, so words are int64 with the same bits: products and sums
-wrap around alike, and shifts to the right are masked (`box.down`).
+The method (`density`, `halo_rates`, `sampler`) is stated once, with operators and with what is
+below. `NumpyArrays` is the reference: lightcones on disk are identified by a digest, and it makes
+the very halos. `TorchArrays` does the same on a GPU, where Fourier transforms and exponentials
+round the last bit elsewhere. torch has no unsigned 64-bit arithmetic, so words are int64 with the
+same bits: products and sums wrap around alike, and shifts to the right are masked (`box.down`).
 """
 
 from __future__ import annotations

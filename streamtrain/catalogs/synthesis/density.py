@@ -1,23 +1,19 @@
-"""Density modes longer than a field, summed exactly on the cells of its box.
+"""A Gaussian random density field over one box of cells, and the displacements that follow from it.
+
+Second-order Lagrangian perturbation theory (2LPT), everything linearly extrapolated to z = 0: a
+particle that starts at q is, at growth factor D, at `x = q + D psi1(q) + D^2 psi2(q)`.
 
 A field is narrow: the modes above its width carry most of the bulk flow and of the scatter
 between fields. In a periodic box no larger than the field they are missing or, along its long
 axis, badly sampled: the modes of a 160 x 160 x 1200 Mpc box give velocities of 161, 161 and
 406 km/s at z = 2.87, where linear theory has 211. So the power is split, P = P_long + P_short,
-`P_long = P exp(-(k/ks)^2)`, and the few modes of P_long in a much larger box are summed at every
-cell centre, one matrix product per axis: 204, 204 and 215 km/s. Missing remains what is longer
-than the larger box.
+`P_long = P exp(-(k/ks)^2)`. The few modes of P_long in a much larger box are summed at every cell
+centre (`LongModes`), one matrix product per axis: 204, 204 and 215 km/s. Missing remains what is
+longer than the larger box. The short modes (`DensityModes`) are white noise on the cells, coloured
+by FFT and periodic. So the field as a whole is not periodic, and the outermost 40 Mpc are padding.
 
-Arrays `_kxyz` are [num_kx, num_ky, num_kz] with kz >= 0.
-
-A Gaussian random density field over one box of cells and the displacements that follow from it.
-
-Second-order Lagrangian perturbation theory (2LPT), everything linearly extrapolated to z = 0: a
-particle that starts at q is, at growth factor D, at `x = q + D psi1(q) + D^2 psi2(q)`. The short
-modes are white noise on the cells, coloured by FFT and periodic; the long ones are summed
-(`longmodes`), so the field as a whole is not periodic and the outermost 40 Mpc are padding.
-
-Arrays are [x, y, z] with z fastest; `_kxyz` arrays hold the half space of rfftn, [nx, ny, nz/2+1].
+Arrays are [x, y, z] with z fastest; `_kxyz` arrays hold the half space of rfftn, [nx, ny, nz/2+1],
+those of the long modes [num_kx, num_ky, num_kz] with kz >= 0.
 
 References:
     Transients from initial conditions in cosmological simulations

@@ -1,7 +1,4 @@
-"""Make and import lightcone files: `streamtrain catalog make` and `catalog import`.
-
-Options of `streamtrain catalog make`, from the command line and from a YAML file.
-"""
+"""Make lightcone files from seeds, side by side: `streamtrain catalog make`."""
 
 from __future__ import annotations
 

@@ -4,10 +4,8 @@ The choice among published mass functions is the largest error of a synthetic li
 2.5e10 Msun and z = 2.9 they differ by tens of per cent. So every option carries its mass
 definition, and a lightcone records both.
 
-Mass functions and biases of the colossus package, by the name `colossus:MODEL[:DEFINITION]`.
-
-colossus is imported where one is used. It keeps its cosmology in a global variable, which is put
-back afterwards.
+Options named `colossus:MODEL[:DEFINITION]` are those of the colossus package, which is imported
+where one is used. It keeps its cosmology in a global variable, which is put back afterwards.
 
 References:
     COLOSSUS: a Python toolkit for cosmology, large-scale structure and dark matter halos

@@ -1,7 +1,7 @@
 """Halo lightcones from nothing but a seed: a peak-background-split sampler moved by 2LPT.
 
 In Lagrangian space halos are a Poisson sample whose rate follows the filtered linear density
-(see `massnodes`); each is then displaced by second-order perturbation theory at the growth of its
+(see `halo_rates`); each is then displaced by second-order perturbation theory at the growth of its
 own distance, and observed along the line of sight. No simulation was used for calibration, and
 the mass function holds exactly in the mean.
 
