@@ -47,8 +47,8 @@ def luminosity_function(
 
     predicted, true: log10 of the count, [num_maps, num_bins]; one column of panels per map.
     bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
-    (default: true > 0). reference: mean label, log10 of the count, [num_bins]; blank:
-    likewise, what the network answers to maps without a halo. quantity: of `QUANTITIES`, with
+    (default: true > 0). reference: mean label, log10 of the count, [num_bins]; blank: what the
+    network predicts for maps without a halo, in the same form. quantity: of `QUANTITIES`, with
     `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1).
     """
     if predicted.shape != true.shape or true.ndim != 2:

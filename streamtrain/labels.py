@@ -374,8 +374,8 @@ class Label:
         return label
 
     def log10_counts(self, values: Tensor, unit_label: Tensor) -> Tensor:
-        """log10 of the count, at least 0, from labels or a network's answers [B, num_bins], in
-        float64 on their device.
+        """log10 of the count, at least 0, from labels or a network's point estimates [B, num_bins],
+        in float64 on their device.
 
         Below one halo there is nothing to predict: smaller values become log10(1) = 0, as they are
         in the label. unit_label: `Batch.unit_label`.

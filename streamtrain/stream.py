@@ -40,7 +40,7 @@ class SampleStream(IterableDataset[Batch]):
     current stream waits for a batch when it is asked for. queue = 0: batches are made when they are
     asked for, on a GPU on the current stream.
 
-    processes: forked to draw what a GPU is told, if there are cores for them, see `DrawAhead`.
+    processes: forked to draw samples for a GPU, if there are cores for them, see `DrawAhead`.
 
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
@@ -122,7 +122,7 @@ class SampleStream(IterableDataset[Batch]):
         return 2 if self._ahead and self.generator.device.type == "cuda" else 1
 
     def _last_window(self) -> int:
-        """Of the samples that are asked for with the next step's, over all ranks."""
+        """Window of the last sample that is needed with the next step's, over all ranks."""
         return self.generator.window(self._next_index + self._enqueued * self.batch_size - 1)
 
     @property
@@ -134,8 +134,8 @@ class SampleStream(IterableDataset[Batch]):
     def ready(self, seconds: float) -> bool:
         """Whether the next batch waits for no lightcone, after about so long [s] at most.
 
-        On a GPU the lightcones of this rank's first sample are what is asked for, and those of the
-        batch that is made meanwhile.
+        On a GPU that means the lightcones of this rank's first sample, and those of the batch that
+        is made meanwhile.
         """
         if not self._ahead or self.generator.device.type == "cuda":
             starts = (self._next_index + k * self.batch_size for k in range(self._enqueued))

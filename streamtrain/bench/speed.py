@@ -135,14 +135,14 @@ def _host_seconds(generator: Generator, size: int, processes: int, pause: float 
             if on_gpu:
                 ahead.make(k, workspace)
             elif drawn := ahead.drawn(k):
-                tell(generator, *drawn)
+                pack_arguments(generator, *drawn)
         durations.append(time.perf_counter() - start)
     ahead.close()
     return statistics.median(durations[1:]) / ahead.together
 
 
-def tell(generator: Generator, drawing: SampleDraws, first: int, last: int) -> None:
-    """Put together what a GPU is told about samples of a drawing."""
+def pack_arguments(generator: Generator, drawing: SampleDraws, first: int, last: int) -> None:
+    """Pack the kernels' arguments for samples of a drawing, as for a GPU."""
     arrays = generator.pipeline.kernel_arguments(
         drawing.scene, drawing.arguments, drawing.operators, first, last
     )

@@ -39,8 +39,8 @@ def _step(
 
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            answer = model(batch.cube)
-        loss = network.head.loss(answer, batch.label, batch.counts, batch.unit_label)
+            prediction = model(batch.cube)
+        loss = network.head.loss(prediction, batch.label, batch.counts, batch.unit_label)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
         optimiser.step()

@@ -142,12 +142,19 @@ def add_import(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("files", nargs="*", type=Path, metavar="FILE", help="or a quoted pattern, or a folder")
+    add(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a catalog, a quoted pattern, or a folder",
+    )
     add("--out", type=Path, default=Path("lightcones"), help="folder [%(default)s]")
     add("--realisation", help="name of the simulated sky; cuts of one sky must share it")
     add(
         "--format",
-        help="npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc, groups or table",
+        help="format of the files: npz, pinocchio-plc, pinocchio-snapshot, rockstar, hlist, pksc, "
+        "groups or table",
     )
     add(
         "--columns",
@@ -162,16 +169,22 @@ def add_import(kinds: Any) -> None:
         "--cosmology",
         nargs="+",
         metavar="NAME=VALUE",
-        help="those of Omega_m, Omega_b, h, n_s, sigma8 that the file lacks",
+        help="whichever of Omega_m, Omega_b, h, n_s, sigma8 the file lacks",
     )
     add(
         "--units",
         choices=("Mpc", "Mpc/h", "kpc/h"),
-        help="of a PINOCCHIO file that does not say: Mpc and Msun, or Mpc/h and Msun/h; of groups "
-        "that do not say: lengths in Mpc/h or kpc/h (masses 1e10 Msun/h)",
+        help="units of a file that does not state them; PINOCCHIO: Mpc and Msun, or Mpc/h and "
+        "Msun/h; groups: lengths in Mpc/h or kpc/h (masses in 1e10 Msun/h)",
     )
-    add("--mass-column", help="of a .list [Mvir] or of groups [GroupMass]")
-    add("--axis", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of a PINOCCHIO light cone")
+    add("--mass-column", help="mass of a .list [Mvir] or of groups [GroupMass]")
+    add(
+        "--axis",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="axis of a PINOCCHIO light cone",
+    )
     add(
         "--observer",
         nargs=3,
@@ -185,7 +198,8 @@ def add_import(kinds: Any) -> None:
         nargs="?",
         const="",
         metavar="AXIS",
-        help="of a table, npz or .pksc: x, y, z, -x, -y or -z [z]",
+        help="direction in which the observer of a table, npz or .pksc looks: x, y, z, -x, -y or "
+        "-z [z]",
     )
     for axis in ("-x", "-y", "-z"):  # after --line-of-sight argparse takes them for options
         add(axis, dest="line_of_sight", action="store_const", const=axis, help=argparse.SUPPRESS)
@@ -207,8 +221,14 @@ def add_import(kinds: Any) -> None:
         help="tile snapshots of a periodic box into a lightcone of --footprint-deg and --z-range; "
         "its side, where the files do not state it",
     )
-    add("--redshifts", nargs="+", type=float, metavar="Z", help="of snapshots that do not say")
-    add("--seed", type=int, default=0, help="of the tiling [%(default)s]")
+    add(
+        "--redshifts",
+        nargs="+",
+        type=float,
+        metavar="Z",
+        help="redshifts of snapshots that do not state them",
+    )
+    add("--seed", type=int, default=0, help="seed of the tiling [%(default)s]")
     command.set_defaults(run=run_import)
 
 
@@ -305,11 +325,20 @@ def add_compare(kinds: Any) -> None:
         help="band [34 26]",
     )
     add(
-        "--nu-rest-GHz", type=float, default=115.27, metavar="GHZ", help="of the line [%(default)s]"
+        "--nu-rest-GHz",
+        type=float,
+        default=115.27,
+        metavar="GHZ",
+        help="rest frequency of the line [%(default)s]",
     )
     add("--model", default="li16", help="luminosity model, or file.py:function [%(default)s]")
-    add("--min-mass", type=float, metavar="MSUN", help="halos above it shine [the highest limit]")
-    add("--seed", type=int, default=0, help="of the luminosities' scatter [%(default)s]")
+    add(
+        "--min-mass",
+        type=float,
+        metavar="MSUN",
+        help="halos above this mass shine [the highest limit]",
+    )
+    add("--seed", type=int, default=0, help="seed of the luminosities' scatter [%(default)s]")
     command.set_defaults(run=run_compare)
 
 
@@ -334,7 +363,9 @@ def run_compare(arguments: argparse.Namespace) -> int:
 def add_make(command: argparse.ArgumentParser) -> None:
     """Declare the options; what is not given stays None, so that a YAML file can set it."""
     add = command.add_argument
-    add("number", nargs="*", metavar="N", help="how many; key=value settings with --for")
+    add(
+        "number", nargs="*", metavar="N", help="how many lightcones; with --for: key=value settings"
+    )
     add(
         "--for",
         dest="config",
@@ -352,7 +383,7 @@ def add_make(command: argparse.ArgumentParser) -> None:
     add("--plan", action="store_true", help="with --for: say what would be made, and stop")
     add("--out", type=Path, help="folder [lightcones]")
     add("--prefix", help="start of the file names [sky]")
-    add("--first-seed", type=int, help="seed of the first [0]")
+    add("--first-seed", type=int, help="seed of the first lightcone [0]")
     add(
         "--options",
         type=Path,
@@ -384,9 +415,13 @@ def add_make(command: argparse.ArgumentParser) -> None:
     add(
         "--mass-function",
         metavar="NAME",
-        help="tinker08, watson13_fof, or colossus:MODEL[:DEFINITION] [tinker08]",
+        help="number of halos: tinker08, watson13_fof, or colossus:MODEL[:DEFINITION] [tinker08]",
     )
-    add("--bias", metavar="NAME", help="tinker10, or colossus:MODEL[:DEFINITION] [tinker10]")
+    add(
+        "--bias",
+        metavar="NAME",
+        help="bias of halos: tinker10, or colossus:MODEL[:DEFINITION] [tinker10]",
+    )
     for name in _COSMOLOGY_HELP:
         add(
             f"--{name.replace('_', '-')}",

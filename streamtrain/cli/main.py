@@ -240,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="what this sample is made of, step by step: sample_INDEX.png; without --prior: 0",
     )
-    command.add_argument("--split", help="of the sample: train, validation or test [train]")
+    command.add_argument("--split", help="split of the sample: train, validation or test [train]")
     command.add_argument(
         "--channel", type=int, help="frequency slice of its maps; default: the middle one"
     )
@@ -264,14 +264,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--manifest", type=Path, help="default: testset.json in the run folder")
     command.set_defaults(run=_testset_verify)
     command = commands.add_parser(
-        "evaluate", parents=[configured, device], help="judge the trained network on its test set"
+        "evaluate",
+        parents=[configured, device],
+        help="evaluate the trained network on its test set",
     )
     command.add_argument(
         "--on",
         nargs="+",
         metavar="FILES",
-        help="lightcones (files or globs) to judge it on instead of the run's test skies; writes "
-        "into a new folder and leaves the run as it is",
+        help="evaluate on these lightcones (files or globs) instead of the run's test skies; "
+        "writes into a new folder and leaves the run as it is",
     )
     command.add_argument("--samples", type=int, help="test maps; default: test.samples")
     command.add_argument(
@@ -283,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--probes",
         action="store_true",
-        help="instead: its answers to blank, shuffled, turned, fainter and brighter maps",
+        help="instead: its predictions for blank, shuffled, turned, fainter and brighter maps",
     )
     command.add_argument(
         "--scenarios",

@@ -27,9 +27,11 @@ def add_export(
     add = command.add_argument
     add("--samples", type=int, required=True, help="how many")
     add("--out", type=Path, required=True, help="file (hdf5) or folder (limlam); must be new")
-    add("--format", choices=("hdf5", "limlam"), default="hdf5", help="[%(default)s]")
+    add(
+        "--format", choices=("hdf5", "limlam"), default="hdf5", help="what is written [%(default)s]"
+    )
     add("--split", default="train", help="train, validation or test [%(default)s]")
-    add("--first-index", type=int, default=0, help="of the first sample [%(default)s]")
+    add("--first-index", type=int, default=0, help="index of the first sample [%(default)s]")
     add(
         "--raw",
         action="store_true",
@@ -93,13 +95,14 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
     )
     add(
         "--units",
-        help="of a map that does not say, or says it wrongly: uK, mK, K, Jy/sr, kJy/sr or MJy/sr",
+        help="units of a map that does not state them, or wrongly: uK, mK, K, Jy/sr, kJy/sr or "
+        "MJy/sr",
     )
     add(
         "--nu-rest-GHz",
         type=float,
         metavar="GHZ",
-        help="of the line, where the map does not say, or says it wrongly",
+        help="rest frequency of the line, where the map does not state it, or wrongly",
     )
     add("--index", type=int, help="which sample of a file of streamtrain export")
     add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")

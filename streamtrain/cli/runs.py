@@ -96,7 +96,7 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="folder of another run whose network answers too; repeatable",
+        help="folder of another run whose network also predicts the same maps; repeatable",
     )
     add(
         "--simulations",
@@ -112,8 +112,8 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="simulations at the fiducial parameters, for each noise level [%(default)s]",
     )
-    add("--walkers", type=_positive, default=32, help="of the ensemble [%(default)s]")
-    add("--steps", type=_positive, default=6000, help="of each walker [%(default)s]")
+    add("--walkers", type=_positive, default=32, help="walkers of the ensemble [%(default)s]")
+    add("--steps", type=_positive, default=6000, help="steps of each walker [%(default)s]")
     add(
         "--likelihood",
         choices=("percival", "sellentin", "hartlap"),
@@ -184,7 +184,7 @@ def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     add = command.add_argument
     add("folder", type=Path, metavar="RUN", help="the folder of a run")
     add("settings", nargs="*", metavar="key=value", help="such as train.threads=2, data.test=[...]")
-    add("--index", type=int, default=0, help="of the test sample [%(default)s]")
+    add("--index", type=int, default=0, help="index of the test sample [%(default)s]")
     add(
         "--log10-L",
         nargs=2,

@@ -89,7 +89,7 @@ class Generator:
         self.skies = lightcones
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
-        """Names of the luminosity models that samples are told apart by."""
+        """Names of the luminosity models, the classes that samples can be of."""
         cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
         self.label = Label(

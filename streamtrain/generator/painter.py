@@ -25,7 +25,7 @@ from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory
 
 @dataclass
 class PaintArguments:
-    """What the kernel is told about B samples; the arrays of kernels/paint.cu, on the host."""
+    """The paint kernel's arguments for B samples: the arrays of kernels/paint.cu, on the host."""
 
     items: NDArray[np.int64]
     item_start: NDArray[np.int64]

@@ -17,9 +17,9 @@ from streamtrain.numerics import portable
 def warn_of_extrapolated_rates(
     lightcones: Sequence[Lightcone], painted: Sequence[NDArray[np.bool_]], sfr: str | SFRTable
 ) -> None:
-    """Warn (ModelRangeWarning) where the rates of painted halos are the fit's without having been
-    asked for (`sfr` = "auto"), and more than a hundredth of their squares are of halos for which
-    the fitted table has no data. painted: of each lightcone's halos [n]."""
+    """Warn (ModelRangeWarning) where the rates of painted halos are the fit's though the user did
+    not choose it (`sfr` = "auto"), and more than a hundredth of their squares are of halos for
+    which the fitted table has no data. painted: which of each lightcone's halos are [n]."""
     if sfr != "auto":
         return
     whole, beyond, last = 0.0, 0.0, 0.0
@@ -51,8 +51,7 @@ def model_column(
     and `sfr` [Msun/yr], where the argument `sfr` says from what: "auto" (the lightcone's own if it
     has one, else the fit), "fit", "fit_in_range" (0 where the fitted table has no data), "column"
     (the lightcone's own), or a table.
-    used: the halos that it is for [n], default: all; of the others nothing is asked, and the column
-    has 0.
+    used: the halos that it is for [n], default: all; the column has 0 for the others, unchecked.
     Raises ValueError, one sentence, if the lightcone has no such column, if it holds negative
     numbers, or if the fit or the table does not cover the halos.
     """

@@ -22,7 +22,7 @@ _BLOCK, _HEADER_BLOCKS, _MOST = 2880, 1500, 999
 """Bytes of a block, blocks of a header that are read, and what the standard allows to count."""
 _AS_STORED = {"memmap": False, "do_not_scale_image_data": True}
 ROTATED_DEG = 1.0
-"""An image turned by more than this against ra and dec is told of."""
+"""Angle against ra and dec beyond which an image's turn is noted [deg]."""
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz")
 REST = ("RESTFRQ", "RESTFREQ")
 LIGHT, PLANCK = 299792458.0, 6.62607015e-34

@@ -23,9 +23,9 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 PIPE_BYTES = 2**20
-"""What the process may have put down before it waits to be asked: what Linux grants to all."""
+"""Bytes that the process may have sent before they are read: what Linux grants to all."""
 PATIENCE_S = 60.0
-"""A process that says nothing for so long is given up."""
+"""Seconds of silence after which a process is taken for lost."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 _alone = threading.Lock()

@@ -53,27 +53,29 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Numbers [B, num_numbers] to the answer [B, num_numbers], float32."""
+        """The prediction [B, num_numbers], float32, from the last layer's numbers of that shape."""
         raise NotImplementedError
 
     def loss(
-        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
         """Mean loss, a float32 scalar. label_bn, counts_bn, unit_label: as in a `Batch`."""
         raise NotImplementedError
 
-    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
         """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
         raise NotImplementedError
 
-    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(
+        self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
+    ) -> Tensor | None:
         """Quantiles of the label [len(levels), B, num_outputs], float64 on the CPU; None where the
         head has none. levels: probabilities, such as (0.16, 0.84) for one standard deviation."""
         return None
 
-    def _parts(self, answer: Tensor) -> list[Tensor]:
+    def _parts(self, prediction: Tensor) -> list[Tensor]:
         """[B, num_outputs] each, one for every number."""
-        return list(answer.split(self.num_outputs, dim=1))
+        return list(prediction.split(self.num_outputs, dim=1))
 
     def _of_counts(self, counts: Tensor, unit_label: Tensor) -> Tensor:
         """Counts as labels, where a count below one halo reads as one in the log10 scale."""
@@ -85,8 +87,8 @@ class Head(nn.Module):
 class PointHead(Head):
     """One number per bin, in the label's scale; or logits of a class.
 
-    `mse` and `log_cosh` judge the error in dex (log10) or in standard deviations of each bin
-    (linear, whose values span many decades); `msle` judges ln(1 + count).
+    `mse` and `log_cosh` take the error in dex (log10) or in standard deviations of each bin
+    (linear, whose values span many decades); `msle` takes that of ln(1 + count).
     """
 
     losses: ClassVar[Mapping[str, str]] = {
@@ -111,19 +113,19 @@ class PointHead(Head):
         return self.function(numbers)
 
     def loss(
-        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
         if self.name == "cross_entropy":
-            return cross_entropy(answer, label_bn)
+            return cross_entropy(prediction, label_bn)
         if self.name == "msle":
-            return squared_log_error(answer / unit_label, label_bn / unit_label).mean()
-        error = answer - label_bn
+            return squared_log_error(prediction / unit_label, label_bn / unit_label).mean()
+        error = prediction - label_bn
         if self.label.form == "linear":
             error = error / self.label_std
         return (log_cosh(error) if self.name == "log_cosh" else error * error).mean()
 
-    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
-        return answer
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return prediction
 
 
 class GaussianHead(Head):
@@ -149,25 +151,27 @@ class GaussianHead(Head):
         self.function.set_normalisation(label_bn, mean, std)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The answer is the mean, and the ln of the deviation over the label's."""
+        """The prediction is the mean, and the ln of the deviation over the label's."""
         mean, stretch = self._parts(numbers)
         bounded = LARGEST_LN_STRETCH * torch.tanh(stretch / LARGEST_LN_STRETCH)
         return torch.cat([self.function(mean), bounded], dim=1)
 
     def loss(
-        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
-        mean, stretch = self._parts(answer)
+        mean, stretch = self._parts(prediction)
         error = (mean - label_bn) / self.label_std
         density = gaussian_nll(error, stretch, torch.zeros_like(error))
         return (density if self.label.form == "linear" else density + self.label_std.log()).mean()
 
-    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
-        return self._parts(answer)[0]
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return self._parts(prediction)[0]
 
-    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(
+        self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
+    ) -> Tensor | None:
         stats = _stats()
-        mean, stretch = (part.double().cpu() for part in self._parts(answer.detach()))
+        mean, stretch = (part.double().cpu() for part in self._parts(prediction.detach()))
         std = stretch.exp() * self.label_std.double().cpu()
         return torch.stack([mean + float(stats.norm.ppf(p)) * std for p in levels])
 
@@ -197,19 +201,21 @@ class PoissonHead(Head):
         self.ln_std.copy_(std.clamp(min=0.1 * LN10))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The answer is the ln of the rate."""
+        """The prediction is the ln of the rate."""
         return self.ln_mean + self.ln_std * numbers
 
     def loss(
-        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
-        return poisson_nll(answer, counts_bn).mean().float()
+        return poisson_nll(prediction, counts_bn).mean().float()
 
-    def point(self, answer: Tensor, unit_label: Tensor) -> Tensor:
-        return _point_of_rate(self, self._parts(answer)[0], unit_label)
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return _point_of_rate(self, self._parts(prediction)[0], unit_label)
 
-    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
-        mean, stats = rate(answer.detach().double().cpu()).numpy(), _stats()
+    def spread(
+        self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
+    ) -> Tensor | None:
+        mean, stats = rate(prediction.detach().double().cpu()).numpy(), _stats()
         counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
         return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
@@ -241,21 +247,23 @@ class NegativeBinomialHead(PoissonHead):
         self.ln_dispersion.copy_(half * torch.atanh(start))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The answer is the ln of the mean and of the dispersion."""
+        """The prediction is the ln of the mean and of the dispersion."""
         mean, dispersion = self._parts(numbers)
         centre, half = LN_DISPERSION
         bounded = centre + half * torch.tanh((self.ln_dispersion + dispersion) / half)
         return torch.cat([super().forward(mean), bounded], dim=1)
 
     def loss(
-        self, answer: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
-        mean, dispersion = self._parts(answer)
+        mean, dispersion = self._parts(prediction)
         return negative_binomial_nll(mean, dispersion, counts_bn).mean().float()
 
-    def spread(self, answer: Tensor, unit_label: Tensor, levels: Sequence[float]) -> Tensor | None:
+    def spread(
+        self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
+    ) -> Tensor | None:
         stats = _stats()
-        ln_mean, ln_dispersion = (part.double().cpu() for part in self._parts(answer.detach()))
+        ln_mean, ln_dispersion = (part.double().cpu() for part in self._parts(prediction.detach()))
         shape = torch.exp(-ln_dispersion).numpy()
         chance = torch.sigmoid(-ln_dispersion - ln_mean).numpy()  # scipy's p, shape/(shape + mean)
         counts = np.stack([stats.nbinom.ppf(p, shape, chance) for p in levels])

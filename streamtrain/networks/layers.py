@@ -194,7 +194,7 @@ class Unconstrained(nn.Module):
 
     @torch.no_grad()
     def set_normalisation(self, label_bn: Tensor, mean: Tensor, std: Tensor) -> None:
-        """mean, std: what the answer is centred on and scaled by [num_outputs]."""
+        """mean, std: what the prediction is centred on and scaled by [num_outputs]."""
         self.label_mean.copy_(mean)
         self.scale.copy_(std)
 

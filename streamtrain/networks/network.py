@@ -45,7 +45,7 @@ BODIES: dict[type, type[Body]] = {
 
 
 class Network(nn.Module):
-    """What is trained: cubes to answers, of which its `head` makes labels and the loss.
+    """What is trained: from cubes to predictions, of which `head` makes labels and the loss.
 
     The input is normalised per frequency channel with moments that `set_normalisation` sets once,
     with those of the head; all are saved with the weights. An untrained network predicts the mean
@@ -97,7 +97,7 @@ class Network(nn.Module):
         self.head.set_normalisation(label_bn, counts_bn, unit_label)
 
     def forward(self, cube_bfyx: Tensor) -> Tensor:
-        """Cubes float32 [B, n_freq, n_dec, n_ra] to answers float32 [B, head.num_numbers]."""
+        """Predictions float32 [B, head.num_numbers] from cubes float32 [B, n_freq, n_dec, n_ra]."""
         x = cube_bfyx
         if not isinstance(self.body, Summaries):  # which normalises what it makes of the map
             column = (1, -1, 1, 1)
@@ -107,8 +107,8 @@ class Network(nn.Module):
         with full_precision(x) if exact else nullcontext():
             numbers = self.body(x)
         with full_precision(numbers):
-            answer: Tensor = self.head(numbers.float())
-        return answer
+            prediction: Tensor = self.head(numbers.float())
+        return prediction
 
 
 def _body(

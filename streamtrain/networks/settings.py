@@ -28,8 +28,8 @@ class AnyNetworkConfig:
     kind: str = setting("means", "which network")
     head: HeadName = setting(
         "auto",
-        "what it says of each luminosity bin and how that is judged; auto: mse, or cross-entropy "
-        "of a class",
+        "what it predicts for each luminosity bin, and its loss; auto: mse, or cross-entropy of a "
+        "class",
     )
     monotonic: bool = setting(False, "N(>L) that never rises with L; for label.quantity cumulative")
     dense: int = setting(256, "width of the dense layer", low=1, high=65536)

@@ -32,7 +32,7 @@ from streamtrain.train.tensorboard import SkyRecord
 from streamtrain.train.validation import Example, ValidationResult, range_names
 
 WARN_AFTER = 0.2
-"""Share of the steps before which nobody is warned of answers that do not depend on the maps."""
+"""Share of the steps before which there is no warning of predictions that ignore the maps."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ class Monitor:
         self._writer.flush()
 
     def _probe(self, step: int, dependence: Dependence) -> dict[str, float]:
-        """Record how far answers depend on the maps, and warn once if they do not; for the
-        history."""
+        """Show how far predictions depend on the maps, and warn once if they do not; returns what
+        goes into the history."""
         found = {"skill": dependence.skill}
         if dependence.blank_dex is not None:
             found["blank_dex"] = dependence.blank_dex
@@ -240,8 +240,8 @@ def describe(value: Any) -> str:
 class Record:
     """Writes through a `Monitor` in rank 0 and nothing in the others.
 
-    A disk that is full ends no training: one line tells, what cannot be recorded is left out, and
-    recording goes on once there is room again.
+    A disk that is full ends no training: one line says so, what cannot be written is left out, and
+    writing goes on once there is room again.
 
     open_monitor: makes the monitor that continues from a step; None: nothing is recorded
     step: what training continues from

@@ -33,12 +33,12 @@ def set_normalisation(
     Raises ValueError if a sample is too bright for the cube, and if all labels are alike.
     """
     inputs = _Moments()
-    answers = []
+    targets = []
     for batch in _batches(generator, NUM_SAMPLES, chunk, report):
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         unit_label = batch.unit_label.expand(len(batch), -1)
-        answers.append((batch.label, batch.counts, unit_label))
-    label, counts, unit_label = map(torch.cat, zip(*answers, strict=True))
+        targets.append((batch.label, batch.counts, unit_label))
+    label, counts, unit_label = map(torch.cat, zip(*targets, strict=True))
     _check_labels(generator, label)
     network.set_normalisation(*inputs.mean_and_std(), label, counts, unit_label)
     if isinstance(network.body, Summaries):

@@ -17,32 +17,34 @@ from torch import Tensor
 F64 = NDArray[np.float64]
 
 SMALLEST_SKILL = 0.1
-"""Below it the answers are said to depend on the maps hardly at all."""
+"""Skill below which predictions are said to depend hardly at all on the maps."""
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """How far a network's answers depend on the maps."""
+    """How far a network's predictions depend on the maps."""
 
     skill: float
     """1 - e / e', where e is the mean squared error [dex^2] and e' the one with the maps exchanged
-    among the samples: 0 for answers that do not depend on the map, 1 for perfect ones. Of classes,
-    the same with the share of wrong answers."""
+    among the samples: 0 for predictions that do not depend on the map, 1 for perfect ones. Where
+    the label is a class, e is the share of wrong predictions."""
     blank_dex: float | None = None
-    """rms over bins of the mean answer to maps without a halo minus the mean answer to maps [dex];
+    """rms over bins of the mean prediction for maps without a halo minus the mean prediction [dex];
     None where the label is a class."""
 
     @property
     def problem(self) -> str:
-        """A sentence if the answers hardly depend on the maps, else nothing."""
+        """A sentence if the predictions hardly depend on the maps, else nothing."""
         if self.skill >= SMALLEST_SKILL:
             return ""
         blank = ""
         if self.blank_dex is not None:
-            blank = f", and maps without a halo change the mean answer by {self.blank_dex:.2g} dex"
+            blank = (
+                f", and maps without a halo change the mean prediction by {self.blank_dex:.2g} dex"
+            )
         return (
-            "the network's answers hardly depend on the maps: with the maps exchanged among the "
-            f"validation samples its errors grow by a factor of {1 / (1 - self.skill):.3g} only"
+            "the network's predictions hardly depend on the maps: with the maps exchanged among "
+            f"the validation samples its errors grow by a factor of {1 / (1 - self.skill):.3g} only"
             f"{blank}"
         )
 

@@ -77,7 +77,10 @@ class TrainConfig:
     validation_samples: int = setting(256, "samples per validation, the same every time", low=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", low=1)
     ema: float = setting(
-        0.0, "decay per step of the average of the weights that is judged; 0: none", low=0, high=1
+        0.0,
+        "decay per step of the average of the weights that is evaluated; 0: none",
+        low=0,
+        high=1,
     )
     max_nonfinite: int = setting(
         10, "steps in a row that may be skipped because the loss is not finite", low=0

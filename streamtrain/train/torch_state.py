@@ -88,7 +88,7 @@ def refuse_random_order(
     """Raise ValueError if torch has no deterministic algorithm for an operation of a network.
 
     Which ones have none depends on torch and the device (on a GPU cumsum, once also the gradient of
-    MaxPool3d), so a map of zeros is asked, forwards and backwards; it changes nothing.
+    MaxPool3d), so a map of zeros is tried, forwards and backwards; it changes nothing.
     """
     training = network.training
     network.eval()  # leaves running means and random numbers alone

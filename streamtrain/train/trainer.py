@@ -345,10 +345,10 @@ class Trainer:
         )
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            answer = model(cube)
+            prediction = model(cube)
         head = self.network.head
-        loss = head.loss(answer, label, counts, unit_label)
-        return head.point(answer.detach(), unit_label), loss
+        loss = head.loss(prediction, label, counts, unit_label)
+        return head.point(prediction.detach(), unit_label), loss
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""

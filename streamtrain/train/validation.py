@@ -69,7 +69,7 @@ class ExampleFunctions:
     unit: F64 | None
     """What one halo is worth in the label's quantity, also [1, num_bins]; None: one."""
     blank: F64
-    """Mean log10 of the count that the network answers to maps without a halo [num_bins]."""
+    """Mean log10 of the count that the network predicts for maps without a halo [num_bins]."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def validate(
         sums.add(batch, prediction)
         total_loss += loss.double() * len(indices) / num_samples
         if start == 0 and world.is_main:
-            answer, _ = evaluate(replace(batch, cube=generator.blank(indices)))
-            example = _example(label, batch, prediction, answer)
+            blank, _ = evaluate(replace(batch, cube=generator.blank(indices)))
+            example = _example(label, batch, prediction, blank)
     return sums.result(world, float(world.sum(total_loss)), example)
 
 
@@ -164,7 +164,7 @@ class _Sums:
         self._members = torch.from_numpy(np.array([m for _, m in self._ranges])).to(device)
 
     def add(self, batch: Batch, prediction: Tensor) -> None:
-        """A batch: errors, their histograms, and how answers and labels go together."""
+        """A batch: errors, their histograms, and how predictions and labels go together."""
         label, device = self._label, prediction.device
         if self._confusion is not None:
             self._confusion += _confusion(batch, prediction)
@@ -209,7 +209,7 @@ class _Sums:
 
 
 def range_names(bin_edges: F64) -> list[str]:
-    """Names of the luminosity ranges that errors are told for; the last is all of them."""
+    """Names of the luminosity ranges that have errors of their own; the last is all of them."""
     return [name for name, _ in _ranges(bin_edges)]
 
 

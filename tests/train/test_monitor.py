@@ -64,7 +64,9 @@ def test_a_network_that_sees_nothing_is_warned_of_once(
     assert capsys.readouterr().err.count("hardly depend on the maps") == 1
     events = events_of(tmp_path)
     [(step, text)] = texts(events, "warning")
-    assert step == 4 and "maps without a halo change the mean answer by" in text  # a fifth of 20
+    assert (
+        step == 4 and "maps without a halo change the mean prediction by" in text
+    )  # a fifth of 20
     assert all(abs(e.value) < 0.01 for e in events.Scalars("probe/skill"))
 
 

@@ -75,5 +75,5 @@ def test_problem_is_said_where_there_is_one() -> None:
     assert Dependence(0.5, 0.01).problem == ""
     text = Dependence(0.05, 0.012).problem
     assert "hardly depend on the maps" in text and "a factor of 1.05 only" in text
-    assert "maps without a halo change the mean answer by 0.012 dex" in text
+    assert "maps without a halo change the mean prediction by 0.012 dex" in text
     assert "without a halo" not in Dependence(0.0).problem
