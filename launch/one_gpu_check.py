@@ -59,7 +59,7 @@ EVERYTHING = [
     " log_modulus: {}, log10: {epsilon: 2}, standardise: {}}",
     "label={quantity: phi_L, log10_L: [3.0, 7.0], bins: 40}",
 ]
-"""Every emitter and every map operator at once."""
+"""Every modifier, an interloper and every map operator at once."""
 CNN_2D = ["network={kind: cnn, layers: 5, kernel: 3, filters: 32}"]
 RESNET_3D = ["network={kind: resnet, filters: 64}"]
 LIVE_OVER_RESIDENT = {"2-D CNN": 1.15, "3-D ResNet": 1.05}

@@ -33,12 +33,12 @@ def compare_runs(
     progress: Progress | None = None,
 ) -> str:
     """A table of runs, and figures in the folder `out`: runs.png (histories, bands, rms) and, of
-    those that were asked for the same functions, maps.png. Returns the text to print.
+    those that predict the same functions, maps.png. Returns the text to print.
 
-    make_evaluations: of runs that have none. answers: ask the networks for their test maps again
-    where that is not kept, for bands per bin, differences in pairs and maps.png; without it bands
-    are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for a
-    folder that is none of a run.
+    make_evaluations: of runs that have none. answers: whether to predict test maps again where the
+    predictions are not kept, for bands per bin, differences in pairs and maps.png; without them
+    bands are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for
+    a folder that is none of a run.
     """
     runs = read_runs(folders, settings)
     if make_evaluations:
@@ -76,7 +76,7 @@ def compare_runs(
 
 
 def _add_answers(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
-    """The answers of a run that has an evaluation of a function of luminosity."""
+    """The predictions of a run that has an evaluation of a function of luminosity."""
     if record.evaluation is None or record.manifest is None or record.function == "class":
         return
     try:
@@ -270,7 +270,7 @@ def _remarks(
 
 
 def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
-    """Mean squared error minus the first run's, of runs that were asked for the same functions."""
+    """Mean squared error minus the first run's, of runs that predict the same functions."""
     first = answers.get(runs[0].name)
     if first is None:
         return {}

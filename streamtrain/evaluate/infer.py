@@ -89,11 +89,11 @@ def infer(
     NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
 
     run: a configuration, or the folder of a run. The uncertainty is the network's own where its
-    head predicts one, else that of its errors on the test set, as the run has them, whose age is
-    told, or measured now where it has none. Raises ValueError, one sentence,
-    for a map that is not like those that the network was trained on in line, units, band, field or
-    voxels, see `maps.prepare`, and where the run folder holds the answer to another map of this
-    name, or one that was read with other options.
+    head predicts one, else that of its errors on the test set, as the run has them (the result
+    states their age), or measured now where it has none. Raises ValueError, one sentence, for a map
+    that is not like those that the network was trained on in line, units, band, field or voxels,
+    see `maps.prepare`, and where the run folder holds the result of another map of this name, or of
+    one that was read with other options.
     """
     with Run.open(run, device=device, threads=threads, progress=progress) as opened:
         return _infer(opened, path, options or Options())

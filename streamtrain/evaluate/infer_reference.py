@@ -51,7 +51,7 @@ class Errors:
         when = f"the checkpoint of step {self.step}"
         if steps:
             far = f"{abs(steps)} steps {'earlier' if steps > 0 else 'later'}"
-            when += f", {far} than the one that answers"
+            when += f", {far} than the one that predicts"
         old = self.generator_version
         if old != GENERATOR_VERSION:
             when += f", by generator version {old} (this is version {GENERATOR_VERSION})"
@@ -64,12 +64,12 @@ class Errors:
 
 @dataclass(frozen=True)
 class ErrorReference:
-    """What the answers of one network are set against."""
+    """What the predictions of one network are set against."""
 
     seen: Seen | None
     """Statistics of training maps; None where they cannot be made here."""
     errors: Errors | None
-    """None if they were not asked for, or cannot be made here."""
+    """None if they are not wanted, or cannot be made here."""
     volume_Mpc3: float
     """Comoving volume of the field [Mpc^3], in the cosmology of the first training lightcone."""
     problems: tuple[str, ...] = ()

@@ -55,7 +55,7 @@ class Gradient:
     unit: str
     """uK or Jy/sr; 'network input' where the transform cannot be undone."""
     output: float
-    """What the network answers."""
+    """The output that the network predicts for the map [`Target.unit`]."""
 
 
 NUM_FILTERS = 8
@@ -245,7 +245,7 @@ def gradient(
         bar.ax.tick_params(labelsize=TICK_SIZE - 1)
     _spectrum(figure.add_subplot(places[2, :]), found, nu_GHz, per)
     figure.suptitle(
-        f"{title}\n{target.text}: the network answers {found.output:.4g} {target.unit}",
+        f"{title}\n{target.text}: the network predicts {found.output:.4g} {target.unit}",
         fontsize=LABEL_SIZE,
     )
     return figure

@@ -246,7 +246,7 @@ def show_layers(
     }
     for name, figure in figures.items():
         write_png(figure, target_folder / name)
-    lines = [f"{target.text}: the network answers {found.output:.4g} {target.unit}"]
+    lines = [f"{target.text}: the network predicts {found.output:.4g} {target.unit}"]
     if found.unit == "network input":
         lines.append(
             "gradient by the network's input, not by the map: its transform is not the last step "

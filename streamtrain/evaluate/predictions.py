@@ -36,7 +36,7 @@ LARGEST_DEX = 300.0
 
 @dataclass(frozen=True)
 class Predictions:
-    """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
+    """A network's predictions and the truth: log10 counts, float64 [num_samples, num_bins]."""
 
     predicted: Float
     true: Float
@@ -74,7 +74,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ClassPredictions:
-    """A network's answers and the truth, where the label is a class."""
+    """A network's predictions and the truth, where the label is a class."""
 
     chances: Float
     """Probability of each class, [num_samples, num_classes]."""
@@ -107,7 +107,7 @@ def ask(
     doing: str,
     progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
-    """A network's answers to the samples of some batches, `count` in all.
+    """A network's predictions for the samples of some batches, `count` in all.
 
     batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if an
     answer is not finite.
@@ -187,7 +187,7 @@ FILE = "answers.npz"
 
 
 def predictions_of(run: Run) -> Predictions:
-    """The answers that the evaluation of a run judged.
+    """The predictions that the evaluation of a run is of.
 
     run: with an evaluation and a manifest, of a function of luminosity. Raises ValueError, one
     sentence, if they cannot be made here (lightcones or checkpoint missing, or another one).

@@ -45,7 +45,7 @@ SHUFFLE_SEED = 20190525
 
 @dataclass(frozen=True)
 class Probe:
-    """The answers to changed maps."""
+    """The predictions for changed maps."""
 
     name: str
     should: str
@@ -127,7 +127,7 @@ def _probe(run: Run, config: Config, folder: Path, *, own: bool) -> dict[str, An
 
 
 class _Asked:
-    """Test maps, their truth, and the network's answers to them."""
+    """Test maps, their truth, and the network's predictions for them."""
 
     def __init__(self, run: Run, config: Config) -> None:
         self.config, self.progress, self.open = config, run.progress, run.testing
@@ -157,7 +157,7 @@ class _Asked:
         return [self.indices[k : k + BATCH_SIZE] for k in range(0, len(self.indices), BATCH_SIZE)]
 
     def ask(self, cubes: torch.Tensor) -> Float:
-        """log10 counts that the network answers [num_samples, num_bins]."""
+        """log10 counts that the network predicts [num_samples, num_bins]."""
         found = []
         for k in range(0, len(cubes), BATCH_SIZE):
             unit_label = self.unit_label[k : k + BATCH_SIZE].to(cubes.device)
@@ -170,7 +170,7 @@ class _Asked:
         return torch.cat(found).numpy()
 
     def dependence(self) -> Dependence:
-        """How far the answers depend on the maps, and what maps without a halo change."""
+        """How far the predictions depend on the maps, and what maps without a halo change."""
         sums = pair_sums(torch.from_numpy(self.answers), torch.from_numpy(self.true)).numpy()
         blank = self.blank_answers.mean(0) - self.answers.mean(0)
         return Dependence(skill(sums), float(np.sqrt(np.mean(blank**2))))
@@ -349,8 +349,9 @@ COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7")
 
 
 def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
-    """Mean answers to maps without a halo and with shuffled frequencies; to fainter and brighter
-    halos, with the truth; and how far answers to copies of one field scatter, beside the error."""
+    """Mean predictions for maps without a halo and with shuffled frequencies; for fainter and
+    brighter halos, with the truth; and how far predictions for copies of one field scatter, beside
+    the error."""
     figure = Figure(figsize=(13.2, 4.4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 3, sharex=True)
     at = 10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1]))
@@ -367,8 +368,10 @@ def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
     panels[0].set_ylabel("halos per bin, geometric mean of the maps", fontsize=LABEL_SIZE)
-    panels[0].set_title("answers (lines), truth (circles)", fontsize=TICK_SIZE)
-    panels[1].set_title("answers and truth when halos are fainter or brighter", fontsize=TICK_SIZE)
+    panels[0].set_title("predictions (lines), truth (circles)", fontsize=TICK_SIZE)
+    panels[1].set_title(
+        "predictions and truth when halos are fainter or brighter", fontsize=TICK_SIZE
+    )
     panels[2].plot(at, _rms(unchanged), color=TRUTH, lw=1.8, label="error")
     for colour, probe in zip(COLOURS, copies, strict=False):
         axes = panels[2]

@@ -41,7 +41,7 @@ CONVENTIONS = {
 
 
 def bootstrap_of(answers: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
-    """The bootstrap over the maps or skies of some answers; see `Bootstrap.choose`."""
+    """The bootstrap over the maps or skies of some predictions; see `Bootstrap.choose`."""
     if answers.skies is None:
         return Bootstrap.of_maps(len(answers.true))
     return Bootstrap.choose(answers.skies, unit)

@@ -69,7 +69,7 @@ def evaluate_scenarios(
     """
     config = run if isinstance(run, Config) else run_config(run)
     if config.label.quantity == "class":
-        raise ValueError("scenarios judge luminosity functions, and this run's label is a class")
+        raise ValueError("scenarios evaluate luminosity functions, and this run's label is a class")
     with Run(config, device=device, threads=threads, progress=progress) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
@@ -95,7 +95,7 @@ def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict
         "conventions": first.pop("conventions")
         | {
             "scenario_mean": "mean log10 dN of the scenario's own test maps",
-            "floor": f"an oracle that knows all parameters of a map and answers the mean of other "
+            "floor": f"an oracle that knows all parameters of a map and predicts the mean of other "
             f"fields: Poisson noise and field-to-field scatter; up to {FIELDS} fields per map, "
             "each of another sky, corrected to infinitely many (but for the deviance); errors over "
             "skies: of the test set and of the oracle",
@@ -122,7 +122,7 @@ def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict
 
 
 class _Bench:
-    """What all scenarios of a run are judged with: the network, the skies of test and training,
+    """What all scenarios of a run are evaluated with: the network, the skies of test and training,
     and what has been painted for the floor."""
 
     def __init__(self, run: Run, folder: Path) -> None:

@@ -135,7 +135,7 @@ class CompiledModel:
         return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
 
     def values(self, parameters: Parameters, adjustments: Adjustments) -> NDArray[np.float32]:
-        """What the kernel is told about B samples, float32 [B, 7 + adjustments + uniforms], as in
+        """The kernel's arguments for B samples, float32 [B, 7 + adjustments + uniforms], as in
         kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
         pairs = adjustments.pairs
         size, first = len(pairs), 7 + pairs.shape[1]

@@ -1,5 +1,4 @@
-"""Test maps with what they are judged by: their data vectors, true luminosity functions, and what
-networks answer."""
+"""Test maps with their data vectors, true luminosity functions, and networks' predictions."""
 
 from __future__ import annotations
 
@@ -43,9 +42,9 @@ class Maps:
 
 
 def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
-    """The runs whose networks are asked too, by name: the configuration's own, if it has been
-    trained, and those of the folders. Raises ValueError for one that was trained on other maps or
-    labels."""
+    """The runs whose networks predict the same maps, by name: the configuration's own, if it has
+    been trained, and those of the folders. Raises ValueError for one that was trained on other maps
+    or labels."""
     runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
         runs[config.network.kind] = Run(config)

@@ -341,7 +341,7 @@ def test_the_command_draws_three_figures(run: Path, capsys: pytest.CaptureFixtur
     status = main.main(["layers", str(run), "--index", "3", "--log10-L", "5", "6.2"])
     assert status == 0
     said = capsys.readouterr().out
-    assert said.startswith("mean log10 dN, log10 L = 5 to 6.2: the network answers ")
+    assert said.startswith("mean log10 dN, log10 L = 5 to 6.2: the network predicts ")
     for name in ("filters.png", "activations.png", "gradient.png"):
         assert (run / name).stat().st_size > 20_000
         assert name in said

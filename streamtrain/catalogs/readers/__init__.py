@@ -43,7 +43,7 @@ _CUTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a reader may be told about a file beyond the file."""
+    """What the user says about a file beyond the file."""
 
     columns: Path | Mapping[str, Any] | None = None
     """The column map of a table, or a YAML file that holds it."""
