@@ -207,3 +207,4 @@ def test_every_command_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -
             main([name, "--help"])
         assert ended.value.code == 0
         assert f"streamtrain {name}" in capsys.readouterr().out
+        assert commands.choices[name].description

@@ -10,10 +10,13 @@ from typing import Any
 def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add the command to those of `streamtrain`."""
     command = commands.add_parser(
-        "bench", parents=parents, help="speed of generation and training, and of what bounds it"
+        "bench",
+        parents=parents,
+        help="speed of generation and training, and of what bounds it",
+        description="Time the generation of samples, the training on them, and both together.",
     )
     add = command.add_argument
-    add("--seconds", type=float, default=5.0, help="per measurement [%(default)s]")
+    add("--seconds", type=float, default=5.0, help="duration of each measurement [%(default)s]")
     add("--out", type=Path, help="write the numbers to this JSON file")
     add(
         "--floor",

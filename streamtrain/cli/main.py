@@ -212,22 +212,43 @@ def _parser() -> argparse.ArgumentParser:
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
 
-    command = commands.add_parser("check", help="what this machine has; a bit-exactness test")
+    command = commands.add_parser(
+        "check",
+        help="what this machine has; a bit-exactness test",
+        description="List what this machine has, and check that it makes the published bits.",
+    )
     command.set_defaults(run=_check)
 
-    catalog = commands.add_parser("catalog", help="make, import and inspect halo lightcones")
+    catalog = commands.add_parser(
+        "catalog",
+        help="make, import and inspect halo lightcones",
+        description="Make, import, inspect and compare halo lightcones.",
+    )
     kinds = catalog.add_subparsers(metavar="COMMAND", required=True)
-    command = kinds.add_parser("make", help="synthesise lightcones from seeds; resumable")
+    command = kinds.add_parser(
+        "make",
+        help="synthesise lightcones from seeds; resumable",
+        description="Synthesise lightcones from seeds. Files that are there are kept.",
+    )
     add_make(command)
     command.set_defaults(run=make_catalog, settings=[])
     add_import(kinds)
-    command = kinds.add_parser("info", help="what a lightcone holds, and whether its units fit")
-    command.add_argument("files", nargs="+", type=Path)
+    command = kinds.add_parser(
+        "info",
+        help="what a lightcone holds, and whether its units fit",
+        description="Print what a lightcone holds, and check that its units can be right.",
+    )
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="a lightcone, also of another program"
+    )
     command.set_defaults(run=_catalog_info)
     add_compare(kinds)
 
     command = commands.add_parser(
-        "preview", parents=[configured, device], help="figures of a prior, or of one sample"
+        "preview",
+        parents=[configured, device],
+        help="figures of a prior, or of one sample",
+        description="Draw what a configuration will generate, before any training.",
     )
     command.add_argument(
         "--prior",
@@ -250,16 +271,32 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder; default: the run folder")
     command.set_defaults(run=_preview)
     command = commands.add_parser(
-        "train", parents=[configured, device], help="train, or continue training"
+        "train",
+        parents=[configured, device],
+        help="train, or continue training",
+        description="Train a network on generated samples. The same command continues an "
+        "interrupted training with the next sample.",
     )
     command.set_defaults(run=_train)
-    testset = commands.add_parser("testset", help="fixed test sets as recipes")
+    testset = commands.add_parser(
+        "testset",
+        help="fixed test sets as recipes",
+        description="Make and verify test sets: recipes with a digest per sample.",
+    )
     kinds = testset.add_subparsers(metavar="COMMAND", required=True)
-    command = kinds.add_parser("make", parents=[configured, device], help="write the manifest")
+    command = kinds.add_parser(
+        "make",
+        parents=[configured, device],
+        help="write the manifest",
+        description="Generate the test set of a configuration and write its manifest.",
+    )
     command.add_argument("--out", type=Path, help="file; default: testset.json in the run folder")
     command.set_defaults(run=_testset_make)
     command = kinds.add_parser(
-        "verify", parents=[configured, device], help="generate it again and compare every digest"
+        "verify",
+        parents=[configured, device],
+        help="generate it again and compare every digest",
+        description="Generate a test set again and compare every digest with its manifest.",
     )
     command.add_argument("--manifest", type=Path, help="default: testset.json in the run folder")
     command.set_defaults(run=_testset_verify)
@@ -267,6 +304,8 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         parents=[configured, device],
         help="evaluate the trained network on its test set",
+        description="Evaluate the newest intact checkpoint of a run on a test set: a table, a JSON "
+        "file and figures. docs/evaluation.md explains the numbers.",
     )
     command.add_argument(
         "--on",

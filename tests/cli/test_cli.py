@@ -13,7 +13,7 @@ import yaml
 from support import ROOT, small
 
 from streamtrain.check import GOLDEN, golden_matches
-from streamtrain.cli.main import main
+from streamtrain.cli.main import _parser, main
 from streamtrain.config import load_config
 
 CONFIG = "configs/reference.yaml"
@@ -207,3 +207,13 @@ def test_a_misspelt_name_gets_the_nearest(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and said in error
     assert len(error) < 340
+
+
+def test_the_old_name_of_an_option_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--no-predictions", "--no-answers"):
+        assert _parser().parse_args(["compare", "runs/mine", option]).no_predictions
+    assert not _parser().parse_args(["compare", "runs/mine"]).no_predictions
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    shown = capsys.readouterr().out
+    assert "--no-predictions" in shown and "--no-answers" not in shown
