@@ -46,7 +46,7 @@ def paint(
     (ra, dec), rolled about its centre, then mirrored. Halos must be above `min_mass_Msun`, down to
     which the lightcone must be complete. `sfr` is where star-formation rates come from: "auto" (the
     lightcone's column if it has one, else the fit), "fit", "fit_in_range" (no star formation beyond
-    the fitted table), "column", or the path of a table (see `sfr_table`). allow_empty: also paint a
+    the fitted table), "column", or the path of a table (see `SFRTable`). allow_empty: also paint a
     field or a band that the lightcone does not reach over; where it does not, the cube is empty.
     Angles and the mass may have units of astropy.
 
