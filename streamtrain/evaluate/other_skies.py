@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
-from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.halos import expand
+from streamtrain.generator.open import sky_options
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -118,6 +117,5 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
 def _cosmology(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
     """That of the training's lightcones."""
     if config.data.fresh is not None:
-        given: dict[str, Any] = {**Cosmology().to_dict(), **config.data.fresh.cosmology}
-        return given
+        return sky_options(config, config.data.fresh).cosmology.to_dict()
     return Header.read(training[0]).cosmology if training else None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,25 @@ def test_every_option_is_said_once() -> None:
     assert plain.footprint_deg == (3.0, 3.0) and plain.cosmology == Cosmology(h=0.68)
     with pytest.raises(ConfigError, match=r"footprint_deg = 20 is outside its range 0\.05\.\.10"):
         build(SynthesizeConfig, {"footprint_deg": 20})
+
+
+def test_the_documentation_has_every_option() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "lightcones.md").read_text()
+    table = text.partition("| | default | |")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    said = {name: (default, more) for name, default, more in rows}
+    every = [*fields(SkyOptions), *fields(options.FileOptions)]
+    assert said.keys() == {one.name for one in every}
+    for one in every:
+        default, more = said[one.name]
+        if (span := one.metadata["span"]) is not None:
+            assert "{:g} to {:g}".format(*span).replace("e+", "e").replace("e0", "e") in more
+        if isinstance(one.default, bool):
+            assert default == ("yes" if one.default else "no")
+        elif one.name not in ("cosmology", "num_slabs"):
+            values = one.default if isinstance(one.default, tuple) else (one.default,)
+            shown = [type(values[0])(word) for word in default.split()]
+            assert set(shown) == set(values)
 
 
 def test_help_is_said_without_scipy_and_torch() -> None:
