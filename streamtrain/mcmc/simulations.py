@@ -16,7 +16,8 @@ from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import InputMap
-from streamtrain.luminosity.settings import BlankConfig, BrightnessConfig, DimConfig, LineConfig
+from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
+from streamtrain.luminosity.settings import LineConfig
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.operators.settings import NoiseConfig
 from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts

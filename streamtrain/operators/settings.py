@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from streamtrain.luminosity.settings import DistributionConfig, check_distribution
+from streamtrain.luminosity.priors import DistributionConfig, check_distribution
 from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting
 
 

@@ -12,8 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.grid import DEG
-from streamtrain.luminosity.priors import Distribution, Normal, Prior, distribution
-from streamtrain.luminosity.settings import DistributionConfig
+from streamtrain.luminosity.priors import (
+    Distribution,
+    DistributionConfig,
+    Normal,
+    Prior,
+    distribution,
+)
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws

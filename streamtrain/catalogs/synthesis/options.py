@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from streamtrain.cosmology import Cosmology
+from streamtrain.machine.files import read_text, reading
 from streamtrain.schema import convert, nearest, parse_yaml, setting
 
 DEFAULT_COSMOLOGY = Cosmology()
@@ -215,8 +216,11 @@ def _from_file(path: Path) -> dict[str, Any]:
     """The options of a YAML file; ValueError with its name for one that does not fit."""
     hints = get_type_hints(FileOptions)
     names = [one.name for kind in (SkyOptions, FileOptions) for one in fields(kind)]
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"), "this")
+    with reading(path, ValueError, "it cannot be read"):
+        try:
+            values = parse_yaml(read_text(path), "this")
+        except UnicodeDecodeError:
+            raise ValueError("this is not a text file") from None
         if not isinstance(values, dict):
             raise ValueError("options must be a mapping of names to values")
         for name, value in values.items():
@@ -225,6 +229,4 @@ def _from_file(path: Path) -> dict[str, Any]:
             if name in hints:
                 convert(value, hints[name], name)
         SkyOptions(**{name: value for name, value in values.items() if name not in hints})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     return values
