@@ -10,8 +10,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import numpy as np
-
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
@@ -22,6 +20,7 @@ from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
+from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, range_title, rounded
 
 
 def compare_runs(
@@ -100,8 +99,6 @@ PASSED_OVER = (
     "train.max_nonfinite",
 )
 """Settings that change neither what is learned nor how it is evaluated."""
-WIDTH = 118
-"""Characters of a line; columns that do not fit go below."""
 Answered = Mapping[str, Predictions]
 """By the name of the run."""
 
@@ -116,7 +113,7 @@ def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
     lines = ["Settings that differ"]
     different = settings_that_differ([to_dict(run.config) for run in runs])
     if different:
-        lines += columns(names, different)
+        lines += blocks(names, different)
     else:
         lines.append("none" if len(runs) > 1 else "only one run")
     lines += ["", "Training", *_training(runs)]
@@ -156,27 +153,10 @@ def setting_text(value: Any) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
 
 
-def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
+def blocks(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
     """Rows of names and columns of values, in blocks that are not too wide."""
-    left = max(map(len, names))
-    wide = {title: max(map(len, [title, *cells])) for title, cells in values.items()}
-    blocks: list[list[str]] = [[]]
-    used = left
-    for title, width in wide.items():
-        if blocks[-1] and used + 2 + width > WIDTH:
-            blocks.append([])
-            used = left
-        blocks[-1].append(title)
-        used += 2 + width
-    lines = []
-    for number, block in enumerate(blocks):
-        lines += [""] if number else []
-        head = "".join("  " + title.rjust(wide[title]) for title in block)
-        lines.append(" " * left + head)
-        for row, name in enumerate(names):
-            cells = "".join("  " + values[title][row].rjust(wide[title]) for title in block)
-            lines.append(name.ljust(left) + cells)
-    return lines
+    rows = [list(row) for row in zip(names, *values.values(), strict=True)]
+    return columns(["", *values], rows, widest=WIDTH)
 
 
 def _training(runs: Sequence[RunRecord]) -> list[str]:
@@ -200,7 +180,7 @@ def _training(runs: Sequence[RunRecord]) -> list[str]:
         "training loss": [loss(run, run.training_loss) for run in runs],
         "validation loss": [loss(run, run.validation_loss) for run in runs],
     }
-    lines = columns([run.name for run in runs], values)
+    lines = blocks([run.name for run in runs], values)
     lines.append("time: of the training steps; training loss: of the last tenth of the steps")
     if not several:
         return [*lines, f"loss: {kinds[0]}"]
@@ -226,7 +206,7 @@ def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
     values = {
         "test set": [sets[run.name] for _, run, _ in rows],
         "of": [run.function for _, run, _ in rows],
-        "mse": [_plus_minus(e["mse"], e["mse_error"]) for _, _, e in rows],
+        "mse": [rounded(e["mse"], e["mse_error"]) for _, _, e in rows],
     }
     if len(functions) == 1:
         del values["of"]
@@ -236,12 +216,12 @@ def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
         values[f"mse - {runs[0].name}'s"] = [*(pairs.get(r.name, "-") for r in runs), *blank]
     for low, high in ranges:
         found = [_range(errors, low, high) for _, _, errors in rows]
-        values[f"{low:g}-{high:g}"] = ["-" if part is None else _rms(part) for part in found]
+        values[range_title((low, high))] = [_rms(part) for part in found]
     values["all"] = [_rms(errors["whole"]) for _, _, errors in rows]
     lines = [
         "Test maps: mean squared error of the log10 over all bins [dex^2], rms by log10 L [dex]"
     ]
-    lines += columns([name for name, _, _ in rows], values)
+    lines += blocks([name for name, _, _ in rows], values)
     return lines + _remarks(runs, sets, functions, bool(pairs))
 
 
@@ -257,7 +237,7 @@ def _remarks(
     lines += [
         line
         for without in dict.fromkeys(run.errors_without for run in runs)
-        for line in wrap(without, 100)
+        for line in wrap(without, TEXT_WIDTH)
     ]
     if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
         lines.append("phi and phi L in dex of their count, so as dN")
@@ -286,7 +266,7 @@ def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
         change = ours - theirs
         unit = (_of(run).get("bootstrap") or {}).get("resampled", "auto")
         error = bootstrap_of(other, unit).mean(change)
-        found[run.name] = _plus_minus(float(change.mean()), error, "+")
+        found[run.name] = rounded(float(change.mean()), error, "+")
     return found
 
 
@@ -296,8 +276,8 @@ def _classes(runs: Sequence[RunRecord]) -> list[str]:
     rows.append(("always the most frequent", runs[0], _of(runs[0])["most_frequent"]))
     values: dict[str, Any] = {"test set": [sets[run.name] for _, run, _ in rows]}
     for key, title in (("accuracy", "accuracy"), ("cross_entropy", "cross-entropy [nat]")):
-        values[title] = [_plus_minus(e[key], e[f"{key}_error"]) for _, _, e in rows]
-    return ["Test maps: classes", *columns([name for name, _, _ in rows], values)]
+        values[title] = [rounded(e[key], e[f"{key}_error"]) for _, _, e in rows]
+    return ["Test maps: classes", *blocks([name for name, _, _ in rows], values)]
 
 
 def _of(run: RunRecord) -> dict[str, Any]:
@@ -310,15 +290,7 @@ def _range(errors: dict[str, Any], low: float, high: float) -> dict[str, Any] | 
     return next((part for part in errors["ranges"] if part["log10_L"] == [low, high]), None)
 
 
-def _rms(part: dict[str, Any]) -> str:
-    if part["rms_dex"] is None:
+def _rms(part: Mapping[str, Any] | None) -> str:
+    if part is None or part["rms_dex"] is None:
         return "-"
-    return _plus_minus(part["rms_dex"], part["rms_dex_error"])
-
-
-def _plus_minus(value: float, error: float | None, sign: str = "") -> str:
-    """With two digits of the error, unless that is a rounding."""
-    if error is None or error < 1e-6:
-        return f"{value:{sign}.4f}"
-    digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:{sign}.{digits}f}+-{error:.{digits}f}"
+    return rounded(part["rms_dex"], part["rms_dex_error"])

@@ -27,14 +27,13 @@ from streamtrain.evaluate.baselines import (
     published,
 )
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions, ask, predict
-from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
+from streamtrain.evaluate.report import bootstrap_of, judge, score_classes, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.figures import confusion, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.heads import loss_name
-from streamtrain.tables import table
 from streamtrain.train.folder import read_history, run_folder
 
 

@@ -29,6 +29,7 @@ from streamtrain.maps.prepare import Prepared, prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
+from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
 
@@ -338,18 +339,19 @@ def _screen(
     lines += [f"note      {note}" for note in prepared.notes]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
     if isinstance(answer, dict):
-        return "\n".join([*lines, *(f"{name:16}{p:8.3f}" for name, p in answer.items())])
+        rows = [[name, f"{chance:.3f}"] for name, chance in answer.items()]
+        return "\n".join([*lines, *columns(["class", "probability"], rows)])
     symbol = QUANTITIES[answer.quantity].symbol
     lines.append(f"68 % and 95 %: {answer.uncertainty}")
-    lines.append(f"{'log10 L':14}{symbol:>12}" + (f"{'68 %':>26}{'95 %':>26}"))
-    num = len(answer.value)
+    num, rows = len(answer.value), []
     for k in np.unique(np.linspace(0, num - 1, min(ROWS, num)).round().astype(int)):
         low, high = answer.bin_edges[k], answer.bin_edges[k + 1]
-        row = f"{f'{low:.2f}..{high:.2f}':14}{answer.value[k]:12.4g}"
+        spans = ["", ""]
         if answer.interval is not None:
             a, b, c, d = answer.interval[:, k]
-            row += f"{f'{b:.4g} .. {c:.4g}':>26}{f'{a:.4g} .. {d:.4g}':>26}"
-        lines.append(row)
+            spans = [f"{b:.4g} .. {c:.4g}", f"{a:.4g} .. {d:.4g}"]
+        rows.append([f"{low:.2f}..{high:.2f}", f"{answer.value[k]:.4g}", *spans])
+    lines += columns(["log10 L", symbol, "68 %", "95 %"], rows)
     if num > ROWS:
         lines.append(f"{ROWS} of {num} bins; the files have them all")
     if answer.interval is not None:

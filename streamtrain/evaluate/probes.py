@@ -30,6 +30,7 @@ from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import RANDOM
 from streamtrain.schema import operator_kind
+from streamtrain.tables import columns, plus_minus, range_title
 from streamtrain.train.probe import Dependence, pair_sums, skill
 
 Float = NDArray[np.float64]
@@ -326,25 +327,23 @@ def _row(probe: Probe, bounds: tuple[float, float], inside: Bool) -> dict[str, A
 
 def table(result: dict[str, Any]) -> str:
     """The result as text of fixed width."""
-    rows = [*result["probes"][0]["ranges"], result["probes"][0]["whole"]]
-    names = [f"{row['log10_L'][0]:g}-{row['log10_L'][1]:g}" for row in rows]
-    lines = [
-        f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "
-        "count in dex, bins that hold a halo",
-        f"{'probe':22}{'':15}" + "".join(f"{name:>9}" for name in names),
-    ]
+    rows: list[list[str] | str] = []
     for probe in result["probes"]:
-        rows = [*probe["ranges"], probe["whole"]]
+        ranges = [*probe["ranges"], probe["whole"]]
         kinds = [("shift_dex", "mean shift"), ("expected_dex", "it should be"), ("rms_dex", "rms")]
-        if probe["probe"] == "unchanged":
-            kinds = kinds[2:]
-        lines.append(f"{probe['probe']}: should {probe['should']}")
-        for key, title in kinds:
-            cells = "".join(f"{'-' if r[key] is None else f'{r[key]:.3f}':>9}" for r in rows)
-            if any(row[key] is not None for row in rows):
-                lines.append(f"{'':22}{title:15}{cells}")
-    lines += [f"{name}: left out, {reason}" for name, reason in result["skipped"].items()]
-    return "\n".join(lines)
+        rows.append(f"{probe['probe']}: should {probe['should']}")
+        for key, title in kinds[2:] if probe["probe"] == "unchanged" else kinds:
+            if any(part[key] is not None for part in ranges):
+                cells = (plus_minus(part[key], None, ".3f") for part in ranges)
+                rows.append([f"    {title}", *cells])
+    return "\n".join(
+        [
+            f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "
+            "count in dex, bins that hold a halo",
+            *columns(["probe", *(range_title(part["log10_L"]) for part in ranges)], rows),
+            *(f"{name}: left out, {reason}" for name, reason in result["skipped"].items()),
+        ]
+    )
 
 
 COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7")
