@@ -1,4 +1,4 @@
-"""`streamtrain compare`: runs in one table and one figure, and their answers to the same maps.
+"""`streamtrain compare`: runs in one table and one figure, and their predictions for the same maps.
 
 Runs next to each other as text of fixed width.
 """
@@ -15,7 +15,7 @@ from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.runs import RunRecord, read_runs, test_sets
-from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
+from streamtrain.evaluate.runs_figures import comparable_runs, comparison, same_maps
 from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
@@ -28,17 +28,17 @@ def compare_runs(
     out: str | Path,
     *,
     make_evaluations: bool = False,
-    answers: bool = True,
+    predictions: bool = True,
     settings: Sequence[str] = (),
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> str:
     """A table of runs, and figures in the folder `out`: runs.png (histories, bands, rms) and, of
-    those that were asked for the same functions, maps.png. Returns the text to print.
+    those that predict the same functions, maps.png. Returns the text to print.
 
-    make_evaluations: of runs that have none. answers: ask the networks for their test maps again
-    where that is not kept, for bands per bin, differences in pairs and maps.png; without it bands
+    make_evaluations: of runs that have none. predictions: make those for the test maps again where
+    they are not kept, for bands per bin, differences in pairs and maps.png; without it bands
     are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for a
     folder that is none of a run.
     """
@@ -53,17 +53,17 @@ def compare_runs(
                 evaluate(run.config, **options, progress=progress)
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
-    for record in runs if answers else []:
+    for record in runs if predictions else []:
         usual = record.config.train.threads or threads
         with Run(record.config, device=device, threads=usual, progress=progress) as opened:
-            _add_answers(record, opened, found)
+            _add_predictions(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
     written = []
     if figure is not None:
         write_png(figure, Path(out) / "runs.png")
         written.append("runs.png")
-    same = asked_the_same(runs, found)
+    same = comparable_runs(runs, found)
     if len(same) > 1:
         write_png(same_maps(same, found), Path(out) / "maps.png")
         written.append("maps.png")
@@ -77,8 +77,8 @@ def compare_runs(
     return "\n".join(lines)
 
 
-def _add_answers(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
-    """The answers of a run that has an evaluation of a function of luminosity."""
+def _add_predictions(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
+    """The predictions of a run that has an evaluation of a function of luminosity."""
     if record.evaluation is None or record.manifest is None or record.function == "class":
         return
     try:
@@ -99,15 +99,15 @@ PASSED_OVER = (
     "train.max_nonfinite",
 )
 """Settings that change neither what is learned nor how it is evaluated."""
-Answered = Mapping[str, Predictions]
+PredictionsByRun = Mapping[str, Predictions]
 """By the name of the run."""
 
 
-def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
+def table(runs: Sequence[RunRecord], predictions: PredictionsByRun | None = None) -> str:
     """What differs between the runs' settings; their size and training; their errors, and what is
     to be minded when these are compared.
 
-    answers: of runs that have some, for the difference from the first run in pairs of maps.
+    predictions: of runs that have some, for the difference from the first run in pairs of maps.
     """
     names = [run.name for run in runs]
     lines = ["Settings that differ"]
@@ -119,7 +119,7 @@ def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
     lines += ["", "Training", *_training(runs)]
     functions = [run for run in runs if run.evaluation and run.function != "class"]
     if functions:
-        lines += ["", *_errors(functions, answers or {})]
+        lines += ["", *_errors(functions, predictions or {})]
     classes = [run for run in runs if run.evaluation and run.function == "class"]
     if classes:
         lines += ["", *_classes(classes)]
@@ -192,7 +192,7 @@ def _mark(number: int) -> str:
     return chr(ord("a") + number)
 
 
-def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
+def _errors(runs: Sequence[RunRecord], predictions: PredictionsByRun) -> list[str]:
     """Rows of runs, below them of the mean labels, columns of errors."""
     sets, functions = test_sets(runs), {run.function for run in runs}
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
@@ -210,7 +210,7 @@ def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
     }
     if len(functions) == 1:
         del values["of"]
-    pairs = _pairs(runs, answers)
+    pairs = _pairs(runs, predictions)
     if pairs:
         blank = ["-"] * (len(rows) - len(runs))
         values[f"mse - {runs[0].name}'s"] = [*(pairs.get(r.name, "-") for r in runs), *blank]
@@ -252,14 +252,14 @@ def _remarks(
     return lines
 
 
-def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
-    """Mean squared error minus the first run's, of runs that were asked for the same functions."""
-    first = answers.get(runs[0].name)
+def _pairs(runs: Sequence[RunRecord], predictions: PredictionsByRun) -> dict[str, str]:
+    """Mean squared error minus the first run's, of runs that predict the same functions."""
+    first = predictions.get(runs[0].name)
     if first is None:
         return {}
     found = {}
     for run in runs[1:]:
-        other = answers.get(run.name)
+        other = predictions.get(run.name)
         if other is None or (run.halos, run.function) != (runs[0].halos, runs[0].function):
             continue
         ours, theirs = (((a.predicted - a.true) ** 2).mean(axis=1) for a in (other, first))

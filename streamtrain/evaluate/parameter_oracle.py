@@ -2,7 +2,7 @@
 
 For every test sample the same parameters (of the luminosity model, and factors of emitters such as
 `brightness`) are painted on K other fields with other scatter, each on another sky of the
-training's. The oracle answers with their mean: what is left is Poisson noise and field-to-field
+training's. The oracle predicts their mean: what is left is Poisson noise and field-to-field
 scatter. No fit gets below it that finds the true parameters; one that follows the field's own
 number of halos may, and so may a network, which sees the field itself.
 

@@ -51,38 +51,40 @@ CONVENTIONS = {
 }
 
 
-def bootstrap_of(answers: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
-    """The bootstrap over the maps or skies of some answers; see `Bootstrap.choose`."""
-    if answers.skies is None:
-        return Bootstrap.of_maps(len(answers.true))
-    return Bootstrap.choose(answers.skies, unit)
+def bootstrap_of(predictions: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
+    """The bootstrap over the maps or skies of some predictions; see `Bootstrap.choose`."""
+    if predictions.skies is None:
+        return Bootstrap.of_maps(len(predictions.true))
+    return Bootstrap.choose(predictions.skies, unit)
 
 
 def errors_of(
-    predicted: Float, rates: Float, answers: Predictions, bootstrap: Bootstrap
+    predicted: Float, rates: Float, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """All scores of one predictor that has no uncertainty.
 
     predicted: log10 of the count, rates: the count, [num_samples, num_bins] or [num_bins].
     """
-    edges, true, occupied = answers.bin_edges, answers.true, answers.occupied
+    edges, true, occupied = predictions.bin_edges, predictions.true, predictions.occupied
     found: dict[str, Any] = asdict(score(predicted, true, occupied, edges, bootstrap))
-    found["counts"] = asdict(score_counts(rates, answers.count, edges, bootstrap))
-    bright = num_bright(answers.halos_per_bin, edges)
+    found["counts"] = asdict(score_counts(rates, predictions.count, edges, bootstrap))
+    bright = num_bright(predictions.halos_per_bin, edges)
     found["by_bright"] = None
     if bright is not None:
-        groups = score_groups(predicted, rates, true, answers.count, occupied, bright, bootstrap)
+        groups = score_groups(
+            predicted, rates, true, predictions.count, occupied, bright, bootstrap
+        )
         found["by_bright"] = [asdict(group) for group in groups]
     return found
 
 
-def judge(
-    answers: Predictions | ClassPredictions,
+def scores_of(
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     quantity: str,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """The scores of a network and of always answering the reference.
+    """The scores of a network and of the baseline.
 
     quantity: of the label.
     """
@@ -90,24 +92,26 @@ def judge(
     errors = f"standard errors, bootstrap over {record['resampled']}"
     if record["without"]:
         errors += f"; {record['without']}"
-    if isinstance(answers, ClassPredictions):
-        return _judge_classes(answers, reference, bootstrap, errors) | {"bootstrap": record}
-    network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
-    residual = answers.predicted - answers.true
-    network["bands"] = bands(residual, answers.occupied, answers.bin_edges, bootstrap)
+    if isinstance(predictions, ClassPredictions):
+        return _class_scores(predictions, reference, bootstrap, errors) | {"bootstrap": record}
+    network = errors_of(predictions.predicted, predictions.rate, predictions, bootstrap)
+    residual = predictions.predicted - predictions.true
+    network["bands"] = bands(residual, predictions.occupied, predictions.bin_edges, bootstrap)
     network["intervals"] = None
-    if answers.quantiles is not None:
+    if predictions.quantiles is not None:
         network["intervals"] = asdict(
-            score_intervals(answers.quantiles, answers.true, answers.bin_edges, bootstrap)
+            score_intervals(
+                predictions.quantiles, predictions.true, predictions.bin_edges, bootstrap
+            )
         )
     return {
         "label": quantity,
         "conventions": CONVENTIONS | {"errors": errors},
         "bootstrap": record,
-        "bright_log10_L": bright_above(answers.bin_edges),
+        "bright_log10_L": bright_above(predictions.bin_edges),
         "network": network,
         "residuals": residual_percentiles(residual),
-        "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
+        "mean_label": errors_of(reference.mean, reference.rate, predictions, bootstrap),
         "mean_label_log10_dN": reference.mean.tolist(),
         "mean_label_log10_dN_error": reference.mean_error.tolist(),
         "mean_label_dN": reference.rate.tolist(),
@@ -115,17 +119,17 @@ def judge(
     }
 
 
-def _judge_classes(
-    answers: ClassPredictions, reference: MeanLabelBaseline, bootstrap: Bootstrap, errors: str
+def _class_scores(
+    predictions: ClassPredictions, reference: MeanLabelBaseline, bootstrap: Bootstrap, errors: str
 ) -> dict[str, Any]:
     frequencies = reference.mean
     network, frequent = (
-        asdict(score_classes(chances, answers.true, bootstrap))
-        for chances in (answers.chances, frequencies)
+        asdict(score_classes(chances, predictions.true, bootstrap))
+        for chances in (predictions.chances, frequencies)
     )
     return {
         "label": "class",
-        "classes": answers.classes,
+        "classes": predictions.classes,
         "conventions": {
             "accuracy": "share of the maps whose most probable class is the true one",
             "confusion": "maps of each true class (row) taken for each class (column)",
@@ -165,7 +169,7 @@ def score_classes(
     """Statistics of a classifier on a test set.
 
     chances: probability of each class, [num_samples, num_classes], or one row [num_classes], the
-    same answer for every map; true: number of each map's class [num_samples]. bootstrap: makes the
+    same for every map; true: number of each map's class [num_samples]. bootstrap: makes the
     errors; default: over maps.
     """
     num_classes = chances.shape[-1]

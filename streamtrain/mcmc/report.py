@@ -51,7 +51,7 @@ def run(
 
     A file of the same configuration and options is continued: its maps are not sampled again. One
     of others stays as it is, and is an error.
-    beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
+    beside: folders of further runs whose networks predict the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
     progress = progress or SILENT
