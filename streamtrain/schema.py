@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 MAX_VALUES = 1_000_000
 """So many values and no more may a YAML text stand for."""
+MAX_WRITTEN = 30_000
+"""So many of them may be written down, which takes about a second to read."""
+MAX_DIGITS = 1000
+"""Characters of a whole number."""
 MAX_DEPTH = 100
 """Levels of lists and mappings in a YAML text."""
 MAX_SHOWN = 60
@@ -64,10 +68,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(names)}"
 
 
-def build(cls: type[T], data: Any, where: str = "") -> T:
+def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
     """Make the section `cls` from a mapping; `where` is its dotted name in messages.
 
-    Raises ConfigError for an unknown key, a missing one, a wrong type or a value out of range.
+    default: the section whose settings hold where `data` does not say them; without one, those of
+    the class. Raises ConfigError for an unknown key, a missing one, a wrong type, a value out of
+    range and whatever else the section refuses with a ValueError.
     """
     label = where or "the configuration"
     if data is None:
@@ -76,19 +82,29 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
         raise ConfigError(f"{label} must be a mapping of settings, not {_show(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    held = {name: getattr(default, name) for name in fields} if isinstance(default, cls) else {}
     values: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in fields:
             raise ConfigError(f"unknown setting '{path}': {nearest(str(key), fields)}")
-        values[key] = convert(value, hints[key], path)
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = build(typing.cast(type, kind), value, path, fields[key].default)
+        else:
+            values[key] = convert(value, kind, path)
         _check_range(values[key], fields[key].metadata, path)
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING
-        if name not in values and absent and field.default_factory is dataclasses.MISSING:
+        if name not in held | values and absent and field.default_factory is dataclasses.MISSING:
             path = f"{where}.{name}" if where else name
             raise ConfigError(f"'{path}' is missing ({field.metadata.get('help', '')})")
-    return cls(**values)
+    try:
+        return cls(**held | values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:
@@ -337,7 +353,7 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._written = 0
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
         if self.flow_level >= MAX_DEPTH:  # the scanner looks back at all levels for each
@@ -346,8 +362,11 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
+        self._written += 1
         if self._depth > MAX_DEPTH:
             raise yaml.YAMLError(_TOO_DEEP)
+        if self._written > MAX_WRITTEN:
+            raise yaml.YAMLError(f"more than {MAX_WRITTEN} values: name many files by a glob")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -366,15 +385,27 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     return seen
 
 
+def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int:
+    if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
+        problem = f"a whole number of {len(node.value)} characters"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return int(loader.construct_yaml_int(node))
+
+
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+_UniqueLoader.add_constructor("tag:yaml.org,2002:int", _short_int)
 
 
 def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
     """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
     is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
     try:
-        _check_aliases(text)
-        return yaml.load(text, Loader=_UniqueLoader)
+        loader = _UniqueLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_aliases(node)
+        return loader.construct_document(node)
     except _Twice as error:
         if not suffixes:
             raise
@@ -392,14 +423,12 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error
 
 
-def _check_aliases(text: str) -> None:
+def _check_aliases(root: yaml.Node) -> None:
     """ConfigError for YAML whose aliases unfold to more than `MAX_VALUES` values, or to
     themselves."""
-    if "*" not in text:
-        return
     sizes: dict[int, int] = {}
 
-    def size(node: yaml.Node | None) -> int:
+    def size(node: yaml.Node) -> int:
         if not isinstance(node, yaml.CollectionNode):
             return 1
         if id(node) not in sizes:
@@ -410,7 +439,7 @@ def _check_aliases(text: str) -> None:
             sizes[id(node)] = 1 + sum(size(part) for part in parts)
         return sizes[id(node)]
 
-    if size(yaml.compose(text, Loader=_UniqueLoader)) > MAX_VALUES:
+    if size(root) > MAX_VALUES:
         raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
 
 
@@ -442,3 +471,7 @@ def operator_kind(name: str) -> str:
 class OrderWarning(AssumptionWarning):
     """The order of operators: where a setting put one, or one that stands where it cannot be
     meant."""
+
+
+class ModelRangeWarning(UserWarning):
+    """A model is used at redshifts or masses that it was not published for."""

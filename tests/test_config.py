@@ -11,8 +11,11 @@ import pytest
 import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
+from streamtrain.grid import Grid
 from streamtrain.machine.files import resource_dir
-from streamtrain.operators.settings import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
+from streamtrain.operators.noise import NoiseConfig, VoxelSize
+from streamtrain.operators.pool import PoolConfig
+from streamtrain.operators.transforms import LogModulusConfig
 from streamtrain.schema import (
     ABSENT,
     ConfigError,
@@ -524,6 +527,15 @@ def test_either_or_says_how_to_remove_the_other(settings: str, ways: list[str]) 
     for way in ways:
         assert way in str(caught.value)
         assert load_config("pfeffer2019/published.yaml", [*given, *way.split(", ")])
+
+
+def test_the_grid_of_a_configuration_is_a_grid() -> None:
+    """Its own defaults where the section says nothing, and every check of a grid."""
+    assert from_mapping({}).grid == Grid(shape=(10, 64, 64)) != Grid()
+    assert from_mapping({"grid": {"fov_deg": [1, 1]}}).grid == Grid((1.0, 1.0), (10, 64, 64))
+    assert from_mapping({"grid": {"shape": [100, 256, 256]}}).grid == Grid()
+    with pytest.raises(ConfigError, match=r"^grid\.fov_deg = .* 4096 x 64 pixels: one is"):
+        from_mapping({"grid": {"fov_deg": [1e-4, 1e-4], "shape": [1, 64, 4096]}})
 
 
 # What differs.

@@ -7,18 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-import small
 import yaml
+from support import ROOT, small
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
-from streamtrain.grid import grid_of
 from streamtrain.luminosity.registry import MODELS
-from streamtrain.operators import build_operators
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +82,7 @@ def test_observe_page() -> None:
     grid = {"shape": [100, 256, 256]}
     for block in blocks:
         config = from_mapping({"grid": grid, **yaml.safe_load(block)})
-        assert build_operators(config.observe, grid_of(config.grid))
+        assert config.observation.operators()
 
 
 @pytest.mark.parametrize("page", ["emit", "labels"])

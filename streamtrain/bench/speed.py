@@ -13,7 +13,6 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.labels import Counts
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
@@ -53,7 +52,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             config.network,
             generator.input_shape,
             generator.label,
-            InputMap.of(config),
+            config.observation.input_map,
             channels_last=config.train.channels_last,
         )
         network.to(generator.device)
@@ -153,12 +152,8 @@ def tell(generator: Generator, drawing: SampleDraws, first: int, last: int) -> N
 
 
 def lightcone_bytes(generator: Generator) -> int:
-    """What the halos in use take on the device: of every line, with the columns of its models."""
-    total = 0
-    for line in (generator.line, *generator.interlopers.values()):
-        arrays = [*line.painter.halos.arrays, *(e.columns for e in line.painter.compiled_models)]
-        total += sum(a.numel() * a.element_size() for a in arrays)
-    return total
+    """What the halos in use take on the device [bytes]: their banks, and what every line adds."""
+    return sum(tensor.nbytes for tensor in generator.scenes.latest.tensors)
 
 
 def _memory(generator: Generator, generate: Any) -> dict[str, float]:

@@ -24,7 +24,6 @@ from streamtrain.evaluate import testset
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import GENERATOR_VERSION
-from streamtrain.grid import grid_of
 from streamtrain.labels import LuminosityBins
 from streamtrain.machine.files import sha256_of, write_json
 
@@ -192,7 +191,7 @@ class Measurement:
             self._keep(kept)
         volume = kept.get("volume_Mpc3")
         if volume is None:
-            volume = grid_of(self.run.config.grid).volume_Mpc3()
+            volume = self.run.config.grid.volume_Mpc3()
         return ErrorReference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
             errors,

@@ -8,7 +8,6 @@ et al. 2013, arXiv:1312.6034), in map units where the map's transform can be und
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,8 @@ from streamtrain.networks.layers import SameConv
 from streamtrain.networks.means import Means
 from streamtrain.networks.network import Network
 from streamtrain.networks.resnet import ResNet
-from streamtrain.operators.settings import PoolConfig
-from streamtrain.operators.transforms import inverse_log_modulus
-from streamtrain.schema import operator_kind
 
 Float = NDArray[np.float64]
-LN10 = float(np.log(10.0))
-POINTWISE = ("log_modulus", "log10", "asinh")
-"""Transforms of each voxel by itself, which can be undone."""
-UNITLESS = (*POINTWISE, "standardise")
-"""Operators after which values are no longer in map units."""
 
 
 def first_filters(network: Network) -> NDArray[np.float32]:
@@ -186,35 +177,15 @@ def map_units(config: Config, cube: Float) -> tuple[Float, Float, str]:
     The last operators are undone as long as they act on each voxel by itself. Where values were
     transformed before that, nothing is, and the unit is 'network input'.
     """
-    kinds = [operator_kind(name) for name in config.observe]
-    sections = list(config.observe.values())
-    values, factor = cube, np.ones_like(cube)
-    while kinds and kinds[-1] in POINTWISE:
-        values, step = _undo(kinds.pop(), sections.pop(), values)
-        factor = factor * step
-    if any(kind in UNITLESS for kind in kinds):
+    shown, inputs = config.observation.input_map, torch.from_numpy(cube)
+    if not shown.units:
         return cube, np.ones_like(cube), "network input"
-    return values, factor, config.grid.units
+    return shown.restore(inputs).numpy(), shown.slope(inputs).numpy(), shown.units
 
 
 def summed_voxels(config: Config) -> int:
     """How many voxels were summed into one of the map; 1 where none were."""
-    pools = [s for s in config.observe.values() if isinstance(s, PoolConfig) and s.reduce == "sum"]
-    return math.prod(n for pool in pools for n in pool.factor)
-
-
-def _undo(kind: str, section: Any, values: Float) -> tuple[Float, Float]:
-    """A transform's argument, and the transform's derivative there."""
-    if kind == "log_modulus":
-        slope = 10.0 ** -np.abs(values) / LN10
-        return np.asarray(inverse_log_modulus(values), np.float64), slope
-    if kind == "asinh":
-        slope = 1.0 / (section.scale * np.cosh(values))
-        return np.sinh(values) * section.scale, slope
-    shifted = 10.0**values
-    lowest = 1e-3 * section.epsilon
-    slope = np.where(shifted > lowest * (1 + 1e-5), 1.0 / (LN10 * shifted), 0.0)
-    return shifted - section.epsilon, slope
+    return int(config.observation.state.weight)
 
 
 def sample_text(draw: Mapping[str, Any], index: int) -> str:

@@ -12,13 +12,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.skies import Header, Known
+from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import check_once
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.halos import expand
+from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history
 
 
@@ -31,14 +33,15 @@ def on_other_skies(run: Run, files: Sequence[str]) -> Config:
     paths = expand(files, "--on")
     if not paths:
         raise ValueError("--on needs a lightcone file")
+    check_once({"--on": paths})
     config = run.config
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
-    training = [Known.read(path) for path in files_of_training]
+    training = [Header.read(path) for path in files_of_training]
     made = read_history(run.folder / "lightcones.jsonl", "number")
     digests = {*(run.trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
     seeds = tuple(f"{METHOD}-{entry['seed']}-" for entry in made if "seed" in entry)
     for path in paths:
-        sky = Known.read(path)
+        sky = Header.read(path)
         where = next((other.path for other in training if sky.same_sky(other)), None)
         fresh = sky.realisation.startswith(seeds)
         if where is not None or fresh or sky.digest in digests:
@@ -77,7 +80,8 @@ def new_folder(target: Path, run: Run) -> Iterator[Path]:
             f"{target} is already there, and is not overwritten: name another with --out"
         )
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    with naming(target):
+        part.mkdir(parents=True)
     try:
         yield part
         os.replace(part, target)

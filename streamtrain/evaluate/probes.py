@@ -26,11 +26,9 @@ from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import ranges_with_bins
-from streamtrain.luminosity.settings import BrightnessConfig
+from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.maps.prepare import RANDOM
-from streamtrain.schema import operator_kind
 from streamtrain.tables import columns, plus_minus, range_title
 from streamtrain.train.probe import Dependence, pair_sums, skill
 
@@ -187,7 +185,7 @@ class _ProbedMaps:
         log_map = any(
             isinstance(s, BrightnessConfig) and s.log_map for s in self.config.emit.values()
         )
-        random = [name for name in self.config.observe if operator_kind(name) in RANDOM]
+        random = self.config.observation.random
         if log_map:
             reason = "emit.brightness.log_map scales the logarithm of the map, not the halos"
             skipped |= {"brightness": reason, "noise": reason}

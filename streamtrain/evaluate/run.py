@@ -20,7 +20,6 @@ import torch
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.labels import Label
 from streamtrain.machine.files import near_run
 from streamtrain.machine.progress import SILENT, Progress
@@ -152,7 +151,7 @@ class Trained:
         """
         with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
             network = build_network(
-                self._config.network, self.input_shape, label, InputMap.of(self._config)
+                self._config.network, self.input_shape, label, self._config.observation.input_map
             )
         load_weights(network, self._weights)
         return network.to(device).eval()

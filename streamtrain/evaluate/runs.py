@@ -17,13 +17,10 @@ import torch
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.run import read_evaluation, run_config
-from streamtrain.generator.observe import InputMap
-from streamtrain.grid import grid_of
 from streamtrain.labels import QUANTITIES, Label
 from streamtrain.machine.files import sha256, sha256_of
 from streamtrain.networks.heads import loss_name
 from streamtrain.networks.network import build_network, multiply_adds
-from streamtrain.operators import build_operators
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""
@@ -210,13 +207,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _size(config: Config) -> Size | None:
     """Of the network that a configuration makes; None where a file of a map operator is missing."""
     try:
-        grid = grid_of(config.grid)
-        shape: tuple[int, int, int] = grid.shape
-        for operator in build_operators(config.observe, grid):
-            shape = operator.output_shape(shape)
+        grid = config.grid
+        plan = config.observation
+        plan.operators()  # reads their files
+        shape = plan.state.shape
         label = Label(config.label, [grid.volume_Mpc3()], list(config.line.class_names))
         with torch.device("meta"):
-            network = build_network(config.network, shape, label, InputMap.of(config))
+            network = build_network(config.network, shape, label, plan.input_map)
             number = sum(p.numel() for p in network.parameters())
             return Size(number, multiply_adds(network, shape))
     except (ValueError, OSError):

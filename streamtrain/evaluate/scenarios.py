@@ -41,10 +41,10 @@ from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.run import Run, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.machine.files import resource_dir, sha256, write_json
+from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
-from streamtrain.schema import differences, nearest, operator_kind, to_dict
+from streamtrain.schema import differences, nearest, to_dict
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
@@ -227,9 +227,6 @@ class _Bench:
         return self._fields[key]
 
 
-ENCODING = ("pool", "log_modulus", "log10", "asinh", "standardise")
-"""Map operators that write a map as the network's input and add nothing to it: a network reads what
-it was trained to read."""
 BAND = ("nu_GHz", "nu_rest_GHz", "units")
 PFEFFER2019 = "pfeffer2019"
 
@@ -282,6 +279,8 @@ def _files(where: str | Path) -> list[Path]:
         )
     files = sorted(folder.glob("*.yaml"))
     if not files:
+        if forbidden := why_nothing_found(folder):
+            raise ConfigError(f"scenarios: {forbidden}")
         raise ConfigError(f"the folder {folder} holds no scenario: no file ends in .yaml")
     return files
 
@@ -317,8 +316,7 @@ def _scenario(file: Path, run: Config) -> Scenario:
 
 
 def _encoding(config: Config) -> list[tuple[str, Any]]:
-    kinds = ((operator_kind(name), section) for name, section in config.observe.items())
-    return [(kind, to_dict(section)) for kind, section in kinds if kind in ENCODING]
+    return [(kind, to_dict(section)) for kind, section in config.observation.encoding]
 
 
 def _listed(encoding: list[tuple[str, Any]]) -> str:

@@ -16,8 +16,6 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, Workspace
 from streamtrain.operators.base import Drawn, Operator
 
-Shape = tuple[int, int, int]
-
 
 class Pipeline:
     """Paints samples and applies the map operators.
@@ -34,12 +32,6 @@ class Pipeline:
     ) -> None:
         self.operators, self.observe, self.device = operators, observe, device
         self._counts = bins.num_counts
-
-    def output_shape(self, painted: Shape) -> Shape:
-        """Shape (freq, dec, ra) of a map after the operators."""
-        for operator in self.operators:
-            painted = operator.output_shape(painted)
-        return painted
 
     def kernel_arguments(
         self, scene: Scene, arguments: PaintArguments, drawn: Sequence[Drawn], first: int, last: int

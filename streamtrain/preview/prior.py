@@ -23,7 +23,7 @@ from streamtrain.generator.painter import PaintArguments
 from streamtrain.labels import Counts, cumulative
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
-from streamtrain.operators.settings import PoolConfig
+from streamtrain.operators.pool import PoolConfig
 from streamtrain.preview import prior_figures
 from streamtrain.preview.prior_figures import (
     Float,

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.generator.open import refuse_missing_files
 from streamtrain.machine.files import write_text
 from streamtrain.machine.interrupt import Stopped, StopRequest
@@ -114,7 +113,7 @@ class Trainer:
                 config.network,
                 self.generator.input_shape,
                 self.generator.label,
-                InputMap.of(config),
+                config.observation.input_map,
                 channels_last=train.channels_last,
             ).to(self._device)
             if self._start is not None:

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import yaml
+from support import map_runs as runs
+from support import small
 
 from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps import export as export_module
-from streamtrain.maps.export import export, flattened
-from streamtrain.maps.prepare import raw
+from streamtrain.maps.export import export, flattened, raw
 from streamtrain.maps.read import read_map
 
 pytestmark = small.EXTRAPOLATES

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import limlam
-import map_runs as runs
 import numpy as np
 import pytest
 import torch
+from support import TESTS, limlam
+from support import map_runs as runs
 
 from streamtrain import observe
 from streamtrain.config import Config, from_mapping
-from streamtrain.maps.prepare import of_the_map, prepare, raw
+from streamtrain.maps.export import raw
+from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.maps.skymap import MapError, SkyMap, rayleigh_jeans_uK
@@ -48,8 +49,12 @@ def test_operators_are_those_of_observe(tmp_path: Path) -> None:
 
 def test_a_beam_after_the_logarithm_is_the_networks() -> None:
     published = {"log_modulus": {}, "beam": {"fwhm_pixels": 3}}
-    assert of_the_map(config(**published).observe) == {"log_modulus": False, "beam": False}
-    assert of_the_map(config(beam={"fwhm_pixels": 3}, log_modulus={}).observe)["beam"]
+
+    def of_the_map(**observe: Any) -> list[bool]:
+        return [step.of_the_map for step in config(**observe).observation.steps]
+
+    assert of_the_map(**published) == [False, False]
+    assert of_the_map(beam={"fwhm_pixels": 3}, log_modulus={}) == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_peers_map_pooled_and_transformed_as_the_peer_did() -> None:
     p, pz = case.params["pool"]
     pool = {"factor": [pz, p, p], "reduce": "sum"}
     settings = from_mapping({"grid": grid, "observe": {"pool": pool, "log_modulus": {}}})
-    found = prepare(read_map(limlam.TESTS / "data" / "v3_breysse_offset.npz", units="uK"), settings)
+    found = prepare(read_map(TESTS / "data" / "v3_breysse_offset.npz", units="uK"), settings)
     expected = case.map("logmod")
     assert np.allclose(found.cube.numpy(), expected, rtol=1e-6, atol=1e-6)
     assert expected.max() > 2.0

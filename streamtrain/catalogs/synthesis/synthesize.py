@@ -24,6 +24,7 @@ from functools import lru_cache
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
@@ -31,6 +32,14 @@ from streamtrain.catalogs.synthesis.options import DEFAULT_COSMOLOGY, SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.workers import num_cores
+
+INSTEAD_OF_A_COLUMN = (
+    "in a lightcone without the column sfr, data.sfr = fit_in_range leaves them dark"
+)
+
+
+class EmptySkyError(CatalogError):
+    """A seed whose sky has no halo in the field, which can happen where few are expected."""
 
 
 def synthesize(
@@ -62,7 +71,9 @@ def synthesize(
         bias: tinker10 or colossus:MODEL[:DEFINITION].
         num_slabs: parts along ra that are made one after the other; by default as few as keep
             a part below 1.5e8 cells.
-        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs.
+        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs by
+            the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
+            where these have more than a hundredth of the squared rates.
         threads: how many work at it; the halos are the same for any number.
         device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Fourier
             transforms round differently there, so a few halos in a million are others and
@@ -70,7 +81,7 @@ def synthesize(
         progress: called with the fraction done and what is being done.
 
     Raises ValueError for an option outside its range, a device that is not there, and a field
-    that does not fit in memory.
+    that does not fit in memory, and EmptySkyError, a CatalogError, for a seed without any halo.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
@@ -91,8 +102,20 @@ def synthesize(
     sampler = _sampler(options, device)
     with sampler.arrays.pool(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
+    columns = None
+    if sfr:
+        columns = {"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])}
+        squares = fit.squared_rates(columns["sfr"], halos["mass_Msun"], halos["z_obs"])
+        fit.warn_of_extrapolation(squares, options.z_range[1], INSTEAD_OF_A_COLUMN)
     report(0.9, "sort")
     width, height = options.footprint_deg
+    if not len(halos["x_Mpc"]):
+        raise EmptySkyError(
+            f"seed {seed} has no halo above {options.min_mass_Msun:.3g} Msun in {width:g} x "
+            f"{height:g} deg, z = {options.z_range[0]:g}..{options.z_range[1]:g} (about "
+            f"{sampler.num_halos:.2g} are expected): lower the mass limit, or widen the field or "
+            "the redshifts"
+        )
     lightcone = Lightcone.from_arrays(
         halos["x_Mpc"],
         halos["y_Mpc"],
@@ -100,7 +123,7 @@ def synthesize(
         halos["mass_Msun"],
         halos["z_obs"],
         velocities_kms=halos["velocities_kms"],
-        columns={"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])} if sfr else None,
+        columns=columns,
         cosmology=cosmology.to_dict(),
         provenance=_provenance(seed, options, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
