@@ -1,6 +1,6 @@
 """Runs in their folders, as they are compared: configuration, size, history, evaluation, test set.
 
-What a run lacks is told in a sentence each, not raised: the others are compared all the same.
+What a run lacks is a sentence each, not an error: the others are compared all the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RunRecord:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that the history tells of."""
+        """Optimiser steps that the history has."""
         return max((entry["step"] for entry in self.history), default=0)
 
     @property
@@ -121,7 +121,7 @@ class RunRecord:
     @property
     def halos(self) -> str | None:
         """Digest of what decides the halos, their luminosities and bins in the test maps: equal
-        where two runs were asked for the same functions, if perhaps of other maps."""
+        where two runs predict the same functions, if perhaps of other maps."""
         if self.manifest is None:
             return None
         config = self.manifest.config
