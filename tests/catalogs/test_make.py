@@ -26,6 +26,8 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.machine import workers
 from streamtrain.schema import ConfigError, build
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 PATIENCE_S = 180.0
 """On a machine with much else to do [s]."""
 SMALL = ["--footprint-deg", "0.2", "--z-range", "2.9", "3.0", "--min-mass", "1e12"]
