@@ -7,8 +7,6 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,17 +24,12 @@ from streamtrain.machine.files import (
     find_config,
     read_text,
     reading,
+    sha256_of,
     why_not_a_file,
 )
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
-from streamtrain.operators.settings import (
-    OBSERVE,
-    NoiseConfig,
-    check_observe,
-    check_order,
-    place_operator,
-    without_paths,
-)
+from streamtrain.operators.plan import ObservationPlan, place_operator
+from streamtrain.operators.table import OPERATORS, observe_sections, without_paths
 from streamtrain.schema import (
     ConfigError,
     apply_override,
@@ -104,7 +97,7 @@ class Config:
         for emitter in keep["emit"].values():
             for split in ("train", "validation", "test"):
                 emitter.pop(split, None)
-        keep["observe"] = {name: without_paths(s) for name, s in keep["observe"].items()}
+        keep["observe"] = {n: without_paths(n, s) for n, s in keep["observe"].items()}
         return keep
 
     def digest(self) -> str:
@@ -112,7 +105,12 @@ class Config:
         whole = to_dict(self)
         whole.pop("run")
         whole["train"] = said_of_training(self.train)
-        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        return sha256_of(whole)
+
+    @property
+    def observation(self) -> ObservationPlan:
+        """The map operators, step by step, and all that is known of them."""
+        return ObservationPlan(self.observe, self.grid)
 
     @property
     def line(self) -> LineConfig:
@@ -137,11 +135,11 @@ def _check(config: Config) -> None:
     check_data(config.data)
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
-    check_observe(config.observe, grid.shape)
-    for name, operator in config.observe.items():
-        unsaid = isinstance(operator, NoiseConfig) and operator.sigma_uK is None
-        if unsaid and grid.units != "uK" and operator.radiometer is None:
-            raise ConfigError(f"observe.{name} needs sigma_uK [map units] in {grid.units}")
+    try:
+        plan = config.observation
+    except ValueError as error:  # of the grid
+        raise ConfigError(f"grid.{error}") from None
+    plan.check()
     if config.label.quantity == "class":
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
@@ -156,7 +154,7 @@ def from_mapping(data: dict[str, Any]) -> Config:
     config = replace(
         config,
         emit=_build_ordered(config.emit, EMIT, "emit"),
-        observe=_build_ordered(config.observe, OBSERVE, "observe"),
+        observe=_build_ordered(config.observe, observe_sections(), "observe"),
     )
     _check(config)
     return config
@@ -242,7 +240,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         if added := _added(data, override, before["emit"], "emit"):
             note_emitter(data["emit"], added)
     config = from_mapping(data)
-    check_order(config.observe)
+    config.observation.check_order()
     return config
 
 
@@ -256,7 +254,7 @@ def _added(data: Mapping[str, Any], override: str, before: list[str], key: str) 
     """The entry of an ordered section that an override has added to it, if it is known."""
     section, _, rest = override.partition("=")[0].strip().partition(".")
     name = rest.partition(".")[0]
-    kinds = OBSERVE if key == "observe" else EMIT
+    kinds = OPERATORS if key == "observe" else EMIT
     added = section == key and name and name not in before and operator_kind(name) in kinds
     return name if added and before and all(isinstance(n, str) for n in before) else ""
 

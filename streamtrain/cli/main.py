@@ -337,9 +337,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
     reads its output."""
     given = _parse(arguments)
-    from streamtrain.luminosity.model import ModelRangeWarning
     from streamtrain.machine.interrupt import Interrupted, interruptible
     from streamtrain.numerics.backend import BackendError
+    from streamtrain.schema import ModelRangeWarning
     from streamtrain.train.distributed import from_main
     from streamtrain.train.trainer import TrainingError
 

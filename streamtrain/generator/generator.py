@@ -32,7 +32,7 @@ from streamtrain.generator.windows import (
     SkiesInUse,
     schedule_of,
 )
-from streamtrain.labels import EXTRA_COUNTS, Label
+from streamtrain.labels import Counts, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_emitters, emit_stage
 from streamtrain.luminosity.settings import InterloperConfig
@@ -40,9 +40,7 @@ from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import draw_finite
-from streamtrain.operators.pool import Pool
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -98,15 +96,15 @@ class Generator:
             config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
         )
         self.bins = self.label.bins
-        self.operators = build_operators(config.observe, self.grid)
-        first = self.operators[0] if self.operators else None
-        pool = first if isinstance(first, Pool) else None
-        if pool is not None:
+        self.observation = config.observation
+        self.operators = self.observation.operators()
+        self._leading_pool = self.observation.leading_pool
+        if self._leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
         self.emitters = build_emitters(config.emit, self.bins)
         self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
-        self._leading_pool, self._compiler_flags = pool, compiler_flags
+        self._compiler_flags = compiler_flags
         self._own_skies = open_interlopers(config, split, self.skies)
         self._plans = {"line": LinePlan(config.line, self.grid, self.emitters)}
         for position, (name, section) in enumerate(config.emit.items()):
@@ -119,7 +117,7 @@ class Generator:
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
-        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins.num)
+        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
@@ -194,7 +192,7 @@ class Generator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
-        return self.pipeline.output_shape(self.painter.shape)
+        return self.observation.state.shape
 
     @property
     def num_bins(self) -> int:
@@ -245,7 +243,7 @@ class Generator:
         files: dict[str, Any] = {}
         if isinstance(self.sfr, SFRTable):
             files["sfr"] = self.sfr.digest
-        if read := {o.name: d for o in self.operators if (d := getattr(o, "digest", None))}:
+        if read := {o.name: d for o in self.operators if (d := o.identity())}:
             files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
         for name, own in self._own_skies.items():
@@ -300,7 +298,7 @@ class Generator:
         scene.read_from_here(self.device)
         size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
-        raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
+        raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
         lightcone = scene.numbers[arguments.lightcone[first:last]]
         about_label = self.label.kernel_arguments(lightcone, arguments.model[first:last])
 
@@ -321,11 +319,11 @@ class Generator:
                 (known,) = memory.send([about_label])
             label = self.label.make(self._label, raw, known, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
-        counts.copy_(raw[:, : self.num_bins])
+        counts.copy_(Counts(raw).bins)
         numbers = [int(i) for i in drawing.indices[first:last]]
         records = drawing.records[first:last]
         unit_label = self.label.unit_label_of(known)
-        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], unit_label)
+        batch = Batch(cube, label, counts, records, numbers, Counts(raw).saturated, unit_label)
         if self.device.type == "cpu":
             batch.check()
         return batch

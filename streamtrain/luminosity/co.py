@@ -120,7 +120,8 @@ def breysse15_duty(mass_Msun: Any, z: Any, *, duty: Any = 0.0) -> Any:
 
 
 def keating16(mass_Msun: Any, z: Any, *, A: Any = 6.3e-7) -> Any:
-    """L [Lsun] = A M above 1e10 Msun."""
+    """L [Lsun] = A M above 1e10 Msun. The paper's A is for a scatter from theory; that it has 0.3
+    dex and keeps the median is from the group's code simim (github.com/rpkeenan/simim_public)."""
     return np.where(mass_Msun > 1e10, A * mass_Msun, 0.0)
 
 

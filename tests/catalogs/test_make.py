@@ -26,6 +26,8 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.machine import workers
 from streamtrain.schema import ConfigError, build
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 PATIENCE_S = 180.0
 """On a machine with much else to do [s]."""
 SMALL = ["--footprint-deg", "0.2", "--z-range", "2.9", "3.0", "--min-mass", "1e12"]
@@ -55,6 +57,35 @@ def test_processes_and_ranks_make_the_same_files(
     assert sorted(one) == ["sky_0000.h5", "sky_0001.h5", "sky_0002.h5"]
     assert len(set(one.values())) == 3
     assert digests(tmp_path / "two") == one == digests(tmp_path / "ranks")
+
+
+@pytest.mark.filterwarnings("default::streamtrain.schema.ModelRangeWarning")
+def test_rates_beyond_their_data_are_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At z = 7.9 Behroozi et al. 2013 have no data above 10^11.2 Msun: the sentence that painting
+    has, once for all lightcones of any number of processes; at z = 2.9 there is nothing to say."""
+    early = ["--footprint-deg", "0.7", "--z-range", "7.7", "7.9", "--min-mass", "3e10", "--sfr"]
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
+        arguments = ["catalog", "make", "3", "--out", str(folder), *early]
+        assert main([*arguments, "--processes", processes]) == 0
+        said = capsys.readouterr().err
+        assert said.count("streamtrain: warning: ") == 1
+        for part in (
+            "star-formation rates of Behroozi et al. 2013 end at z = 7.954, and at 10^11.20 Msun",
+            "for z = 7.9: the fit extrapolates them for halos beyond, which have more than a",
+            "of the shot noise; in a lightcone without the column sfr, data.sfr = fit_in_range",
+        ):
+            assert part in said
+        for path in sorted(folder.glob("*.h5")):
+            lightcone = Lightcone.open(path)
+            squares = lightcone.columns["sfr"].astype(float) ** 2
+            assert squares[lightcone.mass_Msun > 10**11.3].sum() > 0.01 * squares.sum()
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    assert make(tmp_path / "late", 1, "--sfr") == 0
+    assert main([*arguments[:-1], "--out", str(tmp_path / "none"), "--processes", "1"]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_ranks_share_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:

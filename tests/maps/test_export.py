@@ -20,8 +20,7 @@ from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps import export as export_module
-from streamtrain.maps.export import export, flattened
-from streamtrain.maps.prepare import raw
+from streamtrain.maps.export import export, flattened, raw
 from streamtrain.maps.read import read_map
 
 pytestmark = small.EXTRAPOLATES
@@ -147,6 +146,7 @@ def test_what_is_refused(
 
 
 @pytest.mark.parametrize("format", ["hdf5", "limlam"])
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_half_written(
     config: Config, tmp_path: Path, monkeypatch: Any, capsys: Any, format: str, number: int

@@ -9,7 +9,6 @@ import torch
 
 from streamtrain.config import from_mapping
 from streamtrain.numerics.rng import seed_words, stage_word
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import Operator
 
 SHAPE = (10, 32, 32)
@@ -18,7 +17,7 @@ SHAPE = (10, 32, 32)
 def operators(observe: dict[str, Any], **grid: Any) -> list[Operator]:
     """The operators of an `observe` section for maps of `SHAPE`; `grid` as in a YAML file."""
     config = from_mapping({"grid": {"shape": SHAPE, **grid}, "observe": observe})
-    return build_operators(config.observe, config.grid)
+    return config.observation.operators()
 
 
 def keys(num: int, seed: int = 3, split: str = "train", first: int = 0) -> torch.Tensor:

@@ -34,6 +34,10 @@ from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
 from streamtrain.machine.workers import num_cores
 
+INSTEAD_OF_A_COLUMN = (
+    "in a lightcone without the column sfr, data.sfr = fit_in_range leaves them dark"
+)
+
 
 class EmptySkyError(CatalogError):
     """A seed whose sky has no halo in the field, which can happen where few are expected."""
@@ -54,7 +58,9 @@ def synthesize(
     Args:
         seed: 0..2^64-1; another seed is another, independent sky.
         options: what decides the halos; default: a field for COMAP.
-        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs.
+        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs by
+            the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
+            where these have more than a hundredth of the squared rates.
         threads: how many work at it; the halos are the same for any number.
         device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Fourier
             transforms round differently there, so a few halos in a million are others and
@@ -75,6 +81,11 @@ def synthesize(
     sampler = _sampler(options, device)
     with sampler.arrays.pool(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
+    columns = None
+    if sfr:
+        columns = {"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])}
+        squares = fit.squared_rates(columns["sfr"], halos["mass_Msun"], halos["z_obs"])
+        fit.warn_of_extrapolation(squares, options.z_range[1], INSTEAD_OF_A_COLUMN)
     report(0.9, "sort")
     width, height = options.footprint_deg
     if not len(halos["x_Mpc"]):
@@ -91,7 +102,7 @@ def synthesize(
         halos["mass_Msun"],
         halos["z_obs"],
         velocities_kms=halos["velocities_kms"],
-        columns={"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])} if sfr else None,
+        columns=columns,
         cosmology=options.cosmology.to_dict(),
         provenance=_provenance(seed, options, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
