@@ -23,7 +23,7 @@ from streamtrain.luminosity.settings import EMIT, BlankConfig, LineConfig, check
 from streamtrain.machine.files import find_config, read_text, reading, why_not_a_file
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
-from streamtrain.operators.table import OPERATORS, observe_sections, without_paths
+from streamtrain.operators.table import OPERATORS, without_paths
 from streamtrain.schema import (
     ConfigError,
     apply_override,
@@ -139,10 +139,11 @@ def _check(config: Config) -> None:
 def from_mapping(data: dict[str, Any]) -> Config:
     """A checked `Config` from nested plain data."""
     config = build(Config, data)
+    sections = {name: operator.section for name, operator in OPERATORS.items()}
     config = replace(
         config,
         emit=_build_ordered(config.emit, EMIT, "emit"),
-        observe=_build_ordered(config.observe, observe_sections(), "observe"),
+        observe=_build_ordered(config.observe, sections, "observe"),
     )
     _check(config)
     return config
