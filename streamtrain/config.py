@@ -19,8 +19,15 @@ import yaml
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
 from streamtrain.grid import GridConfig, check_grid, grid_of
 from streamtrain.labels import LabelConfig, check_label
-from streamtrain.luminosity.settings import EMIT, BlankConfig, LineConfig, check_emit, note_emitter
-from streamtrain.machine.files import find_config, read_text, reading, why_not_a_file
+from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
+from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
+from streamtrain.machine.files import (
+    MAX_YAML_BYTES,
+    find_config,
+    read_text,
+    reading,
+    why_not_a_file,
+)
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
@@ -69,8 +76,15 @@ class Config:
     test: TestSetConfig = setting(TestSetConfig(), "")
 
     def to_yaml(self) -> str:
-        """The resolved whole, as YAML that `load_config` reads back."""
-        return yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        """The resolved whole, as YAML that `load_config` reads back. Raises ConfigError where
+        it is too long for that."""
+        text = yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        if len(text) > MAX_YAML_BYTES:
+            raise ConfigError(
+                f"the resolved configuration has {len(text)} bytes, more than can be read again "
+                f"({MAX_YAML_BYTES}): name many lightcones by a glob"
+            )
+        return text
 
     def sample_settings(self) -> dict[str, Any]:
         """The part that decides samples: all but network, training, run folder and file paths

@@ -23,6 +23,10 @@ T = TypeVar("T")
 
 MAX_VALUES = 1_000_000
 """So many values and no more may a YAML text stand for."""
+MAX_WRITTEN = 30_000
+"""So many of them may be written down, which takes about a second to read."""
+MAX_DIGITS = 1000
+"""Characters of a whole number."""
 MAX_DEPTH = 100
 """Levels of lists and mappings in a YAML text."""
 
@@ -271,7 +275,7 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._written = 0
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
         if self.flow_level >= MAX_DEPTH:  # the scanner looks back at all levels for each
@@ -280,8 +284,11 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
+        self._written += 1
         if self._depth > MAX_DEPTH:
             raise yaml.YAMLError(_TOO_DEEP)
+        if self._written > MAX_WRITTEN:
+            raise yaml.YAMLError(f"more than {MAX_WRITTEN} values: name many files by a glob")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -300,15 +307,27 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     return seen
 
 
+def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int:
+    if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
+        problem = f"a whole number of {len(node.value)} characters"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return int(loader.construct_yaml_int(node))
+
+
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+_UniqueLoader.add_constructor("tag:yaml.org,2002:int", _short_int)
 
 
 def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
     """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
     is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
     try:
-        _check_aliases(text)
-        return yaml.load(text, Loader=_UniqueLoader)
+        loader = _UniqueLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_aliases(node)
+        return loader.construct_document(node)
     except _Twice as error:
         if not suffixes:
             raise
@@ -326,14 +345,12 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error
 
 
-def _check_aliases(text: str) -> None:
+def _check_aliases(root: yaml.Node) -> None:
     """ConfigError for YAML whose aliases unfold to more than `MAX_VALUES` values, or to
     themselves."""
-    if "*" not in text:
-        return
     sizes: dict[int, int] = {}
 
-    def size(node: yaml.Node | None) -> int:
+    def size(node: yaml.Node) -> int:
         if not isinstance(node, yaml.CollectionNode):
             return 1
         if id(node) not in sizes:
@@ -344,7 +361,7 @@ def _check_aliases(text: str) -> None:
             sizes[id(node)] = 1 + sum(size(part) for part in parts)
         return sizes[id(node)]
 
-    if size(yaml.compose(text, Loader=_UniqueLoader)) > MAX_VALUES:
+    if size(root) > MAX_VALUES:
         raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
 
 

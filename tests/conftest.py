@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
+from support import SHARED, small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.numerics.backend import Kernels, kernels_for
@@ -81,11 +81,9 @@ def _no_global_state_changes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The project's shared folder, for tests of data that the repository does not carry."""
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    folder = Path(os.environ.get("STREAMTRAIN_SHARED", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no shared folder at {folder} (set STREAMTRAIN_SHARED)")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared folder at {SHARED} (set STREAMTRAIN_SHARED)")
+    return SHARED
 
 
 @pytest.fixture(scope="session")

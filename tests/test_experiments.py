@@ -5,11 +5,10 @@ from __future__ import annotations
 import configparser
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import small
 import torch
+from support import ROOT, small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config, from_mapping, load_config
@@ -20,7 +19,7 @@ from streamtrain.schema import to_dict
 from streamtrain.train.optimiser import build_optimiser
 
 FOLDER = resource_dir("configs") / "pfeffer2019" / "experiments"
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
+PAGE = ROOT / "docs" / "experiments.md"
 ROW = re.compile(r"^\| (\w+) \|(.*)\| (\w+)(?: \(.*\))? \| (.*) \|$", re.MULTILINE)
 ROWS = {row[0]: row for row in ROW.findall(PAGE.read_text(encoding="utf-8"))}
 FIELD = ("grid.fov_deg=[0.8,0.8]", "grid.shape=[100,128,128]")

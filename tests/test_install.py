@@ -12,8 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = """
 import sys
 from setuptools import build_meta

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import small
 import yaml
+from support import ROOT, small
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
@@ -16,7 +16,7 @@ from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
 from streamtrain.luminosity.registry import MODELS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

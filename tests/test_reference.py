@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference as ref
-from limlam import CARRIED, SHARED_ONLY, Case, load
+from support import reference as ref
+from support.limlam import CARRIED, SHARED_ONLY, Case, load
 
 
 @pytest.fixture(params=CARRIED + SHARED_ONLY)

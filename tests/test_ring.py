@@ -14,9 +14,9 @@ from itertools import islice
 from random import Random
 
 import pytest
-import small
 import torch
-from fake_lanes import FakeLanes, Mark
+from support import small
+from support.fake_lanes import FakeLanes, Mark
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.batch import Batch

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from limlam import TESTS, Case, load
 from numpy.typing import NDArray
+from support import TESTS
+from support.limlam import Case, load
 
 from streamtrain.cosmology import Cosmology
 from streamtrain.grid import Grid

@@ -1,4 +1,4 @@
-"""What users run on a GPU, run where there is none: see `stand_in_gpu`."""
+"""What users run on a GPU, run where there is none: see `support.stand_in_gpu`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import small
 import torch
 import yaml
+from support import ROOT, TESTS, small
 
 from streamtrain.cli.main import main
 from streamtrain.train.folder import read_history
 
-TESTS = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is not None,
     reason="needs a CPU build of torch: this one has a real GPU's part",
@@ -78,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Python with the stand-in within reach, at the place of the checkout."""
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(TESTS), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -91,9 +90,9 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 EACH = """
-from stand_in_gpu import plugin
+from support.stand_in_gpu import plugin
 import sys
-from streamtrain.cli import main
+from streamtrain.cli.main import main
 for command in sys.argv[1:]:
     print("+", command, flush=True)
     status = main(command.split())
@@ -128,8 +127,8 @@ def test_tests_marked_gpu() -> None:
     """They can run, also without the packages that only other tests need, so a GPU will find no
     fault in the tests themselves."""
     left_out = " and ".join(f"not {name}" for name in NOT_HERE)
-    plugin = ("-p", "stand_in_gpu.plugin", "-p", "no:cacheprovider")
-    result = python(TESTS.parent, "-c", CORE_ONLY, "-q", "-m", "gpu", "-k", left_out, *plugin)
+    plugin = ("-p", "support.stand_in_gpu.plugin", "-p", "no:cacheprovider")
+    result = python(ROOT, "-c", CORE_ONLY, "-q", "-m", "gpu", "-k", left_out, *plugin)
     assert result.returncode == 0, result.stdout[-3000:]
     lines = result.stdout.splitlines()
     assert " passed" in lines[-1], lines[-1]
@@ -138,7 +137,7 @@ def test_tests_marked_gpu() -> None:
 
 
 VARIANTS = """
-from stand_in_gpu import plugin
+from support.stand_in_gpu import plugin
 import json, torch
 from streamtrain.bench.variants import VARIANTS, Variant, paint_variants, report_variants
 from streamtrain.config import load_config
@@ -174,7 +173,7 @@ def test_variants_of_the_paint_kernel(folder: Path) -> None:
 
 
 MIXED = """
-from stand_in_gpu import plugin
+from support.stand_in_gpu import plugin
 import torch
 here, there = torch.ones(3), torch.ones(3, device="cuda")
 copy = there.to("cpu", non_blocking=True)

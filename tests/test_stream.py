@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 import pytest
-import small
 import torch
+from support import small
 from torch.utils.data import DataLoader
 
 from streamtrain.catalogs.lightcone import Lightcone

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.catalogs.settings import SFR_CHOICES
-from streamtrain.machine.files import read_text, why_not_a_file
+from streamtrain.machine.files import MAX_TABLE_BYTES, read_text, why_not_a_file
 from streamtrain.numerics import portable
 from streamtrain.schema import ConfigError
 
@@ -303,7 +303,7 @@ def _rows(path: str | Path) -> Float:
     if problem := why_not_a_file(path):
         raise ValueError(f"{path}: {problem}")
     try:
-        lines = read_text(Path(path)).splitlines()
+        lines = read_text(Path(path), MAX_TABLE_BYTES).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

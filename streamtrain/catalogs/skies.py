@@ -158,16 +158,16 @@ def _read(path: Path, *version: int) -> Known:
     return Known(path, about.digest, about.realisation, marks)
 
 
-def check_once(splits: Mapping[str, Sequence[Path]], where: str) -> None:
-    """CatalogError when a split has one lightcone twice, by two paths, a link or a copy: its
-    samples would count twice. where: the section of the splits."""
-    for split, paths in splits.items():
+def check_once(named: Mapping[str, Sequence[Path]]) -> None:
+    """CatalogError when one lightcone is named twice, by two paths, a link or a copy: its samples
+    would count twice. named: the files of a setting or an option."""
+    for where, paths in named.items():
         seen: dict[str, Path] = {}
         for path in paths:
             other = seen.setdefault(Known.read(path).digest, path)
             if other is not path:
                 raise CatalogError(
-                    f"{where}.{split} has one lightcone twice, {other} and {path} (the same file, "
+                    f"{where} has one lightcone twice, {other} and {path} (the same file, "
                     "a link or a copy): name it once"
                 )
 

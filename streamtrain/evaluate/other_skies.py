@@ -12,13 +12,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from streamtrain.catalogs.skies import Header, Known
+from streamtrain.catalogs.skies import Header, Known, check_once
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.halos import expand
+from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -31,6 +32,7 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
     paths = expand(files, "--on")
     if not paths:
         raise ValueError("--on needs a lightcone file")
+    check_once({"--on": paths})
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
     training = [Known.read(path) for path in files_of_training]
     made = read_history(run_folder(config) / "lightcones.jsonl", "number")
@@ -79,7 +81,8 @@ def new_folder(target: Path, config: Config) -> Iterator[Path]:
             f"{target} is already there, and is not overwritten: name another with --out"
         )
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    with naming(target):
+        part.mkdir(parents=True)
     try:
         yield part
         os.replace(part, target)

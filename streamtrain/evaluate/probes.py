@@ -27,7 +27,7 @@ from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import ranges_with_bins
-from streamtrain.luminosity.settings import BrightnessConfig
+from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
 from streamtrain.train.folder import run_folder

@@ -42,7 +42,7 @@ from streamtrain.evaluate.predictions import Predictions, ask
 from streamtrain.evaluate.report import bootstrap_of, errors_of, judge
 from streamtrain.evaluate.run import Trained, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.files import resource_dir, why_nothing_found
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
 from streamtrain.schema import nearest, to_dict
@@ -308,6 +308,8 @@ def _files(where: str | Path) -> list[Path]:
         )
     files = sorted(folder.glob("*.yaml"))
     if not files:
+        if forbidden := why_nothing_found(folder):
+            raise ConfigError(f"scenarios: {forbidden}")
         raise ConfigError(f"the folder {folder} holds no scenario: no file ends in .yaml")
     return files
 

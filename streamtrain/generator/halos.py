@@ -22,14 +22,18 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.pose import Pose, tile_columns
 from streamtrain.grid import Grid
-from streamtrain.machine.files import shipped
+from streamtrain.machine.files import shipped, why_nothing_found
 from streamtrain.numerics import portable
 
 Float32 = NDArray[np.float32]
 
 
 class NoFileError(CatalogError):
-    """A lightcone file that is not there."""
+    """A lightcone file that is not there; `where` names it, a setting or an option."""
+
+    def __init__(self, where: str, pattern: str) -> None:
+        super().__init__(f"{where}: no file matches '{pattern}'")
+        self.where = where
 
 
 class Bank:
@@ -79,8 +83,10 @@ def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list
         found = sorted(glob.glob(pattern, recursive=True))
         if not found and Path(pattern).parts[:1] == ("configs",):
             found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
+        if not found and (forbidden := why_nothing_found(pattern)):
+            raise CatalogError(f"{where}: {forbidden}, where '{pattern}' is looked for")
         if not found and must_exist:
-            raise NoFileError(f"{where}: no file matches '{pattern}'")
+            raise NoFileError(where, pattern)
         files += [Path(name) for name in found if Path(name) not in files]
     return files
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import C_KMS
 from streamtrain.generator.halos import Halos
-from streamtrain.luminosity.settings import LineWidthConfig
+from streamtrain.luminosity.modifiers import LineWidthConfig
 from streamtrain.numerics import portable
 from streamtrain.operators.beam import FWHM_PER_SIGMA
 

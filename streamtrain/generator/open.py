@@ -136,7 +136,7 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
             f"{where}.{split}=[lightcones/{split}_*.h5], which `streamtrain catalog make --for` "
             "then makes, or your own, see `streamtrain catalog import`"
         )
-    check_once(paths, where)
+    check_once({f"{where}.{name}": files for name, files in paths.items()})
     check_disjoint(paths)
     return paths[split]
 

@@ -6,25 +6,24 @@ what is brighter than a threshold is shifted. Labels follow.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.labels import LuminosityBins
-from streamtrain.luminosity.priors import Prior, distribution
-from streamtrain.luminosity.settings import (
-    BlankConfig,
-    BrightnessConfig,
-    DimConfig,
+from streamtrain.luminosity.priors import (
     DistributionConfig,
-    LineWidthConfig,
+    Prior,
+    check_distribution,
+    distribution,
 )
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import STAGE_EMIT, Draws
-from streamtrain.schema import ConfigError
+from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting
 
 Float = NDArray[np.float64]
 
@@ -69,6 +68,71 @@ class Adjustment(Protocol):
 
 
 @dataclass(frozen=True)
+class ModifierConfig:
+    """What the sections of all modifiers have in common."""
+
+    once: ClassVar[bool] = False
+    """Whether a configuration can have no more than one."""
+    moves_light: ClassVar[bool] = False
+    """Whether luminosities change, so that the order with others of that kind matters."""
+
+    def check(self, where: str) -> None:
+        """Raise ConfigError for what the types alone do not tell."""
+
+    def adjustment(self, name: str, stage: int, bins: LuminosityBins) -> Adjustment | None:
+        """What shifts luminosities, for a label of these bins; None if nothing does."""
+        return None
+
+
+@dataclass(frozen=True)
+class BrightnessConfig(ModifierConfig):
+    """Every halo brighter or fainter by one factor, in map and label."""
+
+    factor: float | DistributionConfig = setting(
+        1.0, "what luminosities are multiplied by, or its distribution"
+    )
+    poisson_bins: float | None = setting(
+        None, "instead: fainter by a number of label bins, drawn with this mean", above=0, high=100
+    )
+    probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
+    log_map: bool = setting(
+        False, "scale log10(T + 1) of the map instead of T, a mistake of 1905.10376"
+    )
+
+    moves_light: ClassVar[bool] = True
+
+    def check(self, where: str) -> None:
+        factor = self.factor
+        if self.poisson_bins is not None and factor != 1.0:
+            raise ConfigError(
+                f"{where} has factor and poisson_bins: {where}.poisson_bins=null removes the one, "
+                f"{where}.factor=1 the other"
+            )
+        if not isinstance(factor, DistributionConfig):
+            if not 0.0 < factor <= 1000.0:
+                raise ConfigError(f"{where}.factor = {factor:g} is outside 0..1000")
+            return
+        check_distribution(factor, f"{where}.factor")
+        if factor.normal is not None:
+            ends = factor.low, factor.high
+        else:
+            ends = factor.uniform or factor.log_uniform or (None, None)
+        low, high = ends
+        if low is None or high is None or not 0.0 <= low < high <= 1000.0:
+            raise ConfigError(
+                f"{where}.factor must stay inside 0..1000; a normal needs low and high"
+            )
+
+    def adjustment(self, name: str, stage: int, bins: LuminosityBins) -> Brightness:
+        """Raises ConfigError for steps of a label bin where bins are not equal."""
+        what = "poisson_bins" if self.poisson_bins is not None else "log_map"
+        if bins.given is not None and (what == "poisson_bins" or self.log_map):
+            raise ConfigError(f"emit.{name}.{what} needs equal luminosity bins, not label.edges")
+        bin_dex = (bins.log10_L[1] - bins.log10_L[0]) / bins.num
+        return Brightness(name, stage, self, bin_dex * portable.LOG2_10)
+
+
+@dataclass(frozen=True)
 class Brightness:
     """All luminosities times one factor, as `BrightnessConfig`."""
 
@@ -102,6 +166,20 @@ class Brightness:
 
 
 @dataclass(frozen=True)
+class DimConfig(ModifierConfig):
+    """Halos brighter than a luminosity dimmed or removed, in map and label."""
+
+    above_log10_L: float = setting(help="luminosities above this, log10(L/Lsun)", low=-20, high=30)
+    factor: float = setting(0.0, "what they are multiplied by; 0 removes them", low=0, high=1)
+    probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
+
+    moves_light: ClassVar[bool] = True
+
+    def adjustment(self, name: str, stage: int, bins: LuminosityBins) -> Dim:
+        return Dim(name, stage, self)
+
+
+@dataclass(frozen=True)
 class Dim:
     """Bright halos dimmed or removed, as `DimConfig`."""
 
@@ -123,6 +201,18 @@ class Dim:
 
 
 @dataclass(frozen=True)
+class BlankConfig(ModifierConfig):
+    """Samples without any emission: nothing in the map, no halo in the label."""
+
+    probability: float = setting(0.1, "share of the samples", low=0, high=1)
+
+    once: ClassVar[bool] = True
+
+    def adjustment(self, name: str, stage: int, bins: LuminosityBins) -> Blank:
+        return Blank(name, stage, self)
+
+
+@dataclass(frozen=True)
 class Blank:
     """Some samples without any emission, as `BlankConfig`."""
 
@@ -138,6 +228,27 @@ class Blank:
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         shift = np.where(happens, REMOVED, 0.0)
         return Adjusted(np.full(len(shift), ALL), shift, {"blank": happens.astype(np.float64)})
+
+
+@dataclass(frozen=True)
+class LineWidthConfig(ModifierConfig):
+    """Lines as wide as their halos' virial velocity, spread over the channels; the label does not
+    change. v = 35 km/s (M / 1e10 Msun)^(1/3) (H(z) / 100 km/s/Mpc)^(1/3) is the full width at half
+    maximum (Chung et al. 2021, 2104.11171)."""
+
+    inclination: bool = setting(False, "times sin i / (sqrt(3) / 2), discs at random angles")
+    factor: float = setting(1.0, "factor on every width", above=0, high=100)
+
+    once: ClassVar[bool] = True
+
+
+MODIFIERS: dict[str, type[ModifierConfig]] = {
+    "line_width": LineWidthConfig,
+    "brightness": BrightnessConfig,
+    "dim": DimConfig,
+    "blank": BlankConfig,
+}
+"""The section of every modifier by the name that a configuration gives it."""
 
 
 @dataclass(frozen=True)
@@ -224,22 +335,14 @@ def build_emitters(emit: Mapping[str, Any], bins: LuminosityBins) -> Emitters:
     in_label: list[Brightness] = []
     width = None
     for position, (name, config) in enumerate(emit.items()):
-        stage = emit_stage(position)
-        if isinstance(config, BrightnessConfig):
-            what = "poisson_bins" if config.poisson_bins is not None else "log_map"
-            if bins.given is not None and (what == "poisson_bins" or config.log_map):
-                raise ConfigError(
-                    f"emit.{name}.{what} needs equal luminosity bins, not label.edges"
-                )
-            bin_dex = (bins.log10_L[1] - bins.log10_L[0]) / bins.num
-            brightness = Brightness(name, stage, config, bin_dex * portable.LOG2_10)
-            (in_label if config.log_map else adjustments).append(brightness)
-        elif isinstance(config, DimConfig):
-            adjustments.append(Dim(name, stage, config))
-        elif isinstance(config, BlankConfig):
-            adjustments.append(Blank(name, stage, config))
-        elif isinstance(config, LineWidthConfig):
+        if isinstance(config, LineWidthConfig):
             width = config
+        elif isinstance(config, ModifierConfig):
+            adjustment = config.adjustment(name, emit_stage(position), bins)
+            if isinstance(adjustment, Brightness) and adjustment.config.log_map:
+                in_label.append(adjustment)
+            elif adjustment is not None:
+                adjustments.append(adjustment)
     return Emitters(tuple(adjustments), width, tuple(in_label))
 
 
@@ -257,3 +360,14 @@ def poisson(u: Float, mean: Float) -> Float:
         term = term * mean / k
         below = below + term
     return number
+
+
+def note_emitter(emit: Mapping[str, Any], name: str) -> None:
+    """Warn (OrderWarning) that the emitter `name`, added by a setting, acts after others on whose
+    order with it the light depends."""
+    kinds = {n: MODIFIERS.get(operator_kind(n), ModifierConfig) for n in emit}
+    moving = [n for n, kind in kinds.items() if kind.moves_light]
+    if name in moving and moving != [name]:
+        warnings.warn(
+            f"emit.{name} is new and acts last: {', '.join(emit)}", OrderWarning, stacklevel=2
+        )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.luminosity.settings import DistributionConfig
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
+from streamtrain.schema import ConfigError, setting
 
 Parameters = dict[str, NDArray[np.float64]]
 Condition = Callable[[Parameters], NDArray[np.bool_]]
@@ -244,3 +244,58 @@ def distribution(given: float | DistributionConfig) -> Distribution:
     ends = given.uniform or given.log_uniform
     assert ends is not None
     return Uniform(*ends, log=given.uniform is None)
+
+
+def check_multivariate(given: MultivariateConfig, where: str) -> None:
+    size = len(given.names)
+    if len(set(given.names)) < size or not size:
+        raise ConfigError(f"{where}.names = {given.names} must be different parameters")
+    if len(given.mean) != size:
+        raise ConfigError(f"{where}.mean has {len(given.mean)} entries for {size} names")
+    rows = given.covariance
+    if len(rows) != size or any(len(row) != size for row in rows):
+        raise ConfigError(f"{where}.covariance must have {size} rows of {size} entries")
+    if any(rows[i][j] != rows[j][i] for i in range(size) for j in range(i)):
+        raise ConfigError(f"{where}.covariance must be symmetric")
+
+
+def check_distribution(given: DistributionConfig, where: str) -> None:
+    """Raise ConfigError unless it is one distribution, with ends in order."""
+    kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
+    chosen = [name for name, value in kinds.items() if value is not None]
+    if len(chosen) > 1:
+        removed = ", ".join(f"{where}.{name}=null" for name in chosen)
+        raise ConfigError(f"{where} has {', '.join(chosen)}: remove all but one of them, {removed}")
+    if not chosen:
+        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
+    first, second = kinds[chosen[0]]
+    if chosen[0] == "normal" and second < 0:
+        raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
+    if chosen[0] != "normal" and first >= second:
+        raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
+    if given.low is not None and given.high is not None and given.low >= given.high:
+        raise ConfigError(f"{where}: low = {given.low:g} must be below high = {given.high:g}")
+    if chosen[0] != "normal" and (given.low is not None or given.high is not None):
+        raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")
+
+
+@dataclass(frozen=True)
+class DistributionConfig:
+    """A parameter drawn for every sample: one of normal, uniform and log_uniform."""
+
+    normal: tuple[float, float] | None = setting(None, "mean and width")
+    uniform: tuple[float, float] | None = setting(None, "lowest and highest value")
+    log_uniform: tuple[float, float] | None = setting(
+        None, "lowest and highest value; uniform in the logarithm", above=0
+    )
+    low: float | None = setting(None, "normal: values below are drawn again")
+    high: float | None = setting(None, "normal: values above are drawn again")
+
+
+@dataclass(frozen=True)
+class MultivariateConfig:
+    """Parameters drawn together from a multivariate normal."""
+
+    names: list[str] = setting(help="parameters")
+    mean: list[float] = setting(help="their means")
+    covariance: list[list[float]] = setting(help="their covariance, row by row")

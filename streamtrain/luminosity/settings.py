@@ -5,34 +5,18 @@ The section `emit` of a configuration: what shines, and how it differs from its 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting
-
-
-@dataclass(frozen=True)
-class DistributionConfig:
-    """A parameter drawn for every sample: one of normal, uniform and log_uniform."""
-
-    normal: tuple[float, float] | None = setting(None, "mean and width")
-    uniform: tuple[float, float] | None = setting(None, "lowest and highest value")
-    log_uniform: tuple[float, float] | None = setting(
-        None, "lowest and highest value; uniform in the logarithm", above=0
-    )
-    low: float | None = setting(None, "normal: values below are drawn again")
-    high: float | None = setting(None, "normal: values above are drawn again")
-
-
-@dataclass(frozen=True)
-class MultivariateConfig:
-    """Parameters drawn together from a multivariate normal."""
-
-    names: list[str] = setting(help="parameters")
-    mean: list[float] = setting(help="their means")
-    covariance: list[list[float]] = setting(help="their covariance, row by row")
+from streamtrain.luminosity.modifiers import MODIFIERS, BrightnessConfig, ModifierConfig
+from streamtrain.luminosity.priors import (
+    DistributionConfig,
+    MultivariateConfig,
+    check_distribution,
+    check_multivariate,
+)
+from streamtrain.schema import ConfigError, setting
 
 
 @dataclass(frozen=True)
@@ -128,82 +112,7 @@ def check_model(model: ModelConfig, where: str) -> None:
         if isinstance(given, DistributionConfig):
             check_distribution(given, f"{where}.parameters.{parameter}")
     if model.multivariate is not None:
-        _check_multivariate(model.multivariate, f"{where}.multivariate")
-
-
-def _check_multivariate(given: MultivariateConfig, where: str) -> None:
-    size = len(given.names)
-    if len(set(given.names)) < size or not size:
-        raise ConfigError(f"{where}.names = {given.names} must be different parameters")
-    if len(given.mean) != size:
-        raise ConfigError(f"{where}.mean has {len(given.mean)} entries for {size} names")
-    rows = given.covariance
-    if len(rows) != size or any(len(row) != size for row in rows):
-        raise ConfigError(f"{where}.covariance must have {size} rows of {size} entries")
-    if any(rows[i][j] != rows[j][i] for i in range(size) for j in range(i)):
-        raise ConfigError(f"{where}.covariance must be symmetric")
-
-
-def check_distribution(given: DistributionConfig, where: str) -> None:
-    """Raise ConfigError unless it is one distribution, with ends in order."""
-    kinds = {k: getattr(given, k) for k in ("normal", "uniform", "log_uniform")}
-    chosen = [name for name, value in kinds.items() if value is not None]
-    if len(chosen) > 1:
-        removed = ", ".join(f"{where}.{name}=null" for name in chosen)
-        raise ConfigError(f"{where} has {', '.join(chosen)}: remove all but one of them, {removed}")
-    if not chosen:
-        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
-    first, second = kinds[chosen[0]]
-    if chosen[0] == "normal" and second < 0:
-        raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")
-    if chosen[0] != "normal" and first >= second:
-        raise ConfigError(f"{where}.{chosen[0]} = [{first:g}, {second:g}] must increase")
-    if given.low is not None and given.high is not None and given.low >= given.high:
-        raise ConfigError(f"{where}: low = {given.low:g} must be below high = {given.high:g}")
-    if chosen[0] != "normal" and (given.low is not None or given.high is not None):
-        raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")
-
-
-@dataclass(frozen=True)
-class BrightnessConfig:
-    """Every halo brighter or fainter by one factor, in map and label."""
-
-    factor: float | DistributionConfig = setting(
-        1.0, "what luminosities are multiplied by, or its distribution"
-    )
-    poisson_bins: float | None = setting(
-        None, "instead: fainter by a number of label bins, drawn with this mean", above=0, high=100
-    )
-    probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
-    log_map: bool = setting(
-        False, "scale log10(T + 1) of the map instead of T, a mistake of 1905.10376"
-    )
-
-
-@dataclass(frozen=True)
-class DimConfig:
-    """Halos brighter than a luminosity dimmed or removed, in map and label."""
-
-    above_log10_L: float = setting(help="luminosities above this, log10(L/Lsun)", low=-20, high=30)
-    factor: float = setting(0.0, "what they are multiplied by; 0 removes them", low=0, high=1)
-    probability: float = setting(1.0, "share of the samples it happens to", low=0, high=1)
-
-
-@dataclass(frozen=True)
-class BlankConfig:
-    """Samples without any emission: nothing in the map, no halo in the label."""
-
-    probability: float = setting(0.1, "share of the samples", low=0, high=1)
-
-
-@dataclass(frozen=True)
-class LineWidthConfig:
-    """Lines as wide as their halos' virial velocity, spread over the channels; the label does not
-    change. v = 35 km/s (M / 1e10 Msun)^(1/3) (H(z) / 100 km/s/Mpc)^(1/3) is the full width at half
-    maximum (Chung et al. 2021, 2104.11171)."""
-
-    inclination: bool = setting(False, "times sin i / (sqrt(3) / 2), discs at random angles")
-    factor: float = setting(1.0, "factor on every width", above=0, high=100)
+        check_multivariate(model.multivariate, f"{where}.multivariate")
 
 
 @dataclass(frozen=True)
@@ -223,27 +132,10 @@ class InterloperConfig(ModelConfig):
 
 EMIT: dict[str, Any] = {
     "line": LineConfig,
-    "line_width": LineWidthConfig,
-    "brightness": BrightnessConfig,
-    "dim": DimConfig,
-    "blank": BlankConfig,
+    **MODIFIERS,
     "interloper": InterloperConfig,
 }
 """The section of each emitter."""
-ONCE = (LineConfig, LineWidthConfig, BlankConfig)
-"""Emitters that a configuration can have one of."""
-
-
-def note_emitter(emit: Mapping[str, Any], name: str) -> None:
-    """Warn (OrderWarning) that the emitter `name`, added by a setting, acts after others on whose
-    order with it the light depends."""
-    changing = ("brightness", "dim")
-    if operator_kind(name) in changing and any(
-        operator_kind(n) in changing for n in emit if n != name
-    ):
-        warnings.warn(
-            f"emit.{name} is new and acts last: {', '.join(emit)}", OrderWarning, stacklevel=2
-        )
 
 
 def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:
@@ -252,16 +144,16 @@ def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:
         raise ConfigError("emit needs one entry 'line', the luminosity model")
     if next(iter(emit)) != "line":
         raise ConfigError("emit must begin with 'line', the luminosity model")
-    for kind in ONCE:
-        names = [name for name, section in emit.items() if isinstance(section, kind)]
-        if len(names) > 1:
+    for kind in dict.fromkeys(map(type, emit.values())):
+        names = [name for name, section in emit.items() if type(section) is kind]
+        if len(names) > 1 and (kind is LineConfig or getattr(kind, "once", False)):
             raise ConfigError(f"emit.{names[1]}: there is emit.{names[0]} already")
     _check_log_map(emit)
     check_line(emit["line"])
     for name, section in emit.items():
         where = f"emit.{name}"
-        if isinstance(section, BrightnessConfig):
-            _check_brightness(section, where)
+        if isinstance(section, ModifierConfig):
+            section.check(where)
         if isinstance(section, InterloperConfig):
             check_model(section, where)
             if nu_GHz[0] >= section.nu_rest_GHz:
@@ -274,30 +166,13 @@ def check_emit(emit: Mapping[str, Any], nu_GHz: tuple[float, float]) -> None:
 def _check_log_map(emit: Mapping[str, Any]) -> None:
     """The label of the published augmentation is shifted after all that changes luminosities, and
     the map with all its lines: it stands alone."""
-    changing = (BrightnessConfig, DimConfig, InterloperConfig)
+    changing = [
+        name
+        for name, section in emit.items()
+        if isinstance(section, InterloperConfig) or getattr(section, "moves_light", False)
+    ]
     for name, section in emit.items():
         if isinstance(section, BrightnessConfig) and section.log_map:
-            others = [n for n, s in emit.items() if n != name and isinstance(s, changing)]
+            others = [n for n in changing if n != name]
             if others:
                 raise ConfigError(f"emit.{name}.log_map cannot stand beside emit.{others[0]}")
-
-
-def _check_brightness(section: BrightnessConfig, where: str) -> None:
-    factor = section.factor
-    if section.poisson_bins is not None and factor != 1.0:
-        raise ConfigError(
-            f"{where} has factor and poisson_bins: {where}.poisson_bins=null removes the one, "
-            f"{where}.factor=1 the other"
-        )
-    if not isinstance(factor, DistributionConfig):
-        if not 0.0 < factor <= 1000.0:
-            raise ConfigError(f"{where}.factor = {factor:g} is outside 0..1000")
-        return
-    check_distribution(factor, f"{where}.factor")
-    if factor.normal is not None:
-        ends = factor.low, factor.high
-    else:
-        ends = factor.uniform or factor.log_uniform or (None, None)
-    low, high = ends
-    if low is None or high is None or not 0.0 <= low < high <= 1000.0:
-        raise ConfigError(f"{where}.factor must stay inside 0..1000; a normal needs low and high")

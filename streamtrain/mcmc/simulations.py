@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
-from streamtrain.luminosity.settings import BlankConfig, BrightnessConfig, DimConfig, LineConfig
+from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
+from streamtrain.luminosity.settings import LineConfig
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.operators.noise import NoiseConfig
 from streamtrain.operators.plan import InputMap

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from streamtrain.networks.layers import (
     BatchNorm,
+    Body,
     Output,
     SameConv,
     SameMaxPool,
@@ -25,7 +25,7 @@ from streamtrain.networks.layers import (
 from streamtrain.networks.settings import CNNConfig
 
 
-class CNN(nn.Module):
+class CNN(Body):
     """Per layer: convolution, ReLU, batch normalisation, dropout, a halving (a convolution with
     ReLU, or the maximum); then everything flattened, a dense layer with ReLU and dropout.
 
@@ -43,7 +43,6 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         self.dimensions = network.dimensions
-        self.memory_format = torch.contiguous_format
         num_freq, *sky = input_shape
         check_halvings(
             (sky[0], sky[1]),

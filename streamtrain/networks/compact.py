@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, gelu
 
-from streamtrain.networks.layers import Output, check_halvings, he_initialise
+from streamtrain.networks.layers import Body, Output, check_halvings, he_initialise
 from streamtrain.networks.settings import CompactConfig
 
 EXPANSION = 2
@@ -46,7 +46,7 @@ class Block(nn.Module):
         return x + y
 
 
-class Compact(nn.Module):
+class Compact(Body):
     """Stages of residual blocks, each on half the pixels of the one before with twice the channels;
     the sky means of all stages, normalised; a dense layer.
 
@@ -55,7 +55,6 @@ class Compact(nn.Module):
     """
 
     dimensions = 2
-    memory_format = torch.contiguous_format
 
     def __init__(
         self, network: CompactConfig, input_shape: tuple[int, int, int], num_numbers: int

@@ -14,8 +14,8 @@ in float64, because a count of 1e6 leaves float32 no digit for the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,16 +31,6 @@ LARGEST_LN_STRETCH = 8.0
 LN_DISPERSION = (math.log(1e-2), math.log(1e6))
 """Centre and half-width of the range of a negative binomial head's dispersion: 1e-8 to 1e4."""
 
-LOSS_NAMES = {
-    "mse": "mean squared error of the label",
-    "log_cosh": "mean log cosh error of the label",
-    "msle": "mean squared error of ln(1 + count)",
-    "gaussian": "minus log density of the label",
-    "poisson": "minus log probability of the counts",
-    "negative_binomial": "minus log probability of the counts",
-}
-"""For the axis of a figure."""
-
 
 class Head(nn.Module):
     """What the heads share.
@@ -48,12 +38,14 @@ class Head(nn.Module):
     label: of the generator. `num_numbers` is how many numbers the network's last layer puts out.
     """
 
+    losses: ClassVar[Mapping[str, str]] = {}
+    """What the loss is, in words, by the name that `network.head` has for it."""
     per_output = 1
     """Numbers per output, k."""
 
-    def __init__(self, label: Label) -> None:
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__()
-        self.label = label
+        self.label, self.name = label, name
         self.num_outputs = label.num_outputs
         self.num_numbers = self.per_output * label.num_outputs
 
@@ -98,11 +90,15 @@ class PointHead(Head):
     (linear, whose values span many decades); `msle` judges ln(1 + count).
     """
 
+    losses: ClassVar[Mapping[str, str]] = {
+        "mse": "mean squared error of the label",
+        "log_cosh": "mean log cosh error of the label",
+        "msle": "mean squared error of ln(1 + count)",
+    }
     label_std: Tensor
 
-    def __init__(self, label: Label, name: str = "mse", monotonic: bool = False) -> None:
-        super().__init__(label)
-        self.name = "cross_entropy" if label.is_class else name
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, "cross_entropy" if label.is_class else name)
         self.function = (NonIncreasing if monotonic else Unconstrained)(label.num_outputs)
         self.register_buffer("label_std", torch.ones(label.num_outputs))
 
@@ -138,11 +134,12 @@ class GaussianHead(Head):
     it is linear.
     """
 
+    losses: ClassVar[Mapping[str, str]] = {"gaussian": "minus log density of the label"}
     per_output = 2
     label_std: Tensor
 
-    def __init__(self, label: Label, monotonic: bool = False) -> None:
-        super().__init__(label)
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, name)
         self.function = (NonIncreasing if monotonic else Unconstrained)(label.num_outputs)
         self.register_buffer("label_std", torch.ones(label.num_outputs))
 
@@ -183,11 +180,12 @@ class PoissonHead(Head):
     count N is trusted to 1/sqrt(N), so faint bins with their 10^5 halos rule the loss.
     """
 
+    losses: ClassVar[Mapping[str, str]] = {"poisson": "minus log probability of the counts"}
     ln_mean: Tensor
     ln_std: Tensor
 
-    def __init__(self, label: Label) -> None:
-        super().__init__(label)
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, name)
         self.register_buffer("ln_mean", torch.zeros(label.num_outputs))
         self.register_buffer("ln_std", torch.ones(label.num_outputs))
 
@@ -224,11 +222,14 @@ class NegativeBinomialHead(PoissonHead):
     it was normalised with.
     """
 
+    losses: ClassVar[Mapping[str, str]] = {
+        "negative_binomial": "minus log probability of the counts"
+    }
     per_output = 2
     ln_dispersion: Tensor
 
-    def __init__(self, label: Label) -> None:
-        super().__init__(label)
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, name)
         self.register_buffer("ln_dispersion", torch.zeros(label.num_outputs))
 
     @torch.no_grad()
@@ -282,22 +283,28 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return wide.mean(0).float(), wide.std(0, correction=0).float()
 
 
+HEADS: dict[str, type[Head]] = {
+    name: head
+    for head in (PointHead, GaussianHead, PoissonHead, NegativeBinomialHead)
+    for name in head.losses
+}
+"""Every head by the name that `network.head` gives it."""
+AUTO = "mse"
+"""The head that `network.head = auto` stands for."""
+
+
 def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
     """The head of a configuration: `network.head`, for the generator's label."""
-    if name == "gaussian":
-        return GaussianHead(label, monotonic)
-    if name == "poisson":
-        return PoissonHead(label)
-    if name == "negative_binomial":
-        return NegativeBinomialHead(label)
-    return PointHead(label, "mse" if name == "auto" else name, monotonic)
+    name = AUTO if name == "auto" else name
+    return HEADS[name](label, name, monotonic)
 
 
 def loss_name(name: str, is_class: bool) -> str:
     """What the loss of `network.head` is, in words."""
     if is_class:
         return "cross-entropy of the label"
-    return LOSS_NAMES["mse" if name == "auto" else name]
+    name = AUTO if name == "auto" else name
+    return HEADS[name].losses[name]
 
 
 LARGEST_LN_RATE = 35.0

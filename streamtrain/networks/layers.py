@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,23 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: flo
     both = [same_padding(n, k, s) for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
     flat = [zeros for axis in reversed(both) for zeros in axis]
     return pad(x, flat, value=value) if any(flat) else x
+
+
+class Body(nn.Module):
+    """What stands between a network's normalised input and its head.
+
+    A body is made of its section of the configuration, the shape (n_freq, n_dec, n_ra) of the maps
+    and the number of numbers that the head wants; one that `sees_boxes` also takes the `InputMap`
+    of what the maps show, as `input_map`.
+    """
+
+    dimensions: int
+    """2: frequencies are channels; 3: frequency is an axis."""
+    sees_boxes: ClassVar[bool] = False
+    convolves: ClassVar[bool] = True
+    """Whether the layout of maps in memory matters for its speed."""
+    memory_format: torch.memory_format = torch.contiguous_format
+    """The layout that it was given."""
 
 
 class SameConv(nn.Module):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from streamtrain.networks.layers import Output, check_halvings, he_initialise
+from streamtrain.networks.layers import Body, Output, check_halvings, he_initialise
 from streamtrain.networks.settings import MeansConfig
 
 
-class Means(nn.Module):
+class Means(Body):
     """Convolution, GELU and pooling by two, repeated; sky means of all layers; a dense layer.
 
     network: its configuration; input_shape: (n_freq, n_dec, n_ra) of the cubes; num_numbers: of the
@@ -24,7 +24,6 @@ class Means(nn.Module):
     """
 
     dimensions = 2
-    memory_format = torch.contiguous_format
 
     def __init__(
         self, network: MeansConfig, input_shape: tuple[int, int, int], num_numbers: int

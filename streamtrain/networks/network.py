@@ -6,7 +6,6 @@ Axes: b sample, f frequency, y declination, x right ascension.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from streamtrain.labels import Label
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
 from streamtrain.networks.heads import build_head
-from streamtrain.networks.layers import full_precision
+from streamtrain.networks.layers import Body, full_precision
 from streamtrain.networks.means import Means
 from streamtrain.networks.resnet import ResNet
 from streamtrain.networks.settings import (
@@ -32,6 +31,17 @@ from streamtrain.operators.plan import InputMap
 
 SMALLEST_STD = 1e-6
 """Floor of an input channel's standard deviation; a constant channel stays zero."""
+
+
+BODIES: dict[type, type[Body]] = {
+    MeansConfig: Means,
+    CNNConfig: CNN,
+    ResNetConfig: ResNet,
+    ResNeXtConfig: ResNet,
+    CompactConfig: Compact,
+    SummariesConfig: Summaries,
+}
+"""Every body by its section of the configuration."""
 
 
 class Network(nn.Module):
@@ -67,7 +77,7 @@ class Network(nn.Module):
         self.register_buffer("input_std", torch.ones(input_shape[0]))
         self.head = build_head(config.head, label, config.monotonic)
         self.body = _body(config, input_shape, self.head.num_numbers, input_map)
-        if channels_last and not isinstance(self.body, Summaries):
+        if channels_last and self.body.convolves:
             flat = self.body.dimensions == 2
             self.body.memory_format = torch.channels_last if flat else torch.channels_last_3d
             self.body.to(memory_format=self.body.memory_format)  # type: ignore[call-overload]
@@ -101,30 +111,18 @@ class Network(nn.Module):
         return answer
 
 
-Body: TypeAlias = Means | CNN | ResNet | Compact | Summaries
-
-
 def _body(
     config: NetworkConfig,
     input_shape: tuple[int, int, int],
     num_numbers: int,
     input_map: InputMap | None,
 ) -> Body:
-    body: Body
-    if isinstance(config, MeansConfig):
-        body = Means(config, input_shape, num_numbers)
-    elif isinstance(config, CNNConfig):
-        body = CNN(config, input_shape, num_numbers)
-    elif isinstance(config, ResNetConfig | ResNeXtConfig):
-        body = ResNet(config, input_shape, num_numbers)
-    elif isinstance(config, SummariesConfig):
-        if input_map is None:
-            raise ValueError("network.kind = summaries needs the box that its maps show")
-        body = Summaries(config, input_map, input_shape, num_numbers)
-    else:
-        assert isinstance(config, CompactConfig)
-        body = Compact(config, input_shape, num_numbers)
-    return body
+    body = BODIES[type(config)]
+    if not body.sees_boxes:
+        return body(config, input_shape, num_numbers)
+    if input_map is None:
+        raise ValueError(f"network.kind = {config.kind} needs the box that its maps show")
+    return body(config, input_shape, num_numbers, input_map=input_map)
 
 
 def build_network(

@@ -7,12 +7,12 @@ Its axes are (x, y, frequency); here they are (frequency, dec, ra), which change
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from streamtrain.networks.layers import (
     BatchNorm,
+    Body,
     Output,
     SameConv,
     SameMaxPool,
@@ -52,7 +52,7 @@ class Block(nn.Module):
         return leaky_relu(self.third_norm(self.third(y)) + self.shortcut(x), SLOPE)
 
 
-class ResNet(nn.Module):
+class ResNet(Body):
     """Convolution 7^3 and maximum 3^3, both with stride 2; four stages of residual blocks; the mean
     over the map; a dense layer with batch normalisation, ReLU and dropout.
 
@@ -70,7 +70,6 @@ class ResNet(nn.Module):
     """
 
     dimensions = 3
-    memory_format = torch.contiguous_format
 
     def __init__(
         self,

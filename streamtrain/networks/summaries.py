@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from streamtrain.networks.layers import Output, full_precision, he_initialise
+from streamtrain.networks.layers import Body, Output, full_precision, he_initialise
 from streamtrain.networks.settings import SummariesConfig
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Power, quantile_edges, rings, shells, slabs, voxel_counts
@@ -33,7 +33,7 @@ EMPTY_SHARE = 1e-3
 """P of a map without anything in it, over the mean of the samples of the normalisation."""
 
 
-class Summaries(nn.Module):
+class Summaries(Body):
     """ln P and ln(1 + voxels), normalised; dense layers with GELU.
 
     Its input is not normalised per channel, which would change the power spectrum. network: its
@@ -42,6 +42,8 @@ class Summaries(nn.Module):
     """
 
     dimensions = 2
+    sees_boxes = True
+    convolves = False
 
     voxel_edges: Tensor
     mean_power: Tensor
@@ -51,9 +53,10 @@ class Summaries(nn.Module):
     def __init__(
         self,
         network: SummariesConfig,
-        input_map: InputMap,
         input_shape: tuple[int, int, int],
         num_numbers: int,
+        *,
+        input_map: InputMap,
     ) -> None:
         super().__init__()
         if input_map.box.shape != input_shape:

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.grid import DEG
-from streamtrain.luminosity.priors import Distribution, Normal, Prior, distribution
-from streamtrain.luminosity.settings import DistributionConfig, check_distribution
+from streamtrain.luminosity.priors import (
+    Distribution,
+    DistributionConfig,
+    Normal,
+    Prior,
+    check_distribution,
+    distribution,
+)
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.luminosity.modifiers import Brightness
-from streamtrain.luminosity.settings import BrightnessConfig
+from streamtrain.luminosity.modifiers import Brightness, BrightnessConfig
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays

@@ -16,6 +16,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate.run import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
+from streamtrain.luminosity.lines import line_name
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
 from streamtrain.preview import sample_figure
@@ -25,9 +26,6 @@ from streamtrain.preview.sample_figure import Panel
 
 Float = NDArray[np.float64]
 
-LINES = {**{115.271 * j: f"CO({j}-{j - 1})" for j in range(1, 14)}, 1900.537: "[CII]"}
-"""Lines by rest frequency [GHz]."""
-LINE_TOLERANCE = 2e-3
 NUM_SAMPLES = 200
 """Samples that the prior's range of luminosity functions is taken from."""
 TEXT_WIDTH = 100
@@ -49,14 +47,6 @@ class Step:
     """uK or Jy/sr; '' after a transform into a number without a unit."""
     telescope: bool = False
     """Whether it is shown beside the map before it."""
-
-
-def line_name(nu_rest_GHz: float) -> str:
-    """'CO(1-0)', or the frequency of a line that has no name here."""
-    for known, name in LINES.items():
-        if abs(nu_rest_GHz / known - 1.0) < LINE_TOLERANCE:
-            return name
-    return f"{nu_rest_GHz:.6g} GHz"
 
 
 def steps_of_sample(generator: Generator, index: int) -> list[Step]:

@@ -16,6 +16,7 @@ functions of the step.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ import yaml
 from torch import Tensor, nn
 
 from streamtrain.config import Config
-from streamtrain.machine.files import discard, one_line, open_plain, read_plain
+from streamtrain.machine.files import MAX_YAML_BYTES, discard, one_line, open_plain, read_plain
 from streamtrain.schema import to_dict
 
 KEEP = 2
@@ -65,8 +66,6 @@ _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
 _LARGEST_TEXT = 200_000
 """Bytes of a manifest; more is none."""
-_LARGEST_CONFIG = 20_000_000
-"""Bytes of a configuration, which may name many files."""
 _DEEPEST = 50
 """Levels of a configuration."""
 _KINDS: dict[str, type] = {
@@ -246,7 +245,7 @@ def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
     """The newest checkpoint that verifies; None where there is none.
 
     sections: which its configuration must have. A damaged one is named on stderr and passed over.
-    Raises CheckpointError if all are damaged.
+    Raises CheckpointError if all are damaged, or for one that this user may not read.
     """
     found = list(_checkpoints(folder))
     for step, path in found:
@@ -254,6 +253,12 @@ def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
             manifest = _verify(path, step)
             saved = _read_config(path / "config.yaml", sections)
             state = _read_state(path / "state.pt", manifest)
+        except PermissionError as error:  # it may be whole, and would be removed as damaged
+            reason = os.strerror(error.errno or errno.EACCES)
+            raise CheckpointError(
+                f"{error.filename or path} cannot be read ({reason}): let this user read it, or "
+                "remove it"
+            ) from None
         except Exception as error:  # torch.load raises many kinds for a damaged file
             print(f"streamtrain: passing over {path}: {one_line(error)}", file=sys.stderr)
             continue
@@ -368,7 +373,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _read_config(path: Path, sections: Collection[str]) -> dict[str, Any]:
     """The configuration of a checkpoint as plain data."""
-    saved = yaml.load(read_plain(path, _LARGEST_CONFIG), _PlainLoader)
+    saved = yaml.load(read_plain(path, MAX_YAML_BYTES), _PlainLoader)
     if not isinstance(saved, dict) or any(key not in saved for key in sections):
         raise CheckpointError("config.yaml is no configuration")
     return saved

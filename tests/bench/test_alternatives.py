@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
+from support import small
 
 from streamtrain.bench.alternatives import numpy_user
 from streamtrain.bench.alternatives_gpu import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import small
+from support import small
 
 from streamtrain.bench.models import REFERENCE, model_costs, operator_cost
 from streamtrain.luminosity.registry import MODELS

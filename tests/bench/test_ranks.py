@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
+from support import small
 
 from streamtrain.bench import ranks
 from streamtrain.bench.ranks import rank_costs, report_ranks

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small
+from support import small
 
 import streamtrain.bench.scaling as module
 from streamtrain.bench.scaling import _cut, _with_halos, draw_scaling, report_scaling, scaling

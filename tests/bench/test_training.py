@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import torch
+from support import small
 
 from streamtrain.bench import training
 from streamtrain.bench.training import USUAL, best_option, build, report_options, training_options

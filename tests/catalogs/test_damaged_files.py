@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from halo_files import (
+from support.halo_files import (
     COSMOLOGY,
     NUM,
     columns,

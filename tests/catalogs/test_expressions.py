@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
+from support.halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone

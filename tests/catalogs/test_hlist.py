@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference as ref
+from support import reference as ref
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from halo_files import at_most
-from table_files import FORMATS, NUM, column_map, expected, plain
+from support.halo_files import at_most
+from support.table_files import FORMATS, NUM, column_map, expected, plain
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers import Options, read

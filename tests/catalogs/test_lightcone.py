@@ -10,7 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import reference as ref
+from support import SHARED
+from support import reference as ref
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
@@ -476,8 +477,7 @@ def test_pinocchio_density(name: str, shared_lightcones: Path) -> None:
 
 @pytest.fixture
 def shared_lightcones() -> Path:
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    folder = Path(os.environ.get("STREAMTRAIN_SHARED", beside)) / "data" / "lightcones"
+    folder = SHARED / "data" / "lightcones"
     if not folder.is_dir():
         pytest.skip(f"the PINOCCHIO lightcones are not in {folder}")
     return folder

@@ -1,6 +1,6 @@
 """Monte Carlo check of the expected numbers of halos, over the fields that the sampler draws.
 
-test_massnodes integrates the rate law over an ideal Gaussian. Here the Gaussian is the sampler's
+test_halo_rates integrates the rate law over an ideal Gaussian. Here the Gaussian is the sampler's
 own: white noise and long modes, coloured, deconvolved, filtered and evaluated by the code that
 makes lightcones, at the redshift of each cell. So also wrong are a variance that is not that of
 the modes, modes that are counted twice or lost, and growth at the wrong place.

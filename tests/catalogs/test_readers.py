@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
+from support import SHARED
+from support import reference as ref
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
@@ -377,8 +378,7 @@ def test_mutated_pickles_never_surprise(protocol: int) -> None:
 
 def test_pinocchio_layouts_agree() -> None:
     """The same halos with a JSON and with a pickled header, and the deeper cut of that sky."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    folder = Path(os.environ.get("STREAMTRAIN_SHARED", beside)) / "data" / "lightcones"
+    folder = SHARED / "data" / "lightcones"
     if not folder.is_dir():
         pytest.skip(f"the PINOCCHIO lightcones are not in {folder}")
     first = read(folder / "pinocchio_A_m1e11.npz", realisation="pinocchio A")

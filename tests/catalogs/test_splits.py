@@ -103,8 +103,8 @@ def test_a_lightcone_counts_once(tmp_path: Path, how: str) -> None:
     else:
         replace(sky(1), realisation="another").save(two)
     with pytest.raises(CatalogError, match=r"data.train has one lightcone twice, .* name it once"):
-        check_once({"train": [one, two], "test": []}, "data")
-    check_once({"train": [one], "test": [two]}, "data")  # that is for check_disjoint
+        check_once({"data.train": [one, two], "data.test": []})
+    check_once({"data.train": [one], "data.test": [two]})  # that is for check_disjoint
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
+from support import ROOT
+from support.halo_tables import COSMOLOGY, H, check, column_map, halos, write_csv
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
@@ -18,7 +19,7 @@ from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map, map_of_words
 from streamtrain.cli.main import main
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "lightcones.md"
+DOCS = ROOT / "docs" / "lightcones.md"
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:

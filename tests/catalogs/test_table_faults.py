@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from table_files import (
+from support.table_files import (
     FORMATS,
     MISSING_ROW,
     NUM,

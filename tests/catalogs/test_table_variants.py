@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from table_files import (
+from support.table_files import (
     FORMATS,
     NUM,
     check,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
+from support import reference as ref
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from halo_tables import COSMOLOGY, column_map, halos, write_csv
+from support.halo_tables import COSMOLOGY, column_map, halos, write_csv
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from halo_tables import column_map, halos
+from support.halo_tables import column_map, halos
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers import Options, read

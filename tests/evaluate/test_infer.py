@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import torch
 import yaml
+from support import ROOT, small
+from support import map_runs as runs
 
 from streamtrain import Generator
 from streamtrain.cli import main
@@ -326,7 +326,7 @@ def test_densities_have_the_volume_of_the_training(tmp_path: Path) -> None:
 
 def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model and configuration make samples, some of few halos and some of many."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "infer.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "infer.md").read_text(encoding="utf-8")
     (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
-from network_tools import label_of, network_of
+from support import small
+from support.network_tools import label_of, network_of
 from torch import nn
 from torch.nn.functional import gelu, leaky_relu, relu
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import torch
+from support import map_runs as runs
+from support import small
 
 from streamtrain import Generator
 from streamtrain.cli import main

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
+from support.made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import BINS, MAPS, TRUE, make_run, read
+from support.made_runs import BINS, MAPS, TRUE, make_run, read
 
 from streamtrain.evaluate import predictions as answers_file
 from streamtrain.evaluate import runs_figures

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import small
 import torch
+from support import small
 
 from streamtrain.cli import main
 from streamtrain.config import ConfigError, load_config

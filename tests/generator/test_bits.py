@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bit_oracle
 import numpy as np
 import pytest
-import small
 import torch
+from support import TESTS, bit_oracle, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -94,7 +93,7 @@ SETUPS["foregrounds"] = {
         "radio_sources_2": {"density": 1500.0, "nu": "band_mean", "sum_pixels": False},
         "noise": {
             "radiometer": {"T_sys_K": 44.0, "n_feeds": 19, "hours": 1500.0},
-            "hits": str(Path(__file__).parent.parent / "data" / "hits.npz"),
+            "hits": str(TESTS / "data" / "hits.npz"),
             "absent": 0.2,
         },
         "edge_noise": {"sigma_uK": [0.0, 50.0], "per": "fine_voxel", "width": 0.3},

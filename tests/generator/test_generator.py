@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
-import small
 import torch
+from support import reference as ref
+from support import small
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone

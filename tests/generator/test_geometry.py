@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference as ref
-import small
+from support import reference as ref
+from support import small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import tile_shape as shape_of_tiles

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
 import yaml
+from support import small
 
 from streamtrain import observe
 from streamtrain.catalogs.lightcone import Lightcone

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
-import small
 import torch
-from limlam import CARRIED, SHARED_ONLY, Case, load
 from numpy.typing import NDArray
+from support import reference as ref
+from support import small
+from support.limlam import CARRIED, SHARED_ONLY, Case, load
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import compiled
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import compiled
 
 from streamtrain.generator.pose import single_pose
 from streamtrain.grid import DEG

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import yaml
+from support import map_runs as runs
+from support import small
 
 from streamtrain import Generator
 from streamtrain.cli import main

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import limlam
-import map_runs as runs
 import numpy as np
 import pytest
 import torch
+from support import TESTS, limlam
+from support import map_runs as runs
 
 from streamtrain import observe
 from streamtrain.config import Config, from_mapping
@@ -91,7 +91,7 @@ def test_peers_map_pooled_and_transformed_as_the_peer_did() -> None:
     p, pz = case.params["pool"]
     pool = {"factor": [pz, p, p], "reduce": "sum"}
     settings = from_mapping({"grid": grid, "observe": {"pool": pool, "log_modulus": {}}})
-    found = prepare(read_map(limlam.TESTS / "data" / "v3_breysse_offset.npz", units="uK"), settings)
+    found = prepare(read_map(TESTS / "data" / "v3_breysse_offset.npz", units="uK"), settings)
     expected = case.map("logmod")
     assert np.allclose(found.cube.numpy(), expected, rtol=1e-6, atol=1e-6)
     assert expected.max() > 2.0

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import limlam
-import map_runs as runs
 import numpy as np
 import pytest
+from support import TESTS, limlam
+from support import map_runs as runs
 
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError, Units, parse_units, rayleigh_jeans_uK
@@ -45,7 +45,7 @@ def test_another_order_is_put_right_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["v2_padmanabhan_rect_intensity", "v3_breysse_offset"])
 def test_maps_of_the_reference_cases(name: str) -> None:
     case = limlam.load(name)
-    found = read_map(limlam.TESTS / "data" / f"{name}.npz", units="Jy/sr")
+    found = read_map(TESTS / "data" / f"{name}.npz", units="Jy/sr")
     assert np.array_equal(found.cube, case.map("map"))
     grid = case.grid()
     assert found.nu_GHz == pytest.approx(grid["nu_GHz"])

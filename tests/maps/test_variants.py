@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import map_runs as runs
 
 from streamtrain.config import ConfigError, from_mapping
 from streamtrain.maps.prepare import prepare

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import torch
 import yaml
+from support import map_runs as runs
+from support import small
 from torch import Tensor
 
 from streamtrain import observe

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_generator import FakeGenerator, tiny_config
-from states import assert_same_bits, state_of
+from support.fake_generator import FakeGenerator, tiny_config
+from support.states import assert_same_bits, state_of
 from torch import nn
 
 import streamtrain.train.trainer

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_generator import tiny_config
+from support.fake_generator import tiny_config
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.schema import to_dict

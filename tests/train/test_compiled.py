@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_generator import FakeGenerator, tiny_config
-from processes import start
-from states import assert_same_bits, losses, state_of
+from support.fake_generator import FakeGenerator, tiny_config
+from support.processes import start
+from support.states import assert_same_bits, losses, state_of
 
 import streamtrain.train.trainer
 from streamtrain.config import Config, ConfigError

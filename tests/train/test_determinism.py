@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_generator import FakeGenerator, tiny_config
-from states import assert_same_bits, state_of
+from support.fake_generator import FakeGenerator, tiny_config
+from support.states import assert_same_bits, state_of
 
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_generator import tiny_config
-from processes import Forked, finish, start, trained_indices, wait_for_step
-from states import assert_same_bits, losses, state_of
+from support.fake_generator import tiny_config
+from support.processes import Forked, finish, start, trained_indices, wait_for_step
+from support.states import assert_same_bits, losses, state_of
 
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION

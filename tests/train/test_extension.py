@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from fake_generator import FakeGenerator, tiny_config
-from states import assert_same_bits
+from support.fake_generator import FakeGenerator, tiny_config
+from support.states import assert_same_bits
 
 import streamtrain.train.trainer
 from streamtrain.config import Config, from_mapping, load_config

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_generator import tiny_config
+from support.fake_generator import tiny_config
 from torch import nn
 
 from streamtrain.config import Config, TrainConfig

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_generator import tiny_config
-from processes import PATIENCE_S, Forked
+from support.fake_generator import tiny_config
+from support.processes import PATIENCE_S, Forked
 
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.machine.interrupt import SIGNALS, Interrupted, interruptible

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_generator import tiny_config
-from processes import Forked
-from states import assert_same_bits, losses, state_of
+from support.fake_generator import tiny_config
+from support.processes import Forked
+from support.states import assert_same_bits, losses, state_of
 from torch import Tensor, nn
 
 from streamtrain.config import Config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, tiny_config
 
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch

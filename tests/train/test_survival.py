@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_generator import tiny_config
-from processes import Forked
-from states import assert_same_bits, losses, state_of
+from support.fake_generator import tiny_config
+from support.processes import Forked
+from support.states import assert_same_bits, losses, state_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from streamtrain.config import Config

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
-from fake_generator import FakeGenerator, tiny_config
-from processes import Forked, trained_indices
-from states import assert_same_bits, losses, state_of
+from support import small
+from support.fake_generator import FakeGenerator, tiny_config
+from support.processes import Forked, trained_indices
+from support.states import assert_same_bits, losses, state_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import streamtrain.train.trainer

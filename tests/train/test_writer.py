@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_generator import tiny_config
+from support.fake_generator import tiny_config
 
 from streamtrain.config import Config
 from streamtrain.train import writer

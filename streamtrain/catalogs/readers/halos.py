@@ -21,6 +21,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import mass_problem, sky_angles_deg
 from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 from streamtrain.machine import files
+from streamtrain.machine.files import why_nothing_found
 
 _CHUNK = re.compile(r"(.+)\.(\d+)\.(hdf5|h5)")
 
@@ -48,6 +49,8 @@ def chunks_of(path: Path) -> list[Path]:
         whole = [a for a in candidates if a.suffix in (".hdf5", ".h5") and a.is_file()]
         if len(whole) == 1:
             return whole
+        if not candidates and (forbidden := why_nothing_found(path)):
+            raise CatalogError(f"{path}: {forbidden}")
         raise CatalogError(f"{path}: holds no NAME.0.hdf5, NAME.1.hdf5, ... and not one .hdf5 file")
     if not name and len(sets) > 1:
         raise CatalogError(
@@ -75,7 +78,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     files = sorted(a for a in path.parent.glob(path.name) if a.is_file())
     if not files:
-        raise CatalogError(f"{path}: there is no such file")
+        raise CatalogError(f"{path}: {why_nothing_found(path) or 'there is no such file'}")
     return files
 
 

@@ -15,8 +15,11 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import Known
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
-from streamtrain.catalogs.synthesis.synthesize import expected_halos, synthesize
+from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, expected_halos, synthesize
 from streamtrain.numerics.rng import STAGE_SKIES, Draws
+
+ATTEMPTS = 30
+"""Seeds of a lightcone, the first of them with a halo; of few that are expected, none may be."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ class FreshSkies:
         """Halos of so many lightcones, about."""
         return number * self.expected_halos
 
-    def seed_of(self, number: int) -> int:
-        """The seed that lightcone `number` is synthesised from."""
+    def seed_of(self, number: int, attempt: int = 0) -> int:
+        """The seed that lightcone `number` is synthesised from; attempt: how many before it have no
+        halo."""
         draws = Draws(self._seed, "train", np.array([number], np.uint64), STAGE_SKIES)
-        low, high = (int(word) for word in draws.words([0])[0, 0, :2])
+        low, high = (int(word) for word in draws.words([attempt])[0, 0, :2])
         return low | high << 32
 
     def load(self, number: int) -> Lightcone:
@@ -83,7 +87,6 @@ class FreshSkies:
         be done."""
         if (alive := self._alive.get(number)) is not None:
             return alive
-        seed = self.seed_of(number)
         given = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
 
         def progress(fraction: float, what: str) -> None:
@@ -92,14 +95,23 @@ class FreshSkies:
             if self.report is not None:
                 self.report(fraction, f"lightcone {number}: {what}")
 
-        try:
-            made = synthesize(
-                seed, **given, threads=self._threads, device=self._device, progress=progress
-            )
-        except CatalogError:
-            raise
-        except ValueError as error:
-            raise CatalogError(f"data.train.synthesize: {error}") from None
+        for attempt in range(ATTEMPTS):
+            seed = self.seed_of(number, attempt)
+            try:
+                made = synthesize(
+                    seed, **given, threads=self._threads, device=self._device, progress=progress
+                )
+                break
+            except EmptySkyError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise CatalogError(
+                        f"data.train.synthesize: lightcone {number}: {attempt} seeds before have "
+                        f"no halo either, and {error}"
+                    ) from None
+            except CatalogError:
+                raise
+            except ValueError as error:
+                raise CatalogError(f"data.train.synthesize: {error}") from None
         known = Known.of(made)
         for other in self._reserved:
             if other.same_sky(known):

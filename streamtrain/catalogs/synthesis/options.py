@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamtrain.cosmology import Cosmology
+from streamtrain.machine.files import read_text, reading
 from streamtrain.schema import parse_yaml
 
 DEFAULT_COSMOLOGY = Cosmology()
@@ -132,10 +133,11 @@ def _two_sides(value: Any) -> tuple[Any, ...]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     """The options of a YAML file; ValueError for one that is not a mapping of known names."""
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"), "this")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with reading(path, ValueError, "it cannot be read"):
+        try:
+            values = parse_yaml(read_text(path), "this")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: this is not a text file") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: options must be a mapping of names to values")
     allowed = _SKY | _FILE

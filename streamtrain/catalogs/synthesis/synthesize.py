@@ -24,6 +24,7 @@ from functools import lru_cache
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
@@ -31,6 +32,10 @@ from streamtrain.catalogs.synthesis.options import DEFAULT_COSMOLOGY, SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.workers import num_cores
+
+
+class EmptySkyError(CatalogError):
+    """A seed whose sky has no halo in the field, which can happen where few are expected."""
 
 
 def synthesize(
@@ -70,7 +75,7 @@ def synthesize(
         progress: called with the fraction done and what is being done.
 
     Raises ValueError for an option outside its range, a device that is not there, and a field
-    that does not fit in memory.
+    that does not fit in memory, and EmptySkyError, a CatalogError, for a seed without any halo.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
@@ -93,6 +98,13 @@ def synthesize(
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
     report(0.9, "sort")
     width, height = options.footprint_deg
+    if not len(halos["x_Mpc"]):
+        raise EmptySkyError(
+            f"seed {seed} has no halo above {options.min_mass_Msun:.3g} Msun in {width:g} x "
+            f"{height:g} deg, z = {options.z_range[0]:g}..{options.z_range[1]:g} (about "
+            f"{sampler.num_halos:.2g} are expected): lower the mass limit, or widen the field or "
+            "the redshifts"
+        )
     lightcone = Lightcone.from_arrays(
         halos["x_Mpc"],
         halos["y_Mpc"],

@@ -1,0 +1,165 @@
+"""More lightcones than are in use at a time: turns are a function of the index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import small
+
+from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.config import ConfigError
+from streamtrain.generator.generator import Generator
+from streamtrain.generator.windows import Schedule
+
+SKIES = [small.lightcone(seed, 2000) for seed in range(1, 9)]
+DATA = {"active": 2, "active_samples": 8}
+
+
+def generator(**data: Any) -> Generator:
+    config = small.config(data={**DATA, **data}, observe={"noise": {"sigma_uK": 1.0}})
+    return Generator(config, lightcones=SKIES)
+
+
+def test_every_lightcone_has_its_turn() -> None:
+    schedule = Schedule(3, "train", 8, 2, 100)
+    for round_ in range(20):
+        seen = [n for w in range(4 * round_, 4 * round_ + 4) for n in schedule.lightcones(w)]
+        assert sorted(seen) == list(range(8))
+    orders = {schedule.lightcones(4 * r) + schedule.lightcones(4 * r + 1) for r in range(20)}
+    assert len(orders) > 15
+    assert Schedule(4, "train", 8, 2, 100).lightcones(0) != schedule.lightcones(0)
+
+
+def test_windows_of_indices() -> None:
+    schedule = Schedule(3, "train", 8, 2, 100)
+    runs = list(schedule.runs([98, 99, 100, 250, 99]))
+    assert runs == [(0, 0, 2), (1, 2, 3), (2, 3, 4), (0, 4, 5)]
+    assert list(Schedule(3, "train", 2, 2, 100).runs([5, 10**12])) == [(0, 0, 2)]
+    assert list(schedule.runs([])) == [(0, 0, 0)]
+
+
+def test_bytes_do_not_depend_on_what_is_loaded() -> None:
+    """In order, batched across windows, backwards, and one at a time from a fresh generator."""
+    indices = list(range(48))
+    made = generator()
+    one_by_one = [made.generate([k]).digests()[0] for k in indices]
+    assert generator().generate(indices).digests() == one_by_one
+    assert generator().generate(indices[::-1]).digests() == one_by_one[::-1]
+    for k in (0, 13, 40):
+        assert generator().generate([k]).digests() == [one_by_one[k]]
+    used = [record["lightcone"] for record in generator().generate(indices).draws]
+    windows = [Counter(used[k : k + 8]) for k in range(0, 48, 8)]
+    assert all(len(window) <= 2 for window in windows)
+    assert len(set(used[:32])) > 5
+
+
+def test_tells_which_lightcones_a_sample_may_come_from() -> None:
+    made, met = generator(), set[str]()
+    for index, record in enumerate(made.generate(range(64)).draws):
+        in_use = made.skies_of(index)
+        assert len(in_use.names) == 2 and record["lightcone"] in in_use.names
+        met.update(in_use.names)
+        assert in_use.seen == len(met) == min(2 * (index // 8 + 1), 8)
+    assert generator(active=8).skies_of(10**12).seen == 8
+
+
+def test_all_at_once_is_as_without_turns() -> None:
+    """Room for all: the samples of a configuration that does not mention turns."""
+    plain = Generator(small.config(observe={"noise": {"sigma_uK": 1.0}}), lightcones=SKIES)
+    assert generator(active=8).generate(range(6)).digests() == plain.generate(range(6)).digests()
+    assert "2 of them in use for 8 samples each" in generator().describe()
+    assert "in use" not in plain.describe()
+
+
+def test_labels_follow_the_lightcone_in_use() -> None:
+    """phi has the volume of the sample's own cosmology, whichever window it is in."""
+    cosmology = SKIES[0].cosmology
+    skies = [
+        small.lightcone(k, 2000, cosmology={**cosmology, "Omega_m": 0.282 + 0.002 * k})
+        for k in range(1, 5)
+    ]
+    config = small.config(data=DATA, label={"quantity": "phi", "scale": "linear", "bins": 5})
+    batch = Generator(config, lightcones=skies).generate(range(32))
+    for k in range(32):
+        (sky,) = (s for s in skies if s.name == batch.draws[k]["lightcone"])
+        volume = Generator(config, lightcones=skies).grid.volume_Mpc3(
+            sky.cosmology["Omega_m"], sky.cosmology["h"]
+        )
+        widths = np.diff(10 ** np.linspace(3.5, 7, 6))
+        expected = batch.counts[k].double().numpy() / (volume * widths)
+        np.testing.assert_allclose(batch.label[k], expected, rtol=1e-5)
+
+
+@small.EXTRAPOLATES
+@pytest.mark.parametrize(("active", "used"), [(0, 4), (1, 4), (2, 4)])
+def test_interlopers_own_lightcones_all_have_a_turn(
+    files: list[Path], active: int, used: int
+) -> None:
+    """Four of an interloper beside two of the line; without turns all four at once."""
+    interloper = {
+        "model": "breysse15",
+        "nu_rest_GHz": 115.5,
+        "train": [str(path) for path in files],
+    }
+    emit = {"line": {"model": "li16"}, "interloper": interloper}
+    config = small.config(data={"active": active, "active_samples": 8}, emit=emit)
+    made = Generator(config, lightcones=SKIES[4:6])
+    records = made.generate(range(64)).draws
+    assert len({record["interloper"]["lightcone"] for record in records}) == used
+    assert len({record["lightcone"] for record in records}) == 2
+    made.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = []
+    for number, sky in enumerate(SKIES[:4]):
+        paths.append(tmp_path / f"sky_{number}.h5")
+        sky.save(paths[-1])
+    return paths
+
+
+def from_files(paths: list[Path], **data: Any) -> Generator:
+    names = [str(path) for path in paths]
+    return Generator(small.config(data={**DATA, "active": 1, **data, "train": names}))
+
+
+def test_a_lightcone_that_vanishes_or_changes(files: list[Path]) -> None:
+    """One sentence when its turn comes, not before."""
+    made = from_files(files)
+    turns = [made.schedule.lightcones(w)[0] for w in range(4)]
+    made.generate(range(8))
+    files[turns[2]].unlink()
+    SKIES[5].save(files[turns[3]])
+    made.generate(range(8, 16))
+    with pytest.raises(CatalogError, match=r"was there when the run began, now it is not"):
+        made.generate(range(16, 24))
+    with pytest.raises(CatalogError, match=r"is not the one it was when the run began"):
+        made.generate(range(24, 32))
+    made.close()
+
+
+def test_lightcones_are_let_go(files: list[Path]) -> None:
+    """Of four lightcones at most two are in memory after their turns."""
+    made = from_files(files)
+    for k in range(32):
+        made.generate([k])
+    made.close()
+    assert len(made.skies._alive) <= 2
+
+
+def test_too_many_for_the_memory(files: list[Path]) -> None:
+    with pytest.raises(ConfigError, match=r"more than the 0.0001 GB .* set data.active, as in"):
+        from_files(files, active=0, memory_GB=1e-4)
+    with pytest.raises(ConfigError, match=r"set data.active below 2 to use fewer"):
+        from_files(files, active=2, memory_GB=1e-4)
+    from_files(files, active=1, memory_GB=1e-3).close()
+
+
+def test_identity_holds_every_lightcone(small_sky: Lightcone) -> None:
+    assert generator().identity()["lightcones"] == [sky.digest for sky in SKIES]

@@ -1,0 +1,112 @@
+"""Distributions of a parameter that a configuration gives itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support import small
+
+from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.config import ConfigError
+from streamtrain.generator.generator import Generator
+from streamtrain.numerics.rng import STAGE_MODEL, Draws
+
+NUM = 4000
+
+
+def drawn(sky: Lightcone, name: str, given: Any, **line: Any) -> NDArray[np.float64]:
+    """4000 draws of a parameter of li16."""
+    line = {"model": "li16", "parameters": {name: given}, **line}
+    generator = Generator(small.config(emit={"line": line}), lightcones=[sky])
+    draws = Draws(3, "train", np.arange(NUM, dtype=np.uint64), STAGE_MODEL)
+    (component,) = generator.mixture.components
+    accept = generator.painter.compiled_models[0].fits
+    values = component.prior.draw(draws, component.model.defaults, accept)
+    return values[name]
+
+
+def test_uniform(small_sky: Lightcone) -> None:
+    values = drawn(small_sky, "alpha", {"uniform": [1.2, 1.6]})
+    assert values.min() > 1.2 and values.max() < 1.6
+    assert values.mean() == pytest.approx(1.4, abs=4 * 0.4 / np.sqrt(12 * NUM))
+    assert values.std() == pytest.approx(0.4 / np.sqrt(12), rel=4 / np.sqrt(2 * NUM))
+
+
+def test_log_uniform(small_sky: Lightcone) -> None:
+    values = np.log(drawn(small_sky, "sigma_sfr", {"log_uniform": [0.05, 0.5]}))
+    width = np.log(10)
+    assert np.log(0.05) < values.min() and values.max() < np.log(0.5)
+    assert values.mean() == pytest.approx(
+        np.log(0.05) + width / 2, abs=4 * width / np.sqrt(12 * NUM)
+    )
+
+
+def test_truncated_normal_inside_a_published_prior(small_sky: Lightcone) -> None:
+    given = {"normal": [1.4, 0.1], "low": 1.4}
+    values = drawn(small_sky, "alpha", given, prior="narrow")
+    assert values.min() > 1.4
+    half_normal = 0.1 * np.sqrt(2 / np.pi)
+    assert values.mean() == pytest.approx(1.4 + half_normal, abs=4 * 0.1 / np.sqrt(NUM))
+    others = drawn(small_sky, "beta", -1.7, prior="narrow")
+    assert np.unique(others).tolist() == [-1.7]
+
+
+def test_prior_scale_narrows_about_the_middle(small_sky: Lightcone) -> None:
+    values = drawn(small_sky, "alpha", {"uniform": [1.2, 1.6]}, prior_scale=0.5)
+    assert values.min() == pytest.approx(1.3, abs=1e-3)
+    assert values.max() == pytest.approx(1.5, abs=1e-3)
+
+
+def test_one_distribution_replaces_one_parameter_of_a_joint_prior(small_sky: Lightcone) -> None:
+    line = {
+        "model": "chung22",
+        "prior": "correlated",
+        "parameters": {"log10_C": {"uniform": [10, 10.1]}},
+    }
+    generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
+    values = [d["parameters"] for d in generator.generate(range(50)).draws]
+    assert all(10 < v["log10_C"] < 10.1 for v in values)
+    assert np.std([v["A"] for v in values]) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "must be a number, or one of normal, uniform, log_uniform"),
+        (
+            {"normal": [0, 1], "uniform": [0, 1]},
+            "alpha has normal, uniform: remove all but one of them, emit.line.parameters.alpha."
+            "normal=null, emit.line.parameters.alpha.uniform=null",
+        ),
+        ({"uniform": [2, 1]}, "emit.line.parameters.alpha.uniform = [2, 1] must increase"),
+        ({"normal": [1, -1]}, "the width is negative"),
+        ({"uniform": [1, 2], "low": 1}, "low and high belong to normal"),
+        ({"log_uniform": [-1, 2]}, "must be above 0"),
+        ({"gauss": [1, 2]}, "unknown setting"),
+    ],
+)
+def test_refusals(given: Any, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        small.config(emit={"line": {"model": "li16", "parameters": {"alpha": given}}})
+    assert expected in str(error.value)
+
+
+def test_acceptance_is_said_at_the_start(small_sky: Lightcone) -> None:
+    """Half of a normal lies above its mean; a prior without bounds is accepted whole."""
+    for given, expected in (
+        ({"normal": [1.4, 0.1], "low": 1.4}, 50),
+        ({"normal": [1.4, 0.01]}, 100),
+    ):
+        line = {"model": "li16", "parameters": {"alpha": given}}
+        generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
+        text = generator.describe()
+        percent = int(text.rsplit("% of its draws accepted")[0].split()[-1])
+        assert percent == pytest.approx(
+            expected, abs=4 * 50 / np.sqrt(512) if expected < 100 else 0
+        )
+        inside = generator.grid.channel(small_sky.z_obs) >= 0
+        heavy = small_sky.mass_Msun.astype(float) > 2.5e10
+        assert f"1 lightcones of 1 skies, {(inside & heavy).sum()} halos in the band" in text

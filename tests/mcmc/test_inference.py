@@ -1,0 +1,263 @@
+"""From simulations to the posterior of a map, on a small sky."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import small
+
+from streamtrain.cli.main import main
+from streamtrain.config import Config
+from streamtrain.evaluate.testset import open_generator
+from streamtrain.generator.generator import Generator
+from streamtrain.mcmc import report
+from streamtrain.mcmc.inference import Inference, Options
+from streamtrain.mcmc.likelihood import Density
+from streamtrain.mcmc.simulations import data_vector, drawn_levels, held, levels_of, simulate
+from streamtrain.spectra import Power, shells
+from streamtrain.train.trainer import Trainer
+
+pytestmark = small.EXTRAPOLATES
+
+NOISE = {"sigma_uK": [0.2, 0.6], "per": "map_voxel", "absent": 0.2}
+SECTIONS: dict[str, Any] = {
+    "emit": {"line": {"prior": "narrow"}},
+    "observe": {"noise": NOISE, "log_modulus": {}},
+}
+
+
+@pytest.fixture
+def skies(tmp_path: Path) -> dict[str, list[str]]:
+    """Files of three skies, one for each split."""
+    files = {}
+    for seed, split in enumerate(("train", "validation", "test")):
+        small.lightcone(seed).save(tmp_path / f"{split}.h5")
+        files[split] = [str(tmp_path / f"{split}.h5")]
+    return files
+
+
+def config_of(files: dict[str, list[str]], **sections: Any) -> Config:
+    return small.config(data=files, **(SECTIONS | sections))
+
+
+def test_expected_counts_are_the_mean_of_painted_fields(skies: dict[str, list[str]]) -> None:
+    """Of 400 fields at one set of parameters: to the scatter of their mean, and their strata."""
+    parameters = {"alpha": 1.2, "beta": -1.2, "sigma_lco": 0.35}
+    config = held(config_of(skies, label={"bins": 12}), [parameters], {})
+    generator = Generator(config, "train")
+    counts = generator.generate(range(400)).counts.double().numpy()
+    defaults = generator.mixture.components[0].model.defaults | parameters
+    found = generator.painter.compiled_models[0].expected_counts(
+        {name: np.array([value, value]) for name, value in defaults.items()}
+    )
+    generator.close()
+    assert found.shape == (2, 13)
+    assert np.array_equal(found[0], found[1])
+    mean, error = counts.mean(0), counts.std(0) / 20.0
+    many = mean > 20
+    assert many.sum() >= 8
+    assert (np.abs(found[0, :-1] - mean)[many] < 4.0 * error[many] + 0.02 * mean[many]).all()
+    assert found[0].sum() < small.NUM_HALOS
+
+
+def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]]) -> None:
+    """Of the map before log_modulus; what is drawn of the noise is known."""
+    config = config_of(skies)
+    generator, plain = (
+        Generator(config_of(skies, observe=observe), "train")
+        for observe in (config.observe, {"noise": NOISE})
+    )
+    vector = data_vector(generator)
+    batch, maps = generator.generate(range(20)), plain.generate(range(20)).cube.double()
+    found = vector(batch.cube)
+    assert found.shape == (20, vector.size)
+    power = Power.spherical(vector.power.box, shells(vector.power.box, 16))
+    np.testing.assert_allclose(np.exp(found[:, : vector.num_power]), power(maps).numpy(), rtol=2e-5)
+    voxels = vector.voxels(found)
+    np.testing.assert_allclose(voxels.sum(1), maps[0].numel())
+    edges = np.concatenate([[-np.inf], vector.voxel_edges, [np.inf]])
+    truth = np.array([np.histogram(cube.numpy(), edges)[0] for cube in maps])
+    assert np.abs(voxels - truth).max() < 5  # roundings of the transform at an edge
+    names = drawn_levels(config)
+    assert names == ["noise"]
+    levels = levels_of(batch, names)
+    assert levels[:, 0].tolist() == [draw["noise"]["sigma_uK"] for draw in batch.draws]
+    assert (levels == 0.0).any()
+    density = Density.of(
+        generator.mixture.components[0].prior, generator.mixture.components[0].model.defaults
+    )
+    made = simulate(generator, density, vector, 5, 40)
+    assert np.array_equal(made.vectors[:15], found[5:])
+    assert np.array_equal(made.levels[:15], levels[5:])
+    assert made.theta[0].tolist() == [batch.draws[5]["parameters"][n] for n in density.names]
+    generator.close()
+    plain.close()
+
+
+def test_held_samples_differ_in_fields_alone(skies: dict[str, list[str]]) -> None:
+    parameters = {"alpha": 1.3, "beta": -1.7, "sigma_sfr": 0.3, "sigma_lco": 0.2}
+    parameters["log10_delta_mf"] = 0.0
+    config = held(config_of(skies), [parameters], {"noise": 0.4})
+    generator = Generator(config, "train")
+    draws = generator.generate(range(30)).draws
+    generator.close()
+    whole = {**parameters, "r_J1": 1.0}
+    assert all(draw["parameters"] == whole for draw in draws)
+    levels = [draw["noise"]["sigma_uK"] for draw in draws]
+    assert levels == pytest.approx([0.4] * 30)
+    assert len({draw["roll_deg"] for draw in draws}) == 30
+
+
+FEW = ["--simulations", "160", "--covariance", "60", "--walkers", "12", "--steps", "120"]
+
+
+def test_command_beside_a_network_and_again(
+    tmp_path: Path, skies: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user runs it: table, JSON, figures, a warning for the short chain; a second call makes
+    only the maps that are missing."""
+    run, file = tmp_path / "run", tmp_path / "config.yaml"
+    config = config_of(
+        skies,
+        run=str(run),
+        network={"kind": "summaries", "dense": 16},
+        label={"quantity": "cumulative", "bins": 7},
+        train={"steps": 4, "warmup_steps": 0, "batch_size": 8, "validation_samples": 16,
+               "threads": 1},
+    )  # fmt: skip
+    Trainer(config, "cpu").run()
+    file.write_text(config.to_yaml())
+    capsys.readouterr()
+    assert main(["mcmc", str(file), "--maps", "1", "--device", "cpu", *FEW]) == 0
+    first = json.loads((run / "mcmc.json").read_text())
+    captured = capsys.readouterr()
+    assert "the chain of 120 steps is shorter than 50 autocorrelation times" in captured.err
+    for name in ("mcmc.png", "mcmc_parameters.png"):
+        assert (run / name).stat().st_size > 10_000
+    assert main(["mcmc", str(file), "--maps", "2", "--device", "cpu", *FEW]) == 0
+    captured = capsys.readouterr()
+    assert "test map 0" not in captured.err
+    assert "test map 1: chi^2 =" in captured.err
+    second = json.loads((run / "mcmc.json").read_text())
+    assert second["maps"][0] == first["maps"][0]
+    # one sky each: its offset is in nothing, and that is said
+    assert second["training_skies"] == 1 == second["scores"]["bootstrap"]["skies"]
+    assert "warning: the simulations are of one sky" in captured.out
+    assert "bootstrap over maps\n" in captured.out
+    missed = second["maps"][0]["mean_model_variance"]
+    assert 0.0 < missed["mean"] < missed["largest"]
+    head = captured.out.splitlines()[2]
+    assert head.split() == ["log10", "L", "summaries", "mcmc", "mean", "label"]
+    generator = open_generator(config)
+    batch = generator.generate([0, 1])
+    truth = generator.label.log10_counts(batch.label, batch.unit_label).numpy()
+    generator.close()
+    for entry, true, draw in zip(second["maps"], truth, batch.draws, strict=True):
+        assert entry["log10_count"]["true"] == true.tolist()
+        assert entry["noise_level"] == [draw["noise"]["sigma_uK"]]
+        assert (np.diff(entry["log10_count"]["mean"], axis=0) >= 0).all()
+        assert (np.diff(entry["log10_count"]["field"][2]) <= 0).all()  # N(>L)
+        for name, values in entry["parameters"].items():
+            assert values["true"] == draw["parameters"][name]
+    scores = second["scores"]["predictors"]
+    assert scores.keys() == {"summaries", "mcmc", "mean label"}
+    changed = [*FEW, "--likelihood", "hartlap"]
+    before = (run / "mcmc.json").read_bytes()
+    command = ["mcmc", str(file), "--maps", "1", "--device", "cpu"]
+    for other in (changed, [*FEW, "test.seed=3"]):
+        assert main([*command, *other]) == 2
+        assert "stays as it is: --out" in capsys.readouterr().err or "test.seed" in other[-1]
+    assert main([*command, *changed, "--out", str(tmp_path / "there")]) == 0
+    assert "test map 0: chi^2" in capsys.readouterr().err
+    assert (run / "mcmc.json").read_bytes() == before and (tmp_path / "there/mcmc.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ([], ["--walkers", "8"], "8 walkers are too few for 5 parameters: take at least 10"),
+        ([], ["--simulations", "99"], "99 simulations are too few for a mean model and 32"),
+        ([], ["--covariance", "20"], "numbers needs at least"),
+        (["emit.line.prior=fiducial"], [], "no parameter of emit.line is drawn: choose a prior"),
+        (["emit.blank={}"], [], "emit.blank changes the halos' light beyond it"),
+        (["emit.line={mixture: {li16: {}, chung22: {}}}"], [], "emit.line.mixture has li16, chung"),
+        ([], ["--beside", "nowhere"], "there is no run 'nowhere'"),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path,
+    skies: dict[str, list[str]],
+    capsys: pytest.CaptureFixture[str],
+    settings: list[str],
+    options: list[str],
+    message: str,
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(config_of(skies, run=str(tmp_path / "run")).to_yaml())
+    assert main(["mcmc", str(file), *settings, *options, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert not (tmp_path / "run" / "mcmc.json").exists()
+
+
+def test_without_emcee(monkeypatch: pytest.MonkeyPatch, skies: dict[str, list[str]]) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "emcee", None)
+    with pytest.raises(ValueError, match=r"pip install emcee"):
+        report.run(config_of(skies), Options())
+
+
+@pytest.mark.slow
+def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
+    """24 maps of the sky of the simulations: the place of the true parameters among the samples is
+    uniform, chi^2 is that of so many numbers, and two thirds of the bins lie in their 68 %."""
+    noise = {"sigma_uK": 0.4, "per": "map_voxel"}
+    config = config_of(skies, observe={"noise": noise, "log_modulus": {}})
+    inference = Inference(config, Options(simulations=1500, covariance=300, steps=1500))
+    generator = inference.generator
+    first = 100_000  # samples of the stream that nothing was learnt from
+    batch = generator.generate(range(first, first + 24))
+    vectors, levels = inference.vector(batch.cube), levels_of(batch, inference.levels)
+    true = generator.label.log10_counts(batch.label, batch.unit_label).numpy()
+    places, chi2, inside = [], [], []
+    for k in range(24):
+        found = inference.infer(vectors[k], levels[k], seed=k)
+        theta = [batch.draws[k]["parameters"][name] for name in inference.density.names]
+        places.append((found.chain.samples < theta).mean(axis=0))
+        chi2.append(found.chi2 / found.numbers)
+        held_in = (found.field[1] <= true[k]) & (true[k] <= found.field[3])
+        inside.append(held_in[true[k] > 1.0].mean())
+    inference.close()
+    placed = np.array(places)
+    # mean of 24 uniform numbers: 0.5 +- 0.06; their scatter 0.29 +- 0.03
+    assert (np.abs(placed.mean(axis=0) - 0.5) < 0.24).all()
+    assert (placed.std(axis=0) > 0.17).all()
+    assert 0.6 < np.mean(chi2) < 1.4
+    assert 0.5 < np.mean(inside) < 0.9
+
+
+def test_interrupted_chain_leaves_whole_maps(
+    tmp_path: Path, skies: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(skies, run=str(tmp_path / "run"))
+    options = Options(160, 60, 12, 40)
+    usual, calls = Inference.infer, []
+
+    def infer(self: Inference, *given: Any, **more: Any) -> Any:
+        calls.append(more["seed"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return usual(self, *given, **more)
+
+    monkeypatch.setattr(Inference, "infer", infer)
+    with pytest.raises(KeyboardInterrupt):
+        report.run(config, options, maps=2)
+    assert len(json.loads((tmp_path / "run" / "mcmc.json").read_text())["maps"]) == 1
+    assert not list((tmp_path / "run").glob("*.part"))
+    report.run(config, options, maps=2)
+    assert calls == [0, 1, 1]
+    assert torch.is_grad_enabled()

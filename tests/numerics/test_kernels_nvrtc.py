@@ -1,0 +1,203 @@
+"""The CUDA form of every kernel, compiled by NVRTC (which needs no GPU): only .rn arithmetic."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import site
+from collections.abc import Callable, Sequence
+from ctypes.util import find_library
+from pathlib import Path
+
+import pytest
+from support.user_models import everything
+
+from streamtrain.bench.roofline import count
+from streamtrain.bench.variants import VARIANTS
+from streamtrain.labels import LuminosityBins
+from streamtrain.luminosity.registry import MODELS, user_model
+from streamtrain.luminosity.trace import trace
+from streamtrain.numerics.backend import CUDA_FLAGS, kernel_source
+
+Compile = Callable[[str, Sequence[str]], str]
+ARCHITECTURES = ("sm_80", "sm_90")
+SOURCES = [
+    ("observe.cu", ""),
+    ("label.cu", ""),
+    ("rates.cu", ""),
+    *(("paint.cu", n) for n in MODELS),
+]
+SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
+UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
+ENTRIES = {
+    "paint.cu": ["paint"],
+    "observe.cu": [
+        "beam_pad",
+        "beam_pass",
+        "from_fixed_point",
+        "group_sums",
+        "log_modulus",
+        "mask_pixels",
+        "mode_amplitudes",
+        "pixel_noise",
+        "pool",
+        "radio_sources",
+        "row_squares",
+        "row_sums",
+        "scaled_asinh",
+        "scaled_log",
+        "shifted_log10",
+        "standardise",
+        "subtract_mean",
+        "subtract_modes",
+        "white_noise",
+    ],
+    "label.cu": ["make_label"],
+    "rates.cu": ["rate_deposits", "rate_float32", "rate_float64", "rate_lanes"],
+}
+
+
+def nvrtc_library() -> Path | None:
+    """libnvrtc of the pip wheels, of a CUDA toolkit, or of the system."""
+    packages = [Path(p) for p in site.getsitepackages()]
+    folders = [f for p in packages for f in sorted(p.glob("nvidia/*/lib"))]
+    folders += [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
+    folders += [Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "lib64"]
+    for folder in folders:
+        if found := sorted(folder.glob("libnvrtc.so*")):
+            return found[-1]
+    name = find_library("nvrtc")
+    return Path(name) if name else None
+
+
+@pytest.fixture(scope="module")
+def compile_ptx() -> Compile:
+    """source, options -> PTX; fails with the compiler's log."""
+    path = nvrtc_library()
+    if path is None:
+        pytest.skip("no libnvrtc here: pip install nvidia-cuda-nvrtc-cu12")
+    for builtins in sorted(path.parent.glob("libnvrtc-builtins.so*")):
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+    nvrtc = ctypes.CDLL(str(path))
+    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+
+    def check(status: int) -> None:
+        assert status == 0, nvrtc.nvrtcGetErrorString(status).decode()
+
+    def text(program: ctypes.c_void_p, what: str) -> str:
+        size = ctypes.c_size_t()
+        check(getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+        buffer = ctypes.create_string_buffer(size.value)
+        check(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
+        return buffer.value.decode()
+
+    def compile_ptx(source: str, options: Sequence[str]) -> str:
+        program = ctypes.c_void_p()
+        check(
+            nvrtc.nvrtcCreateProgram(
+                ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
+            )
+        )
+        array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
+        status = nvrtc.nvrtcCompileProgram(program, len(options), array)
+        assert status == 0, text(program, "ProgramLog")
+        ptx = text(program, "PTX")
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        return ptx
+
+    return compile_ptx
+
+
+def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
+    if not model:
+        return kernel_source(file)
+    if model == "emitters":
+        return (
+            "#define NUM_ADJUSTMENTS 3\n#define LINE_WIDTH 1\n#define LINE_INCLINED\n"
+            + source_of(file, "li16")
+        )
+    if model == "unequal bins":
+        return source_of(file, "li16", UNEQUAL)
+    entry = MODELS.get(model) or user_model(everything)
+    traced = trace(entry.function, entry.traced_parameters, {"nu_rest_GHz": 115.27})
+    return kernel_source(file, traced.source + (bins.source() if bins else ""))
+
+
+def loose_instructions(ptx: str) -> list[str]:
+    """Floating-point instructions whose result is not one IEEE operation rounded to nearest."""
+    opcodes = re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9_.]+)[ \t].*;$", ptx, re.MULTILINE)
+    floating = [o for o in opcodes if re.search(r"\.[bf]?f(16|32|64)", o)]
+    free = ("mov", "ld", "st", "setp", "selp", "neg", "abs", "min", "max", "testp", "copysign")
+    bad = []
+    for opcode in floating:
+        stem, *modifiers = opcode.split(".")
+        exact = stem in free or (
+            stem in ("add", "sub", "mul", "div", "rcp", "sqrt") and "rn" in modifiers
+        )
+        if stem == "cvt":  # int <-> float: to nearest or, in C's (int), towards zero; f32 -> f64
+            exact = bool({"rn", "rzi", "rni"} & set(modifiers)) or modifiers[-2:] == ["f64", "f32"]
+        if not exact or {"ftz", "approx", "full"} & set(modifiers):
+            bad.append(opcode)
+    return bad
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("file", "model"), SOURCES, ids=["-".join(s) for s in SOURCES])
+def test_ptx_is_plain_ieee_arithmetic(
+    compile_ptx: Compile, file: str, model: str, architecture: str
+) -> None:
+    source = source_of(file, model)
+    ptx = compile_ptx(source, [*CUDA_FLAGS, f"-arch={architecture}"])
+    static = ["fill_static"] if "#define NUM_STATIC" in source else []
+    assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
+    assert f".target {architecture}" in ptx
+    assert re.search(r"\bmul\.rn\.f32\b", ptx) or file == "label.cu"
+    assert loose_instructions(ptx) == []
+    assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
+
+
+@pytest.mark.parametrize("file", ["observe.cu", "paint.cu"])
+def test_with_the_flag_that_cupy_appends(compile_ptx: Compile, file: str) -> None:
+    """-ftz=true changes how subnormals are treated, of which there are none, and nothing else."""
+    source = source_of(file, "padmanabhan18" if file == "paint.cu" else "")
+    ptx = compile_ptx(source, [*CUDA_FLAGS, "-arch=sm_80", "-ftz=true"])
+    assert ".ftz" in ptx
+    assert loose_instructions(ptx.replace(".ftz", "")) == []
+
+
+def test_instructions_of_a_halo_are_counted(compile_ptx: Compile) -> None:
+    """By hand, of float64: a halo's place takes 12 multiplications, 8 additions and 7 conversions,
+    its deposit 6 more. In the rest, Philox's 10 rounds of two products, four xors and two additions
+    for two halos are most. A model that computes more costs more."""
+    few, many = (
+        count(compile_ptx(source_of("paint.cu", name), [*CUDA_FLAGS, "-arch=sm_90"]))
+        for name in ("breysse15", "chung22")
+    )
+    assert few is not None and many is not None
+    assert 27 <= few.bits64 <= 40
+    assert 150 <= few.bits32 <= 400
+    assert many.bits32 > few.bits32 and many.bits64 == few.bits64
+
+
+def test_the_check_sees_contraction(compile_ptx: Compile) -> None:
+    """Without --fmad=false the compiler fuses, and `loose_instructions` says so."""
+    flags = [f for f in CUDA_FLAGS if not f.startswith("--fmad")]
+    ptx = compile_ptx(source_of("paint.cu", "li16"), [*flags, "-arch=sm_80"])
+    assert any(opcode.startswith("fma") for opcode in loose_instructions(ptx))
+    ptx = compile_ptx(source_of("paint.cu", "li16"), [*CUDA_FLAGS, "-arch=sm_80", "-use_fast_math"])
+    assert any("approx" in opcode or "ftz" in opcode for opcode in loose_instructions(ptx))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_compiled_as_they_say(compile_ptx: Compile, name: str) -> None:
+    """Bounds of threads and blocks, or none, and the same plain arithmetic."""
+    variant = VARIANTS[name]
+    options = [*CUDA_FLAGS, *variant.flags, "-arch=sm_90"]
+    ptx = compile_ptx(variant.prologue + source_of("paint.cu", "li16"), options)
+    threads = re.findall(r"\.maxntid (\d+)", ptx)
+    blocks = re.findall(r"\.minnctapersm (\d+)", ptx)
+    bounded = variant.resident is not None
+    assert threads == ([str(variant.threads)] if bounded else [])
+    assert blocks == ([str(variant.resident)] if bounded else [])
+    assert loose_instructions(ptx) == []

@@ -1,0 +1,117 @@
+"""CuPy's part: a module of kernels is compiled for the host, a launch runs its threads in turn."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from streamtrain.numerics import backend
+from support import SUPPORT
+from support.stand_in_gpu.cuda import current_stream
+
+SHIM = (SUPPORT / "cuda_shim.h").read_text(encoding="ascii")
+MAX_GRID = (2**31 - 1, 65535)
+MAX_SHARED = 48 << 10
+"""Bytes of shared memory that a kernel gets without asking for more."""
+FEW = 2, 4
+"""Blocks and threads of a kernel whose threads share nothing: it is correct for any numbers."""
+_alone = threading.Lock()
+"""blockIdx, threadIdx and the sums of atomicAdd are the process's."""
+
+
+class Function:
+    """A kernel: (grid, block, arguments)."""
+
+    num_regs = local_size_bytes = 0
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        self._library, self._name = library, name
+
+    def __call__(
+        self,
+        grid: tuple[int, int],
+        block: tuple[int],
+        arguments: tuple[np.generic, ...],
+        *,
+        shared_mem: int = 0,
+    ) -> None:
+        assert all(0 < n <= most for n, most in zip(grid, MAX_GRID, strict=True)), grid
+        assert 0 < block[0] <= 1024 and shared_mem <= MAX_SHARED
+        given = [self._c(a) for a in arguments]
+        blocks, threads = (grid[0], 1) if shared_mem else (min(grid[0], FEW[0]), FEW[1])
+        kernel, place = getattr(self._library, self._name), self._library.set_thread
+        with _alone:
+            for row in range(grid[1]):
+                for column in range(blocks):
+                    for thread in range(threads):
+                        numbers = (column, row, thread, blocks, grid[1], threads)
+                        place(*(ctypes.c_uint(n) for n in numbers))
+                        kernel(*given)
+
+    @staticmethod
+    def _c(argument: np.generic) -> Any:
+        if type(argument) is np.uint64:
+            return ctypes.c_void_p(int(argument))
+        return backend._C_TYPES[type(argument)](argument.item())
+
+
+class RawModule:
+    """See cupy.RawModule."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+        self._code, self._library = SHIM + code, ctypes.CDLL(None)
+
+    def compile(self) -> None:
+        identity = hashlib.sha256(self._code.encode()).hexdigest()[:24]
+        library = backend.cache_dir() / f"stand-in-{identity}.so"
+        if not library.is_file():
+            command = backend.compiler_command()
+            assert command is not None, backend.NO_COMPILER
+            built = library.with_name(f"{library.stem}-{os.getpid()}.so")
+            backend._compile(self._code, command, ("-O2",), ("-O2",), built)
+            built.with_suffix(".cpp").unlink()
+            built.replace(library)
+        self._library = ctypes.CDLL(str(library))
+
+    def get_function(self, name: str) -> Function:
+        return Function(self._library, name)
+
+
+class Device:
+    """See cupy.cuda.Device."""
+
+    def __init__(self, number: int) -> None:
+        assert number == 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+class Stream(Device):
+    """See cupy.cuda.Stream: here always torch's own."""
+
+    @staticmethod
+    def from_external(stream: Any) -> Stream:
+        made = Stream(0)
+        made._address = stream.__cuda_stream__()[1]
+        return made
+
+    def __enter__(self) -> None:
+        assert self._address == current_stream().cuda_stream
+
+
+def install() -> None:
+    """For streamtrain alone; there is no module named cupy."""
+    runtime = SimpleNamespace(runtimeGetVersion=lambda: 12090)
+    cuda = SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
+    cupy = SimpleNamespace(__version__="14.2.0", RawModule=RawModule, cuda=cuda)
+    backend.import_cupy = lambda: cupy
