@@ -7,8 +7,6 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 import yaml
 
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
-from streamtrain.grid import GridConfig, check_grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
@@ -26,6 +24,7 @@ from streamtrain.machine.files import (
     find_config,
     read_text,
     reading,
+    sha256_of,
     why_not_a_file,
 )
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
@@ -66,7 +65,7 @@ class Config:
 
     seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
-    grid: GridConfig = setting(GridConfig(), "")
+    grid: Grid = setting(Grid(shape=(10, 64, 64)), "")
     data: DataConfig = setting(DataConfig(), "")
     emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
@@ -106,12 +105,12 @@ class Config:
         whole = to_dict(self)
         whole.pop("run")
         whole["train"] = said_of_training(self.train)
-        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        return sha256_of(whole)
 
     @property
     def observation(self) -> ObservationPlan:
         """The map operators, step by step, and all that is known of them."""
-        return ObservationPlan(self.observe, grid_of(self.grid))
+        return ObservationPlan(self.observe, self.grid)
 
     @property
     def line(self) -> LineConfig:
@@ -133,15 +132,10 @@ def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) 
 
 def _check(config: Config) -> None:
     grid = config.grid
-    check_grid(grid)
     check_data(config.data)
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
-    try:
-        plan = config.observation
-    except ValueError as error:  # of the grid
-        raise ConfigError(f"grid.{error}") from None
-    plan.check()
+    config.observation.check()
     if config.label.quantity == "class":
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):

@@ -11,13 +11,12 @@ import halo_files
 import map_runs
 import numpy as np
 import pytest
-import small
 import yaml
+from support import small
 from support.forbidden import forbidden
 
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Header, Known
 from streamtrain.cli.main import main
 from streamtrain.machine.files import reading
 
@@ -158,7 +157,7 @@ def contents() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in kept if str(path) != "run/config.yaml"}
 
 
-@pytest.mark.parametrize("read", [Lightcone.open, Header.read, Known.read])
+@pytest.mark.parametrize("read", [Lightcone.open, Header.read])
 def test_an_error_of_the_system_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any
 ) -> None:

@@ -151,12 +151,8 @@ def tell(generator: Generator, drawing: SampleDraws, first: int, last: int) -> N
 
 
 def lightcone_bytes(generator: Generator) -> int:
-    """What the halos in use take on the device: of every line, with the columns of its models."""
-    total = 0
-    for line in (generator.line, *generator.interlopers.values()):
-        arrays = [*line.painter.halos.arrays, *(e.columns for e in line.painter.compiled_models)]
-        total += sum(a.numel() * a.element_size() for a in arrays)
-    return total
+    """What the halos in use take on the device [bytes]: their banks, and what every line adds."""
+    return sum(tensor.nbytes for tensor in generator.scenes.latest.tensors)
 
 
 def _memory(generator: Generator, generate: Any) -> dict[str, float]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, little_h, numbers
-from streamtrain.catalogs.headers import FORMAT, FORMAT_VERSION, CatalogError
+from streamtrain.catalogs.headers import FORMAT, FORMAT_VERSION, CatalogError, Header, marks_of
 from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 
 Float32 = NDArray[np.float32]
@@ -86,6 +87,17 @@ class Rows:
     def name(self) -> str:
         """The file's name, or the realisation of a lightcone in memory."""
         return self.path.name if self.path else self.realisation
+
+    @cached_property
+    def header(self) -> Header:
+        """What it says of itself without its halos."""
+        shared = {field.name for field in fields(Header)} & {field.name for field in fields(Rows)}
+        return Header(
+            **{name: getattr(self, name) for name in shared},
+            num_halos=len(self),
+            numbers_per_halo=5 + len(self.columns) + 3 * (self.velocities_kms is not None),
+            marks=marks_of(self.mass_Msun, self.z_obs),
+        )
 
     def __repr__(self) -> str:
         return f"<Lightcone {self.realisation}: {len(self)} halos, {self.path or 'in memory'}>"

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.evaluate.differences import differences
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
-from streamtrain.evaluate.runs import Run, read_runs, settings, test_sets
+from streamtrain.evaluate.run import Run
+from streamtrain.evaluate.runs import RunRecord, read_runs, test_sets
 from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
 from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
+from streamtrain.schema import ABSENT, differences, number_text, to_dict
 
 
 def compare_runs(
@@ -53,8 +54,10 @@ def compare_runs(
                 evaluate(run.config, **options, progress=progress)
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
-    for run in runs if answers else []:
-        _add_answers(run, found, device, threads, progress)
+    for record in runs if answers else []:
+        usual = record.config.train.threads or threads
+        with Run(record.config, device=device, threads=usual, progress=progress) as opened:
+            _add_answers(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
     written = []
@@ -75,27 +78,35 @@ def compare_runs(
     return "\n".join(lines)
 
 
-def _add_answers(
-    run: Run, found: dict[str, Predictions], device: str, threads: int, progress: Progress | None
-) -> None:
+def _add_answers(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
     """The answers of a run that has an evaluation of a function of luminosity."""
-    if run.evaluation is None or run.manifest is None or run.function == "class":
+    if record.evaluation is None or record.manifest is None or record.function == "class":
         return
     try:
-        found[run.name] = predictions_of(
-            run, device=device, threads=run.config.train.threads or threads, progress=progress
-        )
+        found[record.name] = predictions_of(run)
     except (ValueError, OSError) as error:
-        run.problems.append(f"{run.name}: its test maps cannot be shown: {error}.")
+        record.problems.append(f"{record.name}: its test maps cannot be shown: {error}.")
 
 
+PASSED_OVER = (
+    "run",
+    "data.memory_GB",
+    "train.threads",
+    "train.queue",
+    "train.processes",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.max_nonfinite",
+)
+"""Settings that change neither what is learned nor how it is evaluated."""
 WIDTH = 118
 """Characters of a line; columns that do not fit go below."""
 Answered = Mapping[str, Predictions]
 """By the name of the run."""
 
 
-def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
+def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
     """What differs between the runs' settings; their size and training; their errors, and what is
     to be minded when these are compared.
 
@@ -103,7 +114,7 @@ def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
     """
     names = [run.name for run in runs]
     lines = ["Settings that differ"]
-    different = differences([settings(run) for run in runs])
+    different = settings_that_differ([to_dict(run.config) for run in runs])
     if different:
         lines += columns(names, different)
     else:
@@ -117,6 +128,32 @@ def table(runs: Sequence[Run], answers: Answered | None = None) -> str:
         lines += ["", *_classes(classes)]
     problems = [problem for run in runs for problem in run.problems]
     return "\n".join([*lines, *([""] if problems else []), *problems])
+
+
+def settings_that_differ(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dotted names of the settings in which configurations (nested plain data) differ, with the
+    value of each as text; '-' where a configuration does not have it.
+
+    A section that some do not have is one setting, and what in it is not off is its value.
+    """
+    found = differences(*configs, free=PASSED_OVER.__contains__)
+    return {name: [setting_text(value) for value in values] for name, values in found}
+
+
+def setting_text(value: Any) -> str:
+    """A setting in a word or a few."""
+    if value is ABSENT:
+        return "-"
+    if isinstance(value, Mapping):
+        given = {k: v for k, v in value.items() if v is not None and v != {} and v != []}
+        return ", ".join(f"{key} {setting_text(v)}" for key, v in given.items()) or "yes"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(setting_text, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    return number_text(value) if isinstance(value, float) else str(value)
 
 
 def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
@@ -142,15 +179,15 @@ def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[s
     return lines
 
 
-def _training(runs: Sequence[Run]) -> list[str]:
+def _training(runs: Sequence[RunRecord]) -> list[str]:
     kinds = list(dict.fromkeys(run.loss for run in runs))
     several = len(kinds) > 1
 
-    def loss(run: Run, value: float | None) -> str:
+    def loss(run: RunRecord, value: float | None) -> str:
         mark = f" ({_mark(kinds.index(run.loss))})" if several else ""
         return "-" if value is None else f"{value:.4g}{mark}"
 
-    def rate(run: Run) -> str:
+    def rate(run: RunRecord) -> str:
         return f"{run.samples / run.seconds:.0f}" if run.seconds else "-"
 
     values = {
@@ -175,7 +212,7 @@ def _mark(number: int) -> str:
     return chr(ord("a") + number)
 
 
-def _errors(runs: Sequence[Run], answers: Answered) -> list[str]:
+def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
     """Rows of runs, below them of the mean labels, columns of errors."""
     sets, functions = test_sets(runs), {run.function for run in runs}
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
@@ -209,7 +246,7 @@ def _errors(runs: Sequence[Run], answers: Answered) -> list[str]:
 
 
 def _remarks(
-    runs: Sequence[Run], sets: Mapping[str, str], functions: set[str], pairs: bool
+    runs: Sequence[RunRecord], sets: Mapping[str, str], functions: set[str], pairs: bool
 ) -> list[str]:
     """What is to be minded when numbers of these runs are compared."""
     units = {(_of(run).get("bootstrap") or {}).get("resampled", "maps") for run in runs}
@@ -235,7 +272,7 @@ def _remarks(
     return lines
 
 
-def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
+def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
     """Mean squared error minus the first run's, of runs that were asked for the same functions."""
     first = answers.get(runs[0].name)
     if first is None:
@@ -253,7 +290,7 @@ def _pairs(runs: Sequence[Run], answers: Answered) -> dict[str, str]:
     return found
 
 
-def _classes(runs: Sequence[Run]) -> list[str]:
+def _classes(runs: Sequence[RunRecord]) -> list[str]:
     sets = test_sets(runs)
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
     rows.append(("always the most frequent", runs[0], _of(runs[0])["most_frequent"]))
@@ -263,7 +300,7 @@ def _classes(runs: Sequence[Run]) -> list[str]:
     return ["Test maps: classes", *columns([name for name, _, _ in rows], values)]
 
 
-def _of(run: Run) -> dict[str, Any]:
+def _of(run: RunRecord) -> dict[str, Any]:
     assert run.evaluation is not None
     return run.evaluation
 

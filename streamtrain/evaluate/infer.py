@@ -5,7 +5,6 @@ The figure of an inferred luminosity function.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -20,17 +19,16 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement, label_of
-from streamtrain.evaluate.run import Trained, run_config
-from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES, Label
+from streamtrain.machine.files import sha256, write_json, write_text
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import Prepared, prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
-from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
@@ -100,10 +98,12 @@ def infer(
     voxels, see `maps.prepare`, and where the run folder holds the answer to another map of this
     name, or one that was read with other options.
     """
-    options = options or Options()
-    config = run if isinstance(run, Config) else run_config(run)
-    folder = run_folder(config)
-    trained = Trained.load(config)
+    with Run.open(run, device=device, threads=threads, progress=progress) as opened:
+        return _infer(opened, path, options or Options())
+
+
+def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
+    config, trained = run.config, run.trained
     sky = read_map(
         path,
         units=options.units,
@@ -118,28 +118,20 @@ def infer(
         regrid=options.regrid,
         centre_deg=options.centre_deg,
         rayleigh_jeans=options.rayleigh_jeans,
-        device=device,
+        device=run.device,
     )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = folder / "infer" if options.out is None else options.out
+    target = run.folder / "infer" if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
-    measurement = Measurement(
-        config,
-        trained,
-        samples=options.samples,
-        again=options.measure,
-        device=device,
-        threads=threads,
-        progress=progress,
-    )
     own = config.network.head in ("gaussian", "poisson", "negative_binomial")
-    reference = measurement.get(residuals=not own and config.label.quantity != "class")
-    if progress is not None:
-        progress.close()
-    label = label_of(config, trained, reference)
-    network = trained.network(label, device)
+    reference = Measurement(run, samples=options.samples, again=options.measure).get(
+        residuals=not own and config.label.quantity != "class"
+    )
+    run.progress.close()
+    label = Label(config.label, [reference.volume_Mpc3], trained.classes)
+    network = trained.network(label, run.device)
     warnings = [*reference.problems]
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
@@ -151,7 +143,7 @@ def infer(
         )
     result = {
         "map": about,
-        "run": str(folder),
+        "run": str(run.folder),
         "checkpoint_step": trained.step,
         "streamtrain": __version__,
         "applied": prepared.applied,
@@ -222,18 +214,10 @@ def _stem(path: Path) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
     return {
         "file": str(path),
-        "sha256": _sha256(Path(path)),
+        "sha256": sha256(Path(path)),
         "layout": sky.layout,
         "shape": list(sky.shape),
         "field_deg": [sky.ra.width, sky.dec.width],
@@ -285,14 +269,14 @@ def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, floa
         files.pop()
     else:
         write_png(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
-    write_atomically(files[1], json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(files[1], result)
     text = _ecsv(result, answer)
     if text is None:
         result["warnings"].append(
             "no ECSV: it needs `pip install astropy`; the JSON file has it all"
         )
         return files[1:]
-    write_atomically(files[0], text)
+    write_text(files[0], text)
     return files
 
 

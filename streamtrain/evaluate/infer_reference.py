@@ -7,7 +7,6 @@ there or in evaluation.json, are used whatever step they were measured at, and t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.out_of_distribution import Seen, statistics
 from streamtrain.evaluate.predictions import Predictions, predict
-from streamtrain.evaluate.run import Trained
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.grid import grid_of
-from streamtrain.labels import Label, LuminosityBins
-from streamtrain.machine.progress import Progress
-from streamtrain.train.folder import run_folder
+from streamtrain.evaluate.run import Run
+from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.labels import LuminosityBins
+from streamtrain.machine.files import sha256_of, write_json
 
 Float = NDArray[np.float64]
 
@@ -86,20 +82,9 @@ class Measurement:
     samples: training maps to look at; 0: none. again: measure what the run has, too.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        trained: Trained,
-        *,
-        samples: int,
-        again: bool = False,
-        device: str = "cpu",
-        threads: int = 1,
-        progress: Progress | None = None,
-    ) -> None:
-        self.config, self.trained, self.samples, self.again = config, trained, samples, again
-        self.device, self.threads, self.progress = device, threads, progress
-        self.path = run_folder(config) / FILE
+    def __init__(self, run: Run, *, samples: int, again: bool = False) -> None:
+        self.run, self.samples, self.again = run, samples, again
+        self.path = run.folder / FILE
 
     def get(self, residuals: bool) -> ErrorReference:
         """The reference; residuals: whether the errors on the test set are needed."""
@@ -111,7 +96,7 @@ class Measurement:
         problems: list[str] = []
         if "seen" not in kept and self.samples:
             self._try(kept, self._training, "the map was not compared with training maps", problems)
-        elif "volume_Mpc3" not in kept and self.config.label.quantity in ("phi", "phi_L"):
+        elif "volume_Mpc3" not in kept and self.run.config.label.quantity in ("phi", "phi_L"):
             self._try(kept, self._training, "the field has the volume of Omega_m = 0.286", problems)
         errors = None
         if residuals:
@@ -123,7 +108,7 @@ class Measurement:
             self._keep(kept)
         volume = kept.get("volume_Mpc3")
         if volume is None:
-            volume = grid_of(self.config.grid).volume_Mpc3()
+            volume = self.run.config.grid.volume_Mpc3()
         return ErrorReference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
             errors,
@@ -133,7 +118,7 @@ class Measurement:
 
     @property
     def _num_bins(self) -> int:
-        return LuminosityBins.of(self.config.label).num
+        return LuminosityBins.of(self.run.config.label).num
 
     def _errors(self, kept: Mapping[str, Any]) -> Errors | None:
         """The newest that the run has."""
@@ -143,16 +128,15 @@ class Measurement:
 
     def _evaluated(self) -> Errors | None:
         """Those of the run's evaluation."""
-        file = run_folder(self.config) / EVALUATION
+        data = self.run.evaluation or {}
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
             kept = {
                 "residuals": [data["residuals"][f"{100 * level:g}"] for level in LEVELS],
                 "test_samples": data["test_set"]["samples"],
                 "checkpoint_step": data["checkpoint_step"],
                 "generator_version": data["test_set"]["generator_version"],
             }
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return None
         return _errors_of(kept, self._num_bins, EVALUATION)
 
@@ -163,43 +147,28 @@ class Measurement:
             problems.append(f"{failed}: {error}")
 
     def _training(self) -> dict[str, Any]:
-        generator = Generator(self.config, split="train", device=self.device, threads=self.threads)
-        cosmology = generator.skies.cosmologies[0]
-        volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
-        parts = []
-        try:
-            self.trained.check_training(generator)
+        with contextlib.closing(self.run.training()) as generator:
+            cosmology = generator.skies.cosmologies[0]
+            volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
+            parts = []
             for start in range(0, self.samples, testset.BATCH_SIZE):
                 stop = min(start + testset.BATCH_SIZE, self.samples)
                 batch = generator.generate(range(start, stop))
                 batch.check()
                 parts.append(statistics(batch.cube))
-                self._say(f"training maps: {stop}/{self.samples}")
-        finally:
-            generator.close()
+                self.run.progress.update(f"training maps: {stop}/{self.samples}")
         return {"volume_Mpc3": volume} | ({"seen": Seen.of(parts).to_dict()} if parts else {})
 
     def _test(self) -> dict[str, Any]:
-        path = testset.default_path(self.config)
-        device, threads = self.device, self.threads
-        if not path.exists():
-            testset.make(self.config, path, device=device, threads=threads, progress=self.progress)
-        manifest = testset.load(path)
-        generator = testset.open_generator(
-            testset.recipe(manifest, self.config), device=device, threads=threads
-        )
-        try:
-            testset.check(manifest, generator)
-            network = self.trained.network(generator.label, generator.device)
-            answers = predict(network, manifest, generator, self.progress)
-        finally:
-            generator.close()
+        manifest, generator = self.run.test_set()
+        answers = predict(self.run.network(generator), manifest, generator, self.run.progress)
+        generator.close()
         assert isinstance(answers, Predictions)
         quantiles = np.quantile(answers.predicted - answers.true, LEVELS, axis=0)
         return {
             "residuals": quantiles.tolist(),
             "test_samples": len(answers.true),
-            "checkpoint_step": self.trained.step,
+            "checkpoint_step": self.run.trained.step,
             "generator_version": GENERATOR_VERSION,
         }
 
@@ -223,20 +192,14 @@ class Measurement:
 
     def _identity(self) -> dict[str, Any]:
         """Of the training maps."""
-        text = json.dumps(self.config.sample_settings())
         return {
-            "samples": hashlib.sha256(text.encode()).hexdigest(),
+            "samples": sha256_of(self.run.config.sample_settings()),
             "generator_version": GENERATOR_VERSION,
         }
 
     def _keep(self, kept: dict[str, Any]) -> None:
-        text = json.dumps({**kept, "of": self._identity()}, allow_nan=False) + "\n"
         with contextlib.suppress(OSError):  # a folder that may only be read
-            testset.write_atomically(self.path, text)
-
-    def _say(self, text: str) -> None:
-        if self.progress is not None:
-            self.progress.update(text)
+            write_json(self.path, {**kept, "of": self._identity()})
 
 
 def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | None:
@@ -250,8 +213,3 @@ def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | 
         return Errors(residuals, test_samples, step, version, source)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def label_of(config: Config, trained: Trained, reference: ErrorReference) -> Label:
-    """The label of a run, without its lightcones."""
-    return Label(config.label, [reference.volume_Mpc3], trained.classes)

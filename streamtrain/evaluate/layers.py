@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from streamtrain.config import Config
-from streamtrain.evaluate import layer_figures, testset
+from streamtrain.evaluate import layer_figures
 from streamtrain.evaluate.layer_figures import Activation, Gradient, Target
-from streamtrain.evaluate.run import Trained, output_folder, run_config
+from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import write_png
 from streamtrain.labels import Label
-from streamtrain.machine.workers import num_cores
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
 from streamtrain.networks.layers import SameConv
@@ -215,20 +214,17 @@ def show_layers(
     """
     if not 0 <= index < 2**64:
         raise ValueError(f"--index {index} is outside 0..2^64 - 1")
-    config = run_config(folder, settings)
-    threads = threads or config.train.threads or num_cores()
-    trained = Trained.load(config)
-    generator = testset.open_generator(config, device=device, threads=threads)
-    target_folder = output_folder(config, out, generator)
-    label = generator.label
-    if label.is_class and class_name is None:
+    with Run.open(folder, settings, device=device, threads=threads) as run:
+        config, generator = run.config, run.testing()
+        target_folder = output_folder(config, out, generator)
+        label = generator.label
+        if label.is_class and class_name is None:
+            batch = generator.generate([index])
+            class_name = label.classes[int(batch.label[0].argmax())]
+        target = target_of(label, bounds, class_name)
         batch = generator.generate([index])
-        class_name = label.classes[int(batch.label[0].argmax())]
-    target = target_of(label, bounds, class_name)
-    batch = generator.generate([index])
-    batch.check()
-    generator.close()
-    network = trained.network(label, generator.device)
+        batch.check()
+        trained, network = run.trained, run.network(generator)
     cube = batch.cube[0]
     title = f"{Path(folder).resolve().name}, step {trained.step}: network {network.kind}"
     sample = f"{title}, {sample_text(batch.draws[0], index)}"

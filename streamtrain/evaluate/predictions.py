@@ -24,13 +24,12 @@ from torch import Tensor
 
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import LEVELS
-from streamtrain.evaluate.run import Trained
-from streamtrain.evaluate.runs import Run
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import writing
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.heads import Head, PoissonHead, rate
 from streamtrain.networks.network import Network
 
@@ -91,7 +90,7 @@ def predict(
     network: Network,
     manifest: testset.Manifest,
     generator: Generator,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
     """Make the test set again, compare each sample with the manifest, and ask the network.
 
@@ -107,7 +106,7 @@ def ask(
     batches: Iterable[tuple[list[int], Batch]],
     count: int,
     doing: str,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
     """A network's answers to the samples of some batches, `count` in all.
 
@@ -130,8 +129,7 @@ def ask(
                 parts.append(_part(network.head, label, batch, answer, point))
         skies += [realisation[draw["lightcone"]] for draw in batch.draws]
         done += len(indices)
-        if progress is not None:
-            progress.update(f"{doing}: {done}/{count} samples")
+        progress.update(f"{doing}: {done}/{count} samples")
     whole: dict[str, Any] = {
         name: np.concatenate([part[name] for part in parts], axis=-2 if name != "classes" else 0)
         for name in parts[0]
@@ -189,39 +187,24 @@ def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:
 FILE = "answers.npz"
 
 
-def predictions_of(
-    run: Run, *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
-) -> Predictions:
+def predictions_of(run: Run) -> Predictions:
     """The answers that the evaluation of a run judged.
 
     run: with an evaluation and a manifest, of a function of luminosity. Raises ValueError, one
     sentence, if they cannot be made here (lightcones or checkpoint missing, or another one).
     """
-    assert run.evaluation is not None and run.manifest is not None
-    key = json.dumps(
-        [run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]]
-    )
-    file = run.folder / FILE
+    assert run.evaluation is not None
+    step, digest = run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]
+    key, file = json.dumps([step, digest]), run.folder / FILE
     found = _load(file, key)
     if found is not None:
         return found
-    trained = Trained.load(run.config)
-    if trained.step != run.evaluation["checkpoint_step"]:
+    if run.trained.step != step:
         raise ValueError(
-            f"its newest checkpoint is of step {trained.step}, its evaluation of step "
-            f"{run.evaluation['checkpoint_step']}"
+            f"its newest checkpoint is of step {run.trained.step}, its evaluation of step {step}"
         )
-    generator = testset.open_generator(
-        testset.recipe(run.manifest, run.config), device=device, threads=threads
-    )
-    try:
-        problems = testset.mismatches(run.manifest, generator)
-        if problems:
-            raise ValueError(problems[0].rstrip("."))
-        network = trained.network(generator.label, generator.device)
-        made = predict(network, run.manifest, generator, progress)
-    finally:
-        generator.close()
+    manifest, generator = run.reopened(testset.default_path(run.config))
+    made = predict(run.network(generator), manifest, generator, run.progress)
     assert isinstance(made, Predictions)
     with contextlib.suppress(OSError):  # it only saves time
         _save(file, key, made)

@@ -8,8 +8,7 @@ The figure of a network's answers to changed maps.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,14 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
-from streamtrain.evaluate.run import Trained, output_folder
-from streamtrain.evaluate.testset import write_atomically
+from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
+from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.networks.network import Network
-from streamtrain.train.folder import run_folder
 from streamtrain.train.probe import Dependence, pair_sums, skill
 
 Float = NDArray[np.float64]
@@ -84,39 +81,29 @@ def run_probes(
     """
     if config.label.quantity == "class":
         raise ValueError("--probes are of luminosity functions, not of a class")
-    trained = Trained.load(config)
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    if on is None and out is None:
-        return _probe(config, trained, run_folder(config), own=True, **options)
-    target = default_folder(config, on) if out is None else Path(out)
-    with new_folder(target, config) as folder:
-        if on is not None:
-            config = on_other_skies(config, trained, on)
-        result = _probe(config, trained, folder, own=False, **options)
+    with Run(config, device=device, threads=threads, progress=progress) as run:
+        if on is None and out is None:
+            return _probe(run, config, run.folder, own=True)
+        target = default_folder(run, on) if out is None else Path(out)
+        with new_folder(target, run) as folder:
+            if on is not None:
+                config = on_other_skies(run, on)
+            result = _probe(run, config, folder, own=False)
     print(f"wrote {target}: probes.json, probes.png")
     return result
 
 
-def _probe(
-    config: Config,
-    trained: Trained,
-    folder: Path,
-    *,
-    own: bool,
-    device: str,
-    threads: int,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """The probes, written into `folder`; own: it is the run's."""
-    with _Asked(config, trained, device, threads, progress) as asked:
-        if own:
-            output_folder(config, None, asked.generator)
-        probes, skipped = asked.all()
-        edges = asked.generator.bin_edges
-        dependence = asked.dependence()
-        count = len(asked.indices)
-    if progress is not None:
-        progress.close()
+def _probe(run: Run, config: Config, folder: Path, *, own: bool) -> dict[str, Any]:
+    """The probes, written into `folder`; config: of the test maps; own: the folder is the run's."""
+    trained = run.trained
+    asked = _Asked(run, config)
+    if own:
+        output_folder(config, None, asked.generator)
+    probes, skipped = asked.all()
+    edges = asked.generator.bin_edges
+    dependence = asked.dependence()
+    count = len(asked.indices)
+    run.progress.close()
     write_png(probes_figure(probes, edges), folder / "probes.png")
     result = {
         "checkpoint_step": trained.step,
@@ -133,7 +120,7 @@ def _probe(
         "skipped": skipped,
         "figures": ["probes.png"],
     }
-    write_atomically(folder / "probes.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(folder / "probes.json", result)
     print(table(result))
     if dependence.problem:
         print(f"warning: {dependence.problem.replace('validation', 'test')}")
@@ -143,28 +130,11 @@ def _probe(
 class _Asked:
     """Test maps, their truth, and the network's answers to them."""
 
-    def __init__(
-        self,
-        config: Config,
-        trained: Trained,
-        device: str,
-        threads: int,
-        progress: Progress | None,
-    ) -> None:
-        self.config, self.progress = config, progress
-        self.open: Callable[[Config], Generator] = lambda c: Generator(c, "test", device, threads)
-        self.generator = self.open(config)
-        self.network: Network = trained.network(self.generator.label, self.generator.device)
+    def __init__(self, run: Run, config: Config) -> None:
+        self.config, self.progress, self.open = config, run.progress, run.testing
+        self.generator = run.testing(config)
+        self.network = run.network(self.generator)
         self.indices = range(min(NUM_SAMPLES, config.test.samples))
-
-    def __enter__(self) -> _Asked:
-        cubes, self.true, self.occupied, self.unit_label, self.records = self._made(self.generator)
-        self.cubes = cubes
-        self.answers = self.ask(cubes)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.generator.close()
 
     def _made(
         self, generator: Generator
@@ -180,16 +150,12 @@ class _Asked:
             occupied = label.occupied(batch.label.cpu(), batch.counts.cpu())
             parts.append((batch.cube, true, occupied, unit_label))
             records += batch.draws
-            self._say(f"test maps: {batch_indices[-1] + 1}/{len(self.indices)}")
+            self.progress.update(f"test maps: {batch_indices[-1] + 1}/{len(self.indices)}")
         cubes, trues, filled, one = (torch.cat(values) for values in zip(*parts, strict=True))
         return cubes, trues.numpy(), filled.numpy(), one, records
 
     def _batches(self) -> list[Sequence[int]]:
         return [self.indices[k : k + BATCH_SIZE] for k in range(0, len(self.indices), BATCH_SIZE)]
-
-    def _say(self, text: str) -> None:
-        if self.progress is not None:
-            self.progress.update(text)
 
     def ask(self, cubes: torch.Tensor) -> Float:
         """log10 counts that the network answers [num_samples, num_bins]."""
@@ -212,6 +178,10 @@ class _Asked:
 
     def all(self) -> tuple[list[Probe], dict[str, str]]:
         """All probes, and why others are left out."""
+        self.cubes, self.true, self.occupied, self.unit_label, self.records = self._made(
+            self.generator
+        )
+        self.answers = self.ask(self.cubes)
         skipped: dict[str, str] = {}
         probes = [self._unchanged(), self._blank(), self._shuffled(), self._turned()]
         log_map = any(
@@ -273,10 +243,8 @@ class _Asked:
         name = next(n for n in names if n not in self.config.emit)
         emit = {**self.config.emit, name: BrightnessConfig(factor=factor)}
         generator = self.open(replace(self.config, emit=emit))
-        try:
-            cubes, true, occupied, _, records = self._made(generator)
-        finally:
-            generator.close()
+        cubes, true, occupied, _, records = self._made(generator)
+        generator.close()
         same = np.array(
             [a["parameters"] == b["parameters"] for a, b in zip(records, self.records, strict=True)]
         )
@@ -291,21 +259,18 @@ class _Asked:
         """Noise and foregrounds of the same levels on the same halos, other random numbers."""
         painter = self.open(replace(self.config, observe={}))
         seed, device = self.generator.seed, self.generator.device
-        copies: list[Float] = []
-        try:
-            signal_parts: list[list[torch.Tensor]] = [[] for _ in range(NUM_REALISATIONS)]
-            for batch in self._batches():
-                signal = painter.generate(batch).cube
-                for k, parts in enumerate(signal_parts):
-                    other = (seed + 0x9E3779B97F4A7C15 * (k + 1)) % 2**64
-                    parts.append(
-                        observe(
-                            signal, self.config, seed, list(batch), "test", device, noise_seed=other
-                        )
+        signal_parts: list[list[torch.Tensor]] = [[] for _ in range(NUM_REALISATIONS)]
+        for batch in self._batches():
+            signal = painter.generate(batch).cube
+            for k, parts in enumerate(signal_parts):
+                other = (seed + 0x9E3779B97F4A7C15 * (k + 1)) % 2**64
+                parts.append(
+                    observe(
+                        signal, self.config, seed, list(batch), "test", device, noise_seed=other
                     )
-                self._say(f"noise: {batch[-1] + 1}/{len(self.indices)} maps")
-        finally:
-            painter.close()
+                )
+            self.progress.update(f"noise: {batch[-1] + 1}/{len(self.indices)} maps")
+        painter.close()
         copies = [self.ask(torch.cat(parts)) for parts in signal_parts]
         middle = np.mean(copies, axis=0)
         error = np.concatenate([copy - middle for copy in copies])

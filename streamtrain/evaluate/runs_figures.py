@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from streamtrain.evaluate.predictions import Predictions
-from streamtrain.evaluate.runs import Run
+from streamtrain.evaluate.runs import RunRecord
 from streamtrain.evaluate.scores import Float, delta_percentiles
 from streamtrain.figures import (
     LABEL_SIZE,
@@ -41,7 +41,7 @@ Keys = dict[str, tuple[str, str]]
 """By run: two entries of its history."""
 
 
-def styles(runs: Sequence[Run]) -> Styles:
+def styles(runs: Sequence[RunRecord]) -> Styles:
     """Colour and line of each run, by its name."""
     num = len(COLOURS)
     return {r.name: (COLOURS[k % num], LINES[k // num % len(LINES)]) for k, r in enumerate(runs)}
@@ -60,7 +60,7 @@ def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> N
 
 
 def comparison(
-    runs: Sequence[Run], answers: Mapping[str, Predictions] | None = None
+    runs: Sequence[RunRecord], answers: Mapping[str, Predictions] | None = None
 ) -> Figure | None:
     """The figure of several runs; None if none has a history or an evaluation.
 
@@ -107,7 +107,7 @@ def _panels(part: Any, number: int, share: bool = False) -> list[Axes]:
     return list(grid[:number])
 
 
-def _history_panels(runs: Sequence[Run]) -> list[tuple[str, str, Keys]]:
+def _history_panels(runs: Sequence[RunRecord]) -> list[tuple[str, str, Keys]]:
     """Title, unit, and by run the entries drawn: training and validation loss for each kind of
     loss, then the error of each luminosity range for each function."""
     panels: list[tuple[str, str, Keys]] = []
@@ -135,7 +135,7 @@ def _history_panels(runs: Sequence[Run]) -> list[tuple[str, str, Keys]]:
 
 def _history(
     axes: Axes,
-    runs: Sequence[Run],
+    runs: Sequence[RunRecord],
     drawn: Styles,
     title: str,
     keys: Keys,
@@ -179,7 +179,7 @@ def _history(
     axes.grid(alpha=0.25, lw=0.6)
 
 
-def _points(run: Run, name: str) -> Float:
+def _points(run: RunRecord, name: str) -> Float:
     """(samples, value) of the finite entries, [n, 2]."""
     size = run.config.train.batch_size
     found = [(e["step"] * size, e[name]) for e in run.history if name in e]
@@ -187,7 +187,7 @@ def _points(run: Run, name: str) -> Float:
     return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
-def _band(axes: Axes, run: Run, colour: str, answers: Predictions | None) -> None:
+def _band(axes: Axes, run: RunRecord, colour: str, answers: Predictions | None) -> None:
     """Median, 68 % and 95 % of predicted / true, per bin or per luminosity range."""
     if answers is not None:
         rows = 1 + delta_percentiles(answers.predicted - answers.true, answers.occupied)
@@ -207,7 +207,7 @@ def _band(axes: Axes, run: Run, colour: str, answers: Predictions | None) -> Non
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=TICK_SIZE)
 
 
-def _range_bands(run: Run) -> tuple[Float, Float, Float]:
+def _range_bands(run: RunRecord) -> tuple[Float, Float, Float]:
     """Edges of luminosity [Lsun], percentiles of predicted / true at each, and log10 of the ends;
     each range's from its lower edge to the upper."""
     assert run.evaluation is not None
@@ -222,7 +222,7 @@ def _range_bands(run: Run) -> tuple[Float, Float, Float]:
     return np.array(at), np.array(rows).reshape(-1, 5).T, whole
 
 
-def _bars(axes: Axes, runs: Sequence[Run], drawn: Styles) -> None:
+def _bars(axes: Axes, runs: Sequence[RunRecord], drawn: Styles) -> None:
     """rms of every luminosity range, a bar per run, and a line for its mean label."""
     found = {
         (run.name, tuple(part["log10_L"])): (part, mean)
@@ -278,7 +278,9 @@ RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 
 
-def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> list[Run]:
+def asked_the_same(
+    runs: Sequence[RunRecord], answers: Mapping[str, Predictions]
+) -> list[RunRecord]:
     """The runs with answers that have the test halos and the function of the first that has."""
     having = [run for run in runs if run.name in answers]
     if not having:
@@ -293,7 +295,7 @@ def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> l
     ]
 
 
-def same_maps(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> Figure:
+def same_maps(runs: Sequence[RunRecord], answers: Mapping[str, Predictions]) -> Figure:
     """Three test maps: functions of every run and the truth, their ratio, and that close to one.
 
     runs: of `asked_the_same`, all of which have answers.

@@ -12,19 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
-from streamtrain.catalogs.skies import Header, LightconeFiles
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch, Column, Records, join
 from streamtrain.generator.draws import SampleDraws
-from streamtrain.generator.line import EmissionLine, Stages
+from streamtrain.generator.halos import Bank
+from streamtrain.generator.line import EmissionLine, LinePlan, Stages
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pipeline import Pipeline
-from streamtrain.generator.windows import LightconeWindows, Scene, SkiesInUse, schedule_of
-from streamtrain.grid import grid_of
+from streamtrain.generator.windows import (
+    LightconeWindows,
+    Scene,
+    Schedule,
+    SkiesInUse,
+    schedule_of,
+)
 from streamtrain.labels import EXTRA_COUNTS, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_emitters, emit_stage
@@ -71,7 +78,7 @@ class Generator:
         if split == "test" and config.test.seed is not None:
             self.seed = config.test.seed
         self.device = full_device(device)
-        self.grid = grid_of(config.grid)
+        self.grid = config.grid
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
@@ -97,15 +104,14 @@ class Generator:
             del self.operators[0]
         self.emitters = build_emitters(config.emit, self.bins)
         self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
-        options: dict[str, Any] = {
-            "sfr": self.sfr,
-            "device": self.device,
-            "compiler_flags": compiler_flags,
-        }
-        self._line_options = options
-        self._own_skies = open_interlopers(config, split)
-        own = [(skies, self.schedule.of(len(skies))) for skies in self._own_skies.values()]
-        check_memory([(self.skies, self.schedule), *own], config.data.memory_GB, self.device)
+        self._compiler_flags = compiler_flags
+        self._own_skies = open_interlopers(config, split, self.skies)
+        self._plans = {"line": LinePlan(config.line, self.grid, self.emitters)}
+        for position, (name, section) in enumerate(config.emit.items()):
+            if isinstance(section, InterloperConfig):
+                self._plans[name] = self._interloper(name, section, emit_stage(position))
+        lines = [(*self._skies_of(name), plan) for name, plan in self._plans.items()]
+        check_memory(lines, config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
         self.scenes = LightconeWindows(self._scene, self.device, follows=follows)
         if isinstance(self.skies, FreshSkies):
@@ -116,54 +122,41 @@ class Generator:
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
 
+    def _interloper(self, name: str, section: InterloperConfig, stage: int) -> LinePlan:
+        """Another line in the same band, in the field of the line or in one of its own."""
+        pose = stage + 1 if name in self._own_skies else STAGE_POSE
+        return LinePlan(
+            section.line,
+            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
+            self.emitters.blank,
+            Stages(pose, stage, stage + 3, stage + 2),
+            self.grid.fixed_point_exponent,
+        )
+
+    def _skies_of(self, name: str) -> tuple[LightconeFiles | FreshSkies, Schedule]:
+        """The lightcones whose halos shine in a line, and when they are used."""
+        own = self._own_skies.get(name)
+        return (self.skies, self.schedule) if own is None else (own, self.schedule.of(len(own)))
+
     def _scene(self, window: int) -> Scene:
         """What the samples of a window are painted from."""
-        config = self.config
-        numbers = self.schedule.lightcones(window)
-        lightcones = [self.skies.load(number) for number in numbers]
-        line = EmissionLine(
-            config.line,
-            config.data,
-            self.grid,
-            lightcones,
-            self.bins,
-            self._leading_pool,
-            emitters=self.emitters,
-            stages=Stages(),
-            **self._line_options,
-        )
-        interlopers = {
-            name: self._interloper(name, section, position, lightcones, window)
-            for position, (name, section) in enumerate(config.emit.items())
-            if isinstance(section, InterloperConfig)
-        }
-        return Scene(np.array(numbers), line, interlopers)
-
-    def _interloper(
-        self,
-        name: str,
-        section: InterloperConfig,
-        position: int,
-        lightcones: list[Lightcone],
-        window: int,
-    ) -> EmissionLine:
-        """The halos that shine in another line into the same band."""
-        stage, own = emit_stage(position), self._own_skies.get(name)
-        if own is not None:
-            numbers = self.schedule.of(len(own)).lightcones(window)
-            lightcones = [own.load(number) for number in numbers]
-        return EmissionLine(
-            section.line,
-            self.config.data,
-            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
-            lightcones,
-            self.bins,
-            self._leading_pool,
-            emitters=self.emitters.blank,
-            stages=Stages(STAGE_POSE if own is None else stage + 1, stage, stage + 3, stage + 2),
-            exponent=self.grid.fixed_point_exponent,
-            **self._line_options,
-        )
+        banks: dict[int, Bank] = {}
+        lines = {}
+        for name, plan in self._plans.items():
+            skies, schedule = self._skies_of(name)
+            if id(skies) not in banks:
+                numbers = schedule.lightcones(window)
+                banks[id(skies)] = Bank([skies.load(k) for k in numbers], self.device)
+            lines[name] = EmissionLine(
+                plan,
+                self.config.data,
+                banks[id(skies)],
+                self.bins,
+                self._leading_pool,
+                sfr=self.sfr,
+                compiler_flags=self._compiler_flags,
+            )
+        return Scene(np.array(self.schedule.lightcones(window)), lines.pop("line"), lines)
 
     @property
     def line(self) -> EmissionLine:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
@@ -17,8 +16,8 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.settings import DataConfig
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
-from streamtrain.generator.compiled_model import CompiledModel
-from streamtrain.generator.halos import Bank
+from streamtrain.generator.compiled_model import CompiledModel, num_columns, traced_for
+from streamtrain.generator.halos import LINE_BYTES, Bank
 from streamtrain.generator.painter import PaintArguments, Painter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
@@ -48,6 +47,27 @@ class Stages:
     mixture: int = STAGE_MIXTURE
     model: int = STAGE_MODEL
     paint: int = STAGE_PAINT
+
+
+@dataclass(frozen=True)
+class LinePlan:
+    """What makes an emission line, whatever lightcones are in use."""
+
+    section: LineConfig
+    """Its models."""
+    grid: Grid
+    """With the rest frequency of the line."""
+    emitters: Emitters
+    stages: Stages = Stages()
+    exponent: int | None = None
+    """Of the fixed-point scale, if it is not the grid's own."""
+
+    def bytes_per_halo(self) -> int:
+        """Memory on the device [bytes] that the line takes for each halo, besides its bank.
+
+        Raises ConfigError or TraceError for a model that cannot be used."""
+        traced = [traced_for(model, self.grid) for model in Mixture(self.section).models]
+        return LINE_BYTES + 4 * sum(num_columns(one, self.emitters) for one in traced)
 
 
 @dataclass(frozen=True)
@@ -81,37 +101,30 @@ def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None
 
 
 class EmissionLine:
-    """The halos of some lightcones in one line, painted into the fields of one grid.
+    """The halos of the lightcones of a bank in one line, painted into the fields of one grid.
 
-    section: the models; grid: of the line (its rest frequency). exponent: of the fixed-point scale,
-    if it is not the grid's own. Raises ConfigError or CatalogError, one sentence each, for what
-    cannot be used.
+    Raises ConfigError or CatalogError, one sentence each, for what cannot be used.
     """
 
     def __init__(
         self,
-        section: LineConfig,
+        plan: LinePlan,
         data: DataConfig,
-        grid: Grid,
-        lightcones: Sequence[Lightcone],
+        bank: Bank,
         bins: LuminosityBins,
         pool: Pool | None,
         *,
         sfr: str | SFRTable = "auto",
-        emitters: Emitters,
-        stages: Stages,
-        exponent: int | None = None,
-        device: torch.device,
         compiler_flags: Sequence[str] = (),
     ) -> None:
-        self._section, self._data, self.grid = section, data, grid
-        self.lightcones, self.stages, self.emitters = list(lightcones), stages, emitters
-        self.mixture = Mixture(section)
+        self._section, self._data, self.grid = plan.section, data, plan.grid
+        self.bank, self.lightcones = bank, bank.lightcones
+        self.stages, self.emitters, grid = plan.stages, plan.emitters, plan.grid
+        self.mixture = Mixture(plan.section)
         for component in self.mixture.components:
             component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
         for lightcone in self.lightcones:
             self._check(lightcone)
-        self.bank = Bank(self.lightcones)
         self.painter = Painter(
             self.bank,
             grid,
@@ -121,9 +134,8 @@ class EmissionLine:
             pooling=pool.factor if pool is not None else (1, 1, 1),
             mean=pool.mean if pool is not None else True,
             sfr=sfr,
-            emitters=emitters,
-            exponent=exponent,
-            device=device,
+            emitters=plan.emitters,
+            exponent=plan.exponent,
             compiler_flags=compiler_flags,
         )
         self._check_halos()

@@ -149,7 +149,7 @@ def _uses(config: Config) -> list[Needed]:
     uses.insert(0, ("data", {split: data.files(split) for split in SPLITS}, shared))
     found: dict[tuple[Split, str], Needed] = {}
     for where, files, lines in uses:
-        grids = [Grid(grid.fov_deg, grid.shape, grid.nu_GHz, nu, grid.units) for _, nu in lines]
+        grids = [replace(grid, nu_rest_GHz=nu) for _, nu in lines]
         sfr = any(_reads_sfr(section, nu, config, where) for section, nu in lines)
         for split in SPLITS:
             for pattern in files[split]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
-from streamtrain.grid import Grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for
 from streamtrain.numerics.rng import Draws, Split, sample_indices, seed_words, stage_word
 from streamtrain.operators.base import draw_finite
@@ -51,7 +51,7 @@ def observe(
         raise ValueError(
             f"observe: config must be what load_config returns, not a {type(config).__name__}"
         )
-    grid = grid_of(config.grid)
+    grid = config.grid
     given = _tensor(cube, grid)
     target = full_device(given.device if device is None else device)
     shape = tuple(given.shape)

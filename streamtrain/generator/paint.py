@@ -81,12 +81,11 @@ def paint(
         _check_full(lightcone, grid, pose)
     bins = LuminosityBins()
     painter = Painter(
-        Bank([lightcone]),
+        Bank([lightcone], device),
         grid,
         [found],
         bins,
         min_mass_Msun=min_mass_Msun,
-        device=device,
         sfr=sfr_source(sfr),
     )
     arguments = painter.arguments(

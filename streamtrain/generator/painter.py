@@ -19,7 +19,6 @@ from streamtrain.luminosity.columns import warn_of_extrapolated_rates
 from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
-from streamtrain.numerics.backend import full_device
 from streamtrain.numerics.rng import Draws, seed_words, stage_word
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory
 
@@ -66,7 +65,6 @@ class Painter:
         min_mass_Msun: float,
         pooling: tuple[int, int, int] = (1, 1, 1),
         mean: bool = True,
-        device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
         sfr: str | SFRTable = "auto",
         emitters: Emitters = PLAIN,
@@ -76,8 +74,8 @@ class Painter:
         freq, dec, ra = (n // f for n, f in zip(grid.shape, pooling, strict=True))
         self.shape = freq, dec, ra
         joined = pooling[0] * pooling[1] * pooling[2] if mean else 1
-        self.device = full_device(device)
-        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device, exponent)
+        self.device = bank.device
+        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], exponent)
         self.scale = self.halos.scale
         self.unit = 1.0 / self.scale / joined
         self.compiled_models = [
@@ -123,7 +121,7 @@ class Painter:
         for every model of the painter, those of its samples in their order; adjustments: of the
         emitters; draws: of the stage of the scatter."""
         size = len(lightcone)
-        items, item_start = self.halos.items(lightcone, pose)
+        items, item_start = self.bank.items(lightcone, pose, self.grid.fov_deg)
         rows = np.array([len(c) for c in self.bank.lightcones])
         kernel_pose = np.empty((size, 11))
         kernel_pose[:, :9] = pose.matrix.reshape(size, 9)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
+import json
 import math
 import os
 import re
@@ -23,7 +25,7 @@ from contextlib import contextmanager, suppress
 from glob import has_magic
 from io import BufferedRandom
 from pathlib import Path
-from typing import cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -225,14 +227,20 @@ def reserve(path: Path, size: int) -> None:
 
 @contextmanager
 def writing(
-    path: Path, error: Callable[[str], Exception] = OSError, *, flush: bool = True
+    path: Path,
+    error: Callable[[str], Exception] = OSError,
+    *,
+    flush: bool = True,
+    alone: bool = False,
 ) -> Iterator[Path]:
     """A temporary name for a file or folder, which becomes `path` when all is written and on disk.
 
     What cannot be written is `error` with one sentence, and leaves nothing behind; other errors
-    come through as they are. flush: wait for the disk.
+    come through as they are. flush: wait for the disk. alone: no other process writes it, so what
+    one that was killed has left of it is replaced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    number = "" if alone else f".{os.getpid()}"
+    temporary = path.with_name(f".{path.name}{number}.tmp")
     try:
         discard(temporary)
         yield temporary
@@ -286,16 +294,6 @@ def read_plain(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file anew, whole or not at all; a link is replaced, not followed. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with naming(path):
-        discard(temporary)
-        with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
-            file.write(text.encode())
-        os.replace(temporary, path)
-
-
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An error of the system inside names this file, instead of a temporary one."""
@@ -305,6 +303,36 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_text(path: Path, text: str, *, alone: bool = False) -> None:
+    """Write a text file anew, whole or not at all; its folder is made if needed, and a link is
+    replaced, not followed. alone: see `writing`. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, alone=alone) as part, part.open("xb") as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, as `write_text` does. Raises ValueError for a number that is not
+    finite, and OSError."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def sha256(file: Path | IO[bytes]) -> str:
+    """sha256 [hex] of the bytes of a file; of one that is open, from where it stands."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return sha256(opened)
+    total = hashlib.sha256()
+    while block := file.read(1 << 24):
+        total.update(block)
+    return total.hexdigest()
+
+
+def sha256_of(data: Any) -> str:
+    """sha256 [hex] of plain data, as JSON."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 def discard(path: Path) -> None:

@@ -3,7 +3,6 @@ networks answer."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
+from streamtrain.schema import differences
 
 Float = NDArray[np.float64]
 
@@ -42,22 +42,24 @@ class Maps:
     """Predictions of trained networks as `true`, by name."""
 
 
-def networks_of(config: Config, beside: list[Path]) -> dict[str, Config]:
+def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
     """The runs whose networks are asked too, by name: the configuration's own, if it has been
     trained, and those of the folders. Raises ValueError for one that was trained on other maps or
     labels."""
-    runs: dict[str, Config] = {}
+    runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
-        runs[config.network.kind] = config
+        runs[config.network.kind] = Run(config)
     for folder in beside:
-        other = run_config(folder)
-        ours, theirs = (json.dumps(_maps_and_labels(c)) for c in (config, other))
-        if ours != theirs:
+        other = Run.open(folder)
+        difference = next(
+            differences(_maps_and_labels(other.config), _maps_and_labels(config)), None
+        )
+        if difference is not None:
             raise ValueError(
-                f"the run {folder} has other maps or labels than this configuration: 'streamtrain "
-                "train --print-config' shows both"
+                f"the run {folder} has other maps or labels than this configuration: "
+                f"{difference.text('there', 'here')}"
             )
-        name = other.network.kind
+        name = other.config.network.kind
         runs[name if name not in runs else f"{name} ({folder})"] = other
     return runs
 
@@ -68,7 +70,7 @@ def _maps_and_labels(config: Config) -> dict[str, object]:
 
 
 def make_maps(
-    inference: Inference, num: int, runs: dict[str, Config], *, device: str, threads: int
+    inference: Inference, num: int, runs: dict[str, Run], *, device: str, threads: int
 ) -> Maps:
     """The first maps of the test set, split "test", and what networks say of them."""
     generator = open_generator(inference.config, device=device, threads=threads)
@@ -78,8 +80,8 @@ def make_maps(
     label = generator.label
     true = label.log10_counts(batch.label, batch.unit_label).cpu().numpy()
     answers = {}
-    for name, config in runs.items():
-        network = Trained.load(config).network(label, generator.device)
+    for name, run in runs.items():
+        network = run.network(generator)
         with torch.inference_mode():
             unit_label = batch.unit_label.to(batch.cube.device)
             output = network.head.point(network(batch.cube), unit_label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,10 +16,10 @@ from streamtrain.config import Config
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import write_png
 from streamtrain.labels import QUANTITIES
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.files import sha256_of, write_json
+from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.mcmc import figures
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
@@ -55,7 +54,7 @@ def run(
     beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
-    progress = progress or Progress(active=False)
+    progress = progress or SILENT
     import_emcee()
     folder = output_folder(config, out)
     settings = _digest(config, options)
@@ -77,7 +76,7 @@ def run(
         for warning in kept[-1]["warnings"]:
             progress.note(f"warning: test map {number}: {warning}")
         progress.note(_line(kept[-1], number))
-        write_atomically(folder / FILE, _text({**of, "maps": kept}))
+        write_json(folder / FILE, {**of, "maps": kept})
     kept = kept[:maps]
     result = {
         **of,
@@ -89,7 +88,7 @@ def run(
         "maps": kept,
         "scores": _scores(kept, test, inference),
     }
-    write_atomically(folder / FILE, _text(result))
+    write_json(folder / FILE, result)
     _draw(kept, test, inference, samples, folder)
     inference.close()
     progress.close()
@@ -100,7 +99,7 @@ def run(
 def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
     """sha256 of what decides the chains; identity: of the generator."""
     settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
-    return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+    return sha256_of(settings)
 
 
 def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
@@ -116,10 +115,6 @@ def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
             "elsewhere"
         )
     return maps
-
-
-def _text(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=1, allow_nan=False) + "\n"
 
 
 def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) -> dict[str, Any]:

@@ -105,13 +105,14 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
         saved = saved | {"classes": _classes(saved)}
         current |= {"classes": _classes(current)}
         sections.append("classes")
-    for section in sections:
-        difference = first_difference(saved.get(section), current.get(section), section)
-        if difference:
-            raise ConfigError(
-                f"train.start_from = {run} is of another network or label: {difference}; weights "
-                "can be used with the same alone"
-            )
+    difference = first_difference(
+        *({section: whole.get(section) for section in sections} for whole in (saved, current))
+    )
+    if difference:
+        raise ConfigError(
+            f"train.start_from = {run} is of another network or label: {difference}; weights can "
+            "be used with the same alone"
+        )
 
 
 def _classes(config: dict[str, Any]) -> list[str]:

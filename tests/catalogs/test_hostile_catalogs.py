@@ -27,10 +27,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.config import ConfigError, load_config
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import write_png
 from streamtrain.machine import files
-from streamtrain.machine.files import MAX_YAML_BYTES
+from streamtrain.machine.files import MAX_YAML_BYTES, write_text
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
 
@@ -359,7 +358,7 @@ def figure() -> Any:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "lightcone.h5": lambda path: lightcone().save(path),
     "figure.png": lambda path: write_png(figure(), path),
-    "manifest.json": lambda path: write_atomically(path, "1" * 100_000),
+    "manifest.json": lambda path: write_text(path, "1" * 100_000),
 }
 
 
@@ -404,6 +403,6 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
             pass_to = temporary
             temporary.write_text("text")
         put(pass_to)
-        write_atomically(tmp_path / "new", "again")
+        write_text(tmp_path / "new", "again")
         assert (tmp_path / "new").read_text() == "again" and victim.read_text() == "mine"
         assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "victim"]

@@ -25,6 +25,7 @@ from streamtrain.evaluate import baselines as mean_label
 from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
+from streamtrain.evaluate import run as run_module
 from streamtrain.evaluate.infer import Function, Options, ask, infer
 from streamtrain.evaluate.infer_reference import ErrorReference, Errors
 from streamtrain.evaluate.out_of_distribution import Seen, statistics
@@ -96,7 +97,7 @@ def test_what_was_measured_once_is_kept(
 ) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     first = infer(config, path, Options(out=tmp_path, samples=16))
-    monkeypatch.setattr(reference, "Generator", None)
+    monkeypatch.setattr(run_module, "Generator", None)
     monkeypatch.setattr(testset, "open_generator", None)
     assert infer(config, path, Options(out=tmp_path, samples=16)) == first
     threads = run_config(config.run, ["train.threads=2", "test.samples=9"])
@@ -122,7 +123,7 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     data = json.loads(kept.read_text())
     data["checkpoint_step"], data["generator_version"] = 4, GENERATOR_VERSION - 1
     kept.write_text(json.dumps(data))
-    monkeypatch.setattr(reference, "Generator", None)
+    monkeypatch.setattr(run_module, "Generator", None)
     monkeypatch.setattr(testset, "open_generator", None)
     old = infer(run, path, options)
     assert old["low_95"] == first["low_95"] and old["errors"]["steps_ago"] == 3

@@ -100,7 +100,7 @@ def make_run(
     return folder
 
 
-def read(*folders: Path) -> list[runs.Run]:
+def read(*folders: Path) -> list[runs.RunRecord]:
     return runs.read_runs(list(folders))
 
 

@@ -18,7 +18,6 @@ from streamtrain.catalogs.readers.halos import (
     files_of,
     lightcone_of,
     reading,
-    sha256,
 )
 from streamtrain.catalogs.readers.limlam import read_npz, read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
@@ -26,6 +25,7 @@ from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_hlist, read_rockstar
 from streamtrain.catalogs.readers.table import read_table
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
+from streamtrain.machine.files import sha256
 from streamtrain.schema import nearest
 
 __all__ = [

@@ -5,7 +5,6 @@ Halos as a file of another program has them, and how they become a lightcone.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,15 +178,6 @@ def reading(path: Path, what: str, *, whole: bool = False) -> Iterator[None]:
         if whole:
             files.check_memory(path.stat().st_size, "it has")
         yield
-
-
-def sha256(path: Path) -> str:
-    """sha256 [hex] of a file's bytes."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            total.update(block)
-    return total.hexdigest()
 
 
 def merged_cosmology(

@@ -10,9 +10,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Known
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
 from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, expected_halos, synthesize
@@ -49,7 +48,7 @@ class FreshSkies:
         seed: int,
         options: SkyOptions,
         *,
-        reserved: Sequence[Known] = (),
+        reserved: Sequence[Header] = (),
         threads: int | None = None,
         device: str = "cpu",
         report: Callable[[float, str], None] | None = None,
@@ -64,16 +63,17 @@ class FreshSkies:
 
     @property
     def cosmologies(self) -> list[Mapping[str, float]]:
-        """The one of all of them."""
+        """The one cosmology of all of them."""
         return [self.options.cosmology.to_dict()]
 
     def name(self, number: int) -> str:
-        """Of lightcone `number`."""
+        """The name of lightcone `number`."""
         return f"number {number}"
 
-    def most_halos(self, number: int) -> float:
-        """Halos of so many lightcones, about."""
-        return number * self.expected_halos
+    def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
+        """Memory that so many lightcones take [bytes], about: so many for each halo, and with
+        their own rows (of eight numbers, as there are velocities) if those stay beside it."""
+        return number * self.expected_halos * (bytes_per_halo + with_rows * 8 * 4)
 
     def seed_of(self, number: int, attempt: int = 0) -> int:
         """The seed that lightcone `number` is synthesised from; attempt: how many before it have no
@@ -112,9 +112,8 @@ class FreshSkies:
                 raise
             except ValueError as error:
                 raise CatalogError(f"data.train.synthesize: {error}") from None
-        known = Known.of(made)
         for other in self._reserved:
-            if other.same_sky(known):
+            if other.same_sky(made.header):
                 raise CatalogError(
                     f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' "
                     f"of data.validation or data.test ({other.path}): choose another seed"
