@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support import SHARED, small
+from support.processes import answer_signals, one_thread
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.numerics.backend import Kernels, kernels_for
@@ -21,12 +21,6 @@ from streamtrain.numerics.backend import Kernels, kernels_for
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """A background job of a script ignores Ctrl-C, and so would all processes of the tests."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,6 +49,7 @@ def _no_gpus(needed: int) -> str:
 
 def _global_state() -> dict[str, Any]:
     others = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # pytest's and torch's own doing
+    _, words, *more = np.random.get_state()  # noqa: NPY002
     environment = {k: v for k, v in os.environ.items() if k not in others}
     return {
         "os.environ": environment,
@@ -63,7 +58,7 @@ def _global_state() -> dict[str, Any]:
         "torch's number of threads": torch.get_num_threads(),
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
         "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "NumPy's random state": repr(np.random.get_state()),  # noqa: NPY002
+        "NumPy's random state": (words.tobytes(), *more),
         "NumPy's error state": np.geterr(),
     }
 
@@ -96,6 +91,20 @@ def small_sky() -> Lightcone:
 def kernels() -> Kernels:
     """Those of the map operators, on the CPU."""
     return kernels_for("cpu", "observe.cu")
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """No signal is ignored by the test and the processes that it starts."""
+    with answer_signals():
+        yield
+
+
+@pytest.fixture(name="one_thread")
+def _one_thread() -> Iterator[None]:
+    """Torch computes on one."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture

@@ -5,11 +5,17 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.generator.batch import Batch, Records
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.generator.windows import LightconeWindows, Scene
+from streamtrain.generator.windows import LightconeWindows, Scene, SkiesInUse
+from streamtrain.labels import Label
 from streamtrain.machine.forked import ForkedTeam
 from streamtrain.machine.workers import own_cores
 from streamtrain.numerics.workspace import Workspace
@@ -43,8 +49,46 @@ class SampleDraws:
         return len(self.arguments)
 
 
+class SampleGenerator(Protocol):
+    """What a training asks of a generator, see `Generator`; another class that answers it can be
+    trained on instead."""
+
+    classes: list[str]
+    label: Label
+    device: torch.device
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def num_bins(self) -> int: ...
+
+    @property
+    def bin_edges(self) -> NDArray[np.float64]: ...
+
+    def describe(self) -> str: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def generate(self, indices: Sequence[int]) -> Batch: ...
+
+    def blank(self, indices: Sequence[int]) -> torch.Tensor: ...
+
+    def skies_of(self, index: int) -> SkiesInUse: ...
+
+    def window(self, index: int) -> int: ...
+
+    def ready(self, index: int, seconds: float) -> bool: ...
+
+    def take_made(self) -> list[MadeLightcone]: ...
+
+    def give_up(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class DrawsSamples(Protocol):
-    """What is asked of a generator here; see `Generator`."""
+    """What is asked of a generator here, and of any whose samples a GPU makes; see `Generator`."""
 
     @property
     def scenes(self) -> LightconeWindows: ...

@@ -38,7 +38,7 @@ class PaintArguments:
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
     others: list[PaintArguments] = field(default_factory=list)
-    """Of the lines that are painted into the same cubes."""
+    """What the kernel reads of the other lines in the same cubes."""
 
     def __len__(self) -> int:
         return len(self.pose)
