@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import torch
 import yaml
+from support import map_runs as runs
+from support import small
 
 from streamtrain import observe
 from streamtrain.config import Config, ConfigError, from_mapping, load_config
