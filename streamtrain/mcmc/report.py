@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
+from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
@@ -28,8 +29,6 @@ from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, witho
 
 Float = NDArray[np.float64]
 
-MEAN_LABEL_SAMPLES = 512
-"""First simulations whose mean label is the plainest predictor, as in `evaluate`."""
 LARGEST_OFFSET = 4.0
 """chi^2 of the emulator against fiducial simulations beyond which a warning says so."""
 FILE = "mcmc.json"
