@@ -7,8 +7,6 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +15,21 @@ from typing import Any
 import yaml
 
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
-from streamtrain.grid import GridConfig, check_grid
+from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_emitter
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
-from streamtrain.machine.files import find_config, read_text, reading, why_not_a_file
-from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
-from streamtrain.operators.settings import (
-    OBSERVE,
-    NoiseConfig,
-    check_observe,
-    check_order,
-    place_operator,
-    without_paths,
+from streamtrain.machine.files import (
+    MAX_YAML_BYTES,
+    find_config,
+    read_text,
+    reading,
+    sha256_of,
+    why_not_a_file,
 )
+from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
+from streamtrain.operators.plan import ObservationPlan, place_operator
+from streamtrain.operators.table import OPERATORS, observe_sections, without_paths
 from streamtrain.schema import (
     ConfigError,
     apply_override,
@@ -66,7 +65,7 @@ class Config:
 
     seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
-    grid: GridConfig = setting(GridConfig(), "")
+    grid: Grid = setting(Grid(shape=(10, 64, 64)), "")
     data: DataConfig = setting(DataConfig(), "")
     emit: dict[str, Any] = setting({"line": {}}, "emitters, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
@@ -76,8 +75,15 @@ class Config:
     test: TestSetConfig = setting(TestSetConfig(), "")
 
     def to_yaml(self) -> str:
-        """The resolved whole, as YAML that `load_config` reads back."""
-        return yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        """The resolved whole, as YAML that `load_config` reads back. Raises ConfigError where
+        it is too long for that."""
+        text = yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        if len(text) > MAX_YAML_BYTES:
+            raise ConfigError(
+                f"the resolved configuration has {len(text)} bytes, more than can be read again "
+                f"({MAX_YAML_BYTES}): name many lightcones by a glob"
+            )
+        return text
 
     def sample_settings(self) -> dict[str, Any]:
         """The part that decides samples: all but network, training, run folder and file paths
@@ -91,7 +97,7 @@ class Config:
         for emitter in keep["emit"].values():
             for split in ("train", "validation", "test"):
                 emitter.pop(split, None)
-        keep["observe"] = {name: without_paths(s) for name, s in keep["observe"].items()}
+        keep["observe"] = {n: without_paths(n, s) for n, s in keep["observe"].items()}
         return keep
 
     def digest(self) -> str:
@@ -99,7 +105,12 @@ class Config:
         whole = to_dict(self)
         whole.pop("run")
         whole["train"] = said_of_training(self.train)
-        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        return sha256_of(whole)
+
+    @property
+    def observation(self) -> ObservationPlan:
+        """The map operators, step by step, and all that is known of them."""
+        return ObservationPlan(self.observe, self.grid)
 
     @property
     def line(self) -> LineConfig:
@@ -121,15 +132,14 @@ def _build_ordered(sections: dict[str, Any], kinds: dict[str, Any], where: str) 
 
 def _check(config: Config) -> None:
     grid = config.grid
-    check_grid(grid)
     check_data(config.data)
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
-    check_observe(config.observe, grid.shape)
-    for name, operator in config.observe.items():
-        unsaid = isinstance(operator, NoiseConfig) and operator.sigma_uK is None
-        if unsaid and grid.units != "uK" and operator.radiometer is None:
-            raise ConfigError(f"observe.{name} needs sigma_uK [map units] in {grid.units}")
+    try:
+        plan = config.observation
+    except ValueError as error:  # of the grid
+        raise ConfigError(f"grid.{error}") from None
+    plan.check()
     if config.label.quantity == "class":
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
@@ -144,7 +154,7 @@ def from_mapping(data: dict[str, Any]) -> Config:
     config = replace(
         config,
         emit=_build_ordered(config.emit, EMIT, "emit"),
-        observe=_build_ordered(config.observe, OBSERVE, "observe"),
+        observe=_build_ordered(config.observe, observe_sections(), "observe"),
     )
     _check(config)
     return config
@@ -230,7 +240,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         if added := _added(data, override, before["emit"], "emit"):
             note_emitter(data["emit"], added)
     config = from_mapping(data)
-    check_order(config.observe)
+    config.observation.check_order()
     return config
 
 
@@ -244,7 +254,7 @@ def _added(data: Mapping[str, Any], override: str, before: list[str], key: str) 
     """The entry of an ordered section that an override has added to it, if it is known."""
     section, _, rest = override.partition("=")[0].strip().partition(".")
     name = rest.partition(".")[0]
-    kinds = OBSERVE if key == "observe" else EMIT
+    kinds = OPERATORS if key == "observe" else EMIT
     added = section == key and name and name not in before and operator_kind(name) in kinds
     return name if added and before and all(isinstance(n, str) for n in before) else ""
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, number, numbers, whole_number
 from streamtrain.numerics import portable
-from streamtrain.schema import ConfigError, setting
+from streamtrain.schema import setting
 
 Float = NDArray[np.float64]
 
@@ -30,17 +30,19 @@ SMALLEST_PIXEL_DEG = 1e-7
 
 @dataclass(frozen=True)
 class Grid:
-    """The cube: field of view (ra, dec) [deg], shape (freq, dec, ra), band [GHz], units.
+    """The cube that halos are painted into, and the section `grid` of a configuration.
 
     The band runs from high to low. Angles and frequencies may have units of astropy. Raises
     ValueError, one sentence, for what is no grid.
     """
 
-    fov_deg: tuple[float, float] = (1.4, 1.4)
-    shape: tuple[int, int, int] = (100, 256, 256)
-    nu_GHz: tuple[float, float] = (34.0, 26.0)
-    nu_rest_GHz: float = 115.27
-    units: Literal["uK", "Jy/sr"] = "uK"
+    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
+    shape: tuple[int, int, int] = setting(
+        (100, 256, 256), "voxels (freq, dec, ra)", low=1, high=4096
+    )
+    nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
+    nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
+    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
 
     def __post_init__(self) -> None:
         plain = {
@@ -64,10 +66,11 @@ class Grid:
                 f"fov_deg = {self.fov_deg} in {self.shape[2]} x {self.shape[1]} pixels: one is "
                 f"{pixel:.3g} deg, less than {SMALLEST_PIXEL_DEG:g}"
             )
-        if not 0.0 < self.nu_GHz[1] < self.nu_GHz[0] < self.nu_rest_GHz:
+        if not 0.0 < self.nu_GHz[1] < self.nu_GHz[0]:
+            raise ValueError(f"nu_GHz = {list(self.nu_GHz)} must run from high to low, above 0")
+        if not self.nu_GHz[0] < self.nu_rest_GHz:
             raise ValueError(
-                f"nu_GHz = {self.nu_GHz} must run from high to low, below "
-                f"nu_rest_GHz = {self.nu_rest_GHz:g}"
+                f"nu_GHz = {list(self.nu_GHz)} must lie below nu_rest_GHz = {self.nu_rest_GHz:g}"
             )
         if self.units not in ("uK", "Jy/sr"):
             raise ValueError(f"units '{self.units}' is none of uK, Jy/sr")
@@ -159,29 +162,3 @@ def distance_Mpc(z: float, Omega_m: float = 0.286, h: float = 0.7) -> float:
         a = 1.0 + z * (k + 0.5) / steps
         total += 1.0 / float(np.sqrt(Omega_m * a * a * a + (1.0 - Omega_m)))
     return 2997.92458 / h * z * total / steps
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """The cube that halos are painted into."""
-
-    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
-    shape: tuple[int, int, int] = setting((10, 64, 64), "voxels (freq, dec, ra)", low=1, high=4096)
-    nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
-    nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
-    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
-
-
-def check_grid(grid: GridConfig) -> None:
-    """Refuse a band that is none. Raises ConfigError."""
-    if grid.nu_GHz[0] <= grid.nu_GHz[1]:
-        raise ConfigError(f"grid.nu_GHz = {list(grid.nu_GHz)} must run from high to low")
-    if grid.nu_GHz[0] >= grid.nu_rest_GHz:
-        raise ConfigError(
-            f"grid.nu_GHz = {list(grid.nu_GHz)} must lie below nu_rest_GHz = {grid.nu_rest_GHz:g}"
-        )
-
-
-def grid_of(config: GridConfig) -> Grid:
-    """The grid of a configuration."""
-    return Grid(config.fov_deg, config.shape, config.nu_GHz, config.nu_rest_GHz, config.units)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import os
 import types
 import typing
-from collections.abc import Hashable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 
@@ -23,8 +24,14 @@ T = TypeVar("T")
 
 MAX_VALUES = 1_000_000
 """So many values and no more may a YAML text stand for."""
+MAX_WRITTEN = 30_000
+"""So many of them may be written down, which takes about a second to read."""
+MAX_DIGITS = 1000
+"""Characters of a whole number."""
 MAX_DEPTH = 100
 """Levels of lists and mappings in a YAML text."""
+MAX_SHOWN = 60
+"""Characters of a setting's value in the text of a difference."""
 
 
 class ConfigError(ValueError):
@@ -61,10 +68,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(names)}"
 
 
-def build(cls: type[T], data: Any, where: str = "") -> T:
+def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
     """Make the section `cls` from a mapping; `where` is its dotted name in messages.
 
-    Raises ConfigError for an unknown key, a missing one, a wrong type or a value out of range.
+    default: the section whose settings hold where `data` does not say them; without one, those of
+    the class. Raises ConfigError for an unknown key, a missing one, a wrong type, a value out of
+    range and whatever else the section refuses with a ValueError.
     """
     label = where or "the configuration"
     if data is None:
@@ -73,19 +82,29 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
         raise ConfigError(f"{label} must be a mapping of settings, not {_show(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    held = {name: getattr(default, name) for name in fields} if isinstance(default, cls) else {}
     values: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in fields:
             raise ConfigError(f"unknown setting '{path}': {nearest(str(key), fields)}")
-        values[key] = convert(value, hints[key], path)
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = build(typing.cast(type, kind), value, path, fields[key].default)
+        else:
+            values[key] = convert(value, kind, path)
         _check_range(values[key], fields[key].metadata, path)
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING
-        if name not in values and absent and field.default_factory is dataclasses.MISSING:
+        if name not in held | values and absent and field.default_factory is dataclasses.MISSING:
             path = f"{where}.{name}" if where else name
             raise ConfigError(f"'{path}' is missing ({field.metadata.get('help', '')})")
-    return cls(**values)
+    try:
+        return cls(**held | values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:
@@ -215,21 +234,21 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         raise ConfigError(f"{path} = {_show(value)} is too large: at most {2**63 - 1}")
     low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ConfigError(f"{path} = {_number(value)} is outside {_range_text(low, high)}")
+        raise ConfigError(f"{path} = {number_text(value)} is outside {_range_text(low, high)}")
     if above is not None and value <= above:
-        raise ConfigError(f"{path} = {_number(value)} must be above {_number(above)}")
+        raise ConfigError(f"{path} = {number_text(value)} must be above {number_text(above)}")
 
 
 def _range_text(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return f"its range {_number(low)}..{_number(high)}"
+        return f"its range {number_text(low)}..{number_text(high)}"
     if low is not None:
-        return f"its range (at least {_number(low)})"
+        return f"its range (at least {number_text(low)})"
     assert high is not None
-    return f"its range (at most {_number(high)})"
+    return f"its range (at most {number_text(high)})"
 
 
-def _number(value: int | float) -> str:
+def number_text(value: int | float) -> str:
     """Every digit that tells a value from its limit."""
     if isinstance(value, int):
         return str(value)
@@ -255,6 +274,69 @@ def to_dict(section: Any) -> Any:
     return section
 
 
+class _Absent:
+    """What a configuration has in the place of a setting that it does not have."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = _Absent()
+ORDERED = ("emit", "observe")
+"""Sections in which the order of the entries matters, at every level."""
+
+
+class Difference(NamedTuple):
+    """A setting in which configurations differ."""
+
+    name: str
+    """Dotted, 'train.steps'; 'the order of observe' where nothing but the order differs there."""
+    values: tuple[Any, ...]
+    """One for each configuration: `ABSENT` where it does not have the setting."""
+
+    def text(self, *where: str) -> str:
+        """'train.steps = 100 there, 200 here'. where: what follows each of the values."""
+        pairs = zip(map(_shortened, self.values), where, strict=True)
+        return f"{self.name} = {', '.join(' '.join(pair) for pair in pairs)}"
+
+
+def _shortened(value: Any) -> str:
+    text = "absent" if value is ABSENT else json.dumps(value, default=str)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def differences(
+    *configs: Mapping[str, Any], free: Callable[[str], bool] = lambda name: False
+) -> Iterator[Difference]:
+    """The settings in which two or more configurations differ, in the order of the first.
+
+    configs: nested plain data, as `to_dict` makes it. A setting that is absent is as good as one
+    that is null, and a section that some do not have is one setting. free: whether the setting of
+    a dotted name, and what is in it, may differ.
+    """
+    yield from _differences(configs, "", free)
+
+
+def _differences(
+    values: tuple[Any, ...], name: str, free: Callable[[str], bool]
+) -> Iterator[Difference]:
+    if free(name):
+        return
+    if not all(isinstance(value, Mapping) for value in values):
+        given = [None if value is ABSENT else value for value in values]
+        if any(value != given[0] for value in given):
+            yield Difference(name, values)
+        return
+    for key in dict.fromkeys(key for value in values for key in value):
+        inner = tuple(value.get(key, ABSENT) for value in values)
+        yield from _differences(inner, f"{name}.{key}" if name else str(key), free)
+    first, *others = orders = [list(value) for value in values]
+    if name.partition(".")[0] in ORDERED and any(
+        order != first and set(order) == set(first) for order in others
+    ):
+        yield Difference(f"the order of {name}", tuple(orders))
+
+
 class _Twice(ConfigError):
     """A key that a mapping has twice."""
 
@@ -271,7 +353,7 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._written = 0
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
         if self.flow_level >= MAX_DEPTH:  # the scanner looks back at all levels for each
@@ -280,8 +362,11 @@ class _UniqueLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
+        self._written += 1
         if self._depth > MAX_DEPTH:
             raise yaml.YAMLError(_TOO_DEEP)
+        if self._written > MAX_WRITTEN:
+            raise yaml.YAMLError(f"more than {MAX_WRITTEN} values: name many files by a glob")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -300,15 +385,27 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     return seen
 
 
+def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int:
+    if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
+        problem = f"a whole number of {len(node.value)} characters"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return int(loader.construct_yaml_int(node))
+
+
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+_UniqueLoader.add_constructor("tag:yaml.org,2002:int", _short_int)
 
 
 def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
     """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
     is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
     try:
-        _check_aliases(text)
-        return yaml.load(text, Loader=_UniqueLoader)
+        loader = _UniqueLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_aliases(node)
+        return loader.construct_document(node)
     except _Twice as error:
         if not suffixes:
             raise
@@ -326,14 +423,12 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error
 
 
-def _check_aliases(text: str) -> None:
+def _check_aliases(root: yaml.Node) -> None:
     """ConfigError for YAML whose aliases unfold to more than `MAX_VALUES` values, or to
     themselves."""
-    if "*" not in text:
-        return
     sizes: dict[int, int] = {}
 
-    def size(node: yaml.Node | None) -> int:
+    def size(node: yaml.Node) -> int:
         if not isinstance(node, yaml.CollectionNode):
             return 1
         if id(node) not in sizes:
@@ -344,7 +439,7 @@ def _check_aliases(text: str) -> None:
             sizes[id(node)] = 1 + sum(size(part) for part in parts)
         return sizes[id(node)]
 
-    if size(yaml.compose(text, Loader=_UniqueLoader)) > MAX_VALUES:
+    if size(root) > MAX_VALUES:
         raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
 
 
@@ -376,3 +471,7 @@ def operator_kind(name: str) -> str:
 class OrderWarning(AssumptionWarning):
     """The order of operators: where a setting put one, or one that stands where it cannot be
     meant."""
+
+
+class ModelRangeWarning(UserWarning):
+    """A model is used at redshifts or masses that it was not published for."""

@@ -11,9 +11,19 @@ import pytest
 import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
+from streamtrain.grid import Grid
 from streamtrain.machine.files import resource_dir
-from streamtrain.operators.settings import LogModulusConfig, NoiseConfig, PoolConfig, VoxelSize
-from streamtrain.schema import ConfigError, OrderWarning, operator_kind, parse_yaml
+from streamtrain.operators.noise import NoiseConfig, VoxelSize
+from streamtrain.operators.pool import PoolConfig
+from streamtrain.operators.transforms import LogModulusConfig
+from streamtrain.schema import (
+    ABSENT,
+    ConfigError,
+    OrderWarning,
+    differences,
+    operator_kind,
+    parse_yaml,
+)
 
 EXAMPLE = """
 seed: 3
@@ -517,3 +527,52 @@ def test_either_or_says_how_to_remove_the_other(settings: str, ways: list[str]) 
     for way in ways:
         assert way in str(caught.value)
         assert load_config("pfeffer2019/published.yaml", [*given, *way.split(", ")])
+
+
+def test_the_grid_of_a_configuration_is_a_grid() -> None:
+    """Its own defaults where the section says nothing, and every check of a grid."""
+    assert from_mapping({}).grid == Grid(shape=(10, 64, 64)) != Grid()
+    assert from_mapping({"grid": {"fov_deg": [1, 1]}}).grid == Grid((1.0, 1.0), (10, 64, 64))
+    assert from_mapping({"grid": {"shape": [100, 256, 256]}}).grid == Grid()
+    with pytest.raises(ConfigError, match=r"^grid\.fov_deg = .* 4096 x 64 pixels: one is"):
+        from_mapping({"grid": {"fov_deg": [1e-4, 1e-4], "shape": [1, 64, 4096]}})
+
+
+# What differs.
+
+
+def test_differences_of_two_configurations() -> None:
+    """Values, a section that one does not have, order; null is as good as absent."""
+    one = {
+        "seed": 1,
+        "emit": {"line": {"prior": None, "mixture": {"a": {}, "b": {}}}},
+        "observe": {"noise": {"sigma": 2.0}},
+        "train": {"steps": 100},
+    }
+    other = {
+        "seed": 1,
+        "emit": {"line": {"mixture": {"b": {}, "a": {}}}},
+        "observe": {"noise": {"sigma": 2}, "pool": {}},
+        "train": {"steps": "x" * 99},
+    }
+    found = list(differences(one, other))
+    assert [difference.name for difference in found] == [
+        "the order of emit.line.mixture",
+        "observe.pool",
+        "train.steps",
+    ]
+    assert found[1].values == (ABSENT, {})
+    assert found[1].text("there", "here") == "observe.pool = absent there, {} here"
+    assert found[2].text("in it", "here") == f'train.steps = 100 in it, "{"x" * 56}... here'
+    free = {"emit", "observe.pool"}
+    assert [d.name for d in differences(one, other, free=free.__contains__)] == ["train.steps"]
+    assert not list(differences(one, one, one))
+
+
+def test_differences_of_three_configurations() -> None:
+    """Where one has no section, or a value in its place, the section is the setting."""
+    noise = [{"observe": {"noise": given}} for given in ({"sigma": 2}, {"sigma": 3}, 7)]
+    (difference,) = differences(*noise)
+    assert difference == ("observe.noise", ({"sigma": 2}, {"sigma": 3}, 7))
+    (difference,) = differences(*noise[:2], noise[0])
+    assert difference == ("observe.noise.sigma", (2, 3, 2))

@@ -14,9 +14,7 @@ from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
-from streamtrain.grid import grid_of
 from streamtrain.luminosity.registry import MODELS
-from streamtrain.operators import build_operators
 
 README = ROOT / "README.md"
 
@@ -84,7 +82,7 @@ def test_observe_page() -> None:
     grid = {"shape": [100, 256, 256]}
     for block in blocks:
         config = from_mapping({"grid": grid, **yaml.safe_load(block)})
-        assert build_operators(config.observe, grid_of(config.grid))
+        assert config.observation.operators()
 
 
 @pytest.mark.parametrize("page", ["emit", "labels"])

@@ -15,7 +15,6 @@ from streamtrain.config import Config
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses, single_pose
-from streamtrain.grid import grid_of
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.numerics.rng import STAGE_PAINT, STAGE_POSE, Draws
@@ -31,7 +30,7 @@ def cut_costs(config: Config, wide: Lightcone, seconds: float) -> list[dict[str,
 
     Raises ValueError if the field does not fit into the lightcone.
     """
-    grid = grid_of(config.grid)
+    grid = config.grid
     check_fits(wide.footprint_deg, grid.fov_deg, "any", wide.name)
     draws = Draws(config.seed, "train", np.arange(FIELDS, dtype=np.uint64), STAGE_POSE)
     footprints = np.array([wide.footprint_deg] * FIELDS)
@@ -47,7 +46,7 @@ def _painter(config: Config, lightcone: Lightcone) -> Painter:
     factors = [pool.factor for pool in leading_pool(config).values()]
     return Painter(
         Bank([lightcone]),
-        grid_of(config.grid),
+        config.grid,
         [MODELS[REFERENCE]],
         LuminosityBins.of(config.label),
         min_mass_Msun=config.data.min_mass_Msun,
@@ -57,7 +56,7 @@ def _painter(config: Config, lightcone: Lightcone) -> Painter:
 
 def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> dict[str, Any]:
     zero = np.zeros(1, np.int64)
-    rows = painter.halos.items(zero, pose)[0][:, 1:]
+    rows = painter.bank.items(zero, pose, painter.grid.fov_deg)[0][:, 1:]
     read = np.concatenate([np.arange(first, first + num) for first, num in rows])
     [wide] = painter.bank.lightcones
     alone = _painter(config, _field_alone(wide, read, pose, painter.grid.fov_deg))

@@ -11,10 +11,10 @@ from streamtrain.bench.timing import ONE_THREAD, in_turn
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.lost_light import LostLightWarning
-from streamtrain.luminosity.model import ModelRangeWarning
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import LineConfig
-from streamtrain.operators.settings import PoolConfig
+from streamtrain.operators.pool import PoolConfig
+from streamtrain.schema import ModelRangeWarning
 
 REFERENCE = "breysse15"
 """The relation that the others are compared with: L = A M^b of a share of the halos."""

@@ -22,7 +22,7 @@ from streamtrain.bench.speed import measure
 from streamtrain.bench.training import report_options, training_options
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
-from streamtrain.evaluate.testset import write_atomically
+from streamtrain.machine.files import write_text
 from streamtrain.machine.workers import num_cores
 
 
@@ -72,7 +72,7 @@ def bench(
         report[name] = part
         print("\n".join(lines), flush=True)
     if out is not None:
-        write_atomically(out, json.dumps(report, indent=1) + "\n")
+        write_text(out, json.dumps(report, indent=1) + "\n")
         print(f"wrote {out}")
     return 0
 

@@ -13,7 +13,7 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.observe import InputMap
+from streamtrain.labels import Counts
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.workspace import Workspace, layout, pack
@@ -32,7 +32,7 @@ def halos_per_field(generator: Generator, indices: range) -> int:
     painted = 0
     for k in range(len(arguments)):
         _, counts = generator.painter.paint(arguments, k, k + 1)
-        painted += int(counts[0, :-1].sum())
+        painted += int(Counts(counts).halos)
     return round(painted / len(arguments))
 
 
@@ -52,7 +52,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             config.network,
             generator.input_shape,
             generator.label,
-            InputMap.of(config),
+            config.observation.input_map,
             channels_last=config.train.channels_last,
         )
         network.to(generator.device)
@@ -152,12 +152,8 @@ def tell(generator: Generator, drawing: SampleDraws, first: int, last: int) -> N
 
 
 def lightcone_bytes(generator: Generator) -> int:
-    """What the halos in use take on the device: of every line, with the columns of its models."""
-    total = 0
-    for line in (generator.line, *generator.interlopers.values()):
-        arrays = [*line.painter.halos.arrays, *(e.columns for e in line.painter.compiled_models)]
-        total += sum(a.numel() * a.element_size() for a in arrays)
-    return total
+    """What the halos in use take on the device [bytes]: their banks, and what every line adds."""
+    return sum(tensor.nbytes for tensor in generator.scenes.latest.tensors)
 
 
 def _memory(generator: Generator, generate: Any) -> dict[str, float]:

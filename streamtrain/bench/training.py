@@ -11,7 +11,6 @@ import torch
 from streamtrain.bench.timing import in_turn
 from streamtrain.config import Config, TrainConfig
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import CNNConfig, NetworkConfig, ResNetConfig
@@ -109,7 +108,7 @@ def build(generator: Generator, network: NetworkConfig, train: TrainConfig, opti
         network,
         generator.input_shape,
         generator.label,
-        InputMap.of(generator.config),
+        generator.config.observation.input_map,
         channels_last=channels_last,
     ).to(generator.device)
     set_normalisation(built, generator, chunk=train.batch_size, report=lambda done, of: None)

@@ -1,17 +1,20 @@
-"""What a lightcone file says of itself, read without its rows.
-
-What a lightcone file says beside its rows, sealed; and which halos tell its sky.
+"""What a lightcone says of itself beside its rows: `Header`, read from a file without them.
 
 The digest of a lightcone is over rows, tiles, cosmology and footprint, and names it in test sets
 and checkpoints. The seal is over the digest and everything else that is used. Files from before
-there was one are checked for what can be known from their rows.
+there was one are checked for what can be known from their rows. The marks, which come from the
+heaviest halos, tell which lightcones are of one sky, whatever they are called.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.cosmology import Cosmology
-from streamtrain.machine.files import one_line
+from streamtrain.machine.files import one_line, reading
 from streamtrain.machine.hdf5file import check_here, content_of, dataset_of, group_of, holds
 
 FORMAT = "streamtrain lightcone"
@@ -27,16 +30,27 @@ FORMAT_VERSION = 1
 NEEDED = ("halos/x_Mpc", "halos/y_Mpc", "halos/z_Mpc", "halos/mass_Msun", "halos/z_obs",
           "tile_offsets", "cosmology", "columns", "provenance")  # fmt: skip
 SEALED = ("footprint_deg", "z_range", "min_mass_Msun", "tile_deg", "tile_shape")
+VELOCITIES = "halos/velocities_kms"
+DAMAGED = "truncated or damaged lightcone file"
+
+Marks = NDArray[np.uint64]
+
+NUM_MARKS = 4096
+"""The heaviest halos of a lightcone that are compared with those of others."""
+SAME_SKY = 3
+"""So many heaviest halos in common are no chance: two random skies share far less than one."""
 
 
 class CatalogError(ValueError):
     """A halo catalog that cannot be used; the message is one sentence for its owner."""
 
 
-@dataclass(frozen=True)
-class About:
-    """The attributes of a lightcone file; see `Lightcone`."""
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a lightcone says of itself; see `Rows` for what is not explained here."""
 
+    path: Path | None
+    """The file; None for a lightcone in memory."""
     digest: str
     realisation: str
     provenance: str
@@ -47,16 +61,78 @@ class About:
     tile_deg: float
     tile_shape: tuple[int, int]
     num_halos: int
-    marks: Marks | None
-    """Of the heaviest halos; None in a file without a seal."""
+    numbers_per_halo: int
+    """Position, mass, redshift, further columns and three of a velocity, in float32."""
+    marks: Marks = field(repr=False)
+    """Those of its heaviest halos, see `marks_of`."""
+    sealed: bool = True
+    """Whether all of it was compared with the seal of the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """The header of a lightcone file, which is opened once as long as it does not change.
+
+        Without a seal, the masses and redshifts of its halos are read too, for the marks. Raises
+        CatalogError, one sentence with the file's name.
+        """
+        with reading(path, CatalogError, DAMAGED):
+            status = path.stat()
+            return _read(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     @property
-    def sealed(self) -> bool:
-        """Whether all of it was compared with the seal of the file."""
-        return self.marks is not None
+    def name(self) -> str:
+        """The file's name, or the realisation of a lightcone in memory."""
+        return self.path.name if self.path else self.realisation
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that its rows and tiles take when they are read [bytes]."""
+        n_dec, n_ra = self.tile_shape
+        return 4 * self.num_halos * self.numbers_per_halo + 8 * (n_dec * n_ra + 1)
+
+    @property
+    def seal(self) -> str:
+        """sha256 [hex] over all of it but the number of columns; `digest` stands for the rows."""
+        content = {
+            "digest": self.digest,
+            "num_halos": self.num_halos,
+            "cosmology": {name: float(value).hex() for name, value in self.cosmology.items()},
+            "realisation": self.realisation,
+            "provenance": self.provenance,
+            "marks": hashlib.sha256(np.ascontiguousarray(self.marks, "<u8").tobytes()).hexdigest(),
+        }
+        for name in SEALED:
+            content[name] = [float(value).hex() for value in np.ravel(getattr(self, name))]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def same_sky(self, other: Header) -> bool:
+        """Whether two lightcones are cuts of one sky, by its name or by their halos."""
+        return (
+            self.realisation == other.realisation
+            or self.digest == other.digest
+            or num_shared(self.marks, other.marks) >= SAME_SKY
+        )
 
 
-def read_about(file: h5py.File) -> About:
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A lightcone file, open for reading. Whatever is wrong with it is a CatalogError, one sentence
+    with its name."""
+    with reading(path, CatalogError, DAMAGED):
+        if not h5py.is_hdf5(path):
+            raise CatalogError("not an HDF5 file, so not a streamtrain lightcone")
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, *version: int) -> Header:
+    """version: what tells that the file is another one by now."""
+    with opened(path) as file:
+        return read_header(file, path)
+
+
+def read_header(file: h5py.File, path: Path) -> Header:
     """What an open lightcone file says, compared with its seal if it has one.
 
     Raises CatalogError, or what h5py makes of a damaged file.
@@ -87,7 +163,9 @@ def read_about(file: h5py.File) -> About:
     z_low, z_high = _numbers(attributes, "z_range", 2)
     if not -1.0 < z_low <= z_high:
         raise CatalogError(f"z_range = {z_low:g}..{z_high:g} must rise from above -1")
-    found = About(
+    sealed = "seal" in attributes
+    found = Header(
+        path=path,
         digest=_text(attributes, "digest"),
         realisation=_text(attributes, "realisation"),
         provenance=_provenance(file),
@@ -98,17 +176,14 @@ def read_about(file: h5py.File) -> About:
         tile_deg=_positive(attributes, "tile_deg"),
         tile_shape=(int(n_dec), int(n_ra)),
         num_halos=shape[0],
-        marks=_marks(file) if "seal" in attributes else None,
+        numbers_per_halo=5 + len(group_of(file, "columns")) + 3 * holds(file, VELOCITIES),
+        marks=_marks(file) if sealed else _marks_of_rows(file),
+        sealed=sealed,
     )
-    if found.marks is not None:
-        given = {name: getattr(found, name) for name in ("realisation", *SEALED)}
-        expected = seal_of(
-            found.digest, found.num_halos, found.cosmology, given, found.provenance, found.marks
+    if sealed and _text(attributes, "seal") != found.seal:
+        raise CatalogError(
+            "damaged or edited lightcone file: what it says of itself is not what its seal says"
         )
-        if _text(attributes, "seal") != expected:
-            raise CatalogError(
-                "damaged or edited lightcone file: what it says of itself is not what its seal says"
-            )
     return found
 
 
@@ -166,12 +241,9 @@ def _marks(file: h5py.File) -> Marks:
     return values.astype(np.uint64)
 
 
-Marks = NDArray[np.uint64]
-
-NUM_MARKS = 4096
-"""The heaviest halos of a lightcone that are compared with those of others."""
-SAME_SKY = 3
-"""So many heaviest halos in common are no chance: two random skies share far less than one."""
+def _marks_of_rows(file: h5py.File) -> Marks:
+    mass, z_obs = (content_of(dataset_of(file, f"halos/{name}")) for name in ("mass_Msun", "z_obs"))
+    return marks_of(mass, z_obs)
 
 
 def marks_of(mass_Msun: ArrayLike, z_obs: ArrayLike) -> Marks:
@@ -193,30 +265,5 @@ def marks_of(mass_Msun: ArrayLike, z_obs: ArrayLike) -> Marks:
 
 
 def num_shared(one: Marks, other: Marks) -> int:
-    """Heaviest halos that two lightcones have in common."""
+    """How many of their heaviest halos two lightcones have in common."""
     return len(np.intersect1d(one, other, assume_unique=True))
-
-
-def seal_of(
-    digest: str,
-    num_halos: int,
-    cosmology: dict[str, float],
-    attributes: dict[str, Any],
-    provenance: str,
-    marks: Marks,
-) -> str:
-    """sha256 [hex] over what a lightcone file holds beside its rows, which `digest` stands for.
-
-    attributes: footprint_deg, z_range, min_mass_Msun, tile_deg, tile_shape, realisation.
-    """
-    content = {
-        "digest": digest,
-        "num_halos": num_halos,
-        "cosmology": {name: float(value).hex() for name, value in cosmology.items()},
-        "realisation": attributes["realisation"],
-        "provenance": provenance,
-        "marks": hashlib.sha256(np.ascontiguousarray(marks, "<u8").tobytes()).hexdigest(),
-    }
-    for name in ("footprint_deg", "z_range", "min_mass_Msun", "tile_deg", "tile_shape"):
-        content[name] = [float(value).hex() for value in np.ravel(attributes[name])]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

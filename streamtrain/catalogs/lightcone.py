@@ -17,9 +17,16 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.catalogs import headers
 from streamtrain.catalogs import info as lightcone_info
-from streamtrain.catalogs.headers import FORMAT, FORMAT_VERSION, CatalogError, read_about
+from streamtrain.catalogs.headers import (
+    FORMAT,
+    FORMAT_VERSION,
+    SEALED,
+    VELOCITIES,
+    CatalogError,
+    opened,
+    read_header,
+)
 from streamtrain.catalogs.rows import (
     CORE,
     TILE_DEG,
@@ -38,7 +45,7 @@ from streamtrain.catalogs.rows import (
     tile_numbers,
     tile_shape,
 )
-from streamtrain.machine.files import find_shipped, one_line, reading, reserve, writing
+from streamtrain.machine.files import find_shipped, one_line, reserve, writing
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
 
 __all__ = ["CatalogError", "Lightcone", "sky_angles_deg", "tile_shape"]
@@ -140,20 +147,17 @@ class Lightcone(Rows):
         lightcone, or of an unknown format version.
         """
         path = find_shipped(Path(path))
-        with reading(path, CatalogError, "truncated or damaged lightcone file"):
-            if not h5py.is_hdf5(path):
-                raise CatalogError("not an HDF5 file, so not a streamtrain lightcone")
-            with h5py.File(path, "r") as file:
-                return cls._from_file(file, path)
+        with opened(path) as file:
+            return cls._from_file(file, path)
 
     @classmethod
     def _from_file(cls, file: h5py.File, path: Path) -> Lightcone:
-        about = read_about(file)
+        about = read_header(file, path)
         halos = {name: _column(name, file, f"halos/{name}") for name in CORE}
         extra = {name: _column(name, file, f"columns/{name}") for name in group_of(file, "columns")}
         velocity = None
-        if holds(file, "halos/velocities_kms"):
-            velocity = _column("velocities_kms", file, "halos/velocities_kms")
+        if holds(file, VELOCITIES):
+            velocity = _column("velocities_kms", file, VELOCITIES)
         offsets = _offsets(file, len(halos["x_Mpc"]))
         check_halos(halos, extra, velocity)
         cosmology, footprint = about.cosmology, about.footprint_deg
@@ -196,10 +200,8 @@ class Lightcone(Rows):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the lightcone to an HDF5 file: a temporary name first, renamed when complete.
         Raises `CatalogError`."""
-        numbers_per_halo = len(CORE) + len(self.columns) + 3 * (self.velocities_kms is not None)
-        size = 4 * len(self) * numbers_per_halo + self.tile_offsets.nbytes + _REST
         with writing(Path(path), CatalogError) as temporary:
-            reserve(temporary, size)
+            reserve(temporary, self.header.nbytes + _REST)
             with h5py.File(temporary, "w") as file:
                 self._to_file(file)
 
@@ -208,34 +210,24 @@ class Lightcone(Rows):
         for name in CORE:
             halos.create_dataset(name, data=getattr(self, name))
         if self.velocities_kms is not None:
-            halos.create_dataset("velocities_kms", data=self.velocities_kms)
+            file.create_dataset(VELOCITIES, data=self.velocities_kms)
         columns = file.create_group("columns")
         for name in sorted(self.columns):
             columns.create_dataset(name, data=self.columns[name])
         file.create_dataset("tile_offsets", data=self.tile_offsets)
         file.create_dataset("provenance", data=self.provenance)
         file.create_group("cosmology").attrs.update(self.cosmology)
-        marks = headers.marks_of(self.mass_Msun, self.z_obs)
-        file.create_dataset("marks", data=marks)
-        about: dict[str, Any] = {
-            "realisation": self.realisation,
-            "footprint_deg": self.footprint_deg,
-            "z_range": self.z_range,
-            "min_mass_Msun": self.min_mass_Msun,
-            "tile_deg": self.tile_deg,
-            "tile_shape": self.tile_shape,
-        }
-        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, digest=self.digest, **about)
-        file.attrs["seal"] = headers.seal_of(
-            self.digest, len(self), self.cosmology, about, self.provenance, marks
-        )
+        file.create_dataset("marks", data=self.header.marks)
+        said = {name: getattr(self, name) for name in ("digest", "realisation", *SEALED)}
+        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, **said)
+        file.attrs["seal"] = self.header.seal
 
     def info(self) -> dict[str, Any]:
         """What it holds, its halo density against Tinker08, and warnings about its units."""
         return lightcone_info.info(self)
 
     def describe(self) -> str:
-        """`info` as text."""
+        """What `info` says, as text for a person."""
         return lightcone_info.describe(self)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, little_h, numbers
-from streamtrain.catalogs.headers import FORMAT, FORMAT_VERSION, CatalogError
+from streamtrain.catalogs.headers import FORMAT, FORMAT_VERSION, CatalogError, Header, marks_of
 from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 
 Float32 = NDArray[np.float32]
@@ -87,6 +88,17 @@ class Rows:
         """The file's name, or the realisation of a lightcone in memory."""
         return self.path.name if self.path else self.realisation
 
+    @cached_property
+    def header(self) -> Header:
+        """What it says of itself without its halos."""
+        shared = {field.name for field in fields(Header)} & {field.name for field in fields(Rows)}
+        return Header(
+            **{name: getattr(self, name) for name in shared},
+            num_halos=len(self),
+            numbers_per_halo=5 + len(self.columns) + 3 * (self.velocities_kms is not None),
+            marks=marks_of(self.mass_Msun, self.z_obs),
+        )
+
     def __repr__(self) -> str:
         return f"<Lightcone {self.realisation}: {len(self)} halos, {self.path or 'in memory'}>"
 
@@ -117,6 +129,8 @@ def tile_numbers(
     shape: tuple[int, int],
     tile_deg: float,
 ) -> NDArray[Any]:
+    """The tile of every halo [n], dec row * n_ra + ra column, in as few bits as hold it; halos
+    outside the footprint are in the tile next to them."""
     n_dec, n_ra = shape
     column = np.clip(np.floor((ra - footprint[0]) / tile_deg), 0, n_ra - 1).astype(np.int64)
     row = np.clip(np.floor((dec - footprint[2]) / tile_deg), 0, n_dec - 1).astype(np.int64)
@@ -125,6 +139,7 @@ def tile_numbers(
 
 
 def in_float32(name: str, values: ArrayLike) -> Float32:
+    """Numbers as a contiguous float32 array. Raises CatalogError, which calls them `name`."""
     try:
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, np.float32)
@@ -189,6 +204,7 @@ def _in_float32(name: str, values: Any, h: float, sure_of_mass: bool) -> Float32
 
 
 def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[float, ...]:
+    """Numbers that may have units of astropy, as `numbers` takes them. Raises CatalogError."""
     try:
         return numbers(values, name, form, unit)
     except ValueError as error:
@@ -196,6 +212,7 @@ def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[fl
 
 
 def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The same arrays, which nobody can write to any more."""
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -204,6 +221,7 @@ def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
 def check_halos(
     halos: dict[str, Float32], columns: dict[str, Float32], velocity: Float32 | None
 ) -> None:
+    """Raise CatalogError for arrays of different lengths, and for a number that no halo has."""
     size = halos["x_Mpc"].size
     named = halos | {f"column '{name}'": a for name, a in columns.items()}
     for name, array in named.items():
@@ -241,6 +259,7 @@ def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> Non
 
 
 def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
+    """The five parameters of a cosmology as floats. Raises CatalogError."""
     if not isinstance(cosmology, Mapping):
         raise CatalogError(
             "cosmology must be a mapping with Omega_m, Omega_b, h, n_s and sigma8, not "
@@ -255,6 +274,8 @@ def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
 def checked_footprint(
     footprint: Sequence[float] | None, ra: Float64, dec: Float64
 ) -> tuple[float, float, float, float]:
+    """A footprint [deg] that holds halos at ra and dec [n] [deg]; by default their bounding box.
+    Raises CatalogError."""
     if footprint is None:
         return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
     ra_min, ra_max, dec_min, dec_max = plain_numbers(

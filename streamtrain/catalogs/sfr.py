@@ -15,6 +15,7 @@ streamtrain; `data.sfr: FILE` names a copy of it.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.catalogs.settings import SFR_CHOICES
-from streamtrain.machine.files import read_text, why_not_a_file
+from streamtrain.machine.files import MAX_TABLE_BYTES, read_text, why_not_a_file
 from streamtrain.numerics import portable
-from streamtrain.schema import ConfigError
+from streamtrain.schema import ConfigError, ModelRangeWarning
 
 Z_RANGE = (0.1, 8.1)
 """Redshifts the fit covers; it is blended linearly between its two parts over 1.5 < z < 1.7."""
@@ -34,6 +35,9 @@ TABLE_LOG10_MASS = (15.05, 14.1, 13.55, 13.25, 12.95, 12.25, 12.2, 11.95, 11.5, 
 """Where the table ends: the heaviest log10 M with data at these redshifts, of which the last is its
 last one. Beyond, where Behroozi et al. have no data, the fit extrapolates; limlam_mocker has no
 star formation."""
+
+MOST_EXTRAPOLATED = 0.01
+"""Share of the squared rates, which make the shot noise, that goes without a warning."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def log10_sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
 
 
 def sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
-    """SFR [Msun/yr]; see `log10_sfr`."""
+    """The fitted SFR [Msun/yr] for halos of mass [Msun] at redshift z; see `log10_sfr`."""
     return portable.exp10(log10_sfr(mass_Msun, z))
 
 
@@ -187,6 +191,35 @@ def heaviest_log10_mass(z: ArrayLike) -> NDArray[np.float64]:
 def in_table(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.bool_]:
     """Whether Behroozi et al. have data for halos of mass [Msun] at redshift z (one shape)."""
     return portable.log10(np.asarray(mass_Msun, np.float64)) <= heaviest_log10_mass(z)
+
+
+def squared_rates(
+    rates: NDArray[np.float64], mass_Msun: ArrayLike, z: ArrayLike
+) -> tuple[float, float]:
+    """Sum of the squared rates [Msun^2/yr^2] of halos of mass [Msun] at redshift z [n]: of all, and
+    of those for which Behroozi et al. have no data."""
+    squares = rates**2
+    return float(squares.sum()), float(squares[~in_table(mass_Msun, z)].sum())
+
+
+def warn_of_extrapolation(squares: tuple[float, float], last_z: float, advice: str) -> None:
+    """Warn (ModelRangeWarning) where more than `MOST_EXTRAPOLATED` of the squared rates are of
+    halos beyond the data.
+
+    squares: as `squared_rates` gives them; last_z: highest redshift of the halos; advice: what to
+    do, the end of the sentence.
+    """
+    whole, beyond = squares
+    if beyond <= MOST_EXTRAPOLATED * whole:
+        return
+    last = min(last_z, TABLE_Z[-1])
+    warnings.warn(
+        f"star-formation rates of Behroozi et al. 2013 end at z = {TABLE_Z[-1]:g}, and at 10^"
+        f"{float(heaviest_log10_mass(last)):.2f} Msun for z = {last:.1f}: the fit extrapolates "
+        f"them for halos beyond, which have more than a hundredth of the shot noise; {advice}",
+        ModelRangeWarning,
+        stacklevel=3,
+    )
 
 
 Float = NDArray[np.float64]
@@ -303,7 +336,7 @@ def _rows(path: str | Path) -> Float:
     if problem := why_not_a_file(path):
         raise ValueError(f"{path}: {problem}")
     try:
-        lines = read_text(Path(path)).splitlines()
+        lines = read_text(Path(path), MAX_TABLE_BYTES).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

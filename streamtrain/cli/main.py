@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import select
 import sys
@@ -336,9 +337,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
     reads its output."""
     given = _parse(arguments)
-    from streamtrain.luminosity.model import ModelRangeWarning
     from streamtrain.machine.interrupt import Interrupted, interruptible
     from streamtrain.numerics.backend import BackendError
+    from streamtrain.schema import ModelRangeWarning
     from streamtrain.train.distributed import from_main
     from streamtrain.train.trainer import TrainingError
 
@@ -406,11 +407,15 @@ def _unexpected(error: BaseException) -> str:
 
 
 def _told(error: Exception) -> str:
-    """A sentence of this package as it is; that of the system for a file that cannot be written."""
-    where = getattr(error, "filename", None)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    """A sentence of this package as it is; one for the system's error about a file."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = error.filename2 if error.filename2 is not None else error.filename
+    if error.errno in DISK_FULL:
         return f"{where} cannot be written: the disk is full" if where else "the disk is full"
-    return str(error)
+    if where is None or error.errno not in errno.errorcode:
+        return str(error)
+    return f"{os.fsdecode(where)} cannot be used: {os.strerror(error.errno)}"
 
 
 def _fail(message: str, status: int, *, in_all_ranks: bool) -> int:

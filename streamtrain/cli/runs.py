@@ -10,8 +10,8 @@ COMPARE_RUNS_DESCRIPTION = """Trained runs next to each other.
 
 The table has the settings that differ, size and training of each network, and its errors on its
 test maps; test sets, losses and functions that are not the same are marked. Figures: runs.png with
-the histories, bands of predicted over true, and rms by luminosity; maps.png with what the runs make
-of the same test maps. (`streamtrain catalog compare` is for lightcones.)"""
+the histories, bands of predicted over true, and rms by luminosity; maps.png with what the runs
+predict for the same test maps. (`streamtrain catalog compare` is for lightcones.)"""
 
 
 def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -36,7 +36,7 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
     add(
         "--no-answers",
         action="store_true",
-        help="do not ask the networks again: no maps.png, and bands per luminosity range",
+        help="do not let the networks predict again: no maps.png, and bands per luminosity range",
     )
     command.set_defaults(run=run_compare_runs, settings=[])
 
@@ -56,7 +56,7 @@ def run_compare_runs(arguments: argparse.Namespace) -> int:
         folders,
         arguments.out,
         make_evaluations=arguments.evaluate,
-        answers=not arguments.no_answers,
+        predictions=not arguments.no_answers,
         settings=settings,
         device=str(choose_device(arguments.device)),
         threads=num_cores(),
@@ -95,7 +95,7 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="folder of another run whose network answers too; repeatable",
+        help="folder of another run whose network predicts too; repeatable",
     )
     add(
         "--simulations",

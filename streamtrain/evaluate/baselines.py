@@ -10,7 +10,7 @@ limits of Ihle et al. 2019 (1808.07487) that they compared with.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,15 +23,15 @@ from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.scores import PERCENTILES, Bool, Float
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import ranges_with_bins
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import SILENT, Progress
 
 MEAN_LABEL_SAMPLES = 512
-"""Samples of the split "train", from index 0, whose mean label is the reference."""
+"""Samples of the split "train", from index 0, whose mean label is the baseline."""
 
 
 @dataclass(frozen=True)
 class MeanLabelBaseline:
-    """One answer for every map."""
+    """One prediction for every map."""
 
     mean: Float
     """Mean log10 of the count [num_bins], or the frequencies of the classes [num_classes]."""
@@ -53,19 +53,18 @@ class MeanLabelBaseline:
         return cls(labels.mean(axis=0), error(labels), counts.mean(axis=0), error(counts))
 
     @classmethod
-    def kept(cls, evaluation: Path) -> MeanLabelBaseline | None:
-        """That of the training samples from a run's evaluation.json; None where there is none, or
-        the label is a class."""
+    def of_evaluation(cls, evaluation: Mapping[str, Any] | None) -> MeanLabelBaseline | None:
+        """That of the training samples, from what a run's evaluation.json holds; None where there
+        is none, or the label is a class."""
         try:
-            data = json.loads(evaluation.read_text(encoding="utf-8"))
             names = ("log10_dN", "log10_dN_error", "dN", "dN_error")
-            rows = [np.array(data[f"mean_label_{name}"], np.float64) for name in names]
-        except (OSError, ValueError, KeyError, TypeError):
+            rows = [np.array((evaluation or {})[f"mean_label_{n}"], np.float64) for n in names]
+        except (ValueError, KeyError, TypeError):
             return None
         return cls(*rows)
 
 
-def mean_label(generator: Generator, progress: Progress | None = None) -> MeanLabelBaseline:
+def mean_label(generator: Generator, progress: Progress = SILENT) -> MeanLabelBaseline:
     """The mean of the first training samples. generator: of the split "train"."""
     label, labels, counts = generator.label, [], []
     skies: list[str] = []
@@ -81,10 +80,9 @@ def mean_label(generator: Generator, progress: Progress | None = None) -> MeanLa
             counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
         labels.append(values.cpu().numpy())
         skies += [draw["lightcone"] for draw in batch.draws]
-        if progress is not None:
-            progress.update(
-                f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
-            )
+        progress.update(
+            f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
+        )
     return MeanLabelBaseline.of(np.concatenate(labels), np.concatenate(counts), skies)
 
 

@@ -1,4 +1,4 @@
-"""Judge a trained network on its test set: table, JSON, figures.
+"""Evaluate a trained network on its test set: table, JSON, figures.
 
 The test set is made again from its manifest and compared with it, the newest intact checkpoint
 predicts, and its errors are put beside those of the plainest predictor, which gives the mean
@@ -7,8 +7,7 @@ training label for every map (where the label is a class: the frequencies of the
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +26,14 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
-from streamtrain.evaluate.predictions import ClassPredictions, Predictions, ask, predict
-from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
-from streamtrain.evaluate.run import Trained, check_writable, output_folder, run_config
+from streamtrain.evaluate.predictions import ClassPredictions, Predictions, predict, predict_batches
+from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
+from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.figures import confusion, write_png
 from streamtrain.generator.generator import Generator
+from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.heads import loss_name
-from streamtrain.tables import table
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -66,115 +65,86 @@ def evaluate(
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    options: dict[str, Any] = {"device": device, "threads": threads}
-    trained = Trained.load(config)
-    if on is None and out is None:
-        result = _of_the_run(config, trained, bootstrap, options, progress)
-    else:
-        target = other_skies.default_folder(config, on) if out is None else Path(out)
-        with other_skies.new_folder(target, config) as folder:
-            result = _elsewhere(config, trained, on, folder, bootstrap, options, progress)
-    if progress is not None:
-        progress.close()
+    with Run(config, device=device, threads=threads, progress=progress) as opened:
+        if on is None and out is None:
+            result = _of_the_run(opened, bootstrap)
+        else:
+            target = other_skies.default_folder(opened, on) if out is None else Path(out)
+            with other_skies.new_folder(target, opened) as folder:
+                result = _elsewhere(opened, on, folder, bootstrap)
     print(table(result))
     if on is not None or out is not None:
         print(f"wrote {target}: evaluation.json, testset.json, {', '.join(result['figures'])}")
     return result
 
 
-def _of_the_run(
-    config: Config,
-    trained: Trained,
-    bootstrap: str,
-    options: Mapping[str, Any],
-    progress: Progress | None,
-) -> dict[str, Any]:
+def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     """On the run's own test set, into its folder."""
-    check_writable(run_folder(config))
-    path = testset.default_path(config)
-    if not path.exists():
-        output_folder(config, None, test=False)
-        testset.make(config, path, **options, progress=progress)
-    manifest = testset.load(path)
+    step = run.trained.step
+    check_writable(run.folder)
+    path = testset.default_path(run.config)
     with testset.kept(path):
-        recipe = testset.recipe(manifest, config)
-    generator = testset.open_generator(recipe, **options)
-    with testset.kept(path):
-        testset.check(manifest, generator)
-    _check_classes(config, trained, generator)
-    reference = _mean_label(config, trained, options, progress)
-    network = trained.network(generator.label, generator.device)
-    answers = predict(network, manifest, generator, progress)
-    generator.close()
+        manifest, generator = run.test_set()
+    _check_classes(run, generator)
+    reference = _mean_label(run)
+    predictions = predict(run.network(generator), manifest, generator, run.progress)
     about = _test_set(path, manifest)
-    return _judged(config, trained, answers, reference, about, bootstrap, run_folder(config))
+    return _scored(run.config, step, predictions, reference, about, bootstrap, run.folder)
 
 
-def _elsewhere(
-    config: Config,
-    trained: Trained,
-    on: Sequence[str] | None,
-    folder: Path,
-    bootstrap: str,
-    options: Mapping[str, Any],
-    progress: Progress | None,
-) -> dict[str, Any]:
+def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
     """On other skies or with other settings, into a folder of its own."""
-    own = config
-    if (run_folder(config) / "config.yaml").is_file():
-        own = replace(run_config(run_folder(config)), data=config.data)
+    own = config = run.config
+    step = run.trained.step
+    if (run.folder / "config.yaml").is_file():
+        own = replace(run_config(run.folder), data=config.data)
     usual = replace(own, test=replace(own.test, samples=config.test.samples))
     if on is not None:
-        config = other_skies.on_other_skies(config, trained, on)
-    generator = testset.open_generator(config, **options)
-    if generator.input_shape != trained.input_shape:
+        config = other_skies.on_other_skies(run, on)
+    generator = run.testing(config)
+    if generator.input_shape != run.trained.input_shape:
         raise ValueError(
             f"the test maps have {generator.input_shape} voxels, the network of {config.run} takes "
-            f"{trained.input_shape}"
+            f"{run.trained.input_shape}"
         )
-    _check_classes(config, trained, generator)
+    _check_classes(run, generator)
     notes = other_skies.notes_on(config, generator) if on is not None else []
     difference = testset.difference_in_samples(usual, config)
     if difference is not None:
-        name, then, now = difference
-        notes.append(f"{name} = {now}; the run has {then}")
-    kept = MeanLabelBaseline.kept(run_folder(config) / "evaluation.json")
+        notes.append(difference.text("in the run", "here"))
+    kept = MeanLabelBaseline.of_evaluation(run.evaluation)
     if kept is not None and len(kept.mean) != generator.num_bins:
         kept = None
-    reference = kept or _mean_label(own, trained, options, progress)
-    network = trained.network(generator.label, generator.device)
+    reference = kept or _mean_label(run, own)
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
-    answers = ask(network, generator, batches, config.test.samples, "evaluating", progress)
-    generator.close()
+    count = config.test.samples
+    predictions = predict_batches(
+        run.network(generator), generator, batches, count, "evaluating", run.progress
+    )
     about = _test_set(path, testset.load(path)) | {"notes": notes}
-    return _judged(config, trained, answers, reference, about, bootstrap, folder)
+    return _scored(config, step, predictions, reference, about, bootstrap, folder)
 
 
-def _check_classes(config: Config, trained: Trained, generator: Generator) -> None:
-    if generator.label.is_class and trained.classes != generator.classes:
+def _check_classes(run: Run, generator: Generator) -> None:
+    if generator.label.is_class and run.trained.classes != generator.classes:
         raise ValueError(
-            f"the network of {run_folder(config)} tells {', '.join(trained.classes)} apart, but "
+            f"the network of {run.folder} tells {', '.join(run.trained.classes)} apart, but "
             f"the test set is made of {', '.join(generator.classes)}"
         )
 
 
-def _mean_label(
-    config: Config, trained: Trained, options: Mapping[str, Any], progress: Progress | None
-) -> MeanLabelBaseline:
-    """The baseline that always gives the mean label of the training samples."""
-    generator = Generator(config, split="train", **options)
-    try:
-        trained.check_training(generator)
-        return mean_label(generator, progress)
-    finally:
-        generator.close()
+def _mean_label(run: Run, config: Config | None = None) -> MeanLabelBaseline:
+    """The baseline that always gives the mean label of the training samples; config: other than
+    the run's."""
+    with contextlib.closing(run.training(config)) as generator:
+        return mean_label(generator, run.progress)
 
 
 def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
     """For the record."""
     return {
-        "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "manifest_sha256": sha256(path),
         "samples": manifest.count,
         "seed": manifest.seed,
         "generator_version": manifest.generator_version,
@@ -182,10 +152,10 @@ def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
     }
 
 
-def _judged(
+def _scored(
     config: Config,
-    trained: Trained,
-    answers: Predictions | ClassPredictions,
+    step: int,
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     about: dict[str, Any],
     bootstrap: str,
@@ -193,28 +163,29 @@ def _judged(
 ) -> dict[str, Any]:
     """The result, written into `folder` with its figures."""
     result = {
-        "checkpoint_step": trained.step,
+        "checkpoint_step": step,
         "test_set": about,
-        **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
-        "figures": _draw(answers, reference, config, folder),
+        **scores_of(
+            predictions, reference, config.label.quantity, bootstrap_of(predictions, bootstrap)
+        ),
+        "figures": _draw(predictions, reference, config, folder),
     }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    testset.write_atomically(folder / "evaluation.json", text)
+    write_json(folder / "evaluation.json", result)
     return result
 
 
 def _draw(
-    answers: Predictions | ClassPredictions,
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     config: Config,
     folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
-    if isinstance(answers, ClassPredictions):
-        counts = score_classes(answers.chances, answers.true).confusion
-        drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
+    if isinstance(predictions, ClassPredictions):
+        counts = score_classes(predictions.chances, predictions.true).confusion
+        drawn = {"confusion.png": confusion(np.array(counts), predictions.classes)}
     else:
-        drawn = _function_figures(answers, reference, config.label.quantity)
+        drawn = _function_figures(predictions, reference, config.label.quantity)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
         loss = loss_name(config.network.head, config.label.quantity == "class")
@@ -223,24 +194,24 @@ def _draw(
 
 
 def _function_figures(
-    answers: Predictions, reference: MeanLabelBaseline, quantity: str
+    predictions: Predictions, reference: MeanLabelBaseline, quantity: str
 ) -> dict[str, Figure]:
     """Of functions of luminosity, by file name."""
-    arrays = (answers.true, answers.occupied, answers.bin_edges)
-    beside = comparable(quantity, answers.bin_edges)
-    options: dict[str, Any] = {"quantity": quantity, "unit": answers.unit}
+    arrays = (predictions.true, predictions.occupied, predictions.bin_edges)
+    beside = comparable(quantity, predictions.bin_edges)
+    options: dict[str, Any] = {"quantity": quantity, "unit": predictions.unit}
     return {
         "comparison.png": figures.comparison(
-            answers.predicted, *arrays, reference=reference.mean, **options
+            predictions.predicted, *arrays, reference=reference.mean, **options
         ),
         "functions.png": figures.functions(
-            answers.predicted, *arrays, reference=reference.mean, **options
+            predictions.predicted, *arrays, reference=reference.mean, **options
         ),
         "ratio.png": figures.ratio_bands(
-            answers.predicted, reference.mean, *arrays, quantity=quantity
+            predictions.predicted, reference.mean, *arrays, quantity=quantity
         ),
         "residual.png": figures.residual_bands(
-            answers.predicted,
+            predictions.predicted,
             *arrays,
             quantity=quantity,
             published=published(TRAINED_ON) if beside else None,

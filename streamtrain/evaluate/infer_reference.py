@@ -1,31 +1,31 @@
-"""What a trained network's answer to a user's map is set against: its training maps and its errors.
+"""What a prediction for a user's map is set against: the network's training maps and its errors.
 
 Both are measured once and kept in the run folder, infer_reference.json. Errors that the run has,
-there or in evaluation.json, are used whatever step they were measured at, and their age is told.
+there or in evaluation.json, are used whatever step they were measured at, and their age is said.
+
+Does a map look like the maps that a network was trained on? A network predicts for any map. Of a
+map unlike all it has seen that is an extrapolation, so a few plain statistics of the map, as the
+network takes it, are compared with those of training samples.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.out_of_distribution import Seen, statistics
 from streamtrain.evaluate.predictions import Predictions, predict
-from streamtrain.evaluate.run import Trained
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.grid import grid_of
-from streamtrain.labels import Label, LuminosityBins
-from streamtrain.machine.progress import Progress
-from streamtrain.train.folder import run_folder
+from streamtrain.evaluate.run import Run
+from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.labels import LuminosityBins
+from streamtrain.machine.files import sha256_of, write_json
 
 Float = NDArray[np.float64]
 
@@ -33,6 +33,85 @@ FILE = "infer_reference.json"
 EVALUATION = "evaluation.json"
 LEVELS = (0.025, 0.16, 0.84, 0.975)
 """Probabilities of the ends of a 95 % and a 68 % interval."""
+
+
+NAMES = ("mean", "standard deviation", "lowest voxel", "highest voxel")
+BEYOND = 0.1
+"""How far a statistic may lie beyond the range of the training samples, in widths of that range."""
+MOST_CHANNELS = 0.1
+"""Share of the channels that may lie outside; each has a small chance of its own."""
+
+
+def statistics(cubes: torch.Tensor) -> tuple[Float, Float]:
+    """Those called `NAMES` of cubes [B, n_freq, n_dec, n_ra] as [B, 4], and the mean and standard
+    deviation of every channel [B, 2, n_freq]."""
+    wide = cubes.double()
+    std = (1, 2, 3)
+    whole = (wide.mean(std), wide.std(std, correction=0), wide.amin(std), wide.amax(std))
+    channels = torch.stack([wide.mean((2, 3)), wide.std((2, 3), correction=0)], dim=1)
+    return torch.stack(whole, dim=1).cpu().numpy(), channels.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The range of the statistics of training samples, lowest and highest."""
+
+    samples: int
+    whole: Float
+    """[2, 4]."""
+    channels: Float
+    """[2, 2, n_freq]."""
+
+    @classmethod
+    def of(cls, parts: list[tuple[Float, Float]]) -> Seen:
+        """From `statistics` of some batches."""
+        whole, channels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return cls(
+            len(whole),
+            np.stack([whole.min(0), whole.max(0)]),
+            np.stack([channels.min(0), channels.max(0)]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "samples": self.samples,
+            "whole": self.whole.tolist(),
+            "channels": self.channels.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Seen:
+        """From `to_dict`."""
+        return cls(int(data["samples"]), np.array(data["whole"]), np.array(data["channels"]))
+
+    def problem(self, cube: torch.Tensor) -> str:
+        """A sentence if a map [n_freq, n_dec, n_ra] is unlike the training samples, else ''."""
+        whole, channels = (values[0] for values in statistics(cube[None]))
+        said = [
+            f"{name} {value:.4g} (theirs {low:.4g} to {high:.4g})"
+            for name, value, low, high, out in zip(
+                NAMES, whole, *self.whole, _outside(whole, self.whole), strict=True
+            )
+            if out
+        ]
+        number = channels.shape[-1]
+        outside = _outside(channels, self.channels).sum(axis=1)
+        for name, count in zip(("mean", "standard deviation"), outside, strict=True):
+            if count > max(1, MOST_CHANNELS * number):
+                said.append(f"{name} of {count} of {number} channels")
+        if not said:
+            return ""
+        return (
+            f"the map is unlike the {self.samples} training maps it was compared with, so the "
+            f"prediction is an extrapolation; outside their range: {', '.join(said)}"
+        )
+
+
+def _outside(values: Float, ends: Float) -> NDArray[np.bool_]:
+    low, high = ends
+    slack = BEYOND * (high - low)
+    return np.asarray((values < low - slack) | (values > high + slack))
 
 
 @dataclass(frozen=True)
@@ -55,7 +134,7 @@ class Errors:
         when = f"the checkpoint of step {self.step}"
         if steps:
             far = f"{abs(steps)} steps {'earlier' if steps > 0 else 'later'}"
-            when += f", {far} than the one that answers"
+            when += f", {far} than the one that predicts"
         old = self.generator_version
         if old != GENERATOR_VERSION:
             when += f", by generator version {old} (this is version {GENERATOR_VERSION})"
@@ -68,12 +147,12 @@ class Errors:
 
 @dataclass(frozen=True)
 class ErrorReference:
-    """What the answers of one network are set against."""
+    """What the predictions of one network are set against."""
 
     seen: Seen | None
     """Statistics of training maps; None where they cannot be made here."""
     errors: Errors | None
-    """None if they were not asked for, or cannot be made here."""
+    """None if they are not needed, or cannot be made here."""
     volume_Mpc3: float
     """Of the field, in the cosmology of the first training lightcone."""
     problems: tuple[str, ...] = ()
@@ -86,20 +165,9 @@ class Measurement:
     samples: training maps to look at; 0: none. again: measure what the run has, too.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        trained: Trained,
-        *,
-        samples: int,
-        again: bool = False,
-        device: str = "cpu",
-        threads: int = 1,
-        progress: Progress | None = None,
-    ) -> None:
-        self.config, self.trained, self.samples, self.again = config, trained, samples, again
-        self.device, self.threads, self.progress = device, threads, progress
-        self.path = run_folder(config) / FILE
+    def __init__(self, run: Run, *, samples: int, again: bool = False) -> None:
+        self.run, self.samples, self.again = run, samples, again
+        self.path = run.folder / FILE
 
     def get(self, residuals: bool) -> ErrorReference:
         """The reference; residuals: whether the errors on the test set are needed."""
@@ -111,19 +179,19 @@ class Measurement:
         problems: list[str] = []
         if "seen" not in kept and self.samples:
             self._try(kept, self._training, "the map was not compared with training maps", problems)
-        elif "volume_Mpc3" not in kept and self.config.label.quantity in ("phi", "phi_L"):
+        elif "volume_Mpc3" not in kept and self.run.config.label.quantity in ("phi", "phi_L"):
             self._try(kept, self._training, "the field has the volume of Omega_m = 0.286", problems)
         errors = None
         if residuals:
             errors = None if self.again else self._errors(kept)
             if errors is None:
-                self._try(kept, self._test, "the answer has no uncertainty", problems)
+                self._try(kept, self._test, "the prediction has no uncertainty", problems)
                 errors = _errors_of(kept, self._num_bins, FILE)
         if kept != before:
             self._keep(kept)
         volume = kept.get("volume_Mpc3")
         if volume is None:
-            volume = grid_of(self.config.grid).volume_Mpc3()
+            volume = self.run.config.grid.volume_Mpc3()
         return ErrorReference(
             Seen.from_dict(kept["seen"]) if "seen" in kept and self.samples else None,
             errors,
@@ -133,7 +201,7 @@ class Measurement:
 
     @property
     def _num_bins(self) -> int:
-        return LuminosityBins.of(self.config.label).num
+        return LuminosityBins.of(self.run.config.label).num
 
     def _errors(self, kept: Mapping[str, Any]) -> Errors | None:
         """The newest that the run has."""
@@ -143,16 +211,15 @@ class Measurement:
 
     def _evaluated(self) -> Errors | None:
         """Those of the run's evaluation."""
-        file = run_folder(self.config) / EVALUATION
+        data = self.run.evaluation or {}
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
             kept = {
                 "residuals": [data["residuals"][f"{100 * level:g}"] for level in LEVELS],
                 "test_samples": data["test_set"]["samples"],
                 "checkpoint_step": data["checkpoint_step"],
                 "generator_version": data["test_set"]["generator_version"],
             }
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return None
         return _errors_of(kept, self._num_bins, EVALUATION)
 
@@ -163,43 +230,28 @@ class Measurement:
             problems.append(f"{failed}: {error}")
 
     def _training(self) -> dict[str, Any]:
-        generator = Generator(self.config, split="train", device=self.device, threads=self.threads)
-        cosmology = generator.skies.cosmologies[0]
-        volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
-        parts = []
-        try:
-            self.trained.check_training(generator)
+        with contextlib.closing(self.run.training()) as generator:
+            cosmology = generator.skies.cosmologies[0]
+            volume = generator.grid.volume_Mpc3(cosmology["Omega_m"], cosmology["h"])
+            parts = []
             for start in range(0, self.samples, testset.BATCH_SIZE):
                 stop = min(start + testset.BATCH_SIZE, self.samples)
                 batch = generator.generate(range(start, stop))
                 batch.check()
                 parts.append(statistics(batch.cube))
-                self._say(f"training maps: {stop}/{self.samples}")
-        finally:
-            generator.close()
+                self.run.progress.update(f"training maps: {stop}/{self.samples}")
         return {"volume_Mpc3": volume} | ({"seen": Seen.of(parts).to_dict()} if parts else {})
 
     def _test(self) -> dict[str, Any]:
-        path = testset.default_path(self.config)
-        device, threads = self.device, self.threads
-        if not path.exists():
-            testset.make(self.config, path, device=device, threads=threads, progress=self.progress)
-        manifest = testset.load(path)
-        generator = testset.open_generator(
-            testset.recipe(manifest, self.config), device=device, threads=threads
-        )
-        try:
-            testset.check(manifest, generator)
-            network = self.trained.network(generator.label, generator.device)
-            answers = predict(network, manifest, generator, self.progress)
-        finally:
-            generator.close()
-        assert isinstance(answers, Predictions)
-        quantiles = np.quantile(answers.predicted - answers.true, LEVELS, axis=0)
+        manifest, generator = self.run.test_set()
+        predictions = predict(self.run.network(generator), manifest, generator, self.run.progress)
+        generator.close()
+        assert isinstance(predictions, Predictions)
+        quantiles = np.quantile(predictions.predicted - predictions.true, LEVELS, axis=0)
         return {
             "residuals": quantiles.tolist(),
-            "test_samples": len(answers.true),
-            "checkpoint_step": self.trained.step,
+            "test_samples": len(predictions.true),
+            "checkpoint_step": self.run.trained.step,
             "generator_version": GENERATOR_VERSION,
         }
 
@@ -223,20 +275,14 @@ class Measurement:
 
     def _identity(self) -> dict[str, Any]:
         """Of the training maps."""
-        text = json.dumps(self.config.sample_settings())
         return {
-            "samples": hashlib.sha256(text.encode()).hexdigest(),
+            "samples": sha256_of(self.run.config.sample_settings()),
             "generator_version": GENERATOR_VERSION,
         }
 
     def _keep(self, kept: dict[str, Any]) -> None:
-        text = json.dumps({**kept, "of": self._identity()}, allow_nan=False) + "\n"
         with contextlib.suppress(OSError):  # a folder that may only be read
-            testset.write_atomically(self.path, text)
-
-    def _say(self, text: str) -> None:
-        if self.progress is not None:
-            self.progress.update(text)
+            write_json(self.path, {**kept, "of": self._identity()})
 
 
 def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | None:
@@ -250,8 +296,3 @@ def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | 
         return Errors(residuals, test_samples, step, version, source)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def label_of(config: Config, trained: Trained, reference: ErrorReference) -> Label:
-    """The label of a run, without its lightcones."""
-    return Label(config.label, [reference.volume_Mpc3], trained.classes)

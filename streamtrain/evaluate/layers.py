@@ -8,7 +8,6 @@ et al. 2013, arXiv:1312.6034), in map units where the map's transform can be und
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,19 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from streamtrain.config import Config
-from streamtrain.evaluate import layer_figures, testset
+from streamtrain.evaluate import layer_figures
 from streamtrain.evaluate.layer_figures import Activation, Gradient, Target
-from streamtrain.evaluate.run import Trained, output_folder, run_config
+from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import write_png
 from streamtrain.labels import Label
-from streamtrain.machine.workers import num_cores
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
 from streamtrain.networks.layers import SameConv
 from streamtrain.networks.means import Means
 from streamtrain.networks.network import Network
 from streamtrain.networks.resnet import ResNet
-from streamtrain.operators.settings import PoolConfig
-from streamtrain.operators.transforms import inverse_log_modulus
-from streamtrain.schema import operator_kind
 
 Float = NDArray[np.float64]
-LN10 = float(np.log(10.0))
-POINTWISE = ("log_modulus", "log10", "asinh")
-"""Transforms of each voxel by itself, which can be undone."""
-UNITLESS = (*POINTWISE, "standardise")
-"""Operators after which values are no longer in map units."""
 
 
 def first_filters(network: Network) -> NDArray[np.float32]:
@@ -187,35 +177,15 @@ def map_units(config: Config, cube: Float) -> tuple[Float, Float, str]:
     The last operators are undone as long as they act on each voxel by itself. Where values were
     transformed before that, nothing is, and the unit is 'network input'.
     """
-    kinds = [operator_kind(name) for name in config.observe]
-    sections = list(config.observe.values())
-    values, factor = cube, np.ones_like(cube)
-    while kinds and kinds[-1] in POINTWISE:
-        values, step = _undo(kinds.pop(), sections.pop(), values)
-        factor = factor * step
-    if any(kind in UNITLESS for kind in kinds):
+    shown, inputs = config.observation.input_map, torch.from_numpy(cube)
+    if not shown.units:
         return cube, np.ones_like(cube), "network input"
-    return values, factor, config.grid.units
+    return shown.restore(inputs).numpy(), shown.slope(inputs).numpy(), shown.units
 
 
 def summed_voxels(config: Config) -> int:
     """How many voxels were summed into one of the map; 1 where none were."""
-    pools = [s for s in config.observe.values() if isinstance(s, PoolConfig) and s.reduce == "sum"]
-    return math.prod(n for pool in pools for n in pool.factor)
-
-
-def _undo(kind: str, section: Any, values: Float) -> tuple[Float, Float]:
-    """A transform's argument, and the transform's derivative there."""
-    if kind == "log_modulus":
-        slope = 10.0 ** -np.abs(values) / LN10
-        return np.asarray(inverse_log_modulus(values), np.float64), slope
-    if kind == "asinh":
-        slope = 1.0 / (section.scale * np.cosh(values))
-        return np.sinh(values) * section.scale, slope
-    shifted = 10.0**values
-    lowest = 1e-3 * section.epsilon
-    slope = np.where(shifted > lowest * (1 + 1e-5), 1.0 / (LN10 * shifted), 0.0)
-    return shifted - section.epsilon, slope
+    return int(config.observation.state.weight)
 
 
 def sample_text(draw: Mapping[str, Any], index: int) -> str:
@@ -244,20 +214,17 @@ def show_layers(
     """
     if not 0 <= index < 2**64:
         raise ValueError(f"--index {index} is outside 0..2^64 - 1")
-    config = run_config(folder, settings)
-    threads = threads or config.train.threads or num_cores()
-    trained = Trained.load(config)
-    generator = testset.open_generator(config, device=device, threads=threads)
-    target_folder = output_folder(config, out, generator)
-    label = generator.label
-    if label.is_class and class_name is None:
+    with Run.open(folder, settings, device=device, threads=threads) as run:
+        config, generator = run.config, run.testing()
+        target_folder = output_folder(config, out, generator)
+        label = generator.label
+        if label.is_class and class_name is None:
+            batch = generator.generate([index])
+            class_name = label.classes[int(batch.label[0].argmax())]
+        target = target_of(label, bounds, class_name)
         batch = generator.generate([index])
-        class_name = label.classes[int(batch.label[0].argmax())]
-    target = target_of(label, bounds, class_name)
-    batch = generator.generate([index])
-    batch.check()
-    generator.close()
-    network = trained.network(label, generator.device)
+        batch.check()
+        trained, network = run.trained, run.network(generator)
     cube = batch.cube[0]
     title = f"{Path(folder).resolve().name}, step {trained.step}: network {network.kind}"
     sample = f"{title}, {sample_text(batch.draws[0], index)}"

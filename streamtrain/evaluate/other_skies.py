@@ -10,20 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
-from streamtrain.catalogs.skies import Header, Known
+from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import check_once
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
-from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.run import Trained
+from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.halos import expand
-from streamtrain.train.folder import read_history, run_folder
+from streamtrain.generator.open import sky_options
+from streamtrain.machine.files import naming
+from streamtrain.train.folder import read_history
 
 
-def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Config:
-    """The configuration with the lightcones `files` (files or globs) as its test skies.
+def on_other_skies(run: Run, files: Sequence[str]) -> Config:
+    """A run's configuration with the lightcones `files` (files or globs) as its test skies.
 
     Raises ValueError, one sentence, for one that is no lightcone, or is of a sky that the network
     was trained on.
@@ -31,55 +32,55 @@ def on_other_skies(config: Config, trained: Trained, files: Sequence[str]) -> Co
     paths = expand(files, "--on")
     if not paths:
         raise ValueError("--on needs a lightcone file")
+    check_once({"--on": paths})
+    config = run.config
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
-    training = [Known.read(path) for path in files_of_training]
-    made = read_history(run_folder(config) / "lightcones.jsonl", "number")
-    digests = {*(trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
+    training = [Header.read(path) for path in files_of_training]
+    made = read_history(run.folder / "lightcones.jsonl", "number")
+    digests = {*(run.trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
     seeds = tuple(f"{METHOD}-{entry['seed']}-" for entry in made if "seed" in entry)
     for path in paths:
-        sky = Known.read(path)
+        sky = Header.read(path)
         where = next((other.path for other in training if sky.same_sky(other)), None)
         fresh = sky.realisation.startswith(seeds)
         if where is not None or fresh or sky.digest in digests:
             also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
-                f"--on {path}: the network of {run_folder(config)} was trained on this sky{also}, "
-                "and is to be judged on others"
+                f"--on {path}: the network of {run.folder} was trained on this sky{also}, and "
+                "is to be evaluated on others"
             )
     data = replace(config.data, test=[str(path) for path in paths], validation=[])
     return replace(config, data=data)
 
 
-def default_folder(config: Config, files: Sequence[str] | None) -> Path:
+def default_folder(run: Run, files: Sequence[str] | None) -> Path:
     """In the current folder: RUN_on_NAME, after what the files' names begin with."""
     if files is None:
-        return Path(f"{run_folder(config).resolve().name}_evaluated")
+        return Path(f"{run.folder.resolve().name}_evaluated")
     stems = sorted(path.stem for path in expand(files, "--on"))
     common = stems[0] if stems else ""
     if len(stems) > 1:
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(stems[0], stems[-1], strict=False))
         common = "".join(one for one, _ in alike).rstrip("0123456789")
     name = re.sub(r"[^\w.+-]", "_", common).strip("_-.") or "skies"
-    return Path(f"{run_folder(config).resolve().name}_on_{name}")
+    return Path(f"{run.folder.resolve().name}_on_{name}")
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, config: Config) -> Iterator[Path]:
+def new_folder(target: Path, run: Run) -> Iterator[Path]:
     """A folder to write into, which becomes `target` when all is written.
 
     Raises ValueError, one sentence, if there is something in `target`, or it lies in the run.
     """
-    run = run_folder(config).resolve()
-    if run in (target.resolve(), *target.resolve().parents):
-        raise ValueError(
-            f"--out {target} lies in the run {run_folder(config)}, which stays as it is"
-        )
+    if run.folder.resolve() in (target.resolve(), *target.resolve().parents):
+        raise ValueError(f"--out {target} lies in the run {run.folder}, which stays as it is")
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(
             f"{target} is already there, and is not overwritten: name another with --out"
         )
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    with naming(target):
+        part.mkdir(parents=True)
     try:
         yield part
         os.replace(part, target)
@@ -118,6 +119,5 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
 def _cosmology(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
     """That of the training's lightcones."""
     if config.data.fresh is not None:
-        given: dict[str, Any] = {**Cosmology().to_dict(), **config.data.fresh.cosmology}
-        return given
+        return sky_options(config, config.data.fresh).cosmology.to_dict()
     return Header.read(training[0]).cosmology if training else None

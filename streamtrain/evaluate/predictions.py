@@ -1,10 +1,8 @@
-"""What a network answers to the maps of a test set, beside the truth.
+"""What a network predicts for the maps of a test set, beside the truth.
 
-The answers of a run's network to its test set, kept beside its evaluation.
-
-run/answers.npz holds what `answers.predict` returns: log10 of the predicted and true counts,
-which bins are occupied, the sky of each map, and which checkpoint and manifest they belong to. It
-is made again where that is not the evaluation's.
+run/predictions.npz keeps, beside a run's evaluation, what `predict` returns: log10 of the predicted
+and true counts, which bins are occupied, the sky of each map, and which checkpoint and manifest
+they belong to. It is made again where that is not the evaluation's.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ from torch import Tensor
 
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import LEVELS
-from streamtrain.evaluate.run import Trained
-from streamtrain.evaluate.runs import Run
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import writing
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.heads import Head, PoissonHead, rate
 from streamtrain.networks.network import Network
 
@@ -39,7 +36,7 @@ LARGEST_DEX = 300.0
 
 @dataclass(frozen=True)
 class Predictions:
-    """A network's answers and the truth; log10 of the count, float64 [num_samples, num_bins]."""
+    """What a network predicts and the truth: log10 of counts, float64 [num_samples, num_bins]."""
 
     predicted: Float
     true: Float
@@ -76,7 +73,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ClassPredictions:
-    """A network's answers and the truth, where the label is a class."""
+    """A network's predictions and the truth, where the label is a class."""
 
     chances: Float
     """Probability of each class, [num_samples, num_classes]."""
@@ -91,47 +88,56 @@ def predict(
     network: Network,
     manifest: testset.Manifest,
     generator: Generator,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
-    """Make the test set again, compare each sample with the manifest, and ask the network.
+    """Make the test set again, compare each sample with the manifest, and let the network predict.
 
-    Raises ValueError at the first sample that differs, or if an answer is not finite.
+    Raises ValueError at the first sample that differs, or if a prediction is not finite.
     """
     batches = testset.compared(manifest, generator)
-    return ask(network, generator, batches, manifest.count, "evaluating", progress)
+    return predict_batches(network, generator, batches, manifest.count, "evaluating", progress)
 
 
-def ask(
+def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network puts out for cubes [B, n_freq, n_dec, n_ra], and the labels that its head
+    makes of that [B, num_outputs].
+
+    unit_label: `Batch.unit_label`. Raises ValueError if a label is not finite.
+    """
+    with torch.inference_mode():
+        output = network(cubes)
+        point = network.head.point(output, unit_label.to(cubes.device))
+        if not torch.isfinite(point).all():
+            raise ValueError("the network's prediction is not finite: its training has diverged")
+    return output, point
+
+
+def predict_batches(
     network: Network,
     generator: Generator,
     batches: Iterable[tuple[list[int], Batch]],
     count: int,
     doing: str,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
-    """A network's answers to the samples of some batches, `count` in all.
+    """A network's predictions for the samples of some batches, `count` in all.
 
-    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if an
-    answer is not finite.
+    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if a
+    prediction is not finite.
     """
     label, parts, done = generator.label, [], 0
     skies: list[str] = []
     realisation = {header.name: header.realisation for header in generator.headers}
     for indices, batch in batches:
+        output, point = point_of(network, batch.cube, batch.unit_label)
         with torch.inference_mode():
-            unit_label = batch.unit_label.to(batch.cube.device)
-            answer = network(batch.cube)
-            point = network.head.point(answer, unit_label)
-            if not torch.isfinite(point).all():
-                raise ValueError("the network's answer is not finite: its training has diverged")
             if label.is_class:
                 parts.append(_class_part(batch, point))
             else:
-                parts.append(_part(network.head, label, batch, answer, point))
+                parts.append(_part(network.head, label, batch, output, point))
         skies += [realisation[draw["lightcone"]] for draw in batch.draws]
         done += len(indices)
-        if progress is not None:
-            progress.update(f"{doing}: {done}/{count} samples")
+        progress.update(f"{doing}: {done}/{count} samples")
     whole: dict[str, Any] = {
         name: np.concatenate([part[name] for part in parts], axis=-2 if name != "classes" else 0)
         for name in parts[0]
@@ -142,7 +148,7 @@ def ask(
 
 
 def _part(
-    head: Head, label: Label, batch: Batch, answer: Tensor, point: Tensor
+    head: Head, label: Label, batch: Batch, output: Tensor, point: Tensor
 ) -> dict[str, NDArray[Any]]:
     """Fields of `Predictions` for a batch, [B, num_bins] each."""
     predicted, true = (
@@ -153,13 +159,13 @@ def _part(
         "predicted": predicted,
         "true": true,
         "occupied": label.occupied(batch.label, batch.counts).cpu().numpy(),
-        "rates": _rates(head, label, answer, point, batch.unit_label).cpu().numpy(),
+        "rates": _rates(head, label, output, point, batch.unit_label).cpu().numpy(),
         "halos": batch.counts.double().cpu().numpy(),
     }
     unit = label.unit_of(batch.unit_label)
     if unit is not None:
         part["unit"] = np.broadcast_to(unit, true.shape)
-    quantiles = head.spread(answer, batch.unit_label.to(answer.device), LEVELS)
+    quantiles = head.spread(output, batch.unit_label.to(output.device), LEVELS)
     if quantiles is not None:
         part["quantiles"] = np.stack(
             [label.log10_counts(row, batch.unit_label).cpu().numpy() for row in quantiles]
@@ -167,10 +173,10 @@ def _part(
     return part
 
 
-def _rates(head: Head, label: Label, answer: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
+def _rates(head: Head, label: Label, output: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
     """The predicted number of halos, float64 [B, num_bins], not cut off at one."""
     if isinstance(head, PoissonHead):
-        return rate(answer[:, : head.num_outputs].double())
+        return rate(output[:, : head.num_outputs].double())
     one = unit_label.to(point.device, torch.float64)
     if label.form == "linear":
         return point.double() / one
@@ -186,60 +192,45 @@ def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:
     }
 
 
-FILE = "answers.npz"
+FILE = "predictions.npz"
 
 
-def predictions_of(
-    run: Run, *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
-) -> Predictions:
-    """The answers that the evaluation of a run judged.
+def predictions_of(run: Run) -> Predictions:
+    """The predictions that the evaluation of a run is of.
 
     run: with an evaluation and a manifest, of a function of luminosity. Raises ValueError, one
     sentence, if they cannot be made here (lightcones or checkpoint missing, or another one).
     """
-    assert run.evaluation is not None and run.manifest is not None
-    key = json.dumps(
-        [run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]]
-    )
-    file = run.folder / FILE
+    assert run.evaluation is not None
+    step, digest = run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]
+    key, file = json.dumps([step, digest]), run.folder / FILE
     found = _load(file, key)
     if found is not None:
         return found
-    trained = Trained.load(run.config)
-    if trained.step != run.evaluation["checkpoint_step"]:
+    if run.trained.step != step:
         raise ValueError(
-            f"its newest checkpoint is of step {trained.step}, its evaluation of step "
-            f"{run.evaluation['checkpoint_step']}"
+            f"its newest checkpoint is of step {run.trained.step}, its evaluation of step {step}"
         )
-    generator = testset.open_generator(
-        testset.recipe(run.manifest, run.config), device=device, threads=threads
-    )
-    try:
-        problems = testset.mismatches(run.manifest, generator)
-        if problems:
-            raise ValueError(problems[0].rstrip("."))
-        network = trained.network(generator.label, generator.device)
-        made = predict(network, run.manifest, generator, progress)
-    finally:
-        generator.close()
+    manifest, generator = run.reopened(testset.default_path(run.config))
+    made = predict(run.network(generator), manifest, generator, run.progress)
     assert isinstance(made, Predictions)
     with contextlib.suppress(OSError):  # it only saves time
         _save(file, key, made)
     return made
 
 
-def _save(file: Path, key: str, answers: Predictions) -> None:
-    unit = np.ones(0) if answers.unit is None else answers.unit
+def _save(file: Path, key: str, predictions: Predictions) -> None:
+    unit = np.ones(0) if predictions.unit is None else predictions.unit
     with writing(file) as part, part.open("wb") as stream:
         np.savez_compressed(
             stream,
             key=np.array(key),
-            predicted=answers.predicted,
-            true=answers.true,
-            occupied=answers.occupied,
-            bin_edges=answers.bin_edges,
+            predicted=predictions.predicted,
+            true=predictions.true,
+            occupied=predictions.occupied,
+            bin_edges=predictions.bin_edges,
             unit=unit,
-            skies=np.array(answers.skies or [], str),
+            skies=np.array(predictions.skies or [], str),
         )
 
 

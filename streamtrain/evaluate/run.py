@@ -1,11 +1,18 @@
-"""The trained network of a run, from its folder."""
+"""A run, from its folder: configuration, trained network, test set, evaluation and generators.
+
+`Run` opens each where it is first used, and closes the generators.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,12 +20,13 @@ import torch
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.labels import Label
 from streamtrain.machine.files import near_run
+from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import Network, build_network
-from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import first_difference, load_checkpoint, load_weights
+from streamtrain.schema import Difference, differences, to_dict
+from streamtrain.train.checkpoint import is_free, load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
 
@@ -37,22 +45,19 @@ def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
     config = load_config(folder, given)
     if config.run != own.run:
         raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
-    difference = first_difference(_unmoved(own), _unmoved(config))
-    if difference:
+
+    def may_differ(name: str) -> bool:
+        """The content of the files of data.train is compared where they are used."""
+        return is_free(name) or (name == "data.train" and own.data.fresh is None)
+
+    difference = next(differences(to_dict(own), to_dict(config), free=may_differ), None)
+    if difference is not None:
         raise ConfigError(
-            f"the network of {folder} was trained with other settings: {difference}; a setting "
+            f"the network of {folder} was trained with other settings: "
+            f"{difference.text('there', 'here')}; a setting "
             "here may say where lightcones lie (data.test=...) and how to compute (train.threads=2)"
         )
     return config
-
-
-def _unmoved(config: Config) -> dict[str, Any]:
-    """A configuration as plain data without the files of data.train, whose content is compared
-    where they are used."""
-    whole = to_dict(config)
-    if config.data.fresh is None:
-        del whole["data"]["train"]
-    return whole
 
 
 def check_writable(folder: Path) -> None:
@@ -85,12 +90,11 @@ def output_folder(
     alike = config if test else replace(config, test=own.test)
     difference = testset.difference_in_samples(own, alike)
     if own.seed != config.seed:
-        difference = "seed", own.seed, config.seed
+        difference = Difference("seed", (own.seed, config.seed))
     manifest = testset.default_path(config)
     problem = ""
     if difference is not None:
-        name, then, now = difference
-        problem = f"{name} = {then} in the run, {now} here"
+        problem = difference.text("in the run", "here")
     elif generator is not None and manifest.is_file():
         problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
     if problem:
@@ -110,7 +114,7 @@ class Trained:
     input_shape: tuple[int, int, int]
     """(n_freq, n_dec, n_ra) of the cubes that it takes."""
     classes: list[str]
-    """Luminosity models that it was trained on; what it tells apart where the label is a class."""
+    """Luminosity models that it was trained on; its classes where the label is one."""
     lightcones: list[str] | None
     """Digests of the lightcone files that it was trained on; None where they were made during the
     training, or the checkpoint does not say."""
@@ -141,13 +145,123 @@ class Trained:
             )
 
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
-        """The network with its weights (their average, if one was kept), to answer with.
+        """The network with its weights (their average, if one was kept), to predict with.
 
         label: of a generator of this configuration.
         """
         with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
             network = build_network(
-                self._config.network, self.input_shape, label, InputMap.of(self._config)
+                self._config.network, self.input_shape, label, self._config.observation.input_map
             )
         load_weights(network, self._weights)
         return network.to(device).eval()
+
+
+class Run:
+    """What a run has in its folder, and generators of its samples, to use with `with`.
+
+    config: of the run, see `run_config`; device, threads: for generators and the network [threads:
+    train.threads, or one per core]; progress: of what takes long.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config, self.folder, self.device = config, run_folder(config), device
+        self.threads = threads or config.train.threads or num_cores()
+        self.progress = progress or SILENT
+        self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+    @classmethod
+    def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
+        """Of a configuration, or of the folder of a run; settings: see `run_config`; options: of
+        the constructor."""
+        return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the generators that were opened here, and end the line of progress."""
+        for generator in list(self._generators):
+            generator.close()
+        self.progress.close()
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The newest intact checkpoint. Raises ValueError, one sentence, see `Trained.load`."""
+        return Trained.load(self.config)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What evaluation.json holds; None where there is none that can be read."""
+        return read_evaluation(self.folder)
+
+    def network(self, generator: Generator) -> Network:
+        """The trained network, on the device of a generator of this run's samples."""
+        return self.trained.network(generator.label, generator.device)
+
+    def training(self, config: Config | None = None, **more: Any) -> Generator:
+        """A generator of training samples.
+
+        config: another than the run's; more: other arguments of `Generator`. Raises ValueError if
+        its lightcones are not those that the network was trained on.
+        """
+        generator = Generator(config or self.config, split="train", **self._options, **more)
+        self.keep(generator)
+        self.trained.check_training(generator)
+        return generator
+
+    def testing(self, config: Config | None = None, **more: Any) -> Generator:
+        """A generator of test samples; see `training`."""
+        return self.keep(testset.open_generator(config or self.config, **self._options, **more))
+
+    def test_set(self) -> tuple[testset.Manifest, Generator]:
+        """The run's test set, which is made if it is not there, and the generator of its samples.
+
+        Raises ValueError, one sentence, if it cannot be made, and `testset.OtherTestSet`.
+        """
+        path = testset.default_path(self.config)
+        if not path.exists():
+            output_folder(self.config, None, test=False)
+            testset.make(self.config, path, **self._options, progress=self.progress)
+        return self.reopened(path)
+
+    def reopened(
+        self, path: Path, config: Config | None = None, **more: Any
+    ) -> tuple[testset.Manifest, Generator]:
+        """`testset.reopen`. config, more: see `training`."""
+        found = testset.reopen(path, config or self.config, **self._options, **more)
+        self.keep(found[1])
+        return found
+
+    def keep(self, generator: Generator) -> Generator:
+        """Close a generator with this run."""
+        self._generators.add(generator)
+        return generator
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"device": self.device, "threads": self.threads}
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """What the evaluation.json of a run holds; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / "evaluation.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

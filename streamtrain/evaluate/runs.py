@@ -1,11 +1,10 @@
 """Runs in their folders, as they are compared: configuration, size, history, evaluation, test set.
 
-What a run lacks is told in a sentence each, not raised: the others are compared all the same.
+What a run lacks is a sentence each, not an error: the others are compared all the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -17,14 +16,11 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.run import run_config
-from streamtrain.generator.observe import InputMap
-from streamtrain.grid import grid_of
+from streamtrain.evaluate.run import read_evaluation, run_config
 from streamtrain.labels import QUANTITIES, Label
+from streamtrain.machine.files import sha256, sha256_of
 from streamtrain.networks.heads import loss_name
 from streamtrain.networks.network import build_network, multiply_adds
-from streamtrain.operators import build_operators
-from streamtrain.schema import to_dict
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""
@@ -42,7 +38,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What lies in the folder of a run."""
 
     name: str
@@ -59,7 +55,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that the history tells of."""
+        """Optimiser steps that the history has."""
         return max((entry["step"] for entry in self.history), default=0)
 
     @property
@@ -120,12 +116,12 @@ class Run:
     @property
     def maps(self) -> str | None:
         """Digest of the test maps: equal where every map and its halos are the same bytes."""
-        return _digest(self.manifest.samples) if self.manifest else None
+        return sha256_of(self.manifest.samples) if self.manifest else None
 
     @property
     def halos(self) -> str | None:
         """Digest of what decides the halos, their luminosities and bins in the test maps: equal
-        where two runs were asked for the same functions, if perhaps of other maps."""
+        where two runs predict the same functions, if perhaps of other maps."""
         if self.manifest is None:
             return None
         config = self.manifest.config
@@ -134,10 +130,10 @@ class Run:
         data = {k: config["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
         skies = [cone["digest"] for cone in self.manifest.lightcones]
         numbers = (self.manifest.seed, self.manifest.count, self.manifest.generator_version)
-        return _digest([grid, bins, data, config["emit"], skies, numbers])
+        return sha256_of([grid, bins, data, config["emit"], skies, numbers])
 
 
-def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[Run]:
+def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[RunRecord]:
     """The runs in these folders, named by the part of their paths in which they differ.
 
     given: settings, see `run_config`. Raises ValueError for a folder that is none of a run, or is
@@ -153,14 +149,14 @@ def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[
     return [read_run(path, name, given) for path, name in names]
 
 
-def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> Run:
+def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> RunRecord:
     """The run in a folder. given: settings, see `run_config`. Raises ValueError if it has no
     configuration that can be read."""
     config = run_config(folder, given)
     problems: list[str] = []
     history = _history(folder, name, problems)
     evaluation, manifest = _evaluation(folder, name, problems)
-    run = Run(name, folder, config, _size(config), history, evaluation, manifest, problems)
+    run = RunRecord(name, folder, config, _size(config), history, evaluation, manifest, problems)
     if run.evaluation and run.history and run.evaluation["checkpoint_step"] < run.steps:
         problems.append(
             f"{name} was evaluated at step {run.evaluation['checkpoint_step']} of {run.steps}; "
@@ -174,7 +170,7 @@ def how_to_evaluate(folder: Path) -> str:
     return f"streamtrain evaluate {folder}"
 
 
-def test_sets(runs: Sequence[Run]) -> dict[str, str]:
+def test_sets(runs: Sequence[RunRecord]) -> dict[str, str]:
     """A short name for each run's test set: another letter for other halos, and another number for
     the same halos in other maps; '-' for a run without one."""
     letters: dict[str, list[str]] = {}
@@ -208,20 +204,16 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise AssertionError("two paths are equal")
 
 
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
-
-
 def _size(config: Config) -> Size | None:
     """Of the network that a configuration makes; None where a file of a map operator is missing."""
     try:
-        grid = grid_of(config.grid)
-        shape: tuple[int, int, int] = grid.shape
-        for operator in build_operators(config.observe, grid):
-            shape = operator.output_shape(shape)
+        grid = config.grid
+        plan = config.observation
+        plan.operators()  # reads their files
+        shape = plan.state.shape
         label = Label(config.label, [grid.volume_Mpc3()], list(config.line.class_names))
         with torch.device("meta"):
-            network = build_network(config.network, shape, label, InputMap.of(config))
+            network = build_network(config.network, shape, label, plan.input_map)
             number = sum(p.numel() for p in network.parameters())
             return Size(number, multiply_adds(network, shape))
     except (ValueError, OSError):
@@ -272,7 +264,7 @@ def _evaluation(
         problems.append(f"{name} has no evaluation: {again}.")
         return None, None
     try:
-        found = json.loads(file.read_bytes())
+        found = read_evaluation(folder) or {}
         _check(found)
     except (ValueError, KeyError, TypeError):
         problems.append(f"{name}: evaluation.json is damaged; {again} again.")
@@ -282,7 +274,7 @@ def _evaluation(
     except ValueError as error:
         problems.append(f"{name}: its test set is unknown: {error}.")
         return found, None
-    if hashlib.sha256(path.read_bytes()).hexdigest() != found["test_set"]["manifest_sha256"]:
+    if sha256(path) != found["test_set"]["manifest_sha256"]:
         problems.append(
             f"{name}: evaluation.json is of another test set than testset.json; {again} again."
         )
@@ -311,9 +303,3 @@ def _check(evaluation: Any) -> None:
         raise ValueError("a number is missing")
     if not isinstance(evaluation["test_set"]["manifest_sha256"], str):
         raise TypeError
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """The configuration as nested plain data."""
-    whole: dict[str, Any] = to_dict(run.config)
-    return whole

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from streamtrain.evaluate.predictions import Predictions
-from streamtrain.evaluate.runs import Run
+from streamtrain.evaluate.runs import RunRecord
 from streamtrain.evaluate.scores import Float, delta_percentiles
 from streamtrain.figures import (
     LABEL_SIZE,
@@ -41,7 +41,7 @@ Keys = dict[str, tuple[str, str]]
 """By run: two entries of its history."""
 
 
-def styles(runs: Sequence[Run]) -> Styles:
+def styles(runs: Sequence[RunRecord]) -> Styles:
     """Colour and line of each run, by its name."""
     num = len(COLOURS)
     return {r.name: (COLOURS[k % num], LINES[k // num % len(LINES)]) for k, r in enumerate(runs)}
@@ -60,18 +60,19 @@ def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> N
 
 
 def comparison(
-    runs: Sequence[Run], answers: Mapping[str, Predictions] | None = None
+    runs: Sequence[RunRecord], predictions: Mapping[str, Predictions] | None = None
 ) -> Figure | None:
     """The figure of several runs; None if none has a history or an evaluation.
 
-    answers: by the name of the run, for bands per bin; without them bands are per luminosity range.
+    predictions: by the name of the run, for bands per bin; without them bands are per luminosity
+    range.
     """
     drawn = styles(runs)
-    judged = [run for run in runs if run.evaluation and run.function != "class"]
+    evaluated = [run for run in runs if run.evaluation and run.function != "class"]
     histories = _history_panels(runs)
-    if not histories and not judged:
+    if not histories and not evaluated:
         return None
-    rows = [-(-len(histories) // COLUMNS), -(-len(judged) // COLUMNS), 1 if judged else 0]
+    rows = [-(-len(histories) // COLUMNS), -(-len(evaluated) // COLUMNS), 1 if evaluated else 0]
     heights = [n for n in rows if n]
     size = (COLUMNS * PANEL[0], PANEL[1] * sum(heights) + 0.7)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
@@ -83,14 +84,14 @@ def comparison(
         for axes, (title, unit, keys) in zip(panels, histories, strict=True):
             _history(axes, runs, drawn, title, keys)
             axes.set_ylabel(unit, fontsize=TICK_SIZE)
-    if judged:
+    if evaluated:
         part = next(parts)
-        panels = _panels(part, len(judged), share=True)
-        for axes, run in zip(panels, judged, strict=True):
-            _band(axes, run, drawn[run.name][0], (answers or {}).get(run.name))
+        panels = _panels(part, len(evaluated), share=True)
+        for axes, run in zip(panels, evaluated, strict=True):
+            _band(axes, run, drawn[run.name][0], (predictions or {}).get(run.name))
         for axes in panels[::COLUMNS]:
             axes.set_ylabel("predicted / true", fontsize=TICK_SIZE)
-        _bars(next(parts).subplots(), judged, drawn)
+        _bars(next(parts).subplots(), evaluated, drawn)
     always = Line2D([], [], color=TRUTH, ls=":", lw=1.4, label="always the mean label")
     key(figure, [run.name for run in runs], drawn, always)
     return figure
@@ -107,7 +108,7 @@ def _panels(part: Any, number: int, share: bool = False) -> list[Axes]:
     return list(grid[:number])
 
 
-def _history_panels(runs: Sequence[Run]) -> list[tuple[str, str, Keys]]:
+def _history_panels(runs: Sequence[RunRecord]) -> list[tuple[str, str, Keys]]:
     """Title, unit, and by run the entries drawn: training and validation loss for each kind of
     loss, then the error of each luminosity range for each function."""
     panels: list[tuple[str, str, Keys]] = []
@@ -135,7 +136,7 @@ def _history_panels(runs: Sequence[Run]) -> list[tuple[str, str, Keys]]:
 
 def _history(
     axes: Axes,
-    runs: Sequence[Run],
+    runs: Sequence[RunRecord],
     drawn: Styles,
     title: str,
     keys: Keys,
@@ -179,7 +180,7 @@ def _history(
     axes.grid(alpha=0.25, lw=0.6)
 
 
-def _points(run: Run, name: str) -> Float:
+def _points(run: RunRecord, name: str) -> Float:
     """(samples, value) of the finite entries, [n, 2]."""
     size = run.config.train.batch_size
     found = [(e["step"] * size, e[name]) for e in run.history if name in e]
@@ -187,12 +188,12 @@ def _points(run: Run, name: str) -> Float:
     return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
-def _band(axes: Axes, run: Run, colour: str, answers: Predictions | None) -> None:
+def _band(axes: Axes, run: RunRecord, colour: str, predictions: Predictions | None) -> None:
     """Median, 68 % and 95 % of predicted / true, per bin or per luminosity range."""
-    if answers is not None:
-        rows = 1 + delta_percentiles(answers.predicted - answers.true, answers.occupied)
-        at, step = positions(answers.bin_edges, run.config.label.quantity), None
-        edges = answers.bin_edges
+    if predictions is not None:
+        rows = 1 + delta_percentiles(predictions.predicted - predictions.true, predictions.occupied)
+        at, step = positions(predictions.bin_edges, run.config.label.quantity), None
+        edges = predictions.bin_edges
     else:
         at, rows, edges = _range_bands(run)
         step = "post"
@@ -207,7 +208,7 @@ def _band(axes: Axes, run: Run, colour: str, answers: Predictions | None) -> Non
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=TICK_SIZE)
 
 
-def _range_bands(run: Run) -> tuple[Float, Float, Float]:
+def _range_bands(run: RunRecord) -> tuple[Float, Float, Float]:
     """Edges of luminosity [Lsun], percentiles of predicted / true at each, and log10 of the ends;
     each range's from its lower edge to the upper."""
     assert run.evaluation is not None
@@ -222,7 +223,7 @@ def _range_bands(run: Run) -> tuple[Float, Float, Float]:
     return np.array(at), np.array(rows).reshape(-1, 5).T, whole
 
 
-def _bars(axes: Axes, runs: Sequence[Run], drawn: Styles) -> None:
+def _bars(axes: Axes, runs: Sequence[RunRecord], drawn: Styles) -> None:
     """rms of every luminosity range, a bar per run, and a line for its mean label."""
     found = {
         (run.name, tuple(part["log10_L"])): (part, mean)
@@ -278,27 +279,29 @@ RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 
 
-def asked_the_same(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> list[Run]:
-    """The runs with answers that have the test halos and the function of the first that has."""
-    having = [run for run in runs if run.name in answers]
+def comparable_runs(
+    runs: Sequence[RunRecord], predictions: Mapping[str, Predictions]
+) -> list[RunRecord]:
+    """The runs with predictions that have the test halos and the function of the first that has."""
+    having = [run for run in runs if run.name in predictions]
     if not having:
         return []
     first = having[0]
-    true = answers[first.name].true
+    true = predictions[first.name].true
     return [
         run
         for run in having
         if (run.halos, run.function) == (first.halos, first.function)
-        and np.allclose(answers[run.name].true, true, rtol=0, atol=1e-5)
+        and np.allclose(predictions[run.name].true, true, rtol=0, atol=1e-5)
     ]
 
 
-def same_maps(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> Figure:
+def same_maps(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions]) -> Figure:
     """Three test maps: functions of every run and the truth, their ratio, and that close to one.
 
-    runs: of `asked_the_same`, all of which have answers.
+    runs: of `comparable_runs`, all of which have predictions.
     """
-    drawn, first = styles(runs), answers[runs[0].name]
+    drawn, first = styles(runs), predictions[runs[0].name]
     true, occupied = first.true, first.occupied
     squares = np.where(occupied, (first.predicted - true) ** 2, 0.0).sum(axis=1)
     rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
@@ -315,7 +318,7 @@ def same_maps(runs: Sequence[Run], answers: Mapping[str, Predictions]) -> Figure
         upper.plot(at[shown], 10 ** true[k][shown], "o", color=TRUTH, ms=3, zorder=4)
         for run in runs:
             colour, line = drawn[run.name]
-            predicted = answers[run.name].predicted[k]
+            predicted = predictions[run.name].predicted[k]
             upper.plot(at, 10**predicted, line, color=colour, lw=1.5)
             ratio = np.where(shown, 10 ** (predicted - true[k]), np.nan)
             for axes in panels[1:, column]:

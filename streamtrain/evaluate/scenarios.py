@@ -1,4 +1,4 @@
-"""Judge a trained network in many scenarios: one table, one JSON file, figures.
+"""Evaluate a trained network in many scenarios: one table, one JSON file, figures.
 
 Scenarios: what else may be in a map than what a network was trained on.
 
@@ -8,7 +8,6 @@ network and lightcones are those of the run. A set of them is a folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -38,14 +37,14 @@ from streamtrain.evaluate.parameter_oracle import (
     repaint_all,
     score_floor,
 )
-from streamtrain.evaluate.predictions import Predictions, ask
-from streamtrain.evaluate.report import bootstrap_of, errors_of, judge
-from streamtrain.evaluate.run import Trained, output_folder, run_config
+from streamtrain.evaluate.predictions import Predictions, predict_batches
+from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
+from streamtrain.evaluate.run import Run, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
-from streamtrain.schema import nearest, operator_kind, to_dict
+from streamtrain.schema import differences, nearest, to_dict
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
@@ -71,34 +70,23 @@ def evaluate_scenarios(
     """
     config = run if isinstance(run, Config) else run_config(run)
     if config.label.quantity == "class":
-        raise ValueError("scenarios judge luminosity functions, and this run's label is a class")
-    if out is not None:
-        with new_folder(Path(out), config) as part:
-            return _evaluate(config, where, part, device, threads, bootstrap, progress)
-    folder = output_folder(config, None, test=False)
-    return _evaluate(config, where, folder, device, threads, bootstrap, progress)
+        raise ValueError("scenarios are of luminosity functions, and this run's label is a class")
+    with Run(config, device=device, threads=threads, progress=progress) as opened:
+        if out is None:
+            return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
+        with new_folder(Path(out), opened) as part:
+            return _evaluate(opened, where, part, bootstrap)
 
 
-def _evaluate(
-    config: Config,
-    where: str | Path,
-    folder: Path,
-    device: str,
-    threads: int,
-    bootstrap: str,
-    progress: Progress | None,
-) -> dict[str, Any]:
+def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict[str, Any]:
     """The scenarios, written into `folder`."""
-    trained = Trained.load(config)
+    trained, config = run.trained, run.config
     scenarios = load_scenarios(where, config)
-    bench = _Bench(config, trained, folder, device, threads, progress)
-    try:
-        rows = []
-        for number, scenario in enumerate(scenarios, 1):
-            bench.doing = f"scenario {number}/{len(scenarios)} {scenario.name}"
-            rows.append(bench.judge(scenario, bootstrap, str(where) == PFEFFER2019))
-    finally:
-        bench.close()
+    bench = _Bench(run, folder)
+    rows = []
+    for number, scenario in enumerate(scenarios, 1):
+        bench.doing = f"scenario {number}/{len(scenarios)} {scenario.name}"
+        rows.append(bench.scores_of(scenario, bootstrap, str(where) == PFEFFER2019))
     first = rows[0]
     result: dict[str, Any] = {
         "checkpoint_step": trained.step,
@@ -108,7 +96,7 @@ def _evaluate(
         "conventions": first.pop("conventions")
         | {
             "scenario_mean": "mean log10 dN of the scenario's own test maps",
-            "floor": f"an oracle that knows all parameters of a map and answers the mean of other "
+            "floor": f"an oracle that knows all parameters of a map and predicts the mean of other "
             f"fields: Poisson noise and field-to-field scatter; up to {FIELDS} fields per map, "
             "each of another sky, corrected to infinitely many (but for the deviance); errors over "
             "skies: of the test set and of the oracle",
@@ -128,64 +116,53 @@ def _evaluate(
         *(f"{FOLDER}/{row['name']}.png" for row in rows),
         *save({"scenarios.png": matrix_figure(result)}, folder),
     ]
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    testset.write_atomically(folder / "scenarios.json", text)
-    if progress is not None:
-        progress.close()
+    write_json(folder / "scenarios.json", result)
+    run.progress.close()
     print(matrix_table(result))
     return result
 
 
 class _Bench:
-    """What all scenarios of a run are judged with: the network, the skies of test and training,
+    """What all scenarios of a run are evaluated with: the network, the skies of test and training,
     and what has been painted for the floor."""
 
-    def __init__(
-        self,
-        config: Config,
-        trained: Trained,
-        folder: Path,
-        device: str,
-        threads: int,
-        progress: Progress | None,
-    ) -> None:
-        self.doing, self._folder = "", folder
-        self.num_test_skies = 0
-        self._config, self._trained, self._progress = config, trained, progress
-        self._options: dict[str, Any] = {"device": device, "threads": threads}
-        self._train = Generator(config, split="train", **self._options)
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.doing, self.num_test_skies = "", 0
+        self._run, self._folder = run, folder
+        self._train = run.training()
         self._test: Generator | None = None
         self._network: Network | None = None
         self._fields: dict[str, OtherFields] = {}
-        self._reference = mean_label(self._train, progress)
-        here = {component.model for component in config.line.components.values()}
-        self.trained_models = sorted(
-            here if trained.classes == list(config.line.class_names) else set(trained.classes)
-        )
+        self._reference = mean_label(self._train, run.progress)
+        line, classes = run.config.line, run.trained.classes
+        here = {component.model for component in line.components.values()}
+        self.trained_models = sorted(here if classes == list(line.class_names) else set(classes))
 
-    def judge(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
+    def scores_of(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
         """The row of a scenario. shipped: its name is that of a published one."""
         path = self._folder / FOLDER / f"{scenario.name}.testset.json"
         generator, batches = self._open(scenario, path)
         count = generator.config.test.samples
         if self._network is None:
-            self._network = self._trained.network(generator.label, generator.device)
-        answers = ask(self._network, generator, batches, count, self.doing, self._progress)
-        assert isinstance(answers, Predictions)
+            self._network = self._run.network(generator)
+        predictions = predict_batches(
+            self._network, generator, batches, count, self.doing, self._run.progress
+        )
+        assert isinstance(predictions, Predictions)
         fields = self._floor_fields(scenario, generator, count)
         generator.scenes.close()
-        resampled = bootstrap_of(answers, bootstrap)
-        skies = answers.skies or []
+        resampled = bootstrap_of(predictions, bootstrap)
+        skies = predictions.skies or []
         _, sky = np.unique(skies, return_inverse=True)
         self.num_test_skies = int(sky.max()) + 1
         over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
-        quantity = self._config.label.quantity
-        own = MeanLabelBaseline.of(answers.true, answers.count, skies)
-        beside = shipped and comparable(quantity, answers.bin_edges)
+        quantity = self._run.config.label.quantity
+        own = MeanLabelBaseline.of(predictions.true, predictions.count, skies)
+        beside = shipped and comparable(quantity, predictions.bin_edges)
         theirs = published(scenario.name) if beside else None
-        found = judge(answers, self._reference, quantity, resampled)
+        found = scores_of(predictions, self._reference, quantity, resampled)
         figure = figures.residual_bands(
-            answers.predicted, answers.true, answers.occupied, answers.bin_edges,
+            predictions.predicted, predictions.true, predictions.occupied, predictions.bin_edges,
             quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
             title=scenario.name,
         )  # fmt: skip
@@ -198,11 +175,16 @@ class _Bench:
             "differs_from_training": scenario.differs,
             "samples": count,
             "seed": generator.seed,
-            "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "manifest_sha256": sha256(path),
             **found,
-            "scenario_mean": errors_of(own.mean, own.rate, answers, resampled),
+            "scenario_mean": errors_of(own.mean, own.rate, predictions, resampled),
             "floor": score_floor(
-                answers.true, answers.count, answers.occupied, fields, answers.bin_edges, over_skies
+                predictions.true,
+                predictions.count,
+                predictions.occupied,
+                fields,
+                predictions.bin_edges,
+                over_skies,
             ),
             "published": None if theirs is None else theirs.as_data(),
         }
@@ -212,53 +194,39 @@ class _Bench:
     ) -> tuple[Generator, Iterator[tuple[list[int], Batch]]]:
         """The generator of a scenario's test set, and its samples, which are compared with the
         manifest or make it."""
-        manifest = testset.load(path) if path.exists() else None
-        config = scenario.config
-        if manifest is not None:
-            with testset.kept(path):
-                config = testset.recipe(manifest, config)
         skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
-        generator = testset.open_generator(config, **self._options, **skies)
+        manifest = None
+        if path.exists():
+            with testset.kept(path):
+                manifest, generator = self._run.reopened(path, scenario.config, **skies)
+        else:
+            generator = self._run.testing(scenario.config, **skies)
         self._test = self._test or generator
-        if generator.input_shape != self._trained.input_shape:
+        if generator.input_shape != self._run.trained.input_shape:
             raise ValueError(
                 f"scenario {scenario.name} makes maps of {generator.input_shape} voxels, the "
-                f"network takes {self._trained.input_shape}"
+                f"network takes {self._run.trained.input_shape}"
             )
         if manifest is None:
-            return generator, testset.made(config, path, generator)
-        with testset.kept(path):
-            testset.check(manifest, generator)
+            return generator, testset.made(scenario.config, path, generator)
         return generator, testset.compared(manifest, generator)
 
     def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> OtherFields:
         """Of the oracle; scenarios that emit the same share them."""
         key = json.dumps([to_dict(scenario.config.emit), generator.seed, count])
         if key not in self._fields:
-            other = Generator(
-                scenario.config, split="train", **self._options, lightcones=self._train.skies
-            )
+            other = self._run.training(scenario.config, lightcones=self._train.skies)
 
             def report(done: int) -> None:
-                if self._progress is not None:
-                    self._progress.update(f"{self.doing}: floor of {done}/{count} samples")
+                self._run.progress.update(f"{self.doing}: floor of {done}/{count} samples")
 
             self._fields[key] = repaint_all(
-                generator, other, count, threads=self._options["threads"], report=report
+                generator, other, count, threads=self._run.threads, report=report
             )
             other.scenes.close()
         return self._fields[key]
 
-    def close(self) -> None:
-        """Stop all threads."""
-        for generator in (self._train, self._test):
-            if generator is not None:
-                generator.close()
 
-
-ENCODING = ("pool", "log_modulus", "log10", "asinh", "standardise")
-"""Map operators that write a map as the network's input and add nothing to it: a network reads what
-it was trained to read."""
 BAND = ("nu_GHz", "nu_rest_GHz", "units")
 PFEFFER2019 = "pfeffer2019"
 
@@ -311,6 +279,8 @@ def _files(where: str | Path) -> list[Path]:
         )
     files = sorted(folder.glob("*.yaml"))
     if not files:
+        if forbidden := why_nothing_found(folder):
+            raise ConfigError(f"scenarios: {forbidden}")
         raise ConfigError(f"the folder {folder} holds no scenario: no file ends in .yaml")
     return files
 
@@ -346,8 +316,7 @@ def _scenario(file: Path, run: Config) -> Scenario:
 
 
 def _encoding(config: Config) -> list[tuple[str, Any]]:
-    kinds = ((operator_kind(name), section) for name, section in config.observe.items())
-    return [(kind, to_dict(section)) for kind, section in kinds if kind in ENCODING]
+    return [(kind, to_dict(section)) for kind, section in config.observation.encoding]
 
 
 def _listed(encoding: list[tuple[str, Any]]) -> str:
@@ -369,12 +338,8 @@ def _about(file: Path) -> str:
 
 
 def _differences(run: Config, scenario: Config) -> list[str]:
-    found = []
-    for section in ("emit", "observe"):
-        ours, theirs = (to_dict(getattr(config, section)) for config in (run, scenario))
-        names = [*theirs, *(name for name in ours if name not in theirs)]
-        changed = [f"{section}.{name}" for name in names if ours.get(name) != theirs.get(name)]
-        if not changed and list(ours) != list(theirs):
-            changed = [f"the order of {section}"]
-        found += changed
-    return found
+    """Entries of emit and observe, by their dotted names."""
+    sections = ("emit", "observe")
+    ours, theirs = ({k: to_dict(getattr(c, k)) for k in sections} for c in (run, scenario))
+    names = (difference.name.split(".") for difference in differences(theirs, ours))
+    return list(dict.fromkeys(".".join(name[:2]) for name in names))

@@ -17,9 +17,9 @@ from typing import Any
 
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.machine.files import writing
+from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.schema import to_dict
+from streamtrain.schema import Difference, differences, to_dict
 from streamtrain.train.folder import run_folder
 
 BATCH_SIZE = 16
@@ -33,6 +33,10 @@ _KINDS: dict[str, type] = {
     "samples": list,
 }
 _NAMES: dict[type, str] = {dict: "a mapping", int: "a whole number", list: "a list"}
+
+
+class OtherTestSet(ValueError):
+    """Settings, lightcones or a generator that do not make a manifest's samples."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,11 @@ def make(
     made again. Raises ValueError, one sentence, if it is of another, or cannot be read.
     """
     target = Path(path) if path is not None else default_path(config)
-    there = load(target) if os.path.lexists(target) else None
-    if there is not None:
+    if os.path.lexists(target):
         with kept(target):
-            recipe(there, config)
-    generator = open_generator(config, device=device, threads=threads)
-    if there is not None:
-        generator.close()
-        with kept(target):
-            check(there, generator)
+            reopen(target, config, device=device, threads=threads)[1].close()
         return target
+    generator = open_generator(config, device=device, threads=threads)
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
@@ -112,7 +111,7 @@ def made(config: Config, path: Path, generator: Generator) -> Iterator[tuple[lis
         lightcones=_lightcones(generator),
         samples=digests,
     )
-    write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
+    write_json(path, asdict(manifest))
 
 
 def default_path(config: Config) -> Path:
@@ -191,12 +190,12 @@ def verify(
 def recipe(manifest: Manifest, config: Config | None = None) -> Config:
     """The configuration that makes a manifest's samples, with the file paths of `config`.
 
-    Raises ValueError if `config` would make other samples, naming the first setting at fault.
+    Raises OtherTestSet if `config` would make other samples, naming the first setting at fault.
     """
     try:
         recorded = from_mapping(manifest.config)
     except ConfigError as error:
-        raise ValueError(f"the manifest's configuration cannot be used: {error}") from None
+        raise OtherTestSet(f"the manifest's configuration cannot be used: {error}") from None
     recorded = replace(
         recorded, test=replace(recorded.test, seed=manifest.seed, samples=manifest.count)
     )
@@ -204,20 +203,18 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
         return recorded
     difference = difference_in_samples(recorded, config)
     if difference is not None:
-        name, then, now = difference
-        raise ValueError(
-            f"the manifest was made with {name} = {then}, this configuration has {now}"
+        raise OtherTestSet(
+            f"the manifest was made with other settings: {difference.text('there', 'here')}"
         )
     return replace(
         recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
     )
 
 
-def difference_in_samples(one: Config, other: Config) -> tuple[str, Any, Any] | None:
+def difference_in_samples(one: Config, other: Config) -> Difference | None:
     """The first setting that decides the samples of a test set, wherever its files lie, and is not
-    the same in two configurations: its dotted name and both values."""
-    left, right = _settings(one), _settings(other)
-    return None if json.dumps(left) == json.dumps(right) else _first_difference(left, right)
+    the same in two configurations."""
+    return next(differences(_settings(one), _settings(other)), None)
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
@@ -232,19 +229,27 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
     return problems + _compare_lightcones(manifest, generator)
 
 
-def check(manifest: Manifest, generator: Generator) -> None:
-    """Raise ValueError for `mismatches`."""
+def reopen(path: Path, config: Config | None = None, **options: Any) -> tuple[Manifest, Generator]:
+    """A manifest and the generator that makes its samples again.
+
+    config: see `recipe`; options: of `open_generator`. Raises OtherTestSet if they do not make
+    them, and ValueError if the manifest or the generator cannot be opened.
+    """
+    manifest = load(path)
+    generator = open_generator(recipe(manifest, config), **options)
     if problems := mismatches(manifest, generator):
-        raise ValueError(" ".join(problems).rstrip("."))
+        generator.close()
+        raise OtherTestSet(" ".join(problems).rstrip("."))
+    return manifest, generator
 
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[None]:
-    """A ValueError inside means that `path` is of another test set; it says so and how to go on."""
+    """An OtherTestSet inside says that `path` stays as it is, and how to go on."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(
+    except OtherTestSet as error:
+        raise OtherTestSet(
             f"{path} is of another test set and stays as it is: {error}; --out writes elsewhere"
         ) from None
 
@@ -273,13 +278,6 @@ def differing_samples(manifest: Manifest, indices: list[int], batch: Batch) -> l
     """The samples of a batch whose bytes are not the manifest's."""
     pairs = zip(indices, batch.digests(), strict=True)
     return [k for k, digest in pairs if digest != manifest.samples[k]]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _seed(config: Config) -> int:
@@ -353,19 +351,3 @@ def _checked(data: Any, path: str | Path) -> Manifest:
             f"{path}: 'count' is {data['count']}, but {len(data['samples'])} samples are listed"
         )
     return Manifest(**{field.name: data[field.name] for field in fields(Manifest)})
-
-
-def _first_difference(
-    left: Mapping[str, Any], right: Mapping[str, Any], where: str = ""
-) -> tuple[str, Any, Any]:
-    """The first setting in which two nested mappings differ: dotted name and both values."""
-    for key in [*left, *(k for k in right if k not in left)]:
-        one, other = left.get(key), right.get(key)
-        if one != other and isinstance(one, dict) and isinstance(other, dict):
-            return _first_difference(one, other, f"{where}{key}.")
-        if one != other:
-            return f"{where}{key}", one, other
-    for key, value in left.items():
-        if isinstance(value, dict) and list(value) != list(right[key]):
-            return f"{where}{key} in the order", list(value), list(right[key])
-    raise AssertionError("the mappings are equal")

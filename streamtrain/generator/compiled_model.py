@@ -22,7 +22,7 @@ from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import model_column
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
-from streamtrain.luminosity.trace import trace
+from streamtrain.luminosity.trace import Traced, trace
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import kernels_for
 
@@ -83,21 +83,12 @@ class CompiledModel:
         emitters: Emitters = PLAIN,
         compiler_flags: Sequence[str] = (),
     ) -> None:
-        grid = halos.grid
-        model.check_line(grid.nu_rest_GHz)
         self.model, self._halos, self._bins = model, halos, bins
-        self.traced = trace(
-            model.function,
-            model.traced_parameters,
-            {"nu_rest_GHz": grid.nu_rest_GHz},
-            sigma_dex=model.sigma_dex,
-            on_fraction=model.on_fraction,
-            z_range=grid.z_range,
-        )
-        self._width, used = [], halos.channel >= 0
+        self.traced = traced_for(model, halos.grid)
+        width, used = [], halos.channel >= 0
         if emitters.width is not None:
-            self._width = line_columns(halos, emitters.width)
-            used = within_reach(halos, self._width)
+            width = line_columns(halos, emitters.width)
+            used = within_reach(halos, width)
         place = len(self.traced.columns) + self.traced.num_static
         self.source = self.traced.source + bins.source() + emitters.source(place)
         """What kernels/paint.cu is compiled with."""
@@ -106,7 +97,7 @@ class CompiledModel:
             halos.gather(partial(model_column, name=name, form=form, sfr=sfr), used)
             for name, form in self.traced.columns
         ]
-        self.columns = self._upload(inputs)
+        self.columns = self._upload(inputs, width, num_columns(self.traced, emitters))
         """Inputs of the model, its static values, and the lines' places and widths, float32
         [num, num_rows]."""
         self._bright = self._probes(_heaviest_and_some(halos), inputs)
@@ -117,12 +108,13 @@ class CompiledModel:
         self._typical = self._probes(rows, inputs)
         self._fine: tuple[_Probes, Float] | None = None
 
-    def _upload(self, inputs: list[NDArray[np.float32]]) -> torch.Tensor:
-        halos, first = self._halos, len(inputs) + self.traced.num_static
-        number = first + len(self._width)
-        rows = halos.bank.num_rows
-        columns = torch.empty((max(number, 1), rows), dtype=torch.float32, device=halos.device)
-        for place, values in [*enumerate(inputs), *enumerate(self._width, first)]:
+    def _upload(
+        self, inputs: list[NDArray[np.float32]], width: list[NDArray[np.float32]], number: int
+    ) -> torch.Tensor:
+        halos, rows = self._halos, self._halos.bank.num_rows
+        columns = torch.empty((number, rows), dtype=torch.float32, device=halos.device)
+        first = len(inputs) + self.traced.num_static
+        for place, values in [*enumerate(inputs), *enumerate(width, first)]:
             columns[place].copy_(torch.from_numpy(values))
         if self.traced.num_static:
             log2_mass, log2_1pz = halos.arrays[3:5]
@@ -279,6 +271,26 @@ class CompiledModel:
         luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
         with np.errstate(all="ignore"):
             return portable.log2(luminosity)
+
+
+def traced_for(model: LuminosityModel, grid: Grid) -> Traced:
+    """A model as kernel code for the line of a grid. Raises ConfigError for a model of another
+    line, TraceError for one that cannot be compiled."""
+    model.check_line(grid.nu_rest_GHz)
+    return trace(
+        model.function,
+        model.traced_parameters,
+        {"nu_rest_GHz": grid.nu_rest_GHz},
+        sigma_dex=model.sigma_dex,
+        on_fraction=model.on_fraction,
+        z_range=grid.z_range,
+    )
+
+
+def num_columns(traced: Traced, emitters: Emitters) -> int:
+    """Numbers (float32) per halo that a model adds to its bank, see `CompiledModel.columns`."""
+    width = 0 if emitters.width is None else 2
+    return max(len(traced.columns) + traced.num_static + width, 1)
 
 
 def _total(values: Float) -> Float:

@@ -12,20 +12,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
-from streamtrain.catalogs.skies import Header, LightconeFiles
+from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch, Column, Records, join
 from streamtrain.generator.draws import SampleDraws
-from streamtrain.generator.line import EmissionLine, Stages
+from streamtrain.generator.halos import Bank
+from streamtrain.generator.line import EmissionLine, LinePlan, Stages
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pipeline import Pipeline
-from streamtrain.generator.windows import LightconeWindows, Scene, SkiesInUse, schedule_of
-from streamtrain.grid import grid_of
-from streamtrain.labels import EXTRA_COUNTS, Label
+from streamtrain.generator.windows import (
+    LightconeWindows,
+    Scene,
+    Schedule,
+    SkiesInUse,
+    schedule_of,
+)
+from streamtrain.labels import Counts, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_emitters, emit_stage
 from streamtrain.luminosity.settings import InterloperConfig
@@ -33,9 +40,7 @@ from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import draw_finite
-from streamtrain.operators.pool import Pool
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -73,7 +78,7 @@ class Generator:
         if split == "test" and config.test.seed is not None:
             self.seed = config.test.seed
         self.device = full_device(device)
-        self.grid = grid_of(config.grid)
+        self.grid = config.grid
         self.sfr = sfr_source(config.data.sfr, "data.sfr")
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
@@ -91,81 +96,67 @@ class Generator:
             config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
         )
         self.bins = self.label.bins
-        self.operators = build_operators(config.observe, self.grid)
-        first = self.operators[0] if self.operators else None
-        pool = first if isinstance(first, Pool) else None
-        if pool is not None:
+        self.observation = config.observation
+        self.operators = self.observation.operators()
+        self._leading_pool = self.observation.leading_pool
+        if self._leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
         self.emitters = build_emitters(config.emit, self.bins)
         self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.emitters.in_label]
-        options: dict[str, Any] = {
-            "sfr": self.sfr,
-            "device": self.device,
-            "compiler_flags": compiler_flags,
-        }
-        self._line_options, self._leading_pool = options, pool
-        self._own_skies = open_interlopers(config, split)
-        own = [(skies, self.schedule.of(len(skies))) for skies in self._own_skies.values()]
-        check_memory([(self.skies, self.schedule), *own], config.data.memory_GB, self.device)
+        self._compiler_flags = compiler_flags
+        self._own_skies = open_interlopers(config, split, self.skies)
+        self._plans = {"line": LinePlan(config.line, self.grid, self.emitters)}
+        for position, (name, section) in enumerate(config.emit.items()):
+            if isinstance(section, InterloperConfig):
+                self._plans[name] = self._interloper(name, section, emit_stage(position))
+        lines = [(*self._skies_of(name), plan) for name, plan in self._plans.items()]
+        check_memory(lines, config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
         self.scenes = LightconeWindows(self._scene, self.device, follows=follows)
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
-        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins.num)
+        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
 
+    def _interloper(self, name: str, section: InterloperConfig, stage: int) -> LinePlan:
+        """Another line in the same band, in the field of the line or in one of its own."""
+        pose = stage + 1 if name in self._own_skies else STAGE_POSE
+        return LinePlan(
+            section.line,
+            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
+            self.emitters.blank,
+            Stages(pose, stage, stage + 3, stage + 2),
+            self.grid.fixed_point_exponent,
+        )
+
+    def _skies_of(self, name: str) -> tuple[LightconeFiles | FreshSkies, Schedule]:
+        """The lightcones whose halos shine in a line, and when they are used."""
+        own = self._own_skies.get(name)
+        return (self.skies, self.schedule) if own is None else (own, self.schedule.of(len(own)))
+
     def _scene(self, window: int) -> Scene:
         """What the samples of a window are painted from."""
-        config = self.config
-        numbers = self.schedule.lightcones(window)
-        lightcones = [self.skies.load(number) for number in numbers]
-        line = EmissionLine(
-            config.line,
-            config.data,
-            self.grid,
-            lightcones,
-            self.bins,
-            self._leading_pool,
-            emitters=self.emitters,
-            stages=Stages(),
-            **self._line_options,
-        )
-        interlopers = {
-            name: self._interloper(name, section, position, lightcones, window)
-            for position, (name, section) in enumerate(config.emit.items())
-            if isinstance(section, InterloperConfig)
-        }
-        return Scene(np.array(numbers), line, interlopers)
-
-    def _interloper(
-        self,
-        name: str,
-        section: InterloperConfig,
-        position: int,
-        lightcones: list[Lightcone],
-        window: int,
-    ) -> EmissionLine:
-        """The halos that shine in another line into the same band."""
-        stage, own = emit_stage(position), self._own_skies.get(name)
-        if own is not None:
-            numbers = self.schedule.of(len(own)).lightcones(window)
-            lightcones = [own.load(number) for number in numbers]
-        return EmissionLine(
-            section.line,
-            self.config.data,
-            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
-            lightcones,
-            self.bins,
-            self._leading_pool,
-            emitters=self.emitters.blank,
-            stages=Stages(STAGE_POSE if own is None else stage + 1, stage, stage + 3, stage + 2),
-            exponent=self.grid.fixed_point_exponent,
-            **self._line_options,
-        )
+        banks: dict[int, Bank] = {}
+        lines = {}
+        for name, plan in self._plans.items():
+            skies, schedule = self._skies_of(name)
+            if id(skies) not in banks:
+                numbers = schedule.lightcones(window)
+                banks[id(skies)] = Bank([skies.load(k) for k in numbers], self.device)
+            lines[name] = EmissionLine(
+                plan,
+                self.config.data,
+                banks[id(skies)],
+                self.bins,
+                self._leading_pool,
+                sfr=self.sfr,
+                compiler_flags=self._compiler_flags,
+            )
+        return Scene(np.array(self.schedule.lightcones(window)), lines.pop("line"), lines)
 
     @property
     def line(self) -> EmissionLine:
@@ -201,7 +192,7 @@ class Generator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (n_freq, n_dec, n_ra) of a sample's cube."""
-        return self.pipeline.output_shape(self.painter.shape)
+        return self.observation.state.shape
 
     @property
     def num_bins(self) -> int:
@@ -252,7 +243,7 @@ class Generator:
         files: dict[str, Any] = {}
         if isinstance(self.sfr, SFRTable):
             files["sfr"] = self.sfr.digest
-        if read := {o.name: d for o in self.operators if (d := getattr(o, "digest", None))}:
+        if read := {o.name: d for o in self.operators if (d := o.identity())}:
             files["observe"] = read
         others = {name: line.identity() for name, line in self.interlopers.items()}
         for name, own in self._own_skies.items():
@@ -307,7 +298,7 @@ class Generator:
         scene.read_from_here(self.device)
         size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
-        raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
+        raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
         lightcone = scene.numbers[arguments.lightcone[first:last]]
         about_label = self.label.kernel_arguments(lightcone, arguments.model[first:last])
 
@@ -328,11 +319,11 @@ class Generator:
                 (known,) = memory.send([about_label])
             label = self.label.make(self._label, raw, known, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
-        counts.copy_(raw[:, : self.num_bins])
+        counts.copy_(Counts(raw).bins)
         numbers = [int(i) for i in drawing.indices[first:last]]
         records = drawing.records[first:last]
         unit_label = self.label.unit_label_of(known)
-        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], unit_label)
+        batch = Batch(cube, label, counts, records, numbers, Counts(raw).saturated, unit_label)
         if self.device.type == "cpu":
             batch.check()
         return batch

@@ -1,9 +1,9 @@
-"""The lightcones of one split, side by side in one set of arrays, ready for the device.
+"""The halos of the lightcones in use, side by side on one device: `Bank`; and as one line sees
+them: `Halos`.
 
 A halo's row in the bank is its row in its lightcone plus the lightcone's first row; its identity
-for the random numbers is the row in its lightcone, so the other lightcones never matter.
-
-The bank's halos on one device, as the paint kernel reads them for one grid.
+for the random numbers is the row in its lightcone, so the other lightcones never matter. Lines that
+shine in the same lightcones share one bank.
 """
 
 from __future__ import annotations
@@ -22,26 +22,39 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.pose import Pose, tile_columns
 from streamtrain.grid import Grid
-from streamtrain.machine.files import shipped
+from streamtrain.machine.files import shipped, why_nothing_found
 from streamtrain.numerics import portable
+from streamtrain.numerics.backend import full_device
 
 Float32 = NDArray[np.float32]
 
 
 class NoFileError(CatalogError):
-    """A lightcone file that is not there."""
+    """A lightcone file that is not there; `where` names it, a setting or an option."""
+
+    def __init__(self, where: str, pattern: str) -> None:
+        super().__init__(f"{where}: no file matches '{pattern}'")
+        self.where = where
+
+
+BANK_BYTES = 5 * 4
+"""Of a halo in the arrays of a bank on its device."""
+LINE_BYTES = 2
+"""Of a halo in what `Halos` adds for a line, its channel."""
 
 
 class Bank:
-    """Lightcones one after the other, on the host.
+    """Lightcones one after the other, whatever lines shine in them.
 
-    Arrays [num_rows]: x, y, z [Mpc], log2_mass (of M/Msun), log2_1pz (of 1 + z_obs), float32.
+    Arrays [num_rows] on the host: x, y, z [Mpc], log2_mass (of M/Msun), log2_1pz (of 1 + z_obs),
+    float32; on a CPU the `arrays` on the device are the same memory. Raises CatalogError without a
+    lightcone, and for more halos than 32 bits count.
     """
 
-    def __init__(self, lightcones: Sequence[Lightcone]) -> None:
+    def __init__(self, lightcones: Sequence[Lightcone], device: torch.device | str = "cpu") -> None:
         if not lightcones:
             raise CatalogError("a generator needs at least one lightcone")
-        self.lightcones = list(lightcones)
+        self.lightcones, self.device = list(lightcones), full_device(device)
         sizes = [len(lightcone) for lightcone in lightcones]
         self.first_row = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         if self.num_rows >= 2**32:
@@ -52,20 +65,49 @@ class Bank:
         )
         self.log2_mass = self.gather(lambda c: portable.log2(c.mass_Msun))
         self.log2_1pz = self.gather(lambda c: portable.log2(1.0 + c.z_obs.astype(np.float64)))
+        arrays = (self.x, self.y, self.z, self.log2_mass, self.log2_1pz)
+        self.arrays = [torch.from_numpy(a).to(self.device) for a in arrays]
+        """x, y, z, log2_mass, log2_1pz as in kernels/paint.cu, float32 [num_rows]."""
+        cones = self.lightcones
+        first = zip(self.first_row, cones, strict=False)
+        self._tile_rows = np.concatenate([row + c.tile_offsets for row, c in first])
+        """First row of every tile of all lightcones, and of each one past its last."""
+        self._tiling = (
+            self.footprints,
+            np.array([c.tile_shape for c in cones]),
+            np.array([c.tile_deg for c in cones]),
+            np.cumsum([0, *(len(c.tile_offsets) for c in cones[:-1])]),
+        )
+        """Per lightcone: footprint, tiles (n_dec, n_ra), their side, place of its first one."""
 
     @property
     def num_rows(self) -> int:
-        """Halos of all lightcones."""
+        """How many halos all lightcones have."""
         return int(self.first_row[-1])
 
     @property
     def footprints(self) -> NDArray[np.float64]:
-        """ra_min, ra_max, dec_min, dec_max [deg] per lightcone [n, 4]."""
+        """The footprint of each lightcone, (ra_min, ra_max, dec_min, dec_max) [deg], [n, 4]."""
         return np.array([c.footprint_deg for c in self.lightcones])
 
     def gather(self, column: Callable[[Lightcone], NDArray[np.floating]]) -> Float32:
         """One number per halo, float32 [num_rows], computed lightcone by lightcone."""
         return np.concatenate([np.asarray(column(c), np.float32) for c in self.lightcones])
+
+    def items(
+        self, lightcone: NDArray[np.int64], pose: Pose, fov_deg: tuple[float, float]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Work items of B fields of `fov_deg` [deg], each in a lightcone [B] at a pose: int64
+        [num, 3] (sample, first row, rows), and the first item of every sample [B + 1]."""
+        footprint, shape, tile_deg, first_tile = (a[lightcone] for a in self._tiling)
+        tile_rows, columns = tile_columns(pose, fov_deg, footprint, shape, tile_deg)
+        tile = columns + (first_tile[:, None] + tile_rows * shape[:, 1:])[:, :, None]
+        sample, place = np.nonzero(columns[:, :, 0] < columns[:, :, 1])
+        rows = self._tile_rows[tile[sample, place]]
+        items = np.stack([sample, rows[:, 0], rows[:, 1] - rows[:, 0]], axis=-1)
+        items = items[items[:, 2] > 0]
+        start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))
+        return np.ascontiguousarray(items), start
 
 
 def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list[Path]:
@@ -79,8 +121,10 @@ def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list
         found = sorted(glob.glob(pattern, recursive=True))
         if not found and Path(pattern).parts[:1] == ("configs",):
             found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
+        if not found and (forbidden := why_nothing_found(pattern)):
+            raise CatalogError(f"{where}: {forbidden}, where '{pattern}' is looked for")
         if not found and must_exist:
-            raise NoFileError(f"{where}: no file matches '{pattern}'")
+            raise NoFileError(where, pattern)
         files += [Path(name) for name in found if Path(name) not in files]
     return files
 
@@ -94,7 +138,7 @@ class Column(Protocol):
 
 
 class Halos:
-    """Positions, masses, redshifts and frequency channels of a bank's halos, and their tiles.
+    """The halos of a bank as the line of one grid sees them: a bank and their frequency channels.
 
     join: channels of the grid that are joined into one of the cube. exponent: of the fixed-point
     scale; default: the grid's own.
@@ -106,35 +150,22 @@ class Halos:
         grid: Grid,
         min_mass_Msun: float,
         join: int,
-        device: torch.device,
         exponent: int | None = None,
     ) -> None:
-        self.bank, self.grid, self.device, self.join = bank, grid, device, join
+        self.bank, self.grid, self.device, self.join = bank, grid, bank.device, join
         self.min_mass_Msun = min_mass_Msun
         self.scale = 2.0 ** (grid.fixed_point_exponent if exponent is None else exponent)
         """Fixed-point units per map unit."""
         self.channel = np.concatenate(
             [_channel(c, grid, min_mass_Msun, join) for c in bank.lightcones]
         )
-        arrays = (bank.x, bank.y, bank.z, bank.log2_mass, bank.log2_1pz, self.channel)
-        self.arrays = [torch.from_numpy(a).to(device) for a in arrays]
-        """x, y, z, log2_mass, log2_1pz, channel as in kernels/paint.cu."""
-        cones = bank.lightcones
-        first = zip(bank.first_row, cones, strict=False)
-        self._tile_rows = np.concatenate([row + c.tile_offsets for row, c in first])
-        """First row in the bank of every tile of all lightcones, and of each one past its last."""
-        sizes = [len(c.tile_offsets) for c in cones]
-        self._tiling = (
-            np.array([c.footprint_deg for c in cones]),
-            np.array([c.tile_shape for c in cones]),
-            np.array([c.tile_deg for c in cones]),
-            np.cumsum([0, *sizes[:-1]]),
-        )
-        """Per lightcone: footprint, tiles (n_dec, n_ra), their side, place of its first one."""
+        """Channel of the cube per halo, int16 [num_rows]; -1: not painted."""
+        self.arrays = [*bank.arrays, torch.from_numpy(self.channel).to(self.device)]
+        """x, y, z, log2_mass, log2_1pz of the bank and channel as in kernels/paint.cu."""
 
     @property
     def num_painted(self) -> NDArray[np.int64]:
-        """Halos in the band and above the mass cut, per lightcone."""
+        """How many halos each lightcone has in the band and above the mass cut [n]."""
         return np.array([np.count_nonzero(part) for part in self._by_lightcone(self.channel >= 0)])
 
     def gather(self, column: Column, used: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -157,20 +188,6 @@ class Halos:
         rows = [np.arange(first, first + num) for _, first, num in items]
         found = np.concatenate([np.zeros(0, np.int64), *rows])
         return found[self.channel[found] >= 0]
-
-    def items(
-        self, lightcone: NDArray[np.int64], pose: Pose
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Work items [num, 3] (sample, first row, rows), and the first item of every sample."""
-        footprint, shape, tile_deg, first_tile = (a[lightcone] for a in self._tiling)
-        tile_rows, columns = tile_columns(pose, self.grid.fov_deg, footprint, shape, tile_deg)
-        tile = columns + (first_tile[:, None] + tile_rows * shape[:, 1:])[:, :, None]
-        sample, place = np.nonzero(columns[:, :, 0] < columns[:, :, 1])
-        rows = self._tile_rows[tile[sample, place]]
-        items = np.stack([sample, rows[:, 0], rows[:, 1] - rows[:, 0]], axis=-1)
-        items = items[items[:, 2] > 0]
-        start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))
-        return np.ascontiguousarray(items), start
 
 
 def _channel(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
@@ -17,8 +16,8 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.settings import DataConfig
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
-from streamtrain.generator.compiled_model import CompiledModel
-from streamtrain.generator.halos import Bank
+from streamtrain.generator.compiled_model import CompiledModel, num_columns, traced_for
+from streamtrain.generator.halos import LINE_BYTES, Bank
 from streamtrain.generator.painter import PaintArguments, Painter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
@@ -51,6 +50,27 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class LinePlan:
+    """What makes an emission line, whatever lightcones are in use."""
+
+    section: LineConfig
+    """The luminosity models and their priors."""
+    grid: Grid
+    """The grid of the cube with the rest frequency of this line."""
+    emitters: Emitters
+    stages: Stages = Stages()
+    exponent: int | None = None
+    """The exponent of the fixed-point scale; None: that of the grid."""
+
+    def bytes_per_halo(self) -> int:
+        """Memory on the device [bytes] that the line takes for each halo, besides its bank.
+
+        Raises ConfigError or TraceError for a model that cannot be used."""
+        traced = [traced_for(model, self.grid) for model in Mixture(self.section).models]
+        return LINE_BYTES + 4 * sum(num_columns(one, self.emitters) for one in traced)
+
+
+@dataclass(frozen=True)
 class Fields:
     """Where the fields of B samples lie."""
 
@@ -60,7 +80,7 @@ class Fields:
 
 
 def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
-    """CatalogError where a lightcone does not reach over the band."""
+    """Raise CatalogError where a lightcone does not reach over the band."""
     low, high = grid.z_range
     have = lightcone.z_range
     if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
@@ -71,7 +91,8 @@ def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
 
 
 def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None:
-    """CatalogError where a lightcone does not reach down to a mass, the setting `where`."""
+    """Raise CatalogError where a lightcone does not reach down to a mass [Msun], which the setting
+    `where` asks for."""
     if lightcone.min_mass_Msun > MASS_TOLERANCE * min_mass_Msun:
         stated = ", or say what it is complete for, from_arrays(min_mass_Msun=...)"
         raise CatalogError(
@@ -81,37 +102,30 @@ def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None
 
 
 class EmissionLine:
-    """The halos of some lightcones in one line, painted into the fields of one grid.
+    """The halos of the lightcones of a bank in one line, painted into the fields of one grid.
 
-    section: the models; grid: of the line (its rest frequency). exponent: of the fixed-point scale,
-    if it is not the grid's own. Raises ConfigError or CatalogError, one sentence each, for what
-    cannot be used.
+    Raises ConfigError or CatalogError, one sentence each, for what cannot be used.
     """
 
     def __init__(
         self,
-        section: LineConfig,
+        plan: LinePlan,
         data: DataConfig,
-        grid: Grid,
-        lightcones: Sequence[Lightcone],
+        bank: Bank,
         bins: LuminosityBins,
         pool: Pool | None,
         *,
         sfr: str | SFRTable = "auto",
-        emitters: Emitters,
-        stages: Stages,
-        exponent: int | None = None,
-        device: torch.device,
         compiler_flags: Sequence[str] = (),
     ) -> None:
-        self._section, self._data, self.grid = section, data, grid
-        self.lightcones, self.stages, self.emitters = list(lightcones), stages, emitters
-        self.mixture = Mixture(section)
+        self._section, self._data, self.grid = plan.section, data, plan.grid
+        self.bank, self.lightcones = bank, bank.lightcones
+        self.stages, self.emitters, grid = plan.stages, plan.emitters, plan.grid
+        self.mixture = Mixture(plan.section)
         for component in self.mixture.components:
             component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
         for lightcone in self.lightcones:
             self._check(lightcone)
-        self.bank = Bank(self.lightcones)
         self.painter = Painter(
             self.bank,
             grid,
@@ -121,9 +135,8 @@ class EmissionLine:
             pooling=pool.factor if pool is not None else (1, 1, 1),
             mean=pool.mean if pool is not None else True,
             sfr=sfr,
-            emitters=emitters,
-            exponent=exponent,
-            device=device,
+            emitters=plan.emitters,
+            exponent=plan.exponent,
             compiler_flags=compiler_flags,
         )
         self._check_halos()

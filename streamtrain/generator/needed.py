@@ -31,6 +31,7 @@ NUMBERS: dict[Split, int] = {"train": 16, "validation": 2, "test": 8}
 """Lightcones of each split; the scatter from sky to sky is known from 8 test skies or more."""
 FIRST_SEEDS: dict[Split, int] = {"train": 0, "validation": 1000, "test": 2000}
 """Seeds of the splits are disjoint, so their skies are."""
+SUFFIXES = (".h5", ".hdf5", ".hdf")
 MOST = 1000
 """Lightcones of a split between two of these."""
 MADE_COLUMNS = ("sfr", "abundance_matched_L")
@@ -47,19 +48,23 @@ class Needed:
     split: Split
     pattern: str
     grids: list[Grid]
-    """Of the lines that its halos shine in."""
+    """The grids of the lines that its halos shine in."""
     reads_sfr: bool
     """Whether one of their models takes a column of star-formation rates from the lightcone."""
     there: dict[Path, str] = field(default_factory=dict)
     """Files that are there, all of which fit, and their realisations."""
     seeds: range = range(0)
-    """Of the files that `recipe` makes, those that are there already among them."""
+    """The seeds of the files that `recipe` makes, those that are there already among them."""
     recipe: Recipe = field(default_factory=lambda: Recipe(Path()))
 
     @property
     def missing(self) -> list[Path]:
         """Files that are to be made."""
-        return [path for path in map(self.recipe.path, self.seeds) if path not in self.there]
+        return [self.recipe.path(seed) for seed in self.seeds if not self._is_there(seed)]
+
+    def _is_there(self, seed: int) -> bool:
+        paths = map(self.recipe.path, self.recipe.candidates(seed))
+        return any(path in self.there for path in paths)
 
 
 def needed_skies(
@@ -83,10 +88,13 @@ def needed_skies(
             "data.train=[lightcones/train_*.h5]"
         )
     seeds: dict[tuple[str, Split], int] = {}
+    number_of = {
+        id(one): (numbers or NUMBERS)[one.split] if has_magic(one.pattern) else 1 for one in needed
+    }
     for one in needed:
         for path in expand([one.pattern], one.where, must_exist=False):
             one.there[path] = _check_fits(one, path, config)
-        number = (numbers or NUMBERS)[one.split] if has_magic(one.pattern) else 1
+        number = number_of[id(one)]
         first = seeds.setdefault((one.where, one.split), FIRST_SEEDS[one.split])
         _plan(one, config, number, first, numbers is not None, given or {}, how or {})
         seeds[one.where, one.split] = first + number
@@ -96,8 +104,33 @@ def needed_skies(
                 f"the {MOST} of a split; with data.train={{synthesize: {{}}}} as many are made as "
                 "a training needs"
             )
+    for one in needed:
+        beside = [a for a in needed if (a.where, a.split) == (one.where, one.split)]
+        _let_others_in(one, sum(number_of[id(a)] for a in beside), needed)
     _check_disjoint(needed)
     return needed
+
+
+def _let_others_in(one: Needed, stride: int, needed: Sequence[Needed]) -> None:
+    """Say which seeds take the place of those without a halo: later ones of the split, in steps of
+    all that are wanted of it, but for skies and names of other splits."""
+    if not one.seeds:
+        return
+    end = FIRST_SEEDS[one.split] + MOST
+    others = [other for other in needed if other.split != one.split]
+    skies = {name for other in others for name in other.there.values()}
+    patterns = [str(Path(other.pattern)) for other in others]
+    recipe = one.recipe
+    taken = frozenset(
+        seed
+        for seed in range(FIRST_SEEDS[one.split], end)
+        if (skies and realisation_name(seed, recipe.options) in skies)
+        or any(fnmatch(str(recipe.path(seed)), pattern) for pattern in patterns)
+    )
+    recipe = replace(recipe, stride=stride, end=end, taken=taken)
+    candidates = {other for seed in one.seeds for other in recipe.candidates(seed)}
+    kept = frozenset(seed for seed in candidates if recipe.path(seed) in one.there)
+    one.recipe = replace(recipe, kept=kept)
 
 
 def _uses(config: Config) -> list[Needed]:
@@ -116,7 +149,7 @@ def _uses(config: Config) -> list[Needed]:
     uses.insert(0, ("data", {split: data.files(split) for split in SPLITS}, shared))
     found: dict[tuple[Split, str], Needed] = {}
     for where, files, lines in uses:
-        grids = [Grid(grid.fov_deg, grid.shape, grid.nu_GHz, nu, grid.units) for _, nu in lines]
+        grids = [replace(grid, nu_rest_GHz=nu) for _, nu in lines]
         sfr = any(_reads_sfr(section, nu, config, where) for section, nu in lines)
         for split in SPLITS:
             for pattern in files[split]:
@@ -177,6 +210,11 @@ def _plan(
 ) -> None:
     """Which files are made, by what."""
     glob = has_magic(one.pattern)
+    if not glob and not one.there and not one.pattern.endswith(SUFFIXES):
+        raise ConfigError(
+            f"{one.where}: '{one.pattern}' is no name of a lightcone file: name one that ends in "
+            f".h5, or a glob such as lightcones/{one.split}_*.h5"
+        )
     folder, name = Path(one.pattern).parent, Path(one.pattern).name
     try:
         prefix = _prefix(one, folder, name) if glob else ""
@@ -199,9 +237,7 @@ def _plan(
     more = {"velocities": False, "sfr": one.reads_sfr} | dict(how)
     if one.reads_sfr and not more["sfr"]:
         raise ConfigError(f"{one.where}: data.sfr = column needs the column that sfr: false omits")
-    recipe = Recipe(folder, prefix, options, **more, name="" if glob else name)
-    kept = frozenset(seed for seed in one.seeds if recipe.path(seed) in one.there)
-    one.recipe = replace(recipe, kept=kept)
+    one.recipe = Recipe(folder, prefix, options, **more, name="" if glob else name)
 
 
 def _options(one: Needed, config: Config) -> dict[str, Any]:

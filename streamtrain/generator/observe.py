@@ -1,12 +1,8 @@
-"""The map operators of a configuration on a map that already exists.
-
-What a network's input is a map of: its box, and the way back from a transform.
-"""
+"""The map operators of a configuration on a map that already exists."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, takewhile
 from typing import Any
@@ -14,19 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
-from streamtrain.grid import Grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for
 from streamtrain.numerics.rng import Draws, Split, sample_indices, seed_words, stage_word
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import draw_finite
-from streamtrain.operators.mask import Mask
-from streamtrain.operators.settings import AsinhConfig, Log10Config, LogModulusConfig, PoolConfig
-from streamtrain.operators.transforms import inverse_log_modulus
-from streamtrain.spectra import Box
 
 
 def observe(
@@ -61,12 +51,12 @@ def observe(
         raise ValueError(
             f"observe: config must be what load_config returns, not a {type(config).__name__}"
         )
-    grid = grid_of(config.grid)
+    grid = config.grid
     given = _tensor(cube, grid)
     target = full_device(given.device if device is None else device)
     shape = tuple(given.shape)
     numbers = _indices(index, 1 if len(shape) == 3 else shape[0])
-    operators = build_operators(config.observe, grid)
+    operators = config.observation.operators()
     kernels = _kernels(target)
     noise = seed if noise_seed is None else noise_seed
     with torch.inference_mode(False), torch.no_grad():
@@ -74,7 +64,7 @@ def observe(
             (len(numbers), *grid.shape), dtype=torch.float32, device=target
         ).copy_(given.reshape(-1, *grid.shape))
         keys = torch.from_numpy(_keys(noise, split, numbers).view(np.int32)).to(target)
-        masks = len(list(takewhile(lambda step: isinstance(step, Mask), operators)))
+        masks = len(list(takewhile(lambda step: step.selects, operators)))
         for number, step in enumerate(operators):
             if number == masks:
                 _check_finite(observed)
@@ -172,45 +162,3 @@ def _keys(seed: int, split: Split, indices: NDArray[np.uint64]) -> NDArray[np.ui
     keys[:, 3] = indices >> np.uint64(32)
     keys[:, 4] = stage_word(split, 0)
     return keys
-
-
-INVERTIBLE = (LogModulusConfig, Log10Config, AsinhConfig)
-"""Transforms of a voxel's value that can be undone; a cube that was standardised has lost its own
-mean and scatter."""
-
-
-@dataclass(frozen=True)
-class InputMap:
-    """The map that a network's input shows."""
-
-    box: Box
-    undone: tuple[tuple[str, Any], ...]
-    """Transforms at the end of `observe`, name and section, the last one first."""
-
-    @classmethod
-    def of(cls, config: Config) -> InputMap:
-        """Of a configuration's samples. Only transforms after all other operators are undone."""
-        joined = (1, 1, 1)
-        for section in config.observe.values():
-            if isinstance(section, PoolConfig):
-                f, d, r = section.factor
-                joined = (joined[0] * f, joined[1] * d, joined[2] * r)
-        undone = []
-        for name, section in reversed(config.observe.items()):
-            if not isinstance(section, INVERTIBLE):
-                break
-            undone.append((name, section))
-        return cls(Box.of_grid(grid_of(config.grid), joined), tuple(undone))
-
-    def restore(self, cube: Tensor) -> Tensor:
-        """Cubes [B, n_freq, n_dec, n_ra] as they were before the transforms [map units]. What log10
-        had cut off below comes back as its floor."""
-        for _, section in self.undone:
-            if isinstance(section, LogModulusConfig):
-                cube = inverse_log_modulus(cube)
-            elif isinstance(section, Log10Config):
-                cube = 10.0**cube - section.epsilon
-            else:
-                assert isinstance(section, AsinhConfig)
-                cube = torch.sinh(cube) * section.scale
-        return cube

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.settings import SynthesizeConfig
-from streamtrain.catalogs.skies import Known, LightconeFiles, check_disjoint, check_once
+from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
-from streamtrain.cosmology import Cosmology
-from streamtrain.generator.halos import expand
+from streamtrain.generator.halos import BANK_BYTES, expand
+from streamtrain.generator.line import LinePlan
 from streamtrain.generator.windows import KEPT, Schedule
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.memory import free_memory
 from streamtrain.numerics.rng import SPLITS, Split
 
 Report = Callable[[float, str], None]
+Line = tuple[LightconeFiles | FreshSkies, Schedule, LinePlan]
+"""The lightcones whose halos shine in a line, when they are used, and what else makes the line."""
 
 DIAGONALS = 1.2
 """Side of a fresh lightcone in diagonals of the field, which can then be rolled and moved."""
@@ -55,7 +59,7 @@ def open_skies(
     return FreshSkies(
         config.seed,
         sky_options(config, data.fresh),
-        reserved=[Known.read(path) for path in others],
+        reserved=[Header.read(path) for path in others],
         threads=threads,
         device=device,
         report=report,
@@ -87,30 +91,31 @@ def own_files(section: object) -> dict[str, list[str]]:
 def sky_options(config: Config, section: SynthesizeConfig) -> SkyOptions:
     """What decides the halos of fresh lightcones, besides their seeds."""
     grid, data = config.grid, config.data
-    footprint = section.footprint_deg or round(DIAGONALS * float(np.hypot(*grid.fov_deg)), 3)
-    band = [grid.nu_rest_GHz / nu - 1.0 for nu in grid.nu_GHz]
+    unsaid: dict[str, Any] = {
+        "footprint_deg": round(DIAGONALS * float(np.hypot(*grid.fov_deg)), 3),
+        "z_range": grid.z_range,
+        "min_mass_Msun": data.min_mass_Msun,
+    }
     try:
-        return SkyOptions(
-            footprint_deg=footprint if isinstance(footprint, tuple) else (footprint, footprint),
-            z_range=section.z_range or (band[0], band[1]),
-            min_mass_Msun=section.min_mass_Msun or data.min_mass_Msun,
-            cosmology=Cosmology.from_dict({**Cosmology().to_dict(), **section.cosmology}),
-            mass_function=section.mass_function,
-            bias=section.bias,
-        )
+        return SkyOptions(**(unsaid | section.said()))
     except ValueError as error:
         raise ConfigError(f"data.train.synthesize: {error}") from None
 
 
-def open_interlopers(config: Config, split: Split) -> dict[str, LightconeFiles]:
-    """Lightcones of interlopers that do not share the line's, by the interloper's name."""
-    found = {}
+def open_interlopers(
+    config: Config, split: Split, skies: LightconeFiles | FreshSkies
+) -> dict[str, LightconeFiles]:
+    """Lightcones of interlopers with files of their own, by the interloper's name: those of the
+    same files are one object, which may be `skies`, those of the line."""
+    found: dict[str, LightconeFiles] = {}
     for name, section in config.emit.items():
         own = own_files(section)
         if any(own.values()):
             paths = _open_files(own, split, f"emit.{name}")
             _check_shared(config, own, f"emit.{name}")
-            found[name] = LightconeFiles(paths)
+            opened = (s for s in (skies, *found.values()) if isinstance(s, LightconeFiles))
+            same = next((s for s in opened if s.sources == paths), None)
+            found[name] = same or LightconeFiles(paths)
     return found
 
 
@@ -136,14 +141,11 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
             f"{where}.{split}=[lightcones/{split}_*.h5], which `streamtrain catalog make --for` "
             "then makes, or your own, see `streamtrain catalog import`"
         )
-    check_once(paths, where)
+    check_once({f"{where}.{name}": files for name, files in paths.items()})
     check_disjoint(paths)
     return paths[split]
 
 
-BYTES_PER_HALO = {"cuda": 34, "cpu": 90}
-"""On the device: positions, mass, redshift, channel and up to three columns; on a CPU the file's
-arrays as well."""
 SHARE = 0.5
 """Of the memory that is free, for lightcones."""
 GB = 1e9
@@ -156,22 +158,28 @@ def free_bytes(device: torch.device) -> int:
     return free_memory()
 
 
-def check_memory(
-    lines: Sequence[tuple[LightconeFiles | FreshSkies, Schedule]],
-    limit_GB: float | None,
-    device: torch.device,
-) -> None:
+def bytes_in_use(lines: Sequence[Line], device: torch.device) -> float:
+    """Memory that lightcones take on a device [bytes], while those of a window and of the next are
+    held: every bank once, what every line adds to it, on a CPU the lightcones' own arrays too."""
+    per_halo: dict[int, int] = {}
+    for skies, _, plan in lines:
+        per_halo[id(skies)] = per_halo.get(id(skies), BANK_BYTES) + plan.bytes_per_halo()
+    total = 0.0
+    for skies, schedule in {id(s): (s, schedule) for s, schedule, _ in lines}.values():
+        number = schedule.active if schedule.turns else schedule.num or 0
+        most = skies.most_bytes(number, per_halo[id(skies)], with_rows=device.type == "cpu")
+        total += (KEPT if schedule.turns else 1) * most
+    return total
+
+
+def check_memory(lines: Sequence[Line], limit_GB: float | None, device: torch.device) -> None:
     """Raise ConfigError if the lightcones in use, and those that follow them, do not fit.
 
-    lines: lightcones of every line and when they are used; limit_GB: instead of half of what is
-    free on the device.
+    lines: of the samples, the one of the label first; limit_GB: instead of half of what is free on
+    the device.
     """
-    most = 0.0
-    for skies, schedule in lines:
-        number = schedule.active if schedule.turns else schedule.num or 0
-        most += (KEPT if schedule.turns else 1) * skies.most_halos(number)
-    _, first = lines[0]
-    needed = BYTES_PER_HALO[device.type] * most
+    first = lines[0][1]
+    needed = bytes_in_use(lines, device)
     limit = SHARE * free_bytes(device) if limit_GB is None else GB * limit_GB
     if needed > limit:
         advice = "data.active, as in data.active=2,"

@@ -14,12 +14,11 @@ from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, CompiledModel,
 from streamtrain.generator.halos import Bank, Halos
 from streamtrain.generator.pose import Pose
 from streamtrain.grid import Grid
-from streamtrain.labels import EXTRA_COUNTS, LuminosityBins
+from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import warn_of_extrapolated_rates
 from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Emitters
-from streamtrain.numerics.backend import full_device
 from streamtrain.numerics.rng import Draws, seed_words, stage_word
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory
 
@@ -39,7 +38,7 @@ class PaintArguments:
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
     others: list[PaintArguments] = field(default_factory=list)
-    """Of the lines that are painted into the same cubes."""
+    """What the kernel reads of the other lines in the same cubes."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -66,7 +65,6 @@ class Painter:
         min_mass_Msun: float,
         pooling: tuple[int, int, int] = (1, 1, 1),
         mean: bool = True,
-        device: torch.device | str = "cpu",
         compiler_flags: Sequence[str] = (),
         sfr: str | SFRTable = "auto",
         emitters: Emitters = PLAIN,
@@ -76,8 +74,8 @@ class Painter:
         freq, dec, ra = (n // f for n, f in zip(grid.shape, pooling, strict=True))
         self.shape = freq, dec, ra
         joined = pooling[0] * pooling[1] * pooling[2] if mean else 1
-        self.device = full_device(device)
-        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], self.device, exponent)
+        self.device = bank.device
+        self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], exponent)
         self.scale = self.halos.scale
         self.unit = 1.0 / self.scale / joined
         self.compiled_models = [
@@ -123,7 +121,7 @@ class Painter:
         for every model of the painter, those of its samples in their order; adjustments: of the
         emitters; draws: of the stage of the scatter."""
         size = len(lightcone)
-        items, item_start = self.halos.items(lightcone, pose)
+        items, item_start = self.bank.items(lightcone, pose, self.grid.fov_deg)
         rows = np.array([len(c) for c in self.bank.lightcones])
         kernel_pose = np.empty((size, 11))
         kernel_pose[:, :9] = pose.matrix.reshape(size, 9)
@@ -208,7 +206,7 @@ class Painter:
         memory = FreshMemory(self.device)
         if total is None:
             total = memory.zeros("total", (last - first, *self.shape), torch.int64)
-        size = (last - first, self.bins.num + EXTRA_COUNTS)
+        size = (last - first, self.bins.num_counts)
         counts = memory.zeros("counts", size, torch.int32)
         self.deposit(memory.send([self.kernel_arguments(arguments, first, last)])[0], total, counts)
         return total, counts

@@ -122,7 +122,18 @@ class Scene:
     line: EmissionLine
     interlopers: dict[str, EmissionLine]
     _streams: set[int] = field(default_factory=set, compare=False)
-    """Of a GPU, in which it has been read."""
+    """The streams of a GPU in which it has been read."""
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that its lines read on the device, each once: lines of the same lightcones share
+        their bank's."""
+        every = [
+            tensor
+            for line in (self.line, *self.interlopers.values())
+            for tensor in line.painter.tensors
+        ]
+        return list({id(tensor): tensor for tensor in every}.values())
 
     def read_from_here(self, device: torch.device) -> None:
         """What is enqueued from now on in torch's current stream of a GPU reads the lightcones.
@@ -134,9 +145,8 @@ class Scene:
         stream = torch.cuda.current_stream(device)
         if stream.cuda_stream in self._streams:
             return
-        for line in (self.line, *self.interlopers.values()):
-            for tensor in line.painter.tensors:
-                tensor.record_stream(stream)
+        for tensor in self.tensors:
+            tensor.record_stream(stream)
         self._streams.add(stream.cuda_stream)
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from streamtrain.luminosity.co import COMAP_Z, double_power_law, yang22_on_fraction
+from streamtrain.luminosity.lines import CII_GHZ, LYA_GHZ
 from streamtrain.luminosity.model import LuminosityModel, mean_preserving
 from streamtrain.luminosity.priors import Normal, Prior
 
-NU_CII_GHZ = 1900.537
-NU_LYA_GHZ = 2466067.7
 LSUN_ERG_S = 3.828e33
 
 SILVA15 = {
@@ -93,7 +92,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
             {"a": a, "b": b},
             "Prospects for detecting CII emission during the epoch of reionization (Silva et al. "
             "2015), 1410.4808",
-            nu_rest_GHz=NU_CII_GHZ,
+            nu_rest_GHz=CII_GHZ,
             z_range=(5.3, 8.5),
             mass_range_Msun=(0.0, np.inf),
         )
@@ -107,7 +106,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         "1711.00798",
         lambda p: mean_preserving(p["sigma"]),
         preserves="median",
-        nu_rest_GHz=NU_CII_GHZ,
+        nu_rest_GHz=CII_GHZ,
         z_range=(4.0, 7.6),
         mass_range_Msun=(0.0, np.inf),
     ),
@@ -127,7 +126,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
                 }
             )
         },
-        nu_rest_GHz=NU_CII_GHZ,
+        nu_rest_GHz=CII_GHZ,
         z_range=(0.0, 6.0),
         mass_range_Msun=(1e10, np.inf),
     ),
@@ -139,7 +138,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         "at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_cii_sigma,
         on_fraction=yang22_on_fraction,
-        nu_rest_GHz=NU_CII_GHZ,
+        nu_rest_GHz=CII_GHZ,
         z_range=(1.0, 9.0),
         mass_range_Msun=(1e10, np.inf),
     ),
@@ -149,7 +148,7 @@ OTHER_MODELS: tuple[LuminosityModel, ...] = (
         {},
         "Cross-correlating carbon monoxide line-intensity maps with spectroscopic and photometric "
         "galaxy surveys (Chung et al. 2019), 1809.04550",
-        nu_rest_GHz=NU_LYA_GHZ,
+        nu_rest_GHz=LYA_GHZ,
         z_range=COMAP_Z,
         mass_range_Msun=(0.0, np.inf),
     ),

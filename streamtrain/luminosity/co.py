@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.model import LN10, LuminosityModel, lsun_per_lprime, mean_preserving
 from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior
 
@@ -119,7 +120,8 @@ def breysse15_duty(mass_Msun: Any, z: Any, *, duty: Any = 0.0) -> Any:
 
 
 def keating16(mass_Msun: Any, z: Any, *, A: Any = 6.3e-7) -> Any:
-    """L [Lsun] = A M above 1e10 Msun."""
+    """L [Lsun] = A M above 1e10 Msun. The paper's A is for a scatter from theory; that it has 0.3
+    dex and keeps the median is from the group's code simim (github.com/rpkeenan/simim_public)."""
     return np.where(mass_Msun > 1e10, A * mass_Msun, 0.0)
 
 
@@ -339,7 +341,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         {},
         "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
         "1609.01728",
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=COMAP_Z,
         mass_range_Msun=(0.0, np.inf),
     ),
@@ -349,7 +351,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         {},
         "Insights from probability distribution functions of intensity maps (Breysse et al. 2017), "
         "1609.01728, with the parameters of github.com/pcbreysse/lim",
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=COMAP_Z,
         mass_range_Msun=(0.0, np.inf),
     ),
@@ -362,7 +364,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         lambda p: mean_preserving(p["sigma"]),
         {"published": Prior({"A": Normal(6.3e-7, 1.75e-7, low=0.0)})},
         preserves="median",
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=(2.3, 3.3),
         mass_range_Msun=(1e10, np.inf),
     ),
@@ -390,7 +392,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Intensity mapping with carbon monoxide emission lines and the redshifted 21 cm line (Lidz "
         "et al. 2011), 1104.4800",
         on_fraction=_constant_duty,
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=(6.0, 10.0),
         mass_range_Msun=(1e8, np.inf),
     ),
@@ -401,7 +403,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "Cross-correlations as a cosmological carbon monoxide detector (Pullen et al. 2013), "
         "1211.1397",
         on_fraction=pullen13_duty,
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=(0.2, 3.5),
         mass_range_Msun=(1e9, np.inf),
     ),
@@ -413,7 +415,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
         "emission at redshift 1 <= z <= 9 (Yang et al. 2022), 2108.07716",
         sigma_dex=_yang22_co10_sigma,
         on_fraction=yang22_on_fraction,
-        nu_rest_GHz=115.271,
+        nu_rest_GHz=CO10_GHZ,
         z_range=(1.0, 9.0),
         mass_range_Msun=(1e10, np.inf),
     ),
@@ -432,7 +434,7 @@ CO_MODELS: tuple[LuminosityModel, ...] = (
             lambda p: mean_preserving(p["sigma"]),
             {"simim": Prior({"fir_per_sfr": Fixed(0.6e10), "sigma": Fixed(0.3)})},
             preserves="median",
-            nu_rest_GHz=115.271 * j,
+            nu_rest_GHz=CO10_GHZ * j,
             z_range=(0.0, 0.3),
             mass_range_Msun=(0.0, np.inf),
         )

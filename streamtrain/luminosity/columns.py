@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.sfr import TABLE_Z, SFRTable, heaviest_log10_mass, in_table
+from streamtrain.catalogs.sfr import SFRTable, in_table, squared_rates, warn_of_extrapolation
 from streamtrain.catalogs.sfr import log10_sfr as fitted_log10_sfr
 from streamtrain.luminosity import abundance
-from streamtrain.luminosity.model import ModelRangeWarning
 from streamtrain.numerics import portable
-
-MOST_EXTRAPOLATED = 0.01
-"""Share of the squared rates, which make the shot noise, that goes without a warning."""
 
 
 def warn_of_extrapolated_rates(
     lightcones: Sequence[Lightcone], painted: Sequence[NDArray[np.bool_]], sfr: str | SFRTable
 ) -> None:
     """Warn (ModelRangeWarning) where the rates of painted halos are the fit's without having been
-    asked for (`sfr` = "auto"), and more than `MOST_EXTRAPOLATED` of their squares are of halos for
-    which the fitted table has no data. painted: of each lightcone's halos [n]."""
+    asked for (`sfr` = "auto"), and more than a hundredth of their squares are of halos for which
+    the fitted table has no data. painted: of each lightcone's halos [n]."""
     if sfr != "auto":
         return
-    whole, beyond, ends = 0.0, 0.0, [np.inf, 0.0]
+    whole, beyond, last = 0.0, 0.0, 0.0
     for lightcone, some in zip(lightcones, painted, strict=True):
         if "sfr" in lightcone.columns or not some.any():
             continue
         mass, z = (v[some].astype(np.float64) for v in (lightcone.mass_Msun, lightcone.z_obs))
-        ends = [min(ends[0], z.min()), max(ends[1], z.max())]
-        if not in_table(mass.max(), ends[1]):  # else no halo is beyond
-            squares = portable.exp10(2.0 * fitted_log10_sfr(mass, z))
-            whole, beyond = whole + squares.sum(), beyond + squares[~in_table(mass, z)].sum()
-    if beyond > MOST_EXTRAPOLATED * whole:
-        last = min(ends[1], TABLE_Z[-1])
-        warnings.warn(
-            f"star-formation rates of Behroozi et al. 2013 end at z = {TABLE_Z[-1]:g}, and at 10^"
-            f"{float(heaviest_log10_mass(last)):.2f} Msun for z = {last:.1f}: the fit extrapolates "
-            "them for halos beyond, which have more than a hundredth of the shot noise; data.sfr = "
-            "fit takes that without a word, fit_in_range leaves them dark",
-            ModelRangeWarning,
-            stacklevel=3,
-        )
+        last = max(last, z.max())
+        if not in_table(mass.max(), last):  # else no halo is beyond
+            squares = squared_rates(portable.exp10(fitted_log10_sfr(mass, z)), mass, z)
+            whole, beyond = whole + squares[0], beyond + squares[1]
+    warn_of_extrapolation(
+        (whole, beyond),
+        last,
+        "data.sfr = fit takes that without a word, fit_in_range leaves them dark",
+    )
 
 
 def model_column(

@@ -17,19 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.priors import Prior
 from streamtrain.numerics import portable
-from streamtrain.schema import AssumptionWarning, ConfigError, nearest
+from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest
 
 LN10 = 2.302585092994046
-CO10_GHZ = 115.271
-"""Rest frequency of CO(1-0); that of CO(J, J-1) is J times as high, to 0.1 % for J = 13."""
 ModelFunction = Callable[..., Any]
 Range = tuple[float, float]
-
-
-class ModelRangeWarning(UserWarning):
-    """A model is used at redshifts or masses that it was not published for."""
 
 
 def lsun_per_lprime(nu_rest_GHz: float) -> float:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
+import json
 import math
 import os
 import re
@@ -20,9 +22,10 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import has_magic
 from io import BufferedRandom
 from pathlib import Path
-from typing import cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -31,7 +34,10 @@ from streamtrain.machine.memory import free_memory
 DEBUG = "STREAMTRAIN_DEBUG"
 MAX_TEXT = 300
 """Characters of foreign text in a message."""
-MAX_YAML_BYTES = 16 * 2**20
+MAX_YAML_BYTES = 500_000
+"""Of a file of settings; those that ship have up to 8 kB, one that names many files has more."""
+MAX_TABLE_BYTES = 16 * 2**20
+"""Of a text file that is read line by line."""
 SMALL = 64 * 2**20
 """Bytes that are read without a look at the memory."""
 _KINDS = (
@@ -46,6 +52,8 @@ _NPY_HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_READ = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+"""Errors of the system that say nothing of what is in a file."""
 
 
 def one_line(text: object, most: int = MAX_TEXT) -> str:
@@ -67,15 +75,36 @@ def reason_of(error: BaseException) -> str:
 
 
 def why_not_a_file(path: str | os.PathLike[str]) -> str | None:
-    """Half a sentence if a path is no regular file or link to one, else None."""
+    """Half a sentence if a path is no regular file or link to one, or one that this user may not
+    read, else None."""
     try:
         mode = os.stat(path).st_mode
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+        if kind is not None:
+            return f"{kind}, not a file"
+        with open(path, "rb"):
+            return None
     except FileNotFoundError:
         return "there is no such file"
     except (OSError, ValueError) as error:
         return f"it cannot be read ({reason_of(error)})"
-    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
-    return None if kind is None else f"{kind}, not a file"
+
+
+def why_nothing_found(pattern: str | os.PathLike[str]) -> str | None:
+    """Half a sentence if a path, or a glob, finds no file because this user may not look into a
+    folder, else None."""
+    folder = Path(pattern)
+    while folder != folder.parent and has_magic(str(folder)):
+        folder = folder.parent
+    try:
+        os.stat(folder)
+        if folder.is_dir():
+            os.scandir(folder).close()
+    except PermissionError as error:
+        return f"{error.filename} cannot be read ({reason_of(error)})"
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 @contextmanager
@@ -99,7 +128,14 @@ def reading(
             raise
         if not own and os.environ.get(DEBUG):
             raise
-        text = one_line(cause, 4 * MAX_TEXT) if own else f"{damaged} ({reason_of(cause)})"
+        if own:
+            text = one_line(cause, 4 * MAX_TEXT)
+        elif (number := _error_number(cause)) in _NOT_READ:
+            named = getattr(cause, "filename", None)
+            other = named is not None and Path(os.fsdecode(named)) != Path(path)
+            text = f"{one_line(named) if other else 'it'} cannot be read ({os.strerror(number)})"
+        else:
+            text = f"{damaged} ({reason_of(cause)})"
         raise error(f"{path}: {text}") from cause
 
 
@@ -150,6 +186,14 @@ def why_not_written(error: BaseException) -> str | None:
 
     HDF5 and others hide the number of the system's error in their text.
     """
+    number = _error_number(error)
+    if number:
+        return "the disk is full" if number in DISK_FULL else os.strerror(number)
+    return reason_of(error) if isinstance(error, OSError) else None
+
+
+def _error_number(error: BaseException) -> int:
+    """The number of the system's error in an error, or in the one behind it; 0 without one."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain:
@@ -159,8 +203,8 @@ def why_not_written(error: BaseException) -> str | None:
         found = re.search(r"\b[Ee]rrno\D{0,3}(\d+)", str(one))
         number = getattr(one, "errno", None) or (int(found[1]) if found else None)
         if isinstance(number, int) and number in errno.errorcode:
-            return "the disk is full" if number in DISK_FULL else os.strerror(number)
-    return reason_of(error) if isinstance(error, OSError) else None
+            return number
+    return 0
 
 
 def reserve(path: Path, size: int) -> None:
@@ -183,14 +227,20 @@ def reserve(path: Path, size: int) -> None:
 
 @contextmanager
 def writing(
-    path: Path, error: Callable[[str], Exception] = OSError, *, flush: bool = True
+    path: Path,
+    error: Callable[[str], Exception] = OSError,
+    *,
+    flush: bool = True,
+    alone: bool = False,
 ) -> Iterator[Path]:
     """A temporary name for a file or folder, which becomes `path` when all is written and on disk.
 
     What cannot be written is `error` with one sentence, and leaves nothing behind; other errors
-    come through as they are. flush: wait for the disk.
+    come through as they are. flush: wait for the disk. alone: no other process writes it, so what
+    one that was killed has left of it is replaced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    number = "" if alone else f".{os.getpid()}"
+    temporary = path.with_name(f".{path.name}{number}.tmp")
     try:
         discard(temporary)
         yield temporary
@@ -244,13 +294,45 @@ def read_plain(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file anew, whole or not at all; a link is replaced, not followed. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    discard(temporary)
-    with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system inside names this file, instead of a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_text(path: Path, text: str, *, alone: bool = False) -> None:
+    """Write a text file anew, whole or not at all; its folder is made if needed, and a link is
+    replaced, not followed. alone: see `writing`. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, alone=alone) as part, part.open("xb") as file:
         file.write(text.encode())
-    os.replace(temporary, path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, as `write_text` does. Raises ValueError for a number that is not
+    finite, and OSError."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def sha256(file: Path | IO[bytes]) -> str:
+    """sha256 [hex] of the bytes of a file; of one that is open, from where it stands."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return sha256(opened)
+    total = hashlib.sha256()
+    while block := file.read(1 << 24):
+        total.update(block)
+    return total.hexdigest()
+
+
+def sha256_of(data: Any) -> str:
+    """sha256 [hex] of plain data, as JSON."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 def discard(path: Path) -> None:
@@ -299,6 +381,11 @@ def find_config(path: str | Path) -> Path:
     found = find_shipped(path)
     if found.is_file():
         return found
+    if "=" in str(path):
+        raise FileNotFoundError(
+            f"no configuration file or run '{path}': settings stand after the configuration, as "
+            f"in quickstart.yaml {path}"
+        )
     folder = resource_dir("configs")
     presets = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
     files = [other for other in _beside(path) if other.suffix in (".yaml", ".yml")]

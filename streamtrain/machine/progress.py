@@ -59,6 +59,10 @@ class Progress:
             self._stream.flush()
 
 
+SILENT = Progress(active=False)
+"""Shows nothing."""
+
+
 def duration(seconds: float) -> str:
     """'0:42' or '3:07:09'."""
     minutes, rest = divmod(round(seconds), 60)

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -115,10 +116,14 @@ def _together(
                 children[pipe] = child
                 end.close()
         start = time.perf_counter()
-        shares, done = dict.fromkeys(children, 0.0), 0
+        shares, done, warned = dict.fromkeys(children, 0.0), 0, dict[Any, Any]()
         for pipe, kind, value in _messages(children):
             if kind == "failed":
                 raise ValueError(value)
+            if kind == "warned":
+                text, category, file, line = value
+                warnings.warn_explicit(text, category, file, line, registry=warned)  # each once
+                continue
             if kind == "done":
                 shares[pipe] = 0.0
                 done += 1
@@ -198,9 +203,14 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _child(work: Work, seeds: Sequence[int], threads: int, pipe: Connection) -> None:
-    """One process: its seeds in turn; reports, notes and a failure go to the parent, without which
-    it ends."""
-    with suppress(BrokenPipeError):
+    """One process: its seeds in turn; reports, notes, warnings and a failure go to the parent,
+    without which it ends."""
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        pipe.send(("warned", (str(message), category, *where[:2])))
+
+    with suppress(BrokenPipeError), warnings.catch_warnings():
+        warnings.showwarning = show
         _work(work, seeds, threads, pipe)
 
 

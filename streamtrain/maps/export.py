@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,19 +26,21 @@ from streamtrain._version import __version__
 from streamtrain.config import Config
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.labels import cumulative
 from streamtrain.machine.files import reserve, writing
 from streamtrain.machine.progress import Progress
-from streamtrain.maps.prepare import has_units, raw
 from streamtrain.numerics.rng import Split
-from streamtrain.operators import build_operators
-from streamtrain.operators.base import MapState
-from streamtrain.operators.pool import Pool
 from streamtrain.schema import to_dict
 
 Format = Literal["hdf5", "limlam"]
 
 BATCH_SIZE = 16
 """Samples made at a time; it decides nothing but memory."""
+
+
+def raw(config: Config) -> Config:
+    """The configuration whose samples are maps in their units, see `ObservationPlan.raw`."""
+    return replace(config, observe=config.observation.raw)
 
 
 def export(
@@ -56,7 +59,7 @@ def export(
     """Write samples first_index, first_index + 1, ... of a split to `out`, a file (hdf5) or a
     folder (limlam), which appears whole or not at all.
 
-    before_transforms: maps in their units, before log_modulus and the like (see `steps.raw`), as
+    before_transforms: maps in their units, before log_modulus and the like (see `raw`), as
     they always are in the format limlam. Raises ValueError, one sentence, for input that cannot be
     used or if `out` is there already.
     """
@@ -97,18 +100,13 @@ class Geometry:
     """The voxels of exported maps, after pools."""
 
     def __init__(self, generator: Generator) -> None:
-        grid, observe = generator.grid, generator.config.observe
-        self.grid, self.observe = grid, observe
-        state = MapState(grid)
-        for operator in build_operators(observe, grid):
-            if isinstance(operator, Pool):
-                state = operator.state_after(state)
-        self.weight = state.weight
-        freq, dec, ra = state.shape
+        self.grid = grid = generator.grid
+        self.weight = generator.observation.state.weight
+        freq, dec, ra = generator.observation.state.shape
         self.nu_edges: Float = np.linspace(*grid.nu_GHz, freq + 1)
         self.dec_edges: Float = np.linspace(-0.5, 0.5, dec + 1) * grid.fov_deg[1]
         self.ra_edges: Float = np.linspace(-0.5, 0.5, ra + 1) * grid.fov_deg[0]
-        self.units = grid.units if has_units(observe) else ""
+        self.units = generator.observation.units
 
 
 def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
@@ -265,7 +263,7 @@ class LimlamFolder:
         header = next((h for h in generator.headers if h.name == name), None)
         # lightcones that are made while they are used have one cosmology and no file
         cosmology = generator.skies.cosmologies[0] if header is None else header.cosmology
-        above = np.cumsum(counts[::-1])[::-1]
+        above = cumulative(counts)
         edges = (geometry.nu_edges, geometry.dec_edges, geometry.ra_edges)
         nu, dec, ra = (0.5 * (e[1:] + e[:-1]) for e in edges)
         arrays: dict[str, Any] = {

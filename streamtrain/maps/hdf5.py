@@ -15,10 +15,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from streamtrain.machine.files import check_memory, one_line
+from streamtrain.machine.files import MAX_YAML_BYTES, check_memory, one_line
 from streamtrain.machine.hdf5file import check_here, content_of, holds, object_of
 from streamtrain.maps.skymap import (
     MapError,
@@ -37,6 +36,7 @@ from streamtrain.maps.skymap import (
     sky_axes,
     text_of,
 )
+from streamtrain.schema import ConfigError, parse_yaml
 
 EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
 COMAP = ("freq", "x", "y")
@@ -158,11 +158,12 @@ def _comap(file: Any, source: str, index: int | None, nu_rest_GHz: float | None)
 
 def _done(value: Any, source: str) -> dict[str, Any]:
     """The operators that streamtrain says it has applied."""
+    text = text_of(value)
     try:
-        found = yaml.safe_load(text_of(value)) or {}
+        found = parse_yaml(text, "observe_done") or {} if len(text) <= MAX_YAML_BYTES else text
         if isinstance(found, dict) and all(isinstance(section, dict) for section in found.values()):
             return found
-    except yaml.YAMLError:
+    except ConfigError:
         pass
     raise MapError(f"{source}: observe_done is not a section observe of a configuration")
 

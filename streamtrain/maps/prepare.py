@@ -1,7 +1,5 @@
 """From a user's map to the input of a trained network: checks, regridding, operators.
 
-Which steps of `observe` make a map what it is, and which belong to the network.
-
 A real map has its sky, beam and noise already. Of a configuration's operators only the others are
 left to do: what is removed from it, what is joined, how its values are transformed.
 """
@@ -10,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.grid import Grid, grid_of
+from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.maps.skymap import MapError, SkyMap, parse_units, rayleigh_jeans_uK
 from streamtrain.numerics.backend import full_device, kernels_for
-from streamtrain.operators import build_operators
-from streamtrain.operators.base import MapState, Operator
-from streamtrain.operators.mask import Mask
-from streamtrain.operators.noise import Noise
-from streamtrain.operators.pool import Pool
-from streamtrain.operators.settings import DIMENSIONLESS, without_paths
+from streamtrain.operators.base import MapState
+from streamtrain.operators.plan import ObservationPlan
+from streamtrain.operators.table import of_the_map, without_paths
 from streamtrain.schema import operator_kind, to_dict
 
 Float = NDArray[np.float64]
@@ -69,11 +64,11 @@ def prepare(
     """
     if centre_deg is not None and not regrid:
         raise MapError("--centre chooses a part of a map: it needs --regrid")
-    grid = grid_of(config.grid)
-    operators = build_operators(config.observe, grid)
+    plan = config.observation
+    grid = plan.grid
     notes = [*sky.notes]
     _check_line(sky, grid, notes)
-    starts = _starts(sky, config, operators, grid, notes)
+    starts = _starts(sky, plan, notes)
     cube = _in_units(sky, grid, rayleigh_jeans, notes)
     first, state = _fitting(sky, starts)
     problem = _difference(sky, grid, state, starts)
@@ -94,7 +89,7 @@ def prepare(
         notes.append(
             f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
         )
-    return _observed(cube, config, operators, first, notes, sky, device)
+    return _observed(cube, plan, first, notes, sky, device)
 
 
 def _check_line(sky: SkyMap, grid: Grid, notes: list[str]) -> None:
@@ -135,54 +130,41 @@ Start = tuple[int, MapState]
 """Number of the first operator that is left to do, and the map that it takes."""
 
 
-def _starts(
-    sky: SkyMap, config: Config, operators: list[Operator], grid: Grid, notes: list[str]
-) -> list[Start]:
+def _starts(sky: SkyMap, plan: ObservationPlan, notes: list[str]) -> list[Start]:
     """Where a map may enter the row of operators: as painted, or after pools with nothing before
     them but what a map has in it already; an exported map where it left."""
-    already = of_the_map(config.observe)
     if sky.done is not None:
-        return [_after_done(sky.done, config, operators, grid, sky.source, notes)]
-    state = MapState(grid)
-    starts = [(0, state)]
-    for number, operator in enumerate(operators):
-        if isinstance(operator, Pool):
-            state = operator.state_after(state)
-            starts.append((number + 1, state))
-        elif not already[operator.name]:
+        return [_after_done(sky.done, plan, sky.source, notes)]
+    starts = [(0, MapState(plan.grid))]
+    for number, step in enumerate(plan.steps, 1):
+        if step.operator.reshapes:
+            starts.append((number, step.after))
+        elif not step.of_the_map:
             break
     return starts
 
 
 def _after_done(
-    done: Mapping[str, Any],
-    config: Config,
-    operators: list[Operator],
-    grid: Grid,
-    source: str,
-    notes: list[str],
+    done: Mapping[str, Any], plan: ObservationPlan, source: str, notes: list[str]
 ) -> Start:
     """Where a map goes on that streamtrain exported after the operators `done`; of these, what the
     map has in it (noise, foregrounds) may be other than in training."""
-    ours = {name: to_dict(section) for name, section in config.observe.items()}
-    already, theirs_already = of_the_map(ours), of_the_map(done)
-    steps = [name for name in done if not theirs_already[name]]
-    number, state, matched = 0, MapState(grid), 0
-    for position, operator in enumerate(operators):
-        if matched == len(steps):
+    theirs = [name for name, already in of_the_map(done).items() if not already]
+    number, state, matched = 0, MapState(plan.grid), 0
+    for position, step in enumerate(plan.steps, 1):
+        if matched == len(theirs):
             break
-        if already[operator.name]:
+        if step.of_the_map:
             continue
-        name = steps[matched]
-        if _plain(name, done[name]) != _plain(operator.name, ours[operator.name]):
+        name = theirs[matched]
+        if _plain(name, done[name]) != _plain(step.name, to_dict(step.section)):
             break
-        matched, number = matched + 1, position + 1
-        if isinstance(operator, Pool):
-            state = operator.state_after(state)
-    if matched < len(steps):
+        matched, number, state = matched + 1, position, step.after
+    if matched < len(theirs):
+        ours = ", ".join(step.name for step in plan.steps)
         raise MapError(
             f"{source} has gone through {', '.join(done)}, the network's maps go through "
-            f"{', '.join(ours) or 'no operator'}: {steps[matched]} differs"
+            f"{ours or 'no operator'}: {theirs[matched]} differs"
         )
     if done:
         notes.append(f"it has gone through {', '.join(done)} already")
@@ -191,7 +173,7 @@ def _after_done(
 
 def _plain(name: str, section: Mapping[str, Any]) -> Any:
     """An operator as it is after a round trip through YAML: lists, no tuples, no paths."""
-    return operator_kind(name), json.loads(json.dumps(without_paths(dict(section))))
+    return operator_kind(name), json.loads(json.dumps(without_paths(name, dict(section))))
 
 
 def _fitting(sky: SkyMap, starts: list[Start]) -> Start:
@@ -264,8 +246,7 @@ def _regridded(
 
 def _observed(
     cube: NDArray[Any],
-    config: Config,
-    operators: list[Operator],
+    plan: ObservationPlan,
     first: int,
     notes: list[str],
     sky: SkyMap,
@@ -274,25 +255,25 @@ def _observed(
     """The operators from `first` on, without those that the map has in it."""
     target = full_device(device)
     kernels = kernels_for(target, "observe.cu")
-    already = of_the_map(config.observe)
     applied, left_out = [], []
     keys = torch.zeros((1, 6), dtype=torch.int32, device=target)  # nothing random is left
     with torch.inference_mode(False), torch.no_grad():
         values = torch.from_numpy(np.array(cube, np.float32))[None].to(target)
         finite = False
-        for operator in operators[first:]:
-            if already[operator.name]:
-                left_out.append(operator.name)
-                if isinstance(operator, Noise) and operator.pixels is not None:
-                    unseen = operator.pixels.on(target) < 0.0
-                    values.masked_fill_(unseen, 0.0)
-                    notes.append(f"pixels without hits in {operator.name} were set to 0")
+        for step in plan.steps[first:]:
+            operator = step.build()
+            if step.of_the_map:
+                left_out.append(step.name)
+                unseen = operator.unseen()
+                if unseen is not None:
+                    values.masked_fill_(torch.from_numpy(unseen).to(target), 0.0)
+                    notes.append(f"pixels without hits in {step.name} were set to 0")
                 continue
-            if not isinstance(operator, Mask) and not finite:
+            if not step.operator.selects and not finite:
                 _check_finite(values, sky.source)
                 finite = True
             values = operator.apply(kernels, values, keys, {})
-            applied.append(operator.name)
+            applied.append(step.name)
         _check_finite(values, sky.source)
     return Prepared(values[0], applied, left_out, notes)
 
@@ -304,42 +285,3 @@ def _check_finite(cube: torch.Tensor, source: str) -> None:
             f"{source}: {bad} of {cube.numel()} voxels are NaN or infinite; a network that is to "
             "read maps with gaps must be trained with a mask of them at the head of its operators"
         )
-
-
-RANDOM = ("noise", "edge_noise", "radio_sources")
-"""What differs from sample to sample."""
-SHAPING = ("pool", "mask")
-"""What changes which voxels there are, not what they hold."""
-
-
-def of_the_map(observe: Mapping[str, Any]) -> dict[str, bool]:
-    """Of each operator whether a real map has it already: noise and foregrounds, and a beam where
-    it is the telescope's, not a smoothing of transformed values."""
-    found: dict[str, bool] = {}
-    unitless = False
-    for name in observe:
-        kind = operator_kind(name)
-        found[name] = kind in RANDOM or (kind == "beam" and not unitless)
-        unitless = unitless or kind in DIMENSIONLESS
-    return found
-
-
-def has_units(observe: Mapping[str, Any]) -> bool:
-    """Whether a map that has gone through these operators is still in its units."""
-    return not any(operator_kind(name) in DIMENSIONLESS for name in observe)
-
-
-def raw(config: Config) -> Config:
-    """The configuration whose samples are maps in their units: its operators up to the last one
-    that is of the map, with the pools and masks that follow, and before any transform."""
-    names: list[str] = []
-    last = 0
-    already = of_the_map(config.observe)
-    for number, name in enumerate(config.observe, 1):
-        if operator_kind(name) in DIMENSIONLESS:
-            break
-        names.append(name)
-        follows = operator_kind(name) in SHAPING and last == number - 1
-        if already[name] or follows:
-            last = number
-    return replace(config, observe={name: config.observe[name] for name in names[:last]})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -15,11 +16,56 @@ from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.npz import read_npz
 from streamtrain.maps.skymap import MapError, SkyMap, parse_units, without_marks
 
-SUFFIXES = {
-    "fits": FITS_SUFFIXES,
-    "npz": (".npz",),
-    "hdf5": (".h5", ".hdf5", ".hd5", ".hdf"),
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of a file."""
+
+    nu_rest_GHz: float | None = None
+    index: int | None = None
+    """Which sample of several."""
+    hdu: str | None = None
+    """Which image of several."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of maps."""
+
+    title: str
+    suffixes: tuple[str, ...]
+    """Of names, where the content does not tell."""
+    holds: Callable[[Path], bool]
+    """Whether a file is of it, by its content."""
+    read: Callable[[Path, Said], SkyMap]
+
+
+def _starts_as_fits(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(9) == b"SIMPLE  ="
+
+
+FORMATS = {
+    "fits": Format(
+        "FITS",
+        FITS_SUFFIXES,
+        _starts_as_fits,
+        lambda path, said: read_fits(path, said.hdu, said.nu_rest_GHz),
+    ),
+    "npz": Format(
+        "npz",
+        (".npz",),
+        zipfile.is_zipfile,
+        lambda path, said: read_npz(path, said.nu_rest_GHz),
+    ),
+    "hdf5": Format(
+        "HDF5",
+        (".h5", ".hdf5", ".hd5", ".hdf"),
+        h5py.is_hdf5,
+        lambda path, said: read_hdf5(path, said.index, said.nu_rest_GHz),
+    ),
 }
+"""Every format of maps; of two that a file could be, the first."""
 REST_TOLERANCE = 1e-3
 """Rest frequencies nearer than this, relative, are those of one line."""
 
@@ -62,29 +108,20 @@ def _read(
         raise MapError(f"{path} is no FITS file: --hdu is of one with several images")
     if nu_rest_GHz is not None and not nu_rest_GHz > 0.0:
         raise MapError(f"--nu-rest-GHz {nu_rest_GHz:g} must be positive")
-    if kind == "fits":
-        found = read_fits(path, hdu, nu_rest_GHz)
-    elif kind == "npz":
-        found = read_npz(path, nu_rest_GHz)
-    else:
-        found = read_hdf5(path, index, nu_rest_GHz)
+    found = FORMATS[kind].read(path, Said(nu_rest_GHz, index, hdu))
     return without_marks(_with_units(_with_rest(found, nu_rest_GHz), units), no_value)
 
 
 def _kind(file: Path) -> str:
-    """fits, npz or hdf5: by what is in the file, else by its name."""
-    with file.open("rb") as stream:
-        start = stream.read(9)
-    if start.startswith(b"SIMPLE  ="):
-        return "fits"
-    if zipfile.is_zipfile(file):
-        return "npz"
-    if h5py.is_hdf5(file):
-        return "hdf5"
-    for kind, suffixes in SUFFIXES.items():
-        if file.name.lower().endswith(suffixes):
+    """The name of the format: by what is in the file, else by its name."""
+    for kind, format in FORMATS.items():
+        if format.holds(file):
             return kind
-    raise MapError(f"{file} is no map in FITS, npz or HDF5")
+    for kind, format in FORMATS.items():
+        if file.name.lower().endswith(format.suffixes):
+            return kind
+    *others, last = (format.title for format in FORMATS.values())
+    raise MapError(f"{file} is no map in {', '.join(others)} or {last}")
 
 
 def _with_units(found: SkyMap, units: str | None) -> SkyMap:

@@ -1,9 +1,7 @@
-"""Test maps with what they are judged by: their data vectors, true luminosity functions, and what
-networks answer."""
+"""Test maps with their data vectors, true luminosity functions, and what networks predict."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.predictions import point_of
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
+from streamtrain.schema import differences
 
 Float = NDArray[np.float64]
 
@@ -42,22 +42,24 @@ class Maps:
     """Predictions of trained networks as `true`, by name."""
 
 
-def networks_of(config: Config, beside: list[Path]) -> dict[str, Config]:
-    """The runs whose networks are asked too, by name: the configuration's own, if it has been
+def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
+    """The runs whose networks predict too, by name: the configuration's own, if it has been
     trained, and those of the folders. Raises ValueError for one that was trained on other maps or
     labels."""
-    runs: dict[str, Config] = {}
+    runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
-        runs[config.network.kind] = config
+        runs[config.network.kind] = Run(config)
     for folder in beside:
-        other = run_config(folder)
-        ours, theirs = (json.dumps(_maps_and_labels(c)) for c in (config, other))
-        if ours != theirs:
+        other = Run.open(folder)
+        difference = next(
+            differences(_maps_and_labels(other.config), _maps_and_labels(config)), None
+        )
+        if difference is not None:
             raise ValueError(
-                f"the run {folder} has other maps or labels than this configuration: 'streamtrain "
-                "train --print-config' shows both"
+                f"the run {folder} has other maps or labels than this configuration: "
+                f"{difference.text('there', 'here')}"
             )
-        name = other.network.kind
+        name = other.config.network.kind
         runs[name if name not in runs else f"{name} ({folder})"] = other
     return runs
 
@@ -68,7 +70,7 @@ def _maps_and_labels(config: Config) -> dict[str, object]:
 
 
 def make_maps(
-    inference: Inference, num: int, runs: dict[str, Config], *, device: str, threads: int
+    inference: Inference, num: int, runs: dict[str, Run], *, device: str, threads: int
 ) -> Maps:
     """The first maps of the test set, split "test", and what networks say of them."""
     generator = open_generator(inference.config, device=device, threads=threads)
@@ -77,13 +79,10 @@ def make_maps(
     batch.check()
     label = generator.label
     true = label.log10_counts(batch.label, batch.unit_label).cpu().numpy()
-    answers = {}
-    for name, config in runs.items():
-        network = Trained.load(config).network(label, generator.device)
-        with torch.inference_mode():
-            unit_label = batch.unit_label.to(batch.cube.device)
-            output = network.head.point(network(batch.cube), unit_label)
-        answers[name] = label.log10_counts(output, batch.unit_label).cpu().numpy()
+    predictions = {}
+    for name, run in runs.items():
+        _, point = point_of(run.network(generator), batch.cube, batch.unit_label)
+        predictions[name] = label.log10_counts(point, batch.unit_label).cpu().numpy()
     names = inference.density.names
     realisation = {header.name: header.realisation for header in generator.headers}
     made = Maps(
@@ -94,7 +93,7 @@ def make_maps(
         label.occupied(batch.label, batch.counts).cpu().numpy(),
         label.unit_of(batch.unit_label),
         [realisation[draw["lightcone"]] for draw in batch.draws],
-        answers,
+        predictions,
     )
     generator.close()
     return made

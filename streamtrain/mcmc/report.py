@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,15 +16,15 @@ from streamtrain.config import Config
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import write_png
 from streamtrain.labels import QUANTITIES
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.files import sha256_of, write_json
+from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.mcmc import figures
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
-from streamtrain.tables import without_lines
+from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
 
 Float = NDArray[np.float64]
 
@@ -52,10 +51,10 @@ def run(
 
     A file of the same configuration and options is continued: its maps are not sampled again. One
     of others stays as it is, and is an error.
-    beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
+    beside: folders of further runs whose networks predict the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
-    progress = progress or Progress(active=False)
+    progress = progress or SILENT
     import_emcee()
     folder = output_folder(config, out)
     settings = _digest(config, options)
@@ -77,7 +76,7 @@ def run(
         for warning in kept[-1]["warnings"]:
             progress.note(f"warning: test map {number}: {warning}")
         progress.note(_line(kept[-1], number))
-        write_atomically(folder / FILE, _text({**of, "maps": kept}))
+        write_json(folder / FILE, {**of, "maps": kept})
     kept = kept[:maps]
     result = {
         **of,
@@ -89,7 +88,7 @@ def run(
         "maps": kept,
         "scores": _scores(kept, test, inference),
     }
-    write_atomically(folder / FILE, _text(result))
+    write_json(folder / FILE, result)
     _draw(kept, test, inference, samples, folder)
     inference.close()
     progress.close()
@@ -100,7 +99,7 @@ def run(
 def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
     """sha256 of what decides the chains; identity: of the generator."""
     settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
-    return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+    return sha256_of(settings)
 
 
 def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
@@ -116,10 +115,6 @@ def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
             "elsewhere"
         )
     return maps
-
-
-def _text(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=1, allow_nan=False) + "\n"
 
 
 def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) -> dict[str, Any]:
@@ -194,17 +189,16 @@ def table(result: dict[str, Any]) -> str:
     """rms of log10 of the count per luminosity range, a column per predictor."""
     scores, symbol = result["scores"], QUANTITIES[result["label"]].symbol
     predictors = scores["predictors"]
-    wide = max(19, *(len(name) + 2 for name in predictors))
+    every = [[*of["ranges"], of["whole"]] for of in predictors.values()]
+    rows = [
+        [range_title(row[0]["log10_L"]), *map(rms_cell, row)] for row in zip(*every, strict=True)
+    ]
+    rows.append(["mse", *(f"{of['mse']:.4f}" for of in predictors.values())])
     lines = [
         f"{len(result['maps'])} test maps; rms error of log10 {symbol} [dex] where it is not 0",
         "",
-        f"{'log10 L':10}" + "".join(f"{name:>{wide}}" for name in predictors),
+        *columns(["log10 L", *predictors], rows),
     ]
-    every = [[*of["ranges"], of["whole"]] for of in predictors.values()]
-    for row in zip(*every, strict=True):
-        low, high = row[0]["log10_L"]
-        lines.append(f"{f'{low:g}-{high:g}':10}" + "".join(f"{_rms(v):>{wide}}" for v in row))
-    lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
     lines += [
         f"+-: standard errors, bootstrap over {scores['bootstrap']['resampled']}",
@@ -225,15 +219,8 @@ def _few_training_skies(number: int | None) -> list[str]:
     return wrap(
         f"warning: the simulations are of {of}: how far so few are from the mean of many is not in "
         f"the covariance, and the scatter between skies hardly; make {ENOUGH_LIGHTCONES} or more",
-        100,
+        TEXT_WIDTH,
     )
-
-
-def _rms(values: dict[str, Any]) -> str:
-    if values["rms_dex"] is None:
-        return "-"
-    error = values["rms_dex_error"]
-    return f"{values['rms_dex']:.4f}" + (f" +- {error:.4f}" if error is not None else "")
 
 
 def _draw(

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.mcmc.likelihood import Density
-from streamtrain.operators.settings import NoiseConfig
+from streamtrain.operators.noise import NoiseConfig
+from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts
 
 Float = NDArray[np.float64]
@@ -106,7 +106,7 @@ def levels_of(batch: Batch, names: list[str]) -> Float:
 
 def data_vector(generator: Generator) -> DataVector:
     """With bins of T that the generator's first samples choose."""
-    input_map = InputMap.of(generator.config)
+    input_map = generator.config.observation.input_map
     parts = []
     for batch in _batches(generator, 0, EDGE_SAMPLES):
         voxels = input_map.restore(batch.cube).flatten(1)

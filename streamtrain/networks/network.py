@@ -10,7 +10,6 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from streamtrain.generator.observe import InputMap
 from streamtrain.labels import Label
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
@@ -28,6 +27,7 @@ from streamtrain.networks.settings import (
     SummariesConfig,
 )
 from streamtrain.networks.summaries import Summaries
+from streamtrain.operators.plan import InputMap
 
 SMALLEST_STD = 1e-6
 """Floor of an input channel's standard deviation; a constant channel stays zero."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from streamtrain.generator.observe import InputMap
 from streamtrain.networks.layers import Body, Output, full_precision, he_initialise
 from streamtrain.networks.settings import SummariesConfig
+from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Power, quantile_edges, rings, shells, slabs, voxel_counts
 
 SLABS = 8

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import stat
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from streamtrain.machine.files import discard, open_plain
+from streamtrain.machine.files import discard, open_plain, sha256
 
 PATIENCE_S = 300.0
 """How long another process may compile before this one does so itself: it may be stopped [s]."""
@@ -149,7 +148,7 @@ def _digest(path: Path) -> str:
         found = os.fstat(file.fileno())
         if found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
             raise PermissionError(f"{path} is not a file of this user alone")
-        return hashlib.sha256(file.read()).hexdigest()[:32]
+        return sha256(file)[:32]
 
 
 def keep_library(built: Path, folder: Path, key: str) -> Path:

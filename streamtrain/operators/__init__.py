@@ -1,59 +1,30 @@
-"""Map operators: what happens to a cube after painting, in the order of the configuration."""
+"""Map operators: what happens to a cube after painting, in the order of the configuration.
+
+`base` says what an operator is and what its class tells of it, `table` lists them by name; each
+file besides holds operators and their sections of the configuration. `plan` puts those of a
+configuration in a row, and is whom the rest of the package asks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from streamtrain.grid import Grid
-from streamtrain.numerics.rng import STAGE_OBSERVE
-from streamtrain.operators.base import Drawn, MapState, Operator, Shape
-from streamtrain.operators.beam import Beam
-from streamtrain.operators.filters import HighPass, Standardise, SubtractMean
-from streamtrain.operators.mask import Mask
-from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.base import Drawn, MapState, Operator, Pointwise, Shape, Turn
+from streamtrain.operators.noise import Noise
+from streamtrain.operators.plan import InputMap, ObservationPlan
 from streamtrain.operators.pool import Pool
-from streamtrain.operators.sources import RadioSources
-from streamtrain.operators.transforms import Asinh, Log10, LogModulus, inverse_log_modulus
-from streamtrain.schema import operator_kind
+from streamtrain.operators.table import OPERATORS
+from streamtrain.operators.transforms import inverse_log_modulus
 
 __all__ = [
     "OPERATORS",
     "Drawn",
+    "InputMap",
     "MapState",
     "Noise",
+    "ObservationPlan",
     "Operator",
+    "Pointwise",
     "Pool",
     "Shape",
-    "build_operators",
+    "Turn",
     "inverse_log_modulus",
 ]
-
-OPERATORS: dict[str, Any] = {
-    "pool": Pool,
-    "noise": Noise,
-    "log_modulus": LogModulus,
-    "beam": Beam,
-    "mask": Mask,
-    "subtract_mean": SubtractMean,
-    "high_pass": HighPass,
-    "log10": Log10,
-    "asinh": Asinh,
-    "standardise": Standardise,
-    "edge_noise": EdgeNoise,
-    "radio_sources": RadioSources,
-}
-"""Every operator by the name a configuration gives it; its section is in `config_observe`."""
-
-
-def build_operators(observe: Mapping[str, Any], grid: Grid) -> list[Operator]:
-    """The operators of a configuration's `observe` section for a grid."""
-    operators: list[Operator] = []
-    state = MapState(grid)
-    for position, (name, config) in enumerate(observe.items()):
-        stage = STAGE_OBSERVE + 2 * position
-        operator = OPERATORS[operator_kind(name)].from_config(name, stage, config, state)
-        if isinstance(operator, Pool):
-            state = operator.state_after(state)
-        operators.append(operator)
-    return operators

@@ -1,14 +1,17 @@
 """What a map operator is: a step between the painted cube and the network's input.
 
 An operator draws what varies from sample to sample (on the host, from the index) and changes the
-cubes of a batch on the device. Labels never change.
+cubes of a batch on the device. Labels never change. What is known of its kind stands in its class,
+and nowhere else.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import IntEnum
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,18 +53,112 @@ class MapState:
         return self.joined[0] * self.joined[1] * self.joined[2]
 
 
-class Operator(Protocol):
-    """One step between the painted cube and the network's input."""
+class Turn(IntEnum):
+    """The order of an instrument, and of what is done with its map."""
+
+    HEAD = 0
+    """Voxels are joined; the turn counts at the head of the operators alone."""
+    SOURCES = 1
+    BEAM = 2
+    NOISE = 3
+    MASK = 4
+    FILTER = 5
+    TRANSFORM = 6
+    STANDARDISE = 7
+
+
+@dataclass
+class Operator(ABC):
+    """One step between the painted cube and the network's input.
+
+    A class says what is known of its kind in class attributes. Those without a default have to be
+    said: a class without one of them, or that draws and does not say that it is random, is refused
+    with a TypeError where it is defined.
+    """
+
+    section: ClassVar[type[Any]]
+    """Its section of the configuration, a frozen dataclass."""
+    words: ClassVar[str]
+    """What it adds, or else the map after it, in plain words."""
+    turn: ClassVar[Turn]
+    """Its place in the order of an instrument."""
+    random: ClassVar[bool]
+    """Whether it differs from sample to sample. A user's map is taken to have it already."""
+    adds: ClassVar[bool] = False
+    """Whether it adds something to the map, in the map's units."""
+    telescope: ClassVar[bool] = False
+    """Whether it is what a telescope does to a map, as long as the map has its units."""
+    unitless: ClassVar[bool] = False
+    """Whether the map has no unit after it."""
+    reshapes: ClassVar[bool] = False
+    """Whether voxels are joined: see `state_after`."""
+    selects: ClassVar[bool] = False
+    """Whether it takes voxels out of the map, whatever they hold, also those without a value."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a file: it counts by what is in it, not by where it lies."""
+    hint: ClassVar[str] = ""
+    """What to do instead where `needs_units` finds none."""
 
     name: str
+    """Its key in the configuration: that of its kind, or with the suffix of a second use."""
     stage: int
+    """Its random stage."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.apply is Operator.apply:
+            return  # what several have in common
+        for said in ("section", "words", "turn", "random"):
+            if not hasattr(cls, said):
+                raise TypeError(f"the operator {cls.__name__} does not say `{said}`")
+        if not cls.random and cls.draw is not Operator.draw:
+            raise TypeError(f"the operator {cls.__name__} draws: it is random")
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: Any, state: MapState) -> Operator:
+        """The operator where the map is in `state`. Raises ConfigError."""
+        return cls(name, stage)
+
+    @classmethod  # noqa: B027
+    def check(cls, section: Any, where: str, state: MapState) -> None:
+        """Raise ConfigError for what the types of a section, `where` in the configuration, do not
+        tell, where the map is in `state`."""
+
+    @classmethod
+    def state_after(cls, section: Any, state: MapState) -> MapState:
+        """The map after an operator of this section."""
+        return state
+
+    @classmethod
+    def of_the_map(cls, in_units: bool) -> bool:
+        """Whether a real map has it already: noise, foregrounds and all else that is random or
+        added, and what a telescope does. in_units: the map before it has its units."""
+        return cls.random or cls.adds or (cls.telescope and in_units)
+
+    @classmethod
+    def needs_units(cls, section: Any) -> bool:
+        """Whether an operator of this section is meant for a map in its units."""
+        return cls.adds
+
+    @property
+    def title(self) -> str:
+        """Its words, with the suffix of a second use."""
+        suffix = self.name.rpartition("_")[2]
+        return f"{self.words} {suffix}" if suffix.isdigit() else self.words
+
+    def identity(self) -> str | None:
+        """The digest of what it has read from a file, if it reads one."""
+        return None
+
+    def unseen(self) -> NDArray[np.bool_] | None:
+        """Pixels [n_dec, n_ra] that it sets to 0 in a user's map too, if there are any."""
+        return None
 
     def draw(self, draws: Draws) -> Drawn:
         """What varies between samples: name -> float32 [B]."""
+        return {}
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape (freq, dec, ra) after the operator."""
-
+    @abstractmethod
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
@@ -69,6 +166,22 @@ class Operator(Protocol):
 
         keys: int32 [B, 6], as in kernels/paint.cu; drawn: tensors float32 [B] on the device.
         """
+
+
+class Pointwise(Operator):
+    """A transform of each voxel by itself, which can be undone."""
+
+    turn = Turn.TRANSFORM
+    random = False
+    unitless = True
+
+    @abstractmethod
+    def undo(self, values: torch.Tensor) -> torch.Tensor:
+        """The map before the transform, of any shape."""
+
+    @abstractmethod
+    def slope(self, values: torch.Tensor) -> torch.Tensor:
+        """The derivative of the transform where its result is `values`."""
 
 
 def draw_finite(operator: Operator, draws: Draws) -> Drawn:
@@ -83,16 +196,6 @@ def draw_finite(operator: Operator, draws: Draws) -> Drawn:
                 f"map can hold ({LARGEST:g})"
             )
     return drawn
-
-
-class Fixed:
-    """What operators share that draw nothing and keep the shape."""
-
-    def draw(self, draws: Draws) -> Drawn:
-        return {}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
 
 class Table:

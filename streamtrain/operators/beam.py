@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,16 +13,27 @@ from numpy.typing import NDArray
 
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.base import GROUP, Fixed, MapState, Table
-from streamtrain.operators.settings import BeamConfig
-from streamtrain.schema import ConfigError
+from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
+from streamtrain.schema import ConfigError, setting
 
 FWHM_PER_SIGMA = 2.3548200450309493
 """sqrt(8 ln 2)."""
-
-
 TRUNCATE = 4.0
 """The beam ends after this many sigma, rounded to whole pixels (the default of SciPy's filter)."""
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """A Gaussian beam on every frequency slice."""
+
+    fwhm_arcmin: float | None = setting(None, "full width at half maximum [arcmin]", above=0)
+    fwhm_pixels: float | None = setting(None, "or in pixels, as many in ra as in dec", above=0)
+    reference_GHz: float | None = setting(
+        None, "the width is for this frequency and goes as 1/nu; default: the same in all", above=0
+    )
+    edge: Literal["reflect", "zero"] = setting(
+        "reflect", "what lies beyond the edge: the map's mirror image (conserves flux) or nothing"
+    )
 
 
 @dataclass
@@ -43,11 +54,19 @@ class BeamAxis:
 
 
 @dataclass
-class Beam(Fixed):
-    """Convolution of every frequency slice with a Gaussian, along ra and then along dec."""
+class Beam(Operator):
+    """Convolution of every frequency slice with a Gaussian, along ra and then along dec.
 
-    name: str
-    stage: int
+    In a map without units, after a transform, it is a smoothing of the network's input.
+    """
+
+    section = BeamConfig
+    words = "smoothed by the beam"
+    turn = Turn.BEAM
+    random = False
+    telescope = True
+    hint = "a smoothing of such values takes fwhm_pixels"
+
     ra: BeamAxis
     dec: BeamAxis
 
@@ -77,6 +96,21 @@ class Beam(Fixed):
             for num, w in zip((num_ra, num_dec), width, strict=True)
         )
         return cls(name, stage, ra, dec)
+
+    @classmethod
+    def check(cls, section: BeamConfig, where: str, state: MapState) -> None:
+        arcmin, pixels = section.fwhm_arcmin, section.fwhm_pixels
+        if arcmin is None and pixels is None:
+            raise ConfigError(f"{where} needs either fwhm_arcmin (COMAP: 4.5) or fwhm_pixels")
+        if arcmin is not None and pixels is not None:
+            raise ConfigError(
+                f"{where} has both fwhm_arcmin = {arcmin:g} and fwhm_pixels = {pixels:g}: "
+                f"{where}.fwhm_pixels=null removes the one, {where}.fwhm_arcmin=null the other"
+            )
+
+    @classmethod
+    def needs_units(cls, section: BeamConfig) -> bool:
+        return section.fwhm_arcmin is not None
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

@@ -1,10 +1,6 @@
-"""Removing what is smooth in frequency.
+"""Filters: smooth modes along frequency removed, means subtracted, maps standardised.
 
-Removing the mean.
-
-Sums over voxels in a fixed order: rows of ra, then slices, then the cube, in float64.
-
-Zero mean and unit variance.
+Sums over voxels are added in a fixed order: rows of ra, then slices, then the cube, in float64.
 """
 
 from __future__ import annotations
@@ -19,16 +15,26 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.base import GROUP, Fixed, MapState, Table
-from streamtrain.operators.settings import HighPassConfig, StandardiseConfig, SubtractMeanConfig
+from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
+from streamtrain.schema import ConfigError, setting
+
+
+@dataclass(frozen=True)
+class HighPassConfig:
+    """Smooth modes along frequency are removed from every pixel."""
+
+    modes: int = setting(help="polynomials of a degree below this [1: mean]", low=1)
 
 
 @dataclass
-class HighPass(Fixed):
+class HighPass(Operator):
     """Subtracts from every pixel's spectrum its projection on smooth modes."""
 
-    name: str
-    stage: int
+    section = HighPassConfig
+    words = "high-pass filtered"
+    turn = Turn.FILTER
+    random = False
+
     modes: Table
     """Orthonormal, float64 [modes, n_freq]."""
 
@@ -38,6 +44,14 @@ class HighPass(Fixed):
     ) -> HighPass:
         """The operator where the map is in `state`."""
         return cls(name, stage, Table(polynomials(config.modes, state.shape[0])))
+
+    @classmethod
+    def check(cls, section: HighPassConfig, where: str, state: MapState) -> None:
+        if section.modes >= state.shape[0]:
+            raise ConfigError(
+                f"{where}.modes = {section.modes} must be below the number of frequencies, "
+                f"{state.shape[0]}"
+            )
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
@@ -75,16 +89,28 @@ def polynomials(num: int, num_freq: int) -> NDArray[np.float64]:
     return np.stack(modes)
 
 
+@dataclass(frozen=True)
+class SubtractMeanConfig:
+    """The mean of every frequency slice is subtracted."""
+
+    skip_zeros: bool = setting(
+        False, "the mean of voxels that are not 0 (masked ones are), which alone are changed"
+    )
+
+
 @dataclass
-class SubtractMean(Fixed):
+class SubtractMean(Operator):
     """Subtracts the mean of every frequency slice.
 
     skip_zeros: the mean is that of the voxels that are not exactly zero, and zeros stay zero: for
     masked maps. An empty voxel of a map without noise or beam is zero as well.
     """
 
-    name: str
-    stage: int
+    section = SubtractMeanConfig
+    words = "slice mean subtracted"
+    turn = Turn.FILTER
+    random = False
+
     skip_zeros: bool
 
     @classmethod
@@ -141,19 +167,20 @@ def _joined(kernels: Kernels, parts: torch.Tensor) -> torch.Tensor:
     return sums
 
 
+@dataclass(frozen=True)
+class StandardiseConfig:
+    """(T - mean) / std of each cube, 0 where std is 0."""
+
+
 @dataclass
-class Standardise(Fixed):
+class Standardise(Operator):
     """(T - mean) / std over all voxels of each cube; a constant cube becomes 0."""
 
-    name: str
-    stage: int
-
-    @classmethod
-    def from_config(
-        cls, name: str, stage: int, config: StandardiseConfig, state: MapState
-    ) -> Standardise:
-        """The operator where the map is in `state`."""
-        return cls(name, stage)
+    section = StandardiseConfig
+    words = "standardised"
+    turn = Turn.STANDARDISE
+    random = False
+    unitless = True
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from streamtrain.machine.files import DEBUG, check_npz, reason_of, why_not_a_file
 from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.base import Fixed, MapState, Table
-from streamtrain.operators.settings import MaskConfig
-from streamtrain.schema import AssumptionWarning, ConfigError
+from streamtrain.operators.base import MapState, Operator, Table, Turn
+from streamtrain.schema import AssumptionWarning, ConfigError, setting
 
 EDGES = ("pix_binedges_x", "pix_binedges_y")
 """Arrays of an npz file that say where its columns (ra) and rows (dec) lie [deg]."""
@@ -134,12 +133,25 @@ def _read_fits(path: str, name: str) -> Pixels:
     return plane.oriented(turned), (plane.width_deg, plane.height_deg), notes
 
 
+@dataclass(frozen=True)
+class MaskConfig:
+    """Pixels set to zero."""
+
+    file: str | None = setting(None, "npz or FITS map [n_dec, n_ra]: 1 = keep, 0 = mask")
+    edge_pixels: int = setting(0, "width of a masked border [pixels]", low=0)
+
+
 @dataclass
-class Mask(Fixed):
+class Mask(Operator):
     """Sets the same pixels of every frequency slice to zero, whatever they hold (also NaN)."""
 
-    name: str
-    stage: int
+    section = MaskConfig
+    words = "masked"
+    turn = Turn.MASK
+    random = False
+    selects = True
+    files = ("file",)
+
     keep: Table
     """int32 [n_dec, n_ra], 1 = keep."""
     digest: str | None
@@ -162,6 +174,19 @@ class Mask(Fixed):
         if not keep.any():
             raise ConfigError(f"observe.{name} masks every pixel")
         return cls(name, stage, Table(keep.astype(np.int32)), digest)
+
+    @classmethod
+    def check(cls, section: MaskConfig, where: str, state: MapState) -> None:
+        if section.file is None and not section.edge_pixels:
+            raise ConfigError(f"{where} needs a file, edge_pixels or both")
+        if 2 * section.edge_pixels >= min(state.shape[1:]):
+            raise ConfigError(
+                f"{where}.edge_pixels = {section.edge_pixels} leaves nothing of a map of "
+                f"{state.shape[1]} x {state.shape[2]} pixels"
+            )
+
+    def identity(self) -> str | None:
+        return self.digest
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

@@ -1,8 +1,5 @@
-"""White noise: of one level, or with a level per pixel.
-
-Noise that rises to the edges of the map, the "geometric" noise of 1905.10376.
-
-Hit maps: how long every pixel of a map was looked at.
+"""Noise: white, of one level or with a level per pixel (hit maps); rising to the map's edges, the
+"geometric" noise of 1905.10376.
 """
 
 from __future__ import annotations
@@ -10,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,17 +17,65 @@ from streamtrain.grid import DEG
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
-from streamtrain.operators.base import Drawn, MapState, Shape, Table
+from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.operators.mask import pixels_digest, read_pixels
-from streamtrain.operators.settings import EdgeNoiseConfig, NoiseConfig, RadiometerConfig, VoxelSize
-from streamtrain.schema import ConfigError
+from streamtrain.schema import ConfigError, setting
+
+Float = NDArray[np.float64]
 
 COMAP_SIGMA_UK = 11.0
 """Noise of a COMAP voxel of 4 arcmin and 15.6 MHz (Ihle et al. 2019, 1808.07487)."""
 
 
+@dataclass(frozen=True)
+class VoxelSize:
+    """The voxel that a noise level is quoted for."""
+
+    arcmin: float = setting(help="side on the sky [arcmin]", above=0)
+    MHz: float = setting(help="width in frequency [MHz]", above=0)
+
+
+@dataclass(frozen=True)
+class RadiometerConfig:
+    """sigma = T_sys / sqrt(n_feeds n_pol t dnu), t = the time on one pixel of the map."""
+
+    T_sys_K: float = setting(help="system temperature [K]", above=0)
+    n_feeds: int = setting(help="feeds that look at the field", low=1)
+    hours: float = setting(help="time on the field, shared evenly by its pixels [h]", above=0)
+    n_pol: int = setting(1, "polarisations per feed", choices=(1, 2))
+    field_deg2: float | None = setting(
+        None, "the field that this time is spent on [deg^2]; default: the map", above=0
+    )
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Independent Gaussian noise in every voxel."""
+
+    sigma_uK: float | tuple[float, float] | None = setting(
+        None, "noise [map units], or [lo, hi]: uniform per sample; default: 11", low=0
+    )
+    per: Literal["map_voxel", "fine_voxel"] | VoxelSize = setting(
+        "map_voxel", "the voxel that sigma is for: map_voxel, fine_voxel, or {arcmin, MHz}"
+    )
+    absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
+    radiometer: RadiometerConfig | None = setting(
+        None, "sigma from the instrument, instead of sigma_uK"
+    )
+    hits: str | None = setting(
+        None, "npz or FITS file of the time on every pixel of the map; without time: set to 0"
+    )
+    index: float = setting(
+        0.0,
+        "sigma goes as frequency^index, from that at reference_GHz",
+        low=-10,
+        high=10,
+    )
+    reference_GHz: float | None = setting(None, "default: the middle of the band", above=0)
+
+
 @dataclass
-class Noise:
+class Noise(Operator):
     """White Gaussian noise of fixed or drawn level.
 
     With a hit map sigma goes as 1 / sqrt(hits), and is the given one where a pixel has the mean of
@@ -38,8 +83,13 @@ class Noise:
     goes as that power of frequency.
     """
 
-    name: str
-    stage: int
+    section = NoiseConfig
+    words = "detector noise"
+    turn = Turn.NOISE
+    random = True
+    adds = True
+    files = ("hits",)
+
     sigma: tuple[float, float]
     """Lowest and highest sigma [map units] per voxel as it was quoted."""
     factor: float
@@ -73,15 +123,36 @@ class Noise:
             voxels = Table(_of_channel(config, state)[:, None, None] * of_pixel)
         return cls(name, stage, levels, factor, config.absent, pixels, digest, voxels)
 
+    @classmethod
+    def check(cls, section: NoiseConfig, where: str, state: MapState) -> None:
+        _check_levels(section.sigma_uK, where)
+        if section.radiometer is not None:
+            given = {n: getattr(section, n) for n in ("sigma_uK", "per")}
+            beside = [n for n, value in given.items() if value != getattr(NoiseConfig(), n)]
+            if beside:
+                removed = {"sigma_uK": "sigma_uK=null", "per": "per=map_voxel"}
+                raise ConfigError(
+                    f"{where}.{' and '.join(beside)} beside {where}.radiometer: "
+                    f"{', '.join(f'{where}.{removed[n]}' for n in beside)} removes the one, "
+                    f"{where}.radiometer=null the other"
+                )
+        elif section.sigma_uK is None and state.grid.units != "uK":
+            raise ConfigError(f"{where} needs sigma_uK [map units] in {state.grid.units}")
+        if section.reference_GHz is not None and section.index == 0.0:
+            raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
+
+    def identity(self) -> str | None:
+        return self.digest
+
+    def unseen(self) -> NDArray[np.bool_] | None:
+        return None if self.pixels is None else self.pixels.values < 0.0
+
     def draw(self, draws: Draws) -> Drawn:
         sigma = draw_level(draws, self.sigma, self.absent)
         return {
             "sigma_uK": sigma.astype(np.float32),
             "voxel_sigma": (sigma * self.factor).astype(np.float32),
         }
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
@@ -102,6 +173,11 @@ class Noise:
             cube,
         )
         return cube
+
+
+def _check_levels(sigma: float | tuple[float, float] | None, where: str) -> None:
+    if isinstance(sigma, tuple) and sigma[0] > sigma[1]:
+        raise ConfigError(f"{where}.sigma_uK = [{sigma[0]:g}, {sigma[1]:g}] must increase")
 
 
 def draw_level(draws: Draws, sigma: tuple[float, float], absent: float) -> NDArray[np.float64]:
@@ -179,16 +255,31 @@ def noise_factor(per: str | VoxelSize, state: MapState) -> float:
     return fine * float(np.sqrt(state.number)) / (state.number / state.weight)
 
 
-Float = NDArray[np.float64]
+@dataclass(frozen=True)
+class EdgeNoiseConfig:
+    """Gaussian noise that rises linearly to the map's edges."""
+
+    sigma_uK: float | tuple[float, float] = setting(
+        100.0, "noise at the very edge [map units], or [lo, hi]: uniform per sample", low=0
+    )
+    width: float = setting(1 / 22, "where it begins, as a fraction of the side", above=0, high=0.5)
+    per: Literal["map_voxel", "fine_voxel"] = setting(
+        "map_voxel", "the voxel that sigma is for; fine_voxel: noise of fine voxels, pooled"
+    )
+    absent: float = setting(0.0, "probability of a sample without it", low=0, high=1)
 
 
 @dataclass
-class EdgeNoise:
+class EdgeNoise(Operator):
     """White noise of sigma * max(1 - d / width, 0), d = distance of a pixel's centre to the nearest
     edge over the side; where it is quoted for fine voxels theirs is pooled as the map was."""
 
-    name: str
-    stage: int
+    section = EdgeNoiseConfig
+    words = "noise at the edges"
+    turn = Turn.NOISE
+    random = True
+    adds = True
+
     sigma: tuple[float, float]
     """Lowest and highest sigma [map units] at the very edge."""
     absent: float
@@ -208,11 +299,12 @@ class EdgeNoise:
             pixels = pooled_sigma(edge_ramp(state.grid.shape[1:], config.width), state)
         return cls(name, stage, levels, config.absent, Table(pixels.astype(np.float32)))
 
+    @classmethod
+    def check(cls, section: EdgeNoiseConfig, where: str, state: MapState) -> None:
+        _check_levels(section.sigma_uK, where)
+
     def draw(self, draws: Draws) -> Drawn:
         return {"sigma_uK": draw_level(draws, self.sigma, self.absent).astype(np.float32)}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

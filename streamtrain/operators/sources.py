@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ from streamtrain.luminosity.priors import (
     DistributionConfig,
     Normal,
     Prior,
+    check_distribution,
     distribution,
 )
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
-from streamtrain.operators.base import Drawn, MapState, Shape, Table
-from streamtrain.operators.settings import SOURCE_LIMITS, RadioSourcesConfig
-from streamtrain.schema import ConfigError
+from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
+from streamtrain.schema import ConfigError, setting
 
 Float = NDArray[np.float64]
 
@@ -35,10 +35,43 @@ SOURCE_UK = 0.032548286
 1 mJy / (GHz^2 sr) in uK, CODATA 2018 (c and k_B exact)."""
 ABSENT = 1 << 20
 """Element of the draw that decides whether a sample has sources; those of the prior lie below."""
+SOURCE_LIMITS = {"density": 1e5, "slope": 10.0}
+"""Highest values of a setting, and of what is drawn for it; the lowest is 0."""
+
+
+@dataclass(frozen=True)
+class RadioSourcesConfig:
+    """Extragalactic radio point sources (Muchovej et al. 2010, 0912.2335), Poisson distributed."""
+
+    density: float | DistributionConfig = setting(
+        27.2,
+        "sources per deg^2 in the flux range, or a distribution of it",
+        low=0,
+        high=SOURCE_LIMITS["density"],
+    )
+    slope: float | DistributionConfig = setting(
+        2.18, "of dN/dS ~ S^-slope, or a distribution of it", low=0, high=SOURCE_LIMITS["slope"]
+    )
+    flux_mJy: tuple[float, float] = setting(
+        (1.0, 316.22776601683796),
+        "lowest and highest flux density at 31 GHz [mJy]; measured from 0.7 to 15",
+        low=1e-9,
+        high=1e9,
+    )
+    alpha: tuple[float, float] = setting(
+        (0.39, 0.33), "mean and width of the spectral index: S ~ nu^-alpha", low=-10, high=10
+    )
+    nu: Literal["channel", "band_mean"] = setting(
+        "channel", "frequency of the conversion to temperature"
+    )
+    sum_pixels: bool = setting(
+        True, "where voxels were summed, sources are too; no: only over their channels"
+    )
+    absent: float = setting(0.0, "probability of a sample without them", low=0, high=1)
 
 
 @dataclass
-class RadioSources:
+class RadioSources(Operator):
     """Poisson distributed sources with dN/dS ~ S^-slope and S(nu) = S (nu / 31 GHz)^-alpha.
 
     Every pixel draws its number of sources, every source its flux density and spectral index. A
@@ -50,8 +83,12 @@ class RadioSources:
     beyond 15 mJy, with 40 % of the flux.
     """
 
-    name: str
-    stage: int
+    section = RadioSourcesConfig
+    words = "radio sources"
+    turn = Turn.SOURCES
+    random = True
+    adds = True
+
     prior: Prior
     """Of density [1/deg^2] and slope."""
     absent: float
@@ -94,6 +131,21 @@ class RadioSources:
             Table(response.astype(np.float32)),
         )
 
+    @classmethod
+    def check(cls, section: RadioSourcesConfig, where: str, state: MapState) -> None:
+        for name, highest in SOURCE_LIMITS.items():
+            given = getattr(section, name)
+            if isinstance(given, DistributionConfig):
+                check_distribution(given, f"{where}.{name}")
+                ends = given.uniform or given.log_uniform or (0.0, 0.0)
+                if not 0 <= ends[0] <= ends[1] <= highest:
+                    raise ConfigError(f"{where}.{name} = {list(ends)} is outside 0..{highest:g}")
+        low, high = section.flux_mJy
+        if low >= high:
+            raise ConfigError(f"{where}.flux_mJy = [{low:g}, {high:g}] must increase")
+        if section.alpha[1] < 0:
+            raise ConfigError(f"{where}.alpha = {list(section.alpha)}: the width is negative")
+
     @cached_property
     def _log2_flux(self) -> tuple[float, float]:
         low, high = (float(portable.log2(flux)) for flux in self.flux_mJy)
@@ -106,9 +158,6 @@ class RadioSources:
             "density": np.where(absent, 0.0, drawn["density"]).astype(np.float32),
             "slope": drawn["slope"].astype(np.float32),
         }
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

@@ -1,6 +1,6 @@
-"""Transforms of a voxel's value into the network's input.
+"""Transforms of a voxel's value into the network's input, and the way back.
 
-The brightness augmentation of Pfeffer, Breysse and Stein 2019 as it was done.
+Also the brightness augmentation of Pfeffer, Breysse and Stein 2019 as it was done.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.luminosity.modifiers import Brightness
+from streamtrain.luminosity.settings import BrightnessConfig
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
-from streamtrain.operators.base import Drawn, Fixed, MapState, Shape
-from streamtrain.operators.settings import AsinhConfig, Log10Config, LogModulusConfig
+from streamtrain.operators.base import Drawn, MapState, Operator, Pointwise, Turn
+from streamtrain.schema import setting
 
 LN10 = 2.302585092994046
 Values = TypeVar("Values", torch.Tensor, NDArray[np.floating])
 
 
-@dataclass
-class LogModulus:
+@dataclass(frozen=True)
+class LogModulusConfig:
     """sign(T) log10(|T| + 1)."""
 
-    name: str
-    stage: int
 
-    @classmethod
-    def from_config(
-        cls, name: str, stage: int, config: LogModulusConfig, state: MapState
-    ) -> LogModulus:
-        """The operator where the map is in `state`."""
-        return cls(name, stage)
+@dataclass
+class LogModulus(Pointwise):
+    """sign(T) log10(|T| + 1)."""
 
-    def draw(self, draws: Draws) -> Drawn:
-        return {}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
+    section = LogModulusConfig
+    words = "log-modulus"
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
     ) -> torch.Tensor:
         kernels.elementwise("log_modulus", len(cube), cube[0].numel(), cube)
         return cube
+
+    def undo(self, values: torch.Tensor) -> torch.Tensor:
+        return inverse_log_modulus(values)
+
+    def slope(self, values: torch.Tensor) -> torch.Tensor:
+        slope: torch.Tensor = 10.0 ** -torch.abs(values) / LN10
+        return slope
 
 
 def inverse_log_modulus(values: Values) -> Values:
@@ -57,16 +57,28 @@ def inverse_log_modulus(values: Values) -> Values:
     return np.sign(values) * np.expm1(np.abs(values) * LN10)
 
 
+@dataclass(frozen=True)
+class Log10Config:
+    """log10(T + epsilon)."""
+
+    epsilon: float = setting(
+        help="[map units]; T + epsilon below a thousandth of it counts as that",
+        low=1e-30,
+        high=1e30,
+    )
+
+
 @dataclass
-class Log10(Fixed):
+class Log10(Pointwise):
     """log10(T + epsilon).
 
     T + epsilon counts as epsilon / 1000 where it is less than that: the logarithm of a voxel goes
     down to three below that of an empty one, and is defined for negative T.
     """
 
-    name: str
-    stage: int
+    section = Log10Config
+    words = "log10"
+
     epsilon: float
 
     @classmethod
@@ -81,13 +93,31 @@ class Log10(Fixed):
         kernels.elementwise("shifted_log10", len(cube), cube[0].numel(), epsilon, lowest, cube)
         return cube
 
+    def undo(self, values: torch.Tensor) -> torch.Tensor:
+        """What was cut off below comes back as its floor."""
+        shifted: torch.Tensor = 10.0**values - self.epsilon
+        return shifted
+
+    def slope(self, values: torch.Tensor) -> torch.Tensor:
+        shifted = 10.0**values
+        above = shifted > 1e-3 * self.epsilon * (1 + 1e-5)
+        return torch.where(above, 1.0 / (LN10 * shifted), torch.zeros_like(shifted))
+
+
+@dataclass(frozen=True)
+class AsinhConfig:
+    """asinh(T / scale)."""
+
+    scale: float = setting(help="linear below, logarithmic above [map units]", low=1e-30, high=1e30)
+
 
 @dataclass
-class Asinh(Fixed):
+class Asinh(Pointwise):
     """asinh(T / scale): linear for |T| below the scale, logarithmic above, odd."""
 
-    name: str
-    stage: int
+    section = AsinhConfig
+    words = "asinh"
+
     scale: float
 
     @classmethod
@@ -103,22 +133,28 @@ class Asinh(Fixed):
         )
         return cube
 
+    def undo(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.sinh(values) * self.scale
+
+    def slope(self, values: torch.Tensor) -> torch.Tensor:
+        return 1.0 / (self.scale * torch.cosh(values))
+
 
 @dataclass
-class ScaledLog:
+class ScaledLog(Operator):
     """The log-modulus of the map, not the map, times the factor of an emitter: T becomes
-    sign(T) ((|T| + 1)^factor - 1)."""
+    sign(T) ((|T| + 1)^factor - 1). It belongs to `emit`."""
 
-    name: str
-    stage: int
+    section = BrightnessConfig
+    words = "brightness scaled in the log"
+    turn = Turn.HEAD
+    random = True
+
     brightness: Brightness
 
     def draw(self, draws: Draws) -> Drawn:
         factor = self.brightness.draw(draws).record["factor"]
         return {"factor": factor.astype(np.float32)}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
     def apply(
         self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]

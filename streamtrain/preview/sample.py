@@ -16,39 +16,17 @@ from streamtrain.config import Config
 from streamtrain.evaluate.run import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
+from streamtrain.luminosity.lines import line_name
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
-from streamtrain.operators.settings import DIMENSIONLESS, PoolConfig
 from streamtrain.preview import sample_figure
 from streamtrain.preview.prior import paint_samples, signal_generator
 from streamtrain.preview.prior_figures import PaintedSamples
 from streamtrain.preview.sample_figure import Panel
-from streamtrain.schema import operator_kind
+from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
 
-ADDS = {
-    "interloper": "interloper",
-    "noise": "detector noise",
-    "radio_sources": "radio sources",
-    "edge_noise": "noise at the edges",
-}
-"""Steps that add something to the map, in plain words; all others transform it."""
-TRANSFORMS = {
-    "beam": "smoothed by the beam",
-    "mask": "masked",
-    "subtract_mean": "slice mean subtracted",
-    "high_pass": "high-pass filtered",
-    "brightness": "brightness scaled in the log",
-    "log_modulus": "log-modulus",
-    "log10": "log10",
-    "asinh": "asinh",
-    "standardise": "standardised",
-}
-"""The map after a step, in plain words."""
-LINES = {**{115.271 * j: f"CO({j}-{j - 1})" for j in range(1, 14)}, 1900.537: "[CII]"}
-"""Lines by rest frequency [GHz]."""
-LINE_TOLERANCE = 2e-3
 NUM_SAMPLES = 200
 """Samples that the prior's range of luminosity functions is taken from."""
 TEXT_WIDTH = 100
@@ -60,57 +38,43 @@ class Step:
 
     name: str
     """`line`, or the key of the configuration."""
-    kind: str
-    """The name without the suffix of a second use."""
     title: str
+    """What it is, in plain words."""
     cube: Float
     """The map after it [n_freq, n_dec, n_ra]."""
     added: Float | None
     """What it added [n_freq, n_dec, n_ra]; None for the line and what transforms the map."""
     unit: str
     """uK or Jy/sr; '' after a transform into a number without a unit."""
-
-
-def line_name(nu_rest_GHz: float) -> str:
-    """'CO(1-0)', or the frequency of a line that has no name here."""
-    for known, name in LINES.items():
-        if abs(nu_rest_GHz / known - 1.0) < LINE_TOLERANCE:
-            return name
-    return f"{nu_rest_GHz:.6g} GHz"
+    telescope: bool = False
+    """Whether it is shown beside the map before it."""
 
 
 def steps_of_sample(generator: Generator, index: int) -> list[Step]:
     """The steps of a sample of the generator's split, in their order."""
     unit: str = generator.grid.units
     before: Float | None = None
+    operators = {operator.name: operator for operator in generator.operators}
     steps = []
     for name, tensor in generator.steps(index):
-        kind = "interloper" if name in generator.interlopers else operator_kind(name)
-        if kind in DIMENSIONLESS:
-            unit = ""
         cube = tensor.cpu().numpy().astype(np.float64)
-        added = None
-        if kind in ADDS and before is not None and before.shape == cube.shape:
-            added = cube - before
-        steps.append(Step(name, kind, _title(generator, name, kind), cube, added, unit))
+        operator = operators.get(name)
+        if operator is None:  # a line
+            title, adds, telescope = _title(generator, name), before is not None, False
+        else:
+            title, adds, telescope = operator.title, operator.adds, operator.telescope
+            unit = "" if operator.unitless else unit
+        added = cube - before if adds and before is not None else None
+        steps.append(Step(name, title, cube, added, unit, telescope))
         before = cube
     return steps
 
 
-def _title(generator: Generator, name: str, kind: str) -> str:
-    """What a step is, in plain words."""
+def _title(generator: Generator, name: str) -> str:
+    """What a line is, in plain words."""
     if name == "line":
         return f"{line_name(generator.grid.nu_rest_GHz)} map"
-    if name in generator.interlopers:
-        return f"interloper {line_name(generator.interlopers[name].grid.nu_rest_GHz)}"
-    suffix = name.removeprefix(kind).replace("_", " ")
-    section = generator.config.observe.get(name)
-    if isinstance(section, PoolConfig):
-        freq, dec, ra = section.factor
-        what = "mean" if section.reduce == "mean" else "sum"
-        return f"pooled: {what} of {freq} x {dec} x {ra}{suffix and f' ({suffix.strip()})'}"
-    known = ADDS.get(kind) or TRANSFORMS.get(kind) or kind.replace("_", " ")
-    return known + suffix
+    return f"interloper {line_name(generator.interlopers[name].grid.nu_rest_GHz)}"
 
 
 def panels_of_steps(steps: Sequence[Step], channel: int) -> list[Panel]:
@@ -135,27 +99,20 @@ def panels_of_steps(steps: Sequence[Step], channel: int) -> list[Panel]:
             if following is None or following.added is None:
                 sum_of = [add(step, "combined", step.cube, terms=tuple(sum_of))]
         else:
-            before = sum_of[0] if step.kind == "beam" else None
+            before = sum_of[0] if step.telescope else None
             sum_of = [add(step, step.title, step.cube, compared_with=before)]
     return panels
 
 
 def table(steps: Sequence[Step]) -> str:
     """Mean and root mean square of the map after every step, and of what it added."""
-    rows = [("step", "shape", "mean", "rms", "mean added", "rms added", "unit")]
+    rows = []
     for step in steps:
         added = ("", "") if step.added is None else _moments(step.added)
         shape = " x ".join(str(n) for n in step.cube.shape)
         rows.append((step.name, shape, *_moments(step.cube), *added, step.unit or "-"))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    left = (0, 1, 6)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    head = ("step", "shape", "mean", "rms", "mean added", "rms added", "unit")
+    return "\n".join(columns(head, rows, left=(0, 1, 6)))
 
 
 def _moments(cube: Float) -> tuple[str, str]:

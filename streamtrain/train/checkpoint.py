@@ -16,6 +16,7 @@ functions of the step.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,8 +33,15 @@ import yaml
 from torch import Tensor, nn
 
 from streamtrain.config import Config
-from streamtrain.machine.files import discard, one_line, open_plain, read_plain
-from streamtrain.schema import to_dict
+from streamtrain.machine.files import (
+    MAX_YAML_BYTES,
+    discard,
+    one_line,
+    open_plain,
+    read_plain,
+    sha256,
+)
+from streamtrain.schema import differences, to_dict
 
 KEEP = 2
 """Complete checkpoints kept: the newest, and the one before it."""
@@ -65,8 +73,6 @@ _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
 _LARGEST_TEXT = 200_000
 """Bytes of a manifest; more is none."""
-_LARGEST_CONFIG = 20_000_000
-"""Bytes of a configuration, which may name many files."""
 _DEEPEST = 50
 """Levels of a configuration."""
 _KINDS: dict[str, type] = {
@@ -246,7 +252,7 @@ def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
     """The newest checkpoint that verifies; None where there is none.
 
     sections: which its configuration must have. A damaged one is named on stderr and passed over.
-    Raises CheckpointError if all are damaged.
+    Raises CheckpointError if all are damaged, or for one that this user may not read.
     """
     found = list(_checkpoints(folder))
     for step, path in found:
@@ -254,6 +260,12 @@ def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
             manifest = _verify(path, step)
             saved = _read_config(path / "config.yaml", sections)
             state = _read_state(path / "state.pt", manifest)
+        except PermissionError as error:  # it may be whole, and would be removed as damaged
+            reason = os.strerror(error.errno or errno.EACCES)
+            raise CheckpointError(
+                f"{error.filename or path} cannot be read ({reason}): let this user read it, or "
+                "remove it"
+            ) from None
         except Exception as error:  # torch.load raises many kinds for a damaged file
             print(f"streamtrain: passing over {path}: {one_line(error)}", file=sys.stderr)
             continue
@@ -288,25 +300,18 @@ def _kind(values: Tensor) -> str:
     return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
 
 
-def first_difference(saved: Any, current: Any, where: str = "") -> str | None:
-    """The first setting that differs, as 'train.steps = 100 there, 200 here', or None.
+def is_free(name: str) -> bool:
+    """Whether a run may continue with another value of the setting of this dotted name."""
+    return name in FREE_SETTINGS or bool(FREE_OF_INTERLOPERS.fullmatch(name))
 
-    saved, current: configurations as plain data. `FREE_SETTINGS` are passed over.
+
+def first_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """The first setting that differs and may not, as 'train.steps = 100 there, 200 here', or ''.
+
+    saved, current: configurations as plain data.
     """
-    if where in FREE_SETTINGS or FREE_OF_INTERLOPERS.fullmatch(where):
-        return None
-    if not isinstance(saved, Mapping) or not isinstance(current, Mapping):
-        same = saved == current
-        return None if same else f"{where} = {_show(saved)} there, {_show(current)} here"
-    for key in [*current, *(key for key in saved if key not in current)]:
-        path = f"{where}.{key}" if where else str(key)
-        difference = first_difference(saved.get(key), current.get(key), path)
-        if difference:
-            return difference
-    ordered = where.partition(".")[0] in ("emit", "observe")
-    if ordered and list(saved) != list(current):
-        return f"the order of {where} is {', '.join(saved)} there, {', '.join(current)} here"
-    return None
+    found = next(differences(saved, current, free=is_free), None)
+    return "" if found is None else found.text("there", "here")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -368,7 +373,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _read_config(path: Path, sections: Collection[str]) -> dict[str, Any]:
     """The configuration of a checkpoint as plain data."""
-    saved = yaml.load(read_plain(path, _LARGEST_CONFIG), _PlainLoader)
+    saved = yaml.load(read_plain(path, MAX_YAML_BYTES), _PlainLoader)
     if not isinstance(saved, dict) or any(key not in saved for key in sections):
         raise CheckpointError("config.yaml is no configuration")
     return saved
@@ -419,9 +424,11 @@ def refuse_other_run(checkpoint: Checkpoint, saved: Any, current: Any, version: 
     path, saved_version = checkpoint.path, checkpoint.manifest["generator_version"]
     difference = first_difference(saved, current)
     if difference:
-        kept = "train" in saved and all(
-            first_difference(saved.get(name), current.get(name), name) is None
-            for name in ("network", "label")
+        kept = "train" in saved and not first_difference(
+            *(
+                {name: whole.get(name) for name in ("network", "label")}
+                for whole in (saved, current)
+            )
         )
         start = (
             f" and begin with these weights (train.start_from={path.parents[1]})" if kept else ""
@@ -439,11 +446,7 @@ def refuse_other_run(checkpoint: Checkpoint, saved: Any, current: Any, version: 
 
 def _describe(path: Path) -> dict[str, Any]:
     with open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.file_digest(file, "sha256") if sys.version_info >= (3, 11) else None
-        if digest is None:
-            digest = hashlib.sha256(file.read())
-    return {"bytes": size, "sha256": digest.hexdigest()}
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": sha256(file)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -459,8 +462,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _show(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError
-from streamtrain.machine.files import one_line, open_plain, replace_text
+from streamtrain.machine.files import one_line, open_plain, write_text
 from streamtrain.machine.interrupt import Stopped
+from streamtrain.schema import differences
 
 _LONGEST_LINE = 1_000_000
 """Bytes of a line of a history."""
@@ -105,7 +106,7 @@ class History:
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [entry for entry in read_history(path) if entry["step"] <= step]
-        replace_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept), alone=True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open)
 
     def append(self, entry: dict[str, Any]) -> None:
@@ -164,25 +165,21 @@ def refuse_other_samples(
     then, now: `Generator.identity` of the checkpoint and of this call; models: names for the
     message.
     """
-    if then == now:
+    changed = [difference.name.split(".") for difference in differences(then, now)]
+    if not changed:
         return
-    if then.get("lightcones") != now["lightcones"]:
+    parts = {name[0] for name in changed}
+    if "lightcones" in parts:
         old, new = then.get("lightcones"), now["lightcones"]
         what = "the lightcones of data.train are not those the run was trained on"
         if isinstance(old, list) and isinstance(new, list):  # files, not made during training
             both = len({*map(str, old)} & {*map(str, new)})
             what += f": {len(old)} then, {len(new)} now, {both} in both (their order counts)"
-    elif names := [
-        name
-        for name in {**then, **now}
-        if isinstance(now.get(name), dict)
-        and isinstance(then.get(name), dict)
-        and now[name].get("lightcones") != then[name].get("lightcones")
-    ]:
-        what = f"the lightcones of emit.{names[0]}.train are not those the run began with"
-    elif then.get("sfr") != now.get("sfr"):
+    elif own := [name[0] for name in changed if name[1:2] == ["lightcones"]]:
+        what = f"the lightcones of emit.{own[0]}.train are not those the run began with"
+    elif "sfr" in parts:
         what = "the table of star-formation rates data.sfr is not the one the run began with"
-    elif then.get("observe") != now.get("observe"):
+    elif "observe" in parts:
         what = "the files that map operators read are not those the run began with"
     else:
         what = f"the luminosity model {', '.join(models)} was edited since the run began"

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from streamtrain.config import Config, ConfigError
-from streamtrain.machine.files import near_run
+from streamtrain.machine.files import near_run, read_text
 from streamtrain.networks.network import Network
-from streamtrain.schema import build, to_dict
+from streamtrain.schema import build, parse_yaml, to_dict
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
 from streamtrain.train.folder import run_folder
 from streamtrain.train.optimiser import learning_rate
@@ -107,13 +105,14 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
         saved = saved | {"classes": _classes(saved)}
         current |= {"classes": _classes(current)}
         sections.append("classes")
-    for section in sections:
-        difference = first_difference(saved.get(section), current.get(section), section)
-        if difference:
-            raise ConfigError(
-                f"train.start_from = {run} is of another network or label: {difference}; weights "
-                "can be used with the same alone"
-            )
+    difference = first_difference(
+        *({section: whole.get(section) for section in sections} for whole in (saved, current))
+    )
+    if difference:
+        raise ConfigError(
+            f"train.start_from = {run} is of another network or label: {difference}; weights can "
+            "be used with the same alone"
+        )
 
 
 def _classes(config: dict[str, Any]) -> list[str]:
@@ -249,9 +248,9 @@ def _begun(
     """The extensions that the folder's config.yaml tells of, if the last is the one asked for and
     the others are those of the checkpoint."""
     try:
-        noted = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        noted = parse_yaml(read_text(folder / "config.yaml"), "config.yaml")
         told = _kept(noted["train"]).extensions
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, ConfigError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ()
     same = told[:-1] == history and told and told[-1].to_steps == train.steps
     return told if same and train.extend in (None, told[-1].schedule) else ()

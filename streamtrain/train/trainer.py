@@ -20,9 +20,8 @@ from torch import Tensor
 from streamtrain.config import Config
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.generator.open import refuse_missing_files
-from streamtrain.machine.files import replace_text
+from streamtrain.machine.files import write_text
 from streamtrain.machine.interrupt import Stopped, StopRequest
 from streamtrain.machine.progress import Progress
 from streamtrain.machine.workers import own_cores
@@ -119,7 +118,7 @@ class Trainer:
                 config.network,
                 self.generator.input_shape,
                 self.generator.label,
-                InputMap.of(config),
+                config.observation.input_map,
                 channels_last=train.channels_last,
             )
             self.network = network.to(self._device)
@@ -183,7 +182,7 @@ class Trainer:
             refuse_other_run(found, saved, to_dict(config), GENERATOR_VERSION)
         self._refuse_other_samples(state)
         remove_leftovers(checkpoints)
-        replace_text(self._folder / "config.yaml", config.to_yaml())
+        write_text(self._folder / "config.yaml", config.to_yaml(), alone=True)
         return state, config
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ import gzip
 import io
 import resource
 import signal
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +27,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.config import ConfigError, load_config
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.testset import write_atomically
 from streamtrain.figures import write_png
 from streamtrain.machine import files
+from streamtrain.machine.files import MAX_YAML_BYTES, write_text
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
 
@@ -248,6 +249,10 @@ def test_settings_without_end(tmp_path: Path) -> None:
         ("[" * 3000, "nested too deeply|not valid YAML"),
         ("seed: 2020-99-99\n", "not valid YAML: month must be"),
         ("seed: " + "9" * 5000, "not valid YAML"),
+        ("seed: 0x" + "f" * 9000, "not valid YAML at line 1: a whole number of 9002 characters"),
+        ("a: [3, 0" + "7" * 9000 + "]", "not valid YAML at line 1: a whole number of 9001 char"),
+        ("run: 1" + ":1" * 3000, "not valid YAML at line 1: a whole number of 6001 characters"),
+        ("seed: !!int [1]", "not valid YAML"),
         ("seed: !!binary 'x'\n", "not valid YAML"),
         ("a: 'x\\\n" * 3, "not valid YAML"),
         ("a: 1\0", "not valid YAML"),
@@ -256,12 +261,47 @@ def test_settings_without_end(tmp_path: Path) -> None:
         with at_most(10), pytest.raises(ConfigError, match=said) as caught:
             load_config(path)
         assert str(caught.value).isprintable()
-    path.write_bytes(b"#" * (17 * 2**20))
+    path.write_bytes(b"#" * (MAX_YAML_BYTES + 1))
     with pytest.raises(ConfigError, match="too many for a file of settings"):
         load_config(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not a text file"):
         load_config(path)
+    assert main(["catalog", "make", "1", "--options", str(path)]) == 2
+
+
+def test_the_largest_settings_take_no_time(tmp_path: Path) -> None:
+    """Measured in time of the processor: up to 2 s."""
+    path = tmp_path / "a.yaml"
+    number = MAX_YAML_BYTES
+    for text, said in (
+        ("label: [" + "1," * (number // 2 - 5) + "1]", "more than 30000 values"),
+        ("x: &x 1\nlabel:\n" + "- *x\n" * (number // 5 - 4), "more than 30000 values"),
+        ("".join(f"a{k:08d}: {{b: [1, x]}}\n" for k in range(number // 23)), "than 30000 values"),
+        ("seed: " + "1:" * (number // 2 - 4) + "1", "a whole number of 499993 characters"),
+        ("- " * (number // 2), "nested too deeply"),
+        ("%A\n" * (number // 3), "not valid YAML"),
+        ("a: 'x" + "x\n\n" * (number // 3 - 3) + "'", "unknown setting 'a'"),
+        ("a:" + "\n" * (number - 2), "unknown setting 'a'"),
+    ):
+        assert 0.9 * number < len(text) <= number
+        path.write_text(text)
+        begin = time.process_time()
+        with pytest.raises(ConfigError, match=said) as caught:
+            load_config(path)
+        assert time.process_time() - begin < 6.0
+        assert len(str(caught.value)) < 1000
+
+
+def test_settings_too_long_to_be_read_again(tmp_path: Path) -> None:
+    """Those of a file that extends others are as long as all of them."""
+    for name, split in (("a", "train"), ("b", "test")):
+        files = [f"{'sky' * 20}_{split}_{k}.h5" for k in range(3700)]
+        base = "extends: a.yaml\n" if name == "b" else ""
+        (tmp_path / f"{name}.yaml").write_text(f"{base}data: {{{split}: {files}}}\n")
+    assert len(load_config(tmp_path / "a.yaml").to_yaml()) < MAX_YAML_BYTES
+    with pytest.raises(ConfigError, match="name many lightcones by a glob"):
+        load_config(tmp_path / "b.yaml").to_yaml()
 
 
 def test_an_import_writes_all_files_or_none(
@@ -318,7 +358,7 @@ def figure() -> Any:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "lightcone.h5": lambda path: lightcone().save(path),
     "figure.png": lambda path: write_png(figure(), path),
-    "manifest.json": lambda path: write_atomically(path, "1" * 100_000),
+    "manifest.json": lambda path: write_text(path, "1" * 100_000),
 }
 
 
@@ -363,6 +403,6 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
             pass_to = temporary
             temporary.write_text("text")
         put(pass_to)
-        write_atomically(tmp_path / "new", "again")
+        write_text(tmp_path / "new", "again")
         assert (tmp_path / "new").read_text() == "again" and victim.read_text() == "mine"
         assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "victim"]

@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from support.halo_files import at_most
 
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Header, Known
 from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 
@@ -63,11 +62,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def outcome(path: Path, good: Lightcone, known: Known, old: bool = False) -> str:
+def outcome(path: Path, good: Lightcone, known: Header, old: bool = False) -> str:
     """ "refused" or "the same"; an AssertionError for everything else."""
     there = sorted(path.parent.iterdir())
     results = []
-    for read in (Lightcone.open, Known.read, Header.read):
+    for read in (Lightcone.open, Header.read):
         try:
             with at_most(5):
                 found: Any = read(path)
@@ -82,10 +81,8 @@ def outcome(path: Path, good: Lightcone, known: Known, old: bool = False) -> str
             same(found, good, old)
         elif not old:
             assert (found.digest, found.realisation) == (good.digest, good.realisation)
-            if isinstance(found, Known):
-                np.testing.assert_array_equal(found.marks, known.marks)
-            else:
-                assert found.num_halos == len(good) and found.cosmology == good.cosmology
+            np.testing.assert_array_equal(found.marks, known.marks)
+            assert found.num_halos == len(good) and found.cosmology == good.cosmology
     assert sorted(path.parent.iterdir()) == there
     return results[0]
 
@@ -199,7 +196,7 @@ def link(file: h5py.File, name: str, target: Any) -> None:
 
 def changed(good: Path, folder: Path, changes: Iterator[Change], old: bool = False) -> list[str]:
     """The outcomes of changes to copies of a file, of which an old one has no seal."""
-    lightcone, known = Lightcone.open(good), Known.read(good)
+    lightcone, known = Lightcone.open(good), Header.read(good)
     outcomes = []
     path = folder / "a.h5"
     for change in changes:
@@ -256,7 +253,7 @@ def test_other_objects_in_place_of_every_dataset(good: Path, tmp_path: Path) -> 
 
 
 def bytes_changed(good: Path, folder: Path, flips: int, cuts: int) -> list[str]:
-    lightcone, known = Lightcone.open(good), Known.read(good)
+    lightcone, known = Lightcone.open(good), Header.read(good)
     content, rng = good.read_bytes(), np.random.default_rng(4)
     path, outcomes = folder / "a.h5", []
     places = np.concatenate([np.arange(0, 800, 800 // min(flips, 800)),  # the superblock and more
@@ -316,7 +313,7 @@ def test_what_is_no_file(
     """As lightcone, catalogue, column map, configuration, mask, table and map, of every name."""
     monkeypatch.chdir(tmp_path)  # the name of a socket must be short
     said = {"a loop": "symbolic links"}.get(kind, f"{kind}, not a file")
-    lightcone, known = Lightcone.open(good), Known.read(good)
+    lightcone, known = Lightcone.open(good), Header.read(good)
     for ending in (".h5", ".npz", ".csv", ".fits", ".yaml", ".pksc"):
         path = Path(f"a{ending}")
         special(kind, path)
@@ -349,10 +346,10 @@ def test_what_is_no_file(
 def test_debug_shows_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """STREAMTRAIN_DEBUG lets errors through that a sentence would hide from a developer."""
 
-    def broken(file: h5py.File) -> None:
+    def broken(file: h5py.File, path: Path) -> None:
         raise ZeroDivisionError("a fault of the program")
 
-    monkeypatch.setattr("streamtrain.catalogs.lightcone.read_about", broken)
+    monkeypatch.setattr("streamtrain.catalogs.lightcone.read_header", broken)
     h5py.File(tmp_path / "a.h5", "w").close()
     with pytest.raises(CatalogError, match=r"damaged lightcone file \(a fault of") as caught:
         Lightcone.open(tmp_path / "a.h5")

@@ -13,7 +13,7 @@ from support import small
 from streamtrain import Grid, Lightcone, paint
 from streamtrain.catalogs.sfr import heaviest_log10_mass, in_table, log10_sfr, sfr
 from streamtrain.cosmology import Cosmology
-from streamtrain.luminosity.model import ModelRangeWarning
+from streamtrain.schema import ModelRangeWarning
 
 LOG10_MASS = (10.4, 11.4, 12.0, 13.2)
 PINNED = {  # z: log10 SFR of the fit's own code (shared/data/sfr_fit.md) at LOG10_MASS

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from streamtrain.catalogs.headers import SAME_SKY, CatalogError, marks_of, num_shared
+from streamtrain.catalogs.headers import SAME_SKY, CatalogError, Header, marks_of, num_shared
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Known, check_disjoint, check_once
+from streamtrain.catalogs.skies import check_disjoint, check_once
 from streamtrain.cosmology import Cosmology
 
 
@@ -103,19 +103,21 @@ def test_a_lightcone_counts_once(tmp_path: Path, how: str) -> None:
     else:
         replace(sky(1), realisation="another").save(two)
     with pytest.raises(CatalogError, match=r"data.train has one lightcone twice, .* name it once"):
-        check_once({"train": [one, two], "test": []}, "data")
-    check_once({"train": [one], "test": [two]}, "data")  # that is for check_disjoint
+        check_once({"data.train": [one, two], "data.test": []})
+    check_once({"data.train": [one], "data.test": [two]})  # that is for check_disjoint
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.h5", sky(1))
-    before = Known.read(path)
+    before = Header.read(path)
     sky(2).save(path)
-    assert Known.read(path).digest != before.digest
+    assert Header.read(path).digest != before.digest
 
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_what_a_file_says_is_that_of_its_halos(tmp_path: Path, sealed: bool) -> None:
     """The marks in a file are those that an old file without them is given."""
     path = saved(tmp_path, "a.h5", sky(3), sealed)
-    np.testing.assert_array_equal(Known.read(path).marks, Known.of(sky(3)).marks)
+    found, made = Header.read(path), sky(3).header
+    np.testing.assert_array_equal(found.marks, made.marks)
+    assert (found.sealed, found.nbytes, found.num_halos) == (sealed, made.nbytes, len(sky(3)))

@@ -111,7 +111,7 @@ def test_each_rank_says_what_went_wrong_in_it(
     assert said.startswith(f"streamtrain: {prefix}no configuration file or run 'nothing.yaml'")
 
 
-@pytest.mark.filterwarnings("default::streamtrain.luminosity.model.ModelRangeWarning")
+@pytest.mark.filterwarnings("default::streamtrain.schema.ModelRangeWarning")
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
 def test_a_model_outside_its_range_is_one_line(
     capsys: pytest.CaptureFixture[str],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,11 @@ import yaml
 from support import small
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.synthesize import synthesize
 from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
+from streamtrain.generator import needed as neededskies
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.needed import Needed, needed_skies
 from streamtrain.machine.files import find_config
@@ -57,8 +63,8 @@ def make(*words: str) -> int:
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(list(words)) == 2
-    text = capsys.readouterr().err.strip()
-    assert text.startswith("streamtrain: ") and "\n" not in text
+    *progress, text = capsys.readouterr().err.strip().splitlines()
+    assert text.startswith("streamtrain: ") and all("lightcone 1/" in line for line in progress)
     return text
 
 
@@ -130,6 +136,71 @@ def test_lightcones_for_a_configuration(file: Path, capsys: pytest.CaptureFixtur
     assert "remove it, or give data.train another name" in text
     text = refusal(capsys, "catalog", "make", "--for", str(file), "grid.nu_GHz=[29.55, 28]")
     assert "holds halos at z = 2.9" in text and "28 GHz needs z =" in text
+
+
+FEW = ("data.min_mass_Msun=3e12", "--number", "4", "1", "1")
+"""Of which two halos are expected, so that many seeds have none."""
+
+
+def test_the_next_seed_takes_the_place_of_one_without_halos(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the split's own, the same on any number of ranks, and a second call keeps it."""
+    assert make(str(file), *FEW, "--processes", "1") == 0
+    told = capsys.readouterr().err
+    assert "train_0004.h5, 1 halos, of seed 4 in place of seed 0, which has no halo" in told
+    assert "the_test.h5, 1 halos, of seed 2001 in place of seed 2000, which has no halo" in told
+    made = {path.name: path.read_bytes() for path in Path("skies").iterdir()}
+    assert sorted(made) == [
+        "the_test.h5", "train_0001.h5", "train_0002.h5", "train_0003.h5", "train_0004.h5",
+        "validation_1002.h5",
+    ]  # fmt: skip
+    opened = {name: Lightcone.open(Path("skies") / name) for name in made}
+    seeds = {name: json.loads(sky.provenance)["seed"] for name, sky in opened.items()}
+    assert seeds.pop("the_test.h5") == 2001
+    assert all(name.endswith(f"_{seed:04d}.h5") for name, seed in seeds.items())
+    assert len({sky.realisation for sky in opened.values()}) == 6
+    assert all(sky.realisation.split("-")[-2] in ("2001", str(seeds.get(name)))
+               for name, sky in opened.items())  # fmt: skip
+    Generator(load_config(file, FEW[:1]), "train").close()
+
+    assert make(str(file), *FEW) == 0
+    assert "nothing is to be made" in capsys.readouterr().out
+    shutil.rmtree("skies")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert make(str(file), *FEW, "--processes", "1") == 0
+    assert {path.name: path.read_bytes() for path in Path("skies").iterdir()} == made
+
+
+def test_a_seed_never_takes_a_sky_or_name_of_another_split(file: Path) -> None:
+    config = load_config(file, FEW[:1])
+    numbers: dict[Any, int] = {"train": 4, "validation": 1, "test": 1}
+    free = needed_skies(config, numbers)[0].recipe
+    assert free.candidates(0)[:3] == [0, 4, 8] and free.candidates(3)[-1] == 999
+    Path("skies").mkdir()
+    options = {field.name: getattr(free.options, field.name) for field in fields(SkyOptions)}
+    for seed, name in ((4, "the_test"), (1001, "x_0008")):
+        synthesize(seed, **{**options, "min_mass_Msun": 1e12}).save(Path("skies") / f"{name}.h5")
+    settings = changed(validation=["skies/*_0008.h5"], min_mass_Msun=3e12)
+    recipe = needed_skies(from_mapping(settings), numbers)[0].recipe
+    assert recipe.candidates(0)[:3] == [0, 12, 16]
+
+
+def test_no_seed_of_a_split_has_a_halo(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(neededskies, "MOST", 10)
+    text = refusal(capsys, "catalog", "make", "--for", str(file), "data.min_mass_Msun=5e13",
+                   "--number", "4", "1", "1", "--processes", "1")  # fmt: skip
+    assert "skies/train_0000.h5: 2 seeds before have no halo either, and seed 8 has no halo" in text
+    assert "above 5e+13 Msun in 0.188 x 0.188 deg, z = 2.9..2.989 (about 0.0" in text
+    assert text.endswith("lower the mass limit, or widen the field or the redshifts")
+    text = refusal(capsys, "catalog", "make", "1", "--min-mass", "5e13", "--footprint-deg", "0.2",
+                   "--z-range", "2.9", "3")  # fmt: skip
+    assert "lightcones/sky_0000.h5: seed 0 has no halo above 5e+13 Msun in 0.2 x 0.2 deg" in text
+    assert [path.name for path in Path().rglob("*") if path.is_file()] == ["my.yaml"]
 
 
 def test_other_peoples_lightcones_are_what_a_name_stands_for(file: Path) -> None:
@@ -205,6 +276,10 @@ def test_training_lightcones_that_are_made_while_it_trains_are_no_files(file: Pa
         ({"train": ["*_train.h5"]}, "no name of a new file follows from '*_train.h5'"),
         ({"train": ["s*/a_*.h5"]}, "no name of a new file follows from 's*/a_*.h5'"),
         ({"validation": ["skies/train_*.h5"]}, "is named by"),
+        ({"train": ["skies/"]}, "data.train: 'skies/' is no name of a lightcone file: name one"),
+        ({"train": ["skies"]}, "ends in .h5, or a glob such as lightcones/train_*.h5"),
+        ({"test": [""]}, "data.test: '' is no name of a lightcone file"),
+        ({"train": ["a_*.hdf5"]}, "no name of a new file follows from 'a_*.hdf5'"),
         ({"train": [], "validation": [], "test": []}, "names no lightcone files: name some"),
     ],
 )

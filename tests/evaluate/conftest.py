@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import baselines, evaluation, run, testset
+from streamtrain.evaluate import baselines, run, testset
 from streamtrain.labels import Label
 
 NUM_BINS = 14
@@ -105,7 +105,7 @@ class FakeGenerator:
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Config:
     """A run of 40 test samples on two test lightcones and one training lightcone."""
-    for module in (testset, evaluation):
+    for module in (testset, run):
         monkeypatch.setattr(module, "Generator", FakeGenerator)
     for module in (run, testset):
         monkeypatch.setattr(module, "GENERATOR_VERSION", 3)

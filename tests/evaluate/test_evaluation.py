@@ -52,7 +52,7 @@ def save(config, network, classes=("faint", "bright"), **more) -> None:
 
 def use(monkeypatch, config, network, draw=False, **saved) -> None:
     """Let the run's network be `network`; figures, the slow part, only with `draw`."""
-    network.head = build_head("auto", evaluation.Generator(config, split="train").label)
+    network.head = build_head("auto", testset.Generator(config, split="train").label)
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
@@ -82,8 +82,8 @@ def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
     before = contents(Path(config.run))
     north = replace(config.data, test=config.data.test[:1])
     for other, said in (
-        (config, r"test.samples = 12, this configuration has 40; --out"),
-        (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0.* has 9.0; --out"),
+        (config, r"test.samples = 12 there, 40 here; --out"),
+        (replace(noisy, test=few.test), "observe.noise.sigma_uK = 2.0 there, 9.0 here; --out"),
         (replace(few, data=north), "south.h5 of the manifest is missing here; --out"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -194,7 +194,7 @@ def test_a_classifier_is_judged_beside_the_most_frequent_class(config, monkeypat
     assert network["cross_entropy"] == pytest.approx(p * right + (1 - p) * wrong, rel=1e-6)
     assert np.sum(network["confusion"], axis=1).tolist() == labels.sum(axis=0).tolist()
     assert np.trace(network["confusion"]) == 35
-    train = evaluation.Generator(config, split="train").generate(range(64)).label.numpy()
+    train = testset.Generator(config, split="train").generate(range(64)).label.numpy()
     shares = train.mean(axis=0)
     assert result["class_frequencies"] == pytest.approx(shares)
     assert frequent["accuracy"] == labels.mean(axis=0)[shares.argmax()]
@@ -229,7 +229,7 @@ def test_single_halos_are_not_taken_for_empty_bins(config, monkeypatch):
 def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkeypatch):
     monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     # the mean label is that of training samples: another generator, another lightcone
-    generator = evaluation.Generator(config, split="train")
+    generator = testset.Generator(config, split="train")
     batch = generator.generate(range(baselines.MEAN_LABEL_SAMPLES))
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
@@ -250,7 +250,7 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, monkeypatch, label):
     monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     whole = to_dict(config) | {"label": {"bins": NUM_BINS, **label}}
     config = from_mapping(whole | {"network": whole["network"] | {"head": "negative_binomial"}})
-    generator = evaluation.Generator(config, split="train")
+    generator = testset.Generator(config, split="train")
     batch = generator.generate(range(64))
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, SHAPE, generator.label)
@@ -321,7 +321,7 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
     else:
         whole = to_dict(config)
         config = from_mapping(whole | {"network": whole["network"] | {"head": "gaussian"}})
-        generator = evaluation.Generator(config, split="train")
+        generator = testset.Generator(config, split="train")
         batch = generator.generate(range(64))
         with torch.random.fork_rng(devices=[]):
             network = build_network(config.network, SHAPE, generator.label)
@@ -410,7 +410,7 @@ def test_halos_too_bright_are_an_error(config, monkeypatch):
 
     monkeypatch.setattr(type(generator.generate([0])), "check", check)
     with pytest.raises(ValueError, match="too bright"):
-        baselines.mean_label(evaluation.Generator(config, split="train"))
+        baselines.mean_label(testset.Generator(config, split="train"))
     with pytest.raises(ValueError, match="too bright"):
         predictions.predict(Reader(), manifest, generator)
 

@@ -145,6 +145,34 @@ def test_a_sky_that_does_not_fit(
     assert not Path("run_on_odd").exists()
 
 
+def test_files_that_are_not_there_or_twice(
+    skies: tuple[Config, list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which the configuration says nothing, so no command that makes its lightcones helps."""
+    config, paths = skies
+    shutil.copy(paths[0], "copy.h5")
+    for files, said in (
+        (["gone.h5"], "--on: no file matches 'gone.h5'"),
+        ([str(paths[0]), "gone*.h5"], "--on: no file matches 'gone*.h5'"),
+        ([str(paths[0]), "copy.h5"], f"--on has one lightcone twice, {paths[0]} and copy.h5 (the "
+         "same file, a link or a copy): name it once"),
+    ):  # fmt: skip
+        assert main.main(["evaluate", config.run, "--on", *files]) == 2
+        assert capsys.readouterr().err == f"streamtrain: {said}\n"
+    assert main.main(["evaluate", config.run, "data.test=[gone.h5]", "--out", "x"]) == 2
+    assert f"catalog make --for {config.run} 'data.test=[gone.h5]'" in capsys.readouterr().err
+    assert not Path("x").exists() and not list(Path().glob("*run_on*"))
+
+
+def test_a_setting_where_the_configuration_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["train.steps=20"], ["train.steps=20", "quickstart.yaml"]):
+        assert main.main(["train", *words]) == 2
+        assert capsys.readouterr().err == (
+            "streamtrain: no configuration file or run 'train.steps=20': settings stand after the "
+            "configuration, as in quickstart.yaml train.steps=20\n"
+        )
+
+
 def test_another_cosmology_is_told(skies: tuple[Config, list[Path]]) -> None:
     config, _ = skies
     small.lightcone(81, cosmology=Cosmology().to_dict() | {"sigma8": 0.9}).save("other.h5")

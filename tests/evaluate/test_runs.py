@@ -14,11 +14,11 @@ from support.made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
 
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import compare_runs, evaluation, predictions, runs_figures
+from streamtrain.evaluate import compare_runs, predictions, runs_figures, testset
 from streamtrain.evaluate import compare_runs as runs_table
 from streamtrain.evaluate import predictions as answers_file
-from streamtrain.evaluate.differences import differences
 from streamtrain.evaluate.predictions import ClassPredictions
+from streamtrain.evaluate.run import Run
 from streamtrain.labels import Label
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
@@ -52,7 +52,7 @@ def test_a_section_that_is_missing_is_one_setting() -> None:
         to_dict(from_mapping({"observe": observe}))
         for observe in ({"noise": {"sigma_uK": 2.0}, "log_modulus": {}}, {"pool": {}})
     )
-    found = differences([with_noise, without])
+    found = compare_runs.settings_that_differ([with_noise, without])
     assert found["observe.noise"] == ["sigma_uK 2, per map_voxel, absent 0, index 0", "-"]
     assert found["observe.log_modulus"] == ["yes", "-"]
     assert found["observe.pool"] == ["-", "factor [1, 1, 1], reduce mean"]
@@ -67,8 +67,9 @@ def test_another_order_of_operators_and_another_kind_of_network() -> None:
             ({"standardise": {}, "log_modulus": {}}, "cnn"),
         )
     )
-    found = differences([first, second])
-    assert found["order of observe"] == ["log_modulus standardise", "standardise log_modulus"]
+    found = compare_runs.settings_that_differ([first, second])
+    orders = ["[log_modulus, standardise]", "[standardise, log_modulus]"]
+    assert found["the order of observe"] == orders
     assert found["network.kind"] == ["means", "cnn"]
     assert found["network.pooling"] == ["-", "convolution"]
     assert found["network.max_filters"] == ["256", "-"]
@@ -316,7 +317,7 @@ def test_answers_are_made_once(
     """From the checkpoint and the test set, on the stand-in generator; and again for another
     evaluation."""
     folder = Path(config.run)
-    generator = evaluation.Generator(config, split="train")
+    generator = testset.Generator(config, split="train")
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, (2, 16, 16), generator.label)
     batch = generator.generate(range(64))
@@ -334,7 +335,7 @@ def test_answers_are_made_once(
     (folder / "config.yaml").write_text(config.to_yaml())
     text = compare_runs.compare_runs([folder], folder / "out", make_evaluations=True)
     assert "has no evaluation" not in text
-    (run,) = read(folder)
+    run = Run(config)
     assert run.evaluation is not None
     kept = answers_file.predictions_of(run)
     mse = np.mean((kept.predicted - kept.true) ** 2)

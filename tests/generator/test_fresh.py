@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from streamtrain.catalogs.headers import CatalogError
-from streamtrain.catalogs.synthesis.synthesize import synthesize
+from streamtrain.catalogs.synthesis.fresh import ATTEMPTS, FreshSkies
+from streamtrain.catalogs.synthesis.options import SkyOptions
+from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, synthesize
 from streamtrain.config import Config, ConfigError, from_mapping, load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
@@ -72,6 +74,26 @@ def test_every_number_of_every_run_is_another_sky() -> None:
     }
     assert len(seeds) == 9
     assert max(seeds) > 2**62
+
+
+def test_a_seed_without_halos_is_followed_by_another() -> None:
+    few = SkyOptions((0.2, 0.2), (2.9, 2.99), 5e12)
+    skies = FreshSkies(7, few, threads=1)
+    options = {field.name: getattr(few, field.name) for field in fields(SkyOptions)}
+    attempts = []
+    for number in range(4):
+        sky = skies.load(number)
+        (made,) = skies.take_made()
+        assert len(sky) == made.halos >= 1
+        tried = [skies.seed_of(number, attempt) for attempt in range(ATTEMPTS)]
+        attempts.append(tried.index(made.seed))
+        for seed in tried[: attempts[-1]]:
+            with pytest.raises(EmptySkyError, match=f"seed {seed} has no halo above 5e.12 Msun"):
+                synthesize(seed, **options)
+    assert max(attempts) > 0
+    none = FreshSkies(7, SkyOptions((0.06, 0.06), (2.9, 2.91), 1e14), threads=1)
+    with pytest.raises(CatalogError, match="lightcone 3: 29 seeds before have no halo either"):
+        none.load(3)
 
 
 def small() -> dict[str, Any]:

@@ -6,14 +6,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from support import small
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.open import bytes_in_use
 from streamtrain.generator.windows import Schedule
 
 SKIES = [small.lightcone(seed, 2000) for seed in range(1, 9)]
@@ -159,6 +162,84 @@ def test_too_many_for_the_memory(files: list[Path]) -> None:
     with pytest.raises(ConfigError, match=r"set data.active below 2 to use fewer"):
         from_files(files, active=2, memory_GB=1e-4)
     from_files(files, active=1, memory_GB=1e-3).close()
+
+
+OTHER = {"model": "breysse15", "nu_rest_GHz": 117.0}
+WIDTH = {"line_width": {"factor": 1.0}}
+
+
+def held_bytes(made: Generator) -> int:
+    """Of all arrays with a number per halo that the scene in use holds, each once."""
+    scene = made.scenes.latest
+    lines = [scene.line, *scene.interlopers.values()]
+    tensors = [t for line in lines for t in line.painter.halos.arrays]
+    tensors += [c.columns for line in lines for c in line.painter.compiled_models]
+    memory = {t.data_ptr(): t.nbytes for t in tensors}
+    for c in {id(c): c for line in lines for c in line.lightcones}.values():
+        rows = [c.x_Mpc, c.y_Mpc, c.z_Mpc, c.mass_Msun, c.z_obs, *c.columns.values()]
+        rows += [c.tile_offsets] if c.velocities_kms is None else [c.tile_offsets, c.velocities_kms]
+        memory |= {a.ctypes.data: a.nbytes for a in rows}
+    return sum(memory.values())
+
+
+@small.EXTRAPOLATES
+@pytest.mark.parametrize(
+    ("emit", "banks"),
+    [
+        ({}, 1),
+        (WIDTH, 1),
+        ({"interloper": OTHER}, 1),
+        ({"interloper": {**OTHER, "own": 1}}, 2),
+        ({"interloper": {**OTHER, "own": 1}, "interloper_2": {**OTHER, "own": 1}}, 2),
+        ({"interloper": {**OTHER, "own": 0}, "interloper_2": OTHER, **WIDTH}, 1),
+    ],
+)
+def test_the_memory_that_is_counted_is_that_which_is_held(
+    emit: dict[str, Any], banks: int, tmp_path: Path
+) -> None:
+    """Lines of the same lightcones hold their positions, masses and redshifts once."""
+    names = [str(tmp_path / f"{name}.h5") for name in "abcd"]
+    SKIES[0].save(names[0])
+    with_more = small.lightcone(2, 3000, columns={"sfr": np.ones(3000)})
+    with_more.save(names[1])
+    for name, sky in zip(names[2:], SKIES[6:], strict=True):
+        sky.save(name)
+    sections = {"line": {"model": "li16"}}
+    for name, section in emit.items():
+        section = dict(section)
+        if (own := section.pop("own", None)) is not None:
+            section |= {"train": [names[own]], "validation": [names[2]], "test": [names[3]]}
+        sections[name] = section
+    made = Generator(small.config(emit=sections, data={"train": [names[0]]}))
+    lines = [(*made._skies_of(name), plan) for name, plan in made._plans.items()]
+    assert bytes_in_use(lines, torch.device("cpu")) == held_bytes(made)
+    scene = made.scenes.latest
+    used = {id(line.bank): line.bank for line in (scene.line, *scene.interlopers.values())}
+    assert len(used) == banks
+    rows = sum(c.header.nbytes for bank in used.values() for c in bank.lightcones)
+    assert bytes_in_use(lines, torch.device("cuda")) == held_bytes(made) - rows
+    made.close()
+
+
+def test_a_lightcone_file_is_opened_once_before_its_turn(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all that is asked of its header, of all splits, and once for its halos."""
+    times = Counter[str]()
+
+    class Opened(h5py.File):
+        def __init__(self, name: Path, *more: Any, **how: Any) -> None:
+            times[Path(name).name] += 1
+            super().__init__(name, *more, **how)
+
+    monkeypatch.setattr(h5py, "File", Opened)
+    names = [str(path) for path in files]
+    data = {**DATA, "active": 1, "train": names[:3], "validation": [names[3]]}
+    made = [Generator(small.config(data=data), split) for split in ("train", "validation")]
+    first = made[0].schedule.lightcones(0)[0]
+    assert times == {f"sky_{k}.h5": 2 if k in (first, 3) else 1 for k in range(4)}
+    for one in made:
+        one.close()
 
 
 def test_identity_holds_every_lightcone(small_sky: Lightcone) -> None:

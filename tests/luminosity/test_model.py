@@ -21,10 +21,9 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
-from streamtrain.luminosity.model import ModelRangeWarning
 from streamtrain.luminosity.priors import Normal, Uniform
 from streamtrain.luminosity.registry import MODELS, find_model, user_model
-from streamtrain.schema import AssumptionWarning, ConfigError, apply_override
+from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
 Z = np.array([[2.5], [2.9]])
@@ -185,9 +184,14 @@ def test_luminosity_grows_with_the_cube_of_the_rest_frequency(name: str) -> None
 
 @pytest.mark.parametrize("name", ["li16", "chung22", "padmanabhan18", "keating20"])
 def test_higher_co_lines_have_a_share_of_the_lprime(name: str, small_sky: Lightcone) -> None:
-    """L = 4.9e-5 J^3 r_J1 L' of CO(1-0). Daddi et al. 2015 (1409.8158): r_21 = 0.76 +- 0.09;
-    Boogaard et al. 2020 (2009.04348): r_41 = 0.31 +- 0.06."""
-    for upper, ratio in ((2, 0.76), (4, 0.31)):
+    """L = 4.9e-5 J^3 r_J1 L' of CO(1-0). Boogaard et al. 2020 (2009.04348): r_21 = 0.75 +- 0.11,
+    r_31 = 0.77 +- 0.14; kamenetzky16: r_41 = 0.35 at L_FIR = 1e11 Lsun, 0.47 at 1e12."""
+    for fir, expected in ((1e11, 0.348), (1e12, 0.470)):
+        first, fourth = (
+            evaluate(f"kamenetzky16_co{j}", sfr=fir, fir_per_sfr=1.0) / j**3 for j in (1, 4)
+        )
+        np.testing.assert_allclose(fourth / first, expected, atol=1e-3)
+    for upper, ratio in ((2, 0.75), (3, 0.77), (4, 0.35)):
         higher = evaluate(name, nu_rest_GHz=115.27 * upper, r_J1=ratio)
         np.testing.assert_allclose(higher / evaluate(name), upper**3 * ratio, rtol=1e-12)
     model = MODELS[name]

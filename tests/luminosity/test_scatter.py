@@ -64,7 +64,7 @@ SCATTER_DEX = {  # published, constant
 }
 KEEPS_MEDIAN = {"lagache18", "keating16", *(f"kamenetzky16_co{j}" for j in range(1, 14))}
 """keating16 and the scatter that kamenetzky16 may have: in simim, a code of the group of COPSS and
-mmIME, they do not preserve the mean."""
+mmIME, they do not preserve the mean. What the paper of keating16 says was not seen."""
 
 
 @pytest.mark.parametrize("name", list(ref.MODELS))

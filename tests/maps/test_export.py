@@ -20,8 +20,7 @@ from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps import export as export_module
-from streamtrain.maps.export import export, flattened
-from streamtrain.maps.prepare import raw
+from streamtrain.maps.export import export, flattened, raw
 from streamtrain.maps.read import read_map
 
 pytestmark = small.EXTRAPOLATES

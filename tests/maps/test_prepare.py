@@ -14,7 +14,8 @@ from support import map_runs as runs
 
 from streamtrain import observe
 from streamtrain.config import Config, from_mapping
-from streamtrain.maps.prepare import of_the_map, prepare, raw
+from streamtrain.maps.export import raw
+from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.maps.skymap import MapError, SkyMap, rayleigh_jeans_uK
@@ -48,8 +49,12 @@ def test_operators_are_those_of_observe(tmp_path: Path) -> None:
 
 def test_a_beam_after_the_logarithm_is_the_networks() -> None:
     published = {"log_modulus": {}, "beam": {"fwhm_pixels": 3}}
-    assert of_the_map(config(**published).observe) == {"log_modulus": False, "beam": False}
-    assert of_the_map(config(beam={"fwhm_pixels": 3}, log_modulus={}).observe)["beam"]
+
+    def of_the_map(**observe: Any) -> list[bool]:
+        return [step.of_the_map for step in config(**observe).observation.steps]
+
+    assert of_the_map(**published) == [False, False]
+    assert of_the_map(beam={"fwhm_pixels": 3}, log_modulus={}) == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from support import map_runs as runs
 
 from streamtrain.config import ConfigError, from_mapping
-from streamtrain.grid import grid_of
 from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
-from streamtrain.operators import build_operators
 from streamtrain.operators.mask import Mask
 from streamtrain.schema import AssumptionWarning
 
@@ -439,7 +437,7 @@ GRID = {"fov_deg": list(runs.FOV_DEG), "shape": [3, 20, 24], "nu_GHz": [34.0, 26
 
 def mask_of(path: Path, **grid: Any) -> Cube:
     config = from_mapping({"grid": GRID | grid, "observe": {"mask": {"file": str(path)}}})
-    (mask,) = build_operators(config.observe, grid_of(config.grid))
+    (mask,) = config.observation.operators()
     assert isinstance(mask, Mask)
     return mask.keep.values
 

@@ -222,7 +222,7 @@ def test_poolings_must_fit_the_map(
         assert refusal in str(error.value)
 
 
-def test_description_counts_parameters_andmultiply_adds() -> None:
+def test_description_counts_parameters_and_multiply_adds() -> None:
     """By hand: 2 convolutions of 3 x 3 on 16 x 16 and 8 x 8 pixels, two dense layers."""
     network = network_of(SHAPE, kind="means", layers=2, filters=4, dense=6, dropout=0.5)
     parameters = (27 * 4 + 4) + (36 * 8 + 8) + (12 * 6 + 6) + (6 * 5 + 5)
@@ -237,7 +237,7 @@ def test_description_counts_parameters_andmultiply_adds() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def testmultiply_adds_are_those_that_torch_counts(kind: str) -> None:
+def test_multiply_adds_are_those_that_torch_counts(kind: str) -> None:
     network = of_kind(kind).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(cubes(network, 1))

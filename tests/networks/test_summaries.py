@@ -15,7 +15,6 @@ from support.network_tools import label_of
 from streamtrain.config import Config
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.observe import InputMap
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import SummariesConfig
 from streamtrain.networks.summaries import Summaries
@@ -49,7 +48,7 @@ def config_of(observe: dict[str, Any] | None = None, **network: Any) -> Config:
 
 
 def network_of(config: Config, shape: tuple[int, int, int] = SHAPE) -> Network:
-    return build_network(config.network, shape, label_of(), InputMap.of(config))
+    return build_network(config.network, shape, label_of(), config.observation.input_map)
 
 
 def body_of(config: Config) -> Summaries:
@@ -81,15 +80,14 @@ def test_sees_the_map_before_its_transform(observe: dict[str, Any], transform: A
 
 def test_a_transform_that_is_not_the_last_step_stays() -> None:
     config = config_of({"log_modulus": {}, "noise": {"sigma_uK": 1.0, "per": "map_voxel"}})
-    assert InputMap.of(config).undone == ()
-    assert [name for name, _ in InputMap.of(config_of({"log_modulus": {}})).undone] == [
-        "log_modulus"
-    ]
+    assert config.observation.input_map.undone == ()
+    undone = config_of({"log_modulus": {}}).observation.input_map.undone
+    assert [transform.name for transform in undone] == ["log_modulus"]
 
 
 def test_box_of_pooled_maps() -> None:
     config = config_of({"pool": {"factor": [9, 3, 7]}})
-    box, fine = InputMap.of(config).box, InputMap.of(config_of()).box
+    box, fine = config.observation.input_map.box, config_of().observation.input_map.box
     assert box.shape == (1, 7, 3)
     assert box.sides_Mpc == pytest.approx(fine.sides_Mpc)
     with pytest.raises(ValueError, match=r"have the shape \(1, 7, 3\), not \(9, 21, 21\)"):
@@ -100,7 +98,7 @@ def test_features_are_the_power_and_the_voxels() -> None:
     """Of white noise: P = sigma^2 V_vox; twice the amplitude, four times the power."""
     body = body_of(config_of(voxel_bins=8, power_bins=5))
     body.set_edges(cubes(32))
-    body.mean_power.fill_(float(np.prod(InputMap.of(config_of()).box.cells_Mpc)))
+    body.mean_power.fill_(float(np.prod(config_of().observation.input_map.box.cells_Mpc)))
     first, second = body.features(cubes(64)), body.features(cubes(64, 2.0))
     power = first[:, :5].exp()
     assert (power.mean(0) - 1.0).abs().max() < 0.1
@@ -167,7 +165,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
     states = []
     for chunk in (16, 128):
         network = build_network(
-            config.network, generator.input_shape, generator.label, InputMap.of(config)
+            config.network, generator.input_shape, generator.label, config.observation.input_map
         )
         set_normalisation(network, generator, chunk=chunk, report=lambda *_: None)
         body = network.body
@@ -181,7 +179,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
     for name in names:
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-5, atol=1e-5)
     other = build_network(
-        config.network, generator.input_shape, generator.label, InputMap.of(config)
+        config.network, generator.input_shape, generator.label, config.observation.input_map
     )
     other.load_state_dict(network.state_dict())
     cube = generator.generate([500]).cube

@@ -22,7 +22,6 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace, layout, pack, unpack
 
@@ -93,7 +92,7 @@ def made(
     drawing = generator.draw(indices)
     arguments = drawing.arguments
     cube = torch.full((len(arguments), *generator.input_shape), torch.nan)
-    raw = torch.full((len(arguments), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
+    raw = torch.full((len(arguments), generator.bins.num_counts), -1, dtype=torch.int32)
     scene = generator.scenes.latest
     arrays = generator.pipeline.kernel_arguments(
         scene, arguments, drawing.operators, 0, len(arguments)

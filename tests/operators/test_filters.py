@@ -15,9 +15,7 @@ from support import small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.generator import Generator
-from streamtrain.grid import grid_of
 from streamtrain.numerics.backend import kernels_for
-from streamtrain.operators import build_operators
 from streamtrain.operators.filters import polynomials
 
 pytestmark = small.ASSUMES
@@ -36,7 +34,7 @@ def apply(
     config = from_mapping({"grid": grid, "observe": observe})
     found = torch.from_numpy(np.array(cube, np.float32)).reshape(-1, *cube.shape[-3:])
     kernels = kernels_for("cpu", "observe.cu")
-    for operator in build_operators(config.observe, grid_of(config.grid)):
+    for operator in config.observation.operators():
         found = operator.apply(kernels, found, torch.zeros(len(found), 6, dtype=torch.int32), {})
     return found.reshape(*cube.shape[:-3], *found.shape[1:]).numpy().astype(np.float64)
 

@@ -21,8 +21,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import STAGE_OBSERVE, Draws
 from streamtrain.operators.base import Operator
-from streamtrain.operators.noise import EdgeNoise, Noise
-from streamtrain.operators.settings import NoiseConfig
+from streamtrain.operators.noise import EdgeNoise, Noise, NoiseConfig
 
 pytestmark = small.ASSUMES
 
@@ -285,8 +284,9 @@ def test_noise_that_depends_on_frequency(kernels: Kernels, tmp_path: Path, index
 
 
 def test_noise_of_the_cii_preset() -> None:
-    """Sato-Polito et al. 2020 (2011.08193): 5.7e4 Jy/sr in a pixel of (30 arcsec)^2 / (8 ln 2) and
-    a channel of nu / 100, as it is in the preset's voxels at equal time of the field."""
+    """Sato-Polito et al. 2020 (2011.08193), as the code LIMxCMBL takes it: 5.7e4 Jy/sr in a pixel
+    of (30 arcsec)^2 / (8 ln 2) and a channel of nu / 100, as it is in the preset's voxels at equal
+    time of the field."""
     config = load_config("configs/cii.yaml")
     [noise] = [o for o in config.observe.values() if isinstance(o, NoiseConfig)]
     side = np.radians(config.grid.fov_deg[0]) / config.grid.shape[2]

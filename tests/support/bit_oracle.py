@@ -22,20 +22,13 @@ from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.pose import single_pose
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
-from streamtrain.operators.settings import (
-    AsinhConfig,
-    BeamConfig,
-    EdgeNoiseConfig,
-    HighPassConfig,
-    Log10Config,
-    LogModulusConfig,
-    MaskConfig,
-    NoiseConfig,
-    PoolConfig,
-    RadioSourcesConfig,
-    StandardiseConfig,
-    SubtractMeanConfig,
-)
+from streamtrain.operators.beam import BeamConfig
+from streamtrain.operators.filters import HighPassConfig, StandardiseConfig, SubtractMeanConfig
+from streamtrain.operators.mask import MaskConfig
+from streamtrain.operators.noise import EdgeNoiseConfig, NoiseConfig
+from streamtrain.operators.pool import PoolConfig
+from streamtrain.operators.sources import RadioSourcesConfig
+from streamtrain.operators.transforms import AsinhConfig, Log10Config, LogModulusConfig
 from support import reference as ref
 from support.bit_operators import (
     asinh,

@@ -15,7 +15,7 @@ from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Trained
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.maps.prepare import raw
+from streamtrain.maps.export import raw
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint

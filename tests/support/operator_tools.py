@@ -8,9 +8,7 @@ import numpy as np
 import torch
 
 from streamtrain.config import from_mapping
-from streamtrain.grid import grid_of
 from streamtrain.numerics.rng import seed_words, stage_word
-from streamtrain.operators import build_operators
 from streamtrain.operators.base import Operator
 
 SHAPE = (10, 32, 32)
@@ -19,7 +17,7 @@ SHAPE = (10, 32, 32)
 def operators(observe: dict[str, Any], **grid: Any) -> list[Operator]:
     """The operators of an `observe` section for maps of `SHAPE`; `grid` as in a YAML file."""
     config = from_mapping({"grid": {"shape": SHAPE, **grid}, "observe": observe})
-    return build_operators(config.observe, grid_of(config.grid))
+    return config.observation.operators()
 
 
 def keys(num: int, seed: int = 3, split: str = "train", first: int = 0) -> torch.Tensor:

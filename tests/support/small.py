@@ -21,7 +21,7 @@ GRID = {"fov_deg": [0.8, 0.8], "shape": [9, 21, 21]}
 """Its voxels, also when pooled by three, are no multiple of the four that share a random word."""
 
 ASSUMES = pytest.mark.filterwarnings("ignore::streamtrain.schema.AssumptionWarning")
-EXTRAPOLATES = pytest.mark.filterwarnings("ignore::streamtrain.luminosity.model.ModelRangeWarning")
+EXTRAPOLATES = pytest.mark.filterwarnings("ignore::streamtrain.schema.ModelRangeWarning")
 """Marks tests that paint outside what a model was published for: they are not about L(M, z)."""
 
 

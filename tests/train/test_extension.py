@@ -186,7 +186,7 @@ def test_the_default_warm_up_may_be_said(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, steps=30, warmup_steps=None)
     run(config, 4)
     assert run(tiny_config(tmp_path, steps=30, warmup_steps=3), 1).step == 5
-    with pytest.raises(CheckpointError, match=r"train\.warmup_steps = absent there, 4 here"):
+    with pytest.raises(CheckpointError, match=r"train\.warmup_steps = null there, 4 here"):
         run(tiny_config(tmp_path, steps=30, warmup_steps=4), 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from streamtrain.catalogs.readers.halos import (
     files_of,
     lightcone_of,
     reading,
-    sha256,
 )
 from streamtrain.catalogs.readers.limlam import read_npz, read_pickled_header
 from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
@@ -26,6 +25,7 @@ from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_hlist, read_rockstar
 from streamtrain.catalogs.readers.table import read_table
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
+from streamtrain.machine.files import sha256
 from streamtrain.schema import nearest
 
 __all__ = [
@@ -33,40 +33,6 @@ __all__ = [
     "read_pickled_header",
 ]  # fmt: skip
 
-FORMATS = {
-    "npz": "limlam_mocker and Peak Patch npz",
-    "streamtrain": "streamtrain's own HDF5",
-    "pinocchio-plc": "PINOCCHIO past light cone, ASCII or binary",
-    "pinocchio-snapshot": "PINOCCHIO snapshot catalog, ASCII or binary",
-    "rockstar": "Rockstar out_N.list",
-    "hlist": "consistent-trees hlist_SCALE.list",
-    "pksc": "Peak Patch .pksc",
-    "groups": "FoF groups of Gadget-4, Arepo or SWIFT in HDF5, one file or chunks",
-    "table": "named columns in CSV, ECSV, FITS, HDF5, Parquet, .dat or .txt, with a column map",
-}
-"""Name of every format, and what it is."""
-_ENDINGS = {
-    ".npz": "npz",
-    ".plc.out": "pinocchio-plc",
-    ".catalog.out": "pinocchio-snapshot",
-    ".list": "rockstar",
-    ".pksc": "pksc",
-    ".h5": "streamtrain",
-    ".hdf5": "streamtrain",
-}
-_VIEW = ("--observer", "--line-of-sight")
-_TAKES: dict[str, tuple[str, ...]] = {
-    "npz": ("--cosmology", *_VIEW),
-    "streamtrain": (),
-    "pinocchio-plc": ("--cosmology", "--units", "--axis"),
-    "pinocchio-snapshot": ("--cosmology", "--units"),
-    "rockstar": ("--cosmology", "--mass-column"),
-    "hlist": ("--cosmology", "--mass-column"),
-    "pksc": ("--cosmology", *_VIEW),
-    "groups": ("--cosmology", "--units", "--mass-column"),
-    "table": ("--columns", "--cosmology", *_VIEW),
-}
-"""What a format can be told."""
 _CUTS = {
     "footprint_deg": "--footprint-deg",
     "z_range": "--z-range",
@@ -88,7 +54,7 @@ class Options:
     axis: Sequence[float] | None = None
     """Direction of a PINOCCHIO light cone; default: from the run's files."""
     redshift: float | None = None
-    """Of a snapshot that does not say."""
+    """The redshift of a snapshot that does not state it."""
     mass: str | None = None
     """The mass column of a list of Rockstar or consistent-trees (default Mvir) or of groups."""
     length: str | None = None
@@ -97,17 +63,95 @@ class Options:
     """Observer and line of sight of an npz, .pksc or table."""
 
 
+@dataclass(frozen=True)
+class Format:
+    """A format of halo catalogues."""
+
+    title: str
+    """What it is."""
+    takes: tuple[str, ...]
+    """Options of `streamtrain catalog import` that say something to it."""
+    read: Callable[[Path, Options], Halos] | None = None
+    """None for a format of lightcones."""
+    endings: tuple[str, ...] = ()
+    """Of the names of its files; tables have theirs in `TABLE_ENDINGS`."""
+
+
+_VIEW = ("--observer", "--line-of-sight")
+
+
+def _read_table(path: Path, options: Options) -> Halos:
+    if options.columns is None:
+        raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
+    return read_table(
+        path,
+        options.columns,
+        cosmology=options.cosmology,
+        redshift=options.redshift,
+        view=options.view,
+    )
+
+
+FORMATS = {
+    "npz": Format("limlam_mocker and Peak Patch npz", ("--cosmology", *_VIEW), endings=(".npz",)),
+    "streamtrain": Format("streamtrain's own HDF5", (), endings=(".h5", ".hdf5")),
+    "pinocchio-plc": Format(
+        "PINOCCHIO past light cone, ASCII or binary",
+        ("--cosmology", "--units", "--axis"),
+        lambda path, o: read_plc(path, cosmology=o.cosmology, axis=o.axis, h_units=o.h_units),
+        (".plc.out",),
+    ),
+    "pinocchio-snapshot": Format(
+        "PINOCCHIO snapshot catalog, ASCII or binary",
+        ("--cosmology", "--units"),
+        lambda path, o: read_snapshot(
+            path, cosmology=o.cosmology, redshift=o.redshift, h_units=o.h_units
+        ),
+        (".catalog.out",),
+    ),
+    "rockstar": Format(
+        "Rockstar out_N.list",
+        ("--cosmology", "--mass-column"),
+        lambda path, o: read_rockstar(path, cosmology=o.cosmology, mass=o.mass or "Mvir"),
+        (".list",),
+    ),
+    "hlist": Format(
+        "consistent-trees hlist_SCALE.list",
+        ("--cosmology", "--mass-column"),
+        lambda path, o: read_hlist(path, cosmology=o.cosmology, mass=o.mass or "Mvir"),
+    ),
+    "pksc": Format(
+        "Peak Patch .pksc",
+        ("--cosmology", *_VIEW),
+        lambda path, o: read_pksc(path, cosmology=o.cosmology, view=o.view),
+        (".pksc",),
+    ),
+    "groups": Format(
+        "FoF groups of Gadget-4, Arepo or SWIFT in HDF5, one file or chunks",
+        ("--cosmology", "--units", "--mass-column"),
+        lambda path, o: read_groups(path, cosmology=o.cosmology, mass=o.mass, length=o.length),
+    ),
+    "table": Format(
+        "named columns in CSV, ECSV, FITS, HDF5, Parquet, .dat or .txt, with a column map",
+        ("--columns", "--cosmology", *_VIEW),
+        _read_table,
+    ),
+}
+"""Every format by its name."""
+TABLE_ENDINGS = (".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet", ".dat", ".txt")
+
+
 def format_of(path: Path, options: Options | None = None) -> str:
     """The format that a file's name implies; CatalogError if none does."""
     name = re.sub(r"\.out\.\d+$", ".out", path.name.lower())  # PINOCCHIO's parts
     if options is not None and options.columns is not None:
         return "table"
-    if name.endswith((".csv", ".ecsv", ".fits", ".fit", ".fits.gz", ".parquet", ".dat", ".txt")):
+    if name.endswith(TABLE_ENDINGS):
         return "table"
     if name.startswith("hlist") and name.endswith(".list"):
         return "hlist"
-    for ending, known in _ENDINGS.items():
-        if name.endswith(ending) and not (known == "streamtrain" and _holds_groups(path)):
+    for known, format in FORMATS.items():
+        if name.endswith(format.endings) and not (known == "streamtrain" and _holds_groups(path)):
             return known
     if _holds_groups(path):
         return "groups"
@@ -163,7 +207,7 @@ def read(
     cuts: dict[str, Any] = {
         "footprint_deg": footprint_deg, "z_range": z_range, "min_mass_Msun": min_mass_Msun
     }  # fmt: skip
-    if kind in ("npz", "streamtrain"):
+    if FORMATS[kind].read is None:
         _check_options(path, kind, options, cuts | {"redshift": options.redshift})
         if kind == "npz":
             return read_npz(
@@ -187,30 +231,9 @@ def read_halos(path: Path, *, format: str | None = None, options: Options | None
     """
     options = options or Options()
     kind = _checked_format(format) if format else format_of(path, options)
-    cosmology, h_units = options.cosmology, options.h_units
     _check_options(path, kind, options, {})
-    if kind == "pinocchio-plc":
-        return read_plc(path, cosmology=cosmology, axis=options.axis, h_units=h_units)
-    if kind == "pinocchio-snapshot":
-        return read_snapshot(path, cosmology=cosmology, redshift=options.redshift, h_units=h_units)
-    if kind == "rockstar":
-        return read_rockstar(path, cosmology=cosmology, mass=options.mass or "Mvir")
-    if kind == "hlist":
-        return read_hlist(path, cosmology=cosmology, mass=options.mass or "Mvir")
-    if kind == "groups":
-        return read_groups(path, cosmology=cosmology, mass=options.mass, length=options.length)
-    if kind == "pksc":
-        return read_pksc(path, cosmology=cosmology, view=options.view)
-    if kind == "table":
-        if options.columns is None:
-            raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
-        return read_table(
-            path,
-            options.columns,
-            cosmology=cosmology,
-            redshift=options.redshift,
-            view=options.view,
-        )
+    if (reader := FORMATS[kind].read) is not None:
+        return reader(path, options)
     raise CatalogError(f"{path}: files of the format {kind} are lightcones already")
 
 
@@ -226,11 +249,11 @@ def _check_options(path: Path, kind: str, options: Options, cuts: Mapping[str, A
         "--line-of-sight": options.view.line_of_sight,
         **{_CUTS[name]: value for name, value in cuts.items()},
     }
-    stray = [o for o, value in given.items() if value is not None and o not in _TAKES[kind]]
+    stray = [o for o, value in given.items() if value is not None and o not in FORMATS[kind].takes]
     if options.length == "kpc/h" and kind.startswith("pinocchio"):
         stray.append("--units kpc/h")
     if stray:
-        takes = ", ".join(_TAKES[kind]) or "none of them"
+        takes = ", ".join(FORMATS[kind].takes) or "none of them"
         raise CatalogError(
             f"{path}: {', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not of the format "
             f"{kind}, which takes {takes}"

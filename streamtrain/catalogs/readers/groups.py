@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
-from streamtrain.catalogs.readers.halos import Halos, chunks_of, merged_cosmology, reading, sha256
-from streamtrain.machine.files import why_not_a_file
+from streamtrain.catalogs.readers.halos import Halos, chunks_of, merged_cosmology, reading
+from streamtrain.machine.files import sha256, why_not_a_file
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.schema import nearest
 

@@ -5,7 +5,6 @@ Halos as a file of another program has them, and how they become a lightcone.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import mass_problem, sky_angles_deg
 from streamtrain.cosmology import C_KMS, MAX_REDSHIFT, Cosmology
 from streamtrain.machine import files
+from streamtrain.machine.files import why_nothing_found
 
 _CHUNK = re.compile(r"(.+)\.(\d+)\.(hdf5|h5)")
 
@@ -48,6 +48,8 @@ def chunks_of(path: Path) -> list[Path]:
         whole = [a for a in candidates if a.suffix in (".hdf5", ".h5") and a.is_file()]
         if len(whole) == 1:
             return whole
+        if not candidates and (forbidden := why_nothing_found(path)):
+            raise CatalogError(f"{path}: {forbidden}")
         raise CatalogError(f"{path}: holds no NAME.0.hdf5, NAME.1.hdf5, ... and not one .hdf5 file")
     if not name and len(sets) > 1:
         raise CatalogError(
@@ -75,7 +77,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     files = sorted(a for a in path.parent.glob(path.name) if a.is_file())
     if not files:
-        raise CatalogError(f"{path}: there is no such file")
+        raise CatalogError(f"{path}: {why_nothing_found(path) or 'there is no such file'}")
     return files
 
 
@@ -120,7 +122,7 @@ class Halos:
     side_Mpc: float | None = None
     """Side of the periodic box of the simulation, if known."""
     redshift: float | None = None
-    """Of a snapshot."""
+    """The redshift of a snapshot; None where every halo has its own."""
     sure_of_mass: bool = False
     """Whether the user insists on the masses, however unlikely."""
     by_angles: bool = False
@@ -176,15 +178,6 @@ def reading(path: Path, what: str, *, whole: bool = False) -> Iterator[None]:
         if whole:
             files.check_memory(path.stat().st_size, "it has")
         yield
-
-
-def sha256(path: Path) -> str:
-    """sha256 [hex] of a file's bytes."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            total.update(block)
-    return total.hexdigest()
 
 
 def merged_cosmology(

@@ -14,8 +14,9 @@ from typing import Any
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, first_of_chunks, read, read_halos
-from streamtrain.catalogs.readers.halos import files_of, lightcone_of, sha256
+from streamtrain.catalogs.readers.halos import files_of, lightcone_of
 from streamtrain.catalogs.readers.tiling import tile_boxes
+from streamtrain.machine.files import sha256
 
 
 def import_catalogs(

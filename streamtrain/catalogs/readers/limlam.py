@@ -34,12 +34,11 @@ from streamtrain.catalogs.readers.halos import (
     merged_cosmology,
     observed_redshift,
     reading,
-    sha256,
 )
 from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
 from streamtrain.catalogs.rows import mass_problem
 from streamtrain.cosmology import Cosmology
-from streamtrain.machine.files import check_npz, one_line
+from streamtrain.machine.files import check_npz, one_line, sha256
 
 _NEEDED_KEYS = ("x", "y", "z", "M")
 _HALO_KEYS = (*_NEEDED_KEYS, "zhalo")

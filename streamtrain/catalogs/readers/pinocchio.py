@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
-from streamtrain.catalogs.readers.halos import Halos, reading, sha256
+from streamtrain.catalogs.readers.halos import Halos, reading
 from streamtrain.catalogs.readers.text import check_last_line, comment_lines, load_numbers
 from streamtrain.cosmology import C_KMS
-from streamtrain.machine.files import read_text
+from streamtrain.machine.files import MAX_TABLE_BYTES, read_text, sha256
 
 _PLC = [
     ("name", "<u8"),
@@ -301,7 +301,7 @@ def _run_of(path: Path) -> dict[str, str]:
     if not beside.is_file():
         return {}
     settings = {}
-    for line in read_text(beside, errors="replace").splitlines():
+    for line in read_text(beside, MAX_TABLE_BYTES, errors="replace").splitlines():
         words = re.split(r"[#%]", line, maxsplit=1)[0].split()
         if words:
             settings[words[0]] = " ".join(words[1:])

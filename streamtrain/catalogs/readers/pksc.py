@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from streamtrain.catalogs.headers import CatalogError
-from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading
 from streamtrain.catalogs.readers.view import FORWARD, View
 from streamtrain.cosmology import Cosmology
+from streamtrain.machine.files import sha256
 
 COLUMNS = (10, 11, 33)
 """How many numbers a halo can have."""

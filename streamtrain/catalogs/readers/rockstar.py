@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from streamtrain.catalogs.headers import CatalogError
-from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading, sha256
+from streamtrain.catalogs.readers.halos import Halos, merged_cosmology, reading
 from streamtrain.catalogs.readers.text import (
     check_last_line,
     check_last_row,
@@ -37,6 +37,7 @@ from streamtrain.catalogs.readers.text import (
     load_numbers,
     stated_number,
 )
+from streamtrain.machine.files import sha256
 from streamtrain.schema import nearest
 
 

@@ -19,12 +19,12 @@ from streamtrain.catalogs.readers.halos import (
     files_of,
     merged_cosmology,
     reading,
-    sha256,
 )
 from streamtrain.catalogs.readers.tablefile import TEXT_ENDINGS, Columns, Units, read_columns
 from streamtrain.catalogs.readers.text import ending_notes
 from streamtrain.catalogs.readers.view import FORWARD, View, centre_advice
 from streamtrain.cosmology import C_KMS, Cosmology
+from streamtrain.machine.files import sha256
 
 Array = NDArray[np.float64]
 

@@ -34,7 +34,8 @@ _PRODUCT_PIECE = 50_000
 
 
 class NumpyArrays:
-    """NumPy and SciPy on the host."""
+    """The operations that the method needs, by NumPy and SciPy on the host; the reference for
+    `TorchArrays`, whose methods do the same on a GPU."""
 
     name = "cpu"
     math: Any = np
@@ -90,7 +91,7 @@ class NumpyArrays:
         return irfftn(modes, s=shape, overwrite_x=True, workers=workers)
 
     def exp(self, array: Array) -> Array:
-        """exp in place."""
+        """The exponential, in place."""
         return np.exp(array, out=array)
 
     def square(self, array: Array) -> Array:
@@ -184,7 +185,7 @@ class Inline(Executor):
 
 
 class TorchArrays(NumpyArrays):
-    """torch tensors on one device."""
+    """The operations of `NumpyArrays` on torch tensors of one device."""
 
     math = torch
     float32 = torch.float32

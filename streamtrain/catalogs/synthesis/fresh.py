@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import Known
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
-from streamtrain.catalogs.synthesis.synthesize import expected_halos, synthesize
+from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, expected_halos, synthesize
 from streamtrain.numerics.rng import STAGE_SKIES, Draws
+
+ATTEMPTS = 30
+"""Seeds of a lightcone, the first of them with a halo; of few that are expected, none may be."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class FreshSkies:
         seed: int,
         options: SkyOptions,
         *,
-        reserved: Sequence[Known] = (),
+        reserved: Sequence[Header] = (),
         threads: int | None = None,
         device: str = "cpu",
         report: Callable[[float, str], None] | None = None,
@@ -61,21 +63,23 @@ class FreshSkies:
 
     @property
     def cosmologies(self) -> list[Mapping[str, float]]:
-        """The one of all of them."""
+        """The one cosmology of all of them."""
         return [self.options.cosmology.to_dict()]
 
     def name(self, number: int) -> str:
-        """Of lightcone `number`."""
+        """The name of lightcone `number`."""
         return f"number {number}"
 
-    def most_halos(self, number: int) -> float:
-        """Halos of so many lightcones, about."""
-        return number * self.expected_halos
+    def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
+        """Memory that so many lightcones take [bytes], about: so many for each halo, and with
+        their own rows (of eight numbers, as there are velocities) if those stay beside it."""
+        return number * self.expected_halos * (bytes_per_halo + with_rows * 8 * 4)
 
-    def seed_of(self, number: int) -> int:
-        """The seed that lightcone `number` is synthesised from."""
+    def seed_of(self, number: int, attempt: int = 0) -> int:
+        """The seed that lightcone `number` is synthesised from; attempt: how many before it have no
+        halo."""
         draws = Draws(self._seed, "train", np.array([number], np.uint64), STAGE_SKIES)
-        low, high = (int(word) for word in draws.words([0])[0, 0, :2])
+        low, high = (int(word) for word in draws.words([attempt])[0, 0, :2])
         return low | high << 32
 
     def load(self, number: int) -> Lightcone:
@@ -83,8 +87,6 @@ class FreshSkies:
         be done."""
         if (alive := self._alive.get(number)) is not None:
             return alive
-        seed = self.seed_of(number)
-        given = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
 
         def progress(fraction: float, what: str) -> None:
             if self._closed.is_set():
@@ -92,17 +94,29 @@ class FreshSkies:
             if self.report is not None:
                 self.report(fraction, f"lightcone {number}: {what}")
 
-        try:
-            made = synthesize(
-                seed, **given, threads=self._threads, device=self._device, progress=progress
-            )
-        except CatalogError:
-            raise
-        except ValueError as error:
-            raise CatalogError(f"data.train.synthesize: {error}") from None
-        known = Known.of(made)
+        for attempt in range(ATTEMPTS):
+            seed = self.seed_of(number, attempt)
+            try:
+                made = synthesize(
+                    seed,
+                    self.options,
+                    threads=self._threads,
+                    device=self._device,
+                    progress=progress,
+                )
+                break
+            except EmptySkyError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise CatalogError(
+                        f"data.train.synthesize: lightcone {number}: {attempt} seeds before have "
+                        f"no halo either, and {error}"
+                    ) from None
+            except CatalogError:
+                raise
+            except ValueError as error:
+                raise CatalogError(f"data.train.synthesize: {error}") from None
         for other in self._reserved:
-            if other.same_sky(known):
+            if other.same_sky(made.header):
                 raise CatalogError(
                     f"lightcone {number} of data.train.synthesize is the sky '{made.realisation}' "
                     f"of data.validation or data.test ({other.path}): choose another seed"

@@ -54,7 +54,7 @@ class Rates:
     quadratic: AnyArray
 
     def on(self, put: Callable[[NDArray[np.float32]], AnyArray]) -> Rates:
-        """The same as other arrays."""
+        """The same rate law in arrays of another device."""
         return Rates(put(self.constant), put(self.linear), put(self.quadratic))
 
 

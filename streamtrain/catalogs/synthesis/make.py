@@ -8,22 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
-from streamtrain.catalogs.synthesis.options import SkyOptions, chosen
-from streamtrain.catalogs.synthesis.synthesize import memory_needed, synthesize
+from streamtrain.catalogs.synthesis.options import FileOptions, SkyOptions, chosen
+from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, memory_needed, synthesize
 from streamtrain.machine import workers
 
 Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FileOptions):
     """What files a call makes: PREFIX_SEED.h5 in a folder, for any seed."""
 
     folder: Path
@@ -31,35 +31,68 @@ class Recipe:
     """Start of the file names."""
     options: SkyOptions = SkyOptions()
     """What decides the halos."""
-    velocities: bool = True
-    """Keep the velocities, which painting does not need (z_obs contains them)."""
-    sfr: bool = False
-    """Add the column "sfr" [Msun/yr]."""
     device: str = "cpu"
     """What makes them: see `synthesize`."""
     name: str = ""
     """Name of the file where one alone is made; default: prefix and seed."""
     kept: frozenset[int] = frozenset()
     """Seeds whose files are there and known to fit, however they were made."""
+    stride: int = 0
+    """Where a seed has no halo the one so much later takes its place, below `end`; 0: none does. Of
+    consecutive seeds, fewer than this, none then meets another, on any number of ranks."""
+    end: int = 0
+    taken: frozenset[int] = frozenset()
+    """Seeds that never take the place of another."""
 
     def path(self, seed: int) -> Path:
         """The file of a seed."""
         return self.folder / (self.name or f"{self.prefix}_{seed:04d}.h5")
 
-    def make(self, seed: int, threads: int, report: Report) -> str:
-        """Make the file of a seed unless it is there; a sentence that says what happened.
+    def candidates(self, seed: int) -> list[int]:
+        """The seed, then those that take its place where it has no halo."""
+        later = range(seed + self.stride, self.end, self.stride) if self.stride else ()
+        return [seed, *(other for other in later if other not in self.taken)]
 
-        Raises CatalogError for a file of that name that is damaged or of other options.
+    def is_there(self, seed: int) -> bool:
+        """Whether there is a file of the seed, or of one in its place."""
+        return any(self.path(candidate).exists() for candidate in self.candidates(seed))
+
+    def make(self, seed: int, threads: int, report: Report) -> str:
+        """Make the file of a seed, or of one in its place, unless it is there; a sentence that says
+        what happened.
+
+        Raises CatalogError for a file of that name that is damaged or of other options, and where
+        no seed has a halo.
         """
+        remove_unfinished(self.path(seed))
+        candidates = self.candidates(seed)
+        for candidate in candidates:
+            path = self.path(candidate)
+            if path.exists():
+                if candidate not in self.kept:
+                    self._check(path, candidate)
+                return f"{path} is there"
+        for number, candidate in enumerate(candidates):
+            try:
+                done = self._make(candidate, threads, report)
+            except EmptySkyError as error:
+                if candidate != candidates[-1]:
+                    continue
+                before = f"{number} seeds before have no halo either, and " if number else ""
+                raise CatalogError(f"{self.path(seed)}: {before}{error}") from None
+            if not number:
+                return done
+            empty = ", ".join(map(str, candidates[:number][:3])) + (", ..." if number > 3 else "")
+            which = f"seed {empty}, which has" if number == 1 else f"the seeds {empty}, which have"
+            return f"{done}, of seed {candidate} in place of {which} no halo"
+        raise AssertionError
+
+    def _make(self, seed: int, threads: int, report: Report) -> str:
+        """Make the file of a seed. Raises EmptySkyError."""
         path = self.path(seed)
         remove_unfinished(path)
-        if path.exists():
-            if seed not in self.kept:
-                self._check(path, seed)
-            return f"{path} is there"
-        options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
         how: dict[str, Any] = {"threads": threads, "device": self.device, "progress": report}
-        lightcone = synthesize(seed, **options, sfr=self.sfr, **how)
+        lightcone = synthesize(seed, self.options, sfr=self.sfr, **how)
         if not self.velocities:
             lightcone = without_velocities(lightcone)
         lightcone.save(path)
@@ -104,7 +137,7 @@ def make_lightcones(
     arrays = arrays_for(recipe.device)
     recipe.folder.mkdir(parents=True, exist_ok=True)
     seeds = workers.own_range(first_seed, number)
-    missing = sum(not recipe.path(seed).exists() for seed in seeds)
+    missing = sum(not recipe.is_there(seed) for seed in seeds)
     if processes is None and arrays is not NUMPY:
         processes = 1
     elif processes is None:
@@ -142,7 +175,7 @@ def without_velocities(lightcone: Lightcone) -> Lightcone:
 
 
 def make(arguments: argparse.Namespace) -> int:
-    """Run the command without --for."""
+    """Run `streamtrain catalog make` without --for."""
     words = [*arguments.number, *arguments.settings]
     if len(words) != 1 or not words[0].lstrip("-").isdigit():
         raise ValueError(

@@ -20,70 +20,60 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
+from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
-from streamtrain.catalogs.synthesis.options import DEFAULT_COSMOLOGY, SkyOptions
+from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
-from streamtrain.cosmology import Cosmology
 from streamtrain.machine.workers import num_cores
+
+INSTEAD_OF_A_COLUMN = (
+    "in a lightcone without the column sfr, data.sfr = fit_in_range leaves them dark"
+)
+
+
+class EmptySkyError(CatalogError):
+    """A seed whose sky has no halo in the field, which can happen where few are expected."""
 
 
 def synthesize(
     seed: int,
+    options: SkyOptions | None = None,
     *,
-    footprint_deg: tuple[float, float] = (2.4, 2.4),
-    z_range: tuple[float, float] = (2.38, 3.45),
-    min_mass_Msun: float = 2.5e10,
-    cosmology: Cosmology = DEFAULT_COSMOLOGY,
-    cell_Mpc: float = 2.5,
-    mass_function: str = "tinker08",
-    bias: str = "tinker10",
-    num_slabs: int | None = None,
     sfr: bool = False,
     threads: int | None = None,
     device: str = "cpu",
     progress: Callable[[float, str], None] | None = None,
+    **changes: Any,
 ) -> Lightcone:
     """A lightcone of halos as a function of a seed and the options.
 
     Args:
         seed: 0..2^64-1; another seed is another, independent sky.
-        footprint_deg: width in ra and in dec [deg], 0.05..10.
-        z_range: lowest and highest observed redshift, within 0.1..12.
-        min_mass_Msun: halos above this mass are made, 1e8..1e14.
-        cosmology: flat LCDM.
-        cell_Mpc: side of the Lagrangian cells, 1..8; 2.5 is what the accuracy is stated for.
-        mass_function: a name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION].
-        bias: tinker10 or colossus:MODEL[:DEFINITION].
-        num_slabs: parts along ra that are made one after the other; by default as few as keep
-            a part below 1.5e8 cells.
-        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs.
+        options: what decides the halos; default: a field for COMAP.
+        sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs by
+            the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
+            where these have more than a hundredth of the squared rates.
         threads: how many work at it; the halos are the same for any number.
         device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Fourier
             transforms round differently there, so a few halos in a million are others and
             positions differ by 1e-5 Mpc; the digest is another one, the realisation is not.
         progress: called with the fraction done and what is being done.
+        changes: options by name, as in `synthesize(7, footprint_deg=(1.0, 1.0))`; see `SkyOptions`.
 
     Raises ValueError for an option outside its range, a device that is not there, and a field
-    that does not fit in memory.
+    that does not fit in memory, and EmptySkyError, a CatalogError, for a seed without any halo.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
-    options = SkyOptions(
-        footprint_deg,
-        z_range,
-        min_mass_Msun,
-        cosmology,
-        cell_Mpc,
-        mass_function,
-        bias,
-        num_slabs,
-    )
+    options = replace(options or SkyOptions(), **changes)
     if sfr:
         fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
@@ -91,8 +81,20 @@ def synthesize(
     sampler = _sampler(options, device)
     with sampler.arrays.pool(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
+    columns = None
+    if sfr:
+        columns = {"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])}
+        squares = fit.squared_rates(columns["sfr"], halos["mass_Msun"], halos["z_obs"])
+        fit.warn_of_extrapolation(squares, options.z_range[1], INSTEAD_OF_A_COLUMN)
     report(0.9, "sort")
     width, height = options.footprint_deg
+    if not len(halos["x_Mpc"]):
+        raise EmptySkyError(
+            f"seed {seed} has no halo above {options.min_mass_Msun:.3g} Msun in {width:g} x "
+            f"{height:g} deg, z = {options.z_range[0]:g}..{options.z_range[1]:g} (about "
+            f"{sampler.num_halos:.2g} are expected): lower the mass limit, or widen the field or "
+            "the redshifts"
+        )
     lightcone = Lightcone.from_arrays(
         halos["x_Mpc"],
         halos["y_Mpc"],
@@ -100,8 +102,8 @@ def synthesize(
         halos["mass_Msun"],
         halos["z_obs"],
         velocities_kms=halos["velocities_kms"],
-        columns={"sfr": fit.sfr(halos["mass_Msun"], halos["z_obs"])} if sfr else None,
-        cosmology=cosmology.to_dict(),
+        columns=columns,
+        cosmology=options.cosmology.to_dict(),
         provenance=_provenance(seed, options, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
         z_range=options.z_range,

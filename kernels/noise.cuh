@@ -1,0 +1,46 @@
+// Noise: of one level per sample, or with a level per pixel. Part of observe.cu, which says what the
+// arrays are.
+
+// White noise: sigma float32 [B] per voxel. An element is a group of four voxels, which share one
+// call of the generator; `stage` is the operator's place in the counter.
+FOR_EACH(white_noise,
+         (i64 num_samples, i64 num_elements, i64 num_voxels, u32 stage,
+          const u32* __restrict__ keys, const float* __restrict__ sigma, float* __restrict__ cube),
+         {
+             const u32* key = keys + 6 * sample;
+             const Words words =
+                 philox((u32)element, key[4] + stage, key[2], key[3], key[0], key[1]);
+             float normal[4];
+             normal_pair(words.a, words.b, normal, normal + 1);
+             normal_pair(words.c, words.d, normal + 2, normal + 3);
+             const float level = sigma[sample];
+             float* out = cube + sample * num_voxels;
+             for (int k = 0; k < 4; ++k) {
+                 const i64 voxel = 4 * element + k;
+                 if (voxel < num_voxels) out[voxel] = out[voxel] + level * normal[k];
+             }
+         })
+
+// The same with a level per pixel: relative float32 [num_pixels] times sigma; a pixel where it is
+// negative was not observed and becomes 0.
+FOR_EACH(pixel_noise,
+         (i64 num_samples, i64 num_elements, i64 num_voxels, i64 num_pixels, u32 stage,
+          const u32* __restrict__ keys, const float* __restrict__ sigma,
+          const float* __restrict__ relative, float* __restrict__ cube),
+         {
+             const u32* key = keys + 6 * sample;
+             const Words words =
+                 philox((u32)element, key[4] + stage, key[2], key[3], key[0], key[1]);
+             float normal[4];
+             normal_pair(words.a, words.b, normal, normal + 1);
+             normal_pair(words.c, words.d, normal + 2, normal + 3);
+             float* out = cube + sample * num_voxels;
+             for (int k = 0; k < 4; ++k) {
+                 const i64 voxel = 4 * element + k;
+                 if (voxel < num_voxels) {
+                     const float of_pixel = relative[voxel % num_pixels];
+                     const float value = out[voxel] + sigma[sample] * of_pixel * normal[k];
+                     out[voxel] = of_pixel < 0.0f ? 0.0f : value;
+                 }
+             }
+         })

@@ -1,0 +1,300 @@
+"""A new operator is a class with its section and a line of the table: all else follows.
+
+Two are added here as a contributor would do it: `gain`, random, and `root`, a transform. Everything
+that asks about operators has to treat them right without having heard of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import map_runs as runs
+import numpy as np
+import pytest
+import small
+import torch
+import yaml
+
+from streamtrain import observe
+from streamtrain.config import Config, ConfigError, from_mapping, load_config
+from streamtrain.evaluate import probes as probes_module
+from streamtrain.evaluate.layers import map_units
+from streamtrain.evaluate.probes import run_probes
+from streamtrain.evaluate.scenarios import load_scenarios
+from streamtrain.generator.generator import Generator
+from streamtrain.maps.export import export, raw
+from streamtrain.maps.prepare import prepare
+from streamtrain.maps.read import read_map
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.rng import Draws
+from streamtrain.operators import OPERATORS, Drawn, MapState, Operator, Pointwise, Turn
+from streamtrain.preview.sample import panels_of_steps, steps_of_sample
+from streamtrain.schema import OrderWarning, setting
+
+pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
+
+
+@dataclass(frozen=True)
+class GainConfig:
+    """An error of the calibration."""
+
+    width: float = setting(0.2, "half the width of the distribution", low=0, high=1)
+    table: str | None = setting(None, "a file")
+
+
+@dataclass
+class Gain(Operator):
+    """The map times a factor, uniform in 1 - width..1 + width."""
+
+    section = GainConfig
+    words = "gain"
+    turn = Turn.NOISE
+    random = True
+    files = ("table",)
+
+    width: float
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: GainConfig, state: MapState) -> Gain:
+        return cls(name, stage, config.width)
+
+    @classmethod
+    def check(cls, section: GainConfig, where: str, state: MapState) -> None:
+        if state.grid.units != "uK":
+            raise ConfigError(f"{where} is of uK, not of {state.grid.units}")
+
+    def draw(self, draws: Draws) -> Drawn:
+        u = draws.uniform([0])[:, 0]
+        return {"factor": (1.0 + self.width * (2.0 * u - 1.0)).astype(np.float32)}
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        return cube * drawn["factor"][:, None, None, None]
+
+
+@dataclass(frozen=True)
+class RootConfig:
+    """sign(T) sqrt(|T| / scale)."""
+
+    scale: float = setting(1.0, "[map units]", above=0)
+
+
+@dataclass
+class Root(Pointwise):
+    """sign(T) sqrt(|T| / scale)."""
+
+    section = RootConfig
+    words = "square root"
+
+    scale: float
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: RootConfig, state: MapState) -> Root:
+        return cls(name, stage, config.scale)
+
+    def apply(
+        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
+    ) -> torch.Tensor:
+        return cube.sign() * (cube.abs() / self.scale).sqrt()
+
+    def undo(self, values: torch.Tensor) -> torch.Tensor:
+        return values.sign() * values.square() * self.scale
+
+    def slope(self, values: torch.Tensor) -> torch.Tensor:
+        return 0.5 / (self.scale * values.abs())
+
+
+@pytest.fixture(autouse=True)
+def _two_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATORS, "gain", Gain)
+    monkeypatch.setitem(OPERATORS, "root", Root)
+
+
+NEW: dict[str, Any] = {"gain": {"width": 0.4}, "root": {"scale": 2.0}}
+
+
+def rooted(cube: Any, scale: float = 2.0) -> Any:
+    return np.sign(cube) * np.sqrt(np.abs(cube) / scale)
+
+
+def test_samples_are_made_with_it(small_sky: Any) -> None:
+    plain = Generator(small.config(), lightcones=[small_sky]).generate([3, 9])
+    made = Generator(small.config(observe=NEW), lightcones=[small_sky])
+    batch = made.generate([3, 9])
+    factors = np.array([draw["gain"]["factor"] for draw in batch.draws], np.float32)
+    assert (np.abs(factors - 1.0) <= 0.4).all() and factors[0] != factors[1]
+    expected = rooted(plain.cube.numpy() * factors[:, None, None, None])
+    np.testing.assert_allclose(batch.cube.numpy(), expected, rtol=1e-6)
+    assert torch.equal(made.generate([9]).cube, batch.cube[1:])
+    assert torch.equal(observe(plain.cube, small.config(observe=NEW), 11, [3, 9]), batch.cube)
+
+
+def test_a_configuration_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    file.write_text(yaml.safe_dump({"observe": {"noise": {}, **NEW}}, sort_keys=False))
+    config = load_config(file)
+    assert config.observe["gain"] == GainConfig(0.4) and config.observe["root"] == RootConfig(2.0)
+    assert from_mapping(yaml.safe_load(config.to_yaml())) == config
+    other = load_config(file, ["observe.gain.width=0.3"])
+    assert len({config.digest(), other.digest(), load_config(file, ["observe={}"]).digest()}) == 3
+    assert config.sample_settings()["observe"]["gain"] == {"width": 0.4, "table": None}
+    moved = [load_config(file, [f"observe.gain.table={name}"]) for name in ("a.npz", "b.npz")]
+    assert moved[0].sample_settings() == moved[1].sample_settings() != config.sample_settings()
+    with pytest.raises(ConfigError, match=r"'observe\.gain\.widht': did you mean 'width'"):
+        load_config(file, ["observe.gain.widht=1"])
+    with pytest.raises(ConfigError, match=r"'observe\.gane': did you mean 'gain'"):
+        load_config(file, ["observe.gane={}"])
+    with pytest.raises(ConfigError, match=r"observe\.gain is of uK, not of Jy/sr"):
+        load_config(file, ["grid.units=Jy/sr", "observe={gain: {}}"])
+
+
+@pytest.mark.parametrize(
+    ("start", "added", "expected"),
+    [
+        ("beam log10", "gain", "beam gain log10"),
+        ("noise gain log10", "mask", "noise gain mask log10"),
+        ("beam noise", "root", "beam noise root"),
+        ("gain root", "noise", "gain noise root"),
+    ],
+)
+def test_it_has_a_place_among_others(tmp_path: Path, start: str, added: str, expected: str) -> None:
+    given = {"beam": {"fwhm_pixels": 2}, "log10": {"epsilon": 1.0}}
+    file = tmp_path / "order.yaml"
+    observe = {name: given.get(name, {}) for name in start.split()}
+    file.write_text(yaml.safe_dump({"observe": observe}, sort_keys=False))
+    value = ".edge_pixels=1" if added == "mask" else "={}"
+    moves = expected.split()[-1] != added
+    with pytest.warns(OrderWarning) if moves else nullcontext():
+        config = load_config(file, [f"observe.{added}{value}"])
+    assert " ".join(config.observe) == expected
+
+
+def test_units_are_lost_after_it(tmp_path: Path) -> None:
+    file = tmp_path / "order.yaml"
+    file.write_text("observe: {root: {}, noise: {}}\n")
+    with pytest.warns(OrderWarning, match=r"noise comes after observe\.root, where the map"):
+        load_config(file)
+
+
+def map_config(**observe: Any) -> Config:
+    grid = {"fov_deg": runs.FOV_DEG, "shape": list(runs.SHAPE)}
+    return from_mapping({"grid": grid, "observe": observe})
+
+
+def test_infer_leaves_the_random_one_out_of_a_map(tmp_path: Path) -> None:
+    cube = np.random.default_rng(2).normal(5.0, 2.0, runs.SHAPE).astype(np.float32)
+    sky = read_map(runs.write_hdf5(tmp_path / "m.h5", cube))
+    found = prepare(sky, map_config(gain={"width": 0.4}, gain_2={}, root={"scale": 2.0}))
+    assert found.left_out == ["gain", "gain_2"] and found.applied == ["root"]
+    np.testing.assert_allclose(found.cube.numpy(), rooted(cube), rtol=1e-6)
+    # random, it is left out after a transform too
+    assert prepare(sky, map_config(root={}, gain={})).left_out == ["gain"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Config:
+    return runs.make_run(tmp_path, observe={"pool": {"factor": [3, 1, 1]}, **NEW})
+
+
+def test_exports_say_it(run: Config, tmp_path: Path) -> None:
+    whole = export(run, tmp_path / "whole.h5", samples=2)
+    units = export(run, tmp_path / "units.h5", samples=2, before_transforms=True)
+    assert list(raw(run).observe) == ["pool", "gain"]
+    names = ["pool", "gain", "root"]
+    for path, done, unit in ((whole, names, ""), (units, names[:2], "uK")):
+        with h5py.File(path) as file:
+            said = yaml.safe_load(file.attrs["observe_done"])
+            assert list(said) == done and file.attrs["units"] == unit
+            assert said["gain"] == {"width": 0.4, "table": None}
+            assert len(set(file["draws/gain.factor"][:])) == 2
+    generator = Generator(run)
+    with h5py.File(units) as file:
+        np.testing.assert_allclose(
+            rooted(file["cube"][:]), generator.generate(range(2)).cube.numpy(), rtol=1e-6
+        )
+
+
+def test_an_exported_map_goes_on_after_it(run: Config, tmp_path: Path) -> None:
+    """A map with another gain in it goes on where its transform is left; one that has been through
+    it is done."""
+    samples = export(run, tmp_path / "whole.h5", samples=1)
+    sky = read_map(samples)
+    found = prepare(sky, run)
+    assert found.applied == [] and np.array_equal(found.cube.numpy(), sky.cube)
+    units = export(run, tmp_path / "units.h5", samples=1, before_transforms=True)
+    found = prepare(read_map(units), run)
+    assert found.applied == ["root"]
+    np.testing.assert_allclose(found.cube.numpy(), sky.cube, rtol=1e-6)
+
+
+def test_preview_and_layers_name_it(small_sky: Any) -> None:
+    observe = {**NEW, "gain_2": {}}
+    made = Generator(small.config(observe=observe), lightcones=[small_sky])
+    steps = steps_of_sample(made, 4)
+    assert [step.title for step in steps[1:]] == ["gain", "square root", "gain 2"]
+    assert [step.unit for step in steps] == ["uK", "uK", "", ""]
+    assert all(step.added is None for step in steps)  # it multiplies
+    assert [panel.title for panel in panels_of_steps(steps, 0)][1:3] == ["gain", "square root"]
+    temperature = np.array([[[-3.0, 0.5, 40.0]]])
+    values, slope, unit = map_units(small.config(observe=NEW), rooted(temperature))
+    assert unit == "uK"
+    np.testing.assert_allclose(values, temperature, rtol=1e-12)
+    step = 1e-6
+    numeric = (rooted(temperature + step) - rooted(temperature - step)) / (2 * step)
+    np.testing.assert_allclose(slope, numeric, rtol=1e-8)
+    assert map_units(made.config, rooted(temperature))[2] == "network input"
+
+
+def test_networks_see_the_map_before_it() -> None:
+    shown = small.config(observe=NEW).observation.input_map
+    cube = torch.linspace(-9.0, 9.0, 40)
+    torch.testing.assert_close(shown.restore(torch.from_numpy(rooted(cube.numpy()))), cube)
+
+
+def test_scenarios_and_probes_know_it_for_random(
+    run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = "pool: {factor: [3, 1, 1]}"
+    folder = tmp_path / "set"
+    folder.mkdir()
+    calm = f"emit: {{line: {{}}}}\nobserve: {{{pool}, root: {{scale: 2}}}}\n"
+    (folder / "calm.yaml").write_text(calm)
+    (scenario,) = load_scenarios(folder, run)
+    assert "observe.gain" in scenario.differs and "observe.root" not in scenario.differs
+    (folder / "calm.yaml").write_text(calm.replace("root: {scale: 2}", "gain: {}"))
+    with pytest.raises(ConfigError, match=r"network reads maps written by .*root \(scale 2.0\)"):
+        load_scenarios(folder, run)
+    monkeypatch.setattr(probes_module, "write_png", lambda figure, path: None)
+    monkeypatch.setattr(probes_module, "NUM_SAMPLES", 4)
+    found = run_probes(run)
+    assert found["skipped"] == {}
+    assert "change by less than its error (gain)" in {p["should"] for p in found["probes"]}
+
+
+def test_what_a_class_must_say() -> None:
+    def apply(self: Operator, kernels: Any, cube: Any, keys: Any, drawn: Any) -> Any:
+        return cube
+
+    said = {
+        "section": RootConfig,
+        "words": "w",
+        "turn": Turn.FILTER,
+        "random": False,
+        "apply": apply,
+    }
+    assert type("Whole", (Operator,), said).words == "w"  # type: ignore[attr-defined]
+    for name in ("section", "words", "turn", "random"):
+        with pytest.raises(TypeError, match=f"the operator Partial does not say `{name}`"):
+            type("Partial", (Operator,), {k: v for k, v in said.items() if k != name})
+    with pytest.raises(TypeError, match="the operator Drawing draws: it is random"):
+        type("Drawing", (Operator,), {**said, "draw": lambda self, draws: {}})
+    for kind, operator in OPERATORS.items():
+        reshapes = operator.state_after.__func__ is not Operator.state_after.__func__  # type: ignore[attr-defined]
+        assert operator.reshapes == reshapes, kind
+        assert set(operator.files) <= set(operator.section.__dataclass_fields__)
