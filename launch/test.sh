@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks and tests: bash launch/test.sh [arguments of pytest]
-# Makes .venv with pinned versions if it is not there. Under 20 minutes on 2 cores, which it uses
-# both (-n 0: one process, as a debugger needs it).
+# Makes .venv with pinned versions if it is not there. Uses 2 cores (-n 0: one process, as a debugger
+# needs it). --quick: the core of every room alone, for each commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=test,compiler
@@ -10,4 +10,4 @@ extras=test,compiler
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n 2 "$@"
+python -m pytest -n 2 --dist worksteal "$@"

@@ -29,7 +29,7 @@ from streamtrain.machine.files import (
 )
 from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
-from streamtrain.operators.table import OPERATORS, observe_sections, without_paths
+from streamtrain.operators.table import OPERATORS, without_paths
 from streamtrain.schema import (
     ConfigError,
     apply_override,
@@ -135,11 +135,7 @@ def _check(config: Config) -> None:
     check_data(config.data)
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
-    try:
-        plan = config.observation
-    except ValueError as error:  # of the grid
-        raise ConfigError(f"grid.{error}") from None
-    plan.check()
+    config.observation.check()
     if config.label.quantity == "class":
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
@@ -151,10 +147,11 @@ def _check(config: Config) -> None:
 def from_mapping(data: dict[str, Any]) -> Config:
     """A checked `Config` from nested plain data."""
     config = build(Config, data)
+    sections = {name: operator.section for name, operator in OPERATORS.items()}
     config = replace(
         config,
         emit=_build_ordered(config.emit, EMIT, "emit"),
-        observe=_build_ordered(config.observe, observe_sections(), "observe"),
+        observe=_build_ordered(config.observe, sections, "observe"),
     )
     _check(config)
     return config

@@ -11,12 +11,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicHermiteSpline, CubicSpline
-from scipy.special import hyp2f1
+
+from streamtrain.schema import setting
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
 Array = NDArray[np.float64]
 
@@ -34,14 +37,6 @@ DELTA_C = 1.68647
 MAX_REDSHIFT = 1100.0
 SIGMA_MASS_RANGE = (1e6, 1e17)
 
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "Omega_m": (0.05, 1.0),
-    "Omega_b": (0.001, 0.5),
-    "h": (0.2, 2.0),
-    "n_s": (0.3, 2.0),
-    "sigma8": (0.05, 3.0),
-}
-
 
 @dataclass(frozen=True)
 class Cosmology:
@@ -54,20 +49,23 @@ class Cosmology:
         arXiv:astro-ph/9709112
     """
 
-    Omega_m: float = 0.286
-    """Matter density today in units of the critical density, baryons included."""
-    Omega_b: float = 0.047
-    """Baryon density today in units of the critical density."""
-    h: float = 0.7
-    """Hubble constant in units of 100 km/s/Mpc."""
-    n_s: float = 0.96
-    """Slope of the primordial spectrum."""
-    sigma8: float = 0.82
-    """Linear rms density contrast today in spheres of radius 8/h Mpc."""
+    Omega_m: float = setting(
+        0.286,
+        "matter density over the critical density, baryons included",
+        low=0.05,
+        high=1.0,
+    )
+    Omega_b: float = setting(0.047, "baryon density over the critical density", low=0.001, high=0.5)
+    h: float = setting(0.7, "Hubble constant over 100 km/s/Mpc", low=0.2, high=2.0)
+    n_s: float = setting(0.96, "slope of the primordial spectrum", low=0.3, high=2.0)
+    sigma8: float = setting(
+        0.82, "linear rms density contrast today in spheres of 8/h Mpc", low=0.05, high=3.0
+    )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
+        for parameter in fields(self):
+            name, value = parameter.name, getattr(self, parameter.name)
+            low, high = (parameter.metadata[end] for end in ("low", "high"))
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 raise ValueError(f"cosmology: {name} = {value!r} must be a number in {low}..{high}")
@@ -119,6 +117,8 @@ class Cosmology:
         return C_KMS / (100.0 * self.h) * (self._conformal(np.float64(1.0)) - self._conformal(a))
 
     def _conformal(self, a: Array | np.float64) -> Array:
+        from scipy.special import hyp2f1  # here, as SciPy takes long to import
+
         series = hyp2f1(1 / 6, 1 / 2, 7 / 6, -self._lambda_ratio * a**3)
         return 2.0 * np.sqrt(a / self.Omega_m) * series
 
@@ -147,6 +147,8 @@ class Cosmology:
         return self._growth_over_a(a) * a / self._growth_over_a(np.float64(1.0))
 
     def _growth_over_a(self, a: Array | np.float64) -> Array:
+        from scipy.special import hyp2f1
+
         return hyp2f1(1 / 3, 1.0, 11 / 6, -self._lambda_ratio * a**3)
 
     def growth_rate(self, z: ArrayLike) -> Array:
@@ -194,6 +196,8 @@ def _log_mass(mass_Msun: ArrayLike) -> Array:
 @lru_cache(maxsize=16)
 def _redshift_spline(cosmology: Cosmology) -> CubicHermiteSpline:
     """z as a function of chi [Mpc], with the exact slope dz/dchi = H/c at every node."""
+    from scipy.interpolate import CubicHermiteSpline
+
     z = np.expm1(np.linspace(0.0, math.log1p(MAX_REDSHIFT), 4096))
     z[-1] = MAX_REDSHIFT
     chi = cosmology.comoving_distance(z)
@@ -209,6 +213,8 @@ def _power_norm(cosmology: Cosmology) -> float:
 @lru_cache(maxsize=16)
 def _log_sigma_spline(cosmology: Cosmology) -> CubicSpline:
     """ln sigma(z=0) as a function of ln M [Msun]."""
+    from scipy.interpolate import CubicSpline
+
     low, high = (math.log(mass) for mass in SIGMA_MASS_RANGE)
     log_mass = np.linspace(low, high, 112)
     radius = np.cbrt(3.0 * np.exp(log_mass) / (4.0 * np.pi * cosmology.matter_density))

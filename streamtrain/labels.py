@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -103,6 +103,11 @@ class LuminosityBins:
     def of(cls, label: LabelConfig) -> LuminosityBins:
         """The bins of a configuration's label."""
         return cls(label.log10_L, label.bins) if label.edges is None else cls.between(label.edges)
+
+    @property
+    def num_counts(self) -> int:
+        """Entries of the paint kernel's counts, see `Counts`."""
+        return self.num + Counts.EXTRA
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -220,8 +225,55 @@ def ranges_with_bins(
             yield (low, high), inside
 
 
-EXTRA_COUNTS = 3
-"""Entries after the bins in the kernel's counts: overflow, underflow, saturated deposits."""
+A = TypeVar("A", NDArray[Any], Tensor)
+
+
+class Counts(Generic[A]):
+    """Parts of what the paint kernel counts of each sample, an array or tensor [B, num_bins + 3].
+
+    They are views: nothing is copied.
+    """
+
+    EXTRA = 3
+    """Entries after the bins."""
+
+    def __init__(self, raw: A) -> None:
+        self._raw: A = raw
+
+    @property
+    def bins(self) -> A:
+        """Halos per luminosity bin [B, num_bins]."""
+        return self._raw[:, : -self.EXTRA]
+
+    @property
+    def above(self) -> A:
+        """Halos above the last edge [B]."""
+        return self._raw[:, -3]
+
+    @property
+    def below(self) -> A:
+        """Halos below the first edge [B]; one that a duty cycle switches off is one of them."""
+        return self._raw[:, -2]
+
+    @property
+    def saturated(self) -> A:
+        """Halos too bright for the cube's fixed-point range [B]; any makes the sample wrong."""
+        return self._raw[:, -1]
+
+    @property
+    def halos(self) -> A:
+        """All halos that were painted, whatever their luminosity [B]."""
+        return self._raw[:, :-1].sum(1)
+
+
+def cumulative(counts: A) -> A:
+    """N(>L), halos above the lower edge of each bin and below the last edge, from halos per bin
+    [..., num_bins]."""
+    if isinstance(counts, Tensor):
+        return counts.flip(-1).cumsum(-1).flip(-1)
+    return np.flip(np.cumsum(np.flip(counts, -1), -1), -1)
+
+
 SMALLEST_STD_DEX = 0.1
 """Floor of a bin's standard deviation in the log10 form: a bin that happened to be constant in the
 samples of the normalisation must not get an unbounded weight. In the linear form it is one halo."""
@@ -392,8 +444,18 @@ class Label:
         """
         if self.config.quantity != "cumulative":
             return counts > 0
-        above = counts.flip(1).cumsum(1).flip(1) > 0
-        return above | (values.to(counts.device) > 0)
+        return (cumulative(counts) > 0) | (values.to(counts.device) > 0)
+
+    def of_counts(self, counts: NDArray[Any], above: NDArray[Any]) -> NDArray[np.float64]:
+        """Halos as the label's quantity counts them, whatever its unit [B, num_bins]: of each bin,
+        or for N(>L) of all brighter ones.
+
+        counts: halos per bin [B, num_bins]; above: halos above the last edge [B].
+        """
+        if self.config.quantity != "cumulative":
+            return counts.astype(np.float64)
+        beyond = above[:, None] * float(self.config.overflow)
+        return np.asarray(cumulative(counts.astype(np.float64)) + beyond)
 
     def unit_of(self, unit_label: Tensor) -> NDArray[np.float64] | None:
         """What one halo is worth in the label's quantity, whatever its scale, in the shape of

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streamtrain.generator.batch import Batch
-from streamtrain.generator.draws import DrawAhead
-from streamtrain.generator.generator import Generator
+from streamtrain.generator.draws import DrawAhead, DrawsSamples, SampleGenerator
 from streamtrain.numerics.workspace import Workspace
 
 NO_WORKERS = (
@@ -48,7 +47,7 @@ class SampleStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: SampleGenerator,
         batch_size: int,
         *,
         rank: int = 0,
@@ -175,7 +174,7 @@ class SampleStream(IterableDataset[Batch]):
         """A ring whose first batch is that at `_next_index`."""
         start, size, rank, world = self._next_index, self.batch_size, self.rank, self.world_size
         self._drawn = DrawAhead(  # which does not know the stream, or both would live on together
-            self.generator,
+            cast(DrawsSamples, self.generator),
             lambda number: _indices(start + number * size, size, rank, world),
             processes=self._processes,
         )

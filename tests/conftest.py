@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,20 +12,48 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import SHARED, small
+from support import SHARED, TESTS, small
+from support.processes import answer_signals, one_thread
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.numerics.backend import Kernels, kernels_for
 
+QUICK = (
+    *("test_config", "test_layers", "test_stream", "test_labels", "machine/test_forked"),
+    *("catalogs/test_lightcone", "catalogs/test_expressions", "catalogs/test_splits"),
+    *("luminosity/test_priors", "luminosity/test_mixture", "operators/test_operators"),
+    *("numerics/test_portable", "numerics/test_rng", "generator/test_generator"),
+    *("generator/test_windows", "generator/test_observe", "networks/test_heads"),
+    *("networks/test_settings", "train/test_average", "train/test_nonfinite", "maps/test_prepare"),
+    *("evaluate/test_testset", "evaluate/test_intervals", "evaluate/test_bootstrap"),
+    *(
+        "train/test_checkpoint",
+        "mcmc/test_sampling",
+        "preview/test_sample",
+        "bench/test_scaling",
+        "cli/test_cli",
+    ),
+)
+"""Files of tests that stand for their room before each commit: together a minute on 2 cores."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption("--quick", action="store_true", help="run the core of every room alone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A background job of a script ignores Ctrl-C, and so would all processes of the tests."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Processes side by side have the cores to themselves: threads of each would wait for those of
+    the others, which costs ten times what they do."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    name = collection_path.relative_to(TESTS).with_suffix("").as_posix()
+    return True if name not in QUICK else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,6 +82,7 @@ def _no_gpus(needed: int) -> str:
 
 def _global_state() -> dict[str, Any]:
     others = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # pytest's and torch's own doing
+    _, words, *more = np.random.get_state()  # noqa: NPY002
     environment = {k: v for k, v in os.environ.items() if k not in others}
     return {
         "os.environ": environment,
@@ -63,7 +91,7 @@ def _global_state() -> dict[str, Any]:
         "torch's number of threads": torch.get_num_threads(),
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
         "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "NumPy's random state": repr(np.random.get_state()),  # noqa: NPY002
+        "NumPy's random state": (words.tobytes(), *more),
         "NumPy's error state": np.geterr(),
     }
 
@@ -96,6 +124,20 @@ def small_sky() -> Lightcone:
 def kernels() -> Kernels:
     """Those of the map operators, on the CPU."""
     return kernels_for("cpu", "observe.cu")
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """No signal is ignored by the test and the processes that it starts."""
+    with answer_signals():
+        yield
+
+
+@pytest.fixture(name="one_thread")
+def _one_thread() -> Iterator[None]:
+    """Torch computes on one."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture

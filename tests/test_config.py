@@ -291,6 +291,10 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"data": 3}, "data must be a mapping of settings, not 3"),
         ({"grid": {"shape": [1, 2]}}, "grid.shape must have 3 entries, not 2: [1, 2]"),
         ({"grid": {"shape": 4}}, "grid.shape must be a list, not 4"),
+        (
+            {"grid": {"fov_deg": [1e-6, 1e-6]}},
+            "grid.fov_deg = (1e-06, 1e-06) in 64 x 64 pixels: one is 1.56e-08 deg, less than 1e-07",
+        ),
         ({"grid": {"shape": [0, 2, 2]}}, "grid.shape[0] = 0 is outside its range 1..4096"),
         ({"grid": {"fov_deg": [1, 30]}}, "grid.fov_deg[1] = 30 is outside its range (at most 20)"),
         ({"grid": {"nu_GHz": [26, 34]}}, "grid.nu_GHz = [26.0, 34.0] must run from high to low"),

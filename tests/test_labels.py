@@ -16,10 +16,12 @@ from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import (
+    Counts,
     Label,
     LabelConfig,
     LuminosityBins,
     bright_above,
+    cumulative,
     luminosity_ranges,
     ranges_with_bins,
 )
@@ -296,3 +298,18 @@ def test_a_class_is_one_hot(small_sky: Lightcone) -> None:
 def test_a_unit_that_float32_cannot_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"one halo is worth .* outside 1e-36"):
         Label(LabelConfig(quantity="phi", log10_L=(20.0, 40.0)), [1e8])
+
+
+def test_parts_of_the_kernels_counts() -> None:
+    """Bins, and beyond them; the same of arrays and of tensors, as views."""
+    raw = np.array([[4, 2, 1, 5, 7, 3], [0, 0, 1, 0, 0, 0]], np.int32)
+    tensor = torch.from_numpy(raw.copy())
+    for given in (raw, tensor):
+        counts: Any = Counts(given)
+        assert counts.bins.tolist() == [[4, 2, 1], [0, 0, 1]]
+        assert counts.above.tolist() == [5, 0] and counts.below.tolist() == [7, 0]
+        assert counts.saturated.tolist() == [3, 0] and counts.halos.tolist() == [19, 1]
+        assert cumulative(counts.bins).tolist() == [[7, 3, 1], [1, 1, 1]]
+    Counts(tensor).saturated.add_(torch.tensor([1, 2]))
+    assert tensor[:, -1].tolist() == [4, 2]
+    assert LuminosityBins(num=3).num_counts == raw.shape[1]

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import halo_files
-import map_runs
 import numpy as np
 import pytest
 import yaml
-from support import small
+from support import halo_files, map_runs, small
 from support.forbidden import forbidden
 
 from streamtrain.catalogs.headers import CatalogError, Header

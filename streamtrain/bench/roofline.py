@@ -41,7 +41,7 @@ from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.labels import Counts
 from streamtrain.numerics.backend import Kernels, assembly, kernels_for
 
 BYTES_PER_ROW = 22
@@ -94,7 +94,7 @@ def bytes_of(
     """Bytes that must move for a sample, by the formula above."""
     halos = rows * (BYTES_PER_ROW + 4 * columns)
     cube = painted_voxels * (8 + 8) + 4 * voxels + 8 * voxels * operators
-    return halos + cube + 2 * 4 * (bins + EXTRA_COUNTS) + 4 * outputs
+    return halos + cube + 2 * 4 * (bins + Counts.EXTRA) + 4 * outputs
 
 
 def work_of(generator: Generator, indices: range) -> Work:
@@ -108,7 +108,7 @@ def work_of(generator: Generator, indices: range) -> Work:
     for line, part in lines:
         for k in range(size):
             counts = line.painter.paint(part, k, k + 1)[1]
-            painted += int(counts[0, : generator.num_bins + 2].sum())
+            painted += int(Counts(counts).halos)
     rest = bytes_of(
         rows=0,
         columns=0,

@@ -13,6 +13,7 @@ from streamtrain.bench.training import train_step
 from streamtrain.config import Config
 from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
+from streamtrain.labels import Counts
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.workspace import Workspace, layout, pack
@@ -31,7 +32,7 @@ def halos_per_field(generator: Generator, indices: range) -> int:
     painted = 0
     for k in range(len(arguments)):
         _, counts = generator.painter.paint(arguments, k, k + 1)
-        painted += int(counts[0, :-1].sum())
+        painted += int(Counts(counts).halos)
     return round(painted / len(arguments))
 
 

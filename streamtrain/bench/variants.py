@@ -17,7 +17,6 @@ from streamtrain.config import Config
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import Painter
-from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import CudaKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace
 
@@ -85,9 +84,8 @@ def paint_variants(
     with_rest = Generator(config, "train", device, 1)
     shipped, arguments = with_rest.painter, with_rest.draw(range(size)).arguments
     arrays = Workspace(device).send([shipped.kernel_arguments(arguments, 0, size)])[0]
-    bins = shipped.bins.num + EXTRA_COUNTS
     total = torch.zeros((size, *shipped.shape), dtype=torch.int64, device=device)
-    counts = torch.zeros((size, bins), dtype=torch.int32, device=device)
+    counts = torch.zeros((size, shipped.bins.num_counts), dtype=torch.int32, device=device)
 
     def paint(painter: Painter) -> None:
         painter.deposit(arrays, total, counts)

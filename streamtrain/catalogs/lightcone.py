@@ -227,7 +227,7 @@ class Lightcone(Rows):
         return lightcone_info.info(self)
 
     def describe(self) -> str:
-        """The lightcone's `info` as text, one line per entry."""
+        """What `info` says, as text for a person."""
         return lightcone_info.describe(self)
 
 

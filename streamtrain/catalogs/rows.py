@@ -129,7 +129,8 @@ def tile_numbers(
     shape: tuple[int, int],
     tile_deg: float,
 ) -> NDArray[Any]:
-    """Number of the sky tile that each halo at (ra, dec) [deg] lies in [n], rows of dec first."""
+    """The tile of every halo [n], dec row * n_ra + ra column, in as few bits as hold it; halos
+    outside the footprint are in the tile next to them."""
     n_dec, n_ra = shape
     column = np.clip(np.floor((ra - footprint[0]) / tile_deg), 0, n_ra - 1).astype(np.int64)
     row = np.clip(np.floor((dec - footprint[2]) / tile_deg), 0, n_dec - 1).astype(np.int64)
@@ -138,7 +139,7 @@ def tile_numbers(
 
 
 def in_float32(name: str, values: ArrayLike) -> Float32:
-    """Values as a contiguous float32 array; raises CatalogError if they are not numbers."""
+    """Numbers as a contiguous float32 array. Raises CatalogError, which calls them `name`."""
     try:
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, np.float32)
@@ -203,7 +204,7 @@ def _in_float32(name: str, values: Any, h: float, sure_of_mass: bool) -> Float32
 
 
 def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[float, ...]:
-    """Finite numbers in `unit`, see `numbers`; raises CatalogError for anything else."""
+    """Numbers that may have units of astropy, as `numbers` takes them. Raises CatalogError."""
     try:
         return numbers(values, name, form, unit)
     except ValueError as error:
@@ -211,7 +212,7 @@ def plain_numbers(values: Any, name: str, form: str, unit: str = "") -> tuple[fl
 
 
 def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Forbid writing into the arrays, and return them."""
+    """Forbid writing into these arrays, and return them."""
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -220,7 +221,7 @@ def read_only(arrays: dict[str, Any]) -> dict[str, Any]:
 def check_halos(
     halos: dict[str, Float32], columns: dict[str, Float32], velocity: Float32 | None
 ) -> None:
-    """Raise CatalogError where arrays differ in length, or a value cannot be that of a halo."""
+    """Raise CatalogError for arrays of different lengths, and for a number that no halo has."""
     size = halos["x_Mpc"].size
     named = halos | {f"column '{name}'": a for name, a in columns.items()}
     for name, array in named.items():
@@ -258,7 +259,7 @@ def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> Non
 
 
 def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
-    """A cosmology as a plain dict; raises CatalogError for one that is incomplete or impossible."""
+    """The five parameters of a cosmology as floats. Raises CatalogError."""
     if not isinstance(cosmology, Mapping):
         raise CatalogError(
             "cosmology must be a mapping with Omega_m, Omega_b, h, n_s and sigma8, not "
@@ -273,8 +274,8 @@ def checked_cosmology(cosmology: Mapping[str, float]) -> dict[str, float]:
 def checked_footprint(
     footprint: Sequence[float] | None, ra: Float64, dec: Float64
 ) -> tuple[float, float, float, float]:
-    """The footprint (ra_min, ra_max, dec_min, dec_max) [deg], by default that of the halos; raises
-    CatalogError where it is impossible or halos lie outside."""
+    """A footprint [deg] that holds halos at ra and dec [n] [deg]; by default their bounding box.
+    Raises CatalogError."""
     if footprint is None:
         return float(ra.min()), float(ra.max()), float(dec.min()), float(dec.max())
     ra_min, ra_max, dec_min, dec_max = plain_numbers(

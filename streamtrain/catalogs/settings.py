@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from streamtrain.catalogs.synthesis.options import section_of
 from streamtrain.numerics.rng import Split
 from streamtrain.schema import ConfigError, setting
 
@@ -23,25 +24,24 @@ class SynthesizeConfig:
     reuse: int = setting(
         8192, "samples painted out of each lightcone, before others take its place", low=1
     )
-    footprint_deg: float | tuple[float, float] | None = setting(
-        None, "side, or width in ra and dec [deg]; default: 1.2 times the field's diagonal"
+    footprint_deg: float | tuple[float, float] | None = section_of(
+        "footprint_deg", "1.2 times the field's diagonal"
     )
-    z_range: tuple[float, float] | None = setting(
-        None, "observed redshifts; default: those of the band"
-    )
-    min_mass_Msun: float | None = setting(
-        None, "halos above this mass [Msun]; default: data.min_mass_Msun", above=0
-    )
-    mass_function: str = setting(
-        "tinker08", "tinker08, watson13_fof or colossus:MODEL[:DEFINITION]"
-    )
-    bias: str = setting("tinker10", "tinker10 or colossus:MODEL[:DEFINITION]")
+    z_range: tuple[float, float] | None = section_of("z_range", "those of the band")
+    min_mass_Msun: float | None = section_of("min_mass_Msun", "data.min_mass_Msun")
+    mass_function: str = section_of("mass_function")
+    bias: str = section_of("bias")
     cosmology: dict[str, float] = setting({}, "Omega_m, Omega_b, h, n_s, sigma8; default: COMAP's")
+
+    def said(self) -> dict[str, Any]:
+        """The options that it gives, by their names in `SkyOptions`."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reuse"}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class FreshConfig:
-    """Lightcones that are synthesised while the network trains, in place of files."""
+    """The training split where its lightcones are made, not read."""
 
     synthesize: SynthesizeConfig = setting(help="how lightcones are made")
 
@@ -80,7 +80,7 @@ class DataConfig:
         return self.train.synthesize if isinstance(self.train, FreshConfig) else None
 
     def files(self, split: Split) -> list[str]:
-        """Files or globs of a split."""
+        """The files or globs that a split names; none where its lightcones are made."""
         return [] if split == "train" and self.fresh else getattr(self, split)
 
 

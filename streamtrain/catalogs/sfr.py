@@ -174,7 +174,7 @@ def log10_sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
 
 
 def sfr(mass_Msun: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
-    """SFR [Msun/yr]; see `log10_sfr`."""
+    """The fitted SFR [Msun/yr] for halos of mass [Msun] at redshift z; see `log10_sfr`."""
     return portable.exp10(log10_sfr(mass_Msun, z))
 
 

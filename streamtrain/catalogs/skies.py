@@ -50,8 +50,8 @@ class LightconeFiles:
         return [header.digest for header in self.headers]
 
     def load(self, number: int) -> Lightcone:
-        """Lightcone `number`. Raises CatalogError if its file is gone, damaged, or another than
-        when the run began."""
+        """Read lightcone `number`, unless somebody holds it. Raises CatalogError if its file is
+        gone, damaged, or another than when the run began."""
         source, header = self.sources[number], self.headers[number]
         if isinstance(source, Lightcone):
             return source
@@ -72,8 +72,8 @@ class LightconeFiles:
 
 
 def check_once(named: Mapping[str, Sequence[Path]]) -> None:
-    """CatalogError when one lightcone is named twice, by two paths, a link or a copy: its samples
-    would count twice. named: the files of a setting or an option."""
+    """Raise CatalogError when one lightcone is named twice, by two paths, a link or a copy: its
+    samples would count twice. named: the files of a setting or an option."""
     for where, paths in named.items():
         seen: dict[str, Path] = {}
         for path in paths:
@@ -86,8 +86,8 @@ def check_once(named: Mapping[str, Sequence[Path]]) -> None:
 
 
 def check_disjoint(splits: Mapping[str, Sequence[Path]]) -> None:
-    """CatalogError when one sky is in two splits (its halos would leak between them), whatever
-    its files and realisations are called."""
+    """Raise CatalogError when one sky is in two splits (its halos would leak between them),
+    whatever its files and realisations are called."""
     known = {split: [Header.read(path) for path in paths] for split, paths in splits.items()}
     for split, ours in known.items():
         for other, theirs in known.items():

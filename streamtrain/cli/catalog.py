@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamtrain.catalogs.synthesis.options import add_flags, chosen, flag_of
+
 if TYPE_CHECKING:
     from streamtrain.generator.needed import Needed
 
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 BYTES_PER_HALO = 20
 """Size of a halo in a file: position, mass and redshift in float32; a column or a component of the
 velocity adds 4."""
-SAID_BY_CONFIG = ("out", "prefix", "first_seed", "z_range", "min_mass_Msun")
-"""Options that have no place beside --for."""
+SAID_BY_CONFIG = {"out": "--out", "prefix": "--prefix", "first_seed": "--first-seed"}
+SAID_BY_CONFIG |= {name: flag_of(name) for name in ("z_range", "min_mass_Msun")}
+"""Options that have no place beside --for, and their flags."""
 
 
 def make_catalog(arguments: argparse.Namespace) -> int:
@@ -43,7 +46,6 @@ def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
 
 def _make_for(arguments: argparse.Namespace) -> int:
     from streamtrain.catalogs.synthesis.make import make_lightcones
-    from streamtrain.catalogs.synthesis.options import chosen
     from streamtrain.config import load_config
     from streamtrain.generator.needed import needed_skies
     from streamtrain.numerics.rng import SPLITS
@@ -55,10 +57,9 @@ def _make_for(arguments: argparse.Namespace) -> int:
             "VALIDATION TEST with --for"
         )
     given, how = chosen(arguments)
-    for name in SAID_BY_CONFIG:
+    for name, flag in SAID_BY_CONFIG.items():
         if getattr(arguments, name, None) is not None or name in given:
-            option = {"min_mass_Msun": "min_mass"}.get(name, name).replace("_", "-")
-            raise ValueError(f"--{option} has no place beside --for: {arguments.config} says that")
+            raise ValueError(f"{flag} has no place beside --for: {arguments.config} says that")
     numbers = None
     if arguments.numbers is not None:
         if min(arguments.numbers) < 1:
@@ -391,53 +392,7 @@ def add_make(command: argparse.ArgumentParser) -> None:
         help="YAML file with any of the options below, by the names that a lightcone's provenance "
         "has (footprint_deg, z_range, min_mass_Msun, cosmology: {Omega_m: ...} ...)",
     )
-    add(
-        "--footprint-deg",
-        type=float,
-        nargs="+",
-        metavar="DEG",
-        help="side on the sky, or width in ra and dec [2.4; a 1.4-deg field can roll freely in it]",
-    )
-    add(
-        "--z-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="observed redshifts [2.38 3.45: CO(1-0) at 26-34 GHz]",
-    )
-    add(
-        "--min-mass",
-        type=float,
-        dest="min_mass_Msun",
-        metavar="MSUN",
-        help="halos above this mass [2.5e10]",
-    )
-    add(
-        "--mass-function",
-        metavar="NAME",
-        help="number of halos: tinker08, watson13_fof, or colossus:MODEL[:DEFINITION] [tinker08]",
-    )
-    add(
-        "--bias",
-        metavar="NAME",
-        help="bias of halos: tinker10, or colossus:MODEL[:DEFINITION] [tinker10]",
-    )
-    for name in _COSMOLOGY_HELP:
-        add(
-            f"--{name.replace('_', '-')}",
-            type=float,
-            dest=name,
-            metavar="VALUE",
-            help=_COSMOLOGY_HELP[name],
-        )
-    add("--sfr", action="store_true", default=None, help="add a column of star-formation rates")
-    add(
-        "--no-velocities",
-        action="store_false",
-        dest="velocities",
-        default=None,
-        help="keep only what painting needs",
-    )
+    add_flags(command)
     add(
         "--processes",
         type=int,
@@ -448,12 +403,3 @@ def add_make(command: argparse.ArgumentParser) -> None:
         default="cpu",
         help="cpu, or cuda, cuda:1 ...: the same skies but for the last bits [%(default)s]",
     )
-
-
-_COSMOLOGY_HELP = {
-    "Omega_m": "matter density [0.286]",
-    "Omega_b": "baryon density [0.047]",
-    "h": "Hubble constant over 100 km/s/Mpc [0.7]",
-    "n_s": "slope of the primordial spectrum [0.96]",
-    "sigma8": "rms density contrast in 8 Mpc/h [0.82]",
-}

@@ -10,8 +10,8 @@ COMPARE_RUNS_DESCRIPTION = """Trained runs next to each other.
 
 The table has the settings that differ, size and training of each network, and its errors on its
 test maps; test sets, losses and functions that are not the same are marked. Figures: runs.png with
-the histories, bands of predicted over true, and rms by luminosity; maps.png with what the runs make
-of the same test maps. (`streamtrain catalog compare` is for lightcones.)"""
+the histories, bands of predicted over true, and rms by luminosity; maps.png with what the runs
+predict for the same test maps. (`streamtrain catalog compare` is for lightcones.)"""
 
 
 def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -57,7 +57,7 @@ def run_compare_runs(arguments: argparse.Namespace) -> int:
         folders,
         arguments.out,
         make_evaluations=arguments.evaluate,
-        answers=not arguments.no_predictions,
+        predictions=not arguments.no_predictions,
         settings=settings,
         device=str(choose_device(arguments.device)),
         threads=num_cores(),

@@ -26,12 +26,12 @@ from streamtrain.labels import ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
 
 MEAN_LABEL_SAMPLES = 512
-"""Samples of the split "train", from index 0, whose mean label is the reference."""
+"""Samples of the split "train", from index 0, whose mean label is the baseline."""
 
 
 @dataclass(frozen=True)
 class MeanLabelBaseline:
-    """One answer for every map."""
+    """One prediction for every map."""
 
     mean: Float
     """Mean log10 of the count [num_bins], or the frequencies of the classes [num_classes]."""

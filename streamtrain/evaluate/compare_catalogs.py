@@ -33,6 +33,7 @@ from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import ModelFunction, find_model
 from streamtrain.machine.progress import Progress
 from streamtrain.spectra import Box
+from streamtrain.tables import columns
 
 CELL_MPC = 1.25
 """Side of the voxels that P(k) is measured on, about."""
@@ -172,33 +173,22 @@ def compare(
 def table(names: Sequence[str], rows: NDArray[np.float64]) -> list[str]:
     """Lines of text: every row, and if there are several the mean of the others, their scatter,
     and both over the first. `rows` [num_lightcones, num_names]."""
-    formats = ("{:9.0f}", "{:7.4f}", "{:7.3f}", "{:8.3f}", *["{:8.4g}"] * len(SHELLS))
-    widths = (9, 7, 7, 8, *[8] * len(SHELLS))
-    labels = [*names]
-    lines: list[tuple[str, list[str]]] = []
-    for label, row in zip(labels, rows, strict=True):
-        lines.append((label, [f.format(value) for f, value in zip(formats, row, strict=True)]))
+    formats = ("{:.0f}", "{:.4f}", "{:.3f}", "{:.3f}", *["{:.4g}"] * len(SHELLS))
+    lines = [
+        [label, *(f.format(value) for f, value in zip(formats, row, strict=True))]
+        for label, row in zip(names, rows, strict=True)
+    ]
     if len(rows) > 1:
         others = rows[1:]
         ratio = others.mean(axis=0) / rows[0]
         mean = [f.format(v) for f, v in zip(formats, others.mean(axis=0), strict=True)]
         if len(rows) > 2:
-            lines.append((f"mean of the {len(others)} others", mean))
-        lines.append(("others / first", [f"{value:.3f}" for value in ratio]))
+            lines.append([f"mean of the {len(others)} others", *mean])
+        lines.append(["others / first", *(f"{value:.3f}" for value in ratio)])
         if len(rows) > 2:
             scatter = others.std(axis=0, ddof=1) / rows[0]
-            lines.append(("scatter / first", [f"{value:.3f}" for value in scatter]))
-    left = max(len(label) for label, _ in lines)
-    header = " ".join(name.rjust(width) for name, width in zip(NAMES, widths, strict=True))
-    return [
-        " " * left + " " + header,
-        *(
-            label.ljust(left)
-            + " "
-            + " ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-            for label, cells in lines
-        ),
-    ]
+            lines.append(["scatter / first", *(f"{value:.3f}" for value in scatter)])
+    return columns(["", *NAMES], lines)
 
 
 Float = NDArray[np.float64]

@@ -7,18 +7,17 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import numpy as np
-
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.runs import RunRecord, read_runs, test_sets
-from streamtrain.evaluate.runs_figures import asked_the_same, comparison, same_maps
+from streamtrain.evaluate.runs_figures import comparable_runs, comparison, same_maps
 from streamtrain.figures import write_png
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
+from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, range_title, rounded
 
 
 def compare_runs(
@@ -26,7 +25,7 @@ def compare_runs(
     out: str | Path,
     *,
     make_evaluations: bool = False,
-    answers: bool = True,
+    predictions: bool = True,
     settings: Sequence[str] = (),
     device: str = "cpu",
     threads: int = 1,
@@ -35,10 +34,10 @@ def compare_runs(
     """A table of runs, and figures in the folder `out`: runs.png (histories, bands, rms) and, of
     those that predict the same functions, maps.png. Returns the text to print.
 
-    make_evaluations: of runs that have none. answers: whether to predict test maps again where the
-    predictions are not kept, for bands per bin, differences in pairs and maps.png; without them
-    bands are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for
-    a folder that is none of a run.
+    make_evaluations: of runs that have none. predictions: make those for the test maps again where
+    they are not kept, for bands per bin, differences in pairs and maps.png; without it bands
+    are per luminosity range. settings: of every run, see `run_config`. Raises ValueError for a
+    folder that is none of a run.
     """
     runs = read_runs(folders, settings)
     if make_evaluations:
@@ -51,17 +50,17 @@ def compare_runs(
                 evaluate(run.config, **options, progress=progress)
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
-    for record in runs if answers else []:
+    for record in runs if predictions else []:
         usual = record.config.train.threads or threads
         with Run(record.config, device=device, threads=usual, progress=progress) as opened:
-            _add_answers(record, opened, found)
+            _add_predictions(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
     written = []
     if figure is not None:
         write_png(figure, Path(out) / "runs.png")
         written.append("runs.png")
-    same = asked_the_same(runs, found)
+    same = comparable_runs(runs, found)
     if len(same) > 1:
         write_png(same_maps(same, found), Path(out) / "maps.png")
         written.append("maps.png")
@@ -75,7 +74,7 @@ def compare_runs(
     return "\n".join(lines)
 
 
-def _add_answers(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
+def _add_predictions(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
     """The predictions of a run that has an evaluation of a function of luminosity."""
     if record.evaluation is None or record.manifest is None or record.function == "class":
         return
@@ -97,29 +96,27 @@ PASSED_OVER = (
     "train.max_nonfinite",
 )
 """Settings that change neither what is learned nor how it is evaluated."""
-WIDTH = 118
-"""Characters of a line; columns that do not fit go below."""
-Answered = Mapping[str, Predictions]
+PredictionsByRun = Mapping[str, Predictions]
 """Predictions of the test maps, by the name of the run."""
 
 
-def table(runs: Sequence[RunRecord], answers: Answered | None = None) -> str:
+def table(runs: Sequence[RunRecord], predictions: PredictionsByRun | None = None) -> str:
     """What differs between the runs' settings; their size and training; their errors, and what is
     to be minded when these are compared.
 
-    answers: of runs that have some, for the difference from the first run in pairs of maps.
+    predictions: of runs that have some, for the difference from the first run in pairs of maps.
     """
     names = [run.name for run in runs]
     lines = ["Settings that differ"]
     different = settings_that_differ([to_dict(run.config) for run in runs])
     if different:
-        lines += columns(names, different)
+        lines += blocks(names, different)
     else:
         lines.append("none" if len(runs) > 1 else "only one run")
     lines += ["", "Training", *_training(runs)]
     functions = [run for run in runs if run.evaluation and run.function != "class"]
     if functions:
-        lines += ["", *_errors(functions, answers or {})]
+        lines += ["", *_errors(functions, predictions or {})]
     classes = [run for run in runs if run.evaluation and run.function == "class"]
     if classes:
         lines += ["", *_classes(classes)]
@@ -153,27 +150,10 @@ def setting_text(value: Any) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
 
 
-def columns(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
+def blocks(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> list[str]:
     """Rows of names and columns of values, in blocks that are not too wide."""
-    left = max(map(len, names))
-    wide = {title: max(map(len, [title, *cells])) for title, cells in values.items()}
-    blocks: list[list[str]] = [[]]
-    used = left
-    for title, width in wide.items():
-        if blocks[-1] and used + 2 + width > WIDTH:
-            blocks.append([])
-            used = left
-        blocks[-1].append(title)
-        used += 2 + width
-    lines = []
-    for number, block in enumerate(blocks):
-        lines += [""] if number else []
-        head = "".join("  " + title.rjust(wide[title]) for title in block)
-        lines.append(" " * left + head)
-        for row, name in enumerate(names):
-            cells = "".join("  " + values[title][row].rjust(wide[title]) for title in block)
-            lines.append(name.ljust(left) + cells)
-    return lines
+    rows = [list(row) for row in zip(names, *values.values(), strict=True)]
+    return columns(["", *values], rows, widest=WIDTH)
 
 
 def _training(runs: Sequence[RunRecord]) -> list[str]:
@@ -197,7 +177,7 @@ def _training(runs: Sequence[RunRecord]) -> list[str]:
         "training loss": [loss(run, run.training_loss) for run in runs],
         "validation loss": [loss(run, run.validation_loss) for run in runs],
     }
-    lines = columns([run.name for run in runs], values)
+    lines = blocks([run.name for run in runs], values)
     lines.append("time: of the training steps; training loss: of the last tenth of the steps")
     if not several:
         return [*lines, f"loss: {kinds[0]}"]
@@ -209,7 +189,7 @@ def _mark(number: int) -> str:
     return chr(ord("a") + number)
 
 
-def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
+def _errors(runs: Sequence[RunRecord], predictions: PredictionsByRun) -> list[str]:
     """Rows of runs, below them of the mean labels, columns of errors."""
     sets, functions = test_sets(runs), {run.function for run in runs}
     rows = [(run.name, run, _of(run)["network"]) for run in runs]
@@ -223,22 +203,22 @@ def _errors(runs: Sequence[RunRecord], answers: Answered) -> list[str]:
     values = {
         "test set": [sets[run.name] for _, run, _ in rows],
         "of": [run.function for _, run, _ in rows],
-        "mse": [_plus_minus(e["mse"], e["mse_error"]) for _, _, e in rows],
+        "mse": [rounded(e["mse"], e["mse_error"]) for _, _, e in rows],
     }
     if len(functions) == 1:
         del values["of"]
-    pairs = _pairs(runs, answers)
+    pairs = _pairs(runs, predictions)
     if pairs:
         blank = ["-"] * (len(rows) - len(runs))
         values[f"mse - {runs[0].name}'s"] = [*(pairs.get(r.name, "-") for r in runs), *blank]
     for low, high in ranges:
         found = [_range(errors, low, high) for _, _, errors in rows]
-        values[f"{low:g}-{high:g}"] = ["-" if part is None else _rms(part) for part in found]
+        values[range_title((low, high))] = [_rms(part) for part in found]
     values["all"] = [_rms(errors["whole"]) for _, _, errors in rows]
     lines = [
         "Test maps: mean squared error of the log10 over all bins [dex^2], rms by log10 L [dex]"
     ]
-    lines += columns([name for name, _, _ in rows], values)
+    lines += blocks([name for name, _, _ in rows], values)
     return lines + _remarks(runs, sets, functions, bool(pairs))
 
 
@@ -254,7 +234,7 @@ def _remarks(
     lines += [
         line
         for without in dict.fromkeys(run.errors_without for run in runs)
-        for line in wrap(without, 100)
+        for line in wrap(without, TEXT_WIDTH)
     ]
     if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
         lines.append("phi and phi L in dex of their count, so as dN")
@@ -269,21 +249,21 @@ def _remarks(
     return lines
 
 
-def _pairs(runs: Sequence[RunRecord], answers: Answered) -> dict[str, str]:
+def _pairs(runs: Sequence[RunRecord], predictions: PredictionsByRun) -> dict[str, str]:
     """Mean squared error minus the first run's, of runs that predict the same functions."""
-    first = answers.get(runs[0].name)
+    first = predictions.get(runs[0].name)
     if first is None:
         return {}
     found = {}
     for run in runs[1:]:
-        other = answers.get(run.name)
+        other = predictions.get(run.name)
         if other is None or (run.halos, run.function) != (runs[0].halos, runs[0].function):
             continue
         ours, theirs = (((a.predicted - a.true) ** 2).mean(axis=1) for a in (other, first))
         change = ours - theirs
         unit = (_of(run).get("bootstrap") or {}).get("resampled", "auto")
         error = bootstrap_of(other, unit).mean(change)
-        found[run.name] = _plus_minus(float(change.mean()), error, "+")
+        found[run.name] = rounded(float(change.mean()), error, "+")
     return found
 
 
@@ -293,8 +273,8 @@ def _classes(runs: Sequence[RunRecord]) -> list[str]:
     rows.append(("always the most frequent", runs[0], _of(runs[0])["most_frequent"]))
     values: dict[str, Any] = {"test set": [sets[run.name] for _, run, _ in rows]}
     for key, title in (("accuracy", "accuracy"), ("cross_entropy", "cross-entropy [nat]")):
-        values[title] = [_plus_minus(e[key], e[f"{key}_error"]) for _, _, e in rows]
-    return ["Test maps: classes", *columns([name for name, _, _ in rows], values)]
+        values[title] = [rounded(e[key], e[f"{key}_error"]) for _, _, e in rows]
+    return ["Test maps: classes", *blocks([name for name, _, _ in rows], values)]
 
 
 def _of(run: RunRecord) -> dict[str, Any]:
@@ -307,15 +287,7 @@ def _range(errors: dict[str, Any], low: float, high: float) -> dict[str, Any] | 
     return next((part for part in errors["ranges"] if part["log10_L"] == [low, high]), None)
 
 
-def _rms(part: dict[str, Any]) -> str:
-    if part["rms_dex"] is None:
+def _rms(part: Mapping[str, Any] | None) -> str:
+    if part is None or part["rms_dex"] is None:
         return "-"
-    return _plus_minus(part["rms_dex"], part["rms_dex_error"])
-
-
-def _plus_minus(value: float, error: float | None, sign: str = "") -> str:
-    """With two digits of the error, unless that is a rounding."""
-    if error is None or error < 1e-6:
-        return f"{value:{sign}.4f}"
-    digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:{sign}.{digits}f}+-{error:.{digits}f}"
+    return rounded(part["rms_dex"], part["rms_dex_error"])

@@ -26,15 +26,14 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
-from streamtrain.evaluate.predictions import ClassPredictions, Predictions, ask, predict
-from streamtrain.evaluate.report import bootstrap_of, judge, score_classes
+from streamtrain.evaluate.predictions import ClassPredictions, Predictions, predict, predict_batches
+from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.figures import confusion, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.heads import loss_name
-from streamtrain.tables import table
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -88,9 +87,9 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
         manifest, generator = run.test_set()
     _check_classes(run, generator)
     reference = _mean_label(run)
-    answers = predict(run.network(generator), manifest, generator, run.progress)
+    predictions = predict(run.network(generator), manifest, generator, run.progress)
     about = _test_set(path, manifest)
-    return _judged(run.config, step, answers, reference, about, bootstrap, run.folder)
+    return _scored(run.config, step, predictions, reference, about, bootstrap, run.folder)
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
@@ -120,9 +119,11 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
     count = config.test.samples
-    answers = ask(run.network(generator), generator, batches, count, "evaluating", run.progress)
+    predictions = predict_batches(
+        run.network(generator), generator, batches, count, "evaluating", run.progress
+    )
     about = _test_set(path, testset.load(path)) | {"notes": notes}
-    return _judged(config, step, answers, reference, about, bootstrap, folder)
+    return _scored(config, step, predictions, reference, about, bootstrap, folder)
 
 
 def _check_classes(run: Run, generator: Generator) -> None:
@@ -151,10 +152,10 @@ def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
     }
 
 
-def _judged(
+def _scored(
     config: Config,
     step: int,
-    answers: Predictions | ClassPredictions,
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     about: dict[str, Any],
     bootstrap: str,
@@ -164,25 +165,27 @@ def _judged(
     result = {
         "checkpoint_step": step,
         "test_set": about,
-        **judge(answers, reference, config.label.quantity, bootstrap_of(answers, bootstrap)),
-        "figures": _draw(answers, reference, config, folder),
+        **scores_of(
+            predictions, reference, config.label.quantity, bootstrap_of(predictions, bootstrap)
+        ),
+        "figures": _draw(predictions, reference, config, folder),
     }
     write_json(folder / "evaluation.json", result)
     return result
 
 
 def _draw(
-    answers: Predictions | ClassPredictions,
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     config: Config,
     folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
-    if isinstance(answers, ClassPredictions):
-        counts = score_classes(answers.chances, answers.true).confusion
-        drawn = {"confusion.png": confusion(np.array(counts), answers.classes)}
+    if isinstance(predictions, ClassPredictions):
+        counts = score_classes(predictions.chances, predictions.true).confusion
+        drawn = {"confusion.png": confusion(np.array(counts), predictions.classes)}
     else:
-        drawn = _function_figures(answers, reference, config.label.quantity)
+        drawn = _function_figures(predictions, reference, config.label.quantity)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
         loss = loss_name(config.network.head, config.label.quantity == "class")
@@ -191,24 +194,24 @@ def _draw(
 
 
 def _function_figures(
-    answers: Predictions, reference: MeanLabelBaseline, quantity: str
+    predictions: Predictions, reference: MeanLabelBaseline, quantity: str
 ) -> dict[str, Figure]:
     """Of functions of luminosity, by file name."""
-    arrays = (answers.true, answers.occupied, answers.bin_edges)
-    beside = comparable(quantity, answers.bin_edges)
-    options: dict[str, Any] = {"quantity": quantity, "unit": answers.unit}
+    arrays = (predictions.true, predictions.occupied, predictions.bin_edges)
+    beside = comparable(quantity, predictions.bin_edges)
+    options: dict[str, Any] = {"quantity": quantity, "unit": predictions.unit}
     return {
         "comparison.png": figures.comparison(
-            answers.predicted, *arrays, reference=reference.mean, **options
+            predictions.predicted, *arrays, reference=reference.mean, **options
         ),
         "functions.png": figures.functions(
-            answers.predicted, *arrays, reference=reference.mean, **options
+            predictions.predicted, *arrays, reference=reference.mean, **options
         ),
         "ratio.png": figures.ratio_bands(
-            answers.predicted, reference.mean, *arrays, quantity=quantity
+            predictions.predicted, reference.mean, *arrays, quantity=quantity
         ),
         "residual.png": figures.residual_bands(
-            answers.predicted,
+            predictions.predicted,
             *arrays,
             quantity=quantity,
             published=published(TRAINED_ON) if beside else None,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamtrain._version import __version__
 from streamtrain.config import Config
 from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
+from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES, Label
@@ -26,13 +27,14 @@ from streamtrain.maps.prepare import Prepared, prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
+from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
 
 NUM_SAMPLES = 128
 """Training maps that a map is compared with."""
 COLUMNS = {"counts": "dN", "cumulative": "N_above", "phi": "phi", "phi_L": "phi_L"}
-"""Name of the answer in the table."""
+"""Name of the prediction in the table."""
 ASTROPY_UNITS = {"counts": None, "cumulative": None, "phi": "Mpc-3 solLum-1", "phi_L": "Mpc-3"}
 INTERVALS = ("low_95", "low_68", "high_68", "high_95")
 ROWS = 10
@@ -85,15 +87,15 @@ def infer(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Read a map, check it, ask the newest intact checkpoint of a run, print the answer and write
+    """Read a map, check it, let the newest intact checkpoint of a run predict, print that and write
     NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
 
     run: a configuration, or the folder of a run. The uncertainty is the network's own where its
-    head predicts one, else that of its errors on the test set, as the run has them (the result
-    states their age), or measured now where it has none. Raises ValueError, one sentence, for a map
-    that is not like those that the network was trained on in line, units, band, field or voxels,
-    see `maps.prepare`, and where the run folder holds the result of another map of this name, or of
-    one that was read with other options.
+    head predicts one, else that of its errors on the test set, as the run has them, with their
+    age, or measured now where it has none. Raises ValueError, one sentence,
+    for a map that is not like those that the network was trained on in line, units, band, field or
+    voxels, see `maps.prepare`, and where the run folder holds the prediction for another map of
+    this name, or for one that was read with other options.
     """
     with Run.open(run, device=device, threads=threads, progress=progress) as opened:
         return _infer(opened, path, options or Options())
@@ -132,7 +134,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     warnings = [*reference.problems]
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
-    answer = ask(network, label, prepared.cube, reference)
+    prediction = predict_map(network, label, prepared.cube, reference)
     errors = reference.errors
     if errors is not None and errors.outdated(trained.step):
         warnings.append(
@@ -156,29 +158,26 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
             "generator_version": errors.generator_version,
             "test_samples": errors.test_samples,
         },
-        **_plain(answer),
+        **_plain(prediction),
     }
-    files = _write(target / stem, result, answer)
+    files = _write(target / stem, result, prediction)
     age = "" if errors is None else errors.age(trained.step)
-    print(_screen(sky, prepared, result, answer, age))
+    print(_screen(sky, prepared, result, prediction, age))
     print(f"wrote {', '.join(str(file) for file in files)}")
     return result
 
 
-def ask(
+def predict_map(
     network: Network, label: Label, cube: torch.Tensor, reference: ErrorReference
 ) -> Function | dict[str, float]:
-    """The network's answer to a cube [n_freq, n_dec, n_ra]; of classes, the probability of each.
+    """What a network predicts for a cube [n_freq, n_dec, n_ra]; of classes, their probabilities.
 
     Raises ValueError if it is not finite.
     """
     unit_label = label.unit_label(np.zeros(1, np.int64)).to(cube.device)
+    output, point = point_of(network, cube[None], unit_label)
     with torch.inference_mode():
-        numbers = network(cube[None])
-        point = network.head.point(numbers, unit_label)
-        spread = network.head.spread(numbers, unit_label, LEVELS)
-    if not torch.isfinite(point).all():
-        raise ValueError("the network's answer is not finite")
+        spread = network.head.spread(output, unit_label, LEVELS)
     if label.is_class:
         chances = point.double().softmax(dim=1)[0].tolist()
         return dict(zip(label.classes, chances, strict=True))
@@ -232,7 +231,7 @@ def _said(options: Options) -> dict[str, str]:
 
 
 def _refuse_other(file: Path, about: Mapping[str, Any]) -> None:
-    """ValueError if a file holds the answer to another map, or to one that was read otherwise."""
+    """ValueError if a file is of another map, or of this one read with other options."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))["map"]
         other = before["sha256"] != about["sha256"]
@@ -244,30 +243,32 @@ def _refuse_other(file: Path, about: Mapping[str, Any]) -> None:
         raise ValueError(f"{file} is of {what}, and stays as it is: --out writes elsewhere")
 
 
-def _plain(answer: Function | dict[str, float]) -> dict[str, Any]:
-    if isinstance(answer, dict):
-        return {"label": "class", "classes": answer}
+def _plain(prediction: Function | dict[str, float]) -> dict[str, Any]:
+    if isinstance(prediction, dict):
+        return {"label": "class", "classes": prediction}
     result: dict[str, Any] = {
-        "label": answer.quantity,
-        "log10_L_edges": answer.bin_edges.tolist(),
-        "value": answer.value.tolist(),
-        "one_halo": answer.unit_label.tolist(),
-        "uncertainty": answer.uncertainty,
+        "label": prediction.quantity,
+        "log10_L_edges": prediction.bin_edges.tolist(),
+        "value": prediction.value.tolist(),
+        "one_halo": prediction.unit_label.tolist(),
+        "uncertainty": prediction.uncertainty,
     }
-    if answer.interval is not None:
-        result |= dict(zip(INTERVALS, answer.interval.tolist(), strict=True))
+    if prediction.interval is not None:
+        result |= dict(zip(INTERVALS, prediction.interval.tolist(), strict=True))
     return result
 
 
-def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, float]) -> list[Path]:
-    """The files of an answer."""
+def _write(
+    stem: Path, result: dict[str, Any], prediction: Function | dict[str, float]
+) -> list[Path]:
+    """The files of a prediction."""
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("ecsv", "json", "png")]
-    if isinstance(answer, dict):
+    if isinstance(prediction, dict):
         files.pop()
     else:
-        write_png(answer_figure(answer, Path(result["map"]["file"]).name), files[2])
+        write_png(prediction_figure(prediction, Path(result["map"]["file"]).name), files[2])
     write_json(files[1], result)
-    text = _ecsv(result, answer)
+    text = _ecsv(result, prediction)
     if text is None:
         result["warnings"].append(
             "no ECSV: it needs `pip install astropy`; the JSON file has it all"
@@ -277,8 +278,8 @@ def _write(stem: Path, result: dict[str, Any], answer: Function | dict[str, floa
     return files
 
 
-def _ecsv(result: dict[str, Any], answer: Function | dict[str, float]) -> str | None:
-    """The answer as an ECSV table; None without astropy."""
+def _ecsv(result: dict[str, Any], prediction: Function | dict[str, float]) -> str | None:
+    """The prediction as an ECSV table; None without astropy."""
     try:
         from astropy.table import Table
     except ImportError:
@@ -287,20 +288,22 @@ def _ecsv(result: dict[str, Any], answer: Function | dict[str, float]) -> str | 
         key: result[key]
         for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings")
     }
-    if isinstance(answer, dict):
-        table = Table({"class": list(answer), "probability": list(answer.values())}, meta=about)
+    if isinstance(prediction, dict):
+        table = Table(
+            {"class": list(prediction), "probability": list(prediction.values())}, meta=about
+        )
     else:
-        name = COLUMNS[answer.quantity]
-        unit = ASTROPY_UNITS[answer.quantity]
+        name = COLUMNS[prediction.quantity]
+        unit = ASTROPY_UNITS[prediction.quantity]
         columns: dict[str, Any] = {
-            "log10_L_low": answer.bin_edges[:-1],
-            "log10_L_high": answer.bin_edges[1:],
-            name: answer.value,
+            "log10_L_low": prediction.bin_edges[:-1],
+            "log10_L_high": prediction.bin_edges[1:],
+            name: prediction.value,
         }
-        if answer.interval is not None:
-            rows = zip(INTERVALS, answer.interval, strict=True)
+        if prediction.interval is not None:
+            rows = zip(INTERVALS, prediction.interval, strict=True)
             columns |= {f"{name}_{end}": values for end, values in rows}
-        about["uncertainty"] = answer.uncertainty
+        about["uncertainty"] = prediction.uncertainty
         table = Table(columns, meta=about)
         for column in table.columns.values():
             if column.name.startswith("log10_L"):
@@ -316,7 +319,7 @@ def _screen(
     sky: SkyMap,
     prepared: Prepared,
     result: dict[str, Any],
-    answer: Function | dict[str, float],
+    prediction: Function | dict[str, float],
     age: str,
 ) -> str:
     """What the user sees; age: of the errors."""
@@ -334,24 +337,25 @@ def _screen(
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
     lines += [f"note      {note}" for note in prepared.notes]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
-    if isinstance(answer, dict):
-        return "\n".join([*lines, *(f"{name:16}{p:8.3f}" for name, p in answer.items())])
-    symbol = QUANTITIES[answer.quantity].symbol
-    lines.append(f"68 % and 95 %: {answer.uncertainty}")
-    lines.append(f"{'log10 L':14}{symbol:>12}" + (f"{'68 %':>26}{'95 %':>26}"))
-    num = len(answer.value)
+    if isinstance(prediction, dict):
+        rows = [[name, f"{chance:.3f}"] for name, chance in prediction.items()]
+        return "\n".join([*lines, *columns(["class", "probability"], rows)])
+    symbol = QUANTITIES[prediction.quantity].symbol
+    lines.append(f"68 % and 95 %: {prediction.uncertainty}")
+    num, rows = len(prediction.value), []
     for k in np.unique(np.linspace(0, num - 1, min(ROWS, num)).round().astype(int)):
-        low, high = answer.bin_edges[k], answer.bin_edges[k + 1]
-        row = f"{f'{low:.2f}..{high:.2f}':14}{answer.value[k]:12.4g}"
-        if answer.interval is not None:
-            a, b, c, d = answer.interval[:, k]
-            row += f"{f'{b:.4g} .. {c:.4g}':>26}{f'{a:.4g} .. {d:.4g}':>26}"
-        lines.append(row)
+        low, high = prediction.bin_edges[k], prediction.bin_edges[k + 1]
+        spans = ["", ""]
+        if prediction.interval is not None:
+            a, b, c, d = prediction.interval[:, k]
+            spans = [f"{b:.4g} .. {c:.4g}", f"{a:.4g} .. {d:.4g}"]
+        rows.append([f"{low:.2f}..{high:.2f}", f"{prediction.value[k]:.4g}", *spans])
+    lines += columns(["log10 L", symbol, "68 %", "95 %"], rows)
     if num > ROWS:
         lines.append(f"{ROWS} of {num} bins; the files have them all")
-    if answer.interval is not None:
-        _, low68, high68, _ = answer.interval
-        outside = int(((answer.value < low68) | (answer.value > high68)).sum())
+    if prediction.interval is not None:
+        _, low68, high68, _ = prediction.interval
+        outside = int(((prediction.value < low68) | (prediction.value > high68)).sum())
         if outside:
             lines.append(
                 f"in {outside} bins the value lies outside its 68 %: the intervals are corrected "
@@ -360,26 +364,26 @@ def _screen(
     return "\n".join(lines)
 
 
-def answer_figure(answer: Function, title: str = "", true: Float | None = None) -> Figure:
+def prediction_figure(prediction: Function, title: str = "", true: Float | None = None) -> Figure:
     """An inferred function with its 68 % and 95 %; true: the truth where it is known, in the same
     quantity [num_bins], not drawn where it is 0."""
     figure = Figure(figsize=(6.4, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    at = positions(answer.bin_edges, answer.quantity)
-    if answer.interval is not None:
-        low95, low68, high68, high95 = answer.interval
+    at = positions(prediction.bin_edges, prediction.quantity)
+    if prediction.interval is not None:
+        low95, low68, high68, high95 = prediction.interval
         axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.2, lw=0, label="95 %")
         axes.fill_between(at, low68, high68, color=NETWORK, alpha=0.4, lw=0, label="68 %")
-    axes.plot(at, answer.value, color=NETWORK, lw=1.8, label="network")
-    axes.plot(at, answer.unit_label, ":", color="grey", lw=1.2, zorder=1, label="one halo")
+    axes.plot(at, prediction.value, color=NETWORK, lw=1.8, label="network")
+    axes.plot(at, prediction.unit_label, ":", color="grey", lw=1.2, zorder=1, label="one halo")
     if true is not None:
         some = true > 0
         axes.plot(at[some], true[some], "o", color=TRUTH, ms=2.8, zorder=4, label="true")
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7 * float(answer.unit_label.min()))
-    style(axes, answer.bin_edges)
+    axes.set_ylim(bottom=0.7 * float(prediction.unit_label.min()))
+    style(axes, prediction.bin_edges)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
-    axes.set_ylabel(QUANTITIES[answer.quantity].axis, fontsize=LABEL_SIZE)
+    axes.set_ylabel(QUANTITIES[prediction.quantity].axis, fontsize=LABEL_SIZE)
     axes.set_title(title, fontsize=TICK_SIZE)
     axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
     return figure

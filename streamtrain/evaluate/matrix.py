@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.labels import QUANTITIES
-from streamtrain.tables import plus_minus, without_lines
+from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, range_title, rms_cell, without_lines
 
 FLOOR = "#009E73"
 PUBLISHED = "grey"
@@ -29,50 +29,40 @@ def matrix_table(result: dict[str, Any]) -> str:
     """Mean squared errors of all scenarios, then their errors per luminosity range."""
     rows = result["scenarios"]
     symbol = QUANTITIES[result["label"]].symbol
-    wide = max(len(_titled(row, k)) for k, row in enumerate(rows)) + 2
+    squared = []
+    for k, row in enumerate(rows):
+        theirs = row["published"]
+        shown = "-" if theirs is None else f"{theirs['mse']:.4f}{_mark(theirs)}"
+        cells = (plus_minus(row[key]["mse"], row[key]["mse_error"]) for key, *_ in COLUMNS)
+        squared.append([_titled(row, k), *cells, shown])
     lines = [
         f"{len(rows)} scenarios of {result['samples']} test maps, checkpoint of step "
         f"{result['checkpoint_step']}; errors: bootstrap over {result['bootstrap']['resampled']}",
         *without_lines(result["bootstrap"]),
         "",
         f"mean squared error of log10 {symbol}, all bins [dex^2]",
-        f"{'scenario':{wide}}" + "".join(f"{name:>18}" for _, name, _, _ in COLUMNS)
-        + f"{'published':>10}",
-    ]  # fmt: skip
-    for k, row in enumerate(rows):
-        cells = (plus_minus(row[key]["mse"], row[key]["mse_error"]) for key, *_ in COLUMNS)
-        theirs = row["published"]
-        shown = "-" if theirs is None else f"{theirs['mse']:.4f}{_mark(theirs)}"
-        lines.append(
-            f"{_titled(row, k):{wide}}" + "".join(f"{cell:>18}" for cell in cells) + f"{shown:>10}"
-        )
-    lines += ["", *_range_lines(rows, symbol)]
+        *columns(["scenario", *(name for _, name, _, _ in COLUMNS), "published"], squared),
+        "",
+        *_range_lines(rows, symbol),
+    ]
     return "\n".join([*lines, "", *_notes(result)])
 
 
 def _range_lines(rows: list[dict[str, Any]], symbol: str) -> list[str]:
     """Rms per luminosity range: network, floor and published one."""
-    bounds = [entry["log10_L"] for entry in rows[0]["network"]["ranges"]]
-    head = "".join(f"{f'{low:g}-{high:g}':>17}" for low, high in bounds)
-    lines = [
-        f"rms of log10 {symbol} in ranges of log10 L, where the bin holds a halo [dex]",
-        f"{'':14}{head}",
-    ]
+    below: list[list[str] | str] = []
     for k, row in enumerate(rows):
-        lines.append(_titled(row, k))
+        below.append(_titled(row, k))
         for key in ("network", "floor", "published"):
-            if row[key] is None:
-                continue
-            mark = _mark(row[key]) if key == "published" else ""
-            cells = (_rms(entry) for entry in row[key]["ranges"])
-            lines.append(f"   {key + mark:11}" + "".join(f"{cell:>17}" for cell in cells))
-    return lines
-
-
-def _rms(entry: dict[str, Any]) -> str:
-    if entry["rms_dex"] is None:
-        return "-"
-    return plus_minus(entry["rms_dex"], entry.get("rms_dex_error"), 3)
+            if row[key] is not None:
+                mark = _mark(row[key]) if key == "published" else ""
+                cells = (rms_cell(entry, ".3f") for entry in row[key]["ranges"])
+                below.append([f"   {key}{mark}", *cells])
+    bounds = (range_title(entry["log10_L"]) for entry in rows[0]["network"]["ranges"])
+    return [
+        f"rms of log10 {symbol} in ranges of log10 L, where the bin holds a halo [dex]",
+        *columns(["", *bounds], below),
+    ]
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -98,7 +88,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
     common = set.intersection(*(set(row["differs_from_training"]) for row in rows))
     if common:
         notes.append(f"All scenarios differ from the training in {', '.join(sorted(common))}.")
-    return [line for note in notes for line in wrap(note, 100, subsequent_indent="  ")]
+    return [line for note in notes for line in wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
 
 
 def _titled(row: dict[str, Any], number: int) -> str:
@@ -149,11 +139,11 @@ def _range_marks(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """The network's rms in each range as a dot, the published one as a cross of its colour."""
     bounds = [entry["log10_L"] for entry in rows[0]["network"]["ranges"]]
     colours = colormaps["viridis"](np.linspace(0.0, 0.9, len(bounds)))
-    for k, (low, high) in enumerate(bounds):
+    for k in range(len(bounds)):
         for number, row in enumerate(rows):
             height = number + 0.14 * (k - (len(bounds) - 1) / 2)
             entry = row["network"]["ranges"][k]
-            label = f"{low:g}-{high:g}" if number == 0 else None
+            label = range_title(bounds[k]) if number == 0 else None
             if entry["rms_dex"] is not None:
                 axes.errorbar(
                     entry["rms_dex"], height, xerr=entry["rms_dex_error"] or 0.0, fmt="o", ms=4,

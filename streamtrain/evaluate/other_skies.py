@@ -10,16 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.skies import check_once
 from streamtrain.catalogs.synthesis.sampler import METHOD
 from streamtrain.config import Config
-from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.halos import expand
+from streamtrain.generator.open import sky_options
 from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history
 
@@ -120,6 +119,5 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
 def _cosmology(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
     """That of the training's lightcones."""
     if config.data.fresh is not None:
-        given: dict[str, Any] = {**Cosmology().to_dict(), **config.data.fresh.cosmology}
-        return given
+        return sky_options(config, config.data.fresh).cosmology.to_dict()
     return Header.read(training[0]).cosmology if training else None

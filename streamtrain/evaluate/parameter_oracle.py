@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap, Float
 from streamtrain.evaluate.scores import Bool, score_counts
 from streamtrain.generator.generator import Generator
-from streamtrain.labels import Label, ranges_with_bins
+from streamtrain.labels import Counts, ranges_with_bins
 from streamtrain.numerics.rng import STAGE_POSE, Draws, sample_indices
 
 FIELDS = 4
@@ -52,7 +52,7 @@ def repaint(
     fields: Sequence[int],
     threads: int = 1,
     skies: NDArray[np.int64] | None = None,
-) -> NDArray[np.int32]:
+) -> Counts[NDArray[Any]]:
     """Counts of samples of `generator`, each painted on a field of `other` with its scatter.
 
     indices: of the samples [B], within one window of the schedule; fields: indices of the samples
@@ -86,8 +86,8 @@ def repaint(
 
     if threads > 1 and generator.device.type == "cpu":
         with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(counts, range(len(indices)))))
-    return np.concatenate([counts(k) for k in range(len(indices))])
+            return Counts(np.concatenate(list(pool.map(counts, range(len(indices))))))
+    return Counts(np.concatenate([counts(k) for k in range(len(indices))]))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def repaint_all(
                         continue
                     fields = [FIRST_INDEX + num_fields * i + k for i in chosen]
                     rows = repaint(generator, other, chosen, fields, threads, place[k, chosen])
-                    made[k, chosen] = label_counts(generator.label, rows)
+                    made[k, chosen] = generator.label.of_counts(rows.bins, rows.above)
                     done += len(chosen)
             report(done // num_fields)
     return OtherFields(made, sky)
@@ -151,15 +151,6 @@ def _skies(other: Generator) -> list[tuple[int, int]]:
             found.setdefault(number, (window, place))
         window += 1
     return list(found.values())
-
-
-def label_counts(label: Label, raw: NDArray[np.int32]) -> Float:
-    """The counts of the label's quantity from the kernel's, [B, num_bins]."""
-    counts = raw[:, : label.bins.num].astype(np.float64)
-    if label.config.quantity != "cumulative":
-        return counts
-    above = raw[:, label.bins.num : label.bins.num + 1] * float(label.config.overflow)
-    return np.asarray(np.cumsum(counts[:, ::-1], axis=1)[:, ::-1] + above)
 
 
 def score_floor(

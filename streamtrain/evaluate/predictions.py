@@ -1,8 +1,8 @@
-"""What a network predicts for the maps of a test set, beside the truth, and where that is kept.
+"""What a network predicts for the maps of a test set, beside the truth.
 
-run/answers.npz holds what `predict` returns: log10 of the predicted and true counts, which bins are
-occupied, the sky of each map, and which checkpoint and manifest they belong to. It is made again
-where that is not the evaluation's.
+run/predictions.npz keeps, beside a run's evaluation, what `predict` returns: log10 of the predicted
+and true counts, which bins are occupied, the sky of each map, and which checkpoint and manifest
+they belong to. It is made again where that is not the evaluation's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LARGEST_DEX = 300.0
 
 @dataclass(frozen=True)
 class Predictions:
-    """A network's predictions and the truth: log10 counts, float64 [num_samples, num_bins]."""
+    """What a network predicts and the truth: log10 of counts, float64 [num_samples, num_bins]."""
 
     predicted: Float
     true: Float
@@ -91,15 +91,29 @@ def predict(
     generator: Generator,
     progress: Progress = SILENT,
 ) -> Predictions | ClassPredictions:
-    """Make the test set again, compare each sample with the manifest, and ask the network.
+    """Make the test set again, compare each sample with the manifest, and let the network predict.
 
-    Raises ValueError at the first sample that differs, or if an answer is not finite.
+    Raises ValueError at the first sample that differs, or if a prediction is not finite.
     """
     batches = testset.compared(manifest, generator)
-    return ask(network, generator, batches, manifest.count, "evaluating", progress)
+    return predict_batches(network, generator, batches, manifest.count, "evaluating", progress)
 
 
-def ask(
+def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network puts out for cubes [B, n_freq, n_dec, n_ra], and the labels that its head
+    makes of that [B, num_outputs].
+
+    unit_label: `Batch.unit_label`. Raises ValueError if a label is not finite.
+    """
+    with torch.inference_mode():
+        output = network(cubes)
+        point = network.head.point(output, unit_label.to(cubes.device))
+        if not torch.isfinite(point).all():
+            raise ValueError("the network's prediction is not finite: its training has diverged")
+    return output, point
+
+
+def predict_batches(
     network: Network,
     generator: Generator,
     batches: Iterable[tuple[list[int], Batch]],
@@ -109,23 +123,19 @@ def ask(
 ) -> Predictions | ClassPredictions:
     """A network's predictions for the samples of some batches, `count` in all.
 
-    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if an
-    answer is not finite.
+    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if a
+    prediction is not finite.
     """
     label, parts, done = generator.label, [], 0
     skies: list[str] = []
     realisation = {header.name: header.realisation for header in generator.headers}
     for indices, batch in batches:
+        output, point = point_of(network, batch.cube, batch.unit_label)
         with torch.inference_mode():
-            unit_label = batch.unit_label.to(batch.cube.device)
-            answer = network(batch.cube)
-            point = network.head.point(answer, unit_label)
-            if not torch.isfinite(point).all():
-                raise ValueError("the network's answer is not finite: its training has diverged")
             if label.is_class:
                 parts.append(_class_part(batch, point))
             else:
-                parts.append(_part(network.head, label, batch, answer, point))
+                parts.append(_part(network.head, label, batch, output, point))
         skies += [realisation[draw["lightcone"]] for draw in batch.draws]
         done += len(indices)
         progress.update(f"{doing}: {done}/{count} samples")
@@ -139,7 +149,7 @@ def ask(
 
 
 def _part(
-    head: Head, label: Label, batch: Batch, answer: Tensor, point: Tensor
+    head: Head, label: Label, batch: Batch, output: Tensor, point: Tensor
 ) -> dict[str, NDArray[Any]]:
     """Fields of `Predictions` for a batch, [B, num_bins] each."""
     predicted, true = (
@@ -150,13 +160,13 @@ def _part(
         "predicted": predicted,
         "true": true,
         "occupied": label.occupied(batch.label, batch.counts).cpu().numpy(),
-        "rates": _rates(head, label, answer, point, batch.unit_label).cpu().numpy(),
+        "rates": _rates(head, label, output, point, batch.unit_label).cpu().numpy(),
         "halos": batch.counts.double().cpu().numpy(),
     }
     unit = label.unit_of(batch.unit_label)
     if unit is not None:
         part["unit"] = np.broadcast_to(unit, true.shape)
-    quantiles = head.spread(answer, batch.unit_label.to(answer.device), LEVELS)
+    quantiles = head.spread(output, batch.unit_label.to(output.device), LEVELS)
     if quantiles is not None:
         part["quantiles"] = np.stack(
             [label.log10_counts(row, batch.unit_label).cpu().numpy() for row in quantiles]
@@ -164,10 +174,10 @@ def _part(
     return part
 
 
-def _rates(head: Head, label: Label, answer: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
+def _rates(head: Head, label: Label, output: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
     """The predicted number of halos, float64 [B, num_bins], not cut off at one."""
     if isinstance(head, PoissonHead):
-        return rate(answer[:, : head.num_outputs].double())
+        return rate(output[:, : head.num_outputs].double())
     one = unit_label.to(point.device, torch.float64)
     if label.form == "linear":
         return point.double() / one
@@ -183,7 +193,7 @@ def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:
     }
 
 
-FILE = "answers.npz"
+FILE = "predictions.npz"
 
 
 def predictions_of(run: Run) -> Predictions:
@@ -210,18 +220,18 @@ def predictions_of(run: Run) -> Predictions:
     return made
 
 
-def _save(file: Path, key: str, answers: Predictions) -> None:
-    unit = np.ones(0) if answers.unit is None else answers.unit
+def _save(file: Path, key: str, predictions: Predictions) -> None:
+    unit = np.ones(0) if predictions.unit is None else predictions.unit
     with writing(file) as part, part.open("wb") as stream:
         np.savez_compressed(
             stream,
             key=np.array(key),
-            predicted=answers.predicted,
-            true=answers.true,
-            occupied=answers.occupied,
-            bin_edges=answers.bin_edges,
+            predicted=predictions.predicted,
+            true=predictions.true,
+            occupied=predictions.occupied,
+            bin_edges=predictions.bin_edges,
             unit=unit,
-            skies=np.array(answers.skies or [], str),
+            skies=np.array(predictions.skies or [], str),
         )
 
 

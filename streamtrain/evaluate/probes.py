@@ -1,8 +1,7 @@
-"""What the network knows: maps changed in ways whose effect on the prediction is known.
+"""What the network knows: maps changed in ways whose effect on the prediction is known, a figure.
 
-`streamtrain evaluate CONFIG --probes` compares what the newest checkpoint of a run predicts for
-test maps and for changed copies of them. Predictions are log10 of the count, as everywhere in an
-evaluation.
+With `streamtrain evaluate CONFIG --probes` the newest checkpoint of a run predicts test maps and
+changed copies of them. Predictions are log10 of the count, as everywhere in an evaluation.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
+from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
@@ -27,6 +27,7 @@ from streamtrain.labels import ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
+from streamtrain.tables import columns, plus_minus, range_title
 from streamtrain.train.probe import Dependence, pair_sums, skill
 
 Float = NDArray[np.float64]
@@ -49,17 +50,17 @@ class Probe:
 
     name: str
     should: str
-    """What the answer ought to do."""
+    """What the prediction ought to do."""
     shift: Float
-    """Answer minus the answer to the unchanged map [dex], [num_copies * num_samples, num_bins]."""
+    """Prediction minus that for the unchanged map [dex], [num_copies * num_samples, num_bins]."""
     error: Float
-    """Answer minus what it ought to be [dex], same shape; where there is no saying, the shift."""
+    """Prediction minus what it ought to be [dex], same shape; the shift where that is unknown."""
     expected: Float | None
     """What the shift ought to be [dex], same shape; None where there is no saying."""
     used: Bool
     """Bins that count, same shape."""
-    answers: Float
-    """Mean answer per bin [num_bins], and `true`, what it ought to be."""
+    predictions: Float
+    """Mean prediction per bin [num_bins], and `true`, what it ought to be."""
     true: Float | None = None
 
 
@@ -95,13 +96,13 @@ def run_probes(
 def _probe(run: Run, config: Config, folder: Path, *, own: bool) -> dict[str, Any]:
     """The probes, written into `folder`; config: of the test maps; own: the folder is the run's."""
     trained = run.trained
-    asked = _Asked(run, config)
+    maps = _ProbedMaps(run, config)
     if own:
-        output_folder(config, None, asked.generator)
-    probes, skipped = asked.all()
-    edges = asked.generator.bin_edges
-    dependence = asked.dependence()
-    count = len(asked.indices)
+        output_folder(config, None, maps.generator)
+    probes, skipped = maps.all()
+    edges = maps.generator.bin_edges
+    dependence = maps.dependence()
+    count = len(maps.indices)
     run.progress.close()
     write_png(probes_figure(probes, edges), folder / "probes.png")
     result = {
@@ -112,7 +113,7 @@ def _probe(run: Run, config: Config, folder: Path, *, own: bool) -> dict[str, An
         "conventions": {
             "shift_dex": "mean over maps and bins of log10 count minus that of the unchanged map",
             "expected_dex": "what the shift ought to be; null where there is no saying",
-            "rms_dex": "rms of the answer minus what it ought to be, or of the shift",
+            "rms_dex": "rms of the prediction minus what it ought to be, or of the shift",
             "bins": "those that hold a halo",
         },
         "probes": [_plain(probe, edges) for probe in probes],
@@ -126,7 +127,7 @@ def _probe(run: Run, config: Config, folder: Path, *, own: bool) -> dict[str, An
     return result
 
 
-class _Asked:
+class _ProbedMaps:
     """Test maps, their truth, and the network's predictions for them."""
 
     def __init__(self, run: Run, config: Config) -> None:
@@ -156,23 +157,19 @@ class _Asked:
     def _batches(self) -> list[Sequence[int]]:
         return [self.indices[k : k + BATCH_SIZE] for k in range(0, len(self.indices), BATCH_SIZE)]
 
-    def ask(self, cubes: torch.Tensor) -> Float:
+    def predict(self, cubes: torch.Tensor) -> Float:
         """log10 counts that the network predicts [num_samples, num_bins]."""
         found = []
         for k in range(0, len(cubes), BATCH_SIZE):
-            unit_label = self.unit_label[k : k + BATCH_SIZE].to(cubes.device)
-            with torch.inference_mode():
-                numbers = self.network(cubes[k : k + BATCH_SIZE])
-                point = self.network.head.point(numbers, unit_label)
-            if not torch.isfinite(point).all():
-                raise ValueError("the network's answer is not finite: its training has diverged")
+            unit_label = self.unit_label[k : k + BATCH_SIZE]
+            _, point = point_of(self.network, cubes[k : k + BATCH_SIZE], unit_label)
             found.append(self.generator.label.log10_counts(point, unit_label).cpu())
         return torch.cat(found).numpy()
 
     def dependence(self) -> Dependence:
         """How far the predictions depend on the maps, and what maps without a halo change."""
-        sums = pair_sums(torch.from_numpy(self.answers), torch.from_numpy(self.true)).numpy()
-        blank = self.blank_answers.mean(0) - self.answers.mean(0)
+        sums = pair_sums(torch.from_numpy(self.predictions), torch.from_numpy(self.true)).numpy()
+        blank = self.blank_predictions.mean(0) - self.predictions.mean(0)
         return Dependence(skill(sums), float(np.sqrt(np.mean(blank**2))))
 
     def all(self) -> tuple[list[Probe], dict[str, str]]:
@@ -180,7 +177,7 @@ class _Asked:
         self.cubes, self.true, self.occupied, self.unit_label, self.records = self._made(
             self.generator
         )
-        self.answers = self.ask(self.cubes)
+        self.predictions = self.predict(self.cubes)
         skipped: dict[str, str] = {}
         probes = [self._unchanged(), self._blank(), self._shuffled(), self._turned()]
         log_map = any(
@@ -199,37 +196,38 @@ class _Asked:
         return probes, skipped
 
     def _unchanged(self) -> Probe:
-        error = self.answers - self.true
+        error = self.predictions - self.true
         return Probe(
             "unchanged", "be the truth", np.zeros_like(error), error, np.zeros_like(error),
-            self.occupied, self.answers.mean(0), self.true.mean(0),
+            self.occupied, self.predictions.mean(0), self.true.mean(0),
         )  # fmt: skip
 
     def _blank(self) -> Probe:
         cubes = [self.generator.blank(batch) for batch in self._batches()]
-        self.blank_answers = answers = self.ask(torch.cat(cubes))
+        self.blank_predictions = predictions = self.predict(torch.cat(cubes))
         return Probe(
-            "no halo", "become one halo per bin or less", answers - self.answers, answers,
-            -self.answers, self.occupied, answers.mean(0), np.zeros(answers.shape[1]),
+            "no halo", "become one halo per bin or less",
+            predictions - self.predictions, predictions, -self.predictions,
+            self.occupied, predictions.mean(0), np.zeros(predictions.shape[1]),
         )  # fmt: skip
 
     def _shuffled(self) -> Probe:
         num = self.cubes.shape[1]
         order = np.random.default_rng(SHUFFLE_SEED).permutation(num)
-        answers = self.ask(self.cubes[:, torch.from_numpy(order).to(self.cubes.device)])
-        shift = answers - self.answers
+        predictions = self.predict(self.cubes[:, torch.from_numpy(order).to(self.cubes.device)])
+        shift = predictions - self.predictions
         return Probe(
             "frequencies shuffled", "change, if frequencies are looked at in their order", shift,
-            shift, None, self.occupied, answers.mean(0),
+            shift, None, self.occupied, predictions.mean(0),
         )  # fmt: skip
 
     def _turned(self) -> Probe:
         """All turns and mirror images; the error is the distance from the mean of the copies."""
-        copies = [self.answers, *(self.ask(cubes) for cubes in turned(self.cubes))]
+        copies = [self.predictions, *(self.predict(cubes) for cubes in turned(self.cubes))]
         middle = np.mean(copies, axis=0)
         error = np.concatenate([copy - middle for copy in copies])
         error *= np.sqrt(len(copies) / (len(copies) - 1.0))
-        shift = np.concatenate([copy - self.answers for copy in copies])
+        shift = np.concatenate([copy - self.predictions for copy in copies])
         used = np.concatenate([self.occupied] * len(copies))
         return Probe(
             "turned and mirrored", f"not change ({len(copies)} copies)", shift, error,
@@ -247,11 +245,11 @@ class _Asked:
         same = np.array(
             [a["parameters"] == b["parameters"] for a, b in zip(records, self.records, strict=True)]
         )
-        answers = self.ask(cubes)
+        predictions = self.predict(cubes)
         return Probe(
             f"brightness x {factor:g}", "follow its halos to other luminosities",
-            answers - self.answers, answers - true, true - self.true,
-            occupied & self.occupied & same[:, None], answers.mean(0), true.mean(0),
+            predictions - self.predictions, predictions - true, true - self.true,
+            occupied & self.occupied & same[:, None], predictions.mean(0), true.mean(0),
         )  # fmt: skip
 
     def _noise(self, random: list[str]) -> Probe:
@@ -270,11 +268,11 @@ class _Asked:
                 )
             self.progress.update(f"noise: {batch[-1] + 1}/{len(self.indices)} maps")
         painter.close()
-        copies = [self.ask(torch.cat(parts)) for parts in signal_parts]
+        copies = [self.predict(torch.cat(parts)) for parts in signal_parts]
         middle = np.mean(copies, axis=0)
         error = np.concatenate([copy - middle for copy in copies])
         error *= np.sqrt(NUM_REALISATIONS / (NUM_REALISATIONS - 1.0))
-        shift = np.concatenate([copy - self.answers for copy in copies])
+        shift = np.concatenate([copy - self.predictions for copy in copies])
         used = np.concatenate([self.occupied] * NUM_REALISATIONS)
         return Probe(
             "other noise", f"change by less than its error ({', '.join(random)})", shift, error,
@@ -304,7 +302,7 @@ def _plain(probe: Probe, edges: Float) -> dict[str, Any]:
         "should": probe.should,
         "ranges": rows[:-1],
         "whole": rows[-1],
-        "mean_answer_log10": probe.answers.tolist(),
+        "mean_answer_log10": probe.predictions.tolist(),
     }
 
 
@@ -323,25 +321,23 @@ def _row(probe: Probe, bounds: tuple[float, float], inside: Bool) -> dict[str, A
 
 def table(result: dict[str, Any]) -> str:
     """The result as text of fixed width."""
-    rows = [*result["probes"][0]["ranges"], result["probes"][0]["whole"]]
-    names = [f"{row['log10_L'][0]:g}-{row['log10_L'][1]:g}" for row in rows]
-    lines = [
-        f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "
-        "count in dex, bins that hold a halo",
-        f"{'probe':22}{'':15}" + "".join(f"{name:>9}" for name in names),
-    ]
+    rows: list[list[str] | str] = []
     for probe in result["probes"]:
-        rows = [*probe["ranges"], probe["whole"]]
+        ranges = [*probe["ranges"], probe["whole"]]
         kinds = [("shift_dex", "mean shift"), ("expected_dex", "it should be"), ("rms_dex", "rms")]
-        if probe["probe"] == "unchanged":
-            kinds = kinds[2:]
-        lines.append(f"{probe['probe']}: should {probe['should']}")
-        for key, title in kinds:
-            cells = "".join(f"{'-' if r[key] is None else f'{r[key]:.3f}':>9}" for r in rows)
-            if any(row[key] is not None for row in rows):
-                lines.append(f"{'':22}{title:15}{cells}")
-    lines += [f"{name}: left out, {reason}" for name, reason in result["skipped"].items()]
-    return "\n".join(lines)
+        rows.append(f"{probe['probe']}: should {probe['should']}")
+        for key, title in kinds[2:] if probe["probe"] == "unchanged" else kinds:
+            if any(part[key] is not None for part in ranges):
+                cells = (plus_minus(part[key], None, ".3f") for part in ranges)
+                rows.append([f"    {title}", *cells])
+    return "\n".join(
+        [
+            f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "
+            "count in dex, bins that hold a halo",
+            *columns(["probe", *(range_title(part["log10_L"]) for part in ranges)], rows),
+            *(f"{name}: left out, {reason}" for name, reason in result["skipped"].items()),
+        ]
+    )
 
 
 COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7")
@@ -362,7 +358,7 @@ def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
     for axes, shown in ((panels[0], changed), (panels[1], bright)):
         for colour, probe in zip(COLOURS, [unchanged, *shown], strict=False):
             dashes = "--" if probe.name == "frequencies shuffled" else "-"
-            axes.plot(at, 10.0**probe.answers, dashes, color=colour, lw=1.8, label=probe.name)
+            axes.plot(at, 10.0**probe.predictions, dashes, color=colour, lw=1.8, label=probe.name)
             if probe.true is not None and probe.name != "no halo":
                 axes.plot(at, 10.0**probe.true, "o", color=colour, ms=2.6, mfc="none")
         axes.set_yscale("log")

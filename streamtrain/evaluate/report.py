@@ -1,11 +1,14 @@
-"""The scores of a network and of the plainest predictor, as plain data, and how they were made.
+"""The scores of a network and of the plainest predictor: as plain data, with how they were made,
+and as text.
 
 For classes they say how well a network tells luminosity models apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,15 @@ from streamtrain.evaluate.scores import (
     score_counts,
     score_groups,
 )
-from streamtrain.labels import bright_above
+from streamtrain.labels import QUANTITIES, bright_above
+from streamtrain.tables import (
+    TEXT_WIDTH,
+    columns,
+    plus_minus,
+    range_title,
+    rms_cell,
+    without_lines,
+)
 
 CONVENTIONS = {
     "delta": "10^(p - t) - 1, p and t: log10 of the predicted and true dN, at least 0",
@@ -40,38 +51,40 @@ CONVENTIONS = {
 }
 
 
-def bootstrap_of(answers: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
+def bootstrap_of(predictions: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
     """The bootstrap over the maps or skies of some predictions; see `Bootstrap.choose`."""
-    if answers.skies is None:
-        return Bootstrap.of_maps(len(answers.true))
-    return Bootstrap.choose(answers.skies, unit)
+    if predictions.skies is None:
+        return Bootstrap.of_maps(len(predictions.true))
+    return Bootstrap.choose(predictions.skies, unit)
 
 
 def errors_of(
-    predicted: Float, rates: Float, answers: Predictions, bootstrap: Bootstrap
+    predicted: Float, rates: Float, predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """All scores of one predictor that has no uncertainty.
 
     predicted: log10 of the count, rates: the count, [num_samples, num_bins] or [num_bins].
     """
-    edges, true, occupied = answers.bin_edges, answers.true, answers.occupied
+    edges, true, occupied = predictions.bin_edges, predictions.true, predictions.occupied
     found: dict[str, Any] = asdict(score(predicted, true, occupied, edges, bootstrap))
-    found["counts"] = asdict(score_counts(rates, answers.count, edges, bootstrap))
-    bright = num_bright(answers.halos_per_bin, edges)
+    found["counts"] = asdict(score_counts(rates, predictions.count, edges, bootstrap))
+    bright = num_bright(predictions.halos_per_bin, edges)
     found["by_bright"] = None
     if bright is not None:
-        groups = score_groups(predicted, rates, true, answers.count, occupied, bright, bootstrap)
+        groups = score_groups(
+            predicted, rates, true, predictions.count, occupied, bright, bootstrap
+        )
         found["by_bright"] = [asdict(group) for group in groups]
     return found
 
 
-def judge(
-    answers: Predictions | ClassPredictions,
+def scores_of(
+    predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
     quantity: str,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """The scores of a network and of always answering the reference.
+    """The scores of a network and of the baseline.
 
     quantity: of the label.
     """
@@ -79,24 +92,26 @@ def judge(
     errors = f"standard errors, bootstrap over {record['resampled']}"
     if record["without"]:
         errors += f"; {record['without']}"
-    if isinstance(answers, ClassPredictions):
-        return _judge_classes(answers, reference, bootstrap, errors) | {"bootstrap": record}
-    network = errors_of(answers.predicted, answers.rate, answers, bootstrap)
-    residual = answers.predicted - answers.true
-    network["bands"] = bands(residual, answers.occupied, answers.bin_edges, bootstrap)
+    if isinstance(predictions, ClassPredictions):
+        return _class_scores(predictions, reference, bootstrap, errors) | {"bootstrap": record}
+    network = errors_of(predictions.predicted, predictions.rate, predictions, bootstrap)
+    residual = predictions.predicted - predictions.true
+    network["bands"] = bands(residual, predictions.occupied, predictions.bin_edges, bootstrap)
     network["intervals"] = None
-    if answers.quantiles is not None:
+    if predictions.quantiles is not None:
         network["intervals"] = asdict(
-            score_intervals(answers.quantiles, answers.true, answers.bin_edges, bootstrap)
+            score_intervals(
+                predictions.quantiles, predictions.true, predictions.bin_edges, bootstrap
+            )
         )
     return {
         "label": quantity,
         "conventions": CONVENTIONS | {"errors": errors},
         "bootstrap": record,
-        "bright_log10_L": bright_above(answers.bin_edges),
+        "bright_log10_L": bright_above(predictions.bin_edges),
         "network": network,
         "residuals": residual_percentiles(residual),
-        "mean_label": errors_of(reference.mean, reference.rate, answers, bootstrap),
+        "mean_label": errors_of(reference.mean, reference.rate, predictions, bootstrap),
         "mean_label_log10_dN": reference.mean.tolist(),
         "mean_label_log10_dN_error": reference.mean_error.tolist(),
         "mean_label_dN": reference.rate.tolist(),
@@ -104,17 +119,17 @@ def judge(
     }
 
 
-def _judge_classes(
-    answers: ClassPredictions, reference: MeanLabelBaseline, bootstrap: Bootstrap, errors: str
+def _class_scores(
+    predictions: ClassPredictions, reference: MeanLabelBaseline, bootstrap: Bootstrap, errors: str
 ) -> dict[str, Any]:
     frequencies = reference.mean
     network, frequent = (
-        asdict(score_classes(chances, answers.true, bootstrap))
-        for chances in (answers.chances, frequencies)
+        asdict(score_classes(chances, predictions.true, bootstrap))
+        for chances in (predictions.chances, frequencies)
     )
     return {
         "label": "class",
-        "classes": answers.classes,
+        "classes": predictions.classes,
         "conventions": {
             "accuracy": "share of the maps whose most probable class is the true one",
             "confusion": "maps of each true class (row) taken for each class (column)",
@@ -154,7 +169,7 @@ def score_classes(
     """Statistics of a classifier on a test set.
 
     chances: probability of each class, [num_samples, num_classes], or one row [num_classes], the
-    same answer for every map; true: number of each map's class [num_samples]. bootstrap: makes the
+    same for every map; true: number of each map's class [num_samples]. bootstrap: makes the
     errors; default: over maps.
     """
     num_classes = chances.shape[-1]
@@ -180,3 +195,164 @@ def score_classes(
         confusion=confusion.tolist(),
         confusion_error=errors if bootstrap.num_blocks > 1 else None,
     )
+
+
+PREDICTORS = (("network", "network"), ("mean_label", "mean label"))
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result of `evaluate` as text: the network above the plainest predictor."""
+    test = result["test_set"]
+    head = (
+        f"{test['samples']} test maps (seed {test['seed']}), checkpoint of step "
+        f"{result['checkpoint_step']}"
+    )
+    notes = [line for note in test.get("notes", []) for line in wrap(note, TEXT_WIDTH)]
+    lines = _class_lines(result) if result["label"] == "class" else _function_lines(result)
+    return "\n".join([head, *notes, *lines])
+
+
+def _function_lines(result: Mapping[str, Any]) -> list[str]:
+    """A row per luminosity range and predictor, its standard errors below it."""
+    name = QUANTITIES[result["label"]].symbol
+    zero = f"{name} is not 0" if result["label"] == "cumulative" else "the bin holds a halo"
+    rows = []
+    for ours, mean in _pairs(result, ("network", "mean_label")):
+        for values, first, title in (
+            (ours, range_title(ours["log10_L"]), "network"),
+            (mean, "", "mean label"),
+        ):
+            empty = f"{100 * ours['excluded']:.1f} %" if first else ""
+            rows.append([first, title, *_cells(values), empty])
+            if values["num_values"] and values["rms_dex_error"] is not None:
+                share = f"{100 * ours['excluded_error']:.1f} %" if first else ""
+                rows.append(["", "+-", *_error_cells(values), share])
+    head = ["log10 L", "predictor", "median", "68 % of delta", "95 % of delta", "rms", "empty"]
+    squared = [
+        [f"mean squared error of log10 {name}, all bins", title]
+        + [plus_minus(result[key]["mse"], result[key]["mse_error"])]
+        for key, title in PREDICTORS
+    ]
+    return [
+        f"delta = predicted / true {name} - 1 where {zero}; rms of log10 {name} in dex;",
+        f"+-: standard errors, bootstrap over {result['bootstrap']['resampled']}",
+        *without_lines(result["bootstrap"]),
+        "",
+        *columns(head, rows, left=(0, 1)),
+        "",
+        *columns(squared[0], squared[1:], left=(0, 1)),
+        "",
+        *_deviance_lines(result, name),
+        *_bright_lines(result),
+        *_interval_lines(result),
+    ]
+
+
+def _pairs(result: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """The entries of every luminosity range, and of all bins, of some predictors."""
+    return zip(*([*result[key]["ranges"], result[key]["whole"]] for key in keys), strict=True)
+
+
+def _deviance_lines(result: Mapping[str, Any], name: str) -> list[str]:
+    """Poisson deviances per luminosity range."""
+    counts = {key: result[key]["counts"] for key, _ in PREDICTORS}
+    rows = [
+        [range_title(pair[0]["log10_L"])]
+        + [_three(values["deviance"], values["deviance_error"]) for values in pair]
+        for pair in _pairs(counts, ("network", "mean_label"))
+    ]
+    head = f"Poisson deviance of {name} per bin, empty bins included [nat]"
+    return [head, *columns(["log10 L", "network", "mean"], rows)]
+
+
+def _bright_lines(result: Mapping[str, Any]) -> list[str]:
+    """Errors by the number of bright halos."""
+    groups = result["network"]["by_bright"]
+    if not groups:
+        return []
+    rows = [
+        [
+            "{}-{}".format(*group["bright"]),
+            str(group["maps"]),
+            plus_minus(group["mse"], group["mse_error"]),
+            rms_cell(group),
+            _three(group["deviance"], group["deviance_error"]),
+        ]
+        for group in groups
+    ]
+    head = ["halos", "maps", "mean squared error", "rms of occupied bins", "deviance"]
+    return [
+        "",
+        f"by the number of halos above 10^{result['bright_log10_L']:g} Lsun in the map, network",
+        *columns(head, rows, left=()),
+    ]
+
+
+def _interval_lines(result: Mapping[str, Any]) -> list[str]:
+    """Coverage and sharpness of a head that predicts an uncertainty."""
+    if not result["network"]["intervals"]:
+        return []
+    keys = ("coverage_68", "width_68", "coverage_95", "width_95")
+    rows = [
+        [range_title(values["log10_L"])]
+        + [plus_minus(values[key], values[f"{key}_error"]) for key in keys]
+        for (values,) in _pairs(result["network"], ("intervals",))
+    ]
+    return [
+        "",
+        "intervals that the network predicts: share of bins inside, mean width [dex]",
+        *columns(["log10 L", "68 %", "width", "95 %", "width"], rows),
+    ]
+
+
+def _class_lines(result: Mapping[str, Any]) -> list[str]:
+    """Accuracy of network and most frequent class, and the confusion matrix."""
+    names, network = result["classes"], result["network"]
+    rows = [
+        [title, *(plus_minus(of[key], of[f"{key}_error"]) for key in ("accuracy", "cross_entropy"))]
+        for title, of in (
+            ("network", network),
+            ("always the most frequent", result["most_frequent"]),
+        )
+    ]
+    taken: list[list[str] | str] = [
+        [name, *map(str, row)] for name, row in zip(names, network["confusion"], strict=True)
+    ]
+    if network["confusion_error"]:
+        taken.append("standard errors")
+        for name, row in zip(names, network["confusion_error"], strict=True):
+            taken.append([name, *(f"{error:.1f}" for error in row)])
+    return [
+        *without_lines(result["bootstrap"]),
+        "",
+        *columns(["predictor", "accuracy", "cross-entropy [nat]"], rows),
+        "",
+        *columns(["true model", *(f"as {name}" for name in names)], taken),
+    ]
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    """Median, both intervals and rms of a luminosity range."""
+    if not values["num_values"]:
+        return ["-"] * 4
+    spans = (values["interval_68"], values["interval_95"])
+    return [
+        f"{values['median']:+.3f}",
+        *(f"{low:+.3f} .. {high:+.3f}" for low, high in spans),
+        f"{values['rms_dex']:.4f}",
+    ]
+
+
+def _error_cells(values: Mapping[str, Any]) -> list[str]:
+    """Standard errors, below the numbers of `_cells`."""
+    spans = (values["interval_68_error"], values["interval_95_error"])
+    return [
+        f"{values['median_error']:.3f}",
+        *(f"{low:.3f} .. {high:.3f}" for low, high in spans),
+        f"{values['rms_dex_error']:.4f}",
+    ]
+
+
+def _three(value: float, error: float | None) -> str:
+    """A number of any size in three digits, and its standard error."""
+    return f"{value:.3g}" + (f" +- {error:.2g}" if error is not None else "")

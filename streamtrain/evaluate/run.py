@@ -46,9 +46,11 @@ def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
     if config.run != own.run:
         raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
 
+    files = own.data.fresh is None and config.data.fresh is None
+
     def may_differ(name: str) -> bool:
         """The content of the files of data.train is compared where they are used."""
-        return is_free(name) or (name == "data.train" and own.data.fresh is None)
+        return is_free(name) or (name == "data.train" and files)
 
     difference = next(differences(to_dict(own), to_dict(config), free=may_differ), None)
     if difference is not None:

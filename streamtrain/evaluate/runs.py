@@ -55,7 +55,7 @@ class RunRecord:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that the history tells of."""
+        """Optimiser steps that the history has."""
         return max((entry["step"] for entry in self.history), default=0)
 
     @property

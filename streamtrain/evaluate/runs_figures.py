@@ -61,18 +61,19 @@ def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> N
 
 
 def comparison(
-    runs: Sequence[RunRecord], answers: Mapping[str, Predictions] | None = None
+    runs: Sequence[RunRecord], predictions: Mapping[str, Predictions] | None = None
 ) -> Figure | None:
     """The figure of several runs; None if none has a history or an evaluation.
 
-    answers: by the name of the run, for bands per bin; without them bands are per luminosity range.
+    predictions: by the name of the run, for bands per bin; without them bands are per luminosity
+    range.
     """
     drawn = styles(runs)
-    judged = [run for run in runs if run.evaluation and run.function != "class"]
+    evaluated = [run for run in runs if run.evaluation and run.function != "class"]
     histories = _history_panels(runs)
-    if not histories and not judged:
+    if not histories and not evaluated:
         return None
-    rows = [-(-len(histories) // COLUMNS), -(-len(judged) // COLUMNS), 1 if judged else 0]
+    rows = [-(-len(histories) // COLUMNS), -(-len(evaluated) // COLUMNS), 1 if evaluated else 0]
     heights = [n for n in rows if n]
     size = (COLUMNS * PANEL[0], PANEL[1] * sum(heights) + 0.7)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
@@ -84,14 +85,14 @@ def comparison(
         for axes, (title, unit, keys) in zip(panels, histories, strict=True):
             _history(axes, runs, drawn, title, keys)
             axes.set_ylabel(unit, fontsize=TICK_SIZE)
-    if judged:
+    if evaluated:
         part = next(parts)
-        panels = _panels(part, len(judged), share=True)
-        for axes, run in zip(panels, judged, strict=True):
-            _band(axes, run, drawn[run.name][0], (answers or {}).get(run.name))
+        panels = _panels(part, len(evaluated), share=True)
+        for axes, run in zip(panels, evaluated, strict=True):
+            _band(axes, run, drawn[run.name][0], (predictions or {}).get(run.name))
         for axes in panels[::COLUMNS]:
             axes.set_ylabel("predicted / true", fontsize=TICK_SIZE)
-        _bars(next(parts).subplots(), judged, drawn)
+        _bars(next(parts).subplots(), evaluated, drawn)
     always = Line2D([], [], color=TRUTH, ls=":", lw=1.4, label="always the mean label")
     key(figure, [run.name for run in runs], drawn, always)
     return figure
@@ -188,12 +189,12 @@ def _points(run: RunRecord, name: str) -> Float:
     return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
-def _band(axes: Axes, run: RunRecord, colour: str, answers: Predictions | None) -> None:
+def _band(axes: Axes, run: RunRecord, colour: str, predictions: Predictions | None) -> None:
     """Median, 68 % and 95 % of predicted / true, per bin or per luminosity range."""
-    if answers is not None:
-        rows = 1 + delta_percentiles(answers.predicted - answers.true, answers.occupied)
-        at, step = positions(answers.bin_edges, run.config.label.quantity), None
-        edges = answers.bin_edges
+    if predictions is not None:
+        rows = 1 + delta_percentiles(predictions.predicted - predictions.true, predictions.occupied)
+        at, step = positions(predictions.bin_edges, run.config.label.quantity), None
+        edges = predictions.bin_edges
     else:
         at, rows, edges = _range_bands(run)
         step = "post"
@@ -279,29 +280,29 @@ RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 
 
-def asked_the_same(
-    runs: Sequence[RunRecord], answers: Mapping[str, Predictions]
+def comparable_runs(
+    runs: Sequence[RunRecord], predictions: Mapping[str, Predictions]
 ) -> list[RunRecord]:
-    """The runs with answers that have the test halos and the function of the first that has."""
-    having = [run for run in runs if run.name in answers]
+    """The runs with predictions that have the test halos and the function of the first that has."""
+    having = [run for run in runs if run.name in predictions]
     if not having:
         return []
     first = having[0]
-    true = answers[first.name].true
+    true = predictions[first.name].true
     return [
         run
         for run in having
         if (run.halos, run.function) == (first.halos, first.function)
-        and np.allclose(answers[run.name].true, true, rtol=0, atol=1e-5)
+        and np.allclose(predictions[run.name].true, true, rtol=0, atol=1e-5)
     ]
 
 
-def same_maps(runs: Sequence[RunRecord], answers: Mapping[str, Predictions]) -> Figure:
+def same_maps(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions]) -> Figure:
     """Three test maps: functions of every run and the truth, their ratio, and that close to one.
 
-    runs: of `asked_the_same`, all of which have answers.
+    runs: of `comparable_runs`, all of which have predictions.
     """
-    drawn, first = styles(runs), answers[runs[0].name]
+    drawn, first = styles(runs), predictions[runs[0].name]
     true, occupied = first.true, first.occupied
     squares = np.where(occupied, (first.predicted - true) ** 2, 0.0).sum(axis=1)
     rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
@@ -318,7 +319,7 @@ def same_maps(runs: Sequence[RunRecord], answers: Mapping[str, Predictions]) -> 
         upper.plot(at[shown], 10 ** true[k][shown], "o", color=TRUTH, ms=3, zorder=4)
         for run in runs:
             colour, line = drawn[run.name]
-            predicted = answers[run.name].predicted[k]
+            predicted = predictions[run.name].predicted[k]
             upper.plot(at, 10**predicted, line, color=colour, lw=1.5)
             ratio = np.where(shown, 10 ** (predicted - true[k]), np.nan)
             for axes in panels[1:, column]:

@@ -36,8 +36,8 @@ from streamtrain.evaluate.parameter_oracle import (
     repaint_all,
     score_floor,
 )
-from streamtrain.evaluate.predictions import Predictions, ask
-from streamtrain.evaluate.report import bootstrap_of, errors_of, judge
+from streamtrain.evaluate.predictions import Predictions, predict_batches
+from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.run import Run, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
@@ -69,7 +69,7 @@ def evaluate_scenarios(
     """
     config = run if isinstance(run, Config) else run_config(run)
     if config.label.quantity == "class":
-        raise ValueError("scenarios evaluate luminosity functions, and this run's label is a class")
+        raise ValueError("scenarios are of luminosity functions, and this run's label is a class")
     with Run(config, device=device, threads=threads, progress=progress) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
@@ -85,7 +85,7 @@ def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict
     rows = []
     for number, scenario in enumerate(scenarios, 1):
         bench.doing = f"scenario {number}/{len(scenarios)} {scenario.name}"
-        rows.append(bench.judge(scenario, bootstrap, str(where) == PFEFFER2019))
+        rows.append(bench.scores_of(scenario, bootstrap, str(where) == PFEFFER2019))
     first = rows[0]
     result: dict[str, Any] = {
         "checkpoint_step": trained.step,
@@ -137,29 +137,31 @@ class _Bench:
         here = {component.model for component in line.components.values()}
         self.trained_models = sorted(here if classes == list(line.class_names) else set(classes))
 
-    def judge(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
+    def scores_of(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
         """The row of a scenario. shipped: its name is that of a published one."""
         path = self._folder / FOLDER / f"{scenario.name}.testset.json"
         generator, batches = self._open(scenario, path)
         count = generator.config.test.samples
         if self._network is None:
             self._network = self._run.network(generator)
-        answers = ask(self._network, generator, batches, count, self.doing, self._run.progress)
-        assert isinstance(answers, Predictions)
+        predictions = predict_batches(
+            self._network, generator, batches, count, self.doing, self._run.progress
+        )
+        assert isinstance(predictions, Predictions)
         fields = self._floor_fields(scenario, generator, count)
         generator.scenes.close()
-        resampled = bootstrap_of(answers, bootstrap)
-        skies = answers.skies or []
+        resampled = bootstrap_of(predictions, bootstrap)
+        skies = predictions.skies or []
         _, sky = np.unique(skies, return_inverse=True)
         self.num_test_skies = int(sky.max()) + 1
         over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
         quantity = self._run.config.label.quantity
-        own = MeanLabelBaseline.of(answers.true, answers.count, skies)
-        beside = shipped and comparable(quantity, answers.bin_edges)
+        own = MeanLabelBaseline.of(predictions.true, predictions.count, skies)
+        beside = shipped and comparable(quantity, predictions.bin_edges)
         theirs = published(scenario.name) if beside else None
-        found = judge(answers, self._reference, quantity, resampled)
+        found = scores_of(predictions, self._reference, quantity, resampled)
         figure = figures.residual_bands(
-            answers.predicted, answers.true, answers.occupied, answers.bin_edges,
+            predictions.predicted, predictions.true, predictions.occupied, predictions.bin_edges,
             quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
             title=scenario.name,
         )  # fmt: skip
@@ -174,9 +176,14 @@ class _Bench:
             "seed": generator.seed,
             "manifest_sha256": sha256(path),
             **found,
-            "scenario_mean": errors_of(own.mean, own.rate, answers, resampled),
+            "scenario_mean": errors_of(own.mean, own.rate, predictions, resampled),
             "floor": score_floor(
-                answers.true, answers.count, answers.occupied, fields, answers.bin_edges, over_skies
+                predictions.true,
+                predictions.count,
+                predictions.occupied,
+                fields,
+                predictions.bin_edges,
+                over_skies,
             ),
             "published": None if theirs is None else theirs.as_data(),
         }

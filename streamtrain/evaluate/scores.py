@@ -84,7 +84,7 @@ def score(
     """Statistics of a predictor on a test set.
 
     predicted, true: log10 dN, [num_samples, num_bins]; `predicted` may be one row [num_bins], the
-    same answer for every map. occupied: dN >= 1, same shape as `true`. bin_edges: log10(L/Lsun),
+    same for every map. occupied: dN >= 1, same shape as `true`. bin_edges: log10(L/Lsun),
     [num_bins + 1]. bootstrap: makes the errors; default: over maps. Luminosity ranges without a
     bin are left out.
     """
@@ -148,7 +148,7 @@ def bands(residual: Float, occupied: Bool, bin_edges: Float, bootstrap: Bootstra
 
 def residual_percentiles(residual: Float) -> dict[str, list[float]]:
     """Percentiles of p - t [dex] of every bin over all maps [num_bins], by their number, such as
-    '2.5': what `streamtrain infer` sets an answer against. residual: [num_samples, num_bins]."""
+    '2.5': what `streamtrain infer` sets a prediction against. residual: [num_samples, num_bins]."""
     rows = np.percentile(residual, PERCENTILES, axis=0)
     return {f"{q:g}": row.tolist() for q, row in zip(PERCENTILES, rows, strict=True)}
 

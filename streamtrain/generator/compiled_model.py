@@ -97,9 +97,13 @@ class CompiledModel:
             halos.gather(partial(model_column, name=name, form=form, sfr=sfr), used)
             for name, form in self.traced.columns
         ]
-        self.columns = self._upload(inputs, width, num_columns(self.traced, modifiers))
+        shape = num_columns(self.traced, modifiers), halos.bank.num_rows
+        self.columns = torch.empty(shape, dtype=torch.float32, device=halos.device)
         """Inputs of the model, its static values, and the lines' places and widths, float32
         [num, num_rows]."""
+        for row, values in [*enumerate(inputs), *enumerate(width, place)]:
+            self.columns[row].copy_(torch.from_numpy(values))
+        self.fill_static()
         self._bright = self._probes(_heaviest_and_some(halos), inputs)
         largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
         limit = portable.log2(largest / (halos.scale * self._bright.intensity))
@@ -108,20 +112,14 @@ class CompiledModel:
         self._typical = self._probes(rows, inputs)
         self._fine: tuple[_Probes, Float] | None = None
 
-    def _upload(
-        self, inputs: list[NDArray[np.float32]], width: list[NDArray[np.float32]], number: int
-    ) -> torch.Tensor:
-        halos, rows = self._halos, self._halos.bank.num_rows
-        columns = torch.empty((number, rows), dtype=torch.float32, device=halos.device)
-        first = len(inputs) + self.traced.num_static
-        for place, values in [*enumerate(inputs), *enumerate(width, first)]:
-            columns[place].copy_(torch.from_numpy(values))
+    def fill_static(self) -> None:
+        """Compute what of the model is the same in every sample, on the device."""
         if self.traced.num_static:
-            log2_mass, log2_1pz = halos.arrays[3:5]
+            log2_mass, log2_1pz = self._halos.bank.arrays[3:]
+            rows = self.columns.shape[1]
             self.kernels.elementwise(
-                "fill_static", 1, rows, log2_mass, log2_1pz, columns, np.int64(rows)
+                "fill_static", 1, rows, log2_mass, log2_1pz, self.columns, np.int64(rows)
             )
-        return columns
 
     def _probes(self, chosen: NDArray[np.int64], inputs: list[NDArray[np.float32]]) -> _Probes:
         bank, grid = self._halos.bank, self._halos.grid

@@ -32,7 +32,7 @@ from streamtrain.generator.windows import (
     SkiesInUse,
     schedule_of,
 )
-from streamtrain.labels import EXTRA_COUNTS, Label
+from streamtrain.labels import Counts, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
 from streamtrain.luminosity.settings import InterloperConfig
@@ -117,7 +117,7 @@ class Generator:
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
-        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins.num)
+        self.pipeline = Pipeline(self.operators, observe, self.device, self.bins)
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
@@ -299,7 +299,7 @@ class Generator:
         scene.read_from_here(self.device)
         size = last - first
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
-        raw = memory.empty("counts", (size, self.num_bins + EXTRA_COUNTS), torch.int32)
+        raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
         lightcone = scene.numbers[arguments.lightcone[first:last]]
         about_label = self.label.kernel_arguments(lightcone, arguments.model[first:last])
 
@@ -320,11 +320,11 @@ class Generator:
                 (known,) = memory.send([about_label])
             label = self.label.make(self._label, raw, known, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
-        counts.copy_(raw[:, : self.num_bins])
+        counts.copy_(Counts(raw).bins)
         numbers = [int(i) for i in drawing.indices[first:last]]
         records = drawing.records[first:last]
         unit_label = self.label.unit_label_of(known)
-        batch = Batch(cube, label, counts, records, numbers, raw[:, -1], unit_label)
+        batch = Batch(cube, label, counts, records, numbers, Counts(raw).saturated, unit_label)
         if self.device.type == "cpu":
             batch.check()
         return batch

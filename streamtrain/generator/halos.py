@@ -82,12 +82,12 @@ class Bank:
 
     @property
     def num_rows(self) -> int:
-        """Halos of all lightcones."""
+        """How many halos all lightcones have."""
         return int(self.first_row[-1])
 
     @property
     def footprints(self) -> NDArray[np.float64]:
-        """ra_min, ra_max, dec_min, dec_max [deg] per lightcone [n, 4]."""
+        """The footprint of each lightcone, (ra_min, ra_max, dec_min, dec_max) [deg], [n, 4]."""
         return np.array([c.footprint_deg for c in self.lightcones])
 
     def gather(self, column: Callable[[Lightcone], NDArray[np.floating]]) -> Float32:
@@ -165,7 +165,7 @@ class Halos:
 
     @property
     def num_painted(self) -> NDArray[np.int64]:
-        """Halos in the band and above the mass cut, per lightcone."""
+        """How many halos each lightcone has in the band and above the mass cut [n]."""
         return np.array([np.count_nonzero(part) for part in self._by_lightcone(self.channel >= 0)])
 
     def gather(self, column: Column, used: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -54,13 +54,13 @@ class LinePlan:
     """What makes an emission line, whatever lightcones are in use."""
 
     section: LineConfig
-    """The section of the configuration that names the line's models."""
+    """The luminosity models and their priors."""
     grid: Grid
-    """With the rest frequency of the line."""
+    """The grid of the cube with the rest frequency of this line."""
     modifiers: Modifiers
     stages: Stages = Stages()
     exponent: int | None = None
-    """Exponent of the fixed-point scale, if it is not the grid's own."""
+    """The exponent of the fixed-point scale; None: that of the grid."""
 
     def bytes_per_halo(self) -> int:
         """Memory on the device [bytes] that the line takes for each halo, besides its bank.
@@ -80,7 +80,7 @@ class Fields:
 
 
 def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
-    """CatalogError where a lightcone does not reach over the band."""
+    """Raise CatalogError where a lightcone does not reach over the band."""
     low, high = grid.z_range
     have = lightcone.z_range
     if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
@@ -91,7 +91,8 @@ def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
 
 
 def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None:
-    """CatalogError where a lightcone does not reach down to a mass, the setting `where`."""
+    """Raise CatalogError where a lightcone does not reach down to a mass [Msun], which the setting
+    `where` asks for."""
     if lightcone.min_mass_Msun > MASS_TOLERANCE * min_mass_Msun:
         stated = ", or say what it is complete for, from_arrays(min_mass_Msun=...)"
         raise CatalogError(

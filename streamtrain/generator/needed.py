@@ -48,13 +48,13 @@ class Needed:
     split: Split
     pattern: str
     grids: list[Grid]
-    """Grids of the lines that its halos shine in."""
+    """The grids of the lines that its halos shine in."""
     reads_sfr: bool
     """Whether one of their models takes a column of star-formation rates from the lightcone."""
     there: dict[Path, str] = field(default_factory=dict)
     """Files that are there, all of which fit, and their realisations."""
     seeds: range = range(0)
-    """Seeds of the files that `recipe` makes, also of those that are there already."""
+    """The seeds of the files that `recipe` makes, those that are there already among them."""
     recipe: Recipe = field(default_factory=lambda: Recipe(Path()))
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_onc
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
-from streamtrain.cosmology import Cosmology
 from streamtrain.generator.halos import BANK_BYTES, expand
 from streamtrain.generator.line import LinePlan
 from streamtrain.generator.windows import KEPT, Schedule
@@ -91,17 +91,13 @@ def own_files(section: object) -> dict[str, list[str]]:
 def sky_options(config: Config, section: SynthesizeConfig) -> SkyOptions:
     """What decides the halos of fresh lightcones, besides their seeds."""
     grid, data = config.grid, config.data
-    footprint = section.footprint_deg or round(DIAGONALS * float(np.hypot(*grid.fov_deg)), 3)
-    band = [grid.nu_rest_GHz / nu - 1.0 for nu in grid.nu_GHz]
+    unsaid: dict[str, Any] = {
+        "footprint_deg": round(DIAGONALS * float(np.hypot(*grid.fov_deg)), 3),
+        "z_range": grid.z_range,
+        "min_mass_Msun": data.min_mass_Msun,
+    }
     try:
-        return SkyOptions(
-            footprint_deg=footprint if isinstance(footprint, tuple) else (footprint, footprint),
-            z_range=section.z_range or (band[0], band[1]),
-            min_mass_Msun=section.min_mass_Msun or data.min_mass_Msun,
-            cosmology=Cosmology.from_dict({**Cosmology().to_dict(), **section.cosmology}),
-            mass_function=section.mass_function,
-            bias=section.bias,
-        )
+        return SkyOptions(**(unsaid | section.said()))
     except ValueError as error:
         raise ConfigError(f"data.train.synthesize: {error}") from None
 

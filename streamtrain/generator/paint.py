@@ -17,7 +17,7 @@ from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pose import Pose, check_covers, single_pose
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
+from streamtrain.labels import Counts, LuminosityBins
 from streamtrain.luminosity.registry import ModelFunction, find_model
 from streamtrain.numerics.backend import kernels_for
 from streamtrain.numerics.rng import STAGE_PAINT, Draws
@@ -96,17 +96,18 @@ def paint(
         draws=Draws(seed, "train", np.zeros(1, np.uint64), STAGE_PAINT),
     )
     painter.compiled_models[0].check_luminosities(values, painter.halos.rows_of(arguments.items))
-    total, counts = painter.paint(arguments, 0, 1)
-    if not int(counts[0, : bins.num + 2].sum()):
+    total, raw = painter.paint(arguments, 0, 1)
+    counts = Counts(raw)
+    if not int(counts.halos):
         raise ValueError(
             f"no halo of {lightcone.name} is left above {min_mass_Msun:.3g} Msun, inside "
             f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at "
             f"{tuple(pose.centre_deg[0].tolist())} deg (its heaviest has "
             f"{lightcone.mass_Msun.max():.6g} Msun; a halo at the limit does not count)"
         )
-    if int(counts[0, -1]):
+    if int(counts.saturated):
         raise ValueError(
-            f"{int(counts[0, -1])} halos are too bright for the cube's fixed-point range"
+            f"{int(counts.saturated)} halos are too bright for the cube's fixed-point range"
         )
     cube = torch.empty(total.shape, dtype=torch.float32, device=total.device)
     kernels_for(total.device, "observe.cu").elementwise(
@@ -114,7 +115,7 @@ def paint(
     )
     if not bool(torch.isfinite(cube).all()):
         raise ValueError(f"voxels are brighter than float32 holds in {grid.units}")
-    return cube[0], counts[0, : bins.num].clone()
+    return cube[0], counts.bins[0].clone()
 
 
 def _check_full(lightcone: Lightcone, grid: Grid, pose: Pose) -> None:

@@ -14,7 +14,7 @@ from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, CompiledModel,
 from streamtrain.generator.halos import Bank, Halos
 from streamtrain.generator.pose import Pose
 from streamtrain.grid import Grid
-from streamtrain.labels import EXTRA_COUNTS, LuminosityBins
+from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import warn_of_extrapolated_rates
 from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
 from streamtrain.luminosity.model import LuminosityModel
@@ -38,7 +38,7 @@ class PaintArguments:
     lightcone: NDArray[np.int64]
     """Number of the lightcone of every sample [B]; for the label, not for the kernel."""
     others: list[PaintArguments] = field(default_factory=list)
-    """Arguments of the other lines that are painted into the same cubes."""
+    """What the kernel reads of the other lines in the same cubes."""
 
     def __len__(self) -> int:
         return len(self.pose)
@@ -206,7 +206,7 @@ class Painter:
         memory = FreshMemory(self.device)
         if total is None:
             total = memory.zeros("total", (last - first, *self.shape), torch.int64)
-        size = (last - first, self.bins.num + EXTRA_COUNTS)
+        size = (last - first, self.bins.num_counts)
         counts = memory.zeros("counts", size, torch.int32)
         self.deposit(memory.send([self.kernel_arguments(arguments, first, last)])[0], total, counts)
         return total, counts

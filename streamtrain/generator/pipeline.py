@@ -11,7 +11,7 @@ from torch import Tensor
 from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.generator.windows import Scene
-from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.labels import Counts, LuminosityBins
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, Workspace
 from streamtrain.operators.base import Drawn, Operator
@@ -24,10 +24,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, operators: Sequence[Operator], observe: Kernels, device: torch.device, bins: int
+        self,
+        operators: Sequence[Operator],
+        observe: Kernels,
+        device: torch.device,
+        bins: LuminosityBins,
     ) -> None:
         self.operators, self.observe, self.device = operators, observe, device
-        self._counts = bins + EXTRA_COUNTS
+        self._counts = bins.num_counts
 
     def kernel_arguments(
         self, scene: Scene, arguments: PaintArguments, drawn: Sequence[Drawn], first: int, last: int
@@ -60,7 +64,7 @@ class Pipeline:
         for line, part in zip(lines[1:], arrays[1 : len(lines)], strict=True):
             others = memory.scratch.zeros("interloper counts", counts.shape, torch.int32)
             line.painter.deposit(part, total, others)
-            counts[:, -1] += others[:, -1]
+            Counts(counts).saturated.add_(Counts(others).saturated)
         self.finish(scene, total, arrays[0]["keys"], arrays[len(lines) :], cube, memory)
 
     def blank_total(self, scene: Scene, size: int, memory: Workspace) -> Tensor:

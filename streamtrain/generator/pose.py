@@ -67,7 +67,7 @@ class Pose:
 def single_pose(
     centre_deg: Sequence[float] = (0.0, 0.0), roll_deg: float = 0.0, mirror: bool = False
 ) -> Pose:
-    """The pose of one field: its centre [deg], roll [deg] and mirror."""
+    """The pose of one field: its centre (ra, dec) [deg], and its roll about that [deg]."""
     return Pose(np.array([centre_deg], float), np.array([roll_deg], float), np.array([mirror]))
 
 

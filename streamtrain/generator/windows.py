@@ -122,7 +122,7 @@ class Scene:
     line: EmissionLine
     interlopers: dict[str, EmissionLine]
     _streams: set[int] = field(default_factory=set, compare=False)
-    """Streams of a GPU in which the scene has been read."""
+    """The streams of a GPU in which it has been read."""
 
     @property
     def tensors(self) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from streamtrain._version import __version__
 from streamtrain.config import Config
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.labels import cumulative
 from streamtrain.machine.files import reserve, writing
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
@@ -258,7 +259,7 @@ class LimlamFolder:
         header = next((h for h in generator.headers if h.name == name), None)
         # lightcones that are made while they are used have one cosmology and no file
         cosmology = generator.skies.cosmologies[0] if header is None else header.cosmology
-        above = np.cumsum(counts[::-1])[::-1]
+        above = cumulative(counts)
         edges = (geometry.nu_edges, geometry.dec_edges, geometry.ra_edges)
         nu, dec, ra = (0.5 * (e[1:] + e[:-1]) for e in edges)
         arrays: dict[str, Any] = {

@@ -325,11 +325,7 @@ class Inference:
 
     def _of_label(self, counts: Float) -> Float:
         """Counts [num, num_bins + 1] as the label counts them [num, num_bins]."""
-        label = self.config.label
-        if label.quantity != "cumulative":
-            return counts[:, :-1]
-        inside = np.cumsum(counts[:, -2::-1], axis=1)[:, ::-1]
-        return inside + counts[:, -1:] if label.overflow else inside
+        return self.generator.label.of_counts(counts[:, :-1], counts[:, -1])
 
 
 def _check_options(options: Options, num_parameters: int) -> None:

@@ -1,4 +1,4 @@
-"""Test maps with their data vectors, true luminosity functions, and networks' predictions."""
+"""Test maps with their data vectors, true luminosity functions, and what networks predict."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
+from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference
@@ -42,9 +43,9 @@ class Maps:
 
 
 def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
-    """The runs whose networks predict the same maps, by name: the configuration's own, if it has
-    been trained, and those of the folders. Raises ValueError for one that was trained on other maps
-    or labels."""
+    """The runs whose networks predict too, by name: the configuration's own, if it has been
+    trained, and those of the folders. Raises ValueError for one that was trained on other maps or
+    labels."""
     runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
         runs[config.network.kind] = Run(config)
@@ -78,13 +79,10 @@ def make_maps(
     batch.check()
     label = generator.label
     true = label.log10_counts(batch.label, batch.unit_label).cpu().numpy()
-    answers = {}
+    predictions = {}
     for name, run in runs.items():
-        network = run.network(generator)
-        with torch.inference_mode():
-            unit_label = batch.unit_label.to(batch.cube.device)
-            output = network.head.point(network(batch.cube), unit_label)
-        answers[name] = label.log10_counts(output, batch.unit_label).cpu().numpy()
+        _, point = point_of(run.network(generator), batch.cube, batch.unit_label)
+        predictions[name] = label.log10_counts(point, batch.unit_label).cpu().numpy()
     names = inference.density.names
     realisation = {header.name: header.realisation for header in generator.headers}
     made = Maps(
@@ -95,7 +93,7 @@ def make_maps(
         label.occupied(batch.label, batch.counts).cpu().numpy(),
         label.unit_of(batch.unit_label),
         [realisation[draw["lightcone"]] for draw in batch.draws],
-        answers,
+        predictions,
     )
     generator.close()
     return made

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
+from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
@@ -24,12 +25,10 @@ from streamtrain.mcmc import figures
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
-from streamtrain.tables import without_lines
+from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
 
 Float = NDArray[np.float64]
 
-MEAN_LABEL_SAMPLES = 512
-"""First simulations whose mean label is the plainest predictor, as in `evaluate`."""
 LARGEST_OFFSET = 4.0
 """chi^2 of the emulator against fiducial simulations beyond which a warning says so."""
 FILE = "mcmc.json"
@@ -51,7 +50,7 @@ def run(
 
     A file of the same configuration and options is continued: its maps are not sampled again. One
     of others stays as it is, and is an error.
-    beside: folders of further runs whose networks answer for the same maps. Raises ValueError, one
+    beside: folders of further runs whose networks predict the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
     progress = progress or SILENT
@@ -189,17 +188,16 @@ def table(result: dict[str, Any]) -> str:
     """rms of log10 of the count per luminosity range, a column per predictor."""
     scores, symbol = result["scores"], QUANTITIES[result["label"]].symbol
     predictors = scores["predictors"]
-    wide = max(19, *(len(name) + 2 for name in predictors))
+    every = [[*of["ranges"], of["whole"]] for of in predictors.values()]
+    rows = [
+        [range_title(row[0]["log10_L"]), *map(rms_cell, row)] for row in zip(*every, strict=True)
+    ]
+    rows.append(["mse", *(f"{of['mse']:.4f}" for of in predictors.values())])
     lines = [
         f"{len(result['maps'])} test maps; rms error of log10 {symbol} [dex] where it is not 0",
         "",
-        f"{'log10 L':10}" + "".join(f"{name:>{wide}}" for name in predictors),
+        *columns(["log10 L", *predictors], rows),
     ]
-    every = [[*of["ranges"], of["whole"]] for of in predictors.values()]
-    for row in zip(*every, strict=True):
-        low, high = row[0]["log10_L"]
-        lines.append(f"{f'{low:g}-{high:g}':10}" + "".join(f"{_rms(v):>{wide}}" for v in row))
-    lines.append(f"{'mse':10}" + "".join(f"{of['mse']:>{wide}.4f}" for of in predictors.values()))
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
     lines += [
         f"+-: standard errors, bootstrap over {scores['bootstrap']['resampled']}",
@@ -220,15 +218,8 @@ def _few_training_skies(number: int | None) -> list[str]:
     return wrap(
         f"warning: the simulations are of {of}: how far so few are from the mean of many is not in "
         f"the covariance, and the scatter between skies hardly; make {ENOUGH_LIGHTCONES} or more",
-        100,
+        TEXT_WIDTH,
     )
-
-
-def _rms(values: dict[str, Any]) -> str:
-    if values["rms_dex"] is None:
-        return "-"
-    error = values["rms_dex_error"]
-    return f"{values['rms_dex']:.4f}" + (f" +- {error:.4f}" if error is not None else "")
 
 
 def _draw(

@@ -8,7 +8,6 @@ and nowhere else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -16,10 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.grid import Grid
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays
 
 Shape = tuple[int, int, int]
 Drawn = dict[str, NDArray[np.float32]]
@@ -117,8 +118,9 @@ class Operator(ABC):
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: Any, state: MapState) -> Operator:
-        """The operator where the map is in `state`. Raises ConfigError."""
-        return cls(name, stage)
+        """The operator where the map is in `state`; here one whose fields are its settings. Raises
+        ConfigError."""
+        return cls(name, stage, **vars(config))
 
     @classmethod  # noqa: B027
     def check(cls, section: Any, where: str, state: MapState) -> None:
@@ -160,9 +162,7 @@ class Operator(ABC):
         return {}
 
     @abstractmethod
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         """Change cubes float32 [B, freq, dec, ra]; returns the same tensor or a new one.
 
         keys: int32 [B, 6], as in kernels/paint.cu; drawn: tensors float32 [B] on the device.
@@ -177,11 +177,11 @@ class Pointwise(Operator):
     unitless = True
 
     @abstractmethod
-    def undo(self, values: torch.Tensor) -> torch.Tensor:
+    def undo(self, values: Tensor) -> Tensor:
         """The map before the transform, of any shape."""
 
     @abstractmethod
-    def slope(self, values: torch.Tensor) -> torch.Tensor:
+    def slope(self, values: Tensor) -> Tensor:
         """The derivative of the transform where its result is `values`."""
 
 
@@ -204,9 +204,9 @@ class Table:
 
     def __init__(self, values: NDArray[np.generic]) -> None:
         self.values = np.ascontiguousarray(values)
-        self._copies: dict[torch.device, torch.Tensor] = {}
+        self._copies: dict[torch.device, Tensor] = {}
 
-    def on(self, device: torch.device) -> torch.Tensor:
+    def on(self, device: torch.device) -> Tensor:
         """The array on a device."""
         if device not in self._copies:
             self._copies[device] = torch.from_numpy(self.values).to(device)

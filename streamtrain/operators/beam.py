@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
 from streamtrain.schema import ConfigError, setting
 
@@ -72,7 +73,6 @@ class Beam(Operator):
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: BeamConfig, state: MapState) -> Beam:
-        """The operator where the map is in `state`."""
         num_freq, num_dec, num_ra = state.shape
         if config.fwhm_arcmin is not None:
             fov_ra, fov_dec = state.grid.fov_deg
@@ -112,9 +112,7 @@ class Beam(Operator):
     def needs_units(cls, section: BeamConfig) -> bool:
         return section.fwhm_arcmin is not None
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
         for axis in (self.ra, self.dec):  # each turns the slices: [dec, ra], [ra, dec], [dec, ra]
             across, along = cube.shape[2:]

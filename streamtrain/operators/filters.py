@@ -6,15 +6,15 @@ Sums over voxels are added in a fixed order: rows of ra, then slices, then the c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
 from streamtrain.schema import ConfigError, setting
 
@@ -42,7 +42,6 @@ class HighPass(Operator):
     def from_config(
         cls, name: str, stage: int, config: HighPassConfig, state: MapState
     ) -> HighPass:
-        """The operator where the map is in `state`."""
         return cls(name, stage, Table(polynomials(config.modes, state.shape[0])))
 
     @classmethod
@@ -53,9 +52,7 @@ class HighPass(Operator):
                 f"{state.shape[0]}"
             )
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
         num_modes, pixels = len(self.modes.values), cube[0, 0].numel()
         modes = self.modes.on(cube.device)
@@ -113,23 +110,14 @@ class SubtractMean(Operator):
 
     skip_zeros: bool
 
-    @classmethod
-    def from_config(
-        cls, name: str, stage: int, config: SubtractMeanConfig, state: MapState
-    ) -> SubtractMean:
-        """The operator where the map is in `state`."""
-        return cls(name, stage, config.skip_zeros)
-
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         sums = slice_sums(kernels, cube, self.skip_zeros)
         slices, pixels = cube.shape[0] * cube.shape[1], cube[0, 0].numel()
         kernels.elementwise("subtract_mean", slices, pixels, np.int32(self.skip_zeros), sums, cube)
         return cube
 
 
-def slice_sums(kernels: Kernels, cube: torch.Tensor, skip_zeros: bool) -> torch.Tensor:
+def slice_sums(kernels: Kernels, cube: Tensor, skip_zeros: bool) -> Tensor:
     """(sum, number) of the voxels of every frequency slice, float64 [B, n_freq, 2]; with skip_zeros
     of those that are not zero."""
     samples, num_freq, num_dec, num_ra = cube.shape
@@ -139,12 +127,12 @@ def slice_sums(kernels: Kernels, cube: torch.Tensor, skip_zeros: bool) -> torch.
     return _joined(kernels, rows)
 
 
-def cube_sums(kernels: Kernels, cube: torch.Tensor) -> torch.Tensor:
+def cube_sums(kernels: Kernels, cube: Tensor) -> Tensor:
     """(sum, number) of the voxels of every cube, float64 [B, 2]."""
     return _joined(kernels, slice_sums(kernels, cube, False))
 
 
-def cube_squares(kernels: Kernels, cube: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+def cube_squares(kernels: Kernels, cube: Tensor, total: Tensor) -> Tensor:
     """(sum, number) of (T - mean)^2 of every cube, float64 [B, 2]; total: its `cube_sums`."""
     samples, num_freq, num_dec, num_ra = cube.shape
     rows = _pairs(cube, samples, num_freq, num_dec)
@@ -154,11 +142,11 @@ def cube_squares(kernels: Kernels, cube: torch.Tensor, total: torch.Tensor) -> t
     return _joined(kernels, _joined(kernels, rows))
 
 
-def _pairs(like: torch.Tensor, *shape: int) -> torch.Tensor:
+def _pairs(like: Tensor, *shape: int) -> Tensor:
     return torch.empty((*shape, 2), dtype=torch.float64, device=like.device)
 
 
-def _joined(kernels: Kernels, parts: torch.Tensor) -> torch.Tensor:
+def _joined(kernels: Kernels, parts: Tensor) -> Tensor:
     """Pairs summed over the last axis but one: [B, ..., n, 2] -> [B, ..., 2]."""
     sums = _pairs(parts, *parts.shape[:-2])
     samples = len(parts)
@@ -182,9 +170,7 @@ class Standardise(Operator):
     random = False
     unitless = True
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         total = cube_sums(kernels, cube)
         squares = cube_squares(kernels, cube, total)
         kernels.elementwise("standardise", len(cube), cube[0].numel(), total, squares, cube)

@@ -6,18 +6,18 @@ import hashlib
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.machine.files import DEBUG, check_npz, reason_of, why_not_a_file
 from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
 from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Table, Turn
 from streamtrain.schema import AssumptionWarning, ConfigError, setting
 
@@ -156,7 +156,6 @@ class Mask(Operator):
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: MaskConfig, state: MapState) -> Mask:
-        """The operator where the map is in `state`; raises ConfigError for an unusable file."""
         shape = state.shape[1:]
         keep = np.ones(shape, bool)
         digest = None
@@ -185,9 +184,7 @@ class Mask(Operator):
     def identity(self) -> str | None:
         return self.digest
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         slices, pixels = cube.shape[0] * cube.shape[1], cube[0, 0].numel()
         kernels.elementwise("mask_pixels", slices, pixels, self.keep.on(cube.device), cube)
         return cube

@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.grid import DEG
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.operators.mask import pixels_digest, read_pixels
 from streamtrain.schema import ConfigError, setting
@@ -105,7 +105,6 @@ class Noise(Operator):
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: NoiseConfig, state: MapState) -> Noise:
-        """The operator where the map is in `state`. Raises ConfigError."""
         given = COMAP_SIGMA_UK if config.sigma_uK is None else config.sigma_uK
         factor = noise_factor(config.per, state)
         if config.radiometer is not None:
@@ -155,9 +154,7 @@ class Noise(Operator):
             "voxel_sigma": (sigma * self.factor).astype(np.float32),
         }
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         sigma = drawn["voxel_sigma"]
         relative = self.pixels if self.voxels is None else self.voxels
         if relative is not None:
@@ -190,12 +187,12 @@ def draw_level(draws: Draws, sigma: tuple[float, float], absent: float) -> NDArr
 
 def add_pixel_noise(
     kernels: Kernels,
-    cube: torch.Tensor,
-    keys: torch.Tensor,
+    cube: Tensor,
+    keys: Tensor,
     stage: int,
-    sigma: torch.Tensor,
+    sigma: Tensor,
     relative: Table,
-) -> torch.Tensor:
+) -> Tensor:
     """Noise of sigma [B] times the table, [n_dec, n_ra] or one for every voxel; where that is
     negative the cube becomes 0.
 
@@ -291,7 +288,6 @@ class EdgeNoise(Operator):
     def from_config(
         cls, name: str, stage: int, config: EdgeNoiseConfig, state: MapState
     ) -> EdgeNoise:
-        """The operator where the map is in `state`."""
         given = config.sigma_uK
         levels = given if isinstance(given, tuple) else (given, given)
         if config.per == "map_voxel":
@@ -307,9 +303,7 @@ class EdgeNoise(Operator):
     def draw(self, draws: Draws) -> Drawn:
         return {"sigma_uK": draw_level(draws, self.sigma, self.absent).astype(np.float32)}
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return add_pixel_noise(kernels, cube, keys, self.stage, drawn["sigma_uK"], self.pixels)
 
 

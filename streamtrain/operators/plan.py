@@ -89,9 +89,8 @@ class ObservationPlan:
             operator = OPERATORS[operator_kind(name)]
             before, state = state, operator.state_after(section, state)
             in_units = in_units and not operator.unitless
-            stage = STAGE_OBSERVE + 2 * position
-            of_map = already[name]
-            steps.append(Step(name, operator, section, stage, before, state, of_map, in_units))
+            stage, there = STAGE_OBSERVE + 2 * position, already[name]
+            steps.append(Step(name, operator, section, stage, before, state, there, in_units))
         self.steps = tuple(steps)
         self.state = state
         """The map after all of them."""
@@ -129,8 +128,9 @@ class ObservationPlan:
     @property
     def leading_pool(self) -> Pool | None:
         """The pool at the head, which is a part of painting: the joined voxels are painted."""
-        first = self.steps[0].build() if self.steps and self.steps[0].operator is Pool else None
-        return first if isinstance(first, Pool) else None
+        first = next((s.build() for s in self.steps[:1] if s.operator is Pool), None)
+        assert first is None or isinstance(first, Pool)
+        return first
 
     @property
     def encoding(self) -> list[tuple[str, Any]]:
@@ -143,16 +143,14 @@ class ObservationPlan:
     def raw(self) -> dict[str, Any]:
         """The part of `observe` that makes maps in their units: up to the last step that is of the
         map, with the steps that join or select voxels right after it, and before any transform."""
-        sections: dict[str, Any] = {}
         last = 0
         for number, step in enumerate(self.steps, 1):
             if not step.in_units:
                 break
-            sections[step.name] = step.section
             follows = (step.operator.reshapes or step.operator.selects) and last == number - 1
             if step.of_the_map or follows:
                 last = number
-        return dict(list(sections.items())[:last])
+        return {step.name: step.section for step in self.steps[:last]}
 
     @property
     def input_map(self) -> InputMap:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Shape, Turn
 from streamtrain.schema import ConfigError, setting
 
@@ -38,7 +39,6 @@ class Pool(Operator):
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: PoolConfig, state: MapState) -> Pool:
-        """The operator where the map is in `state`."""
         return cls(name, stage, config.factor, config.reduce == "mean")
 
     @classmethod
@@ -62,9 +62,7 @@ class Pool(Operator):
         of_second = f" ({suffix})" if suffix else ""
         return f"{words}: {'mean' if self.mean else 'sum'} of {freq} x {dec} x {ra}{of_second}"
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples = len(cube)
         shape = [n // f for n, f in zip(cube.shape[1:], self.factor, strict=True)]
         pooled = torch.empty((samples, *shape), dtype=torch.float32, device=cube.device)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streamtrain.grid import DEG
 from streamtrain.luminosity.priors import (
@@ -23,6 +22,7 @@ from streamtrain.luminosity.priors import (
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.schema import ConfigError, setting
 
@@ -106,7 +106,6 @@ class RadioSources(Operator):
     def from_config(
         cls, name: str, stage: int, config: RadioSourcesConfig, state: MapState
     ) -> RadioSources:
-        """The operator where the map is in `state`. Raises ConfigError."""
         grid = state.grid
         edges = grid.edges[0]
         nu = 0.5 * (edges[:-1] + edges[1:])
@@ -159,9 +158,7 @@ class RadioSources(Operator):
             "slope": drawn["slope"].astype(np.float32),
         }
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         low, high = self._log2_flux
         kernels.elementwise(
             "radio_sources",

@@ -38,11 +38,6 @@ def operator_of(name: str) -> type[Operator] | None:
     return OPERATORS.get(operator_kind(name))
 
 
-def observe_sections() -> dict[str, Any]:
-    """The section of each operator in a configuration."""
-    return {name: operator.section for name, operator in OPERATORS.items()}
-
-
 def without_paths(name: str, section: dict[str, Any]) -> dict[str, Any]:
     """An operator's settings as plain data, with 'file' for the path of each of its files."""
     operator = operator_of(name)

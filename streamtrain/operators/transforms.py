@@ -1,27 +1,27 @@
 """Transforms of a voxel's value into the network's input, and the way back.
 
-Also the brightness augmentation of Pfeffer, Breysse and Stein 2019 as it was done.
+`ScaledLog` is the brightness augmentation of Pfeffer, Breysse and Stein 2019 as it was done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from streamtrain.luminosity.modifiers import Brightness
-from streamtrain.luminosity.settings import BrightnessConfig
+from streamtrain.luminosity.modifiers import Brightness, BrightnessConfig
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
-from streamtrain.operators.base import Drawn, MapState, Operator, Pointwise, Turn
+from streamtrain.numerics.workspace import DeviceArrays
+from streamtrain.operators.base import Drawn, Operator, Pointwise, Turn
 from streamtrain.schema import setting
 
 LN10 = 2.302585092994046
-Values = TypeVar("Values", torch.Tensor, NDArray[np.floating])
+Values = TypeVar("Values", Tensor, NDArray[np.floating])
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,21 @@ class LogModulus(Pointwise):
     section = LogModulusConfig
     words = "log-modulus"
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         kernels.elementwise("log_modulus", len(cube), cube[0].numel(), cube)
         return cube
 
-    def undo(self, values: torch.Tensor) -> torch.Tensor:
+    def undo(self, values: Tensor) -> Tensor:
         return inverse_log_modulus(values)
 
-    def slope(self, values: torch.Tensor) -> torch.Tensor:
-        slope: torch.Tensor = 10.0 ** -torch.abs(values) / LN10
+    def slope(self, values: Tensor) -> Tensor:
+        slope: Tensor = 10.0 ** -torch.abs(values) / LN10
         return slope
 
 
 def inverse_log_modulus(values: Values) -> Values:
     """T of sign(T) log10(|T| + 1): sign(v) (10^|v| - 1), of an array or a tensor."""
-    if isinstance(values, torch.Tensor):
+    if isinstance(values, Tensor):
         return torch.sign(values) * torch.expm1(torch.abs(values) * LN10)
     return np.sign(values) * np.expm1(np.abs(values) * LN10)
 
@@ -81,24 +79,17 @@ class Log10(Pointwise):
 
     epsilon: float
 
-    @classmethod
-    def from_config(cls, name: str, stage: int, config: Log10Config, state: MapState) -> Log10:
-        """The operator where the map is in `state`."""
-        return cls(name, stage, config.epsilon)
-
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         epsilon, lowest = np.float32(self.epsilon), np.float32(1e-3 * self.epsilon)
         kernels.elementwise("shifted_log10", len(cube), cube[0].numel(), epsilon, lowest, cube)
         return cube
 
-    def undo(self, values: torch.Tensor) -> torch.Tensor:
+    def undo(self, values: Tensor) -> Tensor:
         """What was cut off below comes back as its floor."""
-        shifted: torch.Tensor = 10.0**values - self.epsilon
+        shifted: Tensor = 10.0**values - self.epsilon
         return shifted
 
-    def slope(self, values: torch.Tensor) -> torch.Tensor:
+    def slope(self, values: Tensor) -> Tensor:
         shifted = 10.0**values
         above = shifted > 1e-3 * self.epsilon * (1 + 1e-5)
         return torch.where(above, 1.0 / (LN10 * shifted), torch.zeros_like(shifted))
@@ -120,23 +111,16 @@ class Asinh(Pointwise):
 
     scale: float
 
-    @classmethod
-    def from_config(cls, name: str, stage: int, config: AsinhConfig, state: MapState) -> Asinh:
-        """The operator where the map is in `state`."""
-        return cls(name, stage, config.scale)
-
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         kernels.elementwise(
             "scaled_asinh", len(cube), cube[0].numel(), np.float32(self.scale), cube
         )
         return cube
 
-    def undo(self, values: torch.Tensor) -> torch.Tensor:
+    def undo(self, values: Tensor) -> Tensor:
         return torch.sinh(values) * self.scale
 
-    def slope(self, values: torch.Tensor) -> torch.Tensor:
+    def slope(self, values: Tensor) -> Tensor:
         return 1.0 / (self.scale * torch.cosh(values))
 
 
@@ -156,8 +140,6 @@ class ScaledLog(Operator):
         factor = self.brightness.draw(draws).record["factor"]
         return {"factor": factor.astype(np.float32)}
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         kernels.elementwise("scaled_log", len(cube), cube[0].numel(), drawn["factor"], cube)
         return cube

@@ -20,7 +20,7 @@ from streamtrain.evaluate.run import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import EXTRA_COUNTS
+from streamtrain.labels import Counts, cumulative
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
 from streamtrain.operators.pool import PoolConfig
@@ -46,7 +46,7 @@ def luminosity_functions(
     log10(L/Lsun) [num_bins + 1], comoving volume [Mpc^3]."""
     edges = 10.0**bin_edges
     return LuminosityFunctions(
-        above=(np.cumsum(counts[::-1])[::-1] + above).astype(np.float64),
+        above=(cumulative(counts) + above).astype(np.float64),
         phi=counts / (volume_Mpc3 * np.diff(edges)),
         phi_L=counts / (volume_Mpc3 * np.diff(np.log(edges))),
         bin_edges=bin_edges,
@@ -91,13 +91,12 @@ def paint_samples(
                 records += drawing.records
             if progress is not None:
                 progress.update(f"painting: {len(records)}/{len(indices)} samples")
-    all_counts = np.concatenate(counts).astype(np.int64)
-    bins = all_counts.shape[1] - EXTRA_COUNTS
+    found = Counts(np.concatenate(counts).astype(np.int64))
     return PaintedSamples(
-        counts=all_counts[:, :bins],
-        above=all_counts[:, bins],
-        below=all_counts[:, bins + 1],
-        saturated=all_counts[:, bins + 2],
+        counts=found.bins,
+        above=found.above,
+        below=found.below,
+        saturated=found.saturated,
         mean=np.concatenate(signal),
         models=[str(record["model"]) for record in records],
         lightcones=[str(record["lightcone"]) for record in records],

@@ -23,6 +23,7 @@ from streamtrain.preview import sample_figure
 from streamtrain.preview.prior import paint_samples, signal_generator
 from streamtrain.preview.prior_figures import PaintedSamples
 from streamtrain.preview.sample_figure import Panel
+from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
 
@@ -105,20 +106,13 @@ def panels_of_steps(steps: Sequence[Step], channel: int) -> list[Panel]:
 
 def table(steps: Sequence[Step]) -> str:
     """Mean and root mean square of the map after every step, and of what it added."""
-    rows = [("step", "shape", "mean", "rms", "mean added", "rms added", "unit")]
+    rows = []
     for step in steps:
         added = ("", "") if step.added is None else _moments(step.added)
         shape = " x ".join(str(n) for n in step.cube.shape)
         rows.append((step.name, shape, *_moments(step.cube), *added, step.unit or "-"))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    left = (0, 1, 6)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    head = ("step", "shape", "mean", "rms", "mean added", "rms added", "unit")
+    return "\n".join(columns(head, rows, left=(0, 1, 6)))
 
 
 def _moments(cube: Float) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from streamtrain.generator.batch import join
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch, join
+from streamtrain.generator.draws import SampleGenerator
 from streamtrain.networks.network import Network
 from streamtrain.networks.summaries import Summaries
 
@@ -21,7 +21,7 @@ NUM_EDGE_SAMPLES = 32
 
 def set_normalisation(
     network: Network,
-    generator: Generator,
+    generator: SampleGenerator,
     *,
     chunk: int,
     report: Callable[[int, int], None],
@@ -49,7 +49,7 @@ def set_normalisation(
 
 
 def refuse_equal_labels(
-    generator: Generator, chunk: int, report: Callable[[int, int], None]
+    generator: SampleGenerator, chunk: int, report: Callable[[int, int], None]
 ) -> None:
     """Raise ValueError if the first training samples have one and the same label;
     `set_normalisation` does that too."""
@@ -57,7 +57,7 @@ def refuse_equal_labels(
     _check_labels(generator, torch.cat([batch.label for batch in some]))
 
 
-def _check_labels(generator: Generator, label: Tensor) -> None:
+def _check_labels(generator: SampleGenerator, label: Tensor) -> None:
     if (label != label[0]).any():
         return
     what = f"the first {len(label)} training samples all have the same label"
@@ -74,7 +74,7 @@ def _check_labels(generator: Generator, label: Tensor) -> None:
 
 
 def _batches(
-    generator: Generator, number: int, chunk: int, report: Callable[[int, int], None]
+    generator: SampleGenerator, number: int, chunk: int, report: Callable[[int, int], None]
 ) -> Iterator[Batch]:
     """The first training samples."""
     for start in range(0, number, chunk):

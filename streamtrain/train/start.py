@@ -245,12 +245,12 @@ def _extension(config: Config, then: TrainConfig, step: int) -> ExtensionConfig:
 def _begun(
     folder: Path, history: tuple[ExtensionConfig, ...], train: TrainConfig
 ) -> tuple[ExtensionConfig, ...]:
-    """The extensions in the folder's config.yaml, if the last is the one of `train` and the others
-    are those of the checkpoint."""
+    """The extensions that the folder's config.yaml has, if the last is the one of this call and
+    the others are those of the checkpoint."""
     try:
         noted = parse_yaml(read_text(folder / "config.yaml"), "config.yaml")
-        kept = _kept(noted["train"]).extensions
+        begun = _kept(noted["train"]).extensions
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    same = kept[:-1] == history and kept and kept[-1].to_steps == train.steps
-    return kept if same and train.extend in (None, kept[-1].schedule) else ()
+    same = begun[:-1] == history and begun and begun[-1].to_steps == train.steps
+    return begun if same and train.extend in (None, begun[-1].schedule) else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from streamtrain.config import Config
+from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.open import refuse_missing_files
 from streamtrain.machine.files import write_text
 from streamtrain.machine.interrupt import Stopped, StopRequest
 from streamtrain.machine.progress import Progress
 from streamtrain.machine.workers import own_cores
-from streamtrain.networks.network import build_network, describe
+from streamtrain.networks.network import Network, build_network, describe
 from streamtrain.schema import to_dict
 from streamtrain.stream import SampleStream
 from streamtrain.train.checkpoint import (
@@ -71,7 +72,8 @@ class Trainer:
     """Trains the network of a configuration, from the newest checkpoint of its run if there is one.
 
     config: the run. device: see `World.start`. max_steps: end this call, with a checkpoint, after
-    so many steps (the schedule stays that of the configuration).
+    so many steps (the schedule stays that of the configuration). generator: makes the samples of a
+    split, called as `Generator`. network: trained instead of the configuration's, with its outputs.
     Raises ValueError for settings that cannot work, and Stopped where somebody asks to stop while
     lightcones are made.
     """
@@ -81,6 +83,9 @@ class Trainer:
         config: Config,
         device: str | torch.device | None = None,
         max_steps: int | None = None,
+        *,
+        generator: Callable[..., SampleGenerator] = Generator,
+        network: Network | None = None,
     ) -> None:
         self.config, self._max_steps = config, max_steps
         self._folder = run_folder(config)
@@ -106,16 +111,17 @@ class Trainer:
                     progress.note("stopped before the first step")
                     raise Stopped
 
-            self.generator = Generator(config, "train", self._device, threads, report=report)
-            self._validation = Generator(config, "validation", self._device, threads)
+            self.generator = generator(config, "train", self._device, threads, report=report)
+            self._validation = generator(config, "validation", self._device, threads)
         with self._torch_state():
-            self.network = build_network(
+            network = network or build_network(
                 config.network,
                 self.generator.input_shape,
                 self.generator.label,
                 config.observation.input_map,
                 channels_last=train.channels_last,
-            ).to(self._device)
+            )
+            self.network = network.to(self._device)
             if self._start is not None:
                 self._start.load_into(self.network, self.generator.input_shape)
             if train.deterministic:

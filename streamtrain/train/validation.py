@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.draws import SampleGenerator
 from streamtrain.labels import Label, ranges_with_bins
 from streamtrain.train.distributed import World
 from streamtrain.train.probe import Dependence, class_skill, pair_sums, skill
@@ -110,7 +111,7 @@ class ValidationResult:
 
 
 def validate(
-    generator: Generator,
+    generator: SampleGenerator,
     evaluate: Evaluation,
     world: World,
     *,

@@ -3,6 +3,7 @@ the work is spread."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -10,14 +11,22 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.settings import SynthesizeConfig
+from streamtrain.catalogs.synthesis import options
+from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine import workers
+from streamtrain.schema import ConfigError, build
+
+pytestmark = pytest.mark.usefixtures("usual_signals")
 
 PATIENCE_S = 180.0
 """On a machine with much else to do [s]."""
@@ -224,16 +233,20 @@ def test_options_from_yaml_and_command_line_are_recorded(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fotprint_deg: 2", "unknown option 'fotprint_deg'; allowed: bias, cell_Mpc, cosmology"),
+        (
+            "fotprint_deg: 2",
+            "unknown option 'fotprint_deg': did you mean 'footprint_deg'?",
+        ),
         ("- 1", "options must be a mapping of names to values"),
         ("cosmology: 3", "cosmology must be a mapping of Omega_m, Omega_b"),
         ("cosmology: {Omega_M: 0.3}", "unknown ['Omega_M']"),
-        ("sfr: maybe", "sfr = 'maybe' must be true or false"),
-        ("z_range: [a, 3]", "z_range = 'a' must be a number"),
-        ("z_range: 3", "z_range 3.0 must be two numbers"),
-        ("footprint_deg: [1, 2, 3]", "footprint_deg [1.0, 2.0, 3.0] must be one number or two"),
-        ("num_slabs: two", "num_slabs"),
-        ("mass_function: [1]", "mass_function"),
+        ("sfr: maybe", "sfr must be true or false, not 'maybe'"),
+        ("z_range: [a, 3]", "z_range[0] must be a number, not 'a'"),
+        ("z_range: 3", "z_range must be a list, not 3"),
+        ("footprint_deg: [1, 2, 3]", "footprint_deg [1, 2, 3] must be one number or two"),
+        ("num_slabs: two", "num_slabs must be a number, not 'two'"),
+        ("mass_function: [1]", "mass_function must be text, not [1]"),
+        ("cell_Mpc: 9", "cell_Mpc 9 Mpc must lie in 1..8 Mpc"),
         ("a: [", "not valid YAML"),
         ("sfr: true\nsfr: false", "'sfr' is given twice"),
     ],
@@ -245,7 +258,7 @@ def test_bad_option_files_get_one_sentence(
     file.write_text(text)
     assert main(["catalog", "make", "1", "--out", str(tmp_path), "--options", str(file)]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in error and str(file) in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -263,3 +276,55 @@ def test_bad_arguments_get_one_sentence(
 ) -> None:
     assert main(["catalog", "make", *arguments, "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_option_is_said_once() -> None:
+    """Flags, file, section and `synthesize` take their defaults, units and ranges from one table,
+    and what they are given by whichever way becomes the same options."""
+    parser = argparse.ArgumentParser()
+    options.add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for flag, shown in {
+        "--footprint-deg DEG [DEG ...]": "[2.4 2.4]",
+        "--z-range LOW HIGH": "[2.38 3.45]",
+        "--min-mass MSUN": "[2.5e+10]",
+        "--mass-function NAME": "[tinker08]",
+        "--bias NAME": "[tinker10]",
+        "--Omega-m VALUE": "[0.286]",
+        "--sigma8 VALUE": "[0.82]",
+    }.items():
+        assert shown in text.partition("options: ")[2].partition(f" {flag} ")[2].partition(" --")[0]
+    section = build(SynthesizeConfig, {"footprint_deg": 3, "cosmology": {"h": 0.68}})
+    plain = SkyOptions(footprint_deg=np.array([3.0]), cosmology={"h": "0.68"})  # type: ignore[arg-type]
+    assert (
+        SkyOptions(**{"z_range": (2.38, 3.45), "min_mass_Msun": 2.5e10} | section.said()) == plain
+    )
+    assert plain.footprint_deg == (3.0, 3.0) and plain.cosmology == Cosmology(h=0.68)
+    with pytest.raises(ConfigError, match=r"footprint_deg = 20 is outside its range 0\.05\.\.10"):
+        build(SynthesizeConfig, {"footprint_deg": 20})
+
+
+def test_the_documentation_has_every_option() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "lightcones.md").read_text()
+    table = text.partition("| | default | |")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    said = {name: (default, more) for name, default, more in rows}
+    every = [*fields(SkyOptions), *fields(options.FileOptions)]
+    assert said.keys() == {one.name for one in every}
+    for one in every:
+        default, more = said[one.name]
+        if (span := one.metadata["span"]) is not None:
+            assert "{:g} to {:g}".format(*span).replace("e+", "e").replace("e0", "e") in more
+        if isinstance(one.default, bool):
+            assert default == ("yes" if one.default else "no")
+        elif one.name not in ("cosmology", "num_slabs"):
+            values = one.default if isinstance(one.default, tuple) else (one.default,)
+            shown = [type(values[0])(word) for word in default.split()]
+            assert set(shown) == set(values)
+
+
+def test_help_is_said_without_scipy_and_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "streamtrain", "catalog", "make", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--min-mass" in done.stdout and "numpy" in done.stderr
+    assert not {"scipy", "torch", "h5py"} & {line.split()[-1] for line in done.stderr.splitlines()}

@@ -22,9 +22,11 @@ from streamtrain.train.distributed import ranks_of
 COMMAND = [sys.executable, "-m", "streamtrain"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own, with signals as a terminal's have them."""
+    """The command in a process of its own."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT} | options
@@ -32,15 +34,8 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
         [*COMMAND, *arguments],
         env=environment | options.pop("environment", {}),
         text=True,
-        preexec_fn=_signals_as_usual,
         **options,
     )
-
-
-def _signals_as_usual() -> None:
-    """A background job of a script inherits an ignored SIGINT."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def assert_a_sentence(status: int, said: str, number: int) -> None:
@@ -72,7 +67,6 @@ def interrupt(arguments: list[str], number: int, after_s: float) -> tuple[int, s
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=_signals_as_usual,
     )
     said = process.communicate(timeout=300)[1]
     return process.returncode, said
@@ -217,8 +211,8 @@ ERRORS: list[tuple[BaseException, int, str]] = [
     (KeyError("x"), 1, "): KeyError: 'x'; please report it"),
     (RecursionError("maximum depth"), 1, "RecursionError: maximum depth; please report it"),
     (MemoryError(), 1, "): MemoryError"),
-    (RuntimeError("CUDA out of memory.\nTried"), 1, "not enough memory in main (cli.py, line "),
-    (ZeroDivisionError("division"), 1, "internal error in main (cli.py, line "),
+    (RuntimeError("CUDA out of memory.\nTried"), 1, "not enough memory in main (main.py, line "),
+    (ZeroDivisionError("division"), 1, "internal error in main (main.py, line "),
     (AssertionError(), 1, "): AssertionError; please report it"),
     (RuntimeError("[enforce fail\n at x.cc]"), 1, "RuntimeError: [enforce fail at x.cc]; please"),
     (ValueError("of two\nlines\r\x1b[31m\0"), 2, "of two lines ?[31m?"),

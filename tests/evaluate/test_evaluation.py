@@ -439,6 +439,7 @@ def test_the_average_of_the_weights_is_judged_where_there_is_one(config, monkeyp
     assert evaluation.evaluate(config)["network"]["mse"] == 0.0
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_command_with_a_sentence_and_nothing_half_written(
     config, monkeypatch, capsys, number

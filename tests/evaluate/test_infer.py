@@ -26,9 +26,8 @@ from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import infer as infer_module
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate import run as run_module
-from streamtrain.evaluate.infer import Function, Options, ask, infer
-from streamtrain.evaluate.infer_reference import ErrorReference, Errors
-from streamtrain.evaluate.out_of_distribution import Seen, statistics
+from streamtrain.evaluate.infer import Function, Options, infer, predict_map
+from streamtrain.evaluate.infer_reference import ErrorReference, Errors, Seen, statistics
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.run import Trained, run_config
 from streamtrain.generator.generator import GENERATOR_VERSION
@@ -129,7 +128,7 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     assert old["low_95"] == first["low_95"] and old["errors"]["steps_ago"] == 3
     said = (
         "infer_reference.json, measured with the checkpoint of step 4, 3 steps earlier than the "
-        f"one that answers, by generator version {GENERATOR_VERSION - 1}"
+        f"one that predicts, by generator version {GENERATOR_VERSION - 1}"
     )
     assert said in capsys.readouterr().out and said in old["warnings"][0]
     monkeypatch.undo()
@@ -244,7 +243,7 @@ def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
     generator = Generator(config, "test")
     network = Trained.load(config).network(generator.label)
     residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
-    found = ask(network, generator.label, generator.generate([INDEX]).cube[0],
+    found = predict_map(network, generator.label, generator.generate([INDEX]).cube[0],
                 ErrorReference(None, Errors(residuals, 24, 7, 2, "here"), 1.0))  # fmt: skip
     assert isinstance(found, Function) and found.interval is not None
     value = np.log10(found.value)
@@ -267,7 +266,7 @@ def test_without_lightcones_there_is_an_answer_and_the_reason(
     assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
     assert [w.split(":")[0] for w in result["warnings"]] == [
         "the map was not compared with training maps",
-        "the answer has no uncertainty",
+        "the prediction has no uncertainty",
     ]
     assert result["uncertainty"] == "none" and "low_68" not in result
 

@@ -9,13 +9,13 @@ from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.parameter_oracle import (
     OtherFields,
     few_skies,
-    label_counts,
     repaint,
     repaint_all,
     score_floor,
 )
 from streamtrain.evaluate.scores import deviance
 from streamtrain.generator.generator import Generator
+from streamtrain.labels import Counts
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM = 1500
@@ -145,7 +145,8 @@ def test_a_sample_painted_on_its_own_field_is_itself(skies, threads):
     batch = generator.generate(indices)
     assert {draw["model"] for draw in batch.draws} == {"li16", "breysse15"}
     again = repaint(generator, generator, indices, indices, threads)
-    assert (label_counts(generator.label, again) == batch.counts.numpy()).all()
+    found = generator.label.of_counts(again.bins, again.above)
+    assert (found == batch.counts.numpy()).all()
 
 
 @small.EXTRAPOLATES
@@ -171,8 +172,9 @@ def test_functions_N_above_L_add_up_from_above(skies):
     for overflow, more in ((True, 5), (False, 0)):
         label = {"quantity": "cumulative", "bins": 3, "overflow": overflow}
         generator = Generator(small.config(label=label), split="test", lightcones=skies[:1])
-        raw = np.array([[4, 2, 1, 5, 7, 0]], np.int32)
-        assert label_counts(generator.label, raw).tolist() == [[7 + more, 3 + more, 1 + more]]
+        raw = Counts(np.array([[4, 2, 1, 5, 7, 0]], np.int32))
+        found = generator.label.of_counts(raw.bins, raw.above)
+        assert found.tolist() == [[7 + more, 3 + more, 1 + more]]
 
 
 @pytest.mark.parametrize("scatter", [True, False])
@@ -202,7 +204,7 @@ def test_fields_of_a_sample_are_of_different_skies_which_take_turns(data):
     generator = Generator(config, split="test", lightcones=[small.lightcone(9)])
     other = Generator(config, split="train", lightcones=cones)
     told = []
-    fields = repaint_all(generator, other, 10, told=told.append)
+    fields = repaint_all(generator, other, 10, report=told.append)
     other.close()
     assert told[-1] == 10
     assert fields.sky.shape == (4, 10)

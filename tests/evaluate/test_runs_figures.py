@@ -66,7 +66,7 @@ def test_maps_show_every_run_and_its_ratio(tmp_path: Path) -> None:
     folders.append(make_run(tmp_path / "other", label={"quantity": "cumulative"}))
     found = read(*folders)
     given = {run.name: answers_file.predictions_of(run) for run in found}
-    same = runs_figures.asked_the_same(found, given)
+    same = runs_figures.comparable_runs(found, given)
     assert [run.name for run in same] == ["one", "two"]
     figure = runs_figures.same_maps(same, given)
     assert len(figure.axes) == 9

@@ -237,7 +237,7 @@ def test_what_is_no_set_is_refused(run, tmp_path):
 
 
 def test_an_interrupted_matrix_leaves_whole_manifests(run, monkeypatch):
-    real = scenarios.ask
+    real = scenarios.predict_batches
 
     def interrupted(network, generator, batches, count, doing, progress):
         if doing.startswith("scenario 3/"):
@@ -245,7 +245,7 @@ def test_an_interrupted_matrix_leaves_whole_manifests(run, monkeypatch):
             raise KeyboardInterrupt
         return real(network, generator, batches, count, doing, progress)
 
-    monkeypatch.setattr(scenarios, "ask", interrupted)
+    monkeypatch.setattr(scenarios, "predict_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_scenarios(run, "pfeffer2019")
     left = sorted(path.name for path in (Path(run.run) / "scenarios").glob("*"))

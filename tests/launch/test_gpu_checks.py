@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support import ROOT, TESTS
+from support.processes import PATIENCE_S
 
 LAUNCH = ROOT / "launch"
 
@@ -200,6 +201,7 @@ sys.exit(run.run(checks, fake("lightcones", HANGS), asked=True))
 """
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_leaves_what_is_found(tmp_path: Path, number: signal.Signals) -> None:
     """On disk, and no process."""
@@ -208,12 +210,12 @@ def test_a_signal_leaves_what_is_found(tmp_path: Path, number: signal.Signals) -
     )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("first: well")
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + PATIENCE_S
     while not (children := _children(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert children
     process.send_signal(number)
-    status = process.wait(20)
+    status = process.wait(PATIENCE_S)
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     rows = rows_in(tmp_path)
     assert rows["first"]["text"] == "well"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from support import bit_oracle, compiled
 from support.user_models import everything
 
 from streamtrain.luminosity.registry import MODELS
-from streamtrain.luminosity.trace import TraceError, trace
+from streamtrain.luminosity.trace import Traced, TraceError, trace
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
 
@@ -28,11 +29,16 @@ Z = _RNG.uniform(2, 4, 3000).astype(F).astype(np.float64)
 SFR = 10 ** _RNG.uniform(-3, 3, 3000)
 
 
+@cache
+def traced_once(function: Callable[..., Any], names: tuple[str, ...]) -> Traced:
+    return trace(function, list(names), {"nu_rest_GHz": NU_REST})
+
+
 def in_the_kernel(
     function: Callable[..., Any], parameters: dict[str, float], columns: dict[str, NDArray[Any]]
 ) -> NDArray[np.float64]:
     """L of the halos MASS, Z by the printed code; compiled, it has the bits of the oracle."""
-    traced = trace(function, list(parameters), {"nu_rest_GHz": NU_REST})
+    traced = traced_once(function, tuple(parameters))
     uniforms = traced.evaluate_uniforms({k: np.array([v]) for k, v in parameters.items()})
     inputs = [
         (portable.log2(columns[name]) if form == "log2" else columns[name]).astype(F)

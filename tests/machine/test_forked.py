@@ -147,6 +147,7 @@ def test_the_end_of_a_job_is_no_news(squares: Forked[int]) -> None:
         assert None in [squares.take(n) for n in range(100_000)]
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_for_the_caller_are_not_heard(squares: Forked[int], number: int) -> None:
     os.kill(pid_of(squares), number)

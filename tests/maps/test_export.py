@@ -146,6 +146,7 @@ def test_what_is_refused(
 
 
 @pytest.mark.parametrize("format", ["hdf5", "limlam"])
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_half_written(
     config: Config, tmp_path: Path, monkeypatch: Any, capsys: Any, format: str, number: int

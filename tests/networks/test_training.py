@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import ROOT, TESTS
-from support.fake_generator import FakeGenerator
-from support.network_training import RANKS, training_config
-from support.processes import TORCHRUN, finish
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
+from support.processes import Forked
 
-import streamtrain.train.trainer
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.train.checkpoint import load_checkpoint
 from streamtrain.train.folder import read_history
-from streamtrain.train.trainer import Trainer
 
 CNN = {"kind": "cnn", "layers": 2, "filters": 4, "dense": 8, "kernel": 3, "dropout": 0.0}
 COMPACT = {"kind": "compact", "layers": 2, "filters": 4, "dense": 8}
 
 
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(config: Config) -> dict[str, torch.Tensor]:
@@ -58,11 +43,12 @@ def weights(config: Config) -> dict[str, torch.Tensor]:
 )
 def test_every_head_learns(tmp_path: Path, network: dict[str, Any], label: dict[str, Any]) -> None:
     """The amplitude of white noise, which shifts all bins, to half the error of the mean label."""
-    config = training_config(
-        tmp_path, COMPACT | network, label, steps=150, warmup_steps=20, learning_rate=0.02,
-        log_every=50, validate_every=150, validation_samples=64, checkpoint_every=150,
+    config = tiny_config(
+        tmp_path, label=label, network=COMPACT | network, steps=150, warmup_steps=20,
+        learning_rate=0.02, log_every=50, validate_every=150, validation_samples=64,
+        checkpoint_every=150,
     )  # fmt: skip
-    result = Trainer(config, "cpu").run().validation
+    result = FakeTrainer(config).run().validation
     assert result is not None
     whole = result.ranges[-1]
     assert whole.rms_dex < 0.5 * whole.baseline_dex
@@ -70,12 +56,14 @@ def test_every_head_learns(tmp_path: Path, network: dict[str, Any], label: dict[
 
 def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path) -> None:
     whole, parts = (
-        training_config(tmp_path / name, CNN | {"dropout": 0.3}, optimiser="sgd", validate_every=12)
+        tiny_config(
+            tmp_path / name, network=CNN | {"dropout": 0.3}, optimiser="sgd", validate_every=12
+        )
         for name in ("whole", "parts")
     )
-    Trainer(whole, "cpu").run()
+    FakeTrainer(whole).run()
     for steps in (5, None):
-        Trainer(parts, "cpu", steps).run()
+        FakeTrainer(parts, max_steps=steps).run()
     first, second = weights(whole), weights(parts)
     assert any("running_var" in name for name in first)
     for name in first:
@@ -84,8 +72,8 @@ def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path) -
 
 def test_validation_uses_the_running_moments(tmp_path: Path) -> None:
     """So a sample's answer does not depend on the others of its batch."""
-    config = training_config(tmp_path, CNN, validation_samples=11, validate_every=12)
-    trainer = Trainer(config, "cpu")
+    config = tiny_config(tmp_path, network=CNN, validation_samples=11, validate_every=12)
+    trainer = FakeTrainer(config)
     result = trainer.run().validation
     assert result is not None
     batch = FakeGenerator(config, "validation").generate(range(11))
@@ -97,21 +85,18 @@ def test_validation_uses_the_running_moments(tmp_path: Path) -> None:
 
 
 def test_two_ranks_normalise_over_the_whole_batch(tmp_path: Path) -> None:
-    """Weights and running moments of one rank and of two, each with half of every batch."""
-    paths = [str(TESTS), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    processes = {}
-    for name, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
-        command = [*launcher, "-m", "support.network_training", str(tmp_path / name), str(CNN)]
-        processes[name] = subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, text=True
-        )
+    """Weights and running moments of one rank and of two, each with half of every batch. Gradient
+    descent, in which roundings stay as small as they are."""
+    settings = {"steps": 8, "validate_every": 8, "optimiser": "sgd", "learning_rate": 0.03}
+    words = tuple(f"{key}={value}" for key, value in settings.items())
+    trainings = {
+        name: Forked(tmp_path / name, "--network", str(CNN), ranks=ranks, train=words)
+        for name, ranks in (("one", 1), ("two", 2))
+    }
     found, losses = [], []
-    for name, process in processes.items():
-        status, errors = finish(process)
-        assert status == 0, errors
-        config = training_config(tmp_path / name, CNN, **RANKS)
-        found.append(weights(config))
+    for name, training in trainings.items():
+        assert training.finish() == [0] * len(training.ranks), training.errors
+        found.append(weights(tiny_config(tmp_path / name, network=CNN, **settings)))
         history = read_history(tmp_path / name / "history.jsonl")
         losses += [e["validation_loss"] for e in history if "validation_loss" in e]
     for key, weight in found[0].items():

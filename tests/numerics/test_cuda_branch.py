@@ -20,9 +20,9 @@ from support import reference as ref
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import EXTRA_COUNTS
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace, layout, pack, unpack
 
@@ -93,7 +93,7 @@ def made(
     drawing = generator.draw(indices)
     arguments = drawing.arguments
     cube = torch.full((len(arguments), *generator.input_shape), torch.nan)
-    raw = torch.full((len(arguments), generator.num_bins + EXTRA_COUNTS), -1, dtype=torch.int32)
+    raw = torch.full((len(arguments), generator.bins.num_counts), -1, dtype=torch.int32)
     scene = generator.scenes.latest
     arrays = generator.pipeline.kernel_arguments(
         scene, arguments, drawing.operators, 0, len(arguments)
@@ -161,8 +161,7 @@ def test_bits_of_the_cpu(
     lines = [generator.line, *generator.interlopers.values()]
     for compiled in (e for line in lines for e in line.painter.compiled_models):
         compiled.kernels = EmulatedCuda("paint.cu", compiled.source, edits)
-        inputs = [column.numpy() for column in compiled.columns[: len(compiled.traced.columns)]]
-        compiled.columns = compiled._upload(inputs)
+        refill(compiled)
     generator.pipeline.observe = EmulatedCuda("observe.cu")
     label_kernels = EmulatedCuda("label.cu")
     cube, raw, arguments = made(generator, indices)
@@ -173,6 +172,13 @@ def test_bits_of_the_cpu(
     arrays = generator.label.kernel_arguments(arguments.lightcone, arguments.model)
     (known,) = Workspace(torch.device("cpu")).send([arrays])
     assert torch.equal(generator.label.make(label_kernels, raw, known), expected.label)
+
+
+def refill(compiled: CompiledModel) -> None:
+    """Have the static values computed anew, by the kernels that it now has."""
+    first = len(compiled.traced.columns)
+    compiled.columns[first : first + compiled.traced.num_static] = torch.nan
+    compiled.fill_static()
 
 
 def at_the_end_of_a_page(tensor: torch.Tensor) -> torch.Tensor:
@@ -198,8 +204,8 @@ def test_nothing_is_read_beyond_the_last_halo(halos: int) -> None:
     generator = Generator(small.config(emit=EMIT["li16"]), lightcones=[few])
     (compiled,) = generator.painter.compiled_models
     compiled.kernels = EmulatedCuda("paint.cu", compiled.source)
-    inputs = [column.numpy() for column in compiled.columns[: len(compiled.traced.columns)]]
-    compiled.columns = at_the_end_of_a_page(compiled._upload(inputs))
+    refill(compiled)
+    compiled.columns = at_the_end_of_a_page(compiled.columns)
     arrays = generator.painter.halos.arrays
     arrays[:] = [at_the_end_of_a_page(array) for array in arrays]
     arguments = generator.draw([0]).arguments

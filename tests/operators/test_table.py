@@ -6,19 +6,19 @@ that asks about operators has to treat them right without having heard of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import map_runs as runs
 import numpy as np
 import pytest
-import small
 import torch
 import yaml
+from support import map_runs as runs
+from support import small
+from torch import Tensor
 
 from streamtrain import observe
 from streamtrain.config import Config, ConfigError, from_mapping, load_config
@@ -32,6 +32,7 @@ from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators import OPERATORS, Drawn, MapState, Operator, Pointwise, Turn
 from streamtrain.preview.sample import panels_of_steps, steps_of_sample
 from streamtrain.schema import OrderWarning, setting
@@ -72,9 +73,7 @@ class Gain(Operator):
         u = draws.uniform([0])[:, 0]
         return {"factor": (1.0 + self.width * (2.0 * u - 1.0)).astype(np.float32)}
 
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return cube * drawn["factor"][:, None, None, None]
 
 
@@ -94,19 +93,13 @@ class Root(Pointwise):
 
     scale: float
 
-    @classmethod
-    def from_config(cls, name: str, stage: int, config: RootConfig, state: MapState) -> Root:
-        return cls(name, stage, config.scale)
-
-    def apply(
-        self, kernels: Kernels, cube: torch.Tensor, keys: torch.Tensor, drawn: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return cube.sign() * (cube.abs() / self.scale).sqrt()
 
-    def undo(self, values: torch.Tensor) -> torch.Tensor:
+    def undo(self, values: Tensor) -> Tensor:
         return values.sign() * values.square() * self.scale
 
-    def slope(self, values: torch.Tensor) -> torch.Tensor:
+    def slope(self, values: Tensor) -> Tensor:
         return 0.5 / (self.scale * values.abs())
 
 

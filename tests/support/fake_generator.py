@@ -19,6 +19,8 @@ from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.windows import SkiesInUse
 from streamtrain.labels import Label
+from streamtrain.networks.network import Network
+from streamtrain.train.trainer import Trainer
 
 NUM_BINS = 7
 VOLUME_MPC3 = 2e6
@@ -26,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class FakeGenerator:
-    """Has the interface of `streamtrain.generator.generator.Generator`."""
+    """A `streamtrain.generator.draws.SampleGenerator`."""
 
     input_shape = (2, 8, 8)
     num_bins = NUM_BINS
@@ -109,10 +111,29 @@ class FakeGenerator:
         """It has no threads."""
 
 
+class FakeTrainer(Trainer):
+    """Trains on samples of the fake generator, or of one derived from it."""
+
+    def __init__(
+        self,
+        config: Config,
+        device: str = "cpu",
+        max_steps: int | None = None,
+        *,
+        generator: type[FakeGenerator] = FakeGenerator,
+        network: Network | None = None,
+    ) -> None:
+        super().__init__(config, device, max_steps, generator=generator, network=network)
+
+
 def tiny_config(
-    folder: object, dropout: float = 0.1, label: dict[str, object] | None = None, **train: object
+    folder: object,
+    dropout: float = 0.1,
+    label: dict[str, object] | None = None,
+    network: dict[str, object] | None = None,
+    **train: object,
 ) -> Config:
-    """A run of a few small steps in `folder`."""
+    """A run of a few small steps in `folder`, of a small network unless another is given."""
     settings: dict[str, object] = {
         "steps": 12,
         "batch_size": 8,
@@ -127,7 +148,7 @@ def tiny_config(
         {
             "run": str(folder),
             "label": label or {},
-            "network": {"layers": 2, "filters": 4, "dense": 8, "dropout": dropout},
+            "network": network or {"layers": 2, "filters": 4, "dense": 8, "dropout": dropout},
             "train": {**settings, **train},
         }
     )

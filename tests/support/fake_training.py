@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m support.fake_training FOLDER
         [--kill-at STEP] [--kill-rank RANK] [--kill-event N] [--events FILE]
         [--file-limit BYTES FIRST LAST] [--bad INDEX ...] [--fail-at INDEX] [--delay SECONDS]
-        [--slow-calibration SECONDS] [--dropout P] [--train key=value ...]
+        [--delay-from INDEX] [--slow-calibration SECONDS] [--dropout P]
+        [--network YAML] [--train key=value ...]
 
 It is `streamtrain train`, with its messages and exit status. Each rank writes the indices of its
 training batches to FOLDER/indices.RANK.jsonl.
@@ -13,7 +14,7 @@ checkpoints written; --kill-event: at this event while files are written (see `w
 go to --events; --file-limit: from step FIRST to LAST the kernel lets no file grow beyond so many
 bytes;
 --bad: training samples that are not finite; --fail-at: one that cannot be made; --delay: per
-training batch; --slow-calibration: per batch of the calibration.
+training batch, from a sample on; --slow-calibration: per batch of the calibration.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ import yaml
 
 import streamtrain.train.trainer
 from streamtrain.cli import main as cli
+from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
 from streamtrain.train.normalisation import NUM_SAMPLES
-from streamtrain.train.trainer import Trainer
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bad", type=int, nargs="*", default=[])
     parser.add_argument("--fail-at", type=int)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--delay-from", type=int, default=0)
     parser.add_argument("--slow-calibration", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--network", type=yaml.safe_load)
     parser.add_argument("--train", nargs="*", default=[])
     given = parser.parse_args(arguments)
     rank = int(os.environ.get("RANK", "0"))
@@ -72,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 self.calibration_left -= len(indices)
                 time.sleep(given.slow_calibration)
                 return super().generate(indices)
-            time.sleep(given.delay)
+            if indices[0] >= given.delay_from:
+                time.sleep(given.delay)
             if given.fail_at in indices:
                 raise ValueError(f"sample {given.fail_at}: no such halo")
             with open(record, "a", encoding="utf-8") as file:
@@ -82,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 batch.cube[list(indices).index(index), 0, 0, 0] = math.nan
             return batch
 
-    class Victim(Trainer):
+    class Victim(FakeTrainer):
+        def __init__(self, config: Config, device: str) -> None:
+            super().__init__(config, device, generator=Recorder)
+
         def _step(self, batches: Iterator[Batch]) -> bool:
             if self.step == given.kill_at and rank == given.kill_rank and first_start:
                 if self._writer:
@@ -97,10 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             return super()._step(batches)
 
-    streamtrain.train.trainer.Generator = Recorder
-    streamtrain.train.trainer.Trainer = Victim
+    streamtrain.train.trainer.Trainer = Victim  # which the command takes from there
     settings = {key: yaml.safe_load(text) for key, text in (s.split("=") for s in given.train)}
-    config = tiny_config(given.folder, dropout=given.dropout, **settings)
+    config = tiny_config(given.folder, given.dropout, network=given.network, **settings)
     file = given.folder / f"given.{rank}.yaml"
     file.write_text(config.to_yaml(), encoding="utf-8")
     if given.kill_event is not None or given.events:

@@ -18,7 +18,7 @@ from streamtrain.evaluate import (
 )
 from streamtrain.evaluate.baselines import MeanLabelBaseline
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions
-from streamtrain.evaluate.report import bootstrap_of, judge
+from streamtrain.evaluate.report import bootstrap_of, scores_of
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.schema import to_dict
@@ -92,7 +92,7 @@ def make_run(
     result = {
         "checkpoint_step": STEPS,
         "test_set": {"manifest_sha256": digest, "samples": MAPS},
-        **judge(judged, mean, config.label.quantity, bootstrap),
+        **scores_of(judged, mean, config.label.quantity, bootstrap),
     }
     (folder / "evaluation.json").write_text(json.dumps(result))
     if classes is None:

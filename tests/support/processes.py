@@ -6,17 +6,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import torch
 
+from streamtrain.machine.interrupt import SIGNALS
 from streamtrain.train.folder import read_history
 from support import ROOT, TESTS
 
@@ -52,6 +55,34 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
         process.terminate()  # torchrun ends its ranks
         raise AssertionError(f"not done in time: {process.communicate()[1]}") from None
     return process.returncode, errors
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Meanwhile torch computes on one, as in `Forked`: their number changes bits of weights."""
+    threads, before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+@contextmanager
+def answer_signals() -> Iterator[None]:
+    """Meanwhile no signal that streamtrain answers is ignored, as SIGINT is in a background job of
+    a script, and SIGHUP under nohup; processes inherit that."""
+    ignored = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Forked:
@@ -131,6 +162,7 @@ def _fork_server() -> ForkServerContext:
 def _run(arguments: list[str], environment: dict[str, str], errors: str) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
+    answer_signals().__enter__()
     descriptor = os.open(errors, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 2)
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 from support.states import assert_same_bits, state_of
 from torch import nn
 
-import streamtrain.train.trainer
 from streamtrain.config import ConfigError
 from streamtrain.train.optimiser import ExponentialMovingAverage
-from streamtrain.train.trainer import Trainer
 
 
 def weights(value: float) -> nn.Module:
@@ -47,11 +45,10 @@ def test_own_weights_come_back_after_an_error() -> None:
     assert network.w[0].item() == 7.0
 
 
-def test_validation_judges_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_judges_the_average(tmp_path: Path) -> None:
     """And training is the same with and without it, bit for bit."""
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
     config = tiny_config(tmp_path / "with", validate_every=100, ema=0.5, learning_rate=0.05)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     result = trainer.run().validation
     assert result is not None
     state = state_of(config)
@@ -61,7 +58,7 @@ def test_validation_judges_the_average(tmp_path: Path, monkeypatch: pytest.Monke
         error = trainer.network.eval()(batch.cube) - batch.label
     assert result.loss == pytest.approx(error.square().mean().item(), rel=1e-5)
     plain = tiny_config(tmp_path / "without", validate_every=100, learning_rate=0.05)
-    other = Trainer(plain, "cpu").run().validation
+    other = FakeTrainer(plain).run().validation
     assert other is not None and other.loss != pytest.approx(result.loss, rel=1e-3)
     assert_same_bits(state_of(plain)["network"], state["network"])
     assert "average" not in state_of(plain)

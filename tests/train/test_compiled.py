@@ -7,41 +7,28 @@ minute: the network is traced, differentiated and run operation by operation (ao
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from support.fake_generator import FakeGenerator, tiny_config
-from support.processes import start
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
+from support.processes import one_thread, start
 from support.states import assert_same_bits, losses, state_of
 
-import streamtrain.train.trainer
 from streamtrain.config import Config, ConfigError
 from streamtrain.networks.network import build_network
 from streamtrain.train.optimiser import build_optimiser, load_state
-from streamtrain.train.trainer import Trainer
 
 CALLS: list[bool] = []
 """Whether gradients were wanted, at each call of a compiled network."""
 
 
-@contextmanager
-def fake_generator() -> Iterator[None]:
-    """Meanwhile trainings are of the fake generator, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def _fake() -> Iterator[None]:
-    with fake_generator():
-        yield
+def _dynamo() -> Iterator[None]:
+    yield
     torch._dynamo.reset()
 
 
@@ -49,8 +36,8 @@ def _fake() -> Iterator[None]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Of a run that is not compiled and not interrupted."""
     config = tiny_config(tmp_path_factory.mktemp("plain"), dropout=0.0)
-    with fake_generator():
-        Trainer(config, "cpu").run()
+    with one_thread():
+        FakeTrainer(config).run()
     return config
 
 
@@ -83,16 +70,16 @@ def assert_learnt_the_same(config: Config, plain: Config) -> None:
 @pytest.mark.usefixtures("traced")
 def test_every_step_is_compiled_and_no_validation(tmp_path: Path, plain: Config) -> None:
     config = tiny_config(tmp_path, dropout=0.0, compile=True)
-    Trainer(config, "cpu").run()
+    FakeTrainer(config).run()
     assert CALLS == [True] * 12
     assert_learnt_the_same(config, plain)
 
 
 @pytest.mark.usefixtures("traced")
 def test_a_compiled_run_goes_on_without(tmp_path: Path, plain: Config) -> None:
-    Trainer(tiny_config(tmp_path, dropout=0.0, compile=True), "cpu", 4).run()
+    FakeTrainer(tiny_config(tmp_path, dropout=0.0, compile=True), max_steps=4).run()
     config = tiny_config(tmp_path, dropout=0.0)
-    Trainer(config, "cpu").run()
+    FakeTrainer(config).run()
     assert CALLS == [True] * 4
     assert_learnt_the_same(config, plain)
 
@@ -118,9 +105,9 @@ def test_determinism_excludes_compilation(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_the_other_memory_layout(tmp_path: Path, plain: Config) -> None:
     """Weights and what the optimiser keeps of them have one layout, which fused updates need."""
-    Trainer(tiny_config(tmp_path, dropout=0.0), "cpu", 4).run()
+    FakeTrainer(tiny_config(tmp_path, dropout=0.0), max_steps=4).run()
     config = tiny_config(tmp_path, dropout=0.0, channels_last=False)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     trainer.run()
     [weight, *_] = [p for p in trainer.network.parameters() if p.ndim == 4 and p.shape[1] > 1]
     assert weight.is_contiguous()

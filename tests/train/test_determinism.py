@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 from support.states import assert_same_bits, state_of
 
 import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch
 from streamtrain.train.torch_state import WORKSPACE, TorchState, refuse_random_order
-from streamtrain.train.trainer import Trainer, TrainingError
+from streamtrain.train.trainer import TrainingError
 
 
 class Observer(FakeGenerator):
@@ -39,14 +39,13 @@ class Observer(FakeGenerator):
 def test_bits_do_not_depend_on_what_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Observer)
     monkeypatch.setattr(Observer, "seen", [], raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     states = []
     for threads in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         config = tiny_config(tmp_path / threads, deterministic=True, validate_every=100)
-        Trainer(config, "cpu").run()
+        FakeTrainer(config, generator=Observer).run()
         states.append(state_of(config))
     assert_same_bits(*states)
     wanted = {"algorithms": True, "benchmark": False, "workspace": ":4096:8", "threads": 3}
@@ -70,14 +69,13 @@ def test_operation_without_a_deterministic_algorithm_is_a_sentence(
                 torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
             return super().generate(indices)
 
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Random)
     monkeypatch.setattr(streamtrain.train.trainer, "set_normalisation", lambda *_, **__: None)
     config = tiny_config(tmp_path / "one", deterministic=True)
     sentence = r"^train\.deterministic: put_ does not have a deterministic .*; set it to false$"
     with pytest.raises(TrainingError, match=sentence):
-        Trainer(config, "cpu").run()
+        FakeTrainer(config, generator=Random).run()
     assert state_of(config)["step"] == 3
-    Trainer(tiny_config(tmp_path / "two", validate_every=100), "cpu").run()
+    FakeTrainer(tiny_config(tmp_path / "two", validate_every=100), generator=Random).run()
 
 
 class Scattering(torch.nn.Module):
@@ -95,21 +93,17 @@ class Scattering(torch.nn.Module):
         return y
 
 
-def test_network_without_a_deterministic_algorithm_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_network_without_a_deterministic_algorithm_is_refused(tmp_path: Path) -> None:
     """Before anything is made of it, and only if it must be deterministic."""
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-    monkeypatch.setattr(
-        streamtrain.train.trainer, "build_network", lambda *_, **__: Scattering(scatters=True)
-    )
     sentence = (
         r"^train\.deterministic = true: put_ does not have .*implementation in torch .* on cpu;"
     )
     with pytest.raises(ValueError, match=sentence):
-        Trainer(tiny_config(tmp_path / "one", deterministic=True), "cpu")
+        FakeTrainer(
+            tiny_config(tmp_path / "one", deterministic=True), network=Scattering(scatters=True)
+        )
     assert not (tmp_path / "one").exists()
-    Trainer(tiny_config(tmp_path / "two"), "cpu").generator.close()
+    FakeTrainer(tiny_config(tmp_path / "two"), network=Scattering(scatters=True))
 
 
 def test_asking_a_network_changes_nothing() -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.fake_generator import tiny_config
-from support.processes import Forked, finish, start, trained_indices, wait_for_step
+from support.processes import (
+    PATIENCE_S,
+    Forked,
+    finish,
+    start,
+    trained_indices,
+    wait_for_step,
+)
 from support.states import assert_same_bits, losses, state_of
 
 from streamtrain.config import Config
@@ -149,8 +156,8 @@ def test_ranks_end_when_torchrun_is_killed(tmp_path: Path) -> None:
     ranks = children(process)
     assert len(ranks) == 2
     process.kill()
-    RunLock(tmp_path, patience_s=20).close()
-    end = time.monotonic() + 20
+    RunLock(tmp_path, patience_s=PATIENCE_S).close()
+    end = time.monotonic() + PATIENCE_S
     while any(Path(f"/proc/{rank}").exists() for rank in ranks):
         assert time.monotonic() < end
         time.sleep(0.1)

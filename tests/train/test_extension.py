@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 from support.states import assert_same_bits
 
-import streamtrain.train.trainer
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch
 from streamtrain.train.checkpoint import CheckpointError, load_checkpoint, newest
@@ -23,23 +22,20 @@ from streamtrain.train.monitor import Monitor
 from streamtrain.train.optimiser import learning_rate
 from streamtrain.train.settings import ExtensionConfig, TrainConfig
 from streamtrain.train.start import SMALLEST_RATE, continued
-from streamtrain.train.trainer import Trainer
 from streamtrain.train.validation import Summary
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Monitor, "_draw", lambda *_: None)  # which takes longer than the steps
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
-def run(config: Config, max_steps: int | None = None) -> Summary:
-    return Trainer(config, "cpu", max_steps).run()
+def run(
+    config: Config, max_steps: int | None = None, generator: type[FakeGenerator] = FakeGenerator
+) -> Summary:
+    return FakeTrainer(config, max_steps=max_steps, generator=generator).run()
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -206,7 +202,7 @@ def test_run_begins_with_the_weights_of_another(
     old, new = tmp_path / "old", tmp_path / "new"
     run(tiny_config(old, ema=ema, steps=8))
     tuned = tiny_config(new, start_from=str(old), steps=6, learning_rate=1e-4, batch_size=4)
-    trainer = Trainer(tuned, "cpu", 3)
+    trainer = FakeTrainer(tuned, max_steps=3)
     assert_same_bits(weights(old), dict(trainer.network.state_dict()))
     trainer.run()
     said = capsys.readouterr().err
@@ -249,17 +245,19 @@ def test_weights_that_a_run_cannot_begin_with(
     given = {"start_from": "{tmp}/old"} | changes
     given["start_from"] = given["start_from"].format(tmp=tmp_path)
     with pytest.raises(ValueError, match=sentence):
-        Trainer(tiny_config(tmp_path / "new", **given), "cpu")
+        FakeTrainer(tiny_config(tmp_path / "new", **given))
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_weights_for_maps_of_another_shape_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Larger(FakeGenerator):
+    input_shape = (2, 16, 16)
+
+
+def test_weights_for_maps_of_another_shape_are_refused(tmp_path: Path) -> None:
     run(tiny_config(tmp_path / "old", steps=3), 1)
-    monkeypatch.setattr(FakeGenerator, "input_shape", (2, 16, 16))
+    config = tiny_config(tmp_path / "new", start_from=str(tmp_path / "old"))
     with pytest.raises(ValueError, match="maps of 2 x 8 x 8 voxels, here they have 2 x 16 x 16"):
-        Trainer(tiny_config(tmp_path / "new", start_from=str(tmp_path / "old")), "cpu")
+        FakeTrainer(config, generator=Larger)
 
 
 def test_refusal_of_other_settings_names_a_new_run_that_begins_with_these_weights(
@@ -274,21 +272,22 @@ def test_refusal_of_other_settings_names_a_new_run_that_begins_with_these_weight
         load_checkpoint(tmp_path / "checkpoints", other, GENERATOR_VERSION)
 
 
-@pytest.mark.parametrize("quantity", ["counts", "class"])
-def test_labels_that_are_all_alike_are_refused_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantity: str
-) -> None:
-    real = FakeGenerator.generate
+class Alike(FakeGenerator):
+    """All samples have the label of the first."""
 
-    def alike(self: FakeGenerator, indices: Sequence[int]) -> Batch:
-        batch = real(self, indices)
-        batch.label[:] = real(self, [0]).label
+    def generate(self, indices: Sequence[int]) -> Batch:
+        batch = super().generate(indices)
+        batch.label[:] = super().generate([0]).label
         return batch
 
-    monkeypatch.setattr(FakeGenerator, "generate", alike)
+
+@pytest.mark.parametrize("quantity", ["counts", "class"])
+def test_labels_that_are_all_alike_are_refused_before_training(
+    tmp_path: Path, quantity: str
+) -> None:
     config = tiny_config(tmp_path, label={"quantity": quantity})
     with pytest.raises(ValueError, match="first 128 training samples all have the same label"):
-        run(config)
+        run(config, generator=Alike)
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
@@ -297,4 +296,4 @@ def test_nothing_is_made_for_a_training_without_validation(tmp_path: Path) -> No
     settings = yaml.safe_load(config.to_yaml())
     fresh = from_mapping(settings | {"data": {"train": {"synthesize": {}}}})
     with pytest.raises(ValueError, match=r"data\.validation names no lightcone: name some, as in"):
-        Trainer(fresh, "cpu")
+        FakeTrainer(fresh)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import streamtrain.train
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis import fresh as fresh_module
 from streamtrain.catalogs.synthesis.synthesize import synthesize
@@ -20,7 +19,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.machine.interrupt import Stopped
 from streamtrain.train.folder import read_history
 from streamtrain.train.normalisation import NUM_SAMPLES
-from streamtrain.train.trainer import Trainer
+from streamtrain.train.trainer import Trainer, train
 
 TIME_TO_LEAVE_S = 20.0
 Z_RANGE = (115.27 / 33.9 - 1.0, 115.27 / 33.0 - 1.0)
@@ -143,7 +142,7 @@ def test_a_signal_is_heard_while_a_lightcone_is_made(
 
     monkeypatch.setattr(fresh_module, "synthesize", slow)
     whole = config(sky, steps=40)
-    assert streamtrain.train.train(whole, "cpu") == 0
+    assert train(whole, "cpu") == 0
     assert begin and time.monotonic() - begin < TIME_TO_LEAVE_S
     said = capsys.readouterr().err
     saved = sorted(path.name for path in (sky.parent / "run").glob("checkpoints/step_*"))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from torch import Tensor
 
-import streamtrain.train.trainer
 from streamtrain import load_config
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
@@ -21,17 +19,9 @@ from streamtrain.generator.windows import SkiesInUse
 from streamtrain.machine.memory import memory_use
 from streamtrain.train.folder import read_history
 from streamtrain.train.tensorboard import hyper_parameters
-from streamtrain.train.trainer import Trainer
 from streamtrain.train.validation import RESIDUAL_EDGES, Summary
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def events_of(folder: Path) -> EventAccumulator:
@@ -45,7 +35,7 @@ def texts(events: EventAccumulator, tag: str) -> list[tuple[int, str]]:
     ]
 
 
-class Blind(Trainer):
+class Blind(FakeTrainer):
     """Its network sees no map."""
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -53,8 +43,10 @@ class Blind(Trainer):
         return super()._evaluate(batch)
 
 
-def train(config: Config, kind: type[Trainer] = Trainer, steps: int | None = None) -> Summary:
-    return kind(config, "cpu", steps).run()
+def train(
+    config: Config, kind: type[FakeTrainer] = FakeTrainer, steps: int | None = None
+) -> Summary:
+    return kind(config, max_steps=steps).run()
 
 
 def test_a_network_that_sees_nothing_is_warned_of_once(
@@ -88,7 +80,7 @@ def test_a_network_that_learns_is_not_warned_of(
 def test_probes_are_those_of_the_samples(tmp_path: Path) -> None:
     """By hand, from the same samples and the last weights."""
     config = tiny_config(tmp_path, validation_samples=11)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     result = trainer.run().validation
     assert result is not None
     generator = FakeGenerator(config, "validation")
@@ -176,15 +168,14 @@ def test_operators_and_modifiers_are_hyper_parameters(tmp_path: Path) -> None:
     assert found["observe.pool.factor"] == "(1, 2, 2)"
 
 
-def test_lightcones_are_named_when_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def skies_of(self: FakeGenerator, index: int) -> SkiesInUse:
+class OfManySkies(FakeGenerator):
+    def skies_of(self, index: int) -> SkiesInUse:
         window = index // 40  # five steps of eight
         return SkiesInUse([f"sky_{window}", "other"], window + 2)
 
-    monkeypatch.setattr(FakeGenerator, "skies_of", skies_of)
-    train(tiny_config(tmp_path, steps=12, log_every=2))
+
+def test_lightcones_are_named_when_they_change(tmp_path: Path) -> None:
+    FakeTrainer(tiny_config(tmp_path, steps=12, log_every=2), generator=OfManySkies).run()
     events = events_of(tmp_path)
     assert texts(events, "lightcones in use") == [
         (2, "sky_0, other"),

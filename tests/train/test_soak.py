@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeTrainer, tiny_config
 
-import streamtrain.train.trainer
 from streamtrain.generator.generator import Batch
-from streamtrain.train.trainer import Trainer
 
 
 def resident_bytes() -> int:
@@ -21,26 +18,20 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.slow
-def test_memory_after_10000_steps_is_that_after_500(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_memory_after_10000_steps_is_that_after_500(tmp_path: Path) -> None:
     """Logging, checkpoints, an average and validations with their figures included. A first run of
     25 validations fills the caches of what draws the figures, which grow no further."""
     found = {}
 
-    class Weighed(Trainer):
+    class Weighed(FakeTrainer):
         def _step(self, batches: Iterator[Batch]) -> None:
             super()._step(batches)
             if self.step in (500, 10000):
                 found[self.step] = resident_bytes()
 
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    Trainer(tiny_config(tmp_path / "first", steps=25, validate_every=1), "cpu").run()
+    FakeTrainer(tiny_config(tmp_path / "first", steps=25, validate_every=1)).run()
     settings = {"validate_every": 400, "checkpoint_every": 100, "log_every": 10, "ema": 0.99}
-    Weighed(tiny_config(tmp_path / "long", steps=10001, **settings), "cpu").run()
-    torch.set_num_threads(threads)
+    Weighed(tiny_config(tmp_path / "long", steps=10001, **settings)).run()
     print({step: f"{size / 1e6:.2f} MB" for step, size in found.items()})
     assert found[10000] < 1.01 * found[500]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 from support import small
-from support.fake_generator import FakeGenerator, tiny_config
+from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
 from support.processes import Forked, trained_indices
 from support.states import assert_same_bits, losses, state_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import streamtrain.train.trainer
 from streamtrain.config import Config
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.draws import SampleGenerator
+from streamtrain.generator.generator import Batch
 from streamtrain.machine.interrupt import SIGNALS
 from streamtrain.train.folder import RunLock, read_history
 from streamtrain.train.normalisation import NUM_SAMPLES
@@ -31,20 +32,13 @@ from streamtrain.train.torch_state import WORKSPACE
 from streamtrain.train.trainer import Trainer, TrainingError
 from streamtrain.train.validation import Summary
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The fake generator, and one thread as in `processes`: their number changes bits of weights"""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", FakeGenerator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(config: Config, max_steps: int | None = None) -> Summary:
-    return Trainer(config, "cpu", max_steps).run()
+def run(
+    config: Config, max_steps: int | None = None, generator: type[FakeGenerator] = FakeGenerator
+) -> Summary:
+    return FakeTrainer(config, max_steps=max_steps, generator=generator).run()
 
 
 def test_continued_run_is_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -58,9 +52,8 @@ def test_continued_run_is_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> N
 
 
 def test_continued_run_on_real_samples_is_bit_equal_for_any_generator_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Generator)
     for seed, name in ((1, "train"), (2, "validation")):
         small.lightcone(seed).save(tmp_path / f"{name}.h5")
 
@@ -81,9 +74,9 @@ def test_continued_run_on_real_samples_is_bit_equal_for_any_generator_threads(
         )
 
     whole, parts = config_of("whole", 1), config_of("parts", 3)
-    run(whole)
+    Trainer(whole, "cpu").run()
     for steps in (2, 3, None):
-        run(parts, steps)
+        Trainer(parts, "cpu", max_steps=steps).run()
     assert_same_bits(state_of(whole), state_of(parts))
     assert losses(whole, "validation_loss") == losses(parts, "validation_loss")
 
@@ -172,7 +165,7 @@ def test_it_learns_a_class(tmp_path: Path) -> None:
 
 def test_untrained_classifier_answers_the_frequencies(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, label={"quantity": "class"}, steps=3)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     trainer.run()
     chances = trainer.network.head.function.label_mean.softmax(0)
     frequencies = FakeGenerator(config).generate(range(NUM_SAMPLES)).label.mean(0)
@@ -182,7 +175,7 @@ def test_untrained_classifier_answers_the_frequencies(tmp_path: Path) -> None:
 def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
     """By hand, from the same samples and the weights of the checkpoint."""
     config = tiny_config(tmp_path, validation_samples=11)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     result = trainer.run().validation
     assert result is not None
     batch = FakeGenerator(config, "validation").generate(range(11))
@@ -203,7 +196,7 @@ def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
 def test_a_validation_that_is_no_number_is_told(tmp_path: Path) -> None:
     """A network that answers NaN where it is not trained."""
     config = tiny_config(tmp_path, validation_samples=11)
-    trainer = Trainer(config, "cpu")
+    trainer = FakeTrainer(config)
     trainer.network.register_forward_hook(
         lambda network, _, answer: answer if network.training else torch.full_like(answer, np.nan)
     )
@@ -256,14 +249,10 @@ class Failing(FakeGenerator):
         return super().generate(indices)
 
 
-def test_sample_that_cannot_be_made_costs_no_step_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_that_cannot_be_made_costs_no_step_before_it(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "failed")
-    with monkeypatch.context() as patch:
-        patch.setattr(streamtrain.train.trainer, "Generator", Failing)
-        with pytest.raises(ValueError, match="sample 43: no such halo"):
-            run(config)
+    with pytest.raises(ValueError, match="sample 43: no such halo"):
+        run(config, generator=Failing)
     assert (state_of(config)["step"], state_of(config)["next_index"]) == (5, 40)
     run(config)
     whole = tiny_config(tmp_path / "whole")
@@ -273,7 +262,7 @@ def test_sample_that_cannot_be_made_costs_no_step_before_it(
 
 @pytest.mark.parametrize(("split", "index", "saved"), [("train", 7, 0), ("validation", 3, 3)])
 def test_halos_too_bright_outside_a_training_step_are_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, index: int, saved: int
+    tmp_path: Path, split: str, index: int, saved: int
 ) -> None:
     """On a GPU `generate` does not look; calibration and validation must."""
 
@@ -285,10 +274,9 @@ def test_halos_too_bright_outside_a_training_step_are_an_error(
                 batch.saturated[list(indices).index(index)] = 2
             return batch
 
-    monkeypatch.setattr(streamtrain.train.trainer, "Generator", Bright)
     config = tiny_config(tmp_path, validate_every=3, checkpoint_every=100)
     with pytest.raises(ValueError, match=rf"sample {index}: 2 halos are too bright .*'A'"):
-        run(config)
+        run(config, generator=Bright)
     checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").glob("*"))
     assert checkpoints == ([f"step_{saved:09d}"] if saved else [])
 
@@ -315,21 +303,24 @@ def test_halos_too_bright_outside_a_training_step_are_an_error(
     ],
 )
 def test_run_does_not_go_on_with_other_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: dict[str, Any], sentence: str
+    tmp_path: Path, identity: dict[str, Any], sentence: str
 ) -> None:
+    class Other(FakeGenerator):
+        def identity(self) -> dict[str, Any]:
+            return identity
+
     config = tiny_config(tmp_path)
     run(config, 4)
     before = (tmp_path / "config.yaml").read_text()
-    with monkeypatch.context() as patch:
-        patch.setattr(FakeGenerator, "identity", lambda _: identity)
-        with pytest.raises(ValueError, match=sentence):
-            run(replace(config, data=replace(config.data, validation=["other.h5"])))
+    other = replace(config, data=replace(config.data, validation=["other.h5"]))
+    with pytest.raises(ValueError, match=sentence):
+        run(other, generator=Other)
     assert (tmp_path / "config.yaml").read_text() == before
     assert run(config).step == 12
 
 
 def test_the_stream_is_as_configured(tmp_path: Path) -> None:
-    trainer = Trainer(tiny_config(tmp_path, queue=3, processes=0), "cpu", 1)
+    trainer = FakeTrainer(tiny_config(tmp_path, queue=3, processes=0), max_steps=1)
     trainer.run()
     assert (trainer._stream._ahead, trainer._stream._processes) == (3, 0)
 
@@ -375,3 +366,18 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[60] == pytest.approx(0.5)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 1e-3
+
+
+def test_the_fake_generator_is_asked_as_the_real_one(tmp_path: Path) -> None:
+    """Nothing that a training asks is missing in it, or takes other arguments."""
+    fake = FakeGenerator(tiny_config(tmp_path))
+    names = {name for name in vars(SampleGenerator) if not name.startswith("_")}
+    names |= set(SampleGenerator.__annotations__)
+    assert {"generate", "window", "label", "input_shape"} < names
+    for name in names:
+        asked = vars(SampleGenerator).get(name)
+        if callable(asked):
+            given = inspect.signature(getattr(FakeGenerator, name)).parameters
+            assert list(given) == list(inspect.signature(asked).parameters), name
+        else:
+            assert hasattr(fake, name), name

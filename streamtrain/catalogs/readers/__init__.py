@@ -54,7 +54,7 @@ class Options:
     axis: Sequence[float] | None = None
     """Direction of a PINOCCHIO light cone; default: from the run's files."""
     redshift: float | None = None
-    """Redshift of a snapshot whose file does not say it."""
+    """The redshift of a snapshot that does not state it."""
     mass: str | None = None
     """The mass column of a list of Rockstar or consistent-trees (default Mvir) or of groups."""
     length: str | None = None

@@ -67,10 +67,10 @@ class Column:
     """Where the numbers are and what they mean."""
 
     name: str
-    """Name of a column or an expression, as the user wrote it."""
+    """The text in the map: a column's name or an expression."""
     unit: Unit
     index: int | None = None
-    """Which number of a column that has several per row."""
+    """Which of several numbers per row it is; None for a column with one."""
     expression: Expression | None = None
     """Arithmetic with columns instead of one column."""
     sure: bool = False
@@ -84,17 +84,17 @@ class Column:
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """Which column of a table is which quantity, and in which unit; checked."""
+    """A column map whose every entry has been checked."""
 
     quantities: dict[str, Column]
-    """Columns by the name of their quantity, out of `QUANTITIES`."""
+    """The columns by the names of `QUANTITIES`."""
     columns: dict[str, Column] = field(default_factory=dict)
     """Further columns by the name they get."""
     cosmology: dict[str, float] = field(default_factory=dict)
     side: tuple[float, Unit] | None = None
-    """Side of the periodic box of a snapshot and its unit."""
+    """The side of the periodic box of a snapshot, and its unit."""
     redshift: float | None = None
-    """Redshift of a snapshot; None for a lightcone."""
+    """The redshift of a snapshot."""
     centre_deg: tuple[float, float] | None = None
     """ra and dec of the point that is turned to the line of sight +z."""
     table: str = ""

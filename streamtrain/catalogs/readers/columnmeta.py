@@ -29,7 +29,8 @@ def masked(name: str, values: NDArray[Any], missing: NDArray[Any]) -> NDArray[An
 
 
 def hdf5_column(dataset: Any) -> NDArray[Any]:
-    """Masked where the dataset's fill value or the netCDF attributes for it say so; unpacked."""
+    """The numbers of a dataset, unpacked, and masked where its fill value or the netCDF attributes
+    say so."""
     values = content_of(dataset)
     if values.dtype.kind not in "fiu":
         return values
@@ -84,8 +85,8 @@ def stated_units(attributes: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Of an attribute: str, bytes, one or several of them in an array, or one as the codes of its
-    characters, as MATLAB writes it."""
+    """The texts of an attribute: str, bytes, one or several of them in an array, or one as the
+    codes of its characters, as MATLAB writes it."""
     if isinstance(value, h5py.Empty):
         return []
     codes = np.asarray(value)
@@ -99,8 +100,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def compound_units(file: Any, rows: Any) -> Units:
-    """Units of the fields of a compound dataset, as astropy writes them or as one text per
-    field."""
+    """The units of the fields of a compound dataset, which astropy writes as YAML and others as one
+    text per field."""
     meta = f"{rows.name}.__table_column_meta__"
     if holds(file, meta):
         return astropy_units("\n".join(_texts(content_of(file[meta]))))

@@ -122,7 +122,7 @@ class Halos:
     side_Mpc: float | None = None
     """Side of the periodic box of the simulation, if known."""
     redshift: float | None = None
-    """Redshift of a snapshot; None for a lightcone."""
+    """The redshift of a snapshot; None where every halo has its own."""
     sure_of_mass: bool = False
     """Whether the user insists on the masses, however unlikely."""
     by_angles: bool = False

@@ -30,7 +30,8 @@ _PRODUCT_PIECE = 50_000
 
 
 class NumpyArrays:
-    """NumPy and SciPy on the host."""
+    """The operations that the method needs, by NumPy and SciPy on the host; the reference for
+    `TorchArrays`, whose methods do the same on a GPU."""
 
     name = "cpu"
     math: Any = np
@@ -89,7 +90,7 @@ class NumpyArrays:
         return irfftn(modes, s=shape, overwrite_x=True, workers=workers)
 
     def exp(self, array: Array) -> Array:
-        """The exponential of every element, in place."""
+        """The exponential, in place."""
         return np.exp(array, out=array)
 
     def square(self, array: Array) -> Array:
@@ -187,7 +188,7 @@ class Inline(Executor):
 
 
 class TorchArrays(NumpyArrays):
-    """torch tensors on one device."""
+    """The operations of `NumpyArrays` on torch tensors of one device."""
 
     math = torch
     float32 = torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -87,7 +87,6 @@ class FreshSkies:
         be done."""
         if (alive := self._alive.get(number)) is not None:
             return alive
-        given = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
 
         def progress(fraction: float, what: str) -> None:
             if self._closed.is_set():
@@ -99,7 +98,11 @@ class FreshSkies:
             seed = self.seed_of(number, attempt)
             try:
                 made = synthesize(
-                    seed, **given, threads=self._threads, device=self._device, progress=progress
+                    seed,
+                    self.options,
+                    threads=self._threads,
+                    device=self._device,
+                    progress=progress,
                 )
                 break
             except EmptySkyError as error:

@@ -54,7 +54,7 @@ class Rates:
     quadratic: AnyArray
 
     def on(self, put: Callable[[NDArray[np.float32]], AnyArray]) -> Rates:
-        """These rates in arrays of another kind, made by `put` (a device, a type)."""
+        """This rate law in arrays of another device, made by `put`."""
         return Rates(put(self.constant), put(self.linear), put(self.quadratic))
 
 

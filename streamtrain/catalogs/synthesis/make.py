@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
-from streamtrain.catalogs.synthesis.options import SkyOptions, chosen
+from streamtrain.catalogs.synthesis.options import FileOptions, SkyOptions, chosen
 from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, memory_needed, synthesize
 from streamtrain.machine import workers
 
@@ -20,7 +20,7 @@ Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FileOptions):
     """What files a call makes: PREFIX_SEED.h5 in a folder, for any seed."""
 
     folder: Path
@@ -28,10 +28,6 @@ class Recipe:
     """Start of the file names."""
     options: SkyOptions = SkyOptions()
     """What decides the halos."""
-    velocities: bool = True
-    """Keep the velocities, which painting does not need (z_obs contains them)."""
-    sfr: bool = False
-    """Add the column "sfr" [Msun/yr]."""
     device: str = "cpu"
     """What makes them: see `synthesize`."""
     name: str = ""
@@ -92,9 +88,8 @@ class Recipe:
         """Make the file of a seed. Raises EmptySkyError."""
         path = self.path(seed)
         remove_unfinished(path)
-        options = {field.name: getattr(self.options, field.name) for field in fields(SkyOptions)}
         how: dict[str, Any] = {"threads": threads, "device": self.device, "progress": report}
-        lightcone = synthesize(seed, **options, sfr=self.sfr, **how)
+        lightcone = synthesize(seed, self.options, sfr=self.sfr, **how)
         if not self.velocities:
             lightcone = without_velocities(lightcone)
         lightcone.save(path)
@@ -178,7 +173,7 @@ def without_velocities(lightcone: Lightcone) -> Lightcone:
 
 
 def make(arguments: argparse.Namespace) -> int:
-    """Run the command without --for."""
+    """Run `streamtrain catalog make` without --for."""
     words = [*arguments.number, *arguments.settings]
     if len(words) != 1 or not words[0].lstrip("-").isdigit():
         raise ValueError(

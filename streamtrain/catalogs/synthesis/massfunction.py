@@ -191,7 +191,7 @@ def find_mass_function(name: str) -> tuple[str, str]:
 def multiplicity(
     model: str, definition: str, sigma: Array, z: Array, cosmology: Cosmology
 ) -> Array:
-    """f(sigma, z), dimensionless; sigma and z broadcast."""
+    """The multiplicity function f(sigma, z) of a model, dimensionless; sigma and z broadcast."""
     module = _import("lss.mass_function")
 
     def at(sigma_row: Array, redshift: float) -> Array:

@@ -1,168 +1,232 @@
-"""The choices that, with a seed, decide which halos a synthetic lightcone holds."""
+"""The options of a synthetic lightcone, each said once: name, unit, range, default, one sentence.
+
+From the fields of `SkyOptions` and `FileOptions` follow the flags of `streamtrain catalog make`,
+the keys of its --options file, what the section `data.train.synthesize` says of them, and the
+checks.
+"""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, get_type_hints
 
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.files import read_text, reading
-from streamtrain.schema import parse_yaml
+from streamtrain.schema import convert, nearest, parse_yaml, setting
 
 DEFAULT_COSMOLOGY = Cosmology()
+"""Cosmology of limlam_mocker and COMAP."""
+
+
+def option(
+    default: Any,
+    help: str,
+    unit: str = "",
+    span: tuple[float, float] | None = None,
+    flag: str = "",
+) -> Any:
+    """A field of the options: its default, one sentence, unit and range of its numbers, and its
+    flag with what follows it; without one, it is for the --options file alone."""
+    return field(default=default, metadata={"help": help, "unit": unit, "span": span, "flag": flag})
 
 
 @dataclass(frozen=True)
 class SkyOptions:
-    """Everything but the seed that decides which halos a lightcone holds."""
+    """Everything but the seed that decides which halos a lightcone holds.
 
-    footprint_deg: tuple[float, float] = (2.4, 2.4)
-    """Width in ra and in dec [deg], centred on the line of sight."""
-    z_range: tuple[float, float] = (2.38, 3.45)
-    """Lowest and highest observed redshift."""
-    min_mass_Msun: float = 2.5e10
-    """Halos above this mass are made."""
-    cosmology: Cosmology = DEFAULT_COSMOLOGY
-    cell_Mpc: float = 2.5
-    """Side of the Lagrangian cells [Mpc]."""
-    mass_function: str = "tinker08"
-    """A name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION]."""
-    bias: str = "tinker10"
-    """Halo bias: tinker10 or colossus:MODEL[:DEFINITION]."""
-    num_slabs: int | None = None
-    """Parts along ra that are made one after the other; None: as few as memory asks for."""
+    Plain data does: one side of the footprint for both, some parameters of the cosmology for the
+    others as in COMAP's, text for a number. Raises ValueError, one sentence, for an option that is
+    of another type, out of its range, or unknown as a mass function or bias.
+    """
+
+    footprint_deg: tuple[float, float] = option(
+        (2.4, 2.4),
+        "side on the sky, or width in ra and dec, around the line of sight; a field of 1.4 deg can "
+        "roll freely in the default",
+        "deg",
+        (0.05, 10.0),
+        "--footprint-deg DEG",
+    )
+    z_range: tuple[float, float] = option(
+        (2.38, 3.45),
+        "observed redshifts; the default is CO(1-0) at 26-34 GHz",
+        span=(0.1, 12.0),
+        flag="--z-range LOW HIGH",
+    )
+    min_mass_Msun: float = option(
+        2.5e10, "halos above this mass", "Msun", (1e8, 1e14), "--min-mass MSUN"
+    )
+    cosmology: Cosmology = option(DEFAULT_COSMOLOGY, "Omega_m, Omega_b, h, n_s, sigma8; flat")
+    cell_Mpc: float = option(
+        2.5,
+        "side of the Lagrangian cells; the accuracy is stated for the default",
+        "Mpc",
+        (1.0, 8.0),
+    )
+    mass_function: str = option(
+        "tinker08",
+        "tinker08, watson13_fof or colossus:MODEL[:DEFINITION]",
+        flag="--mass-function NAME",
+    )
+    bias: str = option("tinker10", "tinker10 or colossus:MODEL[:DEFINITION]", flag="--bias NAME")
+    num_slabs: int | None = option(
+        None,
+        "parts along ra that are made one after the other; by default as few as keep a part below "
+        "1.5e8 cells",
+        span=(1, 64),
+    )
 
     def __post_init__(self) -> None:
-        """Plain floats and tuples, all inside their ranges."""
         from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
 
-        for name in ("footprint_deg", "z_range"):
-            value = getattr(self, name)
-            if np.shape(value) != (2,):
-                raise ValueError(f"{name} {value!r} must be two numbers")
-            object.__setattr__(self, name, (float(value[0]), float(value[1])))
-        for side in self.footprint_deg:
-            _check("footprint_deg", side, 0.05, 10.0, "deg")
-        for z in self.z_range:
-            _check("z_range", z, 0.1, 12.0, "")
+        hints = get_type_hints(SkyOptions)
+        for one in fields(self):
+            value = _plain(one.name, getattr(self, one.name))
+            if not isinstance(value, Cosmology):
+                value = convert(value, hints[one.name], one.name)
+                _check_range(one, value)
+            object.__setattr__(self, one.name, value)
         if self.z_range[1] - self.z_range[0] < 0.01:
             raise ValueError(
                 f"z_range {self.z_range} must run from the lower to the higher redshift and span "
                 "at least 0.01"
             )
-        _check("min_mass_Msun", self.min_mass_Msun, 1e8, 1e14, "Msun")
-        _check("cell_Mpc", self.cell_Mpc, 1.0, 8.0, "Mpc")
-        if self.num_slabs is not None:
-            if type(self.num_slabs) is not int:
-                raise ValueError(f"num_slabs {self.num_slabs!r} must be a whole number")
-            _check("num_slabs", self.num_slabs, 1, 64, "")
-        for name in ("mass_function", "bias"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} {getattr(self, name)!r} must be a name")
-        object.__setattr__(self, "min_mass_Msun", float(self.min_mass_Msun))
-        object.__setattr__(self, "cell_Mpc", float(self.cell_Mpc))
         mass_function(self.mass_function)
         halo_bias(1e12, 1.0, self.cosmology, self.bias)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON can hold them."""
-        return {
-            "footprint_deg": list(self.footprint_deg),
-            "z_range": list(self.z_range),
-            "min_mass_Msun": self.min_mass_Msun,
-            "cosmology": self.cosmology.to_dict(),
-            "cell_Mpc": self.cell_Mpc,
-            "mass_function": self.mass_function,
-            "bias": self.bias,
-        }
+        """The options that decide the halos, as JSON can hold them."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values |= {name: list(values[name]) for name in ("footprint_deg", "z_range")}
+        del values["num_slabs"]
+        return values | {"cosmology": self.cosmology.to_dict()}
 
 
-def _check(name: str, value: float, low: float, high: float, unit: str) -> None:
-    if not low <= value <= high:
-        raise ValueError(
-            f"{name} {value:g} {unit} must lie in {low:g}..{high:g} {unit}".replace("  ", " ")
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """What a file holds of its halos besides their places, masses and redshifts."""
+
+    velocities: bool = option(
+        True,
+        "keep the velocities, which painting does not need (z_obs contains them)",
+        flag="--no-velocities",
+    )
+    sfr: bool = option(
+        False, 'add the column "sfr" of star-formation rates [Msun/yr]', flag="--sfr"
+    )
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as `convert` takes it: no arrays, both sides, a whole cosmology."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if name == "footprint_deg":
+        sides = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if len(sides) not in (1, 2):
+            raise ValueError(f"footprint_deg {value!r} must be one number or two")
+        return sides if len(sides) == 2 else sides * 2
+    if name == "cosmology" and not isinstance(value, Cosmology):
+        names = DEFAULT_COSMOLOGY.to_dict()
+        if not isinstance(value, Mapping):
+            raise ValueError(f"cosmology must be a mapping of {', '.join(names)}")
+        return Cosmology.from_dict(
+            names | {key: convert(v, float, f"cosmology.{key}") for key, v in value.items()}
+        )
+    return value
+
+
+def _check_range(one: Field[Any], value: Any) -> None:
+    if one.metadata["span"] is None or value is None:
+        return
+    (low, high), unit = one.metadata["span"], one.metadata["unit"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if not low <= number <= high:
+            text = f"{one.name} {number:g} {unit} must lie in {low:g}..{high:g} {unit}"
+            raise ValueError(" ".join(text.split()))
+
+
+def section_of(name: str, unsaid: str = "") -> Any:
+    """A field of a section that is the option `name`: its default or, if that depends on other
+    settings, none and a text that says what then holds."""
+    one = SkyOptions.__dataclass_fields__[name]
+    said, unit = one.metadata["help"].partition(";")[0], one.metadata["unit"]
+    help = f"{said} [{unit}]" if unit else said
+    low, high = one.metadata["span"] or (None, None)
+    if unsaid:
+        return setting(None, f"{help}; default: {unsaid}", low=low, high=high)
+    return setting(one.default, help, low=low, high=high)
+
+
+def _with_flags() -> list[Field[Any]]:
+    return [one for one in (*fields(SkyOptions), *fields(FileOptions)) if one.metadata["flag"]]
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option, as "--min-mass"."""
+    return next(one.metadata["flag"].split()[0] for one in _with_flags() if one.name == name)
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Declare the options; what is not given stays None, so that a YAML file can set it."""
+    for one in _with_flags():
+        flag, *metavar = one.metadata["flag"].split()
+        help, default = one.metadata["help"], one.default
+        if isinstance(default, bool):
+            action = "store_false" if default else "store_true"
+            help = f"do not {help}" if default else help
+            command.add_argument(flag, dest=one.name, default=None, action=action, help=help)
+            continue
+        values = default if isinstance(default, tuple) else (default,)
+        texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+        several = len(metavar) > 1
+        command.add_argument(
+            flag,
+            dest=one.name,
+            type=type(values[0]),
+            nargs=(len(metavar) if several else "+") if isinstance(default, tuple) else None,
+            metavar=tuple(metavar) if several else metavar[0],
+            help=f"{help} [{' '.join(texts)}]",
+        )
+    for one in fields(Cosmology):
+        command.add_argument(
+            f"--{one.name.replace('_', '-')}",
+            type=float,
+            dest=one.name,
+            metavar="VALUE",
+            help=f"{one.metadata['help']} [{one.default:g}]",
         )
 
 
-COSMOLOGY = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
-
-
-_SKY = {
-    "footprint_deg",
-    "z_range",
-    "min_mass_Msun",
-    "cosmology",
-    "cell_Mpc",
-    "mass_function",
-    "bias",
-    "num_slabs",
-}
-
-
-_FILE = {"velocities", "sfr"}
-
-
 def chosen(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the options say: fields of `SkyOptions`, and of `Recipe`. Raises ValueError."""
+    """What the command line says, and the file of --options where it says nothing: of the fields of
+    `SkyOptions`, and of those of a `Recipe`. Raises ValueError."""
     given = _from_file(arguments.options) if arguments.options else {}
-    for name in (_SKY | _FILE) - {"cosmology"}:
-        value = getattr(arguments, name, None)
-        if value is not None:
-            given[name] = value
-    parameters = Cosmology().to_dict() | (given.pop("cosmology", None) or {})
-    parameters |= {
-        name: getattr(arguments, name) for name in COSMOLOGY if getattr(arguments, name) is not None
-    }
-    given["cosmology"] = Cosmology.from_dict(parameters)
-    if "footprint_deg" in given:
-        given["footprint_deg"] = _two_sides(given["footprint_deg"])
-    how: dict[str, Any] = {name: given.pop(name) for name in sorted(_FILE & given.keys())}
+    flags = {one.name: getattr(arguments, one.name, None) for one in _with_flags()}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    parameters = {one.name: getattr(arguments, one.name) for one in fields(Cosmology)}
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    given["cosmology"] = _plain("cosmology", {**given.get("cosmology", {}), **parameters})
+    how = {one.name: given.pop(one.name) for one in fields(FileOptions) if one.name in given}
     return given, how | {"device": arguments.device}
 
 
-def _two_sides(value: Any) -> tuple[Any, ...]:
-    sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if len(sides) not in (1, 2):
-        raise ValueError(f"footprint_deg {value!r} must be one number or two")
-    return sides if len(sides) == 2 else sides * 2
-
-
 def _from_file(path: Path) -> dict[str, Any]:
-    """The options of a YAML file; ValueError for one that is not a mapping of known names."""
+    """The options of a YAML file; ValueError with its name for one that does not fit."""
+    hints = get_type_hints(FileOptions)
+    names = [one.name for kind in (SkyOptions, FileOptions) for one in fields(kind)]
     with reading(path, ValueError, "it cannot be read"):
         try:
             values = parse_yaml(read_text(path), "this")
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: this is not a text file") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: options must be a mapping of names to values")
-    allowed = _SKY | _FILE
-    if unknown := sorted(str(name) for name in values if name not in allowed):
-        raise ValueError(
-            f"{path}: unknown option {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}"
-        )
-    if not isinstance(values.get("cosmology", {}), dict):
-        raise ValueError(f"{path}: cosmology must be a mapping of {', '.join(COSMOLOGY)}")
-    for name in _FILE & values.keys():
-        if not isinstance(values[name], bool):
-            raise ValueError(f"{path}: {name} = {values[name]!r} must be true or false")
-    for name in ("min_mass_Msun", "cell_Mpc"):
-        values |= {name: _number(path, name, values[name])} if name in values else {}
-    for name in ("footprint_deg", "z_range"):
-        if isinstance(values.get(name), list):
-            values[name] = [_number(path, name, value) for value in values[name]]
-        elif name in values:
-            values[name] = _number(path, name, values[name])
+            raise ValueError("this is not a text file") from None
+        if not isinstance(values, dict):
+            raise ValueError("options must be a mapping of names to values")
+        for name, value in values.items():
+            if name not in names:
+                raise ValueError(f"unknown option '{name}': {nearest(str(name), names)}")
+            if name in hints:
+                convert(value, hints[name], name)
+        SkyOptions(**{name: value for name, value in values.items() if name not in hints})
     return values
-
-
-def _number(path: Path, name: str, value: Any) -> float:
-    """Also 2.5e10, which YAML 1.1 reads as text."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{path}: {name} = {value!r} must be a number") from None

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
@@ -28,9 +30,8 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
-from streamtrain.catalogs.synthesis.options import DEFAULT_COSMOLOGY, SkyOptions
+from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
-from streamtrain.cosmology import Cosmology
 from streamtrain.machine.workers import num_cores
 
 INSTEAD_OF_A_COLUMN = (
@@ -44,33 +45,19 @@ class EmptySkyError(CatalogError):
 
 def synthesize(
     seed: int,
+    options: SkyOptions | None = None,
     *,
-    footprint_deg: tuple[float, float] = (2.4, 2.4),
-    z_range: tuple[float, float] = (2.38, 3.45),
-    min_mass_Msun: float = 2.5e10,
-    cosmology: Cosmology = DEFAULT_COSMOLOGY,
-    cell_Mpc: float = 2.5,
-    mass_function: str = "tinker08",
-    bias: str = "tinker10",
-    num_slabs: int | None = None,
     sfr: bool = False,
     threads: int | None = None,
     device: str = "cpu",
     progress: Callable[[float, str], None] | None = None,
+    **changes: Any,
 ) -> Lightcone:
     """A lightcone of halos as a function of a seed and the options.
 
     Args:
         seed: 0..2^64-1; another seed is another, independent sky.
-        footprint_deg: width in ra and in dec [deg], 0.05..10.
-        z_range: lowest and highest observed redshift, within 0.1..12.
-        min_mass_Msun: halos above this mass are made, 1e8..1e14.
-        cosmology: flat LCDM.
-        cell_Mpc: side of the Lagrangian cells, 1..8; 2.5 is what the accuracy is stated for.
-        mass_function: a name in `massfunction.MASS_FUNCTIONS`, or colossus:MODEL[:DEFINITION].
-        bias: tinker10 or colossus:MODEL[:DEFINITION].
-        num_slabs: parts along ra that are made one after the other; by default as few as keep
-            a part below 1.5e8 cells.
+        options: what decides the halos; default: a field for COMAP.
         sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs by
             the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
             where these have more than a hundredth of the squared rates.
@@ -79,22 +66,14 @@ def synthesize(
             transforms round differently there, so a few halos in a million are others and
             positions differ by 1e-5 Mpc; the digest is another one, the realisation is not.
         progress: called with the fraction done and what is being done.
+        changes: options by name, as in `synthesize(7, footprint_deg=(1.0, 1.0))`; see `SkyOptions`.
 
     Raises ValueError for an option outside its range, a device that is not there, and a field
     that does not fit in memory, and EmptySkyError, a CatalogError, for a seed without any halo.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
-    options = SkyOptions(
-        footprint_deg,
-        z_range,
-        min_mass_Msun,
-        cosmology,
-        cell_Mpc,
-        mass_function,
-        bias,
-        num_slabs,
-    )
+    options = replace(options or SkyOptions(), **changes)
     if sfr:
         fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
@@ -124,7 +103,7 @@ def synthesize(
         halos["z_obs"],
         velocities_kms=halos["velocities_kms"],
         columns=columns,
-        cosmology=cosmology.to_dict(),
+        cosmology=options.cosmology.to_dict(),
         provenance=_provenance(seed, options, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
         z_range=options.z_range,
