@@ -149,7 +149,7 @@ def test_command_makes_files_with_the_device(
     recorded, and a file that is there is kept whatever made it."""
     for module in ("make", "synthesize"):
         monkeypatch.setattr(
-            f"streamtrain.catalogs.{module}.arrays_for",
+            f"streamtrain.catalogs.synthesis.{module}.arrays_for",
             lambda device: TORCH if device == "cuda" else NUMPY,
         )
     command = ["catalog", "make", "1", "--footprint-deg", "0.2", "--z-range", "2.9", "3.0"]

@@ -10,10 +10,9 @@ from support import small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import tile_shape as shape_of_tiles
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator import pose as geometry
 from streamtrain.generator.paint import paint
 from streamtrain.generator.pose import Pose, Roll, check_fits, draw_poses, single_pose, tile_columns
-from streamtrain.grid import Grid
+from streamtrain.grid import K_JY, K_UK, Grid
 from streamtrain.numerics.rng import STAGE_POSE, Draws
 
 
@@ -67,8 +66,8 @@ def test_edges_are_the_reference() -> None:
 
 
 def test_constants() -> None:
-    assert pytest.approx(ref.K_T, rel=5e-8) == geometry.K_UK
-    assert pytest.approx(ref.K_JY, rel=5e-8) == geometry.K_JY
+    assert pytest.approx(ref.K_T, rel=5e-8) == K_UK
+    assert pytest.approx(ref.K_JY, rel=5e-8) == K_JY
 
 
 @pytest.mark.parametrize("units", ["uK", "Jy/sr"])
