@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from support import SHARED, TESTS, small
 from support.processes import answer_signals, one_thread
 
@@ -94,6 +95,20 @@ def _global_state() -> dict[str, Any]:
         "NumPy's random state": (words.tobytes(), *more),
         "NumPy's error state": np.geterr(),
     }
+
+
+@pytest.fixture(autouse=True)
+def empty_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings in tests show empty figures, which cost them more than their steps; what is in them
+    is for train/test_monitor, evaluate/test_figures and preview/."""
+    place = request.path.relative_to(TESTS)
+    with pytest.MonkeyPatch.context() as patch:
+        if place.parts[0] in ("train", "networks") and place.stem != "test_monitor":
+            from streamtrain.train import monitor
+
+            for name in ("map_slices", "luminosity_function"):
+                patch.setattr(monitor, name, lambda *_, **__: Figure(figsize=(1, 1)))
+        yield
 
 
 @pytest.fixture(autouse=True)

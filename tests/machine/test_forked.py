@@ -254,8 +254,8 @@ def test_forking_leaves_the_caller_as_it_is(squares: Forked[int]) -> None:
 
 ENDS = """
 import sys, time
-from streamtrain import forked
-from streamtrain.forked import Forked
+from streamtrain.machine import forked
+from streamtrain.machine.forked import Forked
 works = [lambda n: n, lambda n: n, lambda n: time.sleep(600)]
 if "unaided" in sys.argv[1]:
     forked._libc = None

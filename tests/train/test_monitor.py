@@ -52,7 +52,7 @@ def train(
 def test_a_network_that_sees_nothing_is_warned_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny_config(tmp_path, steps=20, validate_every=2), Blind)
+    train(tiny_config(tmp_path, steps=20, validate_every=4), Blind)
     assert capsys.readouterr().err.count("hardly depend on the maps") == 1
     events = events_of(tmp_path)
     [(step, text)] = texts(events, "warning")
