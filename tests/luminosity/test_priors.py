@@ -12,6 +12,7 @@ from support import small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
+from streamtrain.luminosity import priors
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
 
 NUM = 4000
@@ -110,3 +111,11 @@ def test_acceptance_is_said_at_the_start(small_sky: Lightcone) -> None:
         inside = generator.grid.channel(small_sky.z_obs) >= 0
         heavy = small_sky.mass_Msun.astype(float) > 2.5e10
         assert f"1 lightcones of 1 skies, {(inside & heavy).sum()} halos in the band" in text
+
+
+def test_models_of_users_may_import_from_the_former_place() -> None:
+    """docs/models.md had `from streamtrain.generator.priors import Uniform`: such files are kept by
+    runs, and are opened with them."""
+    from streamtrain.generator import priors as former
+
+    assert former.Uniform is priors.Uniform and former.Normal is priors.Normal
