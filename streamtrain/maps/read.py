@@ -19,13 +19,14 @@ from streamtrain.maps.skymap import MapError, SkyMap, parse_units, without_marks
 
 @dataclass(frozen=True)
 class Said:
-    """What a user says of a file."""
+    """What a user says of a file; None where the file says it itself."""
 
     nu_rest_GHz: float | None = None
+    """Rest frequency of the line [GHz], instead of what the file says."""
     index: int | None = None
-    """Which sample of several."""
+    """Number of the sample that is read from an exported file with several."""
     hdu: str | None = None
-    """Which image of several."""
+    """Number or EXTNAME of the image that is read from a FITS file with several."""
 
 
 @dataclass(frozen=True)
