@@ -27,7 +27,7 @@ from streamtrain.machine.files import (
     sha256_of,
     why_not_a_file,
 )
-from streamtrain.networks.settings import MeansConfig, NetworkConfig, check_network
+from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
 from streamtrain.schema import (
@@ -70,7 +70,7 @@ class Config:
     emit: dict[str, Any] = setting({"line": {}}, "sources and modifiers of light, in order")
     observe: dict[str, Any] = setting({}, "map operators, in order")
     label: LabelConfig = setting(LabelConfig(), "")
-    network: NetworkConfig = setting(MeansConfig(), "")
+    network: NetworkConfig = setting(HybridConfig(), "")
     train: TrainConfig = setting(TrainConfig(), "")
     test: TestSetConfig = setting(TestSetConfig(), "")
 
@@ -194,7 +194,7 @@ def _other_kind(old: Any, new: Any) -> bool:
     """Whether a section chooses another kind, to which the old settings do not belong."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return False
-    return "kind" in new and new["kind"] != old.get("kind", MeansConfig.kind)
+    return "kind" in new and new["kind"] != old.get("kind", HybridConfig.kind)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> dict[str, Any]:

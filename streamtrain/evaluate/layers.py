@@ -29,6 +29,7 @@ from streamtrain.networks.layers import SameConv
 from streamtrain.networks.means import Means
 from streamtrain.networks.network import Network
 from streamtrain.networks.resnet import ResNet
+from streamtrain.networks.summaries import Hybrid
 
 Float = NDArray[np.float64]
 
@@ -51,6 +52,11 @@ def watched(network: Network) -> list[tuple[str, nn.Module, Callable[[Tensor], T
     def as_it_is(x: Tensor) -> Tensor:
         return x
 
+    def with_channels(x: Tensor) -> Tensor:  # which a hybrid convolves one by one
+        return x.transpose(0, 1)[None]
+
+    if isinstance(body, Hybrid):
+        return [("layer", body.pool, with_channels)]
     if isinstance(body, Means):
         return [("layer", body.pool, as_it_is)]
     if isinstance(body, Compact):
@@ -235,7 +241,7 @@ def show_layers(
         "filters.png": layer_figures.filters(
             first_filters(network),
             shape=trained.input_shape,
-            dimensions=network.body.dimensions,
+            dimensions=3 if isinstance(network.body, Hybrid) else network.body.dimensions,
             title=title,
             **sky,
         ),

@@ -10,9 +10,9 @@ for numbers of zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -40,12 +40,16 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: flo
     return pad(x, flat, value=value) if any(flat) else x
 
 
+Inputs: TypeAlias = Callable[[int], Iterable[Tensor]]
+"""Inputs [B, n_freq, n_dec, n_ra] of the first so many training samples, batch by batch."""
+
+
 class Body(nn.Module):
     """What stands between a network's normalised input and its head.
 
     A body is made of its section of the configuration, the shape (n_freq, n_dec, n_ra) of the maps
     and the number of numbers that the head wants; one that `sees_boxes` also takes the `InputMap`
-    of what the maps show, as `input_map`.
+    of what the maps show, as `input_map`, and inputs that are not normalised.
     """
 
     dimensions: int
@@ -55,6 +59,9 @@ class Body(nn.Module):
     """Whether the layout of maps in memory matters for its speed."""
     memory_format: torch.memory_format = torch.contiguous_format
     """The layout that it was given."""
+
+    def set_normalisation(self, inputs: Inputs) -> None:
+        """Set what is a function of training samples and not learned; here nothing is."""
 
 
 class SameConv(nn.Module):

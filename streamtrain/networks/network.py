@@ -20,13 +20,14 @@ from streamtrain.networks.resnet import ResNet
 from streamtrain.networks.settings import (
     CNNConfig,
     CompactConfig,
+    HybridConfig,
     MeansConfig,
     NetworkConfig,
     ResNetConfig,
     ResNeXtConfig,
     SummariesConfig,
 )
-from streamtrain.networks.summaries import Summaries
+from streamtrain.networks.summaries import Hybrid, Summaries
 from streamtrain.operators.plan import InputMap
 
 SMALLEST_STD = 1e-6
@@ -34,6 +35,7 @@ SMALLEST_STD = 1e-6
 
 
 BODIES: dict[type, type[Body]] = {
+    HybridConfig: Hybrid,
     MeansConfig: Means,
     CNNConfig: CNN,
     ResNetConfig: ResNet,
@@ -54,7 +56,7 @@ class Network(nn.Module):
     config: the section `network` of a configuration
     input_shape: (n_freq, n_dec, n_ra) of the cubes
     label: of the generator
-    input_map: what the cubes show, for `network.kind = summaries`
+    input_map: what the cubes show, for `network.kind` hybrid and summaries
     channels_last: how convolutions lay out their maps in memory, which changes rounding alone
     Raises ValueError if the network does not fit the map.
     """
@@ -99,7 +101,7 @@ class Network(nn.Module):
     def forward(self, cube_bfyx: Tensor) -> Tensor:
         """Predictions float32 [B, head.num_numbers] from cubes float32 [B, n_freq, n_dec, n_ra]."""
         x = cube_bfyx
-        if not isinstance(self.body, Summaries):  # which normalises what it makes of the map
+        if not self.body.sees_boxes:  # which normalises what it makes of the map
             column = (1, -1, 1, 1)
             x = (cube_bfyx - self.input_mean.view(column)) / self.input_std.view(column)
         # oneDNN's bfloat16 gradients of 3-D convolutions are wrong for 2 frequencies (torch 2.13)

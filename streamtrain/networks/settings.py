@@ -25,7 +25,7 @@ COUNT_QUANTITIES = ("counts", "phi", "phi_L")
 class AnyNetworkConfig:
     """What every network has."""
 
-    kind: str = setting("means", "which network")
+    kind: str = setting("hybrid", "which network")
     head: HeadName = setting(
         "auto",
         "what it predicts for each luminosity bin, and its loss; auto: mse, or cross-entropy of a "
@@ -34,6 +34,27 @@ class AnyNetworkConfig:
     monotonic: bool = setting(False, "N(>L) that never rises with L; for label.quantity cumulative")
     dense: int = setting(256, "width of the dense layer", low=1, high=65536)
     dropout: float = setting(0.0, "dropout of the dense layer", low=0, high=0.95)
+
+
+@dataclass(frozen=True)
+class HybridConfig(AnyNetworkConfig):
+    """Power spectrum, voxel intensities and sky means of convolutions of weighted channels."""
+
+    kind: Literal["hybrid"] = setting("hybrid", "which network")
+    power_bins: int = setting(8, "bins of k_perp, at most", low=1, high=1000)
+    slabs: int = setting(8, "bins of k_par, at most", low=1, high=1000)
+    voxel_bins: int = setting(
+        32, "bins of the voxel intensity distribution; half of them for each joining, at least 8",
+        low=2, high=1000,
+    )  # fmt: skip
+    scales: int = setting(
+        3, "voxel intensity distributions, of the map and of it joined by 2, 4 ... pixels", low=1,
+        high=10,
+    )  # fmt: skip
+    layers: int = setting(3, "convolutions, each followed by a pooling by two", low=1, high=10)
+    filters: int = setting(8, "filters of the first layer; doubled by each", low=1, high=1024)
+    kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
+    dense_layers: int = setting(2, "dense layers", low=1, high=20)
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,13 @@ class SummariesConfig(AnyNetworkConfig):
 
 
 NetworkConfig: TypeAlias = (
-    MeansConfig | CNNConfig | ResNetConfig | ResNeXtConfig | CompactConfig | SummariesConfig
+    HybridConfig
+    | MeansConfig
+    | CNNConfig
+    | ResNetConfig
+    | ResNeXtConfig
+    | CompactConfig
+    | SummariesConfig
 )
 """The section, of the kind that it names."""
 

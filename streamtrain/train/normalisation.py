@@ -11,12 +11,11 @@ from torch import Tensor
 from streamtrain.generator.batch import Batch, join
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.networks.network import Network
-from streamtrain.networks.summaries import Summaries
 
 NUM_SAMPLES = 128
 """Training samples 0..127: a mean label to 9 % of its scatter."""
-NUM_EDGE_SAMPLES = 32
-"""How many of these samples choose the bins of a voxel intensity distribution."""
+NUM_LABELS = 32
+"""How many of these samples tell whether labels differ at all."""
 
 
 def set_normalisation(
@@ -41,11 +40,9 @@ def set_normalisation(
     label, counts, unit_label = map(torch.cat, zip(*targets, strict=True))
     _check_labels(generator, label)
     network.set_normalisation(*inputs.mean_and_std(), label, counts, unit_label)
-    if isinstance(network.body, Summaries):
-        some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
-        network.body.set_edges(torch.cat([batch.cube for batch in some]))
-        every = _batches(generator, NUM_SAMPLES, chunk, report)
-        network.body.set_moments(torch.cat([network.body.features(b.cube) for b in every]))
+    network.body.set_normalisation(
+        lambda number: (batch.cube for batch in _batches(generator, number, chunk, report))
+    )
 
 
 def refuse_equal_labels(
@@ -53,7 +50,7 @@ def refuse_equal_labels(
 ) -> None:
     """Raise ValueError if the first training samples have one and the same label;
     `set_normalisation` does that too."""
-    some = _batches(generator, NUM_EDGE_SAMPLES, chunk, report)
+    some = _batches(generator, NUM_LABELS, chunk, report)
     _check_labels(generator, torch.cat([batch.label for batch in some]))
 
 

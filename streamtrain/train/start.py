@@ -13,7 +13,7 @@ from typing import Any
 
 from streamtrain.config import Config, ConfigError
 from streamtrain.machine.files import near_run, read_text
-from streamtrain.networks.network import Network
+from streamtrain.networks.network import BODIES, Network
 from streamtrain.schema import build, parse_yaml, to_dict
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
 from streamtrain.train.folder import run_folder
@@ -99,7 +99,7 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
     """Compare what decides which numbers the network takes and gives."""
     current = to_dict(config)
     sections = ["network", "label"]
-    if config.network.kind == "summaries":
+    if BODIES[type(config.network)].sees_boxes:
         sections.append("grid")  # which decides the modes and voxels that a summary is about
     if config.label.quantity == "class":
         saved = saved | {"classes": _classes(saved)}

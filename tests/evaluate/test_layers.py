@@ -20,12 +20,14 @@ from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import layers, testset
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import Label
+from streamtrain.networks.layers import Body
 from streamtrain.networks.network import Network, build_network
 from streamtrain.train.checkpoint import save_checkpoint
 
 SHAPE = (4, 20, 20)
 KINDS: dict[str, dict[str, Any]] = {
-    "means": {"layers": 3, "filters": 4, "dense": 8},
+    "hybrid": {"layers": 3, "filters": 4, "dense": 8},
+    "means": {"kind": "means", "layers": 3, "filters": 4, "dense": 8},
     "compact": {"kind": "compact", "layers": 3, "filters": 4, "dense": 8},
     "cnn": {"kind": "cnn", "layers": 3, "filters": 4, "dense": 8, "kernel": 3},
     "cnn, max": {"kind": "cnn", "layers": 2, "filters": 4, "dense": 8, "pooling": "max"},
@@ -49,7 +51,7 @@ def network(kind: str = "means", label: Label | None = None) -> Network:
     return made.eval()
 
 
-class Linear(nn.Module):
+class Linear(Body):
     """A body that is a matrix."""
 
     dimensions = 2
@@ -81,6 +83,14 @@ def halo(label: Label) -> torch.Tensor:
 def by_hand(made: Network, one: torch.Tensor) -> list[torch.Tensor]:
     """The layers' outputs, from the weights and the definitions of the networks."""
     body: Any = made.body
+    if made.kind == "hybrid":
+        x = body.weights @ one.flatten(1) - body.offset[:, None]
+        x = (x.sign() * x.abs().log1p()).view(4, 1, 20, 20)
+        found = []
+        for convolution in body.convolutions:
+            x = nn.functional.avg_pool2d(gelu(convolution(x)), 2)
+            found.append(x.transpose(0, 1)[None])
+        return found
     x = (one - made.input_mean[:, None, None]) / made.input_std[:, None, None]
     x = x[None]
     found = []
@@ -154,7 +164,8 @@ def test_first_filters_are_applied_to_the_map(kind: str) -> None:
     weights = layers.first_filters(made)
     first = next(m for m in made.body.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
     middle = [k // 2 for k in weights.shape[2:]]
-    point = torch.zeros(1, 4 if first.weight.ndim == 4 else 1, *([21] * (first.weight.ndim - 2)))
+    sides = [21] * (first.weight.ndim - 2)
+    point = torch.zeros(1, first.weight.shape[1] if first.weight.ndim == 4 else 1, *sides)
     point[:, 0, ..., 10, 10] = 1.0
     pads = [k // 2 for k in first.weight.shape[2:]]
     apply = nn.functional.conv2d if first.weight.ndim == 4 else nn.functional.conv3d
@@ -212,7 +223,9 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["means", "compact", "cnn", "cnn, 3-D", "resnet", "resnext"])
+@pytest.mark.parametrize(
+    "kind", ["hybrid", "means", "compact", "cnn", "cnn, 3-D", "resnet", "resnext"]
+)
 @pytest.mark.parametrize("transform", OBSERVE)
 def test_the_gradient_is_by_the_map(kind: str, transform: str) -> None:
     """Against a difference of the answers to maps that differ by a little [uK] in some voxels."""
@@ -235,6 +248,7 @@ def test_the_gradient_is_by_the_map(kind: str, transform: str) -> None:
         with torch.no_grad():
             maps = torch.from_numpy(transformed(of))
             x = (maps - exact.input_mean[:, None, None]) / exact.input_std[:, None, None]
+            x = maps if kind == "hybrid" else x
             point = exact.head.point(exact.head(exact.body(x[None])), one)
             return float(target.of(point, one))
 

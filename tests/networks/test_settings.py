@@ -10,13 +10,13 @@ import torch
 from support.network_tools import network_of
 
 from streamtrain.config import ConfigError, TrainConfig, from_mapping, load_config
-from streamtrain.networks.settings import CNNConfig, CompactConfig, MeansConfig, ResNeXtConfig
+from streamtrain.networks.settings import CNNConfig, CompactConfig, HybridConfig, ResNeXtConfig
 from streamtrain.train.optimiser import build_optimiser, learning_rate
 
 
 def test_kinds_have_their_own_defaults() -> None:
-    assert from_mapping({}).network == from_mapping({"network": None}).network == MeansConfig()
-    assert from_mapping({"network": {"filters": 8}}).network == MeansConfig(filters=8)
+    assert from_mapping({}).network == from_mapping({"network": None}).network == HybridConfig()
+    assert from_mapping({"network": {"filters": 8}}).network == HybridConfig(filters=8)
     cnn = from_mapping({"network": {"kind": "cnn", "dimensions": 3}}).network
     assert cnn == CNNConfig(dimensions=3)
     assert (cnn.dense, cnn.dropout) == (1000, 0.2)
@@ -25,12 +25,12 @@ def test_kinds_have_their_own_defaults() -> None:
 
 def test_another_kind_drops_the_settings_of_the_old_one(tmp_path: Path) -> None:
     """In a file that extends another, as emit and observe are replaced."""
-    (tmp_path / "base.yaml").write_text("network: {layers: 3, max_filters: 64}\n")
+    (tmp_path / "base.yaml").write_text("network: {layers: 2, scales: 4}\n")
     child = tmp_path / "child.yaml"
     child.write_text("extends: base.yaml\nnetwork: {kind: cnn, filters: 8}\n")
     assert load_config(child).network == CNNConfig(filters=8)
     child.write_text("extends: base.yaml\nnetwork: {filters: 8}\n")
-    assert load_config(child).network == MeansConfig(filters=8, layers=3, max_filters=64)
+    assert load_config(child).network == HybridConfig(filters=8, layers=2, scales=4)
     changed = load_config(child, ["network={kind: compact}", "network.blocks=2"])
     assert changed.network == CompactConfig(blocks=2)
 
@@ -62,7 +62,7 @@ CUMULATIVE = {"quantity": "cumulative"}
     [
         (
             {"network": {"kind": "resnets"}},
-            "network.kind = 'resnets' is none of means, cnn, resnet, resnext, compact",
+            "network.kind = 'resnets' is none of hybrid, means, cnn, resnet, resnext, compact",
         ),
         (
             {"network": {"kind": "resnet", "cardinality": 4}},
@@ -70,12 +70,12 @@ CUMULATIVE = {"quantity": "cumulative"}
         ),
         (
             {"network": {"pooling": "max"}},
-            "network.pooling belongs to network.kind = cnn, not to means",
+            "network.pooling belongs to network.kind = cnn, not to hybrid",
         ),
         (
             {"network": {"kind": "resnet", "layers": 3}},
-            "network.layers belongs to network.kind = means or cnn or compact or summaries, not to "
-            "resnet",
+            "network.layers belongs to network.kind = hybrid or means or cnn or compact or summaries, not "
+            "to resnet",
         ),
         (
             {"network": {"kind": "cnn", "filtres": 3}},

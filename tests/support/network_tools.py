@@ -10,6 +10,8 @@ from torch import Tensor
 from streamtrain.config import from_mapping
 from streamtrain.labels import Label
 from streamtrain.networks.network import Network, build_network
+from streamtrain.operators.plan import InputMap
+from streamtrain.spectra import Box
 
 VOLUME_MPC3 = 2e6
 
@@ -21,11 +23,12 @@ def label_of(bins: int = 5, **settings: Any) -> Label:
 
 
 def network_of(shape: tuple[int, int, int], label: Label | None = None, **settings: Any) -> Network:
-    """Of a configuration's section `network`."""
+    """Of a configuration's section `network`, for maps of voxels of 10 x 2 x 2 Mpc."""
     label = label or label_of()
     section = {"quantity": label.config.quantity, "scale": label.config.scale}
     config = from_mapping({"network": settings, "label": section})
-    return build_network(config.network, shape, label)
+    input_map = InputMap(Box(shape, (10.0, 2.0, 2.0)), (), "uK")
+    return build_network(config.network, shape, label, input_map)
 
 
 def labels_from(label: Label, counts: Tensor) -> Tensor:
