@@ -186,7 +186,8 @@ class Hybrid(_OnSummaries):
     Every channel is C^-1 times all channels, in units of its scatter, where C is the covariance of
     the channels over the sky: what varies alike in all of them, as continuum sources do, has the
     smallest weight. (The weights of quadratic estimators, here of frequencies: Liu and Tegmark
-    2011, arXiv:1103.0281.) Maps whose channels have little in common keep them apart. The summaries are P(k_perp, k_par) and the voxel intensity distributions
+    2011, arXiv:1103.0281.) Where channels have little in
+    common, they are left as they are. The summaries are P(k_perp, k_par) and the voxel intensity distributions
     of the weighted map, joined by 1, 2, 4 pixels. The log modulus of each channel is also
     convolved: convolution, GELU and pooling by two, repeated, and the means over sky and channels
     of all layers stand beside the summaries. The convolutions are the same for all channels, which
@@ -209,13 +210,14 @@ class Hybrid(_OnSummaries):
         input_map: InputMap,
     ) -> None:
         _check_shape(input_shape, input_map)
-        check_halvings(
-            input_shape[1:],
-            max(network.scales - 1, network.layers),
-            f"network.scales = {network.scales} and layers = {network.layers}",
-            round_up=False,
-            remedy="at most {most} layers, and one scale more, fit",
-        )
+        for poolings, what in ((network.layers, "layers"), (network.scales - 1, "scales")):
+            check_halvings(
+                input_shape[1:],
+                poolings,
+                f"network.{what} = {getattr(network, what)}",
+                round_up=False,
+                remedy="at most {most} layers and one more scales fit",
+            )
         box = input_map.box
         widths = [network.filters << layer for layer in range(network.layers)]
         super().__init__(
@@ -265,7 +267,8 @@ class Hybrid(_OnSummaries):
         inverse = vectors[:, there] / values[there] @ vectors[:, there].mT
         alone = 1.0 / (torch.diag(inverse) * torch.diag(covariance))
         if alone.median() > 1.0 - LEAST_IN_COMMON:
-            inverse = torch.diag(1.0 / torch.diag(covariance))
+            self.weights.copy_(torch.eye(len(values)) / scale.median().sqrt())
+            return
         scatter = torch.sqrt(torch.diag(inverse) * scale.median())  # C^-1 C C^-1 is C^-1
         weights = inverse / scatter.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
         self.weights.copy_(weights)

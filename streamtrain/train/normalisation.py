@@ -14,6 +14,9 @@ from streamtrain.networks.network import Network
 
 NUM_SAMPLES = 128
 """Training samples 0..127: a mean label to 9 % of its scatter."""
+KEPT_BYTES = 1 << 28
+"""Maps of the samples are kept while their moments are taken, if they need no more than this; else
+they are made again, for networks that look at them more than once."""
 NUM_LABELS = 32
 """How many of these samples tell whether labels differ at all."""
 
@@ -32,17 +35,23 @@ def set_normalisation(
     Raises ValueError if a sample is too bright for the cube, and if all labels are alike.
     """
     inputs = _Moments()
-    targets = []
+    targets, cubes = [], []
     for batch in _batches(generator, NUM_SAMPLES, chunk, report):
+        if batch.cube[0].nbytes * NUM_SAMPLES <= KEPT_BYTES:
+            cubes.append(batch.cube)
         inputs.add(batch.cube.transpose(0, 1).flatten(1))
         unit_label = batch.unit_label.expand(len(batch), -1)
         targets.append((batch.label, batch.counts, unit_label))
     label, counts, unit_label = map(torch.cat, zip(*targets, strict=True))
     _check_labels(generator, label)
     network.set_normalisation(*inputs.mean_and_std(), label, counts, unit_label)
-    network.body.set_normalisation(
-        lambda number: (batch.cube for batch in _batches(generator, number, chunk, report))
-    )
+
+    def first(number: int) -> Iterator[Tensor]:
+        if cubes:
+            return iter(torch.cat(cubes)[:number].split(chunk))
+        return (batch.cube for batch in _batches(generator, number, chunk, report))
+
+    network.body.set_normalisation(first)
 
 
 def refuse_equal_labels(

@@ -192,7 +192,7 @@ def test_filters_double_up_to_the_limit() -> None:
         ((3, 12, 64), {"kind": "means", "layers": 3}, None),
         ((3, 12, 64), {"kind": "means", "layers": 4}, "becomes 6 x 32, 3 x 16, 1 x 8, and a side"),
         ((3, 8, 64), {"scales": 4}, None),
-        ((3, 8, 64), {"scales": 5}, "network.scales = 5 and layers = 3 halve the map 4 times, but"),
+        ((3, 8, 64), {"scales": 5}, "network.scales = 5 halve the map 4 times, but"),
         ((3, 12, 64), {"kind": "cnn", "layers": 4}, None),
         ((3, 12, 64), {"kind": "cnn", "layers": 5}, "6 x 32, 3 x 16, 2 x 8, 1 x 4, and a side"),
         ((1, 8, 8), {"kind": "cnn", "layers": 3, "dimensions": 3}, None),

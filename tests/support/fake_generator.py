@@ -147,6 +147,7 @@ def tiny_config(
     return from_mapping(
         {
             "run": str(folder),
+            "grid": {"shape": [2, 8, 8]},
             "label": label or {},
             "network": network or {"layers": 2, "filters": 4, "dense": 8, "dropout": dropout},
             "train": {**settings, **train},

@@ -225,7 +225,7 @@ def test_interruption_while_writing_leaves_the_previous(
         ("train", {"batch_size": 16}, "train.batch_size = 8 there, 16 here"),
         ("network", {"filters": 5}, "network.filters = 4 there, 5 here"),
         ("observe", {"noise": {"sigma_uK": 3.0}}, "observe.noise = absent there"),
-        ("grid", {"shape": [5, 64, 64]}, r"grid.shape = \[10, 64, 64\] there, \[5, 64, 64\] here"),
+        ("grid", {"shape": [5, 64, 64]}, r"grid.shape = \[2, 8, 8\] there, \[5, 64, 64\] here"),
     ],
 )
 def test_other_configuration_is_refused_by_its_first_differing_setting(

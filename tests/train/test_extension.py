@@ -254,8 +254,9 @@ class Larger(FakeGenerator):
 
 
 def test_weights_for_maps_of_another_shape_are_refused(tmp_path: Path) -> None:
-    run(tiny_config(tmp_path / "old", steps=3), 1)
-    config = tiny_config(tmp_path / "new", start_from=str(tmp_path / "old"))
+    means: dict[str, object] = {"kind": "means", "layers": 2}
+    run(tiny_config(tmp_path / "old", network=means, steps=3), 1)
+    config = tiny_config(tmp_path / "new", network=means, start_from=str(tmp_path / "old"))
     with pytest.raises(ValueError, match="maps of 2 x 8 x 8 voxels, here they have 2 x 16 x 16"):
         FakeTrainer(config, generator=Larger)
 

@@ -143,7 +143,7 @@ def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> Non
     assert session is not None
     shown = session.session_start_info.hparams
     assert shown["train.learning_rate"].number_value == 3e-3
-    assert shown["network.kind"].string_value == "means"
+    assert shown["network.kind"].string_value == "hybrid"
     assert set(shown) == set(hyper_parameters(config))
     experiment = plugin(tmp_path, metadata.EXPERIMENT_TAG)
     assert experiment is not None
