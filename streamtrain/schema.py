@@ -13,7 +13,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -185,6 +185,7 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         return build(_of_kind(value, kinds, path), value, path)
     if isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, args)):
         args = tuple(kind for kind in args if dataclasses.is_dataclass(kind))
+        args = tuple(kind for kind in args if _has_all(kind, value)) or args
     for kind in args:
         try:
             return convert(value, kind, path)
@@ -192,6 +193,11 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
             first = first or error
     assert first is not None
     raise first
+
+
+def _has_all(section: Any, keys: Iterable[Any]) -> bool:
+    """Whether every key is a setting of the section."""
+    return set(keys) <= {field.name for field in dataclasses.fields(section)}
 
 
 def _kinds(args: tuple[Any, ...]) -> dict[str, type]:
