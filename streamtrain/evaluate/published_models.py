@@ -18,6 +18,8 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 }
 """What else of a model is in use than its paper's: parameters by the end of the scenario's name.
 breysse15 with all halos shining is what 1905.10376 trained on."""
+ROOM_LSUN = 1e12
+"""Luminosity that the cubes have room for: lagache18 and yang22_cii have halos beyond the usual."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class PublishedModel:
     """A luminosity model as the only thing that a scenario changes."""
 
     name: str
-    """That of the model and its prior."""
+    """Names of the model and its prior, joined."""
     about: str
     """Where it is from, by which prior, and where it is extrapolated."""
-    emit: dict[str, Any]
-    """The run's section `emit` with this model as its line."""
+    settings: dict[str, Any]
+    """Settings of the run, with this model as its line, and room for it in the cube."""
 
 
 def published_models(run: Config) -> list[PublishedModel]:
@@ -64,5 +66,8 @@ def _of(
     if extrapolated := model.extrapolated(run.grid.z_range):
         about += f"; {extrapolated}"
     line = {"model": model.name, "prior": prior, "parameters": dict(parameters)}
-    emit = {name: to_dict(section) for name, section in run.emit.items()} | {"line": line}
-    return PublishedModel(f"{model.name}_{prior}{ending}", about, emit)
+    settings = to_dict(run)
+    settings["emit"] |= {"line": line}
+    room = max(run.grid.brightest_Lsun or 0.0, ROOM_LSUN)
+    settings["grid"] |= {"brightest_Lsun": room}
+    return PublishedModel(f"{model.name}_{prior}{ending}", about, settings)

@@ -287,7 +287,7 @@ def load_scenarios(where: str | Path, run: Config) -> list[Scenario]:
 def _of_model(model: PublishedModel, run: Config) -> Scenario:
     """The run's maps by a published luminosity model."""
     try:
-        config = from_mapping(to_dict(run) | {"emit": model.emit})
+        config = from_mapping(model.settings)
     except ConfigError as error:
         raise ConfigError(
             f"{PUBLISHED_MODELS}: {model.name} does not fit the run: {error}"

@@ -99,6 +99,7 @@ class Halos:
 AT_Z29 = Halos(10.4, (
     0.09393, 0.05828, 0.03576, 0.02164, 0.01288, 0.007516, 0.004278, 0.002363, 0.001258, 0.00064,
     0.0003079, 0.0001382, 5.691e-05, 2.103e-05, 6.779e-06, 1.838e-06, 3.997e-07, 6.542e-08,
+    7.407e-09, 5.18e-10, 1.919e-11,
 ))
 """z = 2.9, the middle of COMAP's band, above its lightcones' 2.5e10 Msun."""
 AT_Z6 = Halos(10.0, (
@@ -110,9 +111,10 @@ AT_Z6 = Halos(10.0, (
 
 
 @dataclass(frozen=True)
-class LightBetween:
-    """Whether the mean light of all halos lies between two densities [Lsun/Mpc^3], and each slope
-    between `SLOPES`; a condition on draws.
+class Plausible:
+    """Whether the mean light of all halos lies between two densities [Lsun/Mpc^3], each slope
+    between `SLOPES`, and the luminosity of a halo of 10^13 Msun that shines below a bound; a
+    condition on draws.
 
     The sum over a fixed mass function is good to some per cent, and knows neither lightcone nor
     redshift: `emit.line.require` does.
@@ -121,6 +123,8 @@ class LightBetween:
     halos: Halos
     low: float
     high: float
+    log10_brightest: float
+    """Bound of log10 L [Lsun] at 10^13 Msun."""
 
     def density(self, p: Parameters) -> NDArray[np.float64]:
         """Mean light at the pivot redshift [Lsun/Mpc^3] by B sets of parameters, [B]."""
@@ -138,7 +142,9 @@ class LightBetween:
         third = p["slope"] - p["bend_2"]
         slopes = (p["slope"] + p["bend_1"], p["slope"], third, third - p["bend_3"])
         density = self.density(p)
+        heavy = _bent(13.0 - LOG10_PIVOT, p["slope"], p["bend_1"], p["bend_2"], p["bend_3"])
         inside = (self.low <= density) & (density <= self.high)
+        inside &= p["log10_L"] + heavy <= self.log10_brightest
         for slope in slopes:
             inside &= (SLOPES[0] <= slope) & (slope <= SLOPES[1])
         return inside
@@ -179,9 +185,9 @@ FREEFORM = LuminosityModel(
                 "log10_L": Uniform(3.5, 8.0),
                 **_SHAPE,
                 "g": Sometimes(0.3, 0.0, Normal(0.0, 2.0)),
-                "log10_Medge": Sometimes(0.7, 0.0, Uniform(10.3, 11.5)),
+                "log10_Medge": Sometimes(0.7, 0.0, Uniform(10.0, 11.5)),
             },
-            constraint=LightBetween(AT_Z29, 50.0, 2e4),
+            constraint=Plausible(AT_Z29, 50.0, 2e4, 9.0),
         ),
         "cii": Prior(
             {
@@ -193,7 +199,7 @@ FREEFORM = LuminosityModel(
                 "log10_Medge": Sometimes(0.7, 0.0, Uniform(10.0, 11.5)),
                 "log10_Mcut": Sometimes(0.7, 0.0, Uniform(10.0, 12.0)),
             },
-            constraint=LightBetween(AT_Z6, 1e3, 1e6),
+            constraint=Plausible(AT_Z6, 3e3, 1e6, 11.0),
         ),
     },
     on_fraction=freeform_duty,

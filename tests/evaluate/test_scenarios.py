@@ -287,7 +287,8 @@ def test_published_models_are_those_of_the_line(run):
     for name, scenario in found.items():
         model = MODELS[scenario.models[0]]
         assert name.startswith(model.name) and model.source in scenario.about
-        assert scenario.config == replace(mine, emit=scenario.config.emit)
+        grid = replace(mine.grid, brightest_Lsun=1e12)
+        assert scenario.config == replace(mine, emit=scenario.config.emit, grid=grid)
         assert scenario.config.emit["brightness"] == mine.emit["brightness"]
         assert scenario.config.line.require == RequireConfig()
         assert scenario.differs == ["emit.line"]
