@@ -28,6 +28,10 @@ SMALLEST_PIXEL_DEG = 1e-7
 """Less is a mistake of units, and rounds away in the positions of halos."""
 
 
+BRIGHTEST_LSUN = 1e9
+"""What a cube has room for unless a grid says more."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """The cube that halos are painted into, and the section `grid` of a configuration.
@@ -43,6 +47,13 @@ class Grid:
     nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
     nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
     units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
+    brightest_Lsun: float | None = setting(
+        None,
+        "a luminosity that the cube's fixed-point numbers have room for [Lsun]; default: 1e9",
+        low=1e6,
+        high=1e15,
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         plain = {
@@ -72,6 +83,8 @@ class Grid:
             raise ValueError(
                 f"nu_GHz = {list(self.nu_GHz)} must lie below nu_rest_GHz = {self.nu_rest_GHz:g}"
             )
+        if self.brightest_Lsun is not None and not 1e6 <= self.brightest_Lsun <= 1e15:
+            raise ValueError(f"brightest_Lsun = {self.brightest_Lsun:g} is outside 1e6..1e15")
         if self.units not in ("uK", "Jy/sr"):
             raise ValueError(f"units '{self.units}' is none of uK, Jy/sr")
 
@@ -135,13 +148,15 @@ class Grid:
 
     @cached_property
     def fixed_point_exponent(self) -> int:
-        """Power of two that deposits are scaled by: 1e9 Lsun at the near edge fill about 2^40.
+        """Power of two that deposits are scaled by: `brightest_Lsun` at the near edge fill about
+        2^40.
 
         It depends on the grid alone (the distance is that of a fixed cosmology).
         """
         near = self.z_range[0]
         distance = distance_Mpc(near)
-        brightest = self.intensity_factor * 1e9 / (distance * distance)
+        luminosity = BRIGHTEST_LSUN if self.brightest_Lsun is None else self.brightest_Lsun
+        brightest = self.intensity_factor * luminosity / (distance * distance)
         if self.units == "Jy/sr":
             brightest = brightest / ((1.0 + near) * (1.0 + near))
         return 40 - int(np.ceil(portable.log2(brightest)))

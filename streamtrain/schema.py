@@ -13,7 +13,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -50,10 +50,16 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    later: bool = False,
 ) -> Any:
     """A field of a section: its default, one line of help, and the values allowed
-    (low <= value <= high, value > above, or one of `choices`; sequences element by element)."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "choices": choices}
+    (low <= value <= high, value > above, or one of `choices`; sequences element by element).
+
+    later: it was added to a section that runs of before have, whose digests must stay: plain data
+    leave it out where it is null.
+    """
+    metadata: dict[str, Any] = {"help": help, "low": low, "high": high, "above": above}
+    metadata |= {"choices": choices, "later": later}
     if isinstance(default, dict | list):
         frozen = default
         return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
@@ -185,6 +191,7 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         return build(_of_kind(value, kinds, path), value, path)
     if isinstance(value, Mapping) and any(map(dataclasses.is_dataclass, args)):
         args = tuple(kind for kind in args if dataclasses.is_dataclass(kind))
+        args = tuple(kind for kind in args if _has_all(kind, value)) or args
     for kind in args:
         try:
             return convert(value, kind, path)
@@ -192,6 +199,11 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
             first = first or error
     assert first is not None
     raise first
+
+
+def _has_all(section: Any, keys: Iterable[Any]) -> bool:
+    """Whether every key is a setting of the section."""
+    return set(keys) <= {field.name for field in dataclasses.fields(section)}
 
 
 def _kinds(args: tuple[Any, ...]) -> dict[str, type]:
@@ -264,9 +276,12 @@ def _show(value: Any) -> str:
 
 
 def to_dict(section: Any) -> Any:
-    """A section as plain dictionaries, lists and scalars, in the order of its fields."""
+    """A section as plain dictionaries, lists and scalars, in the order of its fields; without
+    later ones that are null."""
     if dataclasses.is_dataclass(section) and not isinstance(section, type):
-        return {f.name: to_dict(getattr(section, f.name)) for f in dataclasses.fields(section)}
+        values = {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
+        later = {f.name for f in dataclasses.fields(section) if f.metadata.get("later")}
+        return {k: to_dict(v) for k, v in values.items() if v is not None or k not in later}
     if isinstance(section, Mapping):
         return {k: to_dict(v) for k, v in section.items()}
     if isinstance(section, tuple | list):

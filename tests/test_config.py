@@ -256,7 +256,7 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ({"tain": {}}, "unknown setting 'tain': did you mean 'train'? valid: data, emit, grid"),
         (
             {"grid": {"fov": 1}},
-            "unknown setting 'grid.fov': did you mean 'fov_deg'? valid: fov_deg",
+            "unknown setting 'grid.fov': did you mean 'fov_deg'? valid: brightest_Lsun, fov_deg",
         ),
         ({"observe": {"nois": {}}}, "unknown setting 'observe.nois': did you mean 'noise'? valid"),
         ({"observe": {"noise_x": {}}}, "unknown setting 'observe.noise_x': did you mean 'noise'?"),

@@ -329,8 +329,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--scenarios",
         metavar="SET",
-        help="instead of the run's test set, every scenario of a set: pfeffer2019, or a folder of "
-        "YAML files with the sections emit and observe",
+        help="instead of the run's test set, every scenario of a set: pfeffer2019, "
+        "published_models (every published luminosity model of the line), or a folder of YAML "
+        "files with the sections emit and observe",
     )
     command.add_argument(
         "--bootstrap",

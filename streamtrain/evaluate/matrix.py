@@ -80,6 +80,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
         notes.append(
             f"+ a luminosity model that the network was not trained on (it was on {known})"
         )
+    outside = [text for row in rows for text in row.get("extrapolated", [])]
+    notes += dict.fromkeys(outside)
     wrong: dict[str, list[str]] = {}
     for row in rows:
         if row["published"] is not None and row["published"]["note"]:

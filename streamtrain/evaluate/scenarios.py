@@ -2,7 +2,7 @@
 
 A scenario says what else may be in a map than what a network was trained on: a YAML file with the
 sections `emit` and `observe`; grid, label, network and lightcones are those of the run. A set of
-them is a folder.
+them is a folder, or `published_models`, which is made of the table of luminosity models.
 """
 
 from __future__ import annotations
@@ -37,9 +37,15 @@ from streamtrain.evaluate.parameter_oracle import (
     score_floor,
 )
 from streamtrain.evaluate.predictions import Predictions, predict_batches
+from streamtrain.evaluate.published_models import (
+    PUBLISHED_MODELS,
+    PublishedModel,
+    published_models,
+)
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.run import Run, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.networks.network import Network
@@ -171,6 +177,7 @@ class _Bench:
             "about": scenario.about,
             "models": scenario.models,
             "models_trained": set(scenario.models) <= set(self.trained_models),
+            "extrapolated": scenario.extrapolated,
             "differs_from_training": scenario.differs,
             "samples": count,
             "seed": generator.seed,
@@ -235,9 +242,9 @@ class Scenario:
     """One of a set, for a run."""
 
     name: str
-    """Name of the scenario's file, without the number that orders them."""
+    """Name of the scenario's file, without the number that orders them; or of model and prior."""
     about: str
-    """The comment at the top of its file."""
+    """The comment at the top of its file; or where the model is from."""
     config: Config
     """The run's, with the scenario's emit and observe."""
     differs: list[str]
@@ -248,14 +255,26 @@ class Scenario:
         """Names of the luminosity models that make its maps."""
         return [component.model for component in self.config.line.components.values()]
 
+    @property
+    def extrapolated(self) -> list[str]:
+        """Which of these models were published for other redshifts than the band's, and for
+        which."""
+        said = []
+        for name in self.models:
+            text = find_model(name).extrapolated(self.config.grid.z_range)
+            said += [f"{name.rpartition(':')[2]} {text}"] if text else []
+        return said
+
 
 def load_scenarios(where: str | Path, run: Config) -> list[Scenario]:
     """The scenarios of a set, in the order of their file names.
 
-    where: the name of a set that ships with streamtrain, a folder of YAML files, or one file.
-    Raises ConfigError, one sentence, for a set that does not exist and for a scenario that does not
-    fit the run.
+    where: the name of a set that ships with streamtrain, a folder of YAML files, or one file; a
+    folder or file of that name comes first. Raises ConfigError, one sentence, for a set that does
+    not exist and for a scenario that does not fit the run.
     """
+    if str(where) == PUBLISHED_MODELS and not Path(where).exists():
+        return [_of_model(model, run) for model in published_models(run)]
     files = _files(where)
     scenarios = [_scenario(file, run) for file in files]
     names = [scenario.name for scenario in scenarios]
@@ -263,6 +282,17 @@ def load_scenarios(where: str | Path, run: Config) -> list[Scenario]:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two scenarios are called '{name}'")
     return scenarios
+
+
+def _of_model(model: PublishedModel, run: Config) -> Scenario:
+    """The run's maps by a published luminosity model."""
+    try:
+        config = from_mapping(model.settings)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{PUBLISHED_MODELS}: {model.name} does not fit the run: {error}"
+        ) from None
+    return Scenario(model.name, model.about, config, _differences(run, config))
 
 
 def _files(where: str | Path) -> list[Path]:
@@ -274,7 +304,7 @@ def _files(where: str | Path) -> list[Path]:
     if folder is None:
         raise ConfigError(
             f"there are no scenarios '{where}': name a folder of YAML files, one of them, or a set "
-            f"that ships with streamtrain ({', '.join(shipped)})"
+            f"that ships with streamtrain ({', '.join([*shipped, PUBLISHED_MODELS])})"
         )
     files = sorted(folder.glob("*.yaml"))
     if not files:

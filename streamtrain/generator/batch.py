@@ -52,7 +52,8 @@ class Batch:
             first = saturated[0]
             raise ValueError(
                 f"sample {self.indices[first]}: {int(self.saturated[first])} halos are too bright "
-                f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']}"
+                f"for the cube's fixed-point range; parameters {self.draws[first]['parameters']} "
+                "(grid.brightest_Lsun makes room for more than 1e9 Lsun)"
             )
         for name, values in (("map", self.cube), ("label", self.label)):
             wrong = ~torch.isfinite(values).flatten(1).all(1)

@@ -107,7 +107,8 @@ def paint(
         )
     if int(counts.saturated):
         raise ValueError(
-            f"{int(counts.saturated)} halos are too bright for the cube's fixed-point range"
+            f"{int(counts.saturated)} halos are too bright for the cube's fixed-point range "
+            "(brightest_Lsun of the grid makes room for more than 1e9 Lsun)"
         )
     cube = torch.empty(total.shape, dtype=torch.float32, device=total.device)
     kernels_for(total.device, "observe.cu").elementwise(

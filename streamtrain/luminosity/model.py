@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.luminosity.lines import CO10_GHZ
+from streamtrain.luminosity.lines import TOLERANCE as LINE_TOLERANCE
 from streamtrain.luminosity.priors import Prior
 from streamtrain.numerics import portable
 from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest
@@ -52,6 +53,12 @@ class LuminosityModel:
     """What the scatter preserves."""
     nu_rest_GHz: float | None = None
     """Rest frequency of the one line it is for; None: the function takes any."""
+    published_GHz: float | None = None
+    """Rest frequency of the line it was published for, where the function takes any; None: as
+    `nu_rest_GHz`, or it was not published."""
+    usual_prior: str | None = None
+    """The prior that it is compared with others by; None: 'published' if it has that, else
+    'fiducial'."""
     z_range: Range | None = None
     """Redshifts it was published for; None: unknown, as of a user's model."""
     mass_range_Msun: Range | None = None
@@ -67,6 +74,21 @@ class LuminosityModel:
                 f"the model {self.name} has no prior '{name}': {nearest(name, known)}"
             )
         return self.priors[name]
+
+    @property
+    def compared_prior(self) -> str:
+        """Name of the prior that the model is compared with others by, see `usual_prior`."""
+        return self.usual_prior or ("published" if "published" in self.priors else "fiducial")
+
+    def published_for(self, nu_rest_GHz: float) -> bool:
+        """Whether it was published for a line, or for CO(1-0) and has a parameter for the ratio of
+        the line to that, `r_J1`."""
+        line = self.published_GHz or self.nu_rest_GHz
+        if line is None:
+            return False
+        return abs(nu_rest_GHz / line - 1.0) < LINE_TOLERANCE or (
+            "r_J1" in self.defaults and _co_level(nu_rest_GHz) > 1
+        )
 
     def parameters(self, given: Mapping[str, float]) -> dict[str, float]:
         """The defaults with `given` values in their place. Raises ConfigError for an unknown name,
@@ -134,9 +156,8 @@ class LuminosityModel:
     def check_ratio(self, nu_rest_GHz: float, given: Collection[str]) -> None:
         """Warn (AssumptionWarning) if a model of the L' of CO(1-0) is used for a higher CO line
         while `r_J1`, the ratio of their L', is not among the `given` parameters."""
-        upper = round(nu_rest_GHz / CO10_GHZ)
-        ladder = 2 <= upper <= 40 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
-        if "r_J1" in self.defaults and "r_J1" not in given and ladder:
+        upper = _co_level(nu_rest_GHz)
+        if "r_J1" in self.defaults and "r_J1" not in given and upper > 1:
             warnings.warn(
                 f"the model {self.name} is of CO(1-0), and CO({upper}-{upper - 1}) is taken to "
                 f"have the same L' (r_J1 = {self.defaults['r_J1']:g}): the parameter r_J1 sets "
@@ -144,6 +165,14 @@ class LuminosityModel:
                 AssumptionWarning,
                 stacklevel=2,
             )
+
+    def extrapolated(self, z_range: Range) -> str:
+        """Half a sentence if a band's redshifts are others than it was published for, else ''."""
+        if self.z_range is None or _within(z_range, self.z_range):
+            return ""
+        return "published for z = {:g}..{:g}, extrapolated to z = {:.2f}..{:.2f}".format(
+            *self.z_range, *z_range
+        )
 
     def check_range(self, z_range: Range, mass_range_Msun: Range) -> None:
         """Warn (ModelRangeWarning) if a band's redshifts or the masses of its halos are others than
@@ -162,6 +191,13 @@ class LuminosityModel:
                 ModelRangeWarning,
                 stacklevel=2,
             )
+
+
+def _co_level(nu_rest_GHz: float) -> int:
+    """J of CO(J, J-1) for J up to 40, 0 for another line."""
+    upper = round(nu_rest_GHz / CO10_GHZ)
+    ladder = 1 <= upper <= 40 and abs(nu_rest_GHz / (upper * CO10_GHZ) - 1.0) < 0.003
+    return upper if ladder else 0
 
 
 def _within(inner: Range, outer: Range) -> bool:

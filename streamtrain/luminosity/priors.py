@@ -20,6 +20,9 @@ ELEMENTS_PER_ATTEMPT = 64
 FIRST_CORRELATED = 32
 MOST_PARAMETERS = 32
 """Distributions of a prior, and names of its multivariate normal: more would share elements."""
+FIRST_CHOICE = 1 << 20
+"""First element of the choices of `Sometimes`, beyond those of all attempts; each attempt has
+`MOST_PARAMETERS` of them."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,33 @@ class Fixed:
         _check(self, self.value)
 
 
+@dataclass(frozen=True)
+class Sometimes:
+    """A parameter that is exactly `value` with a probability, and drawn from a distribution else.
+
+    A continuous distribution has no probability at any one value; a law that has no scatter, say,
+    needs one there. A prior's scale leaves value and probability as they are.
+    """
+
+    probability: float
+    value: float
+    otherwise: Normal | Uniform
+
+    def __post_init__(self) -> None:
+        _check(self, self.probability, self.value)
+        if not isinstance(self.otherwise, Normal | Uniform):
+            raise ValueError(f"{self}: otherwise must be a Normal or a Uniform")
+        if not 0.0 < self.probability < 1.0:
+            raise ValueError(f"{self}: the probability must be between 0 and 1")
+
+
 def _check(given: object, *numbers: float) -> None:
     """ValueError for a distribution whose numbers are not finite."""
     if not all(isinstance(n, int | float | np.number) and np.isfinite(n) for n in numbers):
         raise ValueError(f"{given}: its numbers must be finite")
 
 
-Distribution = Normal | Uniform | Fixed
+Distribution = Normal | Uniform | Fixed | Sometimes
 
 
 @dataclass(frozen=True)
@@ -211,18 +234,26 @@ class Prior:
                     trial[name] = mean + self.scale * shift
         elements = [first + k for k in range(len(self.parameters))]
         normals, uniforms = draws.normal(elements), draws.uniform(elements)
-        for k, (name, prior) in enumerate(self.parameters.items()):
+        for k, (name, given) in enumerate(self.parameters.items()):
+            prior = given.otherwise if isinstance(given, Sometimes) else given
             if isinstance(prior, Normal):
                 trial[name] = prior.mean + self.scale * prior.width * normals[:, k]
             elif isinstance(prior, Uniform):
                 trial[name] = _between(prior, self.scale * (uniforms[:, k] - 0.5))
+            if isinstance(given, Sometimes):
+                choice = draws.uniform([FIRST_CHOICE + attempt * MOST_PARAMETERS + k])[:, 0]
+                trial[name] = np.where(choice < given.probability, given.value, trial[name])
         return trial
 
     def _accepts(self, values: Parameters, size: int) -> NDArray[np.bool_]:
         inside = np.ones(size, bool)
-        for name, prior in self.parameters.items():
+        for name, given in self.parameters.items():
+            prior = given.otherwise if isinstance(given, Sometimes) else given
             if isinstance(prior, Normal):
-                inside &= (prior.low < values[name]) & (values[name] < prior.high)
+                held = (prior.low < values[name]) & (values[name] < prior.high)
+                if isinstance(given, Sometimes):
+                    held |= values[name] == given.value
+                inside &= held
         return inside if self.constraint is None else inside & self.constraint(values)
 
 
@@ -238,12 +269,15 @@ def distribution(given: float | DistributionConfig) -> Distribution:
     """What a configuration says of a parameter, as a distribution."""
     if not isinstance(given, DistributionConfig):
         return Fixed(given)
+    drawn: Normal | Uniform
     if given.normal is not None:
         low = -np.inf if given.low is None else given.low
-        return Normal(*given.normal, low, np.inf if given.high is None else given.high)
-    ends = given.uniform or given.log_uniform
-    assert ends is not None
-    return Uniform(*ends, log=given.uniform is None)
+        drawn = Normal(*given.normal, low, np.inf if given.high is None else given.high)
+    else:
+        ends = given.uniform or given.log_uniform
+        assert ends is not None
+        drawn = Uniform(*ends, log=given.uniform is None)
+    return Sometimes(*given.sometimes, drawn) if isinstance(given, SometimesConfig) else drawn
 
 
 def check_multivariate(given: MultivariateConfig, where: str) -> None:
@@ -278,6 +312,11 @@ def check_distribution(given: DistributionConfig, where: str) -> None:
         raise ConfigError(f"{where}: low = {given.low:g} must be below high = {given.high:g}")
     if chosen[0] != "normal" and (given.low is not None or given.high is not None):
         raise ConfigError(f"{where}: low and high belong to normal, not to {chosen[0]}")
+    if isinstance(given, SometimesConfig) and not 0.0 < given.sometimes[0] < 1.0:
+        raise ConfigError(
+            f"{where}.sometimes = {list(given.sometimes)}: the first number is a probability "
+            "between 0 and 1, the second the value"
+        )
 
 
 @dataclass(frozen=True)
@@ -291,6 +330,15 @@ class DistributionConfig:
     )
     low: float | None = setting(None, "normal: values below are drawn again")
     high: float | None = setting(None, "normal: values above are drawn again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SometimesConfig(DistributionConfig):
+    """A parameter with one value in some of the samples, and drawn in the others."""
+
+    sometimes: tuple[float, float] = setting(
+        help="probability that the parameter is exactly a value, and the value"
+    )
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from streamtrain.luminosity.cii_lya import OTHER_MODELS
 from streamtrain.luminosity.co import CO_MODELS
+from streamtrain.luminosity.freeform import FREEFORM
 from streamtrain.luminosity.model import LuminosityModel, ModelFunction, mean_preserving
-from streamtrain.luminosity.priors import Distribution, Normal, Prior, Uniform
+from streamtrain.luminosity.priors import Distribution, Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import ConfigError, nearest
 
 __all__ = ["MODELS", "LuminosityModel", "ModelFunction", "find_model", "user_model"]
 
-MODELS: dict[str, LuminosityModel] = {model.name: model for model in (*CO_MODELS, *OTHER_MODELS)}
-"""Every published model, by the name a configuration gives it."""
+MODELS: dict[str, LuminosityModel] = {
+    model.name: model for model in (*CO_MODELS, *OTHER_MODELS, FREEFORM)
+}
+"""Every built-in model, by the name a configuration gives it."""
 
 
 def user_model(function: ModelFunction, name: str | None = None) -> LuminosityModel:
@@ -24,9 +27,10 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
 
     Keyword arguments with a numeric default are its parameters; one called `sigma_dex` is the
     mean-preserving log-normal scatter. Attributes of the function, all optional: `prior`, {name:
-    (mean, width), Normal(...) or Uniform(...)}, drawn from with `prior: own`; `on_fraction`, a
-    function like it for the share of the halos that shine; `z_range` and `mass_range_Msun`, (low,
-    high), where it holds. Raises ConfigError if the function cannot be a model.
+    (mean, width), Normal(...), Uniform(...) or Sometimes(...)}, drawn from with `prior: own`;
+    `on_fraction`, a function like it for the share of the halos that shine; `z_range` and
+    `mass_range_Msun`, (low, high), where it holds. Raises ConfigError if the function cannot be a
+    model.
     """
     name = name or str(getattr(function, "__name__", type(function).__name__))
     if not callable(function):
@@ -52,12 +56,12 @@ def user_model(function: ModelFunction, name: str | None = None) -> LuminosityMo
     own: dict[str, Distribution] = {}
     for key, value in getattr(function, "prior", {}).items():
         try:
-            ready = isinstance(value, Normal | Uniform)
+            ready = isinstance(value, Normal | Uniform | Sometimes)
             own[key] = value if ready else Normal(*map(float, value))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"the prior of {name}'s '{key}' must be (mean, width), a Normal or a Uniform, "
-                f"not {value!r}"
+                f"the prior of {name}'s '{key}' must be (mean, width), a Normal, a Uniform or a "
+                f"Sometimes, not {value!r}"
             ) from None
     unknown = [k for k in own if k not in defaults]
     if unknown:

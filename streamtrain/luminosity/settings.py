@@ -10,6 +10,7 @@ from streamtrain.luminosity.modifiers import MODIFIERS, BrightnessConfig, Modifi
 from streamtrain.luminosity.priors import (
     DistributionConfig,
     MultivariateConfig,
+    SometimesConfig,
     check_distribution,
     check_multivariate,
 )
@@ -23,7 +24,7 @@ class ModelConfig:
     model: str = setting("li16", "a model's name, or file.py:function")
     prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
     prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
-    parameters: dict[str, float | DistributionConfig] = setting(
+    parameters: dict[str, float | DistributionConfig | SometimesConfig] = setting(
         {}, "parameters held at a value, or drawn from a distribution of their own"
     )
     multivariate: MultivariateConfig | None = setting(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from streamtrain.luminosity.priors import Fixed, Normal, Prior, Uniform
+from streamtrain.luminosity.priors import Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]
@@ -143,7 +143,8 @@ class Density:
 
     @classmethod
     def of(cls, prior: Prior, defaults: Mapping[str, float]) -> Density:
-        """Raises ConfigError if no parameter is drawn, or one within a range of width zero."""
+        """Raises ConfigError if no parameter is drawn, or one within a range of width zero, or one
+        that has a probability at a single value, which is no density."""
         drawn = [n for n, given in prior.parameters.items() if not isinstance(given, Fixed)]
         if prior.correlated is not None:
             drawn += [n for n in prior.correlated.names if n not in prior.parameters]
@@ -153,6 +154,12 @@ class Density:
             )
         for name in drawn:
             given = prior.parameters.get(name)
+            if isinstance(given, Sometimes):
+                raise ConfigError(
+                    f"{name} is exactly {given.value:g} in {100 * given.probability:g} % of the "
+                    "prior's draws, and a Markov chain needs a density: hold it at a value, as in "
+                    f"emit.line.parameters.{name}={given.value:g}, or give it a distribution there"
+                )
             if isinstance(given, Normal) and given.width == 0.0:
                 raise ConfigError(f"the prior of {name} has no width: hold it at a value")
         return cls(sorted(drawn), prior, defaults)

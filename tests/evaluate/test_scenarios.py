@@ -9,12 +9,15 @@ import torch
 from support import small
 
 from streamtrain.cli import main
-from streamtrain.config import ConfigError, load_config
+from streamtrain.config import ConfigError, from_mapping, load_config
 from streamtrain.evaluate import baselines, scenarios, testset
 from streamtrain.evaluate.baselines import published
 from streamtrain.evaluate.scenarios import evaluate_scenarios, load_scenarios
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.settings import RequireConfig
 from streamtrain.networks.network import build_network
+from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 
 pytestmark = small.EXTRAPOLATES
@@ -225,7 +228,9 @@ def test_a_scenario_that_does_not_fit_is_refused(run, tmp_path, text, said):
 
 
 def test_what_is_no_set_is_refused(run, tmp_path):
-    with pytest.raises(ConfigError, match=r"no scenarios 'pfefer'.*\(pfeffer2019\)"):
+    with pytest.raises(
+        ConfigError, match=r"no scenarios 'pfefer'.*\(pfeffer2019, published_models\)"
+    ):
         load_scenarios("pfefer", run)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no scenario"):
@@ -251,3 +256,94 @@ def test_an_interrupted_matrix_leaves_whole_manifests(run, monkeypatch):
     left = sorted(path.name for path in (Path(run.run) / "scenarios").glob("*"))
     assert left == ["basic.png", "basic.testset.json", "noisy.png", "noisy.testset.json"]
     assert not (Path(run.run) / "scenarios.json").exists()
+
+
+CO10 = [
+    "li16_narrow",
+    "chung22_correlated",
+    "padmanabhan18_published",
+    "breysse15_published",
+    "breysse15_published_all_shine",
+    "breysse17_fiducial",
+    "breysse17_lim_fiducial",
+    "keating16_published",
+    "keating20_fiducial",
+    "lidz11_fiducial",
+    "pullen13_fiducial",
+    "yang22_co10_fiducial",
+    "kamenetzky16_co1_fiducial",
+]
+
+
+def test_published_models_are_those_of_the_line(run):
+    """On the run's own grid, operators and modifiers; `require` is not asked of them."""
+    emit = {
+        "line": {"model": "freeform", "prior": "co10", "require": {"mean_uK": [0.1, 1.0]}},
+        "brightness": {"factor": 0.5},
+    }
+    mine = from_mapping(to_dict(run) | {"emit": emit})
+    found = {s.name: s for s in load_scenarios("published_models", mine)}
+    assert list(found) == CO10
+    for name, scenario in found.items():
+        model = MODELS[scenario.models[0]]
+        assert name.startswith(model.name) and model.source in scenario.about
+        grid = replace(mine.grid, brightest_Lsun=1e12)
+        assert scenario.config == replace(mine, emit=scenario.config.emit, grid=grid)
+        assert scenario.config.emit["brightness"] == mine.emit["brightness"]
+        assert scenario.config.line.require == RequireConfig()
+        assert scenario.differs == ["emit.line"]
+    assert found["breysse15_published_all_shine"].config.line.parameters == {"duty": 1.0}
+    said = "published for z = 6..10, extrapolated to z = 2.39..3.43"
+    assert found["lidz11_fiducial"].extrapolated == [f"lidz11 {said}"]
+    assert found["lidz11_fiducial"].about.endswith(said)
+    assert found["li16_narrow"].extrapolated == []
+
+
+@pytest.mark.parametrize(
+    ("nu_rest_GHz", "names"),
+    [
+        (230.538, ["li16", "chung22", "padmanabhan18", "keating20", "kamenetzky16_co2"]),
+        (1900.537, [*(f"silva15_m{k}" for k in (1, 2, 3, 4)), "lagache18", "padmanabhan19_cii",
+                    "yang22_cii"]),
+        (2466067.7, ["chung19_lya"]),
+    ],
+)  # fmt: skip
+def test_published_models_of_other_lines(run, nu_rest_GHz, names):
+    grid = to_dict(run.grid) | {"nu_rest_GHz": nu_rest_GHz}
+    if nu_rest_GHz > 1000.0:
+        grid["nu_GHz"] = [nu_rest_GHz / 6.34, nu_rest_GHz / 9.05]
+    other = from_mapping(to_dict(run) | {"grid": grid, "emit": {"line": {"model": "freeform"}}})
+    assert [s.models[0] for s in load_scenarios("published_models", other)] == names
+
+
+def test_a_line_without_published_models_is_refused(run):
+    grid = to_dict(run.grid) | {"nu_rest_GHz": 492.161}
+    other = from_mapping(to_dict(run) | {"grid": grid, "emit": {"line": {"model": "freeform"}}})
+    with pytest.raises(ConfigError, match=r"no model was published for .* 492\.161 GHz"):
+        load_scenarios("published_models", other)
+
+
+def test_a_new_model_is_among_the_published_ones(run, monkeypatch):
+    """What `registry.MODELS` holds, and says its line; not a user's, which says none."""
+    new = replace(MODELS["keating16"], name="new26", priors={})
+    monkeypatch.setitem(MODELS, "new26", new)
+    monkeypatch.setitem(MODELS, "mine", replace(MODELS["freeform"], name="mine"))
+    names = [s.name for s in load_scenarios("published_models", run)]
+    assert names == [*CO10, "new26_fiducial"]
+
+
+def test_a_run_is_judged_by_published_models(run, capsys, tmp_path):
+    """Each paints what it says; lidz11, the brightest, too."""
+    result = evaluate_scenarios(run, "published_models", out=tmp_path / "models")
+    text = capsys.readouterr().out
+    rows = {row["name"]: row for row in result["scenarios"]}
+    assert list(rows) == CO10
+    assert [name for name, row in rows.items() if row["models_trained"]] == ["li16_narrow"]
+    assert all(row["published"] is None for row in rows.values())
+    assert len({row["mean_label"]["mse"] for row in rows.values()}) == len(rows)
+    assert "lidz11 published for z = 6..10, extrapolated to z = 2.39..3.43" in text
+    assert max(map(len, text.splitlines())) <= 120
+    made = json.loads(
+        (tmp_path / "models" / "scenarios" / "lidz11_fiducial.testset.json").read_text()
+    )
+    assert made["config"]["emit"]["line"]["model"] == "lidz11"

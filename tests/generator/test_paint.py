@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,24 @@ def test_errors() -> None:
     dark = small.lightcone(num=500, columns={"sfr": np.full(500, -1.0)})
     with pytest.raises(ValueError, match=r"column 'sfr' of small-1 holds -1: .* not negative"):
         paint(dark, grid, "li16")
+
+
+def test_room_for_bright_halos() -> None:
+    """The same map, but for the rounding of its fixed-point numbers, and brighter halos."""
+    sky, grid = small.lightcone(num=500), Grid((1.0, 1.0), (4, 8, 8))
+    roomy = replace(grid, brightest_Lsun=1e15)
+    assert grid.fixed_point_exponent - roomy.fixed_point_exponent in (19, 20)
+    usual, counts = paint(sky, grid, "breysse15", {"duty": 1.0})
+    cube, same = paint(sky, roomy, "breysse15", {"duty": 1.0})
+    rounding = 2.0**-roomy.fixed_point_exponent * len(sky)
+    np.testing.assert_allclose(cube.numpy(), usual.numpy(), rtol=1e-6, atol=rounding)
+    assert (same == counts).all()
+    bright, _ = paint(sky, roomy, "breysse15", {"A": 1e2, "duty": 1.0})
+    np.testing.assert_allclose(
+        bright.numpy(), usual.numpy() * (1e2 / 2e-6), rtol=1e-5, atol=rounding
+    )
+    with pytest.raises(ValueError, match=r"brightest_Lsun = 1e\+20 is outside"):
+        replace(grid, brightest_Lsun=1e20)
 
 
 SKY = small.lightcone(num=500)

@@ -136,6 +136,9 @@ def test_yang22_is_not_the_variant_of_other_codes() -> None:
                            "b11": 0.1, "y10": 0.3, "y11": 0.2}),
         ("breysse15", {"A": 1e-6, "b": 1.1}),
         ("padmanabhan19_cii", {"M1": 1e-5, "N1": 1e11, "a": 1.5, "b": 0.6}),
+        ("freeform", {"log10_L": 6.1, "slope": 1.7, "bend_1": 0.4, "bend_2": 0.9, "bend_3": -0.3,
+                      "g": 1.5, "tilt": -0.8, "z_pivot": 6.0, "log10_Medge": 10.6,
+                      "log10_Mcut": 10.9}),
     ],
 )  # fmt: skip
 def test_parameters_mean_what_the_papers_say(name: str, parameters: dict[str, float]) -> None:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from support import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError
+from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity import priors
+from streamtrain.luminosity.priors import Normal, Prior, Sometimes, Uniform
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
+from streamtrain.schema import parse_yaml, to_dict
 
 NUM = 4000
 
@@ -87,6 +89,10 @@ def test_one_distribution_replaces_one_parameter_of_a_joint_prior(small_sky: Lig
         ({"uniform": [1, 2], "low": 1}, "low and high belong to normal"),
         ({"log_uniform": [-1, 2]}, "must be above 0"),
         ({"gauss": [1, 2]}, "unknown setting"),
+        ({"sometimes": [0.5, 1.0]}, "must be a number, or one of normal, uniform, log_uniform"),
+        ({"uniform": [1, 2], "sometimes": [1.5, 1.0]}, "is a probability between 0 and 1"),
+        ({"uniform": [1, 2], "sometimes": [0.5]}, "alpha.sometimes must have 2 entries, not 1"),
+        ({"uniform": [2, 1], "sometimes": [0.5, 1.0]}, "uniform = [2, 1] must increase"),
     ],
 )
 def test_refusals(given: Any, expected: str) -> None:
@@ -119,3 +125,81 @@ def test_models_of_users_may_import_from_the_former_place() -> None:
     from streamtrain.generator import priors as former
 
     assert former.Uniform is priors.Uniform and former.Normal is priors.Normal
+
+
+# A value with a probability of its own.
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"uniform": [1.2, 1.6]},
+        {"log_uniform": [1.2, 1.6]},
+        {"normal": [1.4, 0.1], "low": 1.2, "high": 1.6},
+    ],
+)
+def test_sometimes_a_value_and_else_the_distribution(small_sky: Lightcone, given: Any) -> None:
+    """The value may lie outside the distribution; what is drawn is what is drawn without it."""
+    plain = drawn(small_sky, "alpha", given)
+    values = drawn(small_sky, "alpha", given | {"sometimes": [0.3, 1.7]})
+    exactly = values == 1.7
+    assert exactly.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / NUM))
+    if "normal" in given:  # a refused attempt is drawn again, and may be the value then
+        assert values[~exactly].min() > 1.2 and values[~exactly].max() < 1.6
+    else:
+        np.testing.assert_array_equal(values[~exactly], plain[~exactly])
+    shares = np.diff(np.searchsorted(np.sort(plain[exactly]), np.quantile(plain, [0, 0.5, 1])))
+    assert shares[0] == pytest.approx(exactly.sum() / 2, abs=4 * np.sqrt(exactly.sum() / 4))
+
+
+def test_sometimes_is_a_function_of_the_index_and_leaves_the_others_alone() -> None:
+    defaults = {"a": 0.0, "b": 0.0}
+    first: dict[str, Any] = {"a": Uniform(0.0, 1.0), "b": Normal(0.0, 1.0, low=-0.5)}
+    some = {"a": Sometimes(0.5, -1.0, Uniform(0.0, 1.0)), "b": first["b"]}
+    draws = Draws(1, "train", np.arange(500, dtype=np.uint64), STAGE_MODEL)
+    plain, values = Prior(first).draw(draws, defaults), Prior(some).draw(draws, defaults)
+    np.testing.assert_array_equal(plain["b"], values["b"])
+    for k in (3, 77, 499):
+        alone = Prior(some).draw(draws.take(np.array([k])), defaults)
+        assert (alone["a"][0], alone["b"][0]) == (values["a"][k], values["b"][k])
+
+
+def test_two_values_are_independent() -> None:
+    coin = Sometimes(0.5, -1.0, Uniform(0.0, 1.0))
+    prior = Prior({"a": coin, "b": coin}, constraint=lambda p: p["a"] < 0.9)
+    draws = Draws(1, "train", np.arange(NUM, dtype=np.uint64), STAGE_MODEL)
+    values = prior.draw(draws, {"a": 0.0, "b": 0.0})
+    a, b = values["a"] == -1.0, values["b"] == -1.0
+    assert np.corrcoef(a, b)[0, 1] == pytest.approx(0.0, abs=4 / np.sqrt(NUM))
+    assert np.unique(values["a"][~a]).size == (~a).sum()
+    assert not np.intersect1d(values["a"][~a], values["b"][~b]).size
+
+
+def test_prior_scale_leaves_value_and_probability() -> None:
+    prior = Prior({"a": Sometimes(0.5, -1.0, Uniform(0.0, 1.0))}, scale=0.5)
+    draws = Draws(1, "train", np.arange(NUM, dtype=np.uint64), STAGE_MODEL)
+    values = prior.draw(draws, {"a": 0.0})["a"]
+    assert (values == -1.0).mean() == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / NUM))
+    others = values[values != -1.0]
+    assert 0.25 < others.min() < 0.26 and 0.74 < others.max() < 0.75
+
+
+def test_sometimes_in_a_configuration_is_read_back(small_sky: Lightcone) -> None:
+    """And one without it is written as it was before there was such a thing."""
+    given: dict[str, Any] = {"uniform": [1.2, 1.6], "sometimes": [0.3, 1.7]}
+    line = {"model": "li16", "parameters": {"alpha": given, "beta": {"uniform": [-2, -1]}}}
+    config = small.config(emit={"line": line})
+    assert from_mapping(parse_yaml(config.to_yaml(), "it")) == config
+    plain = to_dict(config.line.parameters["beta"])
+    assert list(plain) == ["normal", "uniform", "log_uniform", "low", "high"]
+    drawn = Generator(config, lightcones=[small_sky]).draw(range(64)).records
+    exactly = [record["parameters"]["alpha"] == 1.7 for record in drawn]
+    assert 6 < sum(exactly) < 36
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0, -0.1, np.nan])
+def test_a_probability_is_between_none_and_all(probability: float) -> None:
+    with pytest.raises(ValueError, match=r"between 0 and 1|must be finite"):
+        Sometimes(probability, 0.0, Uniform(0.0, 1.0))
+    with pytest.raises(ValueError, match="must be a Normal or a Uniform"):
+        Sometimes(0.5, 0.0, priors.Fixed(1.0))  # type: ignore[arg-type]

@@ -61,6 +61,7 @@ SCATTER_DEX = {  # published, constant
     "keating16": 0.3,
     "lagache18": 0.5,
     **{f"kamenetzky16_co{j}": 0.0 for j in range(1, 14)},
+    "freeform": 0.0,
 }
 KEEPS_MEDIAN = {"lagache18", "keating16", *(f"kamenetzky16_co{j}" for j in range(1, 14))}
 """keating16 and the scatter that kamenetzky16 may have: in simim, a code of the group of COPSS and

@@ -90,8 +90,9 @@ def test_models(model: str, prior: str) -> None:
         tested += np.count_nonzero(visible)
         found = in_the_kernel(entry.function, own, columns)
         bound = np.full(len(MASS), MAX_RELATIVE)
-        if model == "padmanabhan19_cii":  # exp(-x) costs x times the float32 error of x
-            bound += 3e-6 * own["N1"] / MASS
+        if model in ("padmanabhan19_cii", "freeform"):
+            # exp(-x) costs x times the float32 error of x
+            bound += 3e-6 * (own["N1"] if "N1" in own else 10 ** own["log10_Mcut"]) / MASS
         error = np.abs(found / np.where(visible, expected, 1.0) - 1.0)
         assert (error <= bound)[visible].all(), error[visible].max()
     assert tested > 0.5 * 20 * len(MASS)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from streamtrain.config import ConfigError
-from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Uniform
+from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.mcmc.likelihood import (
     KINDS,
     Density,
@@ -265,6 +265,10 @@ def test_density_is_that_of_the_prior() -> None:
         (Prior(), "no parameter of emit.line is drawn"),
         (Prior({"a": Normal(0.0, 1.0)}, scale=0.0), "no parameter of emit.line is drawn"),
         (Prior({"a": Normal(0.0, 0.0)}), "the prior of a has no width: hold it at a value"),
+        (
+            Prior({"a": Sometimes(0.25, 1.0, Uniform(0.0, 1.0))}),
+            "a is exactly 1 in 25 % of the prior's draws, .*emit.line.parameters.a=1, or give it",
+        ),
     ],
 )
 def test_priors_without_a_density(prior: Prior, message: str) -> None:

@@ -58,6 +58,9 @@ from support.reference_models import (
     chung22 as chung22,
 )
 from support.reference_models import (
+    freeform as freeform,
+)
+from support.reference_models import (
     kamenetzky16 as kamenetzky16,
 )
 from support.reference_models import (

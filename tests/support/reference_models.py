@@ -265,6 +265,36 @@ def chung19_lya(mass_Msun: ArrayLike, z: ArrayLike) -> Array:
     return 1.6e42 * 1e-7 / LSUN_W * rate * escape
 
 
+def freeform(
+    mass_Msun: ArrayLike,
+    z: ArrayLike,
+    *,
+    log10_L: float = 5.3,
+    slope: float = 1.0,
+    bend_1: float = 0.0,
+    bend_2: float = 0.0,
+    bend_3: float = 0.0,
+    g: float = 0.0,
+    tilt: float = 0.0,
+    z_pivot: float = 2.9,
+    log10_Medge: float = 0.0,
+    log10_Mcut: float = 0.0,
+) -> Array:
+    """The form of docs/models.md, a luminosity function without a model, by linear interpolation
+    between its knots."""
+    mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
+    fourth = slope - bend_2 - bend_3
+    knots = np.array([6.2, 11.2, 11.8, 12.4, 17.4])
+    steps = [5 * (slope + bend_1), 0.6 * slope, 0.6 * (slope - bend_2), 5 * fourth]
+    heights = np.concatenate([[0.0], np.cumsum(steps)])
+    heights += log10_L - heights[2]
+    log_mass = np.log10(mass)
+    luminosity = 10.0 ** np.interp(log_mass, knots, heights)
+    power = g - tilt * np.clip(11.8 - log_mass, 0.0, None)
+    luminosity = luminosity * ((1.0 + z) / (1.0 + z_pivot)) ** power
+    return luminosity * np.exp(-(10.0**log10_Mcut) / mass) * (mass > 10.0**log10_Medge)
+
+
 MODELS: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "li16": li16,
     "chung22": chung22,
@@ -281,6 +311,7 @@ MODELS: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "padmanabhan19_cii": padmanabhan19_cii,
     "yang22_cii": partial(yang22, "cii"),
     "chung19_lya": chung19_lya,
+    "freeform": freeform,
 }
 """L [Lsun] of (mass [Msun], z) at the published parameters, without scatter, while it shines."""
 
@@ -303,6 +334,7 @@ ON_FRACTION: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "breysse15": pullen13_duty,
     "yang22_co10": yang22_on,
     "yang22_cii": yang22_on,
+    "freeform": lambda mass_Msun, z: np.ones(np.broadcast(mass_Msun, z).shape),
 }
 SIGMA_DEX: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "yang22_co10": yang22_co10_sigma,
