@@ -238,11 +238,14 @@ def voxel_counts(cube: Tensor, edges: Tensor) -> Tensor:
     edges: increasing [num_edges], of the cube's kind and device. A bin holds its lower edge. The
     first and the last bin are open, so the counts of a cube add up to its number of voxels.
     """
-    values = cube.flatten(1).sort(dim=1).values
-    rows = edges.to(values.dtype).expand(len(values), -1).contiguous()
-    below = torch.searchsorted(values, rows)
-    ends = (torch.zeros_like(below[:, :1]), torch.full_like(below[:, :1], values.shape[1]))
-    return torch.cat([ends[0], below, ends[1]], dim=1).diff(dim=1)
+    values = cube.flatten(1).contiguous()
+    bins = len(edges) + 1
+    # of all cubes in a row; counts of whole numbers have no order
+    which = torch.bucketize(values, edges.to(values.dtype), right=True)
+    which += bins * torch.arange(len(values), device=cube.device)[:, None]
+    counts = which.new_zeros(len(values) * bins)
+    counts.scatter_add_(0, which.view(-1), which.new_ones(1).expand(which.numel()))
+    return counts.view(-1, bins)
 
 
 def quantile_edges(values: NDArray[np.floating], num_bins: int) -> NDArray[np.float64]:
