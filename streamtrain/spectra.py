@@ -121,8 +121,8 @@ class Power(nn.Module):
             for k, cell in zip((k0, k1, k2), box.cells_Mpc, strict=True):
                 window = window * np.sinc(k * cell / (2.0 * np.pi)) ** 2
             weight = weight / window.ravel()[order]
-        self.register_buffer("order", torch.from_numpy(order), persistent=False)
-        self.register_buffer("weight", torch.from_numpy(weight), persistent=False)
+        self.register_buffer("order", torch.as_tensor(order), persistent=False)
+        self.register_buffer("weight", torch.as_tensor(weight), persistent=False)
 
     @classmethod
     def spherical(cls, box: Box, shells: Sequence[Span], **options: bool) -> Power:

@@ -80,7 +80,9 @@ def test_the_network_fits_the_map(name: str) -> None:
     config = experiment(name)
     generator = Generator(config, lightcones=[wide_sky()])
     with torch.device("meta"):
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
         answer = network.eval()(torch.zeros(2, *generator.input_shape))
     assert answer.shape == (2, 49)
 
@@ -122,7 +124,9 @@ def losses(name: str, sky: Lightcone, *settings: str) -> tuple[float, float]:
     batch = generator.generate(range(4))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
     inputs = batch.cube.transpose(0, 1).flatten(1)
     network.set_normalisation(
         inputs.mean(1), inputs.std(1), batch.label, batch.counts, batch.unit_label.expand(4, -1)

@@ -101,7 +101,9 @@ def test_a_network(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> Non
     assert isinstance(config.network, FlatConfig)
     generator = Generator(config, lightcones=[small_sky])
     with torch.random.fork_rng(devices=[]):
-        built = network.build_network(config.network, generator.input_shape, generator.label)
+        built = network.build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
     batch = generator.generate(range(4))
     built.set_normalisation(
         torch.zeros(9), torch.ones(9), batch.label, batch.counts, batch.unit_label
@@ -126,7 +128,9 @@ def test_a_head(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> None:
     config = small.config(network={"head": "cauchy"})
     generator = Generator(config, lightcones=[small_sky])
     with torch.random.fork_rng(devices=[]):
-        built = network.build_network(config.network, generator.input_shape, generator.label)
+        built = network.build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
     batch = generator.generate(range(4))
     built.set_normalisation(
         torch.zeros(9), torch.ones(9), batch.label, batch.counts, batch.unit_label

@@ -186,8 +186,8 @@ class Hybrid(_OnSummaries):
     Every channel is C^-1 times all channels, in units of its scatter, where C is the covariance of
     the channels over the sky: what varies alike in all of them, as continuum sources do, has the
     smallest weight. (The weights of quadratic estimators, here of frequencies: Liu and Tegmark
-    2011, arXiv:1103.0281.) Where channels have little in
-    common, they are left as they are. The summaries are P(k_perp, k_par) and the voxel intensity distributions
+    2011, arXiv:1103.0281.) Channels that have little in common are left as they are, in units of
+    their common scatter. The summaries are P(k_perp, k_par) and the voxel intensity distributions
     of the weighted map, joined by 1, 2, 4 pixels. The log modulus of each channel is also
     convolved: convolution, GELU and pooling by two, repeated, and the means over sky and channels
     of all layers stand beside the summaries. The convolutions are the same for all channels, which
@@ -198,8 +198,9 @@ class Hybrid(_OnSummaries):
     """
 
     weights: Tensor
-    """[n_freq, n_freq], from channels to weighted channels; as the input's standardisation."""
+    """From channels to weighted ones [n_freq, n_freq]."""
     offset: Tensor
+    """What is subtracted from weighted channels [n_freq]: their mean, where they are weighted."""
 
     def __init__(
         self,

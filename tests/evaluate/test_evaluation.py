@@ -233,7 +233,9 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkey
     batch = generator.generate(range(baselines.MEAN_LABEL_SAMPLES))
     labels = batch.label
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, SHAPE, generator.label)
+        network = build_network(
+            config.network, SHAPE, generator.label, config.observation.input_map
+        )
     network.set_normalisation(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.unit_label)
     save(config, network)
     result = evaluation.evaluate(config)
@@ -253,7 +255,9 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, monkeypatch, label):
     generator = testset.Generator(config, split="train")
     batch = generator.generate(range(64))
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, SHAPE, generator.label)
+        network = build_network(
+            config.network, SHAPE, generator.label, config.observation.input_map
+        )
     network.set_normalisation(
         torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
     )
@@ -324,7 +328,9 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
         generator = testset.Generator(config, split="train")
         batch = generator.generate(range(64))
         with torch.random.fork_rng(devices=[]):
-            network = build_network(config.network, SHAPE, generator.label)
+            network = build_network(
+                config.network, SHAPE, generator.label, config.observation.input_map
+            )
         network.set_normalisation(
             torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
         )

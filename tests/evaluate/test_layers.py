@@ -336,7 +336,9 @@ def run(tmp_path: Path, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(testset, "open_generator", lambda *_, **__: generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        untrained = build_network(made.network, generator.input_shape, generator.label)
+        untrained = build_network(
+            made.network, generator.input_shape, generator.label, made.observation.input_map
+        )
         nn.init.normal_(untrained.body.output.weight, std=0.1)
     state = {
         "step": 9,

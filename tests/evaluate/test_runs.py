@@ -83,7 +83,9 @@ def test_size_and_training(tmp_path: Path) -> None:
     (run,) = read(folder)
     label = Label(run.config.label)
     with torch.random.fork_rng(devices=[]):
-        network = build_network(run.config.network, (2, 16, 16), label)
+        network = build_network(
+            run.config.network, (2, 16, 16), label, run.config.observation.input_map
+        )
     assert run.size is not None
     assert run.size.parameters == sum(p.numel() for p in network.parameters())
     assert run.samples == STEPS * 8
@@ -319,7 +321,9 @@ def test_answers_are_made_once(
     folder = Path(config.run)
     generator = testset.Generator(config, split="train")
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, (2, 16, 16), generator.label)
+        network = build_network(
+            config.network, (2, 16, 16), generator.label, config.observation.input_map
+        )
     batch = generator.generate(range(64))
     network.set_normalisation(
         torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label.expand(64, -1)

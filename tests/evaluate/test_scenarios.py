@@ -50,7 +50,9 @@ def run(skies, tmp_path, monkeypatch):
     generator = Generator(config, split="train")
     batch = generator.generate(range(16))
     with torch.random.fork_rng(devices=[]):
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
     network.set_normalisation(
         torch.zeros(1), torch.ones(1), batch.label, batch.counts, batch.unit_label
     )

@@ -210,7 +210,11 @@ def test_filters_double_up_to_the_limit() -> None:
             "pixels becomes 8 x 8, 4 x 4, 2 x 2, 1 x 1, and a side of one pixel cannot be halved: "
             "it takes maps of at least 17 pixels a side",
         ),
-        ((10, 1, 1), {"kind": "means"}, "network.layers = 4 halve the map 4 times, but a map of 1 x 1 pixels"),
+        (
+            (10, 1, 1),
+            {"kind": "means"},
+            "network.layers = 4 halve the map 4 times, but a map of 1 x 1 pixels",
+        ),
     ],
 )
 def test_poolings_must_fit_the_map(

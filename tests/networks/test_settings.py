@@ -74,8 +74,8 @@ CUMULATIVE = {"quantity": "cumulative"}
         ),
         (
             {"network": {"kind": "resnet", "layers": 3}},
-            "network.layers belongs to network.kind = hybrid or means or cnn or compact or summaries, not "
-            "to resnet",
+            "network.layers belongs to network.kind = hybrid or means or cnn or compact or "
+            "summaries, not to resnet",
         ),
         (
             {"network": {"kind": "cnn", "filtres": 3}},

@@ -60,7 +60,9 @@ def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections
     batch = generator.generate(range(16))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        network = build_network(config.network, generator.input_shape, generator.label)
+        network = build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
         cubes = batch.cube.transpose(0, 1).flatten(1)
         network.set_normalisation(
             cubes.mean(1), cubes.std(1), batch.label, batch.counts, batch.unit_label
