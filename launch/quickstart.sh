@@ -10,8 +10,8 @@ extras=""
 config=configs/quickstart.yaml
 make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
 echo "1/4 halo lightcones"
-$make 8 --prefix train --first-seed 0
-$make 2 --prefix validation --first-seed 1000
+$make 32 --prefix train --first-seed 0
+$make 8 --prefix validation --first-seed 1000
 $make 8 --prefix test --first-seed 2000
 echo "2/4 training on samples that are made as it goes"
 streamtrain train "$config" "$@"

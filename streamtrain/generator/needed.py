@@ -27,7 +27,7 @@ from streamtrain.luminosity.settings import InterloperConfig, LineConfig
 from streamtrain.luminosity.trace import trace
 from streamtrain.numerics.rng import SPLITS, Split
 
-NUMBERS: dict[Split, int] = {"train": 16, "validation": 2, "test": 8}
+NUMBERS: dict[Split, int] = {"train": 64, "validation": 8, "test": 8}
 """Lightcones of each split; the scatter from sky to sky is known from 8 test skies or more."""
 FIRST_SEEDS: dict[Split, int] = {"train": 0, "validation": 1000, "test": 2000}
 """Seeds of the splits are disjoint, so their skies are."""

@@ -80,7 +80,7 @@ def test_presets_get_what_they_need(
     monkeypatch.chdir(tmp_path)
     config = load_config(find_config(preset))
     needed = needed_skies(config)
-    assert [len(one.missing) for one in needed] == [16, 2, 8] * (len(needed) // 3)
+    assert [len(one.missing) for one in needed] == [64, 8, 8] * (len(needed) // 3)
     for one in needed:
         options = one.recipe.options
         diagonal = float(np.hypot(*config.grid.fov_deg))
@@ -92,7 +92,7 @@ def test_presets_get_what_they_need(
             assert high <= options.z_range[1] < high + 0.001
     seeds = [{one.split: set(one.seeds) for one in needed[k : k + 3]} for k in (0, len(needed) - 3)]
     for each in seeds:
-        assert len(set.union(*each.values())) == 26
+        assert len(set.union(*each.values())) == 80
     wheres = {one.where.rpartition(".")[0] for one in needed}
     assert wheres == {"data", "emit.interloper"} if len(needed) == 6 else {"data"}
 
