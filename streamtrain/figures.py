@@ -8,11 +8,12 @@ of Okabe & Ito, told apart by colour-blind readers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
@@ -31,6 +32,19 @@ TICK_SIZE = 10
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
+@dataclass(frozen=True)
+class Slices:
+    """One frequency slice of each of a few maps."""
+
+    values: NDArray[np.floating]
+    """[num_maps, n_dec, n_ra], in `unit`."""
+    fov_deg: tuple[float, float]
+    """(ra, dec) [deg]."""
+    nu_GHz: float
+    """Middle of the channel [GHz]."""
+    unit: str
+
+
 def luminosity_function(
     predicted: Float,
     true: Float,
@@ -42,6 +56,7 @@ def luminosity_function(
     titles: Sequence[str] = (),
     quantity: str = "counts",
     unit: Float | None = None,
+    slices: Slices | None = None,
 ) -> Figure:
     """Predicted and true luminosity functions of a few maps, their ratio below.
 
@@ -49,13 +64,20 @@ def luminosity_function(
     bin_edges: log10(L/Lsun), [num_bins + 1]. occupied: bins with a halo, others are not drawn
     (default: true > 0). reference: mean label, log10 of the count, [num_bins]; blank: what the
     network predicts for maps without a halo, in the same form. quantity: of `QUANTITIES`, with
-    `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1).
+    `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1). slices: of the
+    maps, drawn above.
     """
     if predicted.shape != true.shape or true.ndim != 2:
         raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
     num_maps = len(true)
-    figure = Figure(figsize=(1.2 + 3.4 * num_maps, 4.8), dpi=150, layout="constrained")
-    panels = figure.subplots(
+    height = 4.8 if slices is None else 8.0
+    figure = Figure(figsize=(1.2 + 3.4 * num_maps, height), dpi=150, layout="constrained")
+    part: Figure | SubFigure = figure
+    if slices is not None:
+        top, part = figure.subfigures(2, 1, squeeze=False, height_ratios=(3.2, 4.8))[:, 0]
+        _draw_slices(top, slices, titles)
+        titles = ()
+    panels = part.subplots(
         2, num_maps, sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
     )
     mask = true > 0 if occupied is None else occupied
@@ -105,6 +127,22 @@ def luminosity_function(
     panels[1, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
     panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
     return figure
+
+
+def _draw_slices(figure: SubFigure, slices: Slices, titles: Sequence[str]) -> None:
+    """In a row, on one colour scale."""
+    panels = figure.subplots(1, len(slices.values), sharey=True, squeeze=False)[0]
+    limits = colour_limits(slices.values)
+    for k, axes in enumerate(panels):
+        image = draw_slice(axes, slices.values[k], slices.fov_deg, limits)
+        axes.set_xlabel("ra [deg]", fontsize=LABEL_SIZE)
+        axes.tick_params(labelsize=TICK_SIZE)
+        if k < len(titles):
+            axes.set_title(titles[k], fontsize=TICK_SIZE)
+    panels[0].set_ylabel("dec [deg]", fontsize=LABEL_SIZE)
+    bar = figure.colorbar(image, ax=list(panels), pad=0.01, extend="both")
+    bar.set_label(f"{slices.nu_GHz:.2f} GHz [{slices.unit}]", fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
 
 
 def map_slices(

@@ -29,7 +29,7 @@ from streamtrain.evaluate.baselines import (
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions, predict, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
-from streamtrain.figures import confusion, write_png
+from streamtrain.figures import Slices, confusion, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
@@ -89,7 +89,7 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     reference = _mean_label(run)
     predictions = predict(run.network(generator), manifest, generator, run.progress)
     about = _test_set(path, manifest)
-    return _scored(run.config, step, predictions, reference, about, bootstrap, run.folder)
+    return _scored(generator, step, predictions, reference, about, bootstrap, run.folder)
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
         run.network(generator), generator, batches, count, "evaluating", run.progress
     )
     about = _test_set(path, testset.load(path)) | {"notes": notes}
-    return _scored(config, step, predictions, reference, about, bootstrap, folder)
+    return _scored(generator, step, predictions, reference, about, bootstrap, folder)
 
 
 def _check_classes(run: Run, generator: Generator) -> None:
@@ -153,7 +153,7 @@ def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
 
 
 def _scored(
-    config: Config,
+    generator: Generator,
     step: int,
     predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
@@ -161,14 +161,17 @@ def _scored(
     bootstrap: str,
     folder: Path,
 ) -> dict[str, Any]:
-    """The result, written into `folder` with its figures."""
+    """The result, written into `folder` with its figures. generator: of the test set."""
     result = {
         "checkpoint_step": step,
         "test_set": about,
         **scores_of(
-            predictions, reference, config.label.quantity, bootstrap_of(predictions, bootstrap)
+            predictions,
+            reference,
+            generator.config.label.quantity,
+            bootstrap_of(predictions, bootstrap),
         ),
-        "figures": _draw(predictions, reference, config, folder),
+        "figures": _draw(predictions, reference, generator, folder),
     }
     write_json(folder / "evaluation.json", result)
     return result
@@ -177,15 +180,16 @@ def _scored(
 def _draw(
     predictions: Predictions | ClassPredictions,
     reference: MeanLabelBaseline,
-    config: Config,
+    generator: Generator,
     folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
+    config = generator.config
     if isinstance(predictions, ClassPredictions):
         counts = score_classes(predictions.chances, predictions.true).confusion
         drawn = {"confusion.png": confusion(np.array(counts), predictions.classes)}
     else:
-        drawn = _function_figures(predictions, reference, config.label.quantity)
+        drawn = _function_figures(predictions, reference, generator)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
         loss = loss_name(config.network.head, config.label.quantity == "class")
@@ -194,15 +198,20 @@ def _draw(
 
 
 def _function_figures(
-    predictions: Predictions, reference: MeanLabelBaseline, quantity: str
+    predictions: Predictions, reference: MeanLabelBaseline, generator: Generator
 ) -> dict[str, Figure]:
     """Of functions of luminosity, by file name."""
+    quantity = generator.config.label.quantity
     arrays = (predictions.true, predictions.occupied, predictions.bin_edges)
     beside = comparable(quantity, predictions.bin_edges)
     options: dict[str, Any] = {"quantity": quantity, "unit": predictions.unit}
     return {
         "comparison.png": figures.comparison(
-            predictions.predicted, *arrays, reference=reference.mean, **options
+            predictions.predicted,
+            *arrays,
+            reference=reference.mean,
+            slices=lambda numbers: _slices(generator, numbers),
+            **options,
         ),
         "functions.png": figures.functions(
             predictions.predicted, *arrays, reference=reference.mean, **options
@@ -218,6 +227,19 @@ def _function_figures(
             limits=ihle2019() if beside else None,
         ),
     }
+
+
+def _slices(generator: Generator, numbers: Sequence[int]) -> Slices:
+    """The channel in the middle of the band of some samples, in map units where these are left."""
+    grid, shown = generator.config.grid, generator.config.observation.input_map
+    cube = generator.generate(list(numbers)).cube
+    channel = cube.shape[1] // 2
+    if shown.units:
+        cube = shown.restore(cube)
+    high, low = grid.nu_GHz
+    nu_GHz = high + (channel + 0.5) * (low - high) / cube.shape[1]
+    values = cube[:, channel].cpu().numpy()
+    return Slices(values, grid.fov_deg, nu_GHz, shown.units or "network input")
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from streamtrain.figures import (
     REFERENCE,
     TICK_SIZE,
     TRUTH,
+    Slices,
     luminosity_function,
     positions,
     ratio_axis,
@@ -42,10 +43,11 @@ def comparison(
     reference: Float | None = None,
     quantity: str = "counts",
     unit: Float | None = None,
+    slices: Callable[[Sequence[int]], Slices] | None = None,
 ) -> Figure:
     """`luminosity_function` of three test maps: those whose rms error is the 16th, 50th and 84th
     percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`; unit:
-    [num_samples, num_bins] too."""
+    [num_samples, num_bins] too; slices: makes those of maps, given by their numbers."""
     chosen, titles = _three_maps(predicted, true, occupied)
     return luminosity_function(
         predicted[chosen],
@@ -56,6 +58,7 @@ def comparison(
         titles=titles,
         quantity=quantity,
         unit=None if unit is None else unit[chosen],
+        slices=slices(chosen.tolist()) if slices is not None else None,
     )
 
 

@@ -155,8 +155,8 @@ _SHAPE: dict[str, Distribution] = {
     "bend_1": Sometimes(0.5, 0.0, Normal(0.2, 0.8)),
     "bend_2": Sometimes(0.5, 0.0, Normal(0.8, 1.2)),
     "bend_3": Sometimes(0.5, 0.0, Normal(0.8, 1.5)),
-    "sigma": Sometimes(0.3, 0.0, Uniform(0.0, 0.7)),
-    "duty": Sometimes(0.5, 1.0, Uniform(0.02, 1.0, log=True)),
+    "sigma": Sometimes(0.1, 0.0, Uniform(0.0, 0.7)),
+    "duty": Sometimes(0.85, 1.0, Uniform(0.02, 1.0, log=True)),
 }
 """What both priors have in common."""
 
@@ -185,7 +185,7 @@ FREEFORM = LuminosityModel(
                 "log10_L": Uniform(3.5, 8.0),
                 **_SHAPE,
                 "g": Sometimes(0.3, 0.0, Normal(0.0, 2.0)),
-                "log10_Medge": Sometimes(0.7, 0.0, Uniform(10.0, 11.5)),
+                "log10_Medge": Sometimes(0.9, 0.0, Uniform(10.0, 11.5)),
             },
             constraint=Plausible(AT_Z29, 50.0, 2e4, 9.0),
         ),
@@ -196,7 +196,7 @@ FREEFORM = LuminosityModel(
                 "g": Sometimes(0.3, 0.0, Normal(0.0, 3.0)),
                 "tilt": Sometimes(0.5, 0.0, Normal(0.0, 2.0)),
                 "z_pivot": Fixed(6.0),
-                "log10_Medge": Sometimes(0.7, 0.0, Uniform(10.0, 11.5)),
+                "log10_Medge": Sometimes(0.9, 0.0, Uniform(10.0, 11.5)),
                 "log10_Mcut": Sometimes(0.7, 0.0, Uniform(10.0, 12.0)),
             },
             constraint=Plausible(AT_Z6, 3e3, 1e6, 11.0),

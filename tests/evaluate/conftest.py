@@ -48,6 +48,7 @@ class FakeGenerator:
     Poisson; the first map row of the first channel spells out the label."""
 
     def __init__(self, config, split="test", device="cpu", threads=1):
+        self.config = config
         paths = [Path(p) for p in getattr(config.data, split)]
         for path in paths:
             if not path.is_file():

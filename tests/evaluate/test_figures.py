@@ -10,7 +10,7 @@ from streamtrain.evaluate import figures
 from streamtrain.evaluate.baselines import ihle2019, published
 from streamtrain.evaluate.matrix import matrix_figure
 from streamtrain.evaluate.scores import delta_percentiles
-from streamtrain.figures import confusion, map_slices
+from streamtrain.figures import Slices, confusion, map_slices
 
 EDGES = np.linspace(3.5, 7.0, 50)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
@@ -65,6 +65,26 @@ def test_luminosity_function_draws_what_it_is_given(functions):
     assert ratio == pytest.approx(10 ** (predicted - true)[0, occupied[0]])
     assert "L_\\odot" in lower.get_xlabel()
     assert "dN" in upper.get_ylabel()
+
+
+def test_maps_stand_above_their_functions(functions):
+    predicted, true, occupied, mean = functions
+    cubes = np.random.default_rng(3).normal(size=(60, 8, 8))
+    asked = []
+
+    def slices(numbers):
+        asked.extend(numbers)
+        return Slices(cubes[numbers], (0.7, 0.7), 30.4, "uK")
+
+    figure = figures.comparison(predicted, true, occupied, EDGES, reference=mean, slices=slices)
+    maps = [axes for axes in figure.axes if axes.images]
+    assert len(asked) == len(maps) == 3
+    for axes, number in zip(maps, asked, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), cubes[number])
+        assert axes.get_title().startswith(f"map {number},")
+        assert axes.get_xlim()[0] > axes.get_xlim()[1]  # east is left
+    assert any("30.40 GHz [uK]" in axes.get_ylabel() for axes in figure.axes)
+    assert png_size(figure) > 10_000
 
 
 def test_cumulative_functions_stand_at_the_lower_edges(functions):

@@ -122,7 +122,11 @@ def test_state_of_an_optimiser_is_loaded_exactly(tmp_path: Path) -> None:
     with torch.random.fork_rng([]):
         first, second = (
             build_network(
-                config.network, generator.input_shape, generator.label, channels_last=last
+                config.network,
+                generator.input_shape,
+                generator.label,
+                config.observation.input_map,
+                channels_last=last,
             )
             for last in (True, False)
         )
