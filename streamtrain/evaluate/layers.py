@@ -53,10 +53,11 @@ def watched(network: Network) -> list[tuple[str, nn.Module, Callable[[Tensor], T
         return x
 
     def with_channels(x: Tensor) -> Tensor:  # which a hybrid convolves one by one
-        return x.transpose(0, 1)[None]
+        return gelu(x).transpose(0, 1)[None]
 
     if isinstance(body, Hybrid):
-        return [("layer", body.pool, with_channels)]
+        found = enumerate(body.convolutions, 1)
+        return [(f"layer {k}", convolution, with_channels) for k, convolution in found]
     if isinstance(body, Means):
         return [("layer", body.pool, as_it_is)]
     if isinstance(body, Compact):
@@ -67,13 +68,13 @@ def watched(network: Network) -> list[tuple[str, nn.Module, Callable[[Tensor], T
         return [("stem", body.pool, as_it_is), *stages]
     assert isinstance(body, CNN)
     # a layer ends before the convolution that takes other channels, or more of them
-    found: list[tuple[str, nn.Module, Callable[[Tensor], Tensor]]] = []
+    ends: list[tuple[str, nn.Module, Callable[[Tensor], Tensor]]] = []
     modules = list(body.layers)
     for k, module in enumerate(modules):
         after = modules[k + 1] if k + 1 < len(modules) else None
         if after is None or (isinstance(after, SameConv) and _widens(after)):
-            found.append((f"layer {len(found) + 1}", module, as_it_is))
-    return found
+            ends.append((f"layer {len(ends) + 1}", module, as_it_is))
+    return ends
 
 
 def _widens(layer: SameConv) -> bool:

@@ -51,7 +51,7 @@ class HybridConfig(AnyNetworkConfig):
         3, "voxel intensity distributions, of the map and of it joined by 2, 4 ... pixels", low=1,
         high=10,
     )  # fmt: skip
-    layers: int = setting(3, "convolutions, each followed by a pooling by two", low=1, high=10)
+    layers: int = setting(3, "convolutions, each after a pooling by two", low=1, high=10)
     filters: int = setting(8, "filters of the first layer; doubled by each", low=1, high=1024)
     kernel: int = setting(3, "side of the kernels", choices=(1, 3, 5, 7))
     dense_layers: int = setting(2, "dense layers", low=1, high=20)

@@ -189,7 +189,7 @@ class Hybrid(_OnSummaries):
     2011, arXiv:1103.0281.) Channels that have little in common are left as they are, in units of
     their common scatter. The summaries are P(k_perp, k_par) and the voxel intensity distributions
     of the weighted map, joined by 1, 2, 4 pixels. The log modulus of each channel is also
-    convolved: convolution, GELU and pooling by two, repeated, and the means over sky and channels
+    convolved: pooling by two, convolution and GELU, repeated, and the means over sky and channels
     of all layers stand beside the summaries. The convolutions are the same for all channels, which
     are maps of one sky's statistics.
 
@@ -238,7 +238,6 @@ class Hybrid(_OnSummaries):
         )
         for convolution in self.convolutions:
             he_initialise(convolution)
-        self.pool = nn.AvgPool2d(2)
 
     def set_normalisation(self, inputs: Inputs) -> None:
         self.set_weights(inputs(NUM_SAMPLES))
@@ -284,11 +283,12 @@ class Hybrid(_OnSummaries):
         with full_precision(cube_bfyx):
             cube = self.restore(cube_bfyx)
             summaries = self._summaries(cube)
-            x = cube.sign() * cube.abs().log1p()
+            x = _joined(cube, 1)
+            x = x.sign() * x.abs().log1p()
         x = x.view(-1, 1, *x.shape[2:]).contiguous(memory_format=self.memory_format)
         means = []
-        for convolution in self.convolutions:
-            x = self.pool(gelu(convolution(x)))
+        for layer, convolution in enumerate(self.convolutions):
+            x = gelu(convolution(avg_pool2d(x, 2) if layer else x))
             total = x.to(cube.dtype).sum((2, 3)).view(*cube.shape[:2], -1).sum(1)
             means.append(total / (cube.shape[1] * x.shape[2] * x.shape[3]))
         return torch.cat([summaries, *means], dim=1)

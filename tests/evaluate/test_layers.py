@@ -85,10 +85,11 @@ def by_hand(made: Network, one: torch.Tensor) -> list[torch.Tensor]:
     body: Any = made.body
     if made.kind == "hybrid":
         x = body.weights @ one.flatten(1) - body.offset[:, None]
-        x = (x.sign() * x.abs().log1p()).view(4, 1, 20, 20)
+        x = nn.functional.avg_pool2d(x.view(4, 1, 20, 20), 2)
+        x = x.sign() * x.abs().log1p()
         found = []
         for convolution in body.convolutions:
-            x = nn.functional.avg_pool2d(gelu(convolution(x)), 2)
+            x = gelu(convolution(nn.functional.avg_pool2d(x, 2) if found else x))
             found.append(x.transpose(0, 1)[None])
         return found
     x = (one - made.input_mean[:, None, None]) / made.input_std[:, None, None]
