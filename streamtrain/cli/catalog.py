@@ -379,7 +379,7 @@ def add_make(command: argparse.ArgumentParser) -> None:
         type=int,
         nargs=3,
         metavar=("TRAIN", "VALIDATION", "TEST"),
-        help="with --for: how many of each [16 2 8]",
+        help="with --for: how many of each [64 8 8]",
     )
     add("--plan", action="store_true", help="with --for: say what would be made, and stop")
     add("--out", type=Path, help="folder [lightcones]")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from math import gcd
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ NUM_EDGE_SAMPLES = 32
 NUM_SAMPLES = 128
 """How many samples make the moments of the features, and the covariance of the channels."""
 EDGE_VOXELS = 1 << 14
-"""Voxels of a sample that the bins of T are chosen from, evenly spaced among all."""
+"""Voxels of a sample that the bins of T are chosen from, at most, evenly spaced among all."""
 SMALLEST_STD = 0.01
 """Floor of a feature's standard deviation, which is a natural logarithm."""
 EMPTY_SHARE = 1e-3
@@ -51,6 +52,9 @@ FEWEST_VOXEL_BINS = 8
 SMALLEST_EIGENVALUE = 1e-6
 """Smallest eigenvalue of the channels' covariance over the median one. A mode with a smaller one
 was removed from the maps by a filter, and stays out."""
+NO_EIGENVALUE = 1e-12
+"""Smallest eigenvalue of a covariance over the largest one; below it is the rounding of zero. A sky
+of n pixels has fewer than n modes, however many its channels, and a flagged channel has none."""
 LEAST_IN_COMMON = 0.1
 """Share of a channel's variance that the others have to explain, or channels stay by themselves:
 the scatter of the covariance would spill bright voxels into the other channels."""
@@ -108,13 +112,14 @@ class _OnSummaries(Body):
         cubes = self.restore(cubes)
         edges = []
         for scale, bins in enumerate(self._voxel_bins):
-            voxels = _joined(cubes, scale).flatten(1)
-            stride = -(-voxels.shape[1] // EDGE_VOXELS)
-            edges.append(quantile_edges(voxels[:, ::stride].cpu().numpy(), bins))
+            joined = _joined(cubes, scale)
+            voxels = joined.flatten(1)[:, :: _stride(joined.shape[1:])]
+            edges.append(quantile_edges(voxels.cpu().numpy(), bins))
         if edges:
             self.voxel_edges.copy_(torch.cat([torch.from_numpy(some) for some in edges]))
         if self.power is not None:
-            self.mean_power.copy_(self.power(cubes).double().mean(0))
+            mean = self.power(cubes).double().mean(0)
+            self.mean_power.copy_(mean.clamp(min=torch.finfo(torch.float32).tiny))
 
     @torch.no_grad()
     def set_moments(self, features: Tensor) -> None:
@@ -254,8 +259,8 @@ class Hybrid(_OnSummaries):
             means.append(cube.mean(2))
             contrast = cube - means[-1][:, :, None]
             covariance = contrast @ contrast.mT / cube.shape[2]
-            scale = torch.linalg.eigvalsh(covariance).median(1).values
-            seen = scale > 0
+            scale = _median_eigenvalue(torch.linalg.eigvalsh(covariance))
+            seen = scale > 0  # not of blank maps
             scales.append(scale[seen])
             scaled.append(covariance[seen] / scale[seen, None, None])
         scale = torch.cat(scales)
@@ -263,10 +268,12 @@ class Hybrid(_OnSummaries):
             return  # maps without anything in them
         covariance = torch.cat(scaled).mean(0)
         values, vectors = torch.linalg.eigh(covariance)
-        there = values > SMALLEST_EIGENVALUE * values.median()
+        there = values > SMALLEST_EIGENVALUE * _median_eigenvalue(values)
         inverse = vectors[:, there] / values[there] @ vectors[:, there].mT
+        flagged = torch.diag(covariance) <= NO_EIGENVALUE * torch.diag(covariance).max()
+        inverse[flagged] = inverse[:, flagged] = 0.0  # but for rounding it is
         alone = 1.0 / (torch.diag(inverse) * torch.diag(covariance))
-        if alone.median() > 1.0 - LEAST_IN_COMMON:
+        if alone[~flagged].median() > 1.0 - LEAST_IN_COMMON:
             self.weights.copy_(torch.eye(len(values)) / scale.median().sqrt())
             return
         scatter = torch.sqrt(torch.diag(inverse) * scale.median())  # C^-1 C C^-1 is C^-1
@@ -299,6 +306,22 @@ def _check_shape(input_shape: tuple[int, int, int], input_map: InputMap) -> None
         raise ValueError(
             f"the maps have the shape {input_map.box.shape}, not {input_shape} (freq, dec, ra)"
         )
+
+
+def _median_eigenvalue(values: Tensor) -> Tensor:
+    """Of eigenvalues [..., n], among those that are not rounding [...]; nan where all are zero."""
+    largest = values.amax(-1, keepdim=True)
+    return values.where(values > NO_EIGENVALUE * largest, torch.nan).nanmedian(-1).values
+
+
+def _stride(shape: Sequence[int]) -> int:
+    """Every which voxel of a cube (n_freq, n_dec, n_ra) tells the bins of T; those of all columns
+    and rows in turn, whose number it has no divisor in common with."""
+    freq, dec, ra = shape
+    stride = -(-(freq * dec * ra) // EDGE_VOXELS)
+    while gcd(stride, dec * ra) > 1:
+        stride += 1
+    return stride
 
 
 def _joined(cube: Tensor, scale: int) -> Tensor:

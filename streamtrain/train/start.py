@@ -101,6 +101,7 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
     sections = ["network", "label"]
     if BODIES[type(config.network)].sees_boxes:
         sections.append("grid")  # which decides the modes and voxels that a summary is about
+        saved, current = (_without_room(whole) for whole in (saved, current))
     if config.label.quantity == "class":
         saved = saved | {"classes": _classes(saved)}
         current |= {"classes": _classes(current)}
@@ -113,6 +114,12 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
             f"train.start_from = {run} is of another network or label: {difference}; weights can "
             "be used with the same alone"
         )
+
+
+def _without_room(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what the cubes have room for, which changes roundings alone."""
+    grid = {name: value for name, value in config["grid"].items() if name != "brightest_Lsun"}
+    return {**config, "grid": grid}
 
 
 def _classes(config: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from streamtrain.cli.main import main
 from streamtrain.config import from_mapping, load_config
 from streamtrain.generator import needed as neededskies
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.needed import Needed, needed_skies
+from streamtrain.generator.needed import NUMBERS, Needed, needed_skies
 from streamtrain.machine.files import find_config
 
 PRESETS = (
@@ -201,6 +201,13 @@ def test_no_seed_of_a_split_has_a_halo(
                    "--z-range", "2.9", "3")  # fmt: skip
     assert "lightcones/sky_0000.h5: seed 0 has no halo above 5e+13 Msun in 0.2 x 0.2 deg" in text
     assert [path.name for path in Path().rglob("*") if path.is_file()] == ["my.yaml"]
+
+
+def test_help_says_how_many_are_made(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["catalog", "make", "--help"])
+    numbers = " ".join(str(NUMBERS[split]) for split in ("train", "validation", "test"))
+    assert f"how many of each [{numbers}]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_other_peoples_lightcones_are_what_a_name_stands_for(file: Path) -> None:

@@ -157,6 +157,31 @@ def test_bfloat16_leaves_the_summaries_alone() -> None:
     assert torch.equal(found, body.features(cube))
 
 
+def test_maps_without_anything_leave_finite_features() -> None:
+    """P of nothing over the mean P of nothing."""
+    for body in (body_of(config_of()), hybrid_of()):
+        blank = torch.zeros(4, *SHAPE)
+        body.set_edges(blank)
+        assert torch.isfinite(body.features(blank)).all()
+
+
+def test_bins_of_large_maps_are_chosen_from_all_columns() -> None:
+    """A stride that the number of columns divides would see the first column alone."""
+    shape = (16, 128, 128)  # 2^18 voxels, 16 for each that is looked at
+    config = small.config(
+        grid={"fov_deg": [0.8, 0.8], "shape": list(shape)},
+        network={"kind": "summaries", "power": "none", "voxel_bins": 2},
+    )
+    body = network_of(config, shape).body
+    assert isinstance(body, Summaries)
+    columns = torch.arange(128.0).expand(2, *shape)
+    body.set_edges(columns)
+    assert float(body.voxel_edges) == pytest.approx(63.5, abs=1.0)  # the median
+    rows = columns.transpose(2, 3)
+    body.set_edges(rows)
+    assert float(body.voxel_edges) == pytest.approx(63.5, abs=1.0)
+
+
 @small.EXTRAPOLATES
 def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) -> None:
     """Of the first training samples; and what is set travels with the weights."""
@@ -270,6 +295,34 @@ def test_what_a_filter_removed_is_left_out() -> None:
     body.set_weights([maps - maps.mean(1, keepdim=True)])
     assert body.weights.abs().max() < 2.0
     assert (body.weights @ torch.ones(SHAPE[0])).abs().max() < 1e-4
+
+
+def test_a_flagged_channel_stays_blank() -> None:
+    """It is zero in every map; the rounding of its covariance is no weight of the others."""
+    body, flagged = hybrid_of(), 4
+    maps = with_continuum(128, 30.0)
+    maps[:, flagged] = 0.0
+    body.set_weights([maps])
+    assert (body.weights[flagged] == 0).all() and (body.weights[:, flagged] == 0).all()
+    seen = body.restore(maps).std((0, 2, 3))
+    others = torch.arange(SHAPE[0]) != flagged
+    assert seen[flagged] == 0
+    assert abs(seen[others] - 1).max() < 0.03
+
+
+def test_more_channels_than_twice_the_pixels() -> None:
+    """A sky of n pixels has n - 1 modes at most, so most eigenvalues of its covariance are the
+    rounding of zero, and are no measure of its scatter."""
+    shape = (100, 6, 6)
+    config = small.config(
+        grid={"fov_deg": [0.8, 0.8], "shape": list(shape)},
+        network={"kind": "hybrid", "layers": 1, "scales": 1, "power_bins": 2},
+    )
+    body = network_of(config, shape).body
+    assert isinstance(body, Hybrid)
+    maps = 7.0 * torch.randn(128, *shape)
+    body.set_weights(maps.split(32))
+    assert 0.3 < body.restore(maps).std() < 3.0
 
 
 def test_blank_maps_have_no_weights() -> None:

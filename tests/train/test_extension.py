@@ -249,6 +249,19 @@ def test_weights_that_a_run_cannot_begin_with(
     assert not list((tmp_path / "new").iterdir())
 
 
+def test_a_cube_with_more_room_takes_the_same_weights(tmp_path: Path) -> None:
+    """Of a network that sees boxes; a field of another size it refuses."""
+    run(tiny_config(tmp_path / "old", steps=3), 1)
+    config = tiny_config(tmp_path / "new", start_from=str(tmp_path / "old"))
+    assert config.network.kind == "hybrid"
+    roomy = replace(config, grid=replace(config.grid, brightest_Lsun=1e12))
+    network = FakeTrainer(roomy).network
+    assert_same_bits(weights(tmp_path / "old"), dict(network.state_dict()))
+    other = replace(config, grid=replace(config.grid, fov_deg=(1.0, 1.0)))
+    with pytest.raises(ValueError, match=r"grid\.fov_deg"):
+        FakeTrainer(other)
+
+
 class Larger(FakeGenerator):
     input_shape = (2, 16, 16)
 
