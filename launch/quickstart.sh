@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a trained and judged network: bash launch/quickstart.sh [key=value ...]
-# After the installation at most 5 minutes on 2 CPU cores. Stop it whenever you like: the same
+# After the installation 3 to 6 minutes on 2 CPU cores. Stop it whenever you like: the same
 # command continues. Uses an NVIDIA GPU if there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
