@@ -82,16 +82,15 @@ def filters(
 ) -> Figure:
     """The filters of the first layer with the largest weights, a row each, by frequency.
 
-    weights: [filters, frequencies, dec, ra]; shape, fov_deg, nu_GHz: of the map. In 2 dimensions a
-    column is a frequency of the map, in 3 an offset in frequency.
+    weights: [filters, frequencies, dec, ra]; shape, fov_deg, nu_GHz: of the map that they act on.
+    In 2 dimensions a column is a frequency of the map, in 3 an offset in frequency.
     """
     size = np.sqrt((weights**2).sum(axis=(1, 2, 3)))
     chosen = np.argsort(-size, kind="stable")[:NUM_FILTERS]
     num_freq = weights.shape[1]
     columns = np.unique(np.linspace(0, num_freq - 1, min(10, num_freq)).round().astype(int))
-    figure = Figure(
-        figsize=(2.0 + 1.0 * len(columns), 1.3 + 0.95 * len(chosen)), dpi=130, layout="constrained"
-    )
+    width = max(4.5, 2.0 + len(columns))  # of the words below
+    figure = Figure(figsize=(width, 1.3 + 0.95 * len(chosen)), dpi=130, layout="constrained")
     panels = figure.subplots(len(chosen), len(columns), sharex=True, sharey=True, squeeze=False)
     limit = float(np.abs(weights[chosen]).max()) or 1.0
     pixel = [60.0 * side / n for side, n in zip(fov_deg, (shape[2], shape[1]), strict=True)]

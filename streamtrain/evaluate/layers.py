@@ -44,6 +44,13 @@ def first_filters(network: Network) -> NDArray[np.float32]:
     raise AssertionError("a network without a convolution")
 
 
+def filtered_shape(network: Network, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(n_freq, n_dec, n_ra) of the map that the first filters act on, of a map of that shape: a
+    hybrid's are of the map joined by two pixels."""
+    freq, dec, ra = shape
+    return (freq, dec // 2, ra // 2) if isinstance(network.body, Hybrid) else shape
+
+
 def watched(network: Network) -> list[tuple[str, nn.Module, Callable[[Tensor], Tensor]]]:
     """Names of the layers whose activations are shown, the modules that make them, and what is left
     to be done to a module's output. A module that makes several stands once."""
@@ -241,7 +248,7 @@ def show_layers(
     figures = {
         "filters.png": layer_figures.filters(
             first_filters(network),
-            shape=trained.input_shape,
+            shape=filtered_shape(network, trained.input_shape),
             dimensions=3 if isinstance(network.body, Hybrid) else network.body.dimensions,
             title=title,
             **sky,

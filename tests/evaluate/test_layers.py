@@ -181,6 +181,15 @@ def test_first_filters_are_applied_to_the_map(kind: str) -> None:
     np.testing.assert_allclose(seen[:, span[0], span[1]], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_filters_are_as_wide_as_the_pixels_they_act_on() -> None:
+    """Those of a hybrid act on the map joined by two pixels."""
+    assert layers.filtered_shape(network("means"), SHAPE) == SHAPE
+    made, one = network("hybrid"), cube()
+    assert layers.filtered_shape(made, SHAPE) == (4, 10, 10)
+    first = layers.activations(made, one)[0].values
+    assert first.shape[1:] == (4, 10, 10)
+
+
 # Gradients.
 
 
