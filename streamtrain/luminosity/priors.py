@@ -302,7 +302,8 @@ def check_distribution(given: DistributionConfig, where: str) -> None:
         removed = ", ".join(f"{where}.{name}=null" for name in chosen)
         raise ConfigError(f"{where} has {', '.join(chosen)}: remove all but one of them, {removed}")
     if not chosen:
-        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}")
+        beside = ", beside sometimes" if isinstance(given, SometimesConfig) else ""
+        raise ConfigError(f"{where} must be a number, or one of {', '.join(kinds)}{beside}")
     first, second = kinds[chosen[0]]
     if chosen[0] == "normal" and second < 0:
         raise ConfigError(f"{where}.normal = [{first:g}, {second:g}]: the width is negative")

@@ -89,7 +89,7 @@ def test_one_distribution_replaces_one_parameter_of_a_joint_prior(small_sky: Lig
         ({"uniform": [1, 2], "low": 1}, "low and high belong to normal"),
         ({"log_uniform": [-1, 2]}, "must be above 0"),
         ({"gauss": [1, 2]}, "unknown setting"),
-        ({"sometimes": [0.5, 1.0]}, "must be a number, or one of normal, uniform, log_uniform"),
+        ({"sometimes": [0.5, 1.0]}, "one of normal, uniform, log_uniform, beside sometimes"),
         ({"uniform": [1, 2], "sometimes": [1.5, 1.0]}, "is a probability between 0 and 1"),
         ({"uniform": [1, 2], "sometimes": [0.5]}, "alpha.sometimes must have 2 entries, not 1"),
         ({"uniform": [2, 1], "sometimes": [0.5, 1.0]}, "uniform = [2, 1] must increase"),
