@@ -145,6 +145,11 @@ def _draw_slices(figure: SubFigure, slices: Slices, titles: Sequence[str]) -> No
     bar.ax.tick_params(labelsize=TICK_SIZE)
 
 
+def frequency_GHz(nu_GHz: tuple[float, float], channel: float, num: int) -> float:
+    """Middle of a channel [GHz] of `num` in a band; nu_GHz: the band (high, low)."""
+    return nu_GHz[0] + (channel + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num
+
+
 def map_slices(
     cube: NDArray[np.floating],
     *,
@@ -172,7 +177,7 @@ def map_slices(
         image = draw_slice(axes, cube[k], size_deg, limits)
         heading = f"frequency slice {k}"
         if nu_GHz is not None:
-            heading = f"{nu_GHz[0] + (k + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num_freq:.2f} GHz"
+            heading = f"{frequency_GHz(nu_GHz, k, num_freq):.2f} GHz"
         axes.set_title(heading, fontsize=LABEL_SIZE)
         axes.set_xlabel(f"ra [{'deg' if fov_deg else 'voxels'}]", fontsize=LABEL_SIZE)
         axes.tick_params(labelsize=TICK_SIZE)

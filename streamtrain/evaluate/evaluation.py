@@ -26,10 +26,11 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.layers import map_units
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions, predict, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
-from streamtrain.figures import Slices, confusion, write_png
+from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
@@ -231,15 +232,13 @@ def _function_figures(
 
 def _slices(generator: Generator, numbers: Sequence[int]) -> Slices:
     """The channel in the middle of the band of some samples, in map units where these are left."""
-    grid, shown = generator.config.grid, generator.config.observation.input_map
-    cube = generator.generate(list(numbers)).cube
-    channel = cube.shape[1] // 2
-    if shown.units:
-        cube = shown.restore(cube)
-    high, low = grid.nu_GHz
-    nu_GHz = high + (channel + 0.5) * (low - high) / cube.shape[1]
-    values = cube[:, channel].cpu().numpy()
-    return Slices(values, grid.fov_deg, nu_GHz, shown.units or "network input")
+    grid = generator.config.grid
+    cube = generator.generate(list(numbers)).cube.double().cpu().numpy()
+    values, _, unit = map_units(generator.config, cube)
+    num_freq = values.shape[1]
+    channel = num_freq // 2
+    nu_GHz = frequency_GHz(grid.nu_GHz, channel, num_freq)
+    return Slices(values[:, channel], grid.fov_deg, nu_GHz, unit)
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from streamtrain.figures import (
     Float,
     colour_limits,
     draw_slice,
+    frequency_GHz,
 )
 
 
@@ -64,11 +65,6 @@ NUM_CHANNELS = 7
 NUM_SLICES = 5
 """Frequencies of a map that are shown."""
 Cube = NDArray[np.floating[Any]]
-
-
-def frequency_GHz(nu_GHz: tuple[float, float], channel: float, num: int) -> float:
-    """Middle of a channel; nu_GHz: the band (high, low)."""
-    return nu_GHz[0] + (channel + 0.5) * (nu_GHz[1] - nu_GHz[0]) / num
 
 
 def filters(

@@ -40,8 +40,9 @@ def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: flo
     return pad(x, flat, value=value) if any(flat) else x
 
 
-Inputs: TypeAlias = Callable[[int], Iterable[Tensor]]
-"""Inputs [B, n_freq, n_dec, n_ra] of the first so many training samples, batch by batch."""
+Inputs: TypeAlias = Callable[[], Iterable[Tensor]]
+"""Inputs [B, n_freq, n_dec, n_ra] of the samples of the normalisation, batch by batch and in their
+order; each call begins with the first."""
 
 
 class Body(nn.Module):

@@ -38,9 +38,7 @@ from streamtrain.spectra import Power, quantile_edges, rings, shells, slabs, vox
 SLABS = 8
 """Bins of k_par, unless the configuration says otherwise."""
 NUM_EDGE_SAMPLES = 32
-"""How many samples choose the bins of T."""
-NUM_SAMPLES = 128
-"""How many samples make the moments of the features, and the covariance of the channels."""
+"""How many samples of the normalisation choose the bins of T."""
 EDGE_VOXELS = 1 << 14
 """Voxels of a sample that the bins of T are chosen from, at most, evenly spaced among all."""
 SMALLEST_STD = 0.01
@@ -101,9 +99,9 @@ class _OnSummaries(Body):
         self.output = Output(dense[-1], num_numbers)
 
     def set_normalisation(self, inputs: Inputs) -> None:
-        self.set_edges(torch.cat(list(inputs(NUM_EDGE_SAMPLES))))
+        self.set_edges(_first(inputs(), NUM_EDGE_SAMPLES))
         with torch.no_grad():
-            self.set_moments(torch.cat([self.features(cubes) for cubes in inputs(NUM_SAMPLES)]))
+            self.set_moments(torch.cat([self.features(cubes) for cubes in inputs()]))
 
     @torch.no_grad()
     def set_edges(self, cubes: Tensor) -> None:
@@ -245,7 +243,7 @@ class Hybrid(_OnSummaries):
             he_initialise(convolution)
 
     def set_normalisation(self, inputs: Inputs) -> None:
-        self.set_weights(inputs(NUM_SAMPLES))
+        self.set_weights(inputs())
         super().set_normalisation(inputs)
 
     @torch.no_grad()
@@ -275,6 +273,7 @@ class Hybrid(_OnSummaries):
         alone = 1.0 / (torch.diag(inverse) * torch.diag(covariance))
         if alone[~flagged].median() > 1.0 - LEAST_IN_COMMON:
             self.weights.copy_(torch.eye(len(values)) / scale.median().sqrt())
+            self.offset.zero_()
             return
         scatter = torch.sqrt(torch.diag(inverse) * scale.median())  # C^-1 C C^-1 is C^-1
         weights = inverse / scatter.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
@@ -306,6 +305,16 @@ def _check_shape(input_shape: tuple[int, int, int], input_map: InputMap) -> None
         raise ValueError(
             f"the maps have the shape {input_map.box.shape}, not {input_shape} (freq, dec, ra)"
         )
+
+
+def _first(batches: Iterable[Tensor], number: int) -> Tensor:
+    """The first so many inputs, or all where there are fewer; no batch beyond them is made."""
+    found: list[Tensor] = []
+    for cubes in batches:
+        found.append(cubes)
+        if sum(map(len, found)) >= number:
+            break
+    return torch.cat(found)[:number]
 
 
 def _median_eigenvalue(values: Tensor) -> Tensor:

@@ -46,12 +46,12 @@ def set_normalisation(
     _check_labels(generator, label)
     network.set_normalisation(*inputs.mean_and_std(), label, counts, unit_label)
 
-    def first(number: int) -> Iterator[Tensor]:
+    def again() -> Iterator[Tensor]:
         if cubes:
-            return iter(torch.cat(cubes)[:number].split(chunk))
-        return (batch.cube for batch in _batches(generator, number, chunk, report))
+            return iter(cubes)
+        return (batch.cube for batch in _batches(generator, NUM_SAMPLES, chunk, report))
 
-    network.body.set_normalisation(first)
+    network.body.set_normalisation(again)
 
 
 def refuse_equal_labels(

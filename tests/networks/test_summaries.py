@@ -275,9 +275,22 @@ def test_channels_with_little_in_common_are_left_as_they_are() -> None:
     """Up to the unit; estimated weights would spill bright voxels of one into another."""
     body = hybrid_of()
     maps = cubes(64, 7.0) + 3.0
+    body.offset.fill_(5.0)  # of samples of before
     body.set_weights([maps])
     torch.testing.assert_close(body.weights, torch.eye(SHAPE[0]) / 7.0, rtol=0.02, atol=0.0)
     assert torch.equal(body.offset, torch.zeros(SHAPE[0]))
+
+
+def test_bins_of_T_are_of_the_first_samples_however_they_are_batched() -> None:
+    maps = cubes(128)
+    maps[32:] *= 100.0
+    edges = []
+    for size in (10, 32, 128):
+        body = body_of(config_of())
+        body.set_normalisation(lambda size=size: maps.split(size))
+        edges.append(body.voxel_edges)
+    assert torch.equal(edges[0], edges[1]) and torch.equal(edges[0], edges[2])
+    assert edges[0].abs().max() < 5.0
 
 
 def test_a_bright_sample_does_not_decide_the_weights() -> None:
@@ -356,7 +369,7 @@ def test_a_line_is_found_behind_sources_that_hide_it() -> None:
     errors = {}
     for kind in ("hybrid", "summaries"):
         network = network_of(config_of(kind=kind))
-        network.body.set_normalisation(lambda number: [maps(number)[0]])
+        network.body.set_normalisation(lambda: [maps(128)[0]])
         optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
         for _ in range(150):
             seen, amplitude = maps(32)
