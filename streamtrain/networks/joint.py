@@ -49,6 +49,8 @@ LARGEST_X = 52.0 * math.log(2.0)
 """Of a drawn ln N: float64 holds every whole number up to here."""
 LOWEST_X = -1e3
 """Stands for the ln of the lower end of an empty bin."""
+POINT_WEIGHT = 10.0
+"""Of the squared error of the point estimate in the loss, in variances of the label."""
 RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
 """Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
 quantiles."""
@@ -127,7 +129,7 @@ class JointCountsHead(Head):
     ) -> Tensor:
         points = self.label_mean + self.label_std * self._parts_of(prediction)[2]
         error = points - counts_bn.clamp(min=1).log10()
-        squared = (error * error).mean() / (self.label_std * self.label_std).mean()
+        squared = POINT_WEIGHT * (error * error).mean() / (self.label_std * self.label_std).mean()
         return squared - (self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
