@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamtrain._version import __version__
 from streamtrain.config import Config
 from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
-from streamtrain.evaluate.predictions import point_of
+from streamtrain.networks.network import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES, Label

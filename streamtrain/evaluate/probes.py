@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
-from streamtrain.evaluate.predictions import point_of
+from streamtrain.networks.network import point_of
 from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.predictions import point_of
+from streamtrain.networks.network import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference

@@ -140,6 +140,20 @@ def build_network(
     return Network(config, input_shape, label, input_map, channels_last=channels_last)
 
 
+def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network puts out for cubes [B, n_freq, n_dec, n_ra], and the labels that its head
+    makes of that [B, num_outputs].
+
+    unit_label: `Batch.unit_label`. Raises ValueError if a label is not finite.
+    """
+    with torch.inference_mode():
+        output = network(cubes)
+        point = network.head.point(output, unit_label.to(cubes.device))
+        if not torch.isfinite(point).all():
+            raise ValueError("the network's prediction is not finite: its training has diverged")
+    return output, point
+
+
 def describe(network: Network, input_shape: tuple[int, int, int]) -> str:
     """Kind, size and cost in a line; it tries the network on one map to count."""
     parameters = sum(p.numel() for p in network.parameters())
