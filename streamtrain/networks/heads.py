@@ -29,6 +29,8 @@ LARGEST_LN_STRETCH = 8.0
 """A Gaussian head's deviation is within a factor e^8 of the label's."""
 LN_DISPERSION = (math.log(1e-2), math.log(1e6))
 """Centre and half-width of the range of a negative binomial head's dispersion: 1e-8 to 1e4."""
+LARGEST_DEX = 300.0
+"""A rate beyond 10^300 is no number."""
 
 
 class Head(nn.Module):
@@ -41,6 +43,8 @@ class Head(nn.Module):
     """What the loss is, in words, by the name that `network.head` has for it."""
     per_output = 1
     """Numbers per output, k."""
+    joint: ClassVar[bool] = False
+    """Whether `sample` and `log_prob` know how bins go together, or take them as independent."""
 
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__()
@@ -66,12 +70,38 @@ class Head(nn.Module):
         """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
         raise NotImplementedError
 
+    def smooth_point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """An estimate [B, num_outputs] near `point` that has a gradient."""
+        return self.point(prediction, unit_label)
+
     def spread(
         self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
     ) -> Tensor | None:
         """Quantiles of the label [len(levels), B, num_outputs], float64 on the CPU; None where the
         head has none. levels: probabilities, such as (0.16, 0.84) for one standard deviation."""
         return None
+
+    def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """The mean number of halos, float64 [B, num_outputs], which may lie below one."""
+        one, point = unit_label.double(), self.point(prediction, unit_label).double()
+        if self.label.form == "linear":
+            return point / one
+        return torch.pow(10.0, (point - one).clamp(max=LARGEST_DEX))
+
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Counts drawn from what is predicted, float64 [number, B, num_outputs].
+
+        generator: its random numbers decide; those of a CPU give the same counts, up to rounding,
+        on every device. Raises ValueError where the head predicts no distribution of counts.
+        """
+        raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        """ln of the probability of the counts of all bins together [nat], float64 [..., B].
+
+        counts: whole numbers [..., B, num_outputs]. Raises ValueError as `sample` does.
+        """
+        raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
 
     def _parts(self, prediction: Tensor) -> list[Tensor]:
         """[B, num_outputs] each, one for every number."""
@@ -219,6 +249,16 @@ class PoissonHead(Head):
         counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
         return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
+    def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return rate(self._parts(prediction)[0].double())
+
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        rates = rate(self._parts(prediction.detach())[0].double()).to(generator.device)
+        return _poisson(rates.expand(number, -1, -1), generator).to(prediction.device)
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        return -poisson_nll(prediction, counts).sum(-1)
+
 
 class NegativeBinomialHead(PoissonHead):
     """Mean and dispersion of each bin's count: Poisson counts whose rate is uncertain as well.
@@ -269,12 +309,30 @@ class NegativeBinomialHead(PoissonHead):
         counts = np.stack([stats.nbinom.ppf(p, shape, chance) for p in levels])
         return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        ln_mean, ln_dispersion = (
+            part.double().to(generator.device) for part in self._parts(prediction.detach())
+        )
+        shape = torch.exp(-ln_dispersion).expand(number, -1, -1)
+        scatter = torch._standard_gamma(shape, generator) / shape
+        return _poisson(rate(ln_mean) * scatter, generator).to(prediction.device)
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        mean, dispersion = self._parts(prediction)
+        return -negative_binomial_nll(mean, dispersion, counts).sum(-1)
+
 
 def _point_of_rate(head: Head, ln_rate: Tensor, unit_label: Tensor) -> Tensor:
     """A rate as a label: float32 holds the log10 of any, the rate itself up to 1e15."""
     if head.label.form == "linear":
         return rate(ln_rate) * unit_label
     return (ln_rate / LN10).clamp(min=0.0) + unit_label
+
+
+def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
+    """Poisson counts; of rates that leave float64 no digit for their scatter, the rates."""
+    few = rates < LARGEST_POISSON
+    return torch.where(few, torch.poisson(rates.where(few, 0.0), generator), rates.round())
 
 
 def _stats() -> Any:
@@ -290,30 +348,8 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return wide.mean(0).float(), wide.std(0, correction=0).float()
 
 
-HEADS: dict[str, type[Head]] = {
-    name: head
-    for head in (PointHead, GaussianHead, PoissonHead, NegativeBinomialHead)
-    for name in head.losses
-}
-"""Every head by the name that `network.head` gives it."""
-AUTO = "mse"
-"""The head that `network.head = auto` stands for."""
-
-
-def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
-    """The head of a configuration: `network.head`, for the generator's label."""
-    name = AUTO if name == "auto" else name
-    return HEADS[name](label, name, monotonic)
-
-
-def loss_name(name: str, is_class: bool) -> str:
-    """What the loss of `network.head` is, in words."""
-    if is_class:
-        return "cross-entropy of the label"
-    name = AUTO if name == "auto" else name
-    return HEADS[name].losses[name]
-
-
+LARGEST_POISSON = 1e12
+"""Rate from which on Poisson's scatter of less than 1e-6 is left out."""
 LARGEST_LN_RATE = 35.0
 """A rate of 10^15.2, beyond any count: from there on it grows linearly, not exponentially."""
 
