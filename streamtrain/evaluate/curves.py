@@ -19,7 +19,7 @@ class Curve:
     """Samples of a function of luminosity."""
 
     samples: Float
-    """[num_samples, num_bins]"""
+    """A function in each row [num_samples, num_bins]."""
     L_Lsun: Float
     """Where each value belongs [Lsun] [num_bins]: centre of a bin; its lower edge for N(>L)."""
     quantity: str

@@ -7,8 +7,9 @@ results is its error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,66 +21,32 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
+from streamtrain.config import Config
 from streamtrain.evaluate.curves import Curve
-from streamtrain.evaluate.functionals import Functional
+from streamtrain.evaluate.functionals import Estimate, Functional, functionals
 from streamtrain.evaluate.posterior_figures import (
     Shown,
     draw_function,
     posterior_figure,
     with_errors,
 )
+from streamtrain.evaluate.training_maps import TrainingMaps
 from streamtrain.figures import TICK_SIZE, positions, write_png
+from streamtrain.grid import Grid
 from streamtrain.labels import cumulative
 from streamtrain.machine.files import check_npz, reading, writing
+from streamtrain.maps.prepare import Prepared
 from streamtrain.networks.heads import Head
+from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
-Interval = tuple[float, float]
 
 NUM_FUNCTIONS = 4000
 """Luminosity functions that are drawn for a map."""
 FEWEST_FUNCTIONS = 100
 """Below this a 95 % interval rests on two samples."""
 LARGEST_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is quoted of a number that follows from a luminosity function.
-
-    Where the bins of a posterior are independent, the mean alone is known: median and intervals are
-    None.
-    """
-
-    name: str
-    unit: str
-    """'' for a number."""
-    meaning: str
-    """In words."""
-    mean: float
-    median: float | None
-    interval_68: Interval | None
-    """Central interval, 16 to 84 %."""
-    interval_95: Interval | None
-    """Central interval, 2.5 to 97.5 %."""
-
-    def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        if self.median is None or self.interval_68 is None:
-            return f"{self.name} = {self.mean:.4g}{unit} (mean, error not known)"
-        low, high = self.interval_68
-        above, below = high - self.median, self.median - low
-        return f"{self.name} = {self.median:.4g} +{above:.2g} -{below:.2g}{unit}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON file; without what is not known."""
-        found: dict[str, Any] = {"unit": self.unit, "meaning": self.meaning, "mean": self.mean}
-        if self.median is not None and self.interval_68 and self.interval_95:
-            found |= {"median": self.median}
-            found |= {"low_95": self.interval_95[0], "low_68": self.interval_68[0]}
-            found |= {"high_68": self.interval_68[1], "high_95": self.interval_95[1]}
-        return found
 
 
 @dataclass(frozen=True)
@@ -137,7 +104,7 @@ class Posterior:
     """What was found and assumed of the map, and done to it."""
     warnings: tuple[str, ...] = ()
     """What speaks against this posterior, a sentence each."""
-    source: Source | None = field(default=None)
+    source: Source | None = None
     """The network's part; None where the posterior was read from a file."""
 
     def __repr__(self) -> str:
@@ -254,7 +221,9 @@ class Posterior:
         if isinstance(target, Axes):
             draw_function(target, self._shown(), known)
             target.set_title(title, fontsize=TICK_SIZE)
-            return target.get_figure(root=True)
+            drawn = target.get_figure(root=True)
+            assert drawn is not None
+            return drawn
         figure = posterior_figure(self._shown(), title, known)
         if target is not None:
             write_png(figure, Path(target))
@@ -316,7 +285,7 @@ class Posterior:
                 functionals,
                 bool(data["joint"]),
                 int(data["seed"]),
-                **{name: tuple(map(str, data[name])) for name in _TEXTS},
+                **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no posterior: {error}") from None
@@ -398,6 +367,77 @@ INDEPENDENT = (
     "integrals would be too small; train with network.head=joint_counts for them"
 )
 """What is said of a posterior that is not joint."""
+
+
+def posterior_of(
+    network: Network,
+    prepared: Prepared,
+    grid: Grid,
+    training: TrainingMaps,
+    *,
+    functions: int = NUM_FUNCTIONS,
+    seed: int = 0,
+    problems: Sequence[str] = (),
+) -> Posterior:
+    """The posterior that a network gives for a map.
+
+    prepared: the map; grid: of the field that it shows; training: what the map is compared with,
+    with the cosmology of volume and distances; functions: how many are drawn; seed: which ones;
+    problems: what speaks against the map already. Raises ValueError, one sentence, if the
+    prediction is not finite, or the head predicts no numbers of halos (`check_posterior`).
+    """
+    functions, seed = check_functions(functions), check_seed(seed)
+    label = network.head.label
+    unit_label = label.unit_label(np.zeros(1, np.int64))
+    prediction, _ = point_of(network, prepared.cube[None], unit_label)
+    source = Source(deepcopy(network.head).cpu(), prediction.detach().cpu().clone())
+    samples = source.draw(functions, seed)
+    unit = label.unit_of(unit_label)
+    told = [*problems]
+    if training.seen is not None and (problem := training.seen.problem(prepared.cube)):
+        told.append(problem)
+    if not network.head.joint:
+        told.append(INDEPENDENT)
+    found = Posterior(
+        samples,
+        label.bins.edges,
+        label.config.quantity,
+        np.ones(samples.shape[1]) if unit is None else unit[0],
+        tuple(functionals(label.bins, grid, training.Omega_m, training.h)),
+        network.head.joint,
+        seed,
+        tuple(prepared.applied),
+        tuple(prepared.left_out),
+        tuple(prepared.notes),
+        tuple(told),
+        source,
+    )
+    try:
+        found.band(0.95)
+    except ValueError as few:
+        return replace(found, warnings=(*found.warnings, str(few)))
+    return found
+
+
+def has_posterior(config: Config) -> bool:
+    """Whether the network of a configuration predicts a distribution of the numbers of halos."""
+    head = head_class(config.network.head)
+    return config.label.quantity != "class" and head.sample is not Head.sample
+
+
+def check_posterior(config: Config) -> None:
+    """Raise ValueError, one sentence, for a network without a posterior of halos."""
+    if config.label.quantity == "class":
+        raise ValueError(
+            "label.quantity = class has no luminosity function, but a probability of each class: "
+            "`streamtrain infer` gives it"
+        )
+    if not has_posterior(config):
+        raise ValueError(
+            f"the network of {config.run} (network.head = {config.network.head}) predicts no "
+            "distribution of the numbers of halos: train one with network.head=joint_counts; "
+            "`streamtrain infer` gives the prediction of this one, with the errors it has"
+        )
 
 
 def check_functions(number: int) -> int:

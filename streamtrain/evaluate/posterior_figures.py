@@ -34,7 +34,7 @@ class Shown:
     function: Curve
     """The luminosity function."""
     above: Curve
-    """N(>L)."""
+    """N(>L) of the same samples."""
     bin_edges: Float
     """log10(L/Lsun) [num_bins + 1]."""
     one_halo: Float

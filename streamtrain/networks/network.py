@@ -62,6 +62,11 @@ AUTO = "mse"
 """The head that `network.head = auto` stands for."""
 
 
+def head_class(name: str) -> type[Head]:
+    """The head that `network.head` names."""
+    return HEADS[AUTO if name == "auto" else name]
+
+
 def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
     """The head of a configuration: `network.head`, for the generator's label."""
     name = AUTO if name == "auto" else name
