@@ -215,6 +215,10 @@ def predict_map(
         (low95, high95), (low68, high68) = posterior.interval(0.95), posterior.interval(0.68)
         drawn = np.stack([low95, low68, high68, high95]) / one
         interval = np.log10(np.maximum(drawn, 1.0))
+        uncertainty = (
+            f"{len(posterior.samples)} luminosity functions drawn from the network's joint "
+            f"posterior, seed {posterior.seed}"
+        )
     return Function(
         label.config.quantity,
         label.bins.edges,

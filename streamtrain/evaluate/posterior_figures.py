@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, log10
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnchoredText
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.curves import Curve
@@ -63,11 +65,11 @@ def draw_function(axes: Axes, shown: Shown, true: Float | None = None) -> None:
     known = None if true is None else true * shown.one_halo
     bottom = 0.6 * float(shown.one_halo.min())
     _draw(axes, shown.function, bottom, known)
-    axes.plot(
-        shown.function.L_Lsun, shown.one_halo, ":", color="grey", lw=1.2, zorder=1, label="one halo"
-    )
+    if shown.function.quantity != "counts":
+        at = shown.function.L_Lsun
+        axes.plot(at, shown.one_halo, ":", color="grey", lw=1.2, zorder=1, label="one halo")
     _finish(axes, shown.function, shown.bin_edges, bottom)
-    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc=_corner(shown))
 
 
 def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
@@ -79,17 +81,14 @@ def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
         mean = shown.above.samples.mean(axis=0)
         axes.plot(shown.above.L_Lsun, mean, color=NETWORK, lw=1.8, label="mean")
     _finish(axes, shown.above, shown.bin_edges, 0.6)
-    axes.text(
-        0.97,
-        0.96,
-        "\n".join(shown.texts),
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=TICK_SIZE,
-        linespacing=1.7,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2.0},
-    )
+    words = {"size": TICK_SIZE, "linespacing": 1.7}
+    axes.add_artist(AnchoredText("\n".join(shown.texts), _corner(shown), prop=words, frameon=False))
+
+
+def _corner(shown: Shown) -> Literal["lower left", "upper right"]:
+    """The corner that curves leave free, which fall from upper left to lower right."""
+    middle = shown.above.samples.shape[1] // 2
+    return "lower left" if shown.above.samples[:, middle].mean() > 1.0 else "upper right"
 
 
 def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:
@@ -127,7 +126,9 @@ def with_errors(name: str, unit: str, value: float, ends: tuple[float, float] | 
     """
     symbol = NAMES.get(name) or re.sub(r"N\(>10\^([\d.]+)\)", r"$N(>10^{\1}\,L_\\odot)$", name)
     words = " ".join(UNITS.get(word, word) for word in unit.split())
-    size = max(abs(value), *(abs(end) for end in ends or ()), 1e-300)
+    size = max(abs(value), *(abs(end) for end in ends or ()), 0.0)
+    if size == 0.0:
+        return f"{symbol} = 0 {words}".rstrip()
     power = floor(log10(size)) if not 1e-2 <= size < 1e5 else 0
     scale = 10.0**power
     errors: Sequence[float] = ()
