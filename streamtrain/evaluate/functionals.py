@@ -85,8 +85,8 @@ def functionals(
 
     bins: of the label; grid: of the field that is looked at; Omega_m, h: of its lightcones. A halo
     counts with the mean luminosity of its bin, where halos are evenly spread in ln L. N(>L) ends at
-    the label's last edge. Where no edge lies at an L of `ABOVE` (within 0.02 dex), the brightest
-    ranges of the label begin N(>L) instead.
+    the label's last edge. Where no edge lies at an L of `ABOVE` (within 0.02 dex), the edges
+    nearest to where the label's two brightest ranges begin are taken instead.
     """
     edges = bins.edges
     found = [_above(edges, log10_L) for log10_L in _thresholds(edges)]
@@ -121,14 +121,15 @@ def _thresholds(edges: Float) -> list[float]:
         for edge, log10_L in zip(near, ABOVE, strict=True)
         if abs(edge - log10_L) <= 0.02 and edge < edges[-1]
     ]
-    return inside or [low for low, _ in luminosity_ranges(edges)[-2:]]
+    lows = [float(edges[np.abs(edges[:-1] - low).argmin()]) for low, _ in luminosity_ranges(edges)]
+    return inside or list(dict.fromkeys(lows[-2:]))
 
 
 def _above(edges: Float, log10_L: float) -> Functional:
     inside = edges[:-1] >= log10_L - 1e-9
-    name = f"N(>10^{log10_L:.3g})"
+    name = f"N(>10^{log10_L:.4g})"
     return Functional(
-        name, "", f"halos of {log10_L:.3g} to {edges[-1]:g} in log10(L/Lsun)", inside.astype(float)
+        name, "", f"halos of {log10_L:.4g} to {edges[-1]:g} in log10(L/Lsun)", inside.astype(float)
     )
 
 

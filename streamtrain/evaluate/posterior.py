@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -300,10 +301,13 @@ class Posterior:
         """The posterior of a file that `save` wrote. Raises ValueError, one sentence, for a file
         that is none."""
         file = Path(path)
-        damaged = "is no file of a posterior"
-        with reading(file, ValueError, damaged), file.open("rb") as stream, np.load(stream) as data:
-            check_npz(data.zip)
-            return cls.from_dict({name: data[name] for name in data.files})
+        with reading(file, ValueError, "is no file of a posterior"), file.open("rb") as stream:
+            if not is_zipfile(stream):
+                raise ValueError("it is no npz file")
+            stream.seek(0)
+            with np.load(stream) as data:
+                check_npz(data.zip)
+                return cls.from_dict({name: data[name] for name in data.files})
 
     @property
     def _source(self) -> Source:

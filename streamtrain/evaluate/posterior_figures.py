@@ -135,7 +135,8 @@ def with_errors(name: str, unit: str, value: float, ends: tuple[float, float] | 
     if ends is not None:
         errors = ((ends[1] - value) / scale, (value - ends[0]) / scale)
     smallest = min((error for error in errors if error > 0), default=0.1 * size / scale)
-    digits = max(0, 1 - floor(log10(smallest)))
+    whole = not (power or unit or any(number % 1.0 for number in (value, *errors)))
+    digits = 0 if whole else max(0, 1 - floor(log10(smallest)))
     number = f"{value / scale:.{digits}f}"
     if errors:
         number += f"^{{+{errors[0]:.{digits}f}}}_{{-{errors[1]:.{digits}f}}}"
