@@ -160,7 +160,7 @@ class Kept:
         if "seen" not in self.data and samples:
             failed = "the map was not compared with training maps"
         elif cosmology and "cosmology" not in self.data:
-            failed = "the field has the volume of Omega_m = 0.286"
+            failed = "volume and distances are those of Omega_m = 0.286"
         if failed:
             try:
                 self.data.update(_measured(training, samples, progress))

@@ -185,7 +185,10 @@ def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tenso
         output = network(cubes)
         point = network.head.point(output, unit_label.to(cubes.device))
         if not torch.isfinite(point).all():
-            raise ValueError("the network's prediction is not finite: its training has diverged")
+            raise ValueError(
+                "the network's prediction is not finite: its training has diverged, or the map is "
+                "far beyond what it was trained on"
+            )
     return output, point
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import constants
 from support import reference as ref
 from support import small
 
@@ -55,6 +56,25 @@ def test_mean_brightness_is_the_mean_of_the_cube(units: str) -> None:
     volume = generator.grid.volume_Mpc3(**cosmology)
     middle = 10.0 ** (0.5 * (generator.bin_edges[1:] + generator.bin_edges[:-1]))
     assert density.weights * volume == pytest.approx(middle, rel=3e-3)  # bins of 0.1 dex
+
+
+@pytest.mark.parametrize("units", ["uK", "Jy/sr"])
+def test_mean_brightness_of_a_luminosity_density(units: str) -> None:
+    """<T> = c^3 (1+z)^2 / (8 pi k nu_rest^3 H) rho_L (as in 1104.4800), and
+    <I> = c / (4 pi nu_rest H) rho_L, the mean over the band's frequencies."""
+    grid = Grid(**(small.GRID | {"units": units}))
+    *_, density, brightness = functionals(LuminosityBins(), grid, Omega_m=0.31, h=0.68)
+    nu = np.linspace(*grid.nu_GHz, 20_001)
+    z = grid.nu_rest_GHz / (0.5 * (nu[1:] + nu[:-1])) - 1.0
+    H = 68e3 * np.sqrt(0.31 * (1.0 + z) ** 3 + 0.69) / constants.parsec / 1e6  # 1/s
+    rest = 1e9 * grid.nu_rest_GHz
+    per_Lsun_Mpc3 = ref.LSUN_W / (1e6 * constants.parsec) ** 3
+    if units == "uK":
+        factor = constants.c**3 * (1.0 + z) ** 2 / (8 * np.pi * constants.k * rest**3 * H) * 1e6
+    else:
+        factor = constants.c / (4 * np.pi * rest * H) * 1e26
+    ratio = brightness.weights / density.weights / per_Lsun_Mpc3
+    assert ratio == pytest.approx(factor.mean(), rel=1e-3)
 
 
 def test_sums_over_bins() -> None:
