@@ -99,11 +99,32 @@ def test_band_holds_new_functions_as_often_as_it_says() -> None:
     assert np.mean(new) == pytest.approx(np.mean(held), abs=4.0 * error)
 
 
+@pytest.mark.parametrize("level", [0.3, 0.68, 0.9])
+def test_band_by_its_definition(level: float) -> None:
+    """Of counts, which have ties: each function is taken out and looked at with the others' band,
+    whose ends are their m-th lowest and highest; the largest m that holds enough is taken."""
+    halos = np.random.default_rng(6).poisson([0.3, 2.0, 40.0], (60, 3)).astype(float)
+    shares = []
+    for order in range(1, 30):
+        inside = []
+        for k, function in enumerate(halos):
+            others = np.sort(np.delete(halos, k, axis=0), axis=0)
+            inside.append(((function >= others[order - 1]) & (function <= others[-order])).all())
+        shares.append(np.mean(inside))
+    order = max(m for m, share in enumerate(shares, 1) if share >= level)
+    (low, high), held = simultaneous_band(halos, level)
+    ordered = np.sort(halos, axis=0)
+    assert np.array_equal(low, ordered[order - 1]) and np.array_equal(high, ordered[-order])
+    assert held == pytest.approx(shares[order - 1])
+
+
 def test_too_few_functions_for_a_band() -> None:
     samples = np.random.default_rng(4).normal(size=(100, 49))
     message = r"a simultaneous 95 % band needs more than 100 functions: the range of them all holds"
     with pytest.raises(ValueError, match=message):
         curve(samples).band(0.95)
+    with pytest.raises(ValueError, match=r"holds 8\d\.0 % of new ones"):
+        curve(samples[:, :8]).band(0.95)
     low, high = curve(samples[:, :5]).band(0.68)
     assert (low > samples.min(0)[:5]).all() and (high < samples.max(0)[:5]).all()
 
@@ -196,6 +217,7 @@ def test_independent_bins_have_no_integrals_with_errors(name: str) -> None:
         _ = found.above
     with pytest.raises(ValueError, match="rho_L has no " + sentence):
         found.values("rho_L")
+    assert not found.plot().axes[1].collections
     texts = found.plot().axes[1].artists[0].txt.get_text()  # type: ignore[attr-defined]
     assert "no errors, as the bins are independent" in texts and "^{+" not in texts
 

@@ -108,6 +108,11 @@ def test_training_maps_are_looked_at_once(
         Run.open(folder).infer(cube, functions=100, compare_with=16).samples, first.samples
     )
     assert len(opened) == 1
+    data = json.loads((folder / FILE).read_text())
+    data["of"]["samples"], data["seen"]["whole"] = "others", np.zeros((2, 4)).tolist()
+    (folder / FILE).write_text(json.dumps(data))
+    again = Run.open(folder).infer(cube, functions=100, compare_with=16)
+    assert again.warnings == first.warnings and len(opened) == 2
 
 
 def test_old_notes_of_a_run_have_no_cosmology(
