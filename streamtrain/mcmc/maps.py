@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
+from streamtrain.networks.network import point_of
 from streamtrain.schema import differences
 
 Float = NDArray[np.float64]
