@@ -30,7 +30,7 @@ class Curve:
         chances = np.asarray(levels, np.float64)
         if chances.ndim != 1 or not ((chances >= 0.0) & (chances <= 1.0)).all():
             raise ValueError(f"quantiles: levels must be a list of numbers in 0..1, not {chances}")
-        return np.asarray(np.quantile(self.samples, chances, axis=0, method="inverted_cdf"))
+        return whole_quantiles(self.samples, chances)
 
     def interval(self, level: float) -> Float:
         """Ends of the central interval of each value by itself [2, num_bins].
@@ -55,6 +55,15 @@ class Curve:
                 f"functions: the range of them all holds {100 * held:.1f} % of new ones"
             )
         return ends
+
+
+def whole_quantiles(samples: Float, levels: ArrayLike) -> Float:
+    """The smallest samples [len(levels), ...] that at least these shares of all do not exceed.
+
+    samples: [num_samples, ...]; levels: from 0 to 1, which may be off by a rounding.
+    """
+    order = np.ceil(np.asarray(levels) * len(samples) - 1e-6).astype(int) - 1
+    return np.asarray(np.sort(samples, axis=0)[np.clip(order, 0, len(samples) - 1)])
 
 
 def simultaneous_band(samples: Float, level: float) -> tuple[Float, float]:

@@ -188,8 +188,9 @@ def predict_map(
 ) -> Function | dict[str, float]:
     """What a network predicts for a cube [n_freq, n_dec, n_ra]; of classes, their probabilities.
 
-    posterior: of this cube, where the network has one. Raises ValueError if the prediction is not
-    finite.
+    posterior: of this cube, where the network has one; where its bins are joint, its medians and
+    intervals are the prediction, else the head's own point estimate and quantiles. Raises
+    ValueError if the prediction is not finite.
     """
     unit_label = label.unit_label(np.zeros(1, np.int64)).to(cube.device)
     output, point = point_of(network, cube[None], unit_label)
@@ -212,9 +213,8 @@ def predict_map(
     unit = label.unit_of(unit_label)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
     if posterior is not None and posterior.joint:  # the quantiles of its own functions
-        (low95, high95), (low68, high68) = posterior.interval(0.95), posterior.interval(0.68)
-        drawn = np.stack([low95, low68, high68, high95]) / one
-        interval = np.log10(np.maximum(drawn, 1.0))
+        drawn = np.log10(np.maximum(posterior.quantiles([*LEVELS, 0.5]) / one, 1.0))
+        interval, log10 = drawn[:-1], drawn[-1]
         uncertainty = (
             f"{len(posterior.samples)} luminosity functions drawn from the network's joint "
             f"posterior, seed {posterior.seed}"

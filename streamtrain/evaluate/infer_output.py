@@ -86,10 +86,10 @@ def _about(posterior: Posterior) -> dict[str, Any]:
 
 
 def _bands(prediction: Function) -> dict[str, Float]:
-    """Median and bands of the luminosity function; the intervals of its bins stand elsewhere."""
+    """Bands of the luminosity function; medians and intervals of its bins stand elsewhere."""
     assert prediction.posterior is not None
     found = _errors(prediction.posterior.function, prediction.unit_label)
-    return {name: values for name, values in found.items() if name not in INTERVALS}
+    return {name: values for name, values in found.items() if name.startswith("band_")}
 
 
 def _errors(curve: Curve, least: Float | float) -> dict[str, Float]:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
-from streamtrain.evaluate.curves import Curve
+from streamtrain.evaluate.curves import Curve, whole_quantiles
 from streamtrain.evaluate.functionals import Estimate, Functional, functionals
 from streamtrain.evaluate.posterior_figures import (
     Shown,
@@ -158,7 +158,7 @@ class Posterior:
         if not self.joint:
             return Estimate(name, unit, meaning, mean, None, None, None)
         levels = (0.5, 0.16, 0.84, 0.025, 0.975)
-        median, *ends = np.quantile(values, levels, method="inverted_cdf").tolist()
+        median, *ends = whole_quantiles(values, levels).tolist()
         return Estimate(name, unit, meaning, mean, median, (ends[0], ends[1]), (ends[2], ends[3]))
 
     def estimates(self) -> list[Estimate]:

@@ -268,7 +268,8 @@ def test_files_of_the_command(config: Config, tmp_path: Path, capsys: Any) -> No
         ):
             assert table[f"N_above_{key}"] == pytest.approx(values[side])
             assert told["N_above"][key] == pytest.approx(values[side])
-    assert table["dN_median"] == pytest.approx(np.maximum(found.quantiles([0.5])[0], 1.0))
+    median = np.maximum(found.quantiles([0.5])[0], 1.0)
+    assert table["dN"] == pytest.approx(median) and kept["value"] == pytest.approx(median)
     assert told["integrals"] == {each.name: each.to_dict() for each in found.estimates()}
     assert table.meta["posterior"]["integrals"]["rho_L"] == told["integrals"]["rho_L"]
     assert (table["dN_band_low_95"] <= table["dN_low_95"]).all()
@@ -306,7 +307,7 @@ def test_few_functions_have_no_band(config: Config, cube: torch.Tensor, tmp_path
     result = infer(config, path, Options(out=tmp_path, samples=0, functions=100))
     (problem,) = result["warnings"]
     assert problem.startswith("a simultaneous 95 % band needs more than 100 functions")
-    assert "median" in result["posterior"] and "band_low_95" not in result["posterior"]
+    assert "N_above" in result["posterior"] and "band_low_95" not in result["posterior"]
 
 
 def test_the_truth_in_the_figure(config: Config, cube: torch.Tensor) -> None:
