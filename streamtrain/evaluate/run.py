@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from streamtrain.arguments import whole_number
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate import testset
+from streamtrain.evaluate.for_sbi import SbiPosterior
 from streamtrain.evaluate.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -271,6 +272,15 @@ class Run:
             seed=seed,
             problems=problems,
         )
+
+    def sbi_posterior(self) -> SbiPosterior:
+        """The joint posterior of any map, as a function of it, with the methods that the package
+        sbi wants of one: for its diagnostics and figures.
+
+        Raises ValueError, one sentence, as `infer` does.
+        """
+        network, _, _ = self._answer(0)
+        return SbiPosterior(network, self.trained.input_shape)
 
     def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:
         if isinstance(cube, str | Path):

@@ -34,6 +34,8 @@ STAGE_EMIT = 4096
 + 2 (scatter) and + 3 (parameters)."""
 STAGE_SKIES = 4
 """Order in which lightcones take turns."""
+STAGE_THETA = 5
+"""Places between counts, for sbi; element = luminosity bin."""
 STAGE_OBSERVE = 16
 """First map operator; operator k of the config uses stages 16 + 2k (draws) and 17 + 2k (voxels)."""
 

@@ -1,0 +1,208 @@
+"""Samples and posteriors in the form that sbi takes them.
+
+sbi (https://github.com/sbi-dev/sbi) infers parameters theta of data x by simulation, and tests
+posteriors of any origin. Here x is a map as a network takes it [n_freq, n_dec, n_ra], and theta the
+luminosity function of its halos [num_bins],
+
+    theta_k = log10(N_k + u_k),   u_k uniform between 0 and 1,
+
+with N_k halos in bin k. The u make a continuous number of a count (dequantisation; Theis, van den
+Oord and Bethge 2016, arXiv:1511.01844), for truths and samples alike: ranks have no ties, and are
+uniform if the posterior of the counts is exact. 10^theta, rounded down, is the count again, and
+between N and N + 1 the density of 10^theta is the probability of N, so that
+
+    ln p(theta | x) = ln P(N | x) + sum over k of ln(10^theta_k ln 10).
+
+Nothing here imports sbi, whose diagnostics ask a posterior for its methods alone. As everywhere in
+sbi, theta and x are float32, in which a count of 10^5 is known to a tenth of a halo.
+
+Axes: b map, k luminosity bin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
+from streamtrain.networks.network import Network
+from streamtrain.numerics.rng import STAGE_THETA, Draws, sample_indices
+from streamtrain.stream import SampleStream
+
+LN10 = math.log(10.0)
+BATCH_SIZE = 16
+"""Maps that are made, or looked at, at a time; it decides nothing but memory."""
+
+
+class SbiPosterior:
+    """The joint posterior of a network's luminosity functions, with the methods of sbi's.
+
+    It can be given to `run_sbc`, `run_tarp` and `get_nltp` of `sbi.diagnostics`; its samples are of
+    torch's global random numbers, as those of sbi are. It is no `NeuralPosterior`: it has no `map`,
+    since its density jumps from count to count, and no prior. `Run.sbi_posterior` makes it.
+    """
+
+    def __init__(self, network: Network, input_shape: tuple[int, int, int]) -> None:
+        """network: whose head predicts a distribution of counts; input_shape: of its maps."""
+        self._network, self._input_shape = network, tuple(input_shape)
+        self.default_x: Tensor | None = None
+        """The map [1, n_freq, n_dec, n_ra] that is taken where none is given."""
+
+    def set_default_x(self, x: Tensor) -> SbiPosterior:
+        """Take this map [n_freq, n_dec, n_ra] where none is given; returns the posterior."""
+        self.default_x = self._one(x)
+        return self
+
+    def sample(
+        self,
+        sample_shape: Sequence[int] = (),
+        x: Tensor | None = None,
+        show_progress_bars: bool = True,
+    ) -> Tensor:
+        """Draw theta for one map, float32 [*sample_shape, num_bins].
+
+        x: [n_freq, n_dec, n_ra], or [1, ...]; show_progress_bars: sbi passes it, there are none.
+        Raises ValueError, one sentence, for a map that does not fit the network.
+        """
+        return self.sample_batched(sample_shape, self._one(x)).squeeze(-2)
+
+    def sample_batched(
+        self, sample_shape: Sequence[int], x: Tensor, show_progress_bars: bool = True
+    ) -> Tensor:
+        """Draw theta for each of B maps, float32 [*sample_shape, B, num_bins].
+
+        x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for maps that do not fit the
+        network.
+        """
+        shape, maps, drawn = torch.Size(sample_shape), self._maps(x), []
+        chance = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
+        for prediction in self._predictions(maps):
+            with torch.inference_mode():
+                counts = self._network.head.sample(prediction, shape.numel(), chance).cpu()
+            place = torch.rand(counts.shape, generator=chance, dtype=torch.float64)
+            drawn.append(theta_of(counts, 1.0 - place))
+        found = torch.cat(drawn, dim=1)
+        return found.view(*shape, *found.shape[1:])
+
+    def log_prob(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
+        """ln of the posterior density of theta [num_bins] or [n, num_bins], float64 [n], n >= 1.
+
+        x: one map, as in `sample`. Raises ValueError as that does, and for theta of other bins.
+        """
+        given = torch.atleast_2d(torch.as_tensor(theta))
+        return self.log_prob_batched(given[:, None], self._one(x))[:, 0]
+
+    def log_prob_batched(self, theta: Tensor, x: Tensor) -> Tensor:
+        """ln of the posterior density of theta [..., B, num_bins] of B maps, float64 [..., B].
+
+        x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for shapes that do not fit.
+        """
+        given, maps = torch.as_tensor(theta).cpu().double(), self._maps(x)
+        bins = self._network.head.num_outputs
+        if given.ndim < 2 or given.shape[-2:] != (len(maps), bins):
+            raise ValueError(
+                f"theta has the shape {tuple(given.shape)}, not (..., {len(maps)}, {bins}): a "
+                f"number for each of the {bins} luminosity bins of each of the {len(maps)} maps"
+            )
+        found, first = [], 0
+        for prediction in self._predictions(maps):
+            part = given[..., first : first + len(prediction), :]
+            counts = counts_of(part).to(prediction.device)
+            with torch.inference_mode():
+                found.append(self._network.head.log_prob(prediction, counts).double().cpu())
+            first += len(prediction)
+        jacobian = LN10 * given.sum(-1) + bins * math.log(LN10)
+        return torch.cat(found, dim=-1) + jacobian
+
+    def potential(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
+        """The normalised `log_prob`; `get_nltp` asks for it, and warns that it were none."""
+        return self.log_prob(theta, x)
+
+    def _one(self, x: Tensor | None) -> Tensor:
+        if x is None:
+            if self.default_x is None:
+                raise ValueError("no map is given: pass it as x, or set it with set_default_x")
+            return self.default_x
+        maps = self._maps(x)
+        if len(maps) != 1:
+            raise ValueError(
+                f"x has {len(maps)} maps where one is wanted; sample_batched and log_prob_batched "
+                "take many"
+            )
+        return maps
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """float32 [B, n_freq, n_dec, n_ra], checked."""
+        maps = torch.as_tensor(x, dtype=torch.float32)
+        maps = maps[None] if maps.ndim == 3 else maps
+        if maps.ndim != 4 or tuple(maps.shape[1:]) != self._input_shape or not len(maps):
+            raise ValueError(
+                f"x has the shape {tuple(maps.shape)}, the network takes {self._input_shape} "
+                "(freq, dec, ra), or several of them, after all operators of its configuration"
+            )
+        if not torch.isfinite(maps).all():
+            bad = int((~torch.isfinite(maps)).sum())
+            raise ValueError(f"{bad} of the {maps.numel()} numbers of x are NaN or infinite")
+        return maps
+
+    def _predictions(self, maps: Tensor) -> Iterator[Tensor]:
+        """What the network says of a few maps at a time, [B, num_numbers]."""
+        for part in maps.split(BATCH_SIZE):
+            with torch.inference_mode():
+                prediction = self._network(part.to(self._network.input_mean.device))
+            if not torch.isfinite(prediction).all():
+                raise ValueError(
+                    "the network's prediction is not finite: its training has diverged, or the map "
+                    "is far beyond what it was trained on"
+                )
+            yield prediction
+
+
+def simulations(generator: Generator, number: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """theta [number, num_bins] and x [number, n_freq, n_dec, n_ra] of samples, float32, for
+    `append_simulations`, `run_sbc` and `run_tarp` of sbi.
+
+    generator: of any split, such as `run.training()` or `run.testing()`; first: index of the first
+    sample. A sample has the same theta and x whenever it is made.
+    """
+    last, parts = first + number, []
+    for begin in range(first, last, BATCH_SIZE):
+        indices = range(begin, min(begin + BATCH_SIZE, last))
+        parts.append(theta_and_x(generator, generator.generate(indices)))
+    theta, x = zip(*parts, strict=True)
+    return torch.cat(theta), torch.cat(x)
+
+
+def stream(
+    generator: Generator, batch_size: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of `simulations` for ever, for training loops of one's own; generator, batch_size,
+    start: see `SampleStream`."""
+    with closing(SampleStream(generator, batch_size, start=start)) as batches:
+        for batch in batches:
+            yield theta_and_x(generator, batch)
+
+
+def theta_and_x(generator: Generator, batch: Batch) -> tuple[Tensor, Tensor]:
+    """theta [B, num_bins] and x [B, n_freq, n_dec, n_ra] of a batch that a generator made."""
+    batch.check()
+    indices = sample_indices(batch.indices)
+    draws = Draws(generator.seed, generator.split, indices, STAGE_THETA)
+    place = torch.from_numpy(draws.uniform(range(generator.num_bins))).to(batch.counts.device)
+    return theta_of(batch.counts, place), batch.cube
+
+
+def theta_of(counts: Tensor, place: Tensor) -> Tensor:
+    """theta of halos per bin [..., num_bins], float32; place: between a count and the next one, in
+    0..1 [..., num_bins]."""
+    return (counts.double() + place).log10().float()
+
+
+def counts_of(theta: Tensor) -> Tensor:
+    """The halos per bin of theta [..., num_bins], float64."""
+    return torch.pow(10.0, theta.double()).floor()
