@@ -193,7 +193,8 @@ def _draw(
         drawn = _function_figures(predictions, reference, generator)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
-        loss = loss_name(config.network.head, config.label.quantity == "class")
+        quantity = config.label.quantity
+        loss = loss_name(config.network.head, quantity == "class", quantity == "parameters")
         drawn["loss.png"] = figures.loss_history(entries, loss)
     return save(drawn, folder)
 

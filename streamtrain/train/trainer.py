@@ -314,7 +314,7 @@ class Trainer:
             self._model.train()
             self._guard.begin()
             with self._rescue():  # another rank's error ends up here
-                _, loss = self._evaluate(batch)
+                _, loss = self._predict(batch)
                 self._guard.tied(loss).backward()
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), train.clip_norm)
             done = self._guard.update(norm)
@@ -345,6 +345,12 @@ class Trainer:
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted labels [B, num_outputs], and the mean loss."""
+        prediction, loss = self._predict(batch)
+        unit_label = batch.unit_label.to(self._device)
+        return self.network.head.point(prediction, unit_label), loss
+
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the head makes labels of [B, num_numbers], and the mean loss."""
         cube, label, counts, unit_label = (
             values.to(self._device, non_blocking=True)
             for values in (batch.cube, batch.label, batch.counts, batch.unit_label)
@@ -352,9 +358,7 @@ class Trainer:
         model = self._model if torch.is_grad_enabled() else self.network
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             prediction = model(cube)
-        head = self.network.head
-        loss = head.loss(prediction, label, counts, unit_label)
-        return head.point(prediction.detach(), unit_label), loss
+        return prediction, self.network.head.loss(prediction, label, counts, unit_label)
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""
