@@ -140,7 +140,9 @@ def _check(config: Config) -> None:
     if quantity in ("class", "parameters"):
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
-                raise ConfigError(f"emit.{name}: a blank map has no {quantity}, the label's quantity")
+                raise ConfigError(
+                    f"emit.{name}: a blank map has no {quantity}, the label's quantity"
+                )
     check_network(config.network, config.label.quantity, config.label.scale)
     check_training(config.train)
 

@@ -417,8 +417,11 @@ class Label:
     @property
     def parameter_columns(self) -> list[slice]:
         """Where the parameters of every model are in a label of parameters."""
-        ends = np.cumsum([self.num_class_columns, *(len(m.names) for m in self.parameters)])
-        return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        columns, first = [], self.num_class_columns
+        for model in self.parameters:
+            columns.append(slice(first, first + len(model.names)))
+            first += len(model.names)
+        return columns
 
     def of_parameters(
         self, model: NDArray[np.int64], scores: Sequence[NDArray[np.float64]]

@@ -124,7 +124,7 @@ class Cauchy(heads.PointHead):
 def test_a_head(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> None:
     names = Literal["auto", "mse", "cauchy"]
     monkeypatch.setattr(network_settings, "HeadName", names)
-    monkeypatch.setitem(heads.HEADS, "cauchy", Cauchy)
+    monkeypatch.setitem(network.HEADS, "cauchy", Cauchy)
     config = small.config(network={"head": "cauchy"})
     generator = Generator(config, lightcones=[small_sky])
     with torch.random.fork_rng(devices=[]):
@@ -139,7 +139,7 @@ def test_a_head(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> None:
     loss = built.head.loss(answer, batch.label, batch.counts, batch.unit_label)
     expected = torch.log1p((batch.label.mean(0) - batch.label) ** 2).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert heads.loss_name("cauchy", False) == "mean ln(1 + error^2) of the label"
+    assert network.loss_name("cauchy", False) == "mean ln(1 + error^2) of the label"
 
 
 def test_a_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_sky: Lightcone) -> None:

@@ -34,7 +34,7 @@ from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.networks.heads import loss_name
+from streamtrain.networks.network import loss_name
 from streamtrain.train.folder import read_history, run_folder
 
 

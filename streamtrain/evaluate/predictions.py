@@ -28,10 +28,8 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import writing
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.networks.heads import Head, PoissonHead, rate
+from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network
-
-LARGEST_DEX = 300.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def _part(
         "predicted": predicted,
         "true": true,
         "occupied": label.occupied(batch.label, batch.counts).cpu().numpy(),
-        "rates": _rates(head, label, output, point, batch.unit_label).cpu().numpy(),
+        "rates": head.rate(output, batch.unit_label.to(output.device)).cpu().numpy(),
         "halos": batch.counts.double().cpu().numpy(),
     }
     unit = label.unit_of(batch.unit_label)
@@ -172,16 +170,6 @@ def _part(
             [label.log10_counts(row, batch.unit_label).cpu().numpy() for row in quantiles]
         )
     return part
-
-
-def _rates(head: Head, label: Label, output: Tensor, point: Tensor, unit_label: Tensor) -> Tensor:
-    """The predicted number of halos, float64 [B, num_bins], not cut off at one."""
-    if isinstance(head, PoissonHead):
-        return rate(output[:, : head.num_outputs].double())
-    one = unit_label.to(point.device, torch.float64)
-    if label.form == "linear":
-        return point.double() / one
-    return torch.pow(10.0, (point.double() - one).clamp(max=LARGEST_DEX))
 
 
 def _class_part(batch: Batch, point: Tensor) -> dict[str, NDArray[Any]]:

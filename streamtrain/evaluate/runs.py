@@ -19,8 +19,7 @@ from streamtrain.evaluate import testset
 from streamtrain.evaluate.run import read_evaluation, run_config
 from streamtrain.labels import QUANTITIES, Label
 from streamtrain.machine.files import sha256, sha256_of
-from streamtrain.networks.heads import loss_name
-from streamtrain.networks.network import build_network, multiply_adds
+from streamtrain.networks.network import build_network, loss_name, multiply_adds
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""

@@ -434,9 +434,7 @@ class Generator:
             scene, indices, arguments, drawn, records.with_columns(columns), parameters
         )
 
-    def _parameters(
-        self, draws: Draws, scene: Scene, drawn: Column
-    ) -> NDArray[np.float32] | None:
+    def _parameters(self, draws: Draws, scene: Scene, drawn: Column) -> NDArray[np.float32] | None:
         """The label of samples where it is of parameters, from those that they have drawn."""
         if not self._scores:
             return None
@@ -444,9 +442,7 @@ class Generator:
         draws = draws.of_stage(scene.line.stages.model)
         scores = [
             one.drawn(draws.take(np.flatnonzero(drawn.choice == number)), mine)
-            for number, (one, mine) in enumerate(
-                zip(self._scores, drawn.parameters, strict=True)
-            )
+            for number, (one, mine) in enumerate(zip(self._scores, drawn.parameters, strict=True))
         ]
         return self.label.of_parameters(drawn.choice, scores)
 

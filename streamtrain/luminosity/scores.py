@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from streamtrain.labels import ModelParameters
@@ -70,7 +70,11 @@ class _Coordinate:
         """Of a uniform distribution, its logarithm's where that is uniform."""
         assert isinstance(self.prior, Uniform)
         low, high = self.prior.low, self.prior.high
-        return (float(portable.log2(low)), float(portable.log2(high))) if self.prior.log else (low, high)
+        return (
+            (float(portable.log2(low)), float(portable.log2(high)))
+            if self.prior.log
+            else (low, high)
+        )
 
     @property
     def _centre(self) -> float:
@@ -229,11 +233,12 @@ class NormalScores:
             made[name] = coordinate.value(scores[..., self.names.index(name)])
         return {name: made[name] for name in self.names}
 
-    def drawn(self, draws: Draws, parameters: Parameters) -> Float:
-        """Scores [B, num_names] of the parameters [B] that samples have drawn. draws: of the stage
-        of the model's parameters."""
+    def drawn(self, draws: Draws, parameters: Mapping[str, ArrayLike]) -> Float:
+        """Scores [B, num_names] of the parameters that samples have drawn, [B] each. draws: of the
+        stage of the model's parameters."""
+        values = {name: np.asarray(parameters[name], np.float64) for name in self.names}
         elements = [FIRST_SCORE + k for k in range(len(self.names))]
-        return self.scores(parameters, draws.uniform(elements))
+        return self.scores(values, draws.uniform(elements))
 
 
 def scores_of(mixture: Mixture) -> list[NormalScores]:

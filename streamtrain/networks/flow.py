@@ -15,21 +15,136 @@ for cumsum, and sums over bins for gather, which a GPU does in an order of its o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, softplus
 
+from streamtrain.labels import Label
+from streamtrain.networks.heads import LARGEST_LN_STRETCH, Head
+
+CONTEXT = 64
+"""Numbers that a flow knows of a map."""
 WIDTH = 64
 """Of the two hidden layers for each number of each transform."""
 SPLINES = 2
 BINS = 8
 BOUND = 5.0
 """Splines act on -5..5 and leave the rest as it is."""
-LARGEST_LN_STRETCH = 8.0
-"""Numbers are stretched by up to e^8: a posterior may be 3000 times as narrow as the prior."""
+LN_TWO_PI = math.log(2.0 * math.pi)
 SMALLEST_BIN, SMALLEST_SLOPE = 1e-3, 1e-3
 """Floors of a bin's share of the range, and of a spline's slope at a knot."""
+
+
+class FlowHead(Head):
+    """The joint posterior of the luminosity model's parameters: a probability for each model, and
+    for each a flow of its own over the normal scores of its parameters.
+
+    It starts at the prior, whatever the map. The loss is minus the information [nat] that the
+    posterior has of the truth over the prior of independent scores: 0 for the prior itself.
+    """
+
+    losses: ClassVar[Mapping[str, str]] = {
+        "flow": "ln of the prior over the posterior density of the parameters"
+    }
+    ln_share: Tensor
+
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, name)
+        self._classes = label.num_class_columns
+        self.num_numbers = self._classes + CONTEXT
+        shares = torch.tensor([model.share for model in label.parameters])
+        self.register_buffer("ln_share", shares.log()[: self._classes])
+        self.flows = nn.ModuleDict(
+            {
+                str(number): Flow(len(model.names), CONTEXT)
+                for number, model in enumerate(label.parameters)
+                if model.names
+            }
+        )
+
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
+        """The prior is known: it takes nothing from samples."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The prediction is ln of the models' probabilities, up to a constant, and the context of
+        the flows."""
+        chances = numbers[:, : self._classes] + self.ln_share
+        return torch.cat([chances, numbers[:, self._classes :]], dim=1)
+
+    def loss(
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
+        return (self.log_prior(label_bn) - self.log_prob(prediction, label_bn)).mean()
+
+    def log_prob(self, prediction: Tensor, label_bn: Tensor) -> Tensor:
+        """ln of the posterior density of labels [B, num_outputs], not of counts, [B]."""
+        logits, context = self._split(prediction)
+        total = (logits.log_softmax(1) * label_bn[:, : self._classes]).sum(1)
+        for number, columns, flow in self._models():
+            density = flow.log_prob(label_bn[:, columns], context)
+            total = total + self._of_model(label_bn, number, density)
+        return total
+
+    def log_prior(self, label_bn: Tensor) -> Tensor:
+        """ln of the prior density of labels [B, num_outputs], of independent scores, [B]."""
+        total = (self.ln_share * label_bn[:, : self._classes]).sum(1)
+        for number, columns, flow in self._models():
+            scores = label_bn[:, columns]
+            density = -0.5 * (scores * scores).sum(1) - 0.5 * flow.size * LN_TWO_PI
+            total = total + self._of_model(label_bn, number, density)
+        return total
+
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """ln of the models' probabilities, and where each flow has its middle: the medians of the
+        parameters, each given those of the others before it."""
+        logits, context = self._split(prediction)
+        point = torch.zeros(len(prediction), self.num_outputs, device=prediction.device)
+        point[:, : self._classes] = logits.log_softmax(1)
+        for _, columns, flow in self._models():
+            middle = torch.zeros(len(prediction), flow.size, device=prediction.device)
+            point[:, columns] = flow.inverse(middle, context)
+        return point
+
+    @torch.no_grad()
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Labels drawn from the posterior, float32 [number, B, num_outputs]; generator: see
+        `Head.sample`."""
+        batch, device = len(prediction), prediction.device
+        logits, context = self._split(prediction)
+        drawn = torch.zeros(number, batch, self.num_outputs, device=device)
+        random: dict[str, Any] = {"generator": generator, "device": generator.device}
+        if self._classes:
+            uniform = torch.rand(number, batch, 1, **random).to(device)
+            passed = (logits.softmax(1).cumsum(1)[:, :-1] < uniform).sum(-1, keepdim=True)
+            drawn[..., : self._classes].scatter_(2, passed, 1.0)
+        rows = context.repeat(number, 1)
+        for model, columns, flow in self._models():
+            normal = torch.randn(number * batch, flow.size, **random).to(device)
+            scores = flow.inverse(normal, rows).view(number, batch, flow.size)
+            if self._classes:
+                scores = scores * drawn[..., model, None]
+            drawn[..., columns] = scores
+        return drawn
+
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the models [B, num_models or 0], and the context [B, CONTEXT]."""
+        return prediction[:, : self._classes], prediction[:, self._classes :]
+
+    def _models(self) -> Iterator[tuple[int, slice, Flow]]:
+        """Number, columns of the label and flow of every model that has parameters."""
+        for number, columns in enumerate(self.label.parameter_columns):
+            if columns.start < columns.stop:
+                flow = self.flows[str(number)]
+                assert isinstance(flow, Flow)
+                yield number, columns, flow
+
+    def _of_model(self, label_bn: Tensor, number: int, values: Tensor) -> Tensor:
+        """Values [B], 0 for samples of other models: of all samples, so that every flow has its
+        gradient in every rank and nothing waits for a GPU."""
+        return values * label_bn[:, number] if self._classes else values
 
 
 class Flow(nn.Module):
@@ -52,7 +167,7 @@ class Flow(nn.Module):
             z, ln_slope = _forward(number, z, conditioner(z, context))
             total = total + ln_slope.sum(1)
             z = z.flip(1)  # the next transform goes through the numbers in the other order
-        return total - 0.5 * (z * z).sum(1) - 0.5 * self.size * math.log(2.0 * math.pi)
+        return total - 0.5 * (z * z).sum(1) - 0.5 * self.size * LN_TWO_PI
 
     def inverse(self, z: Tensor, context: Tensor) -> Tensor:
         """Numbers x [B, size] of the standard normal z [B, size] given contexts [B, context]."""

@@ -13,7 +13,7 @@ float32 no digit for the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from streamtrain.labels import Label
-from streamtrain.networks.flow import Flow
 from streamtrain.networks.layers import NonIncreasing, Unconstrained
 
 LN10 = math.log(10.0)
-LN_TWO_PI = math.log(2.0 * math.pi)
 LARGEST_LN_STRETCH = 8.0
 """A Gaussian head's deviation is within a factor e^8 of the label's."""
 LN_DISPERSION = (math.log(1e-2), math.log(1e6))
 """Centre and half-width of the range of a negative binomial head's dispersion: 1e-8 to 1e4."""
+LARGEST_DEX = 300.0
+"""A rate beyond 10^300 is no number."""
 
 
 class Head(nn.Module):
@@ -43,6 +43,8 @@ class Head(nn.Module):
     """What the loss is, in words, by the name that `network.head` has for it."""
     per_output = 1
     """Numbers per output, k."""
+    joint: ClassVar[bool] = False
+    """Whether `sample` and `log_prob` know how bins go together, or take them as independent."""
 
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__()
@@ -68,12 +70,38 @@ class Head(nn.Module):
         """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
         raise NotImplementedError
 
+    def smooth_point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """An estimate [B, num_outputs] near `point` that has a gradient."""
+        return self.point(prediction, unit_label)
+
     def spread(
         self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
     ) -> Tensor | None:
         """Quantiles of the label [len(levels), B, num_outputs], float64 on the CPU; None where the
         head has none. levels: probabilities, such as (0.16, 0.84) for one standard deviation."""
         return None
+
+    def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """The mean number of halos, float64 [B, num_outputs], which may lie below one."""
+        one, point = unit_label.double(), self.point(prediction, unit_label).double()
+        if self.label.form == "linear":
+            return point / one
+        return torch.pow(10.0, (point - one).clamp(max=LARGEST_DEX))
+
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Counts drawn from what is predicted, float64 [number, B, num_outputs].
+
+        generator: its random numbers decide; those of a CPU give the same counts, up to rounding,
+        on every device. Raises ValueError where the head predicts no distribution of counts.
+        """
+        raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        """ln of the probability of the counts of all bins together [nat], float64 [..., B].
+
+        counts: whole numbers [..., B, num_outputs]. Raises ValueError as `sample` does.
+        """
+        raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
 
     def _parts(self, prediction: Tensor) -> list[Tensor]:
         """[B, num_outputs] each, one for every number."""
@@ -221,6 +249,16 @@ class PoissonHead(Head):
         counts = np.stack([stats.poisson.ppf(p, mean) for p in levels])
         return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
+    def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return rate(self._parts(prediction)[0].double())
+
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        rates = rate(self._parts(prediction.detach())[0].double()).to(generator.device)
+        return _poisson(rates.expand(number, -1, -1), generator).to(prediction.device)
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        return -poisson_nll(prediction, counts).sum(-1)
+
 
 class NegativeBinomialHead(PoissonHead):
     """Mean and dispersion of each bin's count: Poisson counts whose rate is uncertain as well.
@@ -271,119 +309,17 @@ class NegativeBinomialHead(PoissonHead):
         counts = np.stack([stats.nbinom.ppf(p, shape, chance) for p in levels])
         return self._of_counts(torch.from_numpy(counts), unit_label.double().cpu())
 
-
-CONTEXT = 64
-"""Numbers that a flow knows of a map."""
-
-
-class FlowHead(Head):
-    """The joint posterior of the luminosity model's parameters: a probability for each model, and
-    for each a flow of its own over the normal scores of its parameters.
-
-    It starts at the prior, whatever the map. The loss is minus the information [nat] that the
-    posterior has of the truth over the prior of independent scores: 0 for the prior itself.
-    """
-
-    losses: ClassVar[Mapping[str, str]] = {
-        "flow": "ln of the prior over the posterior density of the parameters"
-    }
-    ln_share: Tensor
-
-    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
-        super().__init__(label, name)
-        self._classes = label.num_class_columns
-        self.num_numbers = self._classes + CONTEXT
-        shares = torch.tensor([model.share for model in label.parameters])
-        self.register_buffer("ln_share", shares.log()[: self._classes])
-        self.flows = nn.ModuleDict(
-            {
-                str(number): Flow(len(model.names), CONTEXT)
-                for number, model in enumerate(label.parameters)
-                if model.names
-            }
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        ln_mean, ln_dispersion = (
+            part.double().to(generator.device) for part in self._parts(prediction.detach())
         )
+        shape = torch.exp(-ln_dispersion).expand(number, -1, -1)
+        scatter = torch._standard_gamma(shape, generator) / shape
+        return _poisson(rate(ln_mean) * scatter, generator).to(prediction.device)
 
-    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
-        """The prior is known: it takes nothing from samples."""
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """The prediction is ln of the models' probabilities, up to a constant, and the context of
-        the flows."""
-        chances = numbers[:, : self._classes] + self.ln_share
-        return torch.cat([chances, numbers[:, self._classes :]], dim=1)
-
-    def loss(
-        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
-    ) -> Tensor:
-        return (self.log_prior(label_bn) - self.log_prob(prediction, label_bn)).mean()
-
-    def log_prob(self, prediction: Tensor, label_bn: Tensor) -> Tensor:
-        """ln of the posterior density of labels [B, num_outputs], [B]."""
-        logits, context = self._split(prediction)
-        total = (logits.log_softmax(1) * label_bn[:, : self._classes]).sum(1)
-        for number, columns, flow in self._models():
-            density = flow.log_prob(label_bn[:, columns], context)
-            total = total + self._of_model(label_bn, number, density)
-        return total
-
-    def log_prior(self, label_bn: Tensor) -> Tensor:
-        """ln of the prior density of labels [B, num_outputs], of independent scores, [B]."""
-        total = (self.ln_share * label_bn[:, : self._classes]).sum(1)
-        for number, columns, flow in self._models():
-            scores = label_bn[:, columns]
-            density = -0.5 * (scores * scores).sum(1) - 0.5 * flow.size * LN_TWO_PI
-            total = total + self._of_model(label_bn, number, density)
-        return total
-
-    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        """ln of the models' probabilities, and where each flow has its middle: the medians of the
-        parameters, each given those of the others before it."""
-        logits, context = self._split(prediction)
-        point = torch.zeros(len(prediction), self.num_outputs, device=prediction.device)
-        point[:, : self._classes] = logits.log_softmax(1)
-        for _, columns, flow in self._models():
-            middle = torch.zeros(len(prediction), flow.size, device=prediction.device)
-            point[:, columns] = flow.inverse(middle, context)
-        return point
-
-    @torch.no_grad()
-    def sample(
-        self, prediction: Tensor, number: int, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Labels drawn from the posterior [number, B, num_outputs]; generator: of the device of
-        the prediction [torch's own]."""
-        batch, device = len(prediction), prediction.device
-        logits, context = self._split(prediction)
-        drawn = torch.zeros(number, batch, self.num_outputs, device=device)
-        if self._classes:
-            chances = logits.softmax(1)
-            chosen = torch.multinomial(chances, number, replacement=True, generator=generator).T
-            drawn[..., : self._classes].scatter_(2, chosen[..., None], 1.0)
-        rows = context.repeat(number, 1)
-        for model, columns, flow in self._models():
-            normal = torch.randn(number * batch, flow.size, generator=generator, device=device)
-            scores = flow.inverse(normal, rows).view(number, batch, flow.size)
-            if self._classes:
-                scores = scores * drawn[..., model, None]
-            drawn[..., columns] = scores
-        return drawn
-
-    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the models [B, num_models or 0], and the context [B, CONTEXT]."""
-        return prediction[:, : self._classes], prediction[:, self._classes :]
-
-    def _models(self) -> Iterator[tuple[int, slice, Flow]]:
-        """Number, columns of the label and flow of every model that has parameters."""
-        for number, columns in enumerate(self.label.parameter_columns):
-            if columns.start < columns.stop:
-                flow = self.flows[str(number)]
-                assert isinstance(flow, Flow)
-                yield number, columns, flow
-
-    def _of_model(self, label_bn: Tensor, number: int, values: Tensor) -> Tensor:
-        """Values [B], 0 for samples of other models: of all samples, so that every flow has its
-        gradient in every rank and nothing waits for a GPU."""
-        return values * label_bn[:, number] if self._classes else values
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        mean, dispersion = self._parts(prediction)
+        return -negative_binomial_nll(mean, dispersion, counts).sum(-1)
 
 
 def _point_of_rate(head: Head, ln_rate: Tensor, unit_label: Tensor) -> Tensor:
@@ -391,6 +327,12 @@ def _point_of_rate(head: Head, ln_rate: Tensor, unit_label: Tensor) -> Tensor:
     if head.label.form == "linear":
         return rate(ln_rate) * unit_label
     return (ln_rate / LN10).clamp(min=0.0) + unit_label
+
+
+def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
+    """Poisson counts; of rates that leave float64 no digit for their scatter, the rates."""
+    few = rates < LARGEST_POISSON
+    return torch.where(few, torch.poisson(rates.where(few, 0.0), generator), rates.round())
 
 
 def _stats() -> Any:
@@ -406,32 +348,8 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return wide.mean(0).float(), wide.std(0, correction=0).float()
 
 
-HEADS: dict[str, type[Head]] = {
-    name: head
-    for head in (PointHead, GaussianHead, PoissonHead, NegativeBinomialHead, FlowHead)
-    for name in head.losses
-}
-"""Every head by the name that `network.head` gives it."""
-AUTO = "mse"
-"""The head that `network.head = auto` stands for, but for a label of parameters."""
-
-
-def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
-    """The head of a configuration: `network.head`, for the generator's label."""
-    if name == "auto":
-        name = "flow" if label.is_parameters else AUTO
-    return HEADS[name](label, name, monotonic)
-
-
-def loss_name(name: str, is_class: bool, is_parameters: bool = False) -> str:
-    """What the loss of `network.head` is, in words."""
-    if is_class:
-        return "cross-entropy of the label"
-    if name == "auto":
-        name = "flow" if is_parameters else AUTO
-    return HEADS[name].losses[name]
-
-
+LARGEST_POISSON = 1e12
+"""Rate from which on Poisson's scatter of less than 1e-6 is left out."""
 LARGEST_LN_RATE = 35.0
 """A rate of 10^15.2, beyond any count: from there on it grows linearly, not exponentially."""
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from streamtrain.labels import Label
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
-from streamtrain.networks.heads import build_head
+from streamtrain.networks.flow import FlowHead
+from streamtrain.networks.heads import (
+    GaussianHead,
+    Head,
+    NegativeBinomialHead,
+    PointHead,
+    PoissonHead,
+)
+from streamtrain.networks.joint import JointCountsHead
 from streamtrain.networks.layers import Body, full_precision
 from streamtrain.networks.means import Means
 from streamtrain.networks.resnet import ResNet
@@ -44,6 +52,38 @@ BODIES: dict[type, type[Body]] = {
     SummariesConfig: Summaries,
 }
 """Every body by its section of the configuration."""
+
+HEADS: dict[str, type[Head]] = {
+    name: head
+    for head in (
+        PointHead,
+        GaussianHead,
+        PoissonHead,
+        NegativeBinomialHead,
+        JointCountsHead,
+        FlowHead,
+    )
+    for name in head.losses
+}
+"""Every head by the name that `network.head` gives it."""
+AUTO = "mse"
+"""The head that `network.head = auto` stands for, but for a label of parameters."""
+
+
+def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
+    """The head of a configuration: `network.head`, for the generator's label."""
+    if name == "auto":
+        name = "flow" if label.is_parameters else AUTO
+    return HEADS[name](label, name, monotonic)
+
+
+def loss_name(name: str, is_class: bool, is_parameters: bool = False) -> str:
+    """What the loss of `network.head` is, in words."""
+    if is_class:
+        return "cross-entropy of the label"
+    if name == "auto":
+        name = "flow" if is_parameters else AUTO
+    return HEADS[name].losses[name]
 
 
 class Network(nn.Module):

@@ -12,10 +12,18 @@ from typing import Literal, TypeAlias
 from streamtrain.schema import ConfigError, setting
 
 HeadName: TypeAlias = Literal[
-    "auto", "mse", "log_cosh", "msle", "gaussian", "poisson", "negative_binomial", "flow"
+    "auto",
+    "mse",
+    "log_cosh",
+    "msle",
+    "gaussian",
+    "poisson",
+    "negative_binomial",
+    "joint_counts",
+    "flow",
 ]
 
-COUNT_HEADS = ("poisson", "negative_binomial")
+COUNT_HEADS = ("poisson", "negative_binomial", "joint_counts")
 """Heads that learn the number of halos per bin, whatever the label's scale."""
 COUNT_QUANTITIES = ("counts", "phi", "phi_L")
 """Labels that are made of the halos of one bin each."""

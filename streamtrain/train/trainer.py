@@ -314,7 +314,7 @@ class Trainer:
             self._model.train()
             self._guard.begin()
             with self._rescue():  # another rank's error ends up here
-                _, loss = self._predict(batch)
+                _, loss = self._forward(batch)
                 self._guard.tied(loss).backward()
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), train.clip_norm)
             done = self._guard.update(norm)
@@ -343,14 +343,8 @@ class Trainer:
                 raise TrainingError(f"train.deterministic: {reason}; set it to false") from error
             raise
 
-    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted labels [B, num_outputs], and the mean loss."""
-        prediction, loss = self._predict(batch)
-        unit_label = batch.unit_label.to(self._device)
-        return self.network.head.point(prediction, unit_label), loss
-
-    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the head makes labels of [B, num_numbers], and the mean loss."""
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the network predicts [B, head.num_numbers], and the mean loss."""
         cube, label, counts, unit_label = (
             values.to(self._device, non_blocking=True)
             for values in (batch.cube, batch.label, batch.counts, batch.unit_label)
@@ -359,6 +353,11 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             prediction = model(cube)
         return prediction, self.network.head.loss(prediction, label, counts, unit_label)
+
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted labels [B, num_outputs], and the mean loss."""
+        prediction, loss = self._forward(batch)
+        return self.network.head.point(prediction, batch.unit_label.to(self._device)), loss
 
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""

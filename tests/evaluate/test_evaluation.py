@@ -16,8 +16,7 @@ from streamtrain.cli import main
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import baselines, evaluation, figures, predictions, run, testset
 from streamtrain.evaluate.scores import deviance
-from streamtrain.networks.heads import build_head
-from streamtrain.networks.network import build_network
+from streamtrain.networks.network import build_head, build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint
 

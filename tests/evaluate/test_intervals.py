@@ -7,7 +7,7 @@ from scipy import stats
 
 from streamtrain.evaluate.bootstrap import LEVELS, Bootstrap, score_intervals
 from streamtrain.labels import Label, LabelConfig
-from streamtrain.networks.heads import build_head
+from streamtrain.networks.network import build_head
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM = 800

@@ -19,7 +19,7 @@ from streamtrain.evaluate import probes as probes_module
 from streamtrain.evaluate import run as trained_module
 from streamtrain.evaluate.probes import run_probes, turned
 from streamtrain.labels import ranges_with_bins
-from streamtrain.networks.heads import build_head
+from streamtrain.networks.network import build_head
 
 pytestmark = small.EXTRAPOLATES
 SETTINGS: dict[str, Any] = {

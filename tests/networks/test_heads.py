@@ -14,7 +14,8 @@ from scipy import stats
 from support.network_tools import label_of, labels_from
 
 from streamtrain.networks import heads
-from streamtrain.networks.heads import Head, build_head, loss_name
+from streamtrain.networks.heads import Head
+from streamtrain.networks.network import build_head, loss_name
 
 COUNTS = torch.tensor([0, 1, 2, 17, 1000, 10**6])
 LN_RATES = torch.tensor([-10.0, -1.0, 0.0, 3.0, 7.0, 13.8, 15.0])

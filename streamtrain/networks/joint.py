@@ -1,0 +1,282 @@
+"""The joint posterior of all bins of a luminosity function: an exact likelihood of its counts.
+
+Axes: b map, s drawn function, k bin in the order of the chain, u hidden unit, c number of a bin's
+mixture. The probability of all counts is a product over the bins,
+
+    p(N | map) = product over k of p(N_k | N_0 ... N_{k-1}, map),
+
+whose order is coarse to fine: a bright bin, the last and the first, then always one in the middle
+of the widest gap, so that a drawn function is interpolated between bins that are known already and
+errors do not grow along a chain. Each factor is a mixture of log-normal distributions rounded down
+to whole numbers, N = floor(e^x): no halo has the probability of x < 0, and bins of 10^5 halos are
+treated like empty ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+from torch.special import log_ndtr
+
+from streamtrain.labels import Label
+from streamtrain.networks.heads import LARGEST_LN_STRETCH, LN10, Head
+
+COMPONENTS = 3
+"""Log-normal distributions in the mixture of a bin."""
+CONTEXT = 48
+"""Numbers of the map that all bins see."""
+HIDDEN = 24
+"""Hidden units of each bin."""
+FIRST = 0.7
+"""Where the chain begins, as a share of the bins: 10^6 Lsun for the usual label."""
+NEIGHBOURS = 2
+"""Bins on each side that the first weights, a linear regression, reach to."""
+RIDGE = 0.02
+"""Of that regression, in variances of a bin."""
+SMALLEST_SCATTER = 0.02
+"""Floor of what the regression leaves, in standard deviations of a bin."""
+NARROW = 1e-5
+"""An interval of less than so many standard deviations has the density times its width."""
+LARGEST_X = 52.0 * math.log(2.0)
+"""Of a drawn ln N: float64 holds every whole number up to here."""
+LOWEST_X = -1e3
+"""Stands for the ln of the lower end of an empty bin."""
+POINT_DRAWS, QUANTILE_DRAWS = 256, 1000
+"""Functions that are drawn for point estimates, which are off by 1/16 of the posterior's width, and
+for quantiles."""
+SEED = 0
+"""Of these draws."""
+
+
+class JointCountsHead(Head):
+    """The number of halos in all bins, together.
+
+    The network's numbers are the weights, means and widths of each bin's mixture, and a context for
+    all bins; the head's own weights add what the bins before tell. It starts as a linear regression
+    of the log counts on the nearest bins before, made from the labels it was normalised with.
+    """
+
+    losses: ClassVar[Mapping[str, str]] = {
+        "joint_counts": "minus log probability of the counts of all bins together, per bin"
+    }
+    joint: ClassVar[bool] = True
+    centre: Tensor
+    scale: Tensor
+    scatter: Tensor
+    regression: Tensor
+    _order: Tensor
+    _before: Tensor
+
+    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
+        super().__init__(label, name)
+        bins = label.num_outputs
+        self.num_numbers = 3 * COMPONENTS * bins + CONTEXT
+        for buffer in ("centre", "scale", "scatter"):
+            self.register_buffer(buffer, torch.ones(bins, dtype=torch.float64))
+        self.register_buffer("regression", torch.zeros(bins, bins, dtype=torch.float64))
+        self.linear = nn.Parameter(torch.zeros(bins, bins))
+        self.counted = nn.Parameter(torch.zeros(bins, 2 * bins, HIDDEN))
+        self.context = nn.Parameter(torch.zeros(bins, CONTEXT, HIDDEN))
+        self.bias = nn.Parameter(torch.zeros(1, bins, HIDDEN))
+        self.output = nn.Parameter(torch.zeros(bins, HIDDEN, 3 * COMPONENTS))
+        before = torch.ones(bins, bins).tril(-1)
+        self.register_buffer("_before", before, persistent=False)
+        self.register_buffer("_order", torch.tensor(coarse_to_fine(bins)), persistent=False)
+        width = (2.0 * before.sum(1) + CONTEXT).rsqrt()[:, None, None]
+        with torch.no_grad():
+            self.counted.normal_().mul_(width * before.repeat(1, 2)[:, :, None])
+            self.context.normal_().mul_(width)
+
+    @torch.no_grad()
+    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
+        x = _ln(counts_bn.double()[:, self._order])
+        self.centre.copy_(x.mean(0))
+        self.scale.copy_(x.std(0, correction=0).clamp(min=0.1 * LN10))
+        x = (x - self.centre) / self.scale
+        self.regression.zero_()
+        for k, near in enumerate(_nearest(self._order.tolist())):
+            known = x[:, near]
+            normal = known.T @ known / len(x) + RIDGE * torch.eye(len(near)).to(x)
+            self.regression[k, near] = torch.linalg.solve(normal, known.T @ x[:, k] / len(x))
+            left = x[:, k] - known @ self.regression[k, near]
+            self.scatter[k] = left.std(correction=0).clamp(min=SMALLEST_SCATTER)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The prediction is the numbers themselves, [B, num_numbers]."""
+        return numbers
+
+    def loss(
+        self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
+    ) -> Tensor:
+        return -(self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
+
+    def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
+        counts = counts.to(prediction.device).double()[..., self._order]
+        own, context = self._split(prediction)
+        x, seen = self._seen(counts, slice(None))
+        weights = self.counted * self._before.repeat(1, 2)[:, :, None]
+        hidden = torch.einsum("...j,kju->...ku", torch.cat(seen, -1), weights) + context
+        numbers = own + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
+        linear = self.regression + self.linear * self._before
+        mixture = self._mixture(numbers, x @ linear.T, slice(None))
+        return rounded_log_prob(*mixture, counts).sum(-1)
+
+    @torch.no_grad()
+    def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        numbers = self._split(prediction)
+        bins, device = self.num_outputs, generator.device
+        shape = (bins, number, len(prediction))
+        chance = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        normal = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+        chance, normal = chance.to(prediction.device), normal.to(prediction.device)
+        counts = torch.empty(*shape[1:], bins, dtype=torch.float64, device=prediction.device)
+        x = torch.empty_like(counts)
+        seen = [torch.empty_like(x, dtype=torch.float32) for _ in range(2)]
+        for k in range(bins):
+            before = [values[..., :k] for values in seen]
+            ln_weight, mean, ln_std = self._given(k, numbers, x[..., :k], before)
+            passed = ln_weight.exp().cumsum(-1)[..., :-1] < chance[k, ..., None]
+            component = passed.sum(-1, keepdim=True)
+            centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
+            counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()
+            x[..., k], (seen[0][..., k], seen[1][..., k]) = self._seen(counts[..., k], k)
+        drawn = torch.empty_like(counts)
+        drawn[..., self._order] = counts
+        return drawn
+
+    def smooth_point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """Every bin at the mean of its mixture, given that the bins before are."""
+        numbers, bins = self._split(prediction), self.num_outputs
+        counts: list[Tensor] = []
+        x, seen = (
+            prediction.new_empty(len(prediction), 0, dtype=torch.float64),
+            [prediction.new_empty(len(prediction), 0) for _ in range(2)],
+        )
+        for k in range(bins):
+            ln_weight, mean, _ = self._given(k, numbers, x, seen)
+            counts.append(((ln_weight.exp() * mean).sum(-1)).clamp(max=LARGEST_X).exp())
+            own, more = self._seen(counts[-1], k)
+            x = torch.cat([x, own[:, None]], 1)
+            seen = [torch.cat([a, b[:, None]], 1) for a, b in zip(seen, more, strict=True)]
+        ordered = torch.stack(counts, 1)[:, self._order.argsort()]
+        return self._of_counts(ordered, unit_label.to(ordered)).float()
+
+    def _given(
+        self, k: int, numbers: tuple[Tensor, Tensor], x: Tensor, seen: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mixture of bin k; x, seen: of the bins before [..., B, k]; numbers: of `_split`."""
+        own, context = numbers
+        hidden = context[:, k]
+        for values, weights in zip(seen, self.counted[k].split(self.num_outputs), strict=True):
+            hidden = hidden + values @ weights[:k]
+        changed = own[:, k] + silu(hidden) @ self.output[k]
+        linear = self.regression[k, :k] + self.linear[k, :k]
+        return self._mixture(changed, x @ linear, k)
+
+    def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        """The mean of the label over drawn functions."""
+        drawn = self.sample(prediction, POINT_DRAWS, _generator())
+        return self._of_counts(drawn, unit_label.to(drawn)).mean(0).float()
+
+    def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
+        return self.sample(prediction, POINT_DRAWS, _generator()).mean(0)
+
+    def spread(
+        self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
+    ) -> Tensor | None:
+        drawn = self.sample(prediction, QUANTILE_DRAWS, _generator()).sort(0).values
+        rows = [round(level * (QUANTILE_DRAWS - 1)) for level in levels]
+        return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
+
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Every bin's own numbers [B, bins, 3 COMPONENTS], and what the context adds to its hidden
+        units [B, bins, HIDDEN]."""
+        own = prediction[:, :-CONTEXT].view(len(prediction), self.num_outputs, -1)
+        shared = torch.einsum("bj,kju->bku", prediction[:, -CONTEXT:], self.context)
+        return own, shared + self.bias
+
+    def _seen(self, counts: Tensor, k: int | slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The normalised ln of counts of bins k, and what hidden units see of them: that, and how
+        well a count is known, from 1 for none to -1 for many."""
+        x = (_ln(counts) - self.centre[k]) / self.scale[k]
+        return x, (x.float(), (2.0 * torch.rsqrt(counts + 1.0) - 1.0).float())
+
+    def _mixture(
+        self, numbers: Tensor, linear: Tensor, k: int | slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ln of the weights, means and ln of the deviations of ln N in bins k, [..., COMPONENTS]
+        each; linear: what the bins before make of the normalised ln N."""
+        weight, mean, stretch = numbers.double().split(COMPONENTS, dim=-1)
+        scale, scatter = self.scale[k, ...], self.scatter[k, ...]
+        spread = torch.linspace(-1.0, 1.0, COMPONENTS).to(mean)
+        normalised = linear[..., None] + mean + scatter[..., None] * spread
+        bounded = LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
+        ln_std = (scale * scatter).log()[..., None] + bounded
+        return (
+            weight.log_softmax(-1),
+            self.centre[k, ..., None] + scale[..., None] * normalised,
+            ln_std,
+        )
+
+
+def coarse_to_fine(bins: int) -> list[int]:
+    """All bins in the order of the chain."""
+    order = list(dict.fromkeys([int(FIRST * bins), bins - 1, 0]))
+    while len(order) < bins:
+        low, high = max(pairwise(sorted(order)), key=lambda gap: gap[1] - gap[0])
+        order.append((low + high) // 2)
+    return order
+
+
+def _nearest(order: Sequence[int]) -> list[list[int]]:
+    """For each bin of a chain the places in it of the nearest ones before, on both sides."""
+    found = []
+    for k, bin_ in enumerate(order):
+        near = sorted(range(k), key=lambda j: abs(order[j] - bin_))
+        fainter = [j for j in near if order[j] < bin_][:NEIGHBOURS]
+        brighter = [j for j in near if order[j] > bin_][:NEIGHBOURS]
+        found.append(fainter + brighter)
+    return found
+
+
+def _ln(counts: Tensor) -> Tensor:
+    """The ln of the middle of what is rounded down to a count."""
+    return (counts + 0.5).log()
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(SEED)
+
+
+def rounded_log_prob(ln_weight: Tensor, mean: Tensor, ln_std: Tensor, counts: Tensor) -> Tensor:
+    """ln of the probability that e^x, rounded down, is a count [...], where x is drawn from a
+    mixture of normal distributions [..., components]."""
+    n = counts[..., None]
+    at_least = torch.where(n > 0, n.clamp(min=1.0).log(), LOWEST_X)
+    inverse = torch.exp(-ln_std)
+    low, high = (at_least - mean) * inverse, ((n + 1.0).log() - mean) * inverse
+    width = torch.where(n > 0, (1.0 / n.clamp(min=1.0)).log1p() * inverse, torch.inf)
+    return torch.logsumexp(ln_weight + normal_log_interval(low, high, width), -1)
+
+
+def normal_log_interval(low: Tensor, high: Tensor, width: Tensor) -> Tensor:
+    """ln(Phi(high) - Phi(low)) of the normal distribution, in float64, with finite gradients.
+
+    width: high - low, without the rounding of the difference.
+    """
+    narrow = width < NARROW
+    middle = 0.5 * (low + high)
+    density = -0.5 * middle * middle - 0.5 * math.log(2.0 * math.pi)
+    thin = density + torch.where(narrow, width, 1.0).log()
+    # in the tail where both probabilities are small
+    mirrored = middle > 0.0
+    near = log_ndtr(torch.where(mirrored, -low, high))
+    far = log_ndtr(torch.where(mirrored, -high, low))
+    apart = torch.where(narrow, 1.0, near - far).clamp(min=torch.finfo(near.dtype).tiny)
+    return torch.where(narrow, thin, near + torch.log(-torch.expm1(-apart)))
