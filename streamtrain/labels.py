@@ -294,6 +294,8 @@ class Quantity:
     """Whether the value belongs to the lower edge of a bin, not to its centre."""
 
 
+NO_FUNCTION = {"class": "a class", "parameters": "the model's parameters"}
+"""Quantities of a label that are no function of luminosity, in words."""
 QUANTITIES = {
     "counts": Quantity("dN", "halos per bin, $dN$"),
     "cumulative": Quantity("N(>L)", "halos above $L$, $N(>L)$", at_lower_edge=True),
@@ -387,7 +389,7 @@ class Label:
     @property
     def is_function(self) -> bool:
         """Whether the label is a function of luminosity."""
-        return not self.is_class and not self.is_parameters
+        return self.config.quantity not in NO_FUNCTION
 
     @property
     def has_unit(self) -> bool:
@@ -422,6 +424,14 @@ class Label:
             columns.append(slice(first, first + len(model.names)))
             first += len(model.names)
         return columns
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Of all models, in the order of the label; with the model's where there are several."""
+        if not self.num_class_columns:
+            return [name for model in self.parameters for name in model.names]
+        models = zip(self.classes, self.parameters, strict=True)
+        return [f"{of}.{name}" for of, model in models for name in model.names]
 
     def of_parameters(
         self, model: NDArray[np.int64], scores: Sequence[NDArray[np.float64]]

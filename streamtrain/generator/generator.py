@@ -93,15 +93,14 @@ class Generator:
         """Names of the luminosity models, the classes that samples can be of."""
         cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
-        mixture = Mixture(config.line)
-        self._scores = scores_of(mixture) if config.label.quantity == "parameters" else []
         self.label = Label(
             config.label,
             [volumes[pair] for pair in cosmologies],
             self.classes,
             self.device,
-            in_label(mixture) if self._scores else (),
+            in_label(config.label, config.line),
         )
+        self._scores = scores_of(Mixture(config.line)) if self.label.is_parameters else []
         self.bins = self.label.bins
         self.observation = config.observation
         self.operators = self.observation.operators()

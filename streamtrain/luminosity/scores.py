@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from streamtrain.labels import ModelParameters
+from streamtrain.labels import LabelConfig, ModelParameters
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.priors import (
     Distribution,
@@ -30,6 +30,7 @@ from streamtrain.luminosity.priors import (
     Sometimes,
     Uniform,
 )
+from streamtrain.luminosity.settings import LineConfig
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
 
@@ -246,8 +247,11 @@ def scores_of(mixture: Mixture) -> list[NormalScores]:
     return [NormalScores(one.prior, one.model.defaults) for one in mixture.components]
 
 
-def in_label(mixture: Mixture) -> list[ModelParameters]:
-    """What a label holds of every luminosity model."""
+def in_label(label: LabelConfig, line: LineConfig) -> list[ModelParameters]:
+    """What a label holds of every luminosity model; of none where it is not of parameters."""
+    if label.quantity != "parameters":
+        return []
+    mixture = Mixture(line)
     return [
         ModelParameters(one.names, mixture.share(number), one.mixing)
         for number, one in enumerate(scores_of(mixture))

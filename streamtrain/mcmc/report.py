@@ -17,7 +17,7 @@ from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
-from streamtrain.figures import write_png
+from streamtrain.figures import corner, write_png
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.progress import SILENT, Progress
@@ -242,7 +242,7 @@ def _draw(
         )
     }
     if samples is not None:
-        drawn["mcmc_parameters.png"] = figures.corner(
+        drawn["mcmc_parameters.png"] = corner(
             samples, inference.density.names, test.theta[0], inference.simulations.theta
         )
     for name, figure in drawn.items():

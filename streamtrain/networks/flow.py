@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -112,21 +112,28 @@ class FlowHead(Head):
     def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Labels drawn from the posterior, float32 [number, B, num_outputs]; generator: see
         `Head.sample`."""
+        logits, _ = self._split(prediction)
+        drawn = self.sample_scores(prediction, number, generator)
+        if not self._classes:
+            return drawn
+        shape = (number, len(prediction), 1)
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
+        passed = (logits.softmax(1).cumsum(1)[:, :-1] < uniform).sum(-1, keepdim=True)
+        drawn[..., : self._classes].scatter_(2, passed, 1.0)
+        for model, columns, _ in self._models():
+            drawn[..., columns] *= drawn[..., model, None]
+        return drawn
+
+    @torch.no_grad()
+    def sample_scores(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """The same of every model, as if it had made the samples, and classes of 0."""
         batch, device = len(prediction), prediction.device
-        logits, context = self._split(prediction)
+        context = self._split(prediction)[1].repeat(number, 1)
         drawn = torch.zeros(number, batch, self.num_outputs, device=device)
-        random: dict[str, Any] = {"generator": generator, "device": generator.device}
-        if self._classes:
-            uniform = torch.rand(number, batch, 1, **random).to(device)
-            passed = (logits.softmax(1).cumsum(1)[:, :-1] < uniform).sum(-1, keepdim=True)
-            drawn[..., : self._classes].scatter_(2, passed, 1.0)
-        rows = context.repeat(number, 1)
-        for model, columns, flow in self._models():
-            normal = torch.randn(number * batch, flow.size, **random).to(device)
-            scores = flow.inverse(normal, rows).view(number, batch, flow.size)
-            if self._classes:
-                scores = scores * drawn[..., model, None]
-            drawn[..., columns] = scores
+        for _, columns, flow in self._models():
+            shape = (number * batch, flow.size)
+            normal = torch.randn(shape, generator=generator, device=generator.device).to(device)
+            drawn[..., columns] = flow.inverse(normal, context).view(number, batch, flow.size)
         return drawn
 
     def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
