@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
+from streamtrain.evaluate.infer_parameters import ParameterPosterior, parameters_of
 from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
 from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
-from streamtrain.labels import QUANTITIES, Label
+from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
+from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, write_json, write_text
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import Prepared, prepare
@@ -78,6 +80,10 @@ class Options:
     """Folder; default: `infer` in the run folder."""
 
 
+Prediction: TypeAlias = Function | dict[str, float] | ParameterPosterior
+"""What is read off a map: a function of luminosity, probabilities of classes, or parameters."""
+
+
 def infer(
     run: Config | str | Path,
     path: str | Path,
@@ -126,15 +132,23 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         _refuse_other(target / f"{stem}.json", about)
     own = config.network.head in ("gaussian", "poisson", "negative_binomial")
     reference = Measurement(run, samples=options.samples, again=options.measure).get(
-        residuals=not own and config.label.quantity != "class"
+        residuals=not own and config.label.quantity not in NO_FUNCTION
     )
     run.progress.close()
-    label = Label(config.label, [reference.volume_Mpc3], trained.classes)
+    parameters = in_label(config.label, config.line)
+    label = Label(config.label, [reference.volume_Mpc3], trained.classes, parameters=parameters)
     network = trained.network(label, run.device)
     warnings = [*reference.problems]
     if reference.seen is not None and (problem := reference.seen.problem(prepared.cube)):
         warnings.append(problem)
-    prediction = predict_map(network, label, prepared.cube, reference)
+    prediction: Prediction
+    if label.is_parameters:
+        unit_label = label.unit_label(np.zeros(1, np.int64))
+        output, _ = point_of(network, prepared.cube[None], unit_label)
+        prediction = parameters_of(network, config.line, output)
+        warnings += prediction.warnings()
+    else:
+        prediction = predict_map(network, label, prepared.cube, reference)
     errors = reference.errors
     if errors is not None and errors.outdated(trained.step):
         warnings.append(
@@ -243,7 +257,9 @@ def _refuse_other(file: Path, about: Mapping[str, Any]) -> None:
         raise ValueError(f"{file} is of {what}, and stays as it is: --out writes elsewhere")
 
 
-def _plain(prediction: Function | dict[str, float]) -> dict[str, Any]:
+def _plain(prediction: Prediction) -> dict[str, Any]:
+    if isinstance(prediction, ParameterPosterior):
+        return prediction.plain()
     if isinstance(prediction, dict):
         return {"label": "class", "classes": prediction}
     result: dict[str, Any] = {
@@ -258,15 +274,17 @@ def _plain(prediction: Function | dict[str, float]) -> dict[str, Any]:
     return result
 
 
-def _write(
-    stem: Path, result: dict[str, Any], prediction: Function | dict[str, float]
-) -> list[Path]:
+def _write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Path]:
     """The files of a prediction."""
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("ecsv", "json", "png")]
     if isinstance(prediction, dict):
         files.pop()
     else:
-        write_png(prediction_figure(prediction, Path(result["map"]["file"]).name), files[2])
+        title = Path(result["map"]["file"]).name
+        if isinstance(prediction, ParameterPosterior):
+            write_png(prediction.figure(title), files[2])
+        else:
+            write_png(prediction_figure(prediction, title), files[2])
     write_json(files[1], result)
     text = _ecsv(result, prediction)
     if text is None:
@@ -278,7 +296,7 @@ def _write(
     return files
 
 
-def _ecsv(result: dict[str, Any], prediction: Function | dict[str, float]) -> str | None:
+def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
     """The prediction as an ECSV table; None without astropy."""
     try:
         from astropy.table import Table
@@ -288,7 +306,9 @@ def _ecsv(result: dict[str, Any], prediction: Function | dict[str, float]) -> st
         key: result[key]
         for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings")
     }
-    if isinstance(prediction, dict):
+    if isinstance(prediction, ParameterPosterior):
+        table = Table(prediction.table(), meta=about)
+    elif isinstance(prediction, dict):
         table = Table(
             {"class": list(prediction), "probability": list(prediction.values())}, meta=about
         )
@@ -319,7 +339,7 @@ def _screen(
     sky: SkyMap,
     prepared: Prepared,
     result: dict[str, Any],
-    prediction: Function | dict[str, float],
+    prediction: Prediction,
     age: str,
 ) -> str:
     """What the user sees; age: of the errors."""
@@ -337,6 +357,8 @@ def _screen(
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
     lines += [f"note      {note}" for note in prepared.notes]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
+    if isinstance(prediction, ParameterPosterior):
+        return "\n".join([*lines, *prediction.lines()])
     if isinstance(prediction, dict):
         rows = [[name, f"{chance:.3f}"] for name, chance in prediction.items()]
         return "\n".join([*lines, *columns(["class", "probability"], rows)])
