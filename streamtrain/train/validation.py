@@ -217,7 +217,6 @@ class _Sums:
         true, predicted = (label.marginal(v).double() * made for v in (true, prediction))
         rows = ((predicted - true) ** 2, made.double(), true, true**2)
         self._errors += torch.stack([row.sum(0) for row in rows])
-        self._pairs += pair_sums(predicted, true)
 
     def result(self, world: World, loss: float, example: Example | None) -> ValidationResult:
         """The outcome over all ranks."""
@@ -229,10 +228,9 @@ class _Sums:
                 dependence = Dependence(class_skill(confusion))
                 return ValidationResult(loss, [], [], classes, dependence, example)
         if self._label.is_parameters:
-            first = self._label.num_class_columns
-            pairs, sums = (world.sum(v).numpy()[:, first:] for v in (self._pairs, self._errors))
+            sums = world.sum(self._errors).numpy()[:, self._label.num_class_columns :]
             errors = _parameter_errors(self._label, sums)
-            dependence = Dependence(skill(pairs))
+            dependence = Dependence.of_information(-loss)
             return ValidationResult(loss, [], [], classes, dependence, example, errors)
         pairs = world.sum(self._pairs).numpy()
         blank = None
