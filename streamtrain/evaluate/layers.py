@@ -180,7 +180,7 @@ def gradient(
     with torch.inference_mode(False), torch.enable_grad():
         inputs = cube[None].detach().clone().requires_grad_(True)
         output = target.of(
-            network.head.smooth_point(network(inputs), unit_label.to(cube.device)), unit_label
+            network.head.point(network(inputs), unit_label.to(cube.device)), unit_label
         )
         (slope,) = torch.autograd.grad(output.sum(), inputs)
     values = cube.detach().double().cpu().numpy()

@@ -70,10 +70,6 @@ class Head(nn.Module):
         """The point estimate in the label's scale [B, num_outputs]; logits of a class."""
         raise NotImplementedError
 
-    def smooth_point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        """An estimate [B, num_outputs] near `point` that has a gradient."""
-        return self.point(prediction, unit_label)
-
     def spread(
         self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
     ) -> Tensor | None:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 from torch.special import log_ndtr
 
-from streamtrain.labels import Label
-from streamtrain.networks.heads import LARGEST_LN_STRETCH, LN10, Head
+from streamtrain.labels import SMALLEST_STD_DEX, Label
+from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, LN10, Head
 
 COMPONENTS = 3
 """Log-normal distributions in the mixture of a bin."""
@@ -47,9 +47,9 @@ LARGEST_X = 52.0 * math.log(2.0)
 """Of a drawn ln N: float64 holds every whole number up to here."""
 LOWEST_X = -1e3
 """Stands for the ln of the lower end of an empty bin."""
-POINT_DRAWS, QUANTILE_DRAWS = 256, 1000
-"""Functions that are drawn for point estimates, which are off by 1/16 of the posterior's width, and
-for quantiles."""
+RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
+"""Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
+quantiles."""
 SEED = 0
 """Of these draws."""
 
@@ -57,15 +57,19 @@ SEED = 0
 class JointCountsHead(Head):
     """The number of halos in all bins, together.
 
-    The network's numbers are the weights, means and widths of each bin's mixture, and a context for
-    all bins; the head's own weights add what the bins before tell. It starts as a linear regression
-    of the log counts on the nearest bins before, made from the labels it was normalised with.
+    The network's numbers are a point estimate of each bin's label, trained with the mean squared
+    error, the weights, means and widths of its mixture, and a context for all bins; the head's own
+    weights add what the bins before tell. It starts as a linear regression of the log counts, from
+    their points on, on the nearest bins before, made from the labels it was normalised with.
     """
 
     losses: ClassVar[Mapping[str, str]] = {
-        "joint_counts": "minus log probability of the counts of all bins together, per bin"
+        "joint_counts": "minus log probability of the counts of all bins together, per bin, and "
+        "mean squared error of the label in its variance"
     }
     joint: ClassVar[bool] = True
+    label_mean: Tensor
+    label_std: Tensor
     centre: Tensor
     scale: Tensor
     scatter: Tensor
@@ -76,7 +80,9 @@ class JointCountsHead(Head):
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__(label, name)
         bins = label.num_outputs
-        self.num_numbers = 3 * COMPONENTS * bins + CONTEXT
+        self.num_numbers = (3 * COMPONENTS + 1) * bins + CONTEXT
+        self.register_buffer("label_mean", torch.zeros(bins))
+        self.register_buffer("label_std", torch.ones(bins))
         for buffer in ("centre", "scale", "scatter"):
             self.register_buffer(buffer, torch.ones(bins, dtype=torch.float64))
         self.register_buffer("regression", torch.zeros(bins, bins, dtype=torch.float64))
@@ -95,9 +101,12 @@ class JointCountsHead(Head):
 
     @torch.no_grad()
     def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
+        log10 = counts_bn.double().clamp(min=1.0).log10()
+        self.label_mean.copy_(log10.mean(0))
+        self.label_std.copy_(log10.std(0, correction=0).clamp(min=SMALLEST_STD_DEX))
         x = _ln(counts_bn.double()[:, self._order])
         self.centre.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp(min=0.1 * LN10))
+        self.scale.copy_(x.std(0, correction=0).clamp(min=SMALLEST_STD_DEX * LN10))
         x = (x - self.centre) / self.scale
         self.regression.zero_()
         for k, near in enumerate(_nearest(self._order.tolist())):
@@ -114,17 +123,20 @@ class JointCountsHead(Head):
     def loss(
         self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
-        return -(self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
+        points = self.label_mean + self.label_std * self._parts_of(prediction)[2]
+        error = points - counts_bn.clamp(min=1).log10()
+        squared = (error * error).mean() / (self.label_std * self.label_std).mean()
+        return squared - (self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         counts = counts.to(prediction.device).double()[..., self._order]
-        own, context = self._split(prediction)
-        x, seen = self._seen(counts, slice(None))
+        own, context, points = self._split(prediction)
+        x, seen = self._seen(counts, points, slice(None))
         weights = self.counted * self._before.repeat(1, 2)[:, :, None]
         hidden = torch.einsum("...j,kju->...ku", torch.cat(seen, -1), weights) + context
         numbers = own + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
         linear = self.regression + self.linear * self._before
-        mixture = self._mixture(numbers, x @ linear.T, slice(None))
+        mixture = self._mixture(numbers, points + x @ linear.T, slice(None))
         return rounded_log_prob(*mixture, counts).sum(-1)
 
     @torch.no_grad()
@@ -145,47 +157,33 @@ class JointCountsHead(Head):
             component = passed.sum(-1, keepdim=True)
             centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
             counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()
-            x[..., k], (seen[0][..., k], seen[1][..., k]) = self._seen(counts[..., k], k)
+            x[..., k], more = self._seen(counts[..., k], numbers[2][:, k], k)
+            for values, new in zip(seen, more, strict=True):
+                values[..., k] = new
         drawn = torch.empty_like(counts)
         drawn[..., self._order] = counts
         return drawn
 
-    def smooth_point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        """Every bin at the mean of its mixture, given that the bins before are."""
-        numbers, bins = self._split(prediction), self.num_outputs
-        counts: list[Tensor] = []
-        x, seen = (
-            prediction.new_empty(len(prediction), 0, dtype=torch.float64),
-            [prediction.new_empty(len(prediction), 0) for _ in range(2)],
-        )
-        for k in range(bins):
-            ln_weight, mean, _ = self._given(k, numbers, x, seen)
-            counts.append(((ln_weight.exp() * mean).sum(-1)).clamp(max=LARGEST_X).exp())
-            own, more = self._seen(counts[-1], k)
-            x = torch.cat([x, own[:, None]], 1)
-            seen = [torch.cat([a, b[:, None]], 1) for a, b in zip(seen, more, strict=True)]
-        ordered = torch.stack(counts, 1)[:, self._order.argsort()]
-        return self._of_counts(ordered, unit_label.to(ordered)).float()
-
     def _given(
-        self, k: int, numbers: tuple[Tensor, Tensor], x: Tensor, seen: Sequence[Tensor]
+        self, k: int, numbers: tuple[Tensor, Tensor, Tensor], x: Tensor, seen: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The mixture of bin k; x, seen: of the bins before [..., B, k]; numbers: of `_split`."""
-        own, context = numbers
+        own, context, points = numbers
         hidden = context[:, k]
         for values, weights in zip(seen, self.counted[k].split(self.num_outputs), strict=True):
             hidden = hidden + values @ weights[:k]
         changed = own[:, k] + silu(hidden) @ self.output[k]
         linear = self.regression[k, :k] + self.linear[k, :k]
-        return self._mixture(changed, x @ linear, k)
+        return self._mixture(changed, points[:, k] + x @ linear, k)
 
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        """The mean of the label over drawn functions."""
-        drawn = self.sample(prediction, POINT_DRAWS, _generator())
-        return self._of_counts(drawn, unit_label.to(drawn)).mean(0).float()
+        log10 = self.label_mean + self.label_std * self._parts_of(prediction)[2]
+        if self.label.form == "linear":
+            return torch.pow(10.0, log10.clamp(max=LARGEST_DEX)) * unit_label
+        return log10 + unit_label
 
     def rate(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        return self.sample(prediction, POINT_DRAWS, _generator()).mean(0)
+        return self.sample(prediction, RATE_DRAWS, _generator()).mean(0)
 
     def spread(
         self, prediction: Tensor, unit_label: Tensor, levels: Sequence[float]
@@ -194,24 +192,33 @@ class JointCountsHead(Head):
         rows = [round(level * (QUANTILE_DRAWS - 1)) for level in levels]
         return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
 
-    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        """Every bin's own numbers [B, bins, 3 COMPONENTS], and what the context adds to its hidden
-        units [B, bins, HIDDEN]."""
-        own = prediction[:, :-CONTEXT].view(len(prediction), self.num_outputs, -1)
-        shared = torch.einsum("bj,kju->bku", prediction[:, -CONTEXT:], self.context)
-        return own, shared + self.bias
+    def _parts_of(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every bin's own numbers, in the order of the chain [B, bins, 3 COMPONENTS], the context
+        [B, CONTEXT], and the points [B, bins] in standard deviations of the label."""
+        bins = self.num_outputs
+        own, context, points = prediction.split([3 * COMPONENTS * bins, CONTEXT, bins], dim=1)
+        return own.view(-1, bins, 3 * COMPONENTS), context, points
 
-    def _seen(self, counts: Tensor, k: int | slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The normalised ln of counts of bins k, and what hidden units see of them: that, and how
-        well a count is known, from 1 for none to -1 for many."""
-        x = (_ln(counts) - self.centre[k]) / self.scale[k]
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every bin's own numbers, what the context adds to its hidden units [B, bins, HIDDEN], and
+        its point in standard deviations [B, bins], all in the order of the chain."""
+        own, context, points = self._parts_of(prediction)
+        shared = torch.einsum("bj,kju->bku", context, self.context) + self.bias
+        return own, shared, points[:, self._order].double()
+
+    def _seen(
+        self, counts: Tensor, points: Tensor, k: int | slice
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The normalised ln of counts of bins k from their points on, and what hidden units see of
+        them: that, and how well a count is known, from 1 for none to -1 for many."""
+        x = (_ln(counts) - self.centre[k]) / self.scale[k] - points
         return x, (x.float(), (2.0 * torch.rsqrt(counts + 1.0) - 1.0).float())
 
     def _mixture(
         self, numbers: Tensor, linear: Tensor, k: int | slice
     ) -> tuple[Tensor, Tensor, Tensor]:
         """ln of the weights, means and ln of the deviations of ln N in bins k, [..., COMPONENTS]
-        each; linear: what the bins before make of the normalised ln N."""
+        each; linear: what points and the bins before make of the normalised ln N."""
         weight, mean, stretch = numbers.double().split(COMPONENTS, dim=-1)
         scale, scatter = self.scale[k, ...], self.scatter[k, ...]
         spread = torch.linspace(-1.0, 1.0, COMPONENTS).to(mean)

@@ -182,7 +182,7 @@ def check_network(network: NetworkConfig, quantity: str, scale: str) -> None:
     if head in COUNT_HEADS and quantity not in COUNT_QUANTITIES:
         raise ConfigError(
             f"network.head = {head} is for the halos of separate bins, label.quantity = "
-            f"{', '.join(COUNT_QUANTITIES)}, not for {quantity}"
+            f"{', '.join(COUNT_QUANTITIES)}, not for {quantity}: network.head=mse fits it"
         )
     if head == "msle" and scale == "log10":
         raise ConfigError(

@@ -1,0 +1,268 @@
+"""The head joint_counts: its likelihood and its draws against closed forms and exact posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import gammaln
+from support.fake_generator import SPLITS, FakeGenerator, FakeTrainer, tiny_config
+from support.network_tools import label_of, labels_from
+
+from streamtrain.generator.generator import Batch
+from streamtrain.networks.joint import (
+    JointCountsHead,
+    coarse_to_fine,
+    normal_log_interval,
+    rounded_log_prob,
+)
+from streamtrain.networks.network import build_head
+
+STEPS = 500
+F64 = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@pytest.fixture(autouse=True)
+def _private_torch() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def made(bins: int, mean: float = 1.0, **settings: Any) -> JointCountsHead:
+    """A head that was normalised with correlated counts."""
+    label = label_of(bins, **settings)
+    head = build_head("joint_counts", label)
+    assert isinstance(head, JointCountsHead)
+    rates = torch.exp(torch.linspace(mean + 1, mean - 1, bins) + torch.randn(200, 1))
+    counts = torch.poisson(rates).int()
+    unit_label = label.unit_label(np.zeros(200, np.int64)).expand(200, -1)
+    head.set_normalisation(labels_from(label, counts), counts, unit_label)
+    return head
+
+
+def stirred(head: JointCountsHead, size: float = 0.5) -> JointCountsHead:
+    """With weights of its own, none of them zero."""
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(size * 0.3 * torch.randn_like(parameter))
+    return head
+
+
+def test_interval_of_a_normal_distribution_is_scipys() -> None:
+    low = torch.tensor([-30.0, -3, -1, 0.5, 4, 20, -200], dtype=torch.float64)
+    for width in (1e-9, 1e-6, 0.9e-5, 1.1e-5, 1e-3, 0.5, 30.0):
+        high = low + width
+        ours = normal_log_interval(low, high, torch.full_like(low, width))
+        a, b = low.numpy(), high.numpy()
+        middle = stats.norm.logpdf(0.5 * (a + b)) + np.log(width)
+        near, far = np.where(a + b > 0, -a, b), np.where(a + b > 0, -b, a)
+        tails = stats.norm.logcdf(near), stats.norm.logcdf(far)
+        exact = tails[0] + np.log(-np.expm1(np.minimum(tails[1] - tails[0], -1e-300)))
+        exact = middle if width < 2e-5 else exact
+        np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=2e-9)
+
+
+def test_all_counts_of_a_bin_have_probability_one() -> None:
+    mean = torch.tensor([[0.0, 3.0, 11.0]], dtype=torch.float64)
+    ln_std = torch.tensor([[-0.5, 0.0, -5.0]], dtype=torch.float64)
+    ln_weight = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).log()
+    counts = torch.arange(200_000, dtype=torch.float64)
+    chance = rounded_log_prob(ln_weight, mean, ln_std, counts).exp()
+    assert chance.sum().item() == pytest.approx(1.0, abs=1e-9)
+    below = ln_weight.exp() * torch.special.ndtr(-mean * torch.exp(-ln_std))
+    assert chance[0].item() == pytest.approx(below.sum().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0.0, 30.0, 1e4])
+def test_loss_and_gradient_are_finite_at_extremes(size: float) -> None:
+    """Empty bins and 10^5 halos and more, whatever the network says."""
+    head = made(5)
+    counts = torch.tensor([[0] * 5, [10**5] * 5, [2**31 - 1] * 5, [0, 10**9, 0, 1, 0]])
+    for sign in (-1.0, 1.0):
+        given = sign * size * torch.randn(4, head.num_numbers).sign()
+        given.requires_grad_()
+        answer = head(given)
+        loss = head.loss(answer, labels_from(head.label, counts), counts, torch.zeros(1, 5))
+        loss.backward()
+        assert torch.isfinite(loss) and loss.dtype == torch.float32
+        for gradient in [given.grad, *(p.grad for p in head.parameters())]:
+            assert gradient is not None and torch.isfinite(gradient).all()
+        drawn = head.sample(answer.detach(), 20, torch.Generator().manual_seed(1))
+        assert torch.isfinite(drawn).all() and (drawn >= 0).all()
+
+
+def test_probabilities_of_all_functions_are_one_and_draws_have_them() -> None:
+    """Three bins of a few halos, whose dependence is not the one it started with."""
+    head = stirred(made(3, mean=-0.5))
+    answer = 0.5 * torch.randn(1, head.num_numbers)
+    size = 60
+    axis = torch.arange(size, dtype=torch.float64)
+    table = torch.cartesian_prod(axis, axis, axis)
+    with torch.no_grad():
+        chance = head.log_prob(answer, table[:, None]).exp()[:, 0]
+    number = 400_000
+    drawn = head.sample(answer, number, torch.Generator().manual_seed(2))[:, 0]
+    inside = (drawn < size).all(1)
+    assert chance.sum().item() == pytest.approx(inside.double().mean().item(), abs=3e-3)
+    place = (drawn[inside] @ torch.tensor([size**2, size, 1.0], dtype=torch.float64)).long()
+    found = torch.bincount(place, minlength=size**3).double()
+    often = chance * number > 25
+    assert often.sum() > 300
+    pull = (found - number * chance)[often] / (number * chance)[often].sqrt()
+    slack = 6 * (2 / len(pull)) ** 0.5
+    assert pull.square().mean().item() == pytest.approx(1.0, abs=slack)
+    pair = torch.corrcoef(drawn.T)[0, 1]
+    assert abs(pair) > 0.1  # the bins depend on one another
+
+
+def test_draws_are_those_of_the_seed_and_of_each_map() -> None:
+    head = stirred(made(6))
+    answer = torch.randn(2, head.num_numbers)
+    first, again, other = (
+        head.sample(answer, 50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (50, 2, 6) and first.dtype == torch.float64
+    assert torch.equal(first, first.floor())
+
+
+@pytest.mark.parametrize("scale", ["log10", "linear"])
+@pytest.mark.parametrize("quantity", ["counts", "phi", "phi_L"])
+def test_untrained_head_answers_the_mean_of_the_logarithm(scale: str, quantity: str) -> None:
+    label = label_of(5, quantity=quantity, scale=scale)
+    head = build_head("joint_counts", label)
+    counts = torch.poisson(torch.exp(torch.linspace(6, -1, 5) + 0.3 * torch.randn(4000, 1))).int()
+    unit_label = label.unit_label(np.zeros(4000, np.int64))
+    head.set_normalisation(labels_from(label, counts), counts, unit_label.expand(4000, -1))
+    answer = head(torch.zeros(2, head.num_numbers))
+    mean = counts.double().clamp(min=1).log10().mean(0)
+    found = label.log10_counts(head.point(answer, unit_label), unit_label)
+    torch.testing.assert_close(found, mean.expand(2, -1), rtol=1e-4, atol=1e-5)
+    # and draws the functions that it was normalised with
+    drawn = head.sample(answer[:1], 4000, torch.Generator().manual_seed(1))[:, 0]
+    ours, theirs = ((values.double() + 0.5).log() for values in (drawn, counts))
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), rtol=0, atol=0.2)
+    torch.testing.assert_close(ours.std(0), theirs.std(0), rtol=0.3, atol=0.05)
+    torch.testing.assert_close(
+        torch.corrcoef(ours.T)[0, :3], torch.corrcoef(theirs.T)[0, :3], rtol=0, atol=0.25
+    )
+
+
+def test_order_is_coarse_to_fine() -> None:
+    assert coarse_to_fine(1) == [0]
+    assert coarse_to_fine(2) == [1, 0]
+    assert coarse_to_fine(9) == [6, 8, 0, 3, 1, 4, 2, 5, 7]
+    for bins in (2, 3, 9, 49):
+        order = coarse_to_fine(bins)
+        assert sorted(order) == list(range(bins))
+        widest = bins
+        for k in range(3, bins):
+            known = sorted(order[:k])
+            gap = max(np.diff(known))
+            assert gap <= widest
+            widest = gap
+
+
+class ToyGenerator(FakeGenerator):
+    """Samples whose posterior is known: both channels of a map show what was observed."""
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        seen, counts = zip(*map(self._sample, indices), strict=True)
+        batch = super().generate(indices[:1])
+        unit_label = batch.unit_label
+        whole = torch.tensor(np.array(counts))
+        cube = torch.tensor(np.array(seen), dtype=torch.float32)[:, :, None, None]
+        return replace(
+            batch,
+            cube=cube.expand(-1, *self.input_shape).contiguous(),
+            label=whole.double().clamp(min=1).log10().float() + unit_label,
+            counts=whole.int(),
+            draws=batch.draws * len(indices),
+            indices=list(indices),
+            saturated=torch.zeros(len(indices), dtype=torch.int32),
+        )
+
+    def _sample(self, index: int) -> tuple[F64, F64]:
+        rng = np.random.default_rng([self.config.seed, SPLITS.index(self.split), index])
+        return self.draw(rng)
+
+    def draw(self, rng: np.random.Generator) -> tuple[F64, F64]:
+        raise NotImplementedError
+
+    def exact(self, seen: F64, counts: F64) -> F64:
+        """ln p(counts | what was observed) [n]."""
+        raise NotImplementedError
+
+
+class LinearGaussian(ToyGenerator):
+    """ln N is normal, and two of its linear combinations are seen with noise."""
+
+    mean = np.linspace(9.0, 5.0, 7)
+    mixing = 0.5 * np.tril(np.ones((7, 7))) / np.sqrt(np.arange(1, 8))[:, None] + 0.2 * np.eye(7)
+    looks = np.stack([np.full(7, 1 / 7), np.linspace(-1, 1, 7) / 3])
+    noise = 0.3
+
+    def draw(self, rng: np.random.Generator) -> tuple[F64, F64]:
+        x = self.mean + self.mixing @ rng.standard_normal(7)
+        seen = self.looks @ (x - self.mean) + self.noise * rng.standard_normal(2)
+        return seen, np.floor(np.exp(x))
+
+    def exact(self, seen: F64, counts: F64) -> F64:
+        prior = self.mixing @ self.mixing.T
+        cross = prior @ self.looks.T
+        gain = cross @ np.linalg.inv(self.looks @ cross + self.noise**2 * np.eye(2))
+        left = stats.multivariate_normal(np.zeros(7), prior - gain @ cross.T)
+        x = np.log(counts + 0.5)
+        return left.logpdf(x - self.mean - seen @ gain.T) - x.sum(1)
+
+
+class GammaPoisson(ToyGenerator):
+    """Poisson counts of one rate of gamma distribution, which is seen as another count."""
+
+    shape, seen_rate = 3.0, 20.0
+    weights = np.array([300.0, 100, 30, 10, 3, 1, 0.1])
+
+    def draw(self, rng: np.random.Generator) -> tuple[F64, F64]:
+        rate = rng.gamma(self.shape)
+        seen = np.log1p(rng.poisson(self.seen_rate * rate))
+        return np.array([seen, seen]), rng.poisson(rate * self.weights).astype(np.float64)
+
+    def exact(self, seen: F64, counts: F64) -> F64:
+        shape = self.shape + np.rint(np.expm1(seen[:, 0]))
+        inverse, total = 1.0 + self.seen_rate, counts.sum(1)
+        return (
+            gammaln(shape + total)
+            - gammaln(shape)
+            + shape * np.log(inverse)
+            - (shape + total) * np.log(inverse + self.weights.sum())
+            + (counts * np.log(self.weights) - gammaln(counts + 1)).sum(1)
+        )
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("toy", [LinearGaussian, GammaPoisson])
+def test_training_finds_the_exact_posterior(tmp_path: Path, toy: type[ToyGenerator]) -> None:
+    """To 0.05 nat of the divergence of the exact posterior, seven bins together."""
+    config = tiny_config(
+        tmp_path, network={"kind": "means", "layers": 1, "filters": 8, "dense": 64,
+        "head": "joint_counts"}, steps=STEPS, batch_size=128, learning_rate=5e-3,
+        warmup_steps=100, log_every=500, validate_every=STEPS, checkpoint_every=STEPS,
+    )  # fmt: skip
+    trainer = FakeTrainer(config, generator=toy)
+    trainer.run()
+    test = toy(config, "test")
+    batch = test.generate(range(4000))
+    network = trainer.network.eval()
+    with torch.inference_mode():
+        ours = network.head.log_prob(network(batch.cube), batch.counts).numpy()
+    seen = batch.cube[:, :, 0, 0].double().numpy()
+    difference = test.exact(seen, batch.counts.double().numpy()) - ours
+    error = difference.std() / np.sqrt(len(difference))
+    assert -3 * error < difference.mean() < 0.05
