@@ -270,7 +270,7 @@ def parameter_figure(predictions: ParameterPredictions) -> Figure:
         upper.plot(ends, ends, color=TRUTH, lw=0.8)
         upper.set_title(name, fontsize=TICK_SIZE)
         rank = predictions.rank[made, number]
-        lower.hist(rank, RANK_BINS, (0.0, 1.0), color=NETWORK, alpha=0.6)
+        lower.hist(rank, RANK_BINS, range=(0.0, 1.0), color=NETWORK, alpha=0.6)
         lower.axhline(len(rank) / RANK_BINS, color=TRUTH, lw=0.8)
         upper.set_xlabel("true", fontsize=TICK_SIZE)
         lower.set_xlabel("rank of the truth", fontsize=TICK_SIZE)

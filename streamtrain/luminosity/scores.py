@@ -39,7 +39,9 @@ Float = NDArray[np.float64]
 FIRST_SCORE = 1 << 21
 """First element of the random numbers that place a score in a jump, beyond those of all draws."""
 SMALLEST = 2.0**-53
-"""Smallest probability that a draw has; it keeps scores finite, within +-8.3."""
+"""Smallest probability that a draw has; it keeps scores finite, within +-8.2."""
+LARGEST = -float(ndtri(SMALLEST))
+"""Scores beyond are taken for that, so that no value is infinite."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class _Coordinate:
 
     def value(self, scores: Float) -> Float:
         """Values [...] of scores [...]."""
-        below, above, p = ndtr(scores), ndtr(-scores), self.probability
+        held = np.clip(scores, -LARGEST, LARGEST)
+        below, above, p = ndtr(held), ndtr(-held), self.probability
         if not p:
             return self._quantile(below, above)
         before = np.array(self.at)

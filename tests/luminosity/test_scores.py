@@ -117,6 +117,17 @@ def test_a_correlated_prior_is_made_independent() -> None:
     np.testing.assert_allclose(marginal[:, 0], (drawn["c"] - 0.5) / (1.5 * np.sqrt(0.4)), atol=1e-9)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_any_number_is_the_score_of_a_value_within_bounds(name: str) -> None:
+    """Also those that no draw has, which a flow may put out."""
+    given, scale, exact = EXACT[name]
+    of = NormalScores(Prior({"a": given}, scale=scale), {"a": 0.0})
+    values = of.values(np.array([[-1e30], [-40.0], [-8.0], [8.0], [40.0], [1e30]]))["a"]
+    low, high = exact.support()
+    assert np.isfinite(values).all() and (np.diff(values) >= 0.0).all()
+    assert (low <= values * (1 + 1e-12)).all() and (values <= high * (1 + 1e-12)).all()
+
+
 def test_what_is_not_drawn_has_no_score() -> None:
     held = {
         "held": Fixed(1.0),
