@@ -427,7 +427,8 @@ class Label:
 
     @property
     def parameter_names(self) -> list[str]:
-        """Of all models, in the order of the label; with the model's where there are several."""
+        """Names of the parameters in the order of the label, behind that of their model where there
+        are several."""
         if not self.num_class_columns:
             return [name for model in self.parameters for name in model.names]
         models = zip(self.classes, self.parameters, strict=True)

@@ -23,9 +23,9 @@ Float = NDArray[np.float64]
 DRAWN = 4000
 """Samples of the posterior of each model."""
 LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
-"""Percentiles."""
+"""Percentiles of each parameter that files and the screen have."""
 NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
-"""Of the percentiles, in files."""
+"""Names of the percentiles, in files."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class ModelPosterior:
     probability: float
     parameters: tuple[str, ...]
     samples: Float
-    """Of the posterior, if it is this model, in the parameters' units [num, num_parameters]."""
+    """Draws from the posterior, if it is this model, in the parameters' units [num,
+    num_parameters]."""
     prior: Float
-    """Of the prior, likewise."""
+    """Draws from the prior in the same units [num_prior, num_parameters]."""
     left_out: float
     """Share of the posterior that the prior's constraints do not allow; it is not in the
     samples."""

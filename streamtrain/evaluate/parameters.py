@@ -67,8 +67,9 @@ class ParameterPredictions:
     """Scores of the truth [num_samples, n]; those of models that did not make a map mean nothing,
     here and below."""
     mean: Float
-    """Of the posterior's scores [num_samples, n]."""
+    """Mean of the posterior's scores [num_samples, n]."""
     std: Float
+    """Standard deviation of the posterior's scores [num_samples, n]."""
     rank: Float
     """Share of the posterior below the truth [num_samples, n]."""
     quantiles: Float
@@ -163,7 +164,7 @@ class ParameterScore:
 def score_parameters(
     predictions: ParameterPredictions, bootstrap: Bootstrap
 ) -> dict[str, ParameterScore]:
-    """Of every parameter that some map was made with, by name."""
+    """The score of every parameter that some map was made with, by name."""
     found, column = {}, 0
     names = predictions.label.parameter_names
     for number, model in enumerate(predictions.label.parameters):

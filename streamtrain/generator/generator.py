@@ -428,15 +428,18 @@ class Generator:
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
                 columns[operator.name] = Records(values, range(len(arguments)))
-        parameters = self._parameters(draws, scene, records.column("parameters"))
+        parameters = self._parameters(draws, scene, records)
         return SampleDraws(
             scene, indices, arguments, drawn, records.with_columns(columns), parameters
         )
 
-    def _parameters(self, draws: Draws, scene: Scene, drawn: Column) -> NDArray[np.float32] | None:
+    def _parameters(
+        self, draws: Draws, scene: Scene, records: Records
+    ) -> NDArray[np.float32] | None:
         """The label of samples where it is of parameters, from those that they have drawn."""
         if not self._scores:
             return None
+        drawn = records.column("parameters")
         assert isinstance(drawn, OfModels)
         draws = draws.of_stage(scene.line.stages.model)
         scores = [

@@ -205,7 +205,8 @@ class NormalScores:
 
     @property
     def mixing(self) -> Float:
-        """See `ModelParameters.mixing`."""
+        """What makes of independent scores those of each parameter for itself [num_names,
+        num_names]; see `ModelParameters`."""
         made = np.eye(len(self.names))
         if self._joint:
             at = [self.names.index(name) for name in self._joint]
@@ -246,7 +247,7 @@ class NormalScores:
 
 
 def scores_of(mixture: Mixture) -> list[NormalScores]:
-    """Of every luminosity model."""
+    """The scores of every luminosity model's parameters."""
     return [NormalScores(one.prior, one.model.defaults) for one in mixture.components]
 
 

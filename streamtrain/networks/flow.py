@@ -28,7 +28,7 @@ from streamtrain.networks.heads import LARGEST_LN_STRETCH, Head
 CONTEXT = 64
 """Numbers that a flow knows of a map."""
 WIDTH = 64
-"""Of the two hidden layers for each number of each transform."""
+"""Width of the two hidden layers for each number of each transform."""
 SPLINES = 2
 BINS = 8
 BOUND = 5.0
@@ -126,7 +126,8 @@ class FlowHead(Head):
 
     @torch.no_grad()
     def sample_scores(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        """The same of every model, as if it had made the samples, and classes of 0."""
+        """Labels with draws from the posterior of every model, as if it had made the map, and with
+        classes of 0, float32 [number, B, num_outputs]."""
         batch, device = len(prediction), prediction.device
         context = self._split(prediction)[1].repeat(number, 1)
         drawn = torch.zeros(number, batch, self.num_outputs, device=device)

@@ -34,11 +34,12 @@ class Dependence:
     """rms over bins of the mean prediction for maps without a halo minus the mean prediction [dex];
     None where the label is no function of luminosity."""
     information: float | None = None
-    """Of a posterior of parameters over their prior [nat]; None for other labels."""
+    """Information that a posterior of parameters has over their prior [nat]; None for other
+    labels."""
 
     @classmethod
     def of_information(cls, information: float) -> Dependence:
-        """Of a posterior with so much information over the prior [nat]."""
+        """The dependence of a posterior with so much information over the prior [nat]."""
         return cls(1.0 - math.exp(-2.0 * information), information=information)
 
     @property

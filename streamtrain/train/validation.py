@@ -64,8 +64,8 @@ class ParameterError:
 
     name: str
     rms: float
-    """Of the middle of the posterior, in standard deviations of the prior, where it is normal: of
-    the parameter's normal score. About the posterior's width, if that is honest."""
+    """The rms error of the middle of the posterior, in the parameter's normal scores: in standard
+    deviations of a normal prior. It is about the posterior's width, if that is honest."""
     baseline: float
     """The rms of always predicting the prior's median, about 1."""
 
