@@ -25,7 +25,7 @@ ROOMS = (
     "operators",
     "luminosity",
     "catalogs",
-    "tables figures spectra",
+    "tables figures spectra calibration",
     "labels",
     "grid cosmology",
     "numerics",

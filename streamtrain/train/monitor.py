@@ -178,6 +178,9 @@ class Monitor:
             )
             figure = confusion(result.classes.confusion, self._label.classes)
             self._writer.add_figure("confusion", figure, step)
+        for name, value in result.posterior.items():
+            self._writer.add_scalar(f"posterior/{name}", value, step)
+            entry[f"posterior/{name}"] = value
         for residuals in result.residuals:
             tensorboard.add_residuals(self._writer, residuals, step)
         entry |= self._probe(step, result.dependence)

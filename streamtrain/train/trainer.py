@@ -60,7 +60,7 @@ from streamtrain.train.torch_state import (
     seed_dropout,
     use_bfloat16,
 )
-from streamtrain.train.validation import Summary, ValidationResult, validate
+from streamtrain.train.validation import NUM_DRAWS, Drawn, Summary, ValidationResult, validate
 from streamtrain.train.writer import CheckpointWriter
 
 
@@ -359,6 +359,16 @@ class Trainer:
         prediction, loss = self._forward(batch)
         return self.network.head.point(prediction, batch.unit_label.to(self._device)), loss
 
+    def _draw(self, batch: Batch) -> Drawn:
+        """The joint posterior of a batch, with the same random numbers every time."""
+        head, counts = self.network.head, batch.counts.to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            prediction = self.network(batch.cube.to(self._device))
+        luck = torch.Generator().manual_seed(batch.indices[0])
+        samples = head.sample(prediction, NUM_DRAWS, luck)
+        true, drawn = (head.log_prob(prediction, given) for given in (counts, samples))
+        return Drawn(samples.cpu().numpy(), (true.cpu().numpy(), drawn.cpu().numpy()))
+
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""
         steps = self.step - self._logged
@@ -427,6 +437,7 @@ class Trainer:
                 num_samples=number,
                 chunk=self._share,
                 stopped=stopped,
+                draw=self._draw if self.network.head.joint else None,
             )
         if result is None:
             return True

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.calibration import RankedTruth, scalars
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.labels import Label, ranges_with_bins
@@ -33,6 +34,20 @@ class Evaluation(Protocol):
     """What a validation asks of the network: (label prediction [B, num_outputs], mean loss)."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]: ...
+
+
+NUM_DRAWS = 64
+"""Functions drawn for each sample from a head that predicts all bins together."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a joint posterior says of B samples."""
+
+    samples: F64
+    """Halos per bin [NUM_DRAWS, B, num_bins]."""
+    log_q: tuple[F64, F64]
+    """Log probability of the true counts [B] and of the drawn ones [NUM_DRAWS, B], in nat."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,9 @@ class ValidationResult:
     example: Example | None = field(repr=False)
     parameters: list[ParameterError] = field(default_factory=list)
     """Empty where the label is not of parameters."""
+    posterior: dict[str, float] = field(default_factory=dict)
+    """Whether the joint posterior means what it says, see `calibration.scalars`; empty where bins
+    are not predicted together."""
 
 
 def validate(
@@ -132,18 +150,23 @@ def validate(
     num_samples: int,
     chunk: int,
     stopped: Callable[[int], bool],
+    draw: Callable[[Batch], Drawn] | None = None,
 ) -> ValidationResult | None:
     """Mean loss and errors over samples 0..num_samples-1 of the generator's split.
 
     chunk: samples generated at once in a rank
     stopped: called before each chunk with the number of samples done; True abandons the validation
     in all ranks, and None is returned.
+    draw: the joint posterior of a batch, where the head has one
     Raises ValueError if a sample is too bright for the cube.
     """
     mine = range(world.rank, num_samples, world.size)
     longest = -(-num_samples // world.size)
     label = generator.label
     sums = _Sums(label, generator.bin_edges, world.device)
+    if num_samples < world.size:
+        draw = None  # a rank without a sample has no mean
+    posterior = _Posterior(generator.bin_edges) if draw is not None else None
     total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
     example = None
     for start in range(0, longest, chunk):
@@ -156,11 +179,42 @@ def validate(
         batch.check()
         prediction, loss = evaluate(batch)
         sums.add(batch, prediction)
+        if draw is not None and posterior is not None:
+            posterior.add(batch, draw(batch))
         total_loss += loss.double() * len(indices) / num_samples
         if start == 0 and world.is_main:
             blank, _ = evaluate(replace(batch, cube=generator.blank(indices)))
             example = _example(label, batch, prediction, blank)
-    return sums.result(world, float(world.sum(total_loss)), example)
+    result = sums.result(world, float(world.sum(total_loss)), example)
+    return replace(result, posterior=posterior.result(world)) if posterior else result
+
+
+class _Posterior:
+    """Ranks of the true counts among those that a rank's samples' posteriors draw."""
+
+    def __init__(self, bin_edges: F64) -> None:
+        sums = {f"logL_{name}": inside.astype(np.float64) for name, inside in _ranges(bin_edges)}
+        sums["light"] = 10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1]))
+        self._ranked = RankedTruth(sums, np.ones(len(bin_edges) - 1))
+        self._last: F64 | None = None
+
+    def add(self, batch: Batch, drawn: Drawn) -> None:
+        """A batch; distances are taken from the sample before each, the first's from no halo."""
+        truth = batch.counts.double().cpu().numpy()
+        first = np.zeros_like(truth[:1]) if self._last is None else self._last
+        self._ranked.add(
+            drawn.samples, truth, np.concatenate([first, truth[:-1]]), log_q=drawn.log_q
+        )
+        self._last = truth[-1:]
+
+    def result(self, world: World) -> dict[str, float]:
+        """Means over the samples of all ranks."""
+        ranks = self._ranked.ranks()
+        found = scalars(ranks)
+        del found["log10_p"]  # of all samples together it is not the mean of the ranks'
+        total = torch.tensor([1.0, *found.values()], dtype=torch.float64) * len(ranks)
+        number, *means = world.sum(total).tolist()
+        return {name: value / number for name, value in zip(found, means, strict=True)}
 
 
 class _Sums:

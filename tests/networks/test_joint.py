@@ -80,6 +80,15 @@ def test_all_counts_of_a_bin_have_probability_one() -> None:
     assert chance[0].item() == pytest.approx(below.sum().item(), rel=1e-12)
 
 
+def test_gradient_of_the_likelihood_is_that_of_differences() -> None:
+    counts = torch.tensor([[0, 1, 2, 7, 300, 10**5, 10**8]], dtype=torch.float64)
+    for size in (0.3, 3.0):
+        weight, off, ln_std = size * torch.randn(3, 1, 7, 3, dtype=torch.float64)
+        mean = (counts + 0.5).log()[..., None] + off * torch.exp(ln_std)
+        given = [values.detach().requires_grad_() for values in (weight, mean, ln_std)]
+        assert torch.autograd.gradcheck(lambda *v: rounded_log_prob(*v, counts), given, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [0.0, 30.0, 1e4])
 def test_loss_and_gradient_are_finite_at_extremes(size: float) -> None:
     """Empty bins and 10^5 halos and more, whatever the network says."""

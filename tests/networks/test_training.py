@@ -35,6 +35,8 @@ def weights(config: Config) -> dict[str, torch.Tensor]:
         ({"head": "log_cosh"}, {}),
         ({"head": "gaussian"}, {}),
         ({"head": "negative_binomial"}, {}),
+        ({"head": "joint_counts"}, {}),
+        ({"head": "joint_counts"}, {"quantity": "phi", "scale": "linear"}),
         ({"head": "poisson"}, {"quantity": "phi_L", "scale": "linear"}),
         ({"head": "msle"}, {"scale": "linear"}),
         ({"monotonic": True}, {"quantity": "cumulative"}),
@@ -54,11 +56,12 @@ def test_every_head_learns(tmp_path: Path, network: dict[str, Any], label: dict[
     assert whole.rms_dex < 0.5 * whole.baseline_dex
 
 
-def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["auto", "joint_counts"])
+def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path, head: str) -> None:
+    """The weights of a body and of a head."""
+    network = CNN | {"dropout": 0.3, "head": head}
     whole, parts = (
-        tiny_config(
-            tmp_path / name, network=CNN | {"dropout": 0.3}, optimiser="sgd", validate_every=12
-        )
+        tiny_config(tmp_path / name, network=network, optimiser="sgd", validate_every=12)
         for name in ("whole", "parts")
     )
     FakeTrainer(whole).run()
@@ -84,19 +87,23 @@ def test_validation_uses_the_running_moments(tmp_path: Path) -> None:
     assert result.loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_two_ranks_normalise_over_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["auto", "joint_counts"])
+def test_two_ranks_normalise_over_the_whole_batch(tmp_path: Path, head: str) -> None:
     """Weights and running moments of one rank and of two, each with half of every batch. Gradient
     descent, in which roundings stay as small as they are."""
     settings = {"steps": 8, "validate_every": 8, "optimiser": "sgd", "learning_rate": 0.03}
-    words = tuple(f"{key}={value}" for key, value in settings.items())
+    words, network = (
+        tuple(f"{key}={value}" for key, value in settings.items()),
+        CNN | {"head": head},
+    )
     trainings = {
-        name: Forked(tmp_path / name, "--network", str(CNN), ranks=ranks, train=words)
+        name: Forked(tmp_path / name, "--network", str(network), ranks=ranks, train=words)
         for name, ranks in (("one", 1), ("two", 2))
     }
     found, losses = [], []
     for name, training in trainings.items():
         assert training.finish() == [0] * len(training.ranks), training.errors
-        found.append(weights(tiny_config(tmp_path / name, network=CNN, **settings)))
+        found.append(weights(tiny_config(tmp_path / name, network=network, **settings)))
         history = read_history(tmp_path / name / "history.jsonl")
         losses += [e["validation_loss"] for e in history if "validation_loss" in e]
     for key, weight in found[0].items():

@@ -191,3 +191,28 @@ def test_memory_grows_with_what_is_held() -> None:
     held = np.ones(25_000_000)
     after = memory_use(torch.device("cpu"))["process_GB"]
     assert after - before == pytest.approx(held.nbytes / 1e9, abs=0.02)
+
+
+def test_a_joint_posterior_is_watched(tmp_path: Path) -> None:
+    """Coverage, bias and log probability of the validation samples, in TensorBoard and history."""
+    network = {"kind": "means", "layers": 1, "filters": 4, "dense": 8, "head": "joint_counts"}
+    config = tiny_config(tmp_path, network=network, steps=4, validation_samples=30)
+    trainer = FakeTrainer(config)
+    result = trainer.run().validation
+    assert result is not None
+    batch = FakeGenerator(config, "validation").generate(range(30))
+    with torch.no_grad():
+        log_q = trainer.network.head.log_prob(trainer.network.eval()(batch.cube), batch.counts)
+    found = result.posterior
+    assert found["log_probability"] == pytest.approx(log_q.mean().item(), rel=1e-6)
+    for name in ("logL_all", "light", "bins", "curve", "density", "distance"):
+        assert 0 <= found[f"coverage_68/{name}"] <= found[f"coverage_95/{name}"] <= 1
+    assert abs(found["bias_sigma/light"]) < 3
+    [entry] = [e for e in read_history(tmp_path / "history.jsonl") if "validation_loss" in e]
+    shown = events_of(tmp_path)
+    for name, value in found.items():
+        assert entry[f"posterior/{name}"] == value
+        [scalar] = shown.Scalars(f"posterior/{name}")
+        assert scalar.value == pytest.approx(value, rel=1e-6)
+    other = FakeTrainer(tiny_config(tmp_path / "other", steps=4)).run().validation
+    assert other is not None and not other.posterior
