@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.calibration import uniformity
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH
 from streamtrain.generator.generator import Batch, Generator
@@ -44,6 +45,10 @@ CONVENTIONS = {
     "coverage": "share of the maps whose truth lies in the central 68 % or 95 % of the posterior",
     "ranks": f"maps by the share of the posterior below the truth, in {RANK_BINS} bins: even, if "
     "it is honest",
+    "p": "that ranks of an honest posterior would be as uneven (mean, width and shape, see "
+    "streamtrain/calibration.py), for independent maps",
+    "regions": "likewise of all parameters together: of the share of the posterior that is nearer "
+    "to a point drawn from the prior than the truth is (TARP, 2302.03026)",
 }
 
 
@@ -71,7 +76,10 @@ class ParameterPredictions:
     std: Float
     """Standard deviation of the posterior's scores [num_samples, n]."""
     rank: Float
-    """Share of the posterior below the truth [num_samples, n]."""
+    """Place of the truth in the posterior, from 0 to 1 [num_samples, n]."""
+    region: Float
+    """Share of the posterior that is nearer to a point drawn from the prior than the truth is, in
+    all parameters together [num_samples]."""
     quantiles: Float
     """16th, 50th and 84th percentile of the parameters in their own units [3, num_samples, n]."""
     true_values: Float
@@ -111,9 +119,11 @@ class PosteriorOf:
             model = true[:, :classes].argmax(1).cpu().numpy()
             chances = output[:, :classes].double().softmax(1).cpu().numpy()
         own = self.values(drawn)
+        nearer = self._nearer(drawn, true, model, random)
         scores, truth = (
             label.marginal(v)[..., classes:].double().cpu().numpy() for v in (drawn, true)
         )
+        luck = torch.rand(truth.shape, generator=random).numpy()
         return {
             "information": information + self.ln_accepted[model],
             "model": model,
@@ -121,10 +131,23 @@ class PosteriorOf:
             "true": truth,
             "mean": scores.mean(axis=0),
             "std": scores.std(axis=0),
-            "rank": (scores < truth).mean(axis=0),
+            "rank": ((scores < truth).sum(axis=0) + luck) / (DRAWN + 1),
+            "region": nearer,
             "quantiles": np.moveaxis(np.percentile(own, (16, 50, 84), axis=0), 0, 1),
             "true_values": self.values(true),
         }
+
+    def _nearer(
+        self, drawn: Tensor, true: Tensor, model: NDArray[np.int64], random: torch.Generator
+    ) -> Float:
+        """`ParameterPredictions.region` of labels [B, num_outputs], in independent scores."""
+        point = torch.randn(true.shape, generator=random).to(true)
+        made = torch.zeros_like(true)
+        for number, at in enumerate(self._label.parameter_columns):
+            made[torch.from_numpy(model == number).to(made.device), at] = 1.0
+        away, exact = (((v - point) ** 2 * made).sum(-1) for v in (drawn, true))
+        luck = torch.rand(len(true), generator=random).numpy()
+        return ((away < exact).sum(0).cpu().numpy() + luck) / (DRAWN + 1)
 
     def values(self, labels: Tensor) -> Float:
         """Parameters in their own units [..., n] of labels [..., num_outputs]."""
@@ -159,6 +182,8 @@ class ParameterScore:
     coverage_95: float
     coverage_95_error: float | None
     ranks: list[int]
+    p: float
+    """Of a rank statistic as uneven as this, for independent maps."""
 
 
 def score_parameters(
@@ -199,7 +224,19 @@ def _score(
         *of((away <= 0.34).astype(np.float64)),
         *of((away <= 0.475).astype(np.float64)),
         np.histogram(rank[made > 0], RANK_BINS, (0.0, 1.0))[0].tolist(),
+        uniformity(rank[made > 0]).p,
     )
+
+
+def _regions(predictions: ParameterPredictions, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Coverage of regions of all parameters together, of the maps whose model has some."""
+    some = np.array([bool(m.names) for m in predictions.label.parameters])[predictions.model]
+    found: dict[str, Any] = {"p": uniformity(predictions.region[some]).p if some.any() else 1.0}
+    for level in (68, 95):
+        inside = some * (predictions.region <= level / 100)
+        found[f"coverage_{level}"] = float(inside.sum() / max(some.sum(), 1))
+        found[f"coverage_{level}_error"] = bootstrap.ratio(inside * 1.0, some * 1.0)
+    return found
 
 
 def scores_of_parameters(
@@ -211,6 +248,7 @@ def scores_of_parameters(
     network: dict[str, Any] = {
         "information": float(info.mean()),
         "information_error": bootstrap.mean(info),
+        "regions": _regions(predictions, bootstrap),
         "parameters": {k: asdict(v) for k, v in score_parameters(predictions, bootstrap).items()},
     }
     return {
@@ -227,9 +265,17 @@ def parameter_lines(result: Mapping[str, Any]) -> list[str]:
     network = result["network"]
     keys = ("width", "rms", "bias_sigma", "coverage_68", "coverage_95")
     rows = [
-        [name, str(of["maps"]), *(plus_minus(of[key], of[f"{key}_error"], ".3f") for key in keys)]
+        [
+            name,
+            str(of["maps"]),
+            *(plus_minus(of[key], of[f"{key}_error"], ".3f") for key in keys),
+            f"{of['p']:.2g}",
+        ]
         for name, of in network["parameters"].items()
     ]
+    together = network["regions"]
+    inside = (plus_minus(together[k], together[f"{k}_error"], ".3f") for k in keys[-2:])
+    rows.append(["all together", "", "", "", "", *inside, f"{together['p']:.2g}"])
     known = plus_minus(network["information"], network["information_error"], ".3f")
     return [
         f"information over the prior: {known} nat",
@@ -237,7 +283,10 @@ def parameter_lines(result: Mapping[str, Any]) -> list[str]:
         f"+-: standard errors, bootstrap over {result['bootstrap']['resampled']}",
         *without_lines(result["bootstrap"]),
         "",
-        *columns(["parameter", "maps", "width", "rms", "bias/sigma", "in 68 %", "in 95 %"], rows),
+        *columns(
+            ["parameter", "maps", "width", "rms", "bias/sigma", "in 68 %", "in 95 %", "p"], rows
+        ),
+        "p: that an honest posterior has ranks as uneven as these, if maps were independent",
     ]
 
 

@@ -26,8 +26,11 @@ from streamtrain.evaluate.layers import target_of
 from streamtrain.evaluate.parameters import (
     DRAWN,
     ParameterPredictions,
+    PosteriorOf,
     parameter_figure,
     score_parameters,
+    scores_of_parameters,
+    together,
 )
 from streamtrain.evaluate.predictions import predict_batches
 from streamtrain.evaluate.probes import run_probes
@@ -146,7 +149,8 @@ def posteriors(
         true=true,
         mean=draws.mean(axis=0),
         std=draws.std(axis=0),
-        rank=(draws < true).mean(axis=0),
+        rank=((draws < true).sum(axis=0) + random.random(true.shape)) / (DRAWN + 1),
+        region=random.random(number),
         quantiles=np.percentile(draws, (16, 50, 84), axis=0),
         true_values=true,
         label=label,
@@ -166,7 +170,7 @@ def test_the_scores_of_exact_posteriors_are_those_in_closed_form() -> None:
         assert abs(score.bias_sigma) < 4 * score.bias_sigma_error
         assert score.coverage_68 == pytest.approx(0.68, abs=4 * 0.47 / np.sqrt(1500))
         assert score.coverage_95 == pytest.approx(0.95, abs=4 * 0.22 / np.sqrt(1500))
-        assert stats.chisquare(score.ranks).pvalue > 1e-3
+        assert stats.chisquare(score.ranks).pvalue > 1e-3 and score.p > 1e-3
     assert parameter_figure(made).axes
 
 
@@ -174,12 +178,62 @@ def test_wrong_posteriors_are_seen() -> None:
     """0.8 of the width, and 0.3 sigma beside the truth."""
     bootstrap = Bootstrap.of_maps(1500)
     narrow = score_parameters(posteriors(lambda s: 0.8 * s, 0.8 * np.sqrt(0.2)), bootstrap)
-    assert narrow["a"].coverage_68 < 0.62 and stats.chisquare(narrow["a"].ranks).pvalue < 1e-6
+    assert narrow["a"].coverage_68 < 0.62 and narrow["a"].p < 1e-6
     moved = score_parameters(
         posteriors(lambda s: 0.8 * s + 0.3 * np.sqrt(0.2), np.sqrt(0.2)), bootstrap
     )
     assert moved["b"].bias_sigma == pytest.approx(0.3, abs=0.1)
-    assert stats.chisquare(moved["b"].ranks).pvalue < 1e-6
+    assert stats.chisquare(moved["b"].ranks).pvalue < 1e-6 and moved["b"].p < 1e-6
+
+
+class Correlated(FlowHead):
+    """A head whose posterior of two scores is known: of correlation 0.9, or, `destroyed`, 0."""
+
+    destroyed = False
+
+    def sample_scores(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        normal = torch.randn(number, len(prediction), 2, generator=generator)
+        if not self.destroyed:
+            normal[..., 1] = 0.9 * normal[..., 0] + np.sqrt(0.19) * normal[..., 1]
+        return prediction[:, :2] + 0.3 * normal
+
+    def log_prob(self, prediction: Tensor, label_bn: Tensor) -> Tensor:
+        return torch.zeros(len(prediction))
+
+
+@pytest.mark.parametrize("destroyed", [False, True])
+def test_a_destroyed_correlation_with_right_marginals_is_seen(
+    config: Config, destroyed: bool
+) -> None:
+    """By the regions of both parameters together, at 2000 maps."""
+    line = {"parameters": {"alpha": {"normal": [1.2, 0.1]}, "beta": {"normal": [0.0, 1.0]}}}
+    changed = from_mapping(to_dict(config) | {"emit": {"line": line}})
+    generator = Generator(changed, "test")
+    posterior = PosteriorOf(generator)
+    with torch.random.fork_rng(devices=[]):
+        head = Correlated(generator.label, "flow")
+    head.destroyed = destroyed
+    batch = generator.generate([0])
+    random = torch.Generator().manual_seed(4)
+    parts = []
+    # of the means, so that the truth is standard normal
+    root = torch.linalg.cholesky(torch.eye(2) - 0.09 * torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+    for number in range(20):
+        mean = torch.randn(100, 2, generator=random) @ root.T
+        noise = torch.randn(100, 2, generator=random)
+        noise[:, 1] = 0.9 * noise[:, 0] + np.sqrt(0.19) * noise[:, 1]
+        indices = [100 * number + k for k in range(100)]
+        many = replace(batch, label=mean + 0.3 * noise, indices=indices)
+        parts.append(posterior.part(head, many, mean))
+    made = together(parts, posterior, generator.label, [])
+    found = scores_of_parameters(made, Bootstrap.of_maps(2000), "none")["network"]
+    for score in found["parameters"].values():
+        assert score["p"] > 1e-3
+    assert (found["regions"]["p"] < 1e-6) == destroyed
+    if not destroyed:
+        assert found["regions"]["p"] > 1e-3
+        assert found["regions"]["coverage_68"] == pytest.approx(0.68, abs=4 * 0.47 / np.sqrt(2000))
+    generator.close()
 
 
 @pytest.mark.parametrize("which", ["config", "mixed"])
