@@ -129,8 +129,15 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
     return {
         "noise_level": test.levels[number].tolist(),
         "parameters": {
-            name: {"percentiles": spread, "true": true}
-            for name, spread, true in zip(names, *columns, strict=True)
+            name: {
+                "percentiles": spread,
+                "true": true,
+                "networks": {
+                    network: np.percentile(samples[number][:, k], LEVELS).tolist()
+                    for network, samples in test.posteriors.items()
+                },
+            }
+            for k, (name, spread, true) in enumerate(zip(names, *columns, strict=True))
         },
         "log10_count": {
             "true": test.true[number].tolist(),
@@ -243,7 +250,11 @@ def _draw(
     }
     if samples is not None:
         drawn["mcmc_parameters.png"] = corner(
-            samples, inference.density.names, test.theta[0], inference.simulations.theta
+            samples,
+            inference.density.names,
+            test.theta[0],
+            inference.simulations.theta,
+            beside={name: of[0] for name, of in test.posteriors.items()},
         )
     for name, figure in drawn.items():
         write_png(figure, folder / name)
