@@ -82,6 +82,7 @@ class ParameterPosterior:
                         name: dict(zip(NAMES, values.tolist(), strict=True))
                         for name, values in zip(model.parameters, model.percentiles.T, strict=True)
                     },
+                    "names": list(model.parameters),
                     "correlation": _correlation(model.samples),
                     "left_out": model.left_out,
                 }

@@ -312,6 +312,10 @@ def test_infer_gives_parameters_in_their_own_units(
         f"{100 * prior.models[2].left_out:.0f} % of the posterior of chung22 breaks the "
         "constraints of its prior and is left out"
     ]
+    kept = json.loads((tmp_path / "out" / "map.json").read_text())["models"]["chung22"]
+    assert kept["names"] == list(wide.parameters)
+    exact = np.corrcoef(wide.samples[:, 1], wide.samples[:, 3])[0, 1]
+    assert kept["correlation"][1][3] == pytest.approx(exact, rel=1e-6)
     table = Table.read(tmp_path / "out" / "map.ecsv")
     assert [*table["parameter"]] == [n for of in models.values() for n in of["parameters"]]
     assert table["median"][0] == models["li16"]["parameters"]["log10_delta_mf"]["median"]
