@@ -59,6 +59,7 @@ def luminosity_function(
     quantity: str = "counts",
     unit: Float | None = None,
     slices: Slices | None = None,
+    band: Float | None = None,
 ) -> Figure:
     """Predicted and true luminosity functions of a few maps, their ratio below.
 
@@ -67,7 +68,8 @@ def luminosity_function(
     (default: true > 0). reference: mean label, log10 of the count, [num_bins]; blank: what the
     network predicts for maps without a halo, in the same form. quantity: of `QUANTITIES`, with
     `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1). slices: of the
-    maps, drawn above.
+    maps, drawn above. band: ends of the simultaneous 95 % band of each function, log10 of the
+    count, [2, num_maps, num_bins].
     """
     if predicted.shape != true.shape or true.ndim != 2:
         raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
@@ -86,6 +88,8 @@ def luminosity_function(
     at = positions(bin_edges, quantity)
     unit_label = np.broadcast_to(1.0 if unit is None else unit, true.shape)
     highest = np.max(unit_label * 10 ** np.maximum(np.maximum(true, predicted), 0.0))
+    if band is not None:
+        highest = max(highest, float(np.max(unit_label * 10 ** band[1])))
     lowest = np.min(unit_label)
     for k in range(num_maps):
         upper, lower = panels[:, k]
@@ -99,6 +103,14 @@ def luminosity_function(
             zorder=4,
             label="true",
         )
+        if band is not None:
+            low, high = band[:, k]
+            upper.fill_between(
+                at, unit_label[k] * 10**low, unit_label[k] * 10**high, color=NETWORK, alpha=0.22,
+                lw=0, label="95 % band",
+            )  # fmt: skip
+            ends = 10 ** (band[:, k] - true[k])
+            lower.fill_between(at, *ends, where=shown, color=NETWORK, alpha=0.22, lw=0)
         curves = [("network", predicted[k], NETWORK, "-")]
         if reference is not None:
             curves.append(("mean label", reference, REFERENCE, "--"))

@@ -137,6 +137,20 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure the network's errors on its test set again, and look at its training maps",
     )
+    add(
+        "--functions",
+        type=int,
+        default=4000,
+        help="luminosity functions that are drawn from the posterior, where the network predicts "
+        "numbers of halos [%(default)s]",
+    )
+    add("--seed", type=int, default=0, help="which functions are drawn [%(default)s]")
+    add(
+        "--functions-out",
+        type=Path,
+        metavar="FILE",
+        help="an npz file for the drawn functions (docs/posterior.md); default: none is written",
+    )
     add("--out", type=Path, help="folder; default: infer in the run folder")
     command.set_defaults(run=run_infer)
 
@@ -163,6 +177,9 @@ def run_infer(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         measure=arguments.measure,
         out=arguments.out,
+        functions=arguments.functions,
+        seed=arguments.seed,
+        functions_out=arguments.functions_out,
     )
     config = run_config(arguments.folder, arguments.settings)
     infer(

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from streamtrain.config import Config
@@ -27,8 +29,10 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.curves import simultaneous_band
 from streamtrain.evaluate.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
+from streamtrain.evaluate.posterior import NUM_FUNCTIONS
 from streamtrain.evaluate.predictions import (
     AnyPredictions,
     ClassPredictions,
@@ -38,11 +42,12 @@ from streamtrain.evaluate.predictions import (
 )
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
+from streamtrain.evaluate.scores import Float
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.networks.network import loss_name
+from streamtrain.networks.network import Network, loss_name
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -96,9 +101,10 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
         manifest, generator = run.test_set()
     _check_classes(run, generator)
     reference = _mean_label(run)
-    predictions = predict(run.network(generator), manifest, generator, run.progress)
+    network = run.network(generator)
+    predictions = predict(network, manifest, generator, run.progress)
     about = _test_set(path, manifest)
-    return _scored(generator, step, predictions, reference, about, bootstrap, run.folder)
+    return _scored(generator, network, step, predictions, reference, about, bootstrap, run.folder)
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
@@ -128,11 +134,10 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
     count = config.test.samples
-    predictions = predict_batches(
-        run.network(generator), generator, batches, count, "evaluating", run.progress
-    )
+    network = run.network(generator)
+    predictions = predict_batches(network, generator, batches, count, "evaluating", run.progress)
     about = _test_set(path, testset.load(path)) | {"notes": notes}
-    return _scored(generator, step, predictions, reference, about, bootstrap, folder)
+    return _scored(generator, network, step, predictions, reference, about, bootstrap, folder)
 
 
 def _check_classes(run: Run, generator: Generator) -> None:
@@ -165,6 +170,7 @@ def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
 
 def _scored(
     generator: Generator,
+    network: Network,
     step: int,
     predictions: AnyPredictions,
     reference: MeanLabelBaseline | None,
@@ -182,7 +188,7 @@ def _scored(
             generator.config.label.quantity,
             bootstrap_of(predictions, bootstrap),
         ),
-        "figures": _draw(predictions, reference, generator, folder),
+        "figures": _draw(predictions, reference, generator, network, folder),
     }
     write_json(folder / "evaluation.json", result)
     return result
@@ -192,6 +198,7 @@ def _draw(
     predictions: AnyPredictions,
     reference: MeanLabelBaseline | None,
     generator: Generator,
+    network: Network,
     folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
@@ -206,7 +213,7 @@ def _draw(
         drawn = {"confusion.png": confusion(np.array(counts), predictions.classes)}
     else:
         assert reference is not None
-        drawn = _function_figures(predictions, reference, generator)
+        drawn = _function_figures(predictions, reference, generator, network)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
         quantity = config.label.quantity
@@ -216,7 +223,7 @@ def _draw(
 
 
 def _function_figures(
-    predictions: Predictions, reference: MeanLabelBaseline, generator: Generator
+    predictions: Predictions, reference: MeanLabelBaseline, generator: Generator, network: Network
 ) -> dict[str, Figure]:
     """Of functions of luminosity, by file name."""
     quantity = generator.config.label.quantity
@@ -229,6 +236,7 @@ def _function_figures(
             *arrays,
             reference=reference.mean,
             slices=lambda numbers: _slices(generator, numbers),
+            band=partial(_band, generator, network) if network.head.joint else None,
             **options,
         ),
         "functions.png": figures.functions(
@@ -256,6 +264,16 @@ def _slices(generator: Generator, numbers: Sequence[int]) -> Slices:
     channel = num_freq // 2
     nu_GHz = frequency_GHz(grid.nu_GHz, channel, num_freq)
     return Slices(values[:, channel], grid.fov_deg, nu_GHz, unit)
+
+
+def _band(generator: Generator, network: Network, numbers: Sequence[int]) -> Float:
+    """Ends of the simultaneous 95 % band of some samples, log10 of the count [2, B, num_bins]."""
+    with torch.inference_mode():
+        prediction = network(generator.generate(list(numbers)).cube)
+        luck = torch.Generator().manual_seed(0)
+        drawn = network.head.sample(prediction, NUM_FUNCTIONS, luck).cpu().numpy()
+    ends = [simultaneous_band(drawn[:, k], 0.95)[0] for k in range(len(numbers))]
+    return np.log10(np.maximum(np.stack(ends, axis=1), 1.0))
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> list[str]:

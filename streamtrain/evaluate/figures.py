@@ -44,10 +44,11 @@ def comparison(
     quantity: str = "counts",
     unit: Float | None = None,
     slices: Callable[[Sequence[int]], Slices] | None = None,
+    band: Callable[[Sequence[int]], Float] | None = None,
 ) -> Figure:
     """`luminosity_function` of three test maps: those whose rms error is the 16th, 50th and 84th
     percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`; unit:
-    [num_samples, num_bins] too; slices: makes those of maps, given by their numbers."""
+    [num_samples, num_bins] too; slices, band: make those of maps, given by their numbers."""
     chosen, titles = _three_maps(predicted, true, occupied)
     return luminosity_function(
         predicted[chosen],
@@ -59,6 +60,7 @@ def comparison(
         quantity=quantity,
         unit=None if unit is None else unit[chosen],
         slices=slices(chosen.tolist()) if slices is not None else None,
+        band=band(chosen.tolist()) if band is not None else None,
     )
 
 

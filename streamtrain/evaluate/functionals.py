@@ -7,6 +7,7 @@ luminosity functions give samples of them. They know nothing of halos outside th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from streamtrain.grid import Grid, distance_Mpc
 from streamtrain.labels import LuminosityBins, luminosity_ranges
 
 Float = NDArray[np.float64]
+Interval = tuple[float, float]
 
 ABOVE = (5.0, 6.0, 6.5)
 """log10(L/Lsun) of the N(>L) that are quoted, where they lie in the label's bins."""
@@ -29,13 +31,51 @@ class Functional:
     unit: str
     """'' for a number, 'Lsun Mpc-3', 'uK', 'Jy sr-1'."""
     meaning: str
-    """In words."""
+    """What it is, in words."""
     weights: Float
     """What one halo in each bin adds [num_bins]."""
 
     def of(self, counts: NDArray[np.floating]) -> Float:
-        """Its values [...] for halos per bin [..., num_bins]."""
+        """The sums [...] of halos per bin [..., num_bins]."""
         return np.asarray(counts @ self.weights)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is quoted of a number that follows from a luminosity function.
+
+    Where the bins of a posterior are independent, the mean alone is known: median and intervals are
+    None.
+    """
+
+    name: str
+    unit: str
+    """'' for a number."""
+    meaning: str
+    """What it is, in words."""
+    mean: float
+    median: float | None
+    interval_68: Interval | None
+    """Central interval, 16 to 84 %."""
+    interval_95: Interval | None
+    """Central interval, 2.5 to 97.5 %."""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if self.median is None or self.interval_68 is None:
+            return f"{self.name} = {self.mean:.4g}{unit} (mean, error not known)"
+        low, high = self.interval_68
+        above, below = high - self.median, self.median - low
+        return f"{self.name} = {self.median:.4g} +{above:.2g} -{below:.2g}{unit}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file; without what is not known."""
+        found: dict[str, Any] = {"unit": self.unit, "meaning": self.meaning, "mean": self.mean}
+        if self.median is not None and self.interval_68 and self.interval_95:
+            found |= {"median": self.median}
+            found |= {"low_95": self.interval_95[0], "low_68": self.interval_68[0]}
+            found |= {"high_68": self.interval_68[1], "high_95": self.interval_95[1]}
+        return found
 
 
 def functionals(
@@ -45,8 +85,8 @@ def functionals(
 
     bins: of the label; grid: of the field that is looked at; Omega_m, h: of its lightcones. A halo
     counts with the mean luminosity of its bin, where halos are evenly spread in ln L. N(>L) ends at
-    the label's last edge. Where no edge lies at an L of `ABOVE` (within 0.02 dex), the brightest
-    ranges of the label begin N(>L) instead.
+    the label's last edge. Where no edge lies at an L of `ABOVE` (within 0.02 dex), the edges
+    nearest to where the label's two brightest ranges begin are taken instead.
     """
     edges = bins.edges
     found = [_above(edges, log10_L) for log10_L in _thresholds(edges)]
@@ -81,14 +121,15 @@ def _thresholds(edges: Float) -> list[float]:
         for edge, log10_L in zip(near, ABOVE, strict=True)
         if abs(edge - log10_L) <= 0.02 and edge < edges[-1]
     ]
-    return inside or [low for low, _ in luminosity_ranges(edges)[-2:]]
+    lows = [float(edges[np.abs(edges[:-1] - low).argmin()]) for low, _ in luminosity_ranges(edges)]
+    return inside or list(dict.fromkeys(lows[-2:]))
 
 
 def _above(edges: Float, log10_L: float) -> Functional:
     inside = edges[:-1] >= log10_L - 1e-9
-    name = f"N(>10^{log10_L:.3g})"
+    name = f"N(>10^{log10_L:.4g})"
     return Functional(
-        name, "", f"halos of {log10_L:.3g} to {edges[-1]:g} in log10(L/Lsun)", inside.astype(float)
+        name, "", f"halos of {log10_L:.4g} to {edges[-1]:g} in log10(L/Lsun)", inside.astype(float)
     )
 
 

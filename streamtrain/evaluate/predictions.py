@@ -30,7 +30,7 @@ from streamtrain.labels import Label
 from streamtrain.machine.files import writing
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.heads import Head
-from streamtrain.networks.network import Network
+from streamtrain.networks.network import Network, point_of
 
 
 @dataclass(frozen=True)
@@ -99,20 +99,6 @@ def predict(
     """
     batches = testset.compared(manifest, generator)
     return predict_batches(network, generator, batches, manifest.count, "evaluating", progress)
-
-
-def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tensor, Tensor]:
-    """What a network puts out for cubes [B, n_freq, n_dec, n_ra], and the labels that its head
-    makes of that [B, num_outputs].
-
-    unit_label: `Batch.unit_label`. Raises ValueError if a label is not finite.
-    """
-    with torch.inference_mode():
-        output = network(cubes)
-        point = network.head.point(output, unit_label.to(cubes.device))
-        if not torch.isfinite(point).all():
-            raise ValueError("the network's prediction is not finite: its training has diverged")
-    return output, point
 
 
 def predict_batches(

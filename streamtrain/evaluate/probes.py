@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
-from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
@@ -27,6 +26,7 @@ from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
+from streamtrain.networks.network import point_of
 from streamtrain.tables import columns, plus_minus, range_title
 from streamtrain.train.probe import Dependence, pair_sums, skill
 

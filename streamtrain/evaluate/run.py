@@ -16,18 +16,35 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
+from streamtrain.arguments import whole_number
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate import testset
+from streamtrain.evaluate.posterior import (
+    NUM_FUNCTIONS,
+    Posterior,
+    check_functions,
+    check_posterior,
+    check_seed,
+    posterior_of,
+)
+from streamtrain.evaluate.training_maps import NUM_SAMPLES, Kept, TrainingMaps
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import near_run
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import num_cores
+from streamtrain.maps.prepare import Prepared, as_input, prepare
+from streamtrain.maps.read import read_map
+from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network, build_network
 from streamtrain.schema import Difference, differences, to_dict
 from streamtrain.train.checkpoint import is_free, load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
+
+READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
+"""What `read_map` takes besides the file."""
 
 
 def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
@@ -181,6 +198,7 @@ class Run:
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
+        self._answering: dict[int, tuple[Network, TrainingMaps, list[str]]] = {}
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
@@ -214,6 +232,75 @@ class Run:
     def evaluation(self) -> dict[str, Any] | None:
         """What evaluation.json holds; None where there is none that can be read."""
         return read_evaluation(self.folder)
+
+    def infer(
+        self,
+        cube: torch.Tensor | ArrayLike | SkyMap | str | Path,
+        *,
+        functions: int = NUM_FUNCTIONS,
+        seed: int = 0,
+        compare_with: int = NUM_SAMPLES,
+        **reading: Any,
+    ) -> Posterior:
+        """The joint posterior of the luminosity function behind a map.
+
+        cube: a file of a map, or what `read_map` made of one, whose line, units, band, field and
+        voxels are checked, and to which the operators that are left to do are applied, as
+        `streamtrain infer` does; or an array [n_freq, n_dec, n_ra] that is the network's input
+        already: from high to low frequency and from low to high dec and ra, after all operators of
+        the run's `observe`, as a `Generator` or `observe(cube, config)` makes it. An array has no
+        coordinates to check; its shape and numbers are. functions: luminosity functions that are
+        drawn; seed: the same one draws the same functions; compare_with: training maps that the map
+        is compared with, 0: none. reading: how a map is read, `units`, `nu_rest_GHz`, `index`,
+        `hdu` and `no_value` of a file (see `read_map`), `regrid`, `centre_deg` and `rayleigh_jeans`
+        of that and of a `SkyMap` (see `maps.prepare`). What was applied, found and assumed is in
+        `applied`, `notes` and `warnings` of the result.
+
+        Raises ValueError, one sentence, for a map that does not fit the network, a run without a
+        checkpoint, and a network whose head predicts no numbers of halos.
+        """
+        functions, seed = check_functions(functions), check_seed(seed)
+        samples = whole_number(compare_with, "compare_with")
+        if samples < 0:
+            raise ValueError(f"compare_with = {samples} must be 0 or more")
+        network, training, problems = self._answer(samples)
+        prepared = self._prepared(cube, reading)
+        return posterior_of(
+            network,
+            prepared,
+            self.config.grid,
+            training,
+            functions=functions,
+            seed=seed,
+            problems=problems,
+        )
+
+    def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:
+        if isinstance(cube, str | Path):
+            of_file = {name: reading.pop(name) for name in READING if name in reading}
+            cube = read_map(cube, **of_file)
+        if isinstance(cube, SkyMap):
+            return prepare(cube, self.config, device=self.device, **reading)
+        if reading:
+            raise ValueError(
+                f"infer: {', '.join(reading)} is for a map with coordinates; an array is the "
+                "network's input already"
+            )
+        return as_input(cube, self.config, self.device)
+
+    def _answer(self, samples: int) -> tuple[Network, TrainingMaps, list[str]]:
+        """The network with its head, the training maps and what could not be found of them."""
+        if samples not in self._answering:
+            check_posterior(self.config)
+            trained, kept = self.trained, Kept(self.config)
+            training, problems = kept.training_maps(
+                self.training, samples=samples, cosmology=True, progress=self.progress
+            )
+            kept.save()
+            self.progress.close()
+            label = Label(self.config.label, [training.volume_Mpc3])
+            self._answering[samples] = trained.network(label, self.device), training, problems
+        return self._answering[samples]
 
     def network(self, generator: Generator) -> Network:
         """The trained network, on the device of a generator of this run's samples."""

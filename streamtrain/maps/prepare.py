@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.arguments import given_numbers
 from streamtrain.config import Config
 from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
@@ -90,6 +91,38 @@ def prepare(
             f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
         )
     return _observed(cube, plan, first, notes, sky, device)
+
+
+def as_input(
+    cube: torch.Tensor | ArrayLike, config: Config, device: torch.device | str = "cpu"
+) -> Prepared:
+    """An array that is a network's input already, checked.
+
+    cube: [n_freq, n_dec, n_ra], from high to low frequency and from low to high dec and ra, after
+    all operators of `config`, as a `Generator` or `observe` makes it. Nothing is applied to it. One
+    with a unit of astropy is converted to that of the network's input. Raises MapError, one
+    sentence, for another shape, and for what is not a finite number.
+    """
+    where, plan = "the array", config.observation
+    try:
+        given = given_numbers(cube, where)
+        values = given.to(plan.units)
+    except ValueError as error:
+        raise MapError(str(error)) from None
+    if values.shape != plan.state.shape:
+        raise MapError(
+            f"{where} has the shape {values.shape}, the network takes {plan.state.shape} (freq, "
+            "dec, ra): one map after all operators of its configuration, as observe(cube, config) "
+            "makes it"
+        )
+    if given.num_masked:
+        raise MapError(f"{where} has {given.num_masked} masked voxels, which have no value")
+    with np.errstate(over="ignore"):
+        found = torch.from_numpy(np.array(values, np.float32)).to(full_device(device))
+    _check_finite(found, where)
+    done = ", ".join(step.name for step in plan.steps)
+    note = f"an array, taken to have gone through {done}" if done else "an array, taken as painted"
+    return Prepared(found, [], [], [note])
 
 
 def _check_line(sky: SkyMap, grid: Grid, notes: list[str]) -> None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.infer_parameters import parameters_of
-from streamtrain.evaluate.predictions import point_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.labels import Label
@@ -20,6 +19,7 @@ from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.scores import NormalScores, in_label
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
+from streamtrain.networks.network import point_of
 from streamtrain.schema import differences
 
 Float = NDArray[np.float64]

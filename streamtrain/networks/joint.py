@@ -38,7 +38,7 @@ FIRST = 0.7
 NEIGHBOURS = 2
 """Bins on each side that the first weights, a linear regression, reach to."""
 RIDGE = 0.02
-"""Of that regression, in variances of a bin."""
+"""The ridge of that regression, in variances of a bin."""
 SMALLEST_SCATTER = 0.02
 """Floor of what the regression leaves, in standard deviations of a bin."""
 NARROW = 1e-5
@@ -46,16 +46,16 @@ NARROW = 1e-5
 LN_PEAK = -0.5 * math.log(2.0 * math.pi)
 """ln of the normal distribution's largest density."""
 LARGEST_X = 52.0 * math.log(2.0)
-"""Of a drawn ln N: float64 holds every whole number up to here."""
+"""The largest drawn ln N: float64 holds every whole number up to here."""
 LOWEST_X = -1e3
 """Stands for the ln of the lower end of an empty bin."""
 POINT_WEIGHT = 10.0
-"""Of the squared error of the point estimate in the loss, in variances of the label."""
+"""The weight of the point estimate's squared error in the loss, in variances of the label."""
 RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
 """Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
 quantiles."""
 SEED = 0
-"""Of these draws."""
+"""The seed of these draws."""
 
 
 class JointCountsHead(Head):

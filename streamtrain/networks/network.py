@@ -70,6 +70,11 @@ AUTO = "mse"
 """The head that `network.head = auto` stands for, but for a label of parameters."""
 
 
+def head_class(name: str) -> type[Head]:
+    """The head that `network.head` names."""
+    return HEADS[AUTO if name == "auto" else name]
+
+
 def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
     """The head of a configuration: `network.head`, for the generator's label."""
     if name == "auto":
@@ -178,6 +183,23 @@ def build_network(
     """The network of a configuration for cubes of (n_freq, n_dec, n_ra) and the generator's
     label; input_map: what the cubes show. Raises ValueError if it does not fit the map."""
     return Network(config, input_shape, label, input_map, channels_last=channels_last)
+
+
+def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network puts out for cubes [B, n_freq, n_dec, n_ra], and the labels that its head
+    makes of that [B, num_outputs].
+
+    unit_label: `Batch.unit_label`. Raises ValueError if a label is not finite.
+    """
+    with torch.inference_mode():
+        output = network(cubes)
+        point = network.head.point(output, unit_label.to(cubes.device))
+        if not torch.isfinite(point).all():
+            raise ValueError(
+                "the network's prediction is not finite: its training has diverged, or the map is "
+                "far beyond what it was trained on"
+            )
+    return output, point
 
 
 def describe(network: Network, input_shape: tuple[int, int, int]) -> str:

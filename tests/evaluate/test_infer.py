@@ -22,14 +22,14 @@ from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import baselines as mean_label
-from streamtrain.evaluate import evaluation, testset
-from streamtrain.evaluate import infer as infer_module
+from streamtrain.evaluate import evaluation, infer_output, testset
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate import run as run_module
 from streamtrain.evaluate.infer import Function, Options, infer, predict_map
-from streamtrain.evaluate.infer_reference import ErrorReference, Errors, Seen, statistics
+from streamtrain.evaluate.infer_reference import ErrorReference, Errors
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.training_maps import Seen, TrainingMaps, statistics
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps.export import export
 
@@ -45,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures; one test draws them."""
-    monkeypatch.setattr(infer_module, "write_png", lambda figure, path: None)
+    monkeypatch.setattr(infer_output, "write_png", lambda figure, path: None)
 
 
 @pytest.mark.parametrize("name", runs.WRITERS)
@@ -132,7 +132,7 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     )
     assert said in capsys.readouterr().out and said in old["warnings"][0]
     monkeypatch.undo()
-    monkeypatch.setattr(infer_module, "write_png", lambda figure, path: None)
+    monkeypatch.setattr(infer_output, "write_png", lambda figure, path: None)
     monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
     monkeypatch.setattr(mean_label, "MEAN_LABEL_SAMPLES", 16)
     evaluated = evaluation.evaluate(run)
@@ -243,8 +243,9 @@ def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
     generator = Generator(config, "test")
     network = Trained.load(config).network(generator.label)
     residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
-    found = predict_map(network, generator.label, generator.generate([INDEX]).cube[0],
-                ErrorReference(None, Errors(residuals, 24, 7, 2, "here"), 1.0))  # fmt: skip
+    reference = ErrorReference(TrainingMaps(None, 1.0), Errors(residuals, 24, 7, 2, "here"))
+    cube = generator.generate([INDEX]).cube[0]
+    found = predict_map(network, generator.label, cube, reference)
     assert isinstance(found, Function) and found.interval is not None
     value = np.log10(found.value)
     for ends, shift in zip(found.interval, (-0.5, -0.4, -0.2, -0.1), strict=True):
@@ -303,7 +304,7 @@ def test_a_signal_leaves_nothing_half_written(
 ) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     out = tmp_path / "out"
-    monkeypatch.setattr(infer_module, "write_png", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(infer_output, "write_png", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(out)]
     assert main.main([*arguments, "--samples", "0"]) == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM" in capsys.readouterr().err
