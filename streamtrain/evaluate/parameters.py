@@ -183,7 +183,7 @@ class ParameterScore:
     coverage_95_error: float | None
     ranks: list[int]
     p: float
-    """Of a rank statistic as uneven as this, for independent maps."""
+    """Probability that ranks of an honest posterior are as uneven, for independent maps."""
 
 
 def score_parameters(
