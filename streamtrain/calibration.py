@@ -36,8 +36,8 @@ Bool = NDArray[np.bool_]
 
 BANDS = (0.68, 0.95)
 """Levels of the intervals, bands and regions whose coverage is quoted."""
-QUANTILES = (0.025, 0.16, 0.84, 0.975)
-"""Ends of the 95 % and 68 % intervals whose widths are quoted."""
+QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
+"""Ends of the 95 % and 68 % intervals whose widths are quoted, and the median."""
 LEVELS = ("density", "curve", "distance")
 """Names of the ranks that are levels of a region of the whole posterior."""
 BINS = "bins"
@@ -61,13 +61,15 @@ class Ranks:
     missing where log probabilities were not given."""
     pulls: dict[str, Float]
     """(truth - posterior mean) / posterior deviation of log10 of each sum [N], where the truth is
-    counted as one of the samples: mean 0 and mean square 1 for an exact posterior."""
+    counted as one of the samples: mean 0 and mean square 1 for an exact posterior, a positive mean
+    for one that is too low. A sum of less than its smallest weight counts as that: no halo as one.
+    """
     width_68: dict[str, Float]
     """Distance of the 16th and 84th percentile of log10 of each sum [dex] [N]."""
     width_95: dict[str, Float]
     """Distance of the 2.5th and 97.5th percentile of log10 of each sum [dex] [N]."""
-    mean: dict[str, Float]
-    """Posterior mean of each sum [N], a function of the map alone."""
+    median: dict[str, Float]
+    """Posterior median of log10 of each sum [N], a function of the map alone."""
     log_q: Float | None
     """Log probability of the true counts [nat] [N]."""
 
@@ -143,7 +145,7 @@ class RankedTruth:
         pool = np.concatenate([truth[None], samples])
         sums = pool @ self._weights
         log10 = np.log10(np.maximum(sums, self._one))
-        low95, low68, high68, high95 = np.quantile(log10[1:], QUANTILES, axis=0)
+        low95, low68, median, high68, high95 = np.quantile(log10[1:], QUANTILES, axis=0)
         deviation = log10.std(axis=0)
         known = deviation > 1e-9  # else all are one number, up to rounding
         pull = (log10[0] - log10.mean(axis=0)) / np.where(known, deviation, 1.0)
@@ -162,7 +164,7 @@ class RankedTruth:
                 np.where(known, pull, 0.0),
                 high68 - low68,
                 high95 - low95,
-                sums[1:].mean(axis=0),
+                median,
             )
         )
 
@@ -182,7 +184,7 @@ class RankedTruth:
             pulls=by_name(columns[3]),
             width_68=by_name(columns[4]),
             width_95=by_name(columns[5]),
-            mean=by_name(columns[6]),
+            median=by_name(columns[6]),
             log_q=np.concatenate(self._log_q) if self._log_q else None,
         )
 
@@ -266,12 +268,22 @@ def uniformity(rank: Float) -> Uniformity:
     return Uniformity(
         shift=float(special.erfc(abs(mean) * root / np.sqrt(2.0))),
         width=float(min(1.0, 2.0 * tails)),
-        # the correction for a finite number: Stephens 1970
-        shape=float(special.kolmogorov(deviation * (root + 0.12 + 0.11 / root))),
+        shape=float(special.kolmogorov(deviation * _stephens(num))),
         deviation=deviation,
         mean=mean,
         rms=float(np.sqrt(square)),
     )
+
+
+def usual_deviation(num: int, level: float = 0.95) -> float:
+    """The largest deviation that the distribution of `num` independent uniform ranks stays below
+    with the chance `level`."""
+    return float(special.kolmogi(1.0 - level) / _stephens(num))
+
+
+def _stephens(num: int) -> float:
+    """Factor of a deviation in the limit of many, for a finite number: Stephens 1970."""
+    return float(np.sqrt(num) + 0.12 + 0.11 / np.sqrt(num))
 
 
 def combine(p_values: list[float]) -> float:

@@ -136,13 +136,15 @@ def test_biases_and_widths_are_read_in_standard_deviations():
         if name in narrow.sums:
             assert test.rms == pytest.approx(1 / 0.8, abs=0.06)
             assert (narrow.pulls[name] ** 2).mean() == pytest.approx(1 / 0.64, abs=0.12)
+    for name in ("density", "curve"):
+        assert narrow.levels[name].mean() > 0.6  # regions that are too small, from 0.5 on
     assert shifted.pulls["faint"].mean() < -0.3  # 0.3 in each bin, and bins go together
 
 
 def test_what_depends_on_the_truth_is_no_condition():
     """An exact posterior is calibrated for maps that look alike, not for truths that are alike."""
     ranks = gaussian(4000, 60, 6, 5)
-    looks = ranks.mean["bright"]
+    looks = ranks.median["bright"]
     chosen = ranks.among(looks > np.quantile(looks, 0.75))
     assert len(chosen) == 1000
     assert p_value(chosen) > 1e-3
@@ -186,7 +188,7 @@ def test_empty_maps_have_ranks():
     ranked.add(nothing, nothing[0], nothing[0], (nothing[0, :, 0], nothing[:, :, 0]))
     ranks = ranked.ranks()
     assert p_value(ranks) > 1e-3
-    for values in (ranks.pulls, ranks.width_68, ranks.width_95, ranks.mean):
+    for values in (ranks.pulls, ranks.width_68, ranks.width_95, ranks.median):
         assert not np.concatenate(list(values.values())).any()
 
 
@@ -222,6 +224,8 @@ def test_p_values_are_those_of_scipy():
     exact = stats.kstest(rank, "uniform")
     assert found.deviation == pytest.approx(exact.statistic, rel=1e-12)
     assert found.shape == pytest.approx(exact.pvalue, rel=0.02)
+    usual = calibration.usual_deviation(300)
+    assert usual == pytest.approx(stats.kstwo.isf(0.05, 300), rel=2e-3)
     score = stats.norm.ppf(rank)
     shift = stats.norm.sf(abs(score.mean()) * np.sqrt(300))
     assert found.shift == pytest.approx(2 * shift, rel=1e-9)

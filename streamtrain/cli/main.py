@@ -76,12 +76,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "--scenarios are painted on the test skies of the configuration: use data.test=[...] "
             "and test.samples=N, with --out, instead of --on and --samples"
         )
+    if arguments.draws is not None and not arguments.calibration:
+        raise ValueError("--draws is the number of functions that --calibration draws")
+    chosen = [arguments.probes, arguments.calibration, arguments.scenarios is not None]
+    if sum(chosen) > 1:
+        raise ValueError("--probes, --calibration and --scenarios are different things: name one")
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
 
         if samples is not None:
             raise ValueError("--probes changes the first 64 maps: it cannot be used with --samples")
         run_probes(config, **elsewhere, **options)
+    elif arguments.calibration:
+        from streamtrain.evaluate.calibration import DRAWS, calibrate
+
+        draws = DRAWS if arguments.draws is None else arguments.draws
+        options |= {"draws": draws, "samples": samples, "bootstrap": arguments.bootstrap}
+        calibrate(config, **elsewhere, **options)
     elif arguments.scenarios is None:
         evaluate(config, samples=samples, bootstrap=arguments.bootstrap, **elsewhere, **options)
     else:
@@ -325,6 +336,17 @@ def _parser() -> argparse.ArgumentParser:
         "--probes",
         action="store_true",
         help="instead: its predictions for blank, shuffled, turned, fainter and brighter maps",
+    )
+    command.add_argument(
+        "--calibration",
+        action="store_true",
+        help="instead: whether the posterior of a network with a head of counts means what it says",
+    )
+    command.add_argument(
+        "--draws",
+        type=int,
+        metavar="N",
+        help="functions that --calibration draws for each map [1000]",
     )
     command.add_argument(
         "--scenarios",

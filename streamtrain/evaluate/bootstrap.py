@@ -52,7 +52,7 @@ class Bootstrap:
         drawn = np.random.default_rng(seed).multinomial(
             self.num_blocks, np.full(self.num_blocks, 1.0 / self.num_blocks), RESAMPLES
         )
-        self._times = drawn[:, block]
+        self._times = drawn.astype(np.float64)[:, block]
 
     @classmethod
     def of_maps(cls, num_maps: int, seed: int = 0, num_skies: int | None = None) -> Bootstrap:
@@ -154,7 +154,7 @@ class Bootstrap:
         return part
 
 
-def _first_above(reached: NDArray[np.int64], ranks: Float) -> NDArray[np.int64]:
+def _first_above(reached: Float, ranks: Float) -> NDArray[np.int64]:
     """Where each row of `reached` [n, num_values], which never falls, first exceeds its rank; ranks
     [num_percentiles, n]."""
     if len(reached) == 1:

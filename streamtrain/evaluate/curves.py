@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.calibration import depth
+
 Float = NDArray[np.float64]
 
 
@@ -74,13 +76,9 @@ def simultaneous_band(samples: Float, level: float) -> tuple[Float, float]:
     """
     num = len(samples)
     ordered = np.sort(samples, axis=0)
-    depth = np.full(num, num)
-    for column, values in zip(samples.T, ordered.T, strict=True):
-        np.minimum(depth, np.searchsorted(values, column, side="right"), out=depth)
-        np.minimum(depth, num - np.searchsorted(values, column, side="left"), out=depth)
     # the band of order m reaches from the m-th lowest to the m-th highest value of each bin; a
     # sample lies within that of the others if it is at least m + 1 deep among all
-    others = np.sort(depth) - 1
+    others = np.sort(depth(samples[:, None])[:, 0]) - 1
     order = max(1, int(others[int((1.0 - _level(level)) * num + 1e-9)]))
     return np.stack([ordered[order - 1], ordered[num - order]]), float((others >= order).mean())
 

@@ -103,14 +103,39 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     reference = _mean_label(run)
     network = run.network(generator)
     predictions = predict(network, manifest, generator, run.progress)
-    about = _test_set(path, manifest)
+    about = test_set_record(path, manifest)
     return _scored(generator, network, step, predictions, reference, about, bootstrap, run.folder)
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
     """On other skies or with other settings, into a folder of its own."""
-    own = config = run.config
+    config, own, generator, notes = other_test_set(run, on)
     step = run.trained.step
+    _check_classes(run, generator)
+    kept = MeanLabelBaseline.of_evaluation(run.evaluation)
+    if kept is not None and len(kept.mean) != generator.num_bins:
+        kept = None
+    reference = kept or _mean_label(run, own)
+    path = folder / "testset.json"
+    batches = testset.made(config, path, generator)
+    count = config.test.samples
+    network = run.network(generator)
+    predictions = predict_batches(network, generator, batches, count, "evaluating", run.progress)
+    about = test_set_record(path, testset.load(path)) | {"notes": notes}
+    return _scored(generator, network, step, predictions, reference, about, bootstrap, folder)
+
+
+def other_test_set(
+    run: Run, on: Sequence[str] | None
+) -> tuple[Config, Config, Generator, list[str]]:
+    """What makes the test maps of a run on other skies or with other settings than its own.
+
+    on: lightcone files or globs; None: those of the settings. Returns the configuration of the test
+    maps, the run's own with the lightcones of here, the generator of the test maps, and what should
+    be known of them, a sentence each. Raises ValueError, one sentence, if the network does not take
+    such maps.
+    """
+    own = config = run.config
     if (run.folder / "config.yaml").is_file():
         own = replace(run_config(run.folder), data=config.data)
     usual = replace(own, test=replace(own.test, samples=config.test.samples))
@@ -122,22 +147,11 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
             f"the test maps have {generator.input_shape} voxels, the network of {config.run} takes "
             f"{run.trained.input_shape}"
         )
-    _check_classes(run, generator)
     notes = other_skies.notes_on(config, generator) if on is not None else []
     difference = testset.difference_in_samples(usual, config)
     if difference is not None:
         notes.append(difference.text("in the run", "here"))
-    kept = MeanLabelBaseline.of_evaluation(run.evaluation)
-    if kept is not None and len(kept.mean) != generator.num_bins:
-        kept = None
-    reference = kept or _mean_label(run, own)
-    path = folder / "testset.json"
-    batches = testset.made(config, path, generator)
-    count = config.test.samples
-    network = run.network(generator)
-    predictions = predict_batches(network, generator, batches, count, "evaluating", run.progress)
-    about = _test_set(path, testset.load(path)) | {"notes": notes}
-    return _scored(generator, network, step, predictions, reference, about, bootstrap, folder)
+    return config, own, generator, notes
 
 
 def _check_classes(run: Run, generator: Generator) -> None:
@@ -157,8 +171,8 @@ def _mean_label(run: Run, config: Config | None = None) -> MeanLabelBaseline | N
         return mean_label(generator, run.progress)
 
 
-def _test_set(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
-    """For the record."""
+def test_set_record(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
+    """Which test set a result is of, as plain data for a JSON file; path: of its manifest."""
     return {
         "manifest_sha256": sha256(path),
         "samples": manifest.count,

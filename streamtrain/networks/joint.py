@@ -62,9 +62,9 @@ class JointCountsHead(Head):
     """The number of halos in all bins, together.
 
     The network's numbers are a point estimate of each bin's label, trained with the mean squared
-    error, the weights, means and widths of its mixture, and a context for all bins; the head's own
-    weights add what the bins before tell. It starts as a linear regression of the log counts, from
-    their points on, on the nearest bins before, made from the labels it was normalised with.
+    error, and a context; the head makes the mixture of each bin of the context and of the bins
+    before. It starts as a linear regression of the log counts, from their points on, on the nearest
+    bins before, made from the labels it was normalised with.
     """
 
     losses: ClassVar[Mapping[str, str]] = {
@@ -84,7 +84,7 @@ class JointCountsHead(Head):
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__(label, name)
         bins = label.num_outputs
-        self.num_numbers = (3 * COMPONENTS + 1) * bins + CONTEXT
+        self.num_numbers = bins + CONTEXT
         self.register_buffer("label_mean", torch.zeros(bins))
         self.register_buffer("label_std", torch.ones(bins))
         for buffer in ("centre", "scale", "scatter"):
@@ -94,6 +94,7 @@ class JointCountsHead(Head):
         self.counted = nn.Parameter(torch.zeros(bins, 2 * bins, HIDDEN))
         self.context = nn.Parameter(torch.zeros(bins, CONTEXT, HIDDEN))
         self.bias = nn.Parameter(torch.zeros(1, bins, HIDDEN))
+        self.mixtures = nn.Parameter(torch.zeros(1, bins, 3 * COMPONENTS))
         self.output = nn.Parameter(torch.zeros(bins, HIDDEN, 3 * COMPONENTS))
         before = torch.ones(bins, bins).tril(-1)
         self.register_buffer("_before", before, persistent=False)
@@ -127,25 +128,25 @@ class JointCountsHead(Head):
     def loss(
         self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
     ) -> Tensor:
-        points = self.label_mean + self.label_std * self._parts_of(prediction)[2]
+        points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
         error = points - counts_bn.clamp(min=1).log10()
         squared = POINT_WEIGHT * (error * error).mean() / (self.label_std * self.label_std).mean()
         return squared - (self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         counts = counts.to(prediction.device).double()[..., self._order]
-        own, context, points = self._split(prediction)
+        points, context = self._split(prediction)
         x, seen = self._seen(counts, points, slice(None))
         weights = self.counted * self._before.repeat(1, 2)[:, :, None]
         hidden = torch.einsum("...j,kju->...ku", torch.cat(seen, -1), weights) + context
-        numbers = own + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
+        numbers = self.mixtures[0] + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
         linear = self.regression + self.linear * self._before
         mixture = self._mixture(numbers, points + x @ linear.T, slice(None))
         return rounded_log_prob(*mixture, counts).sum(-1)
 
     @torch.no_grad()
     def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        numbers = self._split(prediction)
+        points, context = self._split(prediction)
         bins, device = self.num_outputs, generator.device
         shape = (bins, number, len(prediction))
         chance = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
@@ -156,12 +157,12 @@ class JointCountsHead(Head):
         seen = [torch.empty_like(x, dtype=torch.float32) for _ in range(2)]
         for k in range(bins):
             before = [values[..., :k] for values in seen]
-            weight, mean, ln_std = self._given(k, numbers, x[..., :k], before)
+            weight, mean, ln_std = self._given(k, points, context, x[..., :k], before)
             passed = weight.softmax(-1).cumsum(-1)[..., :-1] < chance[k, ..., None]
             component = passed.sum(-1, keepdim=True)
             centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
             counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()
-            x[..., k], more = self._seen(counts[..., k], numbers[2][:, k], k)
+            x[..., k], more = self._seen(counts[..., k], points[:, k], k)
             for values, new in zip(seen, more, strict=True):
                 values[..., k] = new
         drawn = torch.empty_like(counts)
@@ -169,19 +170,18 @@ class JointCountsHead(Head):
         return drawn
 
     def _given(
-        self, k: int, numbers: tuple[Tensor, Tensor, Tensor], x: Tensor, seen: Sequence[Tensor]
+        self, k: int, points: Tensor, context: Tensor, x: Tensor, seen: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The mixture of bin k; x, seen: of the bins before [..., B, k]; numbers: of `_split`."""
-        own, context, points = numbers
+        """The mixture of bin k; x, seen: of the bins before [..., B, k]; others: of `_split`."""
         hidden = context[:, k]
         for values, weights in zip(seen, self.counted[k].split(self.num_outputs), strict=True):
             hidden = hidden + values @ weights[:k]
-        changed = own[:, k] + silu(hidden) @ self.output[k]
+        numbers = self.mixtures[0, k] + silu(hidden) @ self.output[k]
         linear = self.regression[k, :k] + self.linear[k, :k]
-        return self._mixture(changed, points[:, k] + x @ linear, k)
+        return self._mixture(numbers, points[:, k] + x @ linear, k)
 
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        log10 = self.label_mean + self.label_std * self._parts_of(prediction)[2]
+        log10 = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
         if self.label.form == "linear":
             return torch.pow(10.0, log10.clamp(max=LARGEST_DEX)) * unit_label
         return log10 + unit_label
@@ -196,19 +196,12 @@ class JointCountsHead(Head):
         rows = [round(level * (QUANTILE_DRAWS - 1)) for level in levels]
         return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
 
-    def _parts_of(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every bin's own numbers, in the order of the chain [B, bins, 3 COMPONENTS], the context
-        [B, CONTEXT], and the points [B, bins] in standard deviations of the label."""
-        bins = self.num_outputs
-        own, context, points = prediction.split([3 * COMPONENTS * bins, CONTEXT, bins], dim=1)
-        return own.view(-1, bins, 3 * COMPONENTS), context, points
-
-    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every bin's own numbers, what the context adds to its hidden units [B, bins, HIDDEN], and
-        its point in standard deviations [B, bins], all in the order of the chain."""
-        own, context, points = self._parts_of(prediction)
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """The points of all bins in standard deviations [B, bins], and what the context adds to
+        their hidden units [B, bins, HIDDEN], both in the order of the chain."""
+        points, context = prediction.split([self.num_outputs, CONTEXT], dim=1)
         shared = torch.einsum("bj,kju->bku", context, self.context) + self.bias
-        return own, shared, points[:, self._order].double()
+        return points[:, self._order].double(), shared
 
     def _seen(
         self, counts: Tensor, points: Tensor, k: int | slice

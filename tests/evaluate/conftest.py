@@ -45,7 +45,8 @@ class FakeBatch:
 
 class FakeGenerator:
     """Samples that depend on seed, split, index and the bytes of the lightcone files. Counts are
-    Poisson; the first map row of the first channel spells out the label."""
+    Poisson; the first map row of the first channel spells out the label, that of the second log10
+    of the expected counts."""
 
     def __init__(self, config, split="test", device="cpu", threads=1):
         self.config = config
@@ -73,13 +74,14 @@ class FakeGenerator:
     def generate(self, indices):
         # the real one writes from threads, which do not share the caller's inference mode
         assert not torch.is_inference_mode_enabled()
-        cubes, counts = [], []
+        cubes, counts, rates = [], [], []
         for index in indices:
             identity = repr((self.seed, self.split, index, [c.digest for c in self.lightcones]))
             words = np.frombuffer(hashlib.sha256(identity.encode()).digest(), np.uint32)
             rng = np.random.default_rng(words)
             expected = 10 ** np.linspace(4.0 + 0.3 * rng.normal(), -1.0, NUM_BINS)
             counts.append(rng.poisson(expected))
+            rates.append(np.log10(expected))
             cubes.append(rng.normal(size=SHAPE))
         count = np.array(counts)
         label = count.astype(float)
@@ -94,6 +96,7 @@ class FakeGenerator:
             label = label * unit_label.numpy()
         cube = np.array(cubes)
         cube[:, 0, 0, : label.shape[1]] = label
+        cube[:, 1, 0, :NUM_BINS] = rates
         return FakeBatch(
             torch.tensor(cube, dtype=torch.float32),
             torch.tensor(label.copy(), dtype=torch.float32),

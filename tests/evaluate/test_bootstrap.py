@@ -27,7 +27,8 @@ def test_percentiles_are_those_of_the_resampled_values(per_map):
     bootstrap = Bootstrap.of_maps(40)
     levels = (2.5, 16.0, 50.0, 84.0, 97.5)
     written_out = [
-        np.percentile(np.repeat(values, times, axis=0), levels) for times in bootstrap._times
+        np.percentile(np.repeat(values, times, axis=0), levels)
+        for times in bootstrap._times.astype(int)
     ]
     found = bootstrap.percentiles(values.ravel(), np.repeat(np.arange(40), per_map), levels)
     assert found == pytest.approx(np.std(written_out, axis=0, ddof=1), rel=1e-9)

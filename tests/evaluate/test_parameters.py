@@ -19,6 +19,7 @@ from torch import Tensor
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.evaluate import evaluation, infer_parameters
 from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.calibration import check_head
 from streamtrain.evaluate.compare_runs import compare_runs
 from streamtrain.evaluate.infer import Options, infer
 from streamtrain.evaluate.infer_parameters import parameters_of
@@ -32,6 +33,7 @@ from streamtrain.evaluate.parameters import (
     scores_of_parameters,
     together,
 )
+from streamtrain.evaluate.posterior import check_posterior
 from streamtrain.evaluate.predictions import predict_batches
 from streamtrain.evaluate.probes import run_probes
 from streamtrain.evaluate.run import Run
@@ -336,6 +338,10 @@ def test_misuse_is_one_sentence(config: Config, tmp_path: Path) -> None:
         run_probes(config)
     with pytest.raises(ConfigError, match=says):
         simulations.check(config)
+    with pytest.raises(ValueError, match=says):
+        check_head(config)
+    with pytest.raises(ValueError, match=says):
+        check_posterior(config)
     with Run(config) as run:
         label = run.testing().label
     with pytest.raises(ValueError, match=says):
