@@ -324,7 +324,8 @@ def corner(
         if row:
             panels[row, 0].set_ylabel(names[row], fontsize=TICK_SIZE)
     if others:
-        panels[0, 0].legend(fontsize=TICK_SIZE - 3, frameon=False)
+        named = panels[0, 0].get_legend_handles_labels()
+        figure.legend(*named, fontsize=TICK_SIZE, frameon=False, loc="upper right")
     figure.suptitle(title, fontsize=TICK_SIZE)
     return figure
 
