@@ -136,10 +136,13 @@ def _check(config: Config) -> None:
     check_label(config.label)
     check_emit(config.emit, grid.nu_GHz)
     config.observation.check()
-    if config.label.quantity == "class":
+    quantity = config.label.quantity
+    if quantity in ("class", "parameters"):
         for name, section in config.emit.items():
             if isinstance(section, BlankConfig):
-                raise ConfigError(f"emit.{name}: a blank map has no class, the label's quantity")
+                raise ConfigError(
+                    f"emit.{name}: a blank map has no {quantity}, the label's quantity"
+                )
     check_network(config.network, config.label.quantity, config.label.scale)
     check_training(config.train)
 

@@ -1,4 +1,4 @@
-"""Figures that training and evaluation share: luminosity functions, confusion, slices of a map.
+"""Figures that rooms share: luminosity functions, confusion, slices of a map, parameters.
 
 Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
 files, TensorBoard and threads alike; `write_png` writes one whole or not at all. Colours are those
@@ -7,12 +7,13 @@ of Okabe & Ito, told apart by colour-blind readers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
@@ -27,6 +28,7 @@ Bool = NDArray[np.bool_]
 NETWORK = "#0072B2"
 REFERENCE = "#D55E00"
 TRUTH = "#000000"
+CHAIN = "#009E73"
 LABEL_SIZE = 11
 TICK_SIZE = 10
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -263,6 +265,84 @@ def confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
     bar.set_label("share of the maps of a model", fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=TICK_SIZE)
     return figure
+
+
+def corner(
+    samples: Float,
+    names: Sequence[str],
+    true: Float | None,
+    prior: Float,
+    *,
+    colour: str = CHAIN,
+    beside: Mapping[str, Float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Every parameter against every other, and each alone beside its prior.
+
+    samples: of the posterior [num, num_names]; true: [num_names], None: unknown; prior: draws [num,
+    num_names]. beside: samples of other posteriors by name, drawn as lines.
+    """
+    beside = beside or {}
+    others = dict(zip(beside, (NETWORK, REFERENCE, "#CC79A7"), strict=False))
+    num = len(names)
+    figure = Figure(figsize=(1.5 + 1.7 * num, 1.5 + 1.7 * num), dpi=150, layout="constrained")
+    panels = figure.subplots(num, num, squeeze=False)
+    ends = [np.percentile(values, (0.5, 99.5), axis=0) for values in (prior, samples)]
+    limits = np.stack([np.minimum(*ends)[0], np.maximum(*ends)[1]], axis=1)
+    flat = limits[:, 0] == limits[:, 1]
+    limits[flat] += [-0.5, 0.5]
+    for row in range(num):
+        for column in range(num):
+            axes = panels[row, column]
+            if column > row:
+                axes.set_axis_off()
+                continue
+            low, high = limits[column]
+            bins = np.linspace(low, high, 40)
+            if row == column:
+                axes.hist(prior[:, row], bins, density=True, histtype="step", color="grey")
+                axes.hist(samples[:, row], bins, density=True, color=colour, alpha=0.6)
+                for name, line in others.items():
+                    values = beside[name][:, row]
+                    axes.hist(values, bins, density=True, histtype="step", color=line, label=name)
+                if true is not None:
+                    axes.axvline(true[row], color=TRUTH, lw=1.2)
+                axes.set_yticks([])
+            else:
+                _contours(axes, samples[:, column], samples[:, row], colour)
+                for name, line in others.items():
+                    values = beside[name]
+                    _contours(axes, values[:, column], values[:, row], line, filled=False)
+                if true is not None:
+                    axes.plot(true[column], true[row], "+", color=TRUTH, ms=9, mew=1.5)
+                axes.set_ylim(*limits[row])
+            axes.set_xlim(*limits[column])
+            axes.tick_params(labelsize=TICK_SIZE - 3, labelbottom=row == num - 1)
+            axes.tick_params(labelleft=column == 0 and row > 0)
+            axes.locator_params(nbins=4)
+        panels[num - 1, row].set_xlabel(names[row], fontsize=TICK_SIZE)
+        if row:
+            panels[row, 0].set_ylabel(names[row], fontsize=TICK_SIZE)
+    if others:
+        named = panels[0, 0].get_legend_handles_labels()
+        figure.legend(*named, fontsize=TICK_SIZE, frameon=False, loc="upper right")
+    figure.suptitle(title, fontsize=TICK_SIZE)
+    return figure
+
+
+def _contours(axes: Axes, x: Float, y: Float, colour: str, *, filled: bool = True) -> None:
+    """Regions that hold 68 % and 95 % of the samples."""
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=24)
+    falling = np.sort(counts.ravel())[::-1]
+    share = np.cumsum(falling) / falling.sum()
+    heights = [falling[np.searchsorted(share, part)] for part in (0.95, 0.68)]
+    middles = [0.5 * (edges[1:] + edges[:-1]) for edges in (x_edges, y_edges)]
+    if not filled:
+        axes.contour(*middles, counts.T, levels=np.unique(heights), colors=colour, linewidths=1.0)
+        return
+    levels = np.unique([*heights, falling[0] + 1.0])
+    colours = [to_rgba(colour, alpha) for alpha in (0.3, 0.65)][-(len(levels) - 1) :]
+    axes.contourf(*middles, counts.T, levels=levels, colors=colours)
 
 
 def positions(bin_edges: Float, quantity: str) -> Float:

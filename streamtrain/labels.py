@@ -1,8 +1,8 @@
 """Luminosity bins, and labels: what a network predicts of a sample, and what its numbers mean.
 
-A label is a function of luminosity, one number per luminosity bin, or the class of the luminosity
-model. Functions are a count times the label of one halo (its unit, which depends on the volume of
-the field), or the log10 of that; so errors in dex are those of the count.
+A label is a function of luminosity, one number per luminosity bin, the class of the luminosity
+model, or the model's parameters. Functions are a count times the label of one halo (its unit, which
+depends on the volume of the field), or the log10 of that; so errors in dex are those of the count.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SMALLEST_BIN_DEX = 1e-5
 class LabelConfig:
     """What the network predicts."""
 
-    quantity: Literal["counts", "cumulative", "phi", "phi_L", "class"] = setting(
+    quantity: Literal["counts", "cumulative", "phi", "phi_L", "class", "parameters"] = setting(
         "counts",
         "halos per luminosity bin, N(>L) at each bin's lower edge, dn/dL [Mpc^-3 Lsun^-1], dn/dlnL "
-        "[Mpc^-3], or which of the luminosity models",
+        "[Mpc^-3], which of the luminosity models, or its parameters",
     )
     scale: Literal["log10", "linear"] = setting(
         "log10", "log10 (an empty bin counts as one halo) or linear"
@@ -294,6 +294,8 @@ class Quantity:
     """Whether the value belongs to the lower edge of a bin, not to its centre."""
 
 
+NO_FUNCTION = {"class": "a class", "parameters": "the model's parameters"}
+"""Quantities of a label that are no function of luminosity, in words."""
 QUANTITIES = {
     "counts": Quantity("dN", "halos per bin, $dN$"),
     "cumulative": Quantity("N(>L)", "halos above $L$, $N(>L)$", at_lower_edge=True),
@@ -302,13 +304,31 @@ QUANTITIES = {
 }
 
 
+@dataclass(frozen=True)
+class ModelParameters:
+    """What a label of parameters holds of one luminosity model."""
+
+    names: tuple[str, ...]
+    """Parameters that are drawn, in the order of their scores."""
+    share: float
+    """Fraction of the samples that the model makes."""
+    mixing: NDArray[np.float64]
+    """Standard normal scores of the parameters, each for itself, are this times the label's, which
+    are independent of each other in the prior [num_names, num_names]."""
+
+
 class Label:
     """What a network predicts.
 
+    Parameters are normal scores: standard normal and independent in the prior, see
+    `luminosity.scores`. Their label is one number for each class, 1 for the one that made the
+    sample, where there are several; then those of every model in turn, 0 for models that did not.
+
     config: the section `label` of a configuration
     volumes_Mpc3: comoving volume of the field, per lightcone
-    classes: names of the luminosity models, for the quantity `class`
+    classes: names of the luminosity models, for the quantities `class` and `parameters`
     device: where labels are made
+    parameters: of every luminosity model, for the quantity `parameters`
     Raises ConfigError if there is nothing to tell apart, or a unit that float32 cannot hold.
     """
 
@@ -318,12 +338,19 @@ class Label:
         volumes_Mpc3: Sequence[float] = (1.0,),
         classes: Sequence[str] = (),
         device: torch.device | str = "cpu",
+        parameters: Sequence[ModelParameters] = (),
     ) -> None:
         self.config, self.bins, self.classes = config, LuminosityBins.of(config), list(classes)
+        self.parameters = list(parameters)
         if self.is_class and len(self.classes) < 2:
             raise ConfigError(
                 "label.quantity = class needs several luminosity models to tell apart: list them "
                 "in emit.line.mixture"
+            )
+        if self.is_parameters and not any(model.names for model in self.parameters):
+            raise ConfigError(
+                f"label.quantity = parameters, but no parameter of {', '.join(self.classes)} is "
+                "drawn: give emit.line a prior or parameters with distributions"
             )
         volumes, self._row = np.unique(np.asarray(volumes_Mpc3, np.float64), return_inverse=True)
         if not self.has_unit:
@@ -355,19 +382,81 @@ class Label:
         return self.config.quantity == "class"
 
     @property
+    def is_parameters(self) -> bool:
+        """Whether the label is the luminosity model's parameters."""
+        return self.config.quantity == "parameters"
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the label is a function of luminosity."""
+        return self.config.quantity not in NO_FUNCTION
+
+    @property
     def has_unit(self) -> bool:
         """Whether the function of luminosity is a density, not a number of halos."""
         return self.config.quantity in ("phi", "phi_L")
 
     @property
-    def form(self) -> Literal["log10", "linear", "class"]:
+    def form(self) -> Literal["log10", "linear", "class", "parameters"]:
         """What the numbers of the label are."""
-        return "class" if self.is_class else self.config.scale
+        if self.config.quantity == "class" or self.config.quantity == "parameters":
+            return self.config.quantity
+        return self.config.scale
 
     @property
     def num_outputs(self) -> int:
-        """Numbers in a label: luminosity bins, or classes."""
+        """Numbers in a label: luminosity bins, classes, or parameters, behind the classes where
+        there are several."""
+        if self.is_parameters:
+            return self.num_class_columns + sum(len(model.names) for model in self.parameters)
         return len(self.classes) if self.is_class else self.bins.num
+
+    @property
+    def num_class_columns(self) -> int:
+        """Numbers of a label of parameters that say which model it is: none for a single model."""
+        return len(self.parameters) if len(self.parameters) > 1 else 0
+
+    @property
+    def parameter_columns(self) -> list[slice]:
+        """Where the parameters of every model are in a label of parameters."""
+        columns, first = [], self.num_class_columns
+        for model in self.parameters:
+            columns.append(slice(first, first + len(model.names)))
+            first += len(model.names)
+        return columns
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters in the order of the label, behind that of their model where there
+        are several."""
+        if not self.num_class_columns:
+            return [name for model in self.parameters for name in model.names]
+        models = zip(self.classes, self.parameters, strict=True)
+        return [f"{of}.{name}" for of, model in models for name in model.names]
+
+    def of_parameters(
+        self, model: NDArray[np.int64], scores: Sequence[NDArray[np.float64]]
+    ) -> NDArray[np.float32]:
+        """Labels of parameters, still on the host [B, num_outputs].
+
+        model: of each sample [B]; scores: for every model those of its samples, in their order
+        [number, num_names].
+        """
+        made = np.zeros((len(model), self.num_outputs), np.float32)
+        if self.num_class_columns:
+            made[np.arange(len(model)), model] = 1.0
+        for number, (columns, mine) in enumerate(zip(self.parameter_columns, scores, strict=True)):
+            made[model == number, columns] = mine
+        return made
+
+    def marginal(self, values: Tensor) -> Tensor:
+        """Labels of parameters [..., num_outputs] with the score of each parameter for itself,
+        whatever the others of a correlated prior are."""
+        made = values.clone()
+        for model, columns in zip(self.parameters, self.parameter_columns, strict=True):
+            mixing = torch.from_numpy(model.mixing).to(values)
+            made[..., columns] = values[..., columns] @ mixing.T
+        return made
 
     def unit_label(self, lightcone: NDArray[np.int64]) -> Tensor:
         """The label of one halo in each bin, float32 [B, num_bins], or [1, num_bins] where it is
@@ -376,16 +465,25 @@ class Label:
             return self._unit_label
         return self._unit_label[torch.from_numpy(self._row[lightcone]).to(self._unit_label.device)]
 
-    def kernel_arguments(self, lightcone: NDArray[np.int64], model: NDArray[np.int64]) -> Arrays:
+    def kernel_arguments(
+        self,
+        lightcone: NDArray[np.int64],
+        model: NDArray[np.int64],
+        parameters: NDArray[np.float32] | None = None,
+    ) -> Arrays:
         """What `unit_label_of` and `make` need to know of samples, still on the host.
 
-        lightcone: number of each sample's [B]; model: of its luminosity model [B].
+        lightcone: number of each sample's [B]; model: of its luminosity model [B]; parameters: the
+        label where it is of them, as `of_parameters` makes it.
         """
         arrays: dict[str, NDArray[np.generic]] = {}
         if len(self._unit_label) > 1:
             arrays["row"] = self._row[lightcone]
         if self.is_class:
-            arrays["one_hot"] = np.eye(len(self.classes), dtype=np.float32)[model]
+            arrays["drawn"] = np.eye(len(self.classes), dtype=np.float32)[model]
+        if self.is_parameters:
+            assert parameters is not None
+            arrays["drawn"] = parameters
         return arrays
 
     def unit_label_of(self, arrays: DeviceArrays) -> Tensor:
@@ -405,10 +503,9 @@ class Label:
         there, on the device; memory: where the labels lie [new].
         """
         memory = memory or FreshMemory(counts.device)
-        if self.is_class:
-            return memory.empty("label", arrays["one_hot"].shape, torch.float32).copy_(
-                arrays["one_hot"]
-            )
+        if "drawn" in arrays:
+            drawn = arrays["drawn"]
+            return memory.empty("label", drawn.shape, torch.float32).copy_(drawn)
         bins, unit_label = self.bins.num, self.unit_label_of(arrays)
         label = memory.empty("label", (len(counts), bins), torch.float32)
         kernels.elementwise(

@@ -32,6 +32,7 @@ from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.grid import Grid
 from streamtrain.labels import (
+    NO_FUNCTION,
     SMALLEST_STD_DEX,
     Label,
     LuminosityBins,
@@ -40,9 +41,9 @@ from streamtrain.labels import (
 )
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
-from streamtrain.networks.heads import Head
 from streamtrain.networks.joint import JointCountsHead
-from streamtrain.networks.network import HEADS, Network
+from streamtrain.networks.network import Network
+from streamtrain.networks.settings import COUNT_HEADS
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]
@@ -97,14 +98,15 @@ def calibrate(
 
 def check_head(config: Config) -> None:
     """Raise ValueError, one sentence, for a network that predicts no distribution of counts."""
-    if config.label.quantity == "class":
-        raise ValueError("--calibration is of luminosity functions, not of a class")
+    if config.label.quantity in NO_FUNCTION:
+        label = NO_FUNCTION[config.label.quantity]
+        hint = "" if label == "a class" else ": `streamtrain evaluate` alone has ranks of these"
+        raise ValueError(f"--calibration is of luminosity functions, not of {label}{hint}")
     if not has_posterior(config):
-        able = [name for name, head in HEADS.items() if head.sample is not Head.sample]
         raise ValueError(
             "--calibration needs a network that predicts a distribution of the number of halos, "
             f"and network.head = {config.network.head} predicts none: train one with "
-            f"{' or '.join(able)}"
+            f"{' or '.join(COUNT_HEADS)}"
         )
 
 

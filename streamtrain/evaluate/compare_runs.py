@@ -14,6 +14,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.runs import RunRecord, read_runs, test_sets
 from streamtrain.evaluate.runs_figures import comparable_runs, comparison, same_maps
 from streamtrain.figures import write_png
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import Progress, duration
 from streamtrain.networks.network import short
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
@@ -76,7 +77,7 @@ def compare_runs(
 
 def _add_predictions(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:
     """The predictions of a run that has an evaluation of a function of luminosity."""
-    if record.evaluation is None or record.manifest is None or record.function == "class":
+    if record.evaluation is None or record.manifest is None or record.function in NO_FUNCTION:
         return
     try:
         found[record.name] = predictions_of(run)
@@ -114,12 +115,15 @@ def table(runs: Sequence[RunRecord], predictions: PredictionsByRun | None = None
     else:
         lines.append("none" if len(runs) > 1 else "only one run")
     lines += ["", "Training", *_training(runs)]
-    functions = [run for run in runs if run.evaluation and run.function != "class"]
+    functions = [run for run in runs if run.evaluation and run.function not in NO_FUNCTION]
     if functions:
         lines += ["", *_errors(functions, predictions or {})]
     classes = [run for run in runs if run.evaluation and run.function == "class"]
     if classes:
         lines += ["", *_classes(classes)]
+    parameters = [run for run in runs if run.evaluation and run.function == "parameters"]
+    if parameters:
+        lines += ["", *_parameters(parameters)]
     problems = [problem for run in runs for problem in run.problems]
     return "\n".join([*lines, *([""] if problems else []), *problems])
 
@@ -275,6 +279,21 @@ def _classes(runs: Sequence[RunRecord]) -> list[str]:
     for key, title in (("accuracy", "accuracy"), ("cross_entropy", "cross-entropy [nat]")):
         values[title] = [rounded(e[key], e[f"{key}_error"]) for _, _, e in rows]
     return ["Test maps: classes", *blocks([name for name, _, _ in rows], values)]
+
+
+def _parameters(runs: Sequence[RunRecord]) -> list[str]:
+    sets, names = test_sets(runs), [run.name for run in runs]
+    networks = [_of(run)["network"] for run in runs]
+    values: dict[str, Any] = {
+        "test set": [sets[name] for name in names],
+        "information [nat]": [rounded(n["information"], n["information_error"]) for n in networks],
+    }
+    for name in dict.fromkeys(name for of in networks for name in of["parameters"]):
+        found = [of["parameters"].get(name) for of in networks]
+        values[f"width of {name}"] = [
+            rounded(of["width"], of["width_error"]) if of else "-" for of in found
+        ]
+    return ["Test maps: parameters, widths in those of the prior", *blocks(names, values)]
 
 
 def _of(run: RunRecord) -> dict[str, Any]:

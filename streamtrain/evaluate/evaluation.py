@@ -2,7 +2,8 @@
 
 The test set is made again from its manifest and compared with it, the newest intact checkpoint
 predicts, and its errors are put beside those of the plainest predictor, which predicts the mean
-training label for every map (where the label is a class: the frequencies of the classes).
+training label for every map (where the label is a class: the frequencies of the classes; where it
+is the model's parameters: their prior).
 """
 
 from __future__ import annotations
@@ -30,8 +31,15 @@ from streamtrain.evaluate.baselines import (
 )
 from streamtrain.evaluate.curves import simultaneous_band
 from streamtrain.evaluate.layers import map_units
+from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
 from streamtrain.evaluate.posterior import NUM_FUNCTIONS
-from streamtrain.evaluate.predictions import ClassPredictions, Predictions, predict, predict_batches
+from streamtrain.evaluate.predictions import (
+    AnyPredictions,
+    ClassPredictions,
+    Predictions,
+    predict,
+    predict_batches,
+)
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.evaluate.scores import Float
@@ -154,9 +162,11 @@ def _check_classes(run: Run, generator: Generator) -> None:
         )
 
 
-def _mean_label(run: Run, config: Config | None = None) -> MeanLabelBaseline:
-    """The baseline that always gives the mean label of the training samples; config: other than
-    the run's."""
+def _mean_label(run: Run, config: Config | None = None) -> MeanLabelBaseline | None:
+    """The baseline that always gives the mean label of the training samples; None where the label
+    is of parameters, whose prior is known. config: other than the run's."""
+    if run.config.label.quantity == "parameters":
+        return None
     with contextlib.closing(run.training(config)) as generator:
         return mean_label(generator, run.progress)
 
@@ -176,8 +186,8 @@ def _scored(
     generator: Generator,
     network: Network,
     step: int,
-    predictions: Predictions | ClassPredictions,
-    reference: MeanLabelBaseline,
+    predictions: AnyPredictions,
+    reference: MeanLabelBaseline | None,
     about: dict[str, Any],
     bootstrap: str,
     folder: Path,
@@ -199,22 +209,29 @@ def _scored(
 
 
 def _draw(
-    predictions: Predictions | ClassPredictions,
-    reference: MeanLabelBaseline,
+    predictions: AnyPredictions,
+    reference: MeanLabelBaseline | None,
     generator: Generator,
     network: Network,
     folder: Path,
 ) -> list[str]:
     """Write the figures into a folder; their file names."""
     config = generator.config
-    if isinstance(predictions, ClassPredictions):
+    if isinstance(predictions, ParameterPredictions):
+        drawn = {"parameters.png": parameter_figure(predictions)}
+        if predictions.label.num_class_columns:
+            counts = score_classes(predictions.chances, predictions.model).confusion
+            drawn["confusion.png"] = confusion(np.array(counts), predictions.label.classes)
+    elif isinstance(predictions, ClassPredictions):
         counts = score_classes(predictions.chances, predictions.true).confusion
         drawn = {"confusion.png": confusion(np.array(counts), predictions.classes)}
     else:
+        assert reference is not None
         drawn = _function_figures(predictions, reference, generator, network)
     entries = read_history(run_folder(config) / "history.jsonl")
     if entries:
-        loss = loss_name(config.network.head, config.label.quantity == "class")
+        quantity = config.label.quantity
+        loss = loss_name(config.network.head, quantity == "class", quantity == "parameters")
         drawn["loss.png"] = figures.loss_history(entries, loss)
     return save(drawn, folder)
 

@@ -13,7 +13,8 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.infer_output import Function, plain, screen, write
+from streamtrain.evaluate.infer_output import Function, Prediction, plain, screen, write
+from streamtrain.evaluate.infer_parameters import parameters_of
 from streamtrain.evaluate.infer_reference import LEVELS, ErrorReference, Measurement
 from streamtrain.evaluate.posterior import (
     NUM_FUNCTIONS,
@@ -26,7 +27,8 @@ from streamtrain.evaluate.posterior import (
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.training_maps import NUM_SAMPLES
-from streamtrain.labels import Label
+from streamtrain.labels import NO_FUNCTION, Label
+from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.prepare import prepare
@@ -119,7 +121,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     )
     run.progress.close()
     training = reference.training
-    label = Label(config.label, [training.volume_Mpc3], trained.classes)
+    parameters = in_label(config.label, config.line)
+    label = Label(config.label, [training.volume_Mpc3], trained.classes, parameters=parameters)
     network = trained.network(label, run.device)
     warnings = [*reference.problems]
     posterior = None
@@ -136,7 +139,14 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         warnings = [*posterior.warnings]
     elif training.seen is not None and (problem := training.seen.problem(prepared.cube)):
         warnings.append(problem)
-    prediction = predict_map(network, label, prepared.cube, reference, posterior)
+    prediction: Prediction
+    if label.is_parameters:
+        unit_label = label.unit_label(np.zeros(1, np.int64))
+        output, _ = point_of(network, prepared.cube[None], unit_label)
+        prediction = parameters_of(network, config.line, output)
+        warnings += prediction.warnings()
+    else:
+        prediction = predict_map(network, label, prepared.cube, reference, posterior)
     errors = reference.errors
     if errors is not None and errors.outdated(trained.step):
         warnings.append(
@@ -174,7 +184,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
 
 def knows_its_errors(config: Config) -> bool:
     """Whether the network of a configuration predicts the errors of its own label."""
-    if config.label.quantity == "class":
+    if config.label.quantity in NO_FUNCTION:
         return True
     return head_class(config.network.head).spread is not Head.spread
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.curves import Curve
+from streamtrain.evaluate.infer_parameters import ParameterPosterior
 from streamtrain.evaluate.posterior import Posterior
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES
@@ -51,8 +52,14 @@ class Function:
     """The functions that the network holds for possible, where it predicts numbers of halos."""
 
 
-def plain(prediction: Function | dict[str, float]) -> dict[str, Any]:
+Prediction: TypeAlias = Function | dict[str, float] | ParameterPosterior
+"""What is read off a map: a function of luminosity, probabilities of classes, or parameters."""
+
+
+def plain(prediction: Prediction) -> dict[str, Any]:
     """A prediction as plain data, for the JSON file."""
+    if isinstance(prediction, ParameterPosterior):
+        return prediction.plain()
     if isinstance(prediction, dict):
         return {"label": "class", "classes": prediction}
     result: dict[str, Any] = {
@@ -108,9 +115,7 @@ def _nested(ends: Callable[[float], Float]) -> list[Float]:
     return [low95, low68, high68, high95]
 
 
-def write(
-    stem: Path, result: dict[str, Any], prediction: Function | dict[str, float]
-) -> list[Path]:
+def write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Path]:
     """Write NAME.ecsv, NAME.json and NAME.png, and return which of them were.
 
     stem: path without the suffix; result: what the JSON file holds.
@@ -119,7 +124,12 @@ def write(
     if isinstance(prediction, dict):
         files.pop()
     else:
-        write_png(prediction_figure(prediction, Path(result["map"]["file"]).name), files[2])
+        title = Path(result["map"]["file"]).name
+        if isinstance(prediction, ParameterPosterior):
+            figure = prediction.figure(title)
+        else:
+            figure = prediction_figure(prediction, title)
+        write_png(figure, files[2])
     write_json(files[1], result)
     text = _ecsv(result, prediction)
     if text is None:
@@ -131,7 +141,7 @@ def write(
     return files
 
 
-def _ecsv(result: dict[str, Any], prediction: Function | dict[str, float]) -> str | None:
+def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
     """The prediction as an ECSV table; None without astropy."""
     try:
         from astropy.table import Table
@@ -141,7 +151,9 @@ def _ecsv(result: dict[str, Any], prediction: Function | dict[str, float]) -> st
         key: result[key]
         for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings")
     }
-    if isinstance(prediction, dict):
+    if isinstance(prediction, ParameterPosterior):
+        table = Table(prediction.table(), meta=about)
+    elif isinstance(prediction, dict):
         table = Table(
             {"class": list(prediction), "probability": list(prediction.values())}, meta=about
         )
@@ -180,7 +192,7 @@ def screen(
     sky: SkyMap,
     prepared: Prepared,
     result: dict[str, Any],
-    prediction: Function | dict[str, float],
+    prediction: Prediction,
     age: str,
 ) -> str:
     """What the user sees of a prediction; age: of the errors."""
@@ -198,6 +210,8 @@ def screen(
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
     lines += [f"note      {note}" for note in prepared.notes]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
+    if isinstance(prediction, ParameterPosterior):
+        return "\n".join([*lines, *prediction.lines()])
     if isinstance(prediction, dict):
         rows = [[name, f"{chance:.3f}"] for name, chance in prediction.items()]
         return "\n".join([*lines, *columns(["class", "probability"], rows)])

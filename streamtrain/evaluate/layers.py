@@ -127,6 +127,11 @@ def target_of(
     the counts (of N(>L), their mean); for a class, ln of its probability. Raises ValueError for a
     range without a bin, or an unknown class.
     """
+    if label.is_parameters:
+        raise ValueError(
+            "layers show what a luminosity function or a class is read off, and this run's label "
+            "is the model's parameters"
+        )
     if label.is_class:
         if bounds is not None:
             raise ValueError("the label is a class: it has no luminosity range")

@@ -34,7 +34,7 @@ from streamtrain.evaluate.posterior_figures import (
 from streamtrain.evaluate.training_maps import TrainingMaps
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
-from streamtrain.labels import cumulative
+from streamtrain.labels import NO_FUNCTION, cumulative
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.maps.prepare import Prepared
 from streamtrain.networks.heads import Head
@@ -426,7 +426,7 @@ def posterior_of(
 def has_posterior(config: Config) -> bool:
     """Whether the network of a configuration predicts a distribution of the numbers of halos."""
     head = head_class(config.network.head)
-    return config.label.quantity != "class" and head.sample is not Head.sample
+    return config.label.quantity not in NO_FUNCTION and head.sample is not Head.sample
 
 
 def check_posterior(config: Config) -> None:
@@ -435,6 +435,11 @@ def check_posterior(config: Config) -> None:
         raise ValueError(
             "label.quantity = class has no luminosity function, but a probability of each class: "
             "`streamtrain infer` gives it"
+        )
+    if config.label.quantity == "parameters":
+        raise ValueError(
+            "label.quantity = parameters has no luminosity function, but a posterior of the "
+            "model's parameters: `streamtrain infer` gives it"
         )
     if not has_posterior(config):
         raise ValueError(

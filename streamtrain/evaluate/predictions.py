@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import LEVELS
+from streamtrain.evaluate.parameters import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Batch, Generator
@@ -83,12 +84,15 @@ class ClassPredictions:
     """The sky that each map was cut from [num_samples]."""
 
 
+AnyPredictions: TypeAlias = Predictions | ClassPredictions | ParameterPredictions
+
+
 def predict(
     network: Network,
     manifest: testset.Manifest,
     generator: Generator,
     progress: Progress = SILENT,
-) -> Predictions | ClassPredictions:
+) -> AnyPredictions:
     """Make the test set again, compare each sample with the manifest, and let the network predict.
 
     Raises ValueError at the first sample that differs, or if a prediction is not finite.
@@ -104,25 +108,30 @@ def predict_batches(
     count: int,
     doing: str,
     progress: Progress = SILENT,
-) -> Predictions | ClassPredictions:
+) -> AnyPredictions:
     """A network's predictions for the samples of some batches, `count` in all.
 
     batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if a
     prediction is not finite.
     """
     label, parts, done = generator.label, [], 0
+    posterior = PosteriorOf(generator) if label.is_parameters else None
     skies: list[str] = []
     realisation = {header.name: header.realisation for header in generator.headers}
     for indices, batch in batches:
         output, point = point_of(network, batch.cube, batch.unit_label)
         with torch.inference_mode():
-            if label.is_class:
+            if posterior is not None:
+                parts.append(posterior.part(network.head, batch, output))
+            elif label.is_class:
                 parts.append(_class_part(batch, point))
             else:
                 parts.append(_part(network.head, label, batch, output, point))
         skies += [realisation[draw["lightcone"]] for draw in batch.draws]
         done += len(indices)
         progress.update(f"{doing}: {done}/{count} samples")
+    if posterior is not None:
+        return together(parts, posterior, label, skies)
     whole: dict[str, Any] = {
         name: np.concatenate([part[name] for part in parts], axis=-2 if name != "classes" else 0)
         for name in parts[0]

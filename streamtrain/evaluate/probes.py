@@ -22,7 +22,7 @@ from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
-from streamtrain.labels import ranges_with_bins
+from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress
@@ -77,10 +77,12 @@ def run_probes(
     write probes.json and probes.png into the run folder, return what the JSON file holds.
 
     on, out: lightcones instead of the test skies, and a new folder, as in `evaluate`. Raises
-    ValueError, one sentence, if there is no checkpoint, or where the label is a class.
+    ValueError, one sentence, if there is no checkpoint, or where the label is no function of
+    luminosity.
     """
-    if config.label.quantity == "class":
-        raise ValueError("--probes are of luminosity functions, not of a class")
+    if config.label.quantity in NO_FUNCTION:
+        label = NO_FUNCTION[config.label.quantity]
+        raise ValueError(f"--probes are of luminosity functions, and this run's label is {label}")
     with Run(config, device=device, threads=threads, progress=progress) as run:
         if on is None and out is None:
             return _probe(run, config, run.folder, own=True)

@@ -6,7 +6,7 @@ For classes they say how well a network tells luminosity models apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import Any
@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
-from streamtrain.evaluate.predictions import ClassPredictions, Predictions
+from streamtrain.evaluate.parameters import (
+    ParameterPredictions,
+    parameter_lines,
+    scores_of_parameters,
+)
+from streamtrain.evaluate.predictions import AnyPredictions, ClassPredictions, Predictions
 from streamtrain.evaluate.scores import (
     SMALLEST_RATE,
     bands,
@@ -51,7 +56,7 @@ CONVENTIONS = {
 }
 
 
-def bootstrap_of(predictions: Predictions | ClassPredictions, unit: str = "auto") -> Bootstrap:
+def bootstrap_of(predictions: AnyPredictions, unit: str = "auto") -> Bootstrap:
     """The bootstrap over the maps or skies of some predictions; see `Bootstrap.choose`."""
     if predictions.skies is None:
         return Bootstrap.of_maps(len(predictions.true))
@@ -79,12 +84,12 @@ def errors_of(
 
 
 def scores_of(
-    predictions: Predictions | ClassPredictions,
-    reference: MeanLabelBaseline,
+    predictions: AnyPredictions,
+    reference: MeanLabelBaseline | None,
     quantity: str,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """The scores of a network and of the baseline.
+    """The scores of a network and of the baseline, which a label of parameters has none of.
 
     quantity: of the label.
     """
@@ -92,6 +97,13 @@ def scores_of(
     errors = f"standard errors, bootstrap over {record['resampled']}"
     if record["without"]:
         errors += f"; {record['without']}"
+    if isinstance(predictions, ParameterPredictions):
+        found = scores_of_parameters(predictions, bootstrap, errors) | {"bootstrap": record}
+        if predictions.label.num_class_columns:
+            classes = score_classes(predictions.chances, predictions.model, bootstrap)
+            found["network"] |= asdict(classes)
+        return found
+    assert reference is not None
     if isinstance(predictions, ClassPredictions):
         return _class_scores(predictions, reference, bootstrap, errors) | {"bootstrap": record}
     network = errors_of(predictions.predicted, predictions.rate, predictions, bootstrap)
@@ -208,7 +220,12 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['checkpoint_step']}"
     )
     notes = [line for note in test.get("notes", []) for line in wrap(note, TEXT_WIDTH)]
-    lines = _class_lines(result) if result["label"] == "class" else _function_lines(result)
+    if result["label"] == "parameters":
+        lines = parameter_lines(result)
+        if "confusion" in result["network"]:
+            lines += ["", *_class_rows(result, (("network", result["network"]),))]
+    else:
+        lines = _class_lines(result) if result["label"] == "class" else _function_lines(result)
     return "\n".join([head, *notes, *lines])
 
 
@@ -307,13 +324,20 @@ def _interval_lines(result: Mapping[str, Any]) -> list[str]:
 
 def _class_lines(result: Mapping[str, Any]) -> list[str]:
     """Accuracy of network and most frequent class, and the confusion matrix."""
+    predictors = (
+        ("network", result["network"]),
+        ("always the most frequent", result["most_frequent"]),
+    )
+    return [*without_lines(result["bootstrap"]), "", *_class_rows(result, predictors)]
+
+
+def _class_rows(
+    result: Mapping[str, Any], predictors: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
     names, network = result["classes"], result["network"]
     rows = [
         [title, *(plus_minus(of[key], of[f"{key}_error"]) for key in ("accuracy", "cross_entropy"))]
-        for title, of in (
-            ("network", network),
-            ("always the most frequent", result["most_frequent"]),
-        )
+        for title, of in predictors
     ]
     taken: list[list[str] | str] = [
         [name, *map(str, row)] for name, row in zip(names, network["confusion"], strict=True)
@@ -323,8 +347,6 @@ def _class_lines(result: Mapping[str, Any]) -> list[str]:
         for name, row in zip(names, network["confusion_error"], strict=True):
             taken.append([name, *(f"{error:.1f}" for error in row)])
     return [
-        *without_lines(result["bootstrap"]),
-        "",
         *columns(["predictor", "accuracy", "cross-entropy [nat]"], rows),
         "",
         *columns(["true model", *(f"as {name}" for name in names)], taken),

@@ -144,9 +144,12 @@ class Trained:
     @classmethod
     def load(cls, config: Config) -> Trained:
         """The network of the run `config.run`. Raises ValueError, one sentence, if there is no
-        checkpoint, or one of another grid, label or network."""
+        checkpoint, or one of another grid, label or network; where the label is of parameters, of
+        another prior."""
         folder = run_folder(config)
-        sections = ("grid", "label", "network")
+        sections = ["grid", "label", "network"]
+        if config.label.quantity == "parameters":
+            sections.append("emit")
         state = load_checkpoint(folder / "checkpoints", config, GENERATOR_VERSION, sections)
         if state is None:
             raise ValueError(f"the run folder {folder} has no checkpoint; train first")

@@ -17,7 +17,8 @@ import torch
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.run import read_evaluation, run_config
-from streamtrain.labels import QUANTITIES, Label
+from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
+from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of
 from streamtrain.networks.network import build_network, loss_name, multiply_adds
 
@@ -88,9 +89,9 @@ class RunRecord:
 
     @property
     def function(self) -> str:
-        """What errors are about: dN, also where the label is a density; N(>L); or class."""
+        """What errors are about: dN, also of a density; N(>L); class; or parameters."""
         quantity = self.config.label.quantity
-        if quantity == "class":
+        if quantity in NO_FUNCTION:
             return quantity
         return "dN" if quantity in COUNTS else QUANTITIES[quantity].symbol
 
@@ -98,7 +99,7 @@ class RunRecord:
     def loss(self) -> str:
         """What the loss is; losses of another name are numbers of another kind."""
         label, head = self.config.label, self.config.network.head
-        name = loss_name(head, self.function == "class")
+        name = loss_name(head, self.function == "class", self.function == "parameters")
         if not name.endswith("of the label"):
             return name
         if self.function == "class":
@@ -210,7 +211,8 @@ def _size(config: Config) -> Size | None:
         plan = config.observation
         plan.operators()  # reads their files
         shape = plan.state.shape
-        label = Label(config.label, [grid.volume_Mpc3()], list(config.line.class_names))
+        classes, parameters = list(config.line.class_names), in_label(config.label, config.line)
+        label = Label(config.label, [grid.volume_Mpc3()], classes, parameters=parameters)
         with torch.device("meta"):
             network = build_network(config.network, shape, label, plan.input_map)
             number = sum(p.numel() for p in network.parameters())
@@ -291,6 +293,10 @@ def _check(evaluation: Any) -> None:
             network["cross_entropy"],
             evaluation["most_frequent"]["accuracy"],
         ]
+    elif evaluation["label"] == "parameters":
+        numbers.append(network["information"])
+        for of in network["parameters"].values():
+            numbers += [of["width"], of["rms"], of["bias_sigma"], of["coverage_68"]]
     else:
         for predictor in (network, evaluation["mean_label"]):
             numbers.append(predictor["mse"])

@@ -28,6 +28,7 @@ from streamtrain.figures import (
     ratio_axis,
     style,
 )
+from streamtrain.labels import NO_FUNCTION
 
 COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 LINES = ("-", "--", ":", "-.")
@@ -69,7 +70,7 @@ def comparison(
     range.
     """
     drawn = styles(runs)
-    evaluated = [run for run in runs if run.evaluation and run.function != "class"]
+    evaluated = [run for run in runs if run.evaluation and run.function not in NO_FUNCTION]
     histories = _history_panels(runs)
     if not histories and not evaluated:
         return None

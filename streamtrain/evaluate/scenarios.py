@@ -45,6 +45,7 @@ from streamtrain.evaluate.published_models import (
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.run import Run, output_folder, run_config
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
 from streamtrain.machine.progress import Progress
@@ -74,8 +75,9 @@ def evaluate_scenarios(
     ValueError with one sentence for what cannot be evaluated.
     """
     config = run if isinstance(run, Config) else run_config(run)
-    if config.label.quantity == "class":
-        raise ValueError("scenarios are of luminosity functions, and this run's label is a class")
+    if config.label.quantity in NO_FUNCTION:
+        label = NO_FUNCTION[config.label.quantity]
+        raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
     with Run(config, device=device, threads=threads, progress=progress) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)

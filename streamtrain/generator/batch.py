@@ -19,7 +19,7 @@ class Batch:
     cube: torch.Tensor
     """Network input, float32 [B, n_freq, n_dec, n_ra]."""
     label: torch.Tensor
-    """float32 [B, num_outputs]: per luminosity bin, or one-hot per class."""
+    """float32 [B, num_outputs]: per luminosity bin, one-hot per class, or of parameters."""
     counts: torch.Tensor
     """Halos per luminosity bin, int32 [B, n_bins]."""
     draws: Sequence[dict[str, Any]]
@@ -115,6 +115,10 @@ class Records(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def column(self, name: str) -> Column:
+        """What the records have by this name, of all that were made together."""
+        return self._columns[name]
+
     @overload
     def __getitem__(self, place: int) -> dict[str, Any]: ...
     @overload
@@ -143,14 +147,14 @@ class OfModels(Sequence[dict[str, Any]]):
     def __init__(
         self, choice: NDArray[np.int64], parameters: Sequence[Mapping[str, Column]]
     ) -> None:
-        self._choice, self._parameters = choice, parameters
+        self.choice, self.parameters = choice, parameters
         self._place = np.empty(len(choice), np.int64)
         for model in range(len(parameters)):
             chosen = choice == model
             self._place[chosen] = np.arange(np.count_nonzero(chosen))
 
     def __len__(self) -> int:
-        return len(self._choice)
+        return len(self.choice)
 
     @overload
     def __getitem__(self, place: int) -> dict[str, Any]: ...
@@ -160,7 +164,7 @@ class OfModels(Sequence[dict[str, Any]]):
         if isinstance(place, slice):
             return [self[k] for k in range(len(self))[place]]
         at = self._place[place]
-        mine = self._parameters[self._choice[place]]
+        mine = self.parameters[self.choice[place]]
         return {name: _plain(column[at]) for name, column in mine.items()}
 
 

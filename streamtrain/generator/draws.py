@@ -28,7 +28,7 @@ WORTH_FORKING = 4096
 thousand."""
 
 
-HandedOver = tuple[PaintArguments, list[Drawn], Records]
+HandedOver = tuple[PaintArguments, list[Drawn], Records, NDArray[np.float32] | None]
 """What a process hands over: a `SampleDraws` without what this process has itself."""
 
 
@@ -44,6 +44,8 @@ class SampleDraws:
     """What each map operator drew."""
     records: Records
     """What was drawn, per sample, as the user sees it in `batch.draws`."""
+    parameters: NDArray[np.float32] | None = None
+    """The label where it is of parameters [B, num_outputs]."""
 
     def __len__(self) -> int:
         return len(self.arguments)
@@ -227,7 +229,7 @@ class DrawAhead:
             if not indices:
                 raise StopIteration
             drawing = generator.draw_for(scene, indices)
-            return drawing.arguments, drawing.operators, drawing.records
+            return drawing.arguments, drawing.operators, drawing.records, drawing.parameters
 
         self.drawers = ForkedTeam(draw, self._processes)
 

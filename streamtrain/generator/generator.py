@@ -18,7 +18,7 @@ from streamtrain.catalogs.sfr import SFRTable, sfr_source
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.batch import Batch, Column, Records, join
+from streamtrain.generator.batch import Batch, Column, OfModels, Records, join
 from streamtrain.generator.draws import SampleDraws
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.line import EmissionLine, LinePlan, Stages
@@ -35,6 +35,7 @@ from streamtrain.generator.windows import (
 from streamtrain.labels import Counts, Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
+from streamtrain.luminosity.scores import in_label, scores_of
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
@@ -93,8 +94,13 @@ class Generator:
         cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
         volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
         self.label = Label(
-            config.label, [volumes[pair] for pair in cosmologies], self.classes, self.device
+            config.label,
+            [volumes[pair] for pair in cosmologies],
+            self.classes,
+            self.device,
+            in_label(config.label, config.line),
         )
+        self._scores = scores_of(Mixture(config.line)) if self.label.is_parameters else []
         self.bins = self.label.bins
         self.observation = config.observation
         self.operators = self.observation.operators()
@@ -301,7 +307,12 @@ class Generator:
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
         raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
         lightcone = scene.numbers[arguments.lightcone[first:last]]
-        about_label = self.label.kernel_arguments(lightcone, arguments.model[first:last])
+        parameters = drawing.parameters
+        about_label = self.label.kernel_arguments(
+            lightcone,
+            arguments.model[first:last],
+            None if parameters is None else parameters[first:last],
+        )
 
         def make(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
             arrays = self.pipeline.kernel_arguments(
@@ -417,7 +428,25 @@ class Generator:
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
                 columns[operator.name] = Records(values, range(len(arguments)))
-        return SampleDraws(scene, indices, arguments, drawn, records.with_columns(columns))
+        parameters = self._parameters(draws, scene, records)
+        return SampleDraws(
+            scene, indices, arguments, drawn, records.with_columns(columns), parameters
+        )
+
+    def _parameters(
+        self, draws: Draws, scene: Scene, records: Records
+    ) -> NDArray[np.float32] | None:
+        """The label of samples where it is of parameters, from those that they have drawn."""
+        if not self._scores:
+            return None
+        drawn = records.column("parameters")
+        assert isinstance(drawn, OfModels)
+        draws = draws.of_stage(scene.line.stages.model)
+        scores = [
+            one.drawn(draws.take(np.flatnonzero(drawn.choice == number)), mine)
+            for number, (one, mine) in enumerate(zip(self._scores, drawn.parameters, strict=True))
+        ]
+        return self.label.of_parameters(drawn.choice, scores)
 
     def skies_of(self, index: int) -> SkiesInUse:
         """The lightcones that a sample may be painted from."""

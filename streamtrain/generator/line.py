@@ -230,7 +230,7 @@ class EmissionLine:
         component = self.mixture.components[number]
         compiled, accept = self.painter.compiled_models[number], self._accept[number]
         defaults = component.model.defaults
-        accepted = component.prior.acceptance(draws, defaults, accept)
+        accepted = self.acceptance(number, draws)
         some = draws.take(np.arange(64))
         expected = compiled.expect(component.prior.draw(some, defaults, accept))
         total = float((expected.inside + expected.below + expected.above).sum())
@@ -253,6 +253,12 @@ class EmissionLine:
             f"{below:.1f} % of the halos are fainter than the label's luminosities, "
             f"{above:.2g} % brighter{warning}"
         )
+
+    def acceptance(self, number: int, draws: Draws) -> float:
+        """Share of the draws from a model's prior that are accepted. draws: of the samples of
+        which the first attempts are looked at, of the stage of the model's parameters."""
+        component = self.mixture.components[number]
+        return component.prior.acceptance(draws, component.model.defaults, self._accept[number])
 
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones and models."""

@@ -1,14 +1,15 @@
-"""Figures of a Markov chain: luminosity functions with their bands, parameters against another."""
+"""The figure of a Markov chain: luminosity functions with their bands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.figures import (
+    CHAIN,
     LABEL_SIZE,
     NETWORK,
     REFERENCE,
@@ -22,7 +23,6 @@ from streamtrain.labels import QUANTITIES
 
 Float = NDArray[np.float64]
 
-CHAIN = "#009E73"
 SHOWN = 3
 """Maps in a figure, at most."""
 
@@ -76,52 +76,3 @@ def luminosity_bands(
     panels[1, 0].set_ylabel("posterior / true", fontsize=LABEL_SIZE)
     panels[0, 0].legend(fontsize=TICK_SIZE - 2, frameon=False, loc="lower left")
     return figure
-
-
-def corner(samples: Float, names: Sequence[str], true: Float, prior: Float) -> Figure:
-    """Every parameter against every other, and each alone beside its prior.
-
-    samples: of the posterior [num, num_names]; true: [num_names]; prior: draws [num, num_names].
-    """
-    num = len(names)
-    figure = Figure(figsize=(1.5 + 1.7 * num, 1.5 + 1.7 * num), dpi=150, layout="constrained")
-    panels = figure.subplots(num, num, squeeze=False)
-    ends = [np.percentile(values, (0.5, 99.5), axis=0) for values in (prior, samples)]
-    limits = np.stack([np.minimum(*ends)[0], np.maximum(*ends)[1]], axis=1)
-    for row in range(num):
-        for column in range(num):
-            axes = panels[row, column]
-            if column > row:
-                axes.set_axis_off()
-                continue
-            low, high = limits[column]
-            bins = np.linspace(low, high, 40)
-            if row == column:
-                axes.hist(prior[:, row], bins, density=True, histtype="step", color="grey")
-                axes.hist(samples[:, row], bins, density=True, color=CHAIN, alpha=0.6)
-                axes.axvline(true[row], color=TRUTH, lw=1.2)
-                axes.set_yticks([])
-            else:
-                _contours(axes, samples[:, column], samples[:, row])
-                axes.plot(true[column], true[row], "+", color=TRUTH, ms=9, mew=1.5)
-                axes.set_ylim(*limits[row])
-            axes.set_xlim(*limits[column])
-            axes.tick_params(labelsize=TICK_SIZE - 3, labelbottom=row == num - 1)
-            axes.tick_params(labelleft=column == 0 and row > 0)
-            axes.locator_params(nbins=4)
-        panels[num - 1, row].set_xlabel(names[row], fontsize=TICK_SIZE)
-        if row:
-            panels[row, 0].set_ylabel(names[row], fontsize=TICK_SIZE)
-    return figure
-
-
-def _contours(axes: object, x: Float, y: Float) -> None:
-    """Regions that hold 68 % and 95 % of the samples."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=24)
-    falling = np.sort(counts.ravel())[::-1]
-    share = np.cumsum(falling) / falling.sum()
-    heights = [falling[np.searchsorted(share, part)] for part in (0.95, 0.68)]
-    levels = np.unique([*heights, falling[0] + 1.0])
-    middles = [0.5 * (edges[1:] + edges[:-1]) for edges in (x_edges, y_edges)]
-    colours = [(0.0, 0.62, 0.45, alpha) for alpha in (0.3, 0.65)][-(len(levels) - 1) :]
-    axes.contourf(*middles, counts.T, levels=levels, colors=colours)  # type: ignore[attr-defined]

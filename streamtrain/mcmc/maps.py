@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
+from streamtrain.evaluate.infer_parameters import parameters_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
+from streamtrain.labels import Label
+from streamtrain.luminosity.mixture import Mixture
+from streamtrain.luminosity.scores import NormalScores, in_label
 from streamtrain.mcmc.inference import Inference
 from streamtrain.mcmc.simulations import levels_of
 from streamtrain.networks.network import point_of
@@ -40,33 +45,50 @@ class Maps:
     """What each map was cut from [num]."""
     networks: dict[str, Float]
     """Predictions of trained networks as `true`, by name."""
+    posteriors: dict[str, list[Float]] = field(default_factory=dict)
+    """For each map samples of the parameters [num_drawn, num_names], in the order of `theta`, by
+    networks that predict these, by name."""
 
 
 def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
     """The runs whose networks predict too, by name: the configuration's own, if it has been
-    trained, and those of the folders. Raises ValueError for one that was trained on other maps or
-    labels."""
+    trained, and those of the folders, which may also predict the model's parameters. Raises
+    ValueError for one that was trained on other maps, labels or parameters."""
     runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
         runs[config.network.kind] = Run(config)
     for folder in beside:
         other = Run.open(folder)
-        difference = next(
-            differences(_maps_and_labels(other.config), _maps_and_labels(config)), None
-        )
+        of_parameters = other.config.label.quantity == "parameters"
+        settings = [_maps_and_labels(c, not of_parameters) for c in (other.config, config)]
+        difference = next(differences(*settings), None)
         if difference is not None:
             raise ValueError(
                 f"the run {folder} has other maps or labels than this configuration: "
                 f"{difference.text('there', 'here')}"
             )
-        name = other.config.network.kind
+        if of_parameters and _drawn(other.config) != _drawn(config):
+            raise ValueError(
+                f"the run {folder} is of other parameters than this configuration: "
+                f"{', '.join(_drawn(other.config))} there, {', '.join(_drawn(config))} here"
+            )
+        name = f"{other.config.network.kind}{', parameters' if of_parameters else ''}"
         runs[name if name not in runs else f"{name} ({folder})"] = other
     return runs
 
 
-def _maps_and_labels(config: Config) -> dict[str, object]:
+def _maps_and_labels(config: Config, labels: bool) -> dict[str, object]:
     settings = config.sample_settings()
-    return {key: settings[key] for key in ("grid", "observe", "label")}
+    return {key: settings[key] for key in ("grid", "observe", *(["label"] if labels else []))}
+
+
+def _drawn(config: Config) -> list[str]:
+    """Models, each with the parameters that it draws."""
+    found = []
+    for component in Mixture(config.line).components:
+        names = sorted(NormalScores(component.prior, component.model.defaults).names)
+        found.append(f"{component.model.name} ({', '.join(names)})")
+    return found
 
 
 def make_maps(
@@ -79,11 +101,14 @@ def make_maps(
     batch.check()
     label = generator.label
     true = label.log10_counts(batch.label, batch.unit_label).cpu().numpy()
-    predictions = {}
+    names = inference.density.names
+    predictions, posteriors = {}, {}
     for name, run in runs.items():
+        if run.config.label.quantity == "parameters":
+            posteriors[name] = _posteriors(run, batch.cube, names)
+            continue
         _, point = point_of(run.network(generator), batch.cube, batch.unit_label)
         predictions[name] = label.log10_counts(point, batch.unit_label).cpu().numpy()
-    names = inference.density.names
     realisation = {header.name: header.realisation for header in generator.headers}
     made = Maps(
         inference.vector(batch.cube),
@@ -94,6 +119,22 @@ def make_maps(
         label.unit_of(batch.unit_label),
         [realisation[draw["lightcone"]] for draw in batch.draws],
         predictions,
+        posteriors,
     )
     generator.close()
     return made
+
+
+def _posteriors(run: Run, cubes: torch.Tensor, names: Sequence[str]) -> list[Float]:
+    """What a network says of the parameters of some maps, see `Maps.posteriors`."""
+    config = run.config
+    parameters = in_label(config.label, config.line)
+    label = Label(config.label, classes=config.line.class_names, parameters=parameters)
+    network = run.trained.network(label, cubes.device)
+    output, _ = point_of(network, cubes, torch.zeros(1, 1))
+    found = []
+    for row in output:
+        [model] = parameters_of(network, config.line, row[None]).models
+        order = [model.parameters.index(name) for name in names]
+        found.append(model.samples[:, order])
+    return found

@@ -17,7 +17,7 @@ from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.run import output_folder
 from streamtrain.evaluate.scores import score
-from streamtrain.figures import write_png
+from streamtrain.figures import corner, write_png
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.progress import SILENT, Progress
@@ -129,8 +129,15 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
     return {
         "noise_level": test.levels[number].tolist(),
         "parameters": {
-            name: {"percentiles": spread, "true": true}
-            for name, spread, true in zip(names, *columns, strict=True)
+            name: {
+                "percentiles": spread,
+                "true": true,
+                "networks": {
+                    network: np.percentile(samples[number][:, k], LEVELS).tolist()
+                    for network, samples in test.posteriors.items()
+                },
+            }
+            for k, (name, spread, true) in enumerate(zip(names, *columns, strict=True))
         },
         "log10_count": {
             "true": test.true[number].tolist(),
@@ -242,8 +249,12 @@ def _draw(
         )
     }
     if samples is not None:
-        drawn["mcmc_parameters.png"] = figures.corner(
-            samples, inference.density.names, test.theta[0], inference.simulations.theta
+        drawn["mcmc_parameters.png"] = corner(
+            samples,
+            inference.density.names,
+            test.theta[0],
+            inference.simulations.theta,
+            beside={name: of[0] for name, of in test.posteriors.items()},
         )
     for name, figure in drawn.items():
         write_png(figure, folder / name)

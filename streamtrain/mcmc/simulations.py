@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.mcmc.likelihood import Density
@@ -50,8 +51,9 @@ class Simulations:
 
 def check(config: Config) -> None:
     """Raise ConfigError for what a chain over one model's parameters cannot be about."""
-    if config.label.quantity == "class":
-        raise ConfigError("a Markov chain reads off a luminosity function, not a class")
+    if config.label.quantity in NO_FUNCTION:
+        label = NO_FUNCTION[config.label.quantity]
+        raise ConfigError(f"a Markov chain reads off a luminosity function, not {label}")
     if config.line.mixture:
         raise ConfigError(
             "a Markov chain takes the parameters of one luminosity model: emit.line.mixture has "

@@ -1,5 +1,5 @@
 """The networks: normalised input, a body, a head.
 
-Start with `network`. The bodies are `means`, `cnn`, `compact`, `resnet` and `summaries`; `heads`
-say what a network predicts and what its loss is.
+Start with `network`. The bodies are `means`, `cnn`, `compact`, `resnet` and `summaries`; `heads`,
+`joint` and `flow` say what a network predicts and what its loss is.
 """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from streamtrain.labels import Label
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
+from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.heads import (
     GaussianHead,
     Head,
@@ -54,12 +55,19 @@ BODIES: dict[type, type[Body]] = {
 
 HEADS: dict[str, type[Head]] = {
     name: head
-    for head in (PointHead, GaussianHead, PoissonHead, NegativeBinomialHead, JointCountsHead)
+    for head in (
+        PointHead,
+        GaussianHead,
+        PoissonHead,
+        NegativeBinomialHead,
+        JointCountsHead,
+        FlowHead,
+    )
     for name in head.losses
 }
 """Every head by the name that `network.head` gives it."""
 AUTO = "mse"
-"""The head that `network.head = auto` stands for."""
+"""The head that `network.head = auto` stands for, but for a label of parameters."""
 
 
 def head_class(name: str) -> type[Head]:
@@ -69,15 +77,17 @@ def head_class(name: str) -> type[Head]:
 
 def build_head(name: str, label: Label, monotonic: bool = False) -> Head:
     """The head of a configuration: `network.head`, for the generator's label."""
-    name = AUTO if name == "auto" else name
+    if name == "auto":
+        name = "flow" if label.is_parameters else AUTO
     return HEADS[name](label, name, monotonic)
 
 
-def loss_name(name: str, is_class: bool) -> str:
+def loss_name(name: str, is_class: bool, is_parameters: bool = False) -> str:
     """What the loss of `network.head` is, in words."""
     if is_class:
         return "cross-entropy of the label"
-    name = AUTO if name == "auto" else name
+    if name == "auto":
+        name = "flow" if is_parameters else AUTO
     return HEADS[name].losses[name]
 
 

@@ -12,7 +12,15 @@ from typing import Literal, TypeAlias
 from streamtrain.schema import ConfigError, setting
 
 HeadName: TypeAlias = Literal[
-    "auto", "mse", "log_cosh", "msle", "gaussian", "poisson", "negative_binomial", "joint_counts"
+    "auto",
+    "mse",
+    "log_cosh",
+    "msle",
+    "gaussian",
+    "poisson",
+    "negative_binomial",
+    "joint_counts",
+    "flow",
 ]
 
 COUNT_HEADS = ("poisson", "negative_binomial", "joint_counts")
@@ -28,8 +36,8 @@ class AnyNetworkConfig:
     kind: str = setting("hybrid", "which network")
     head: HeadName = setting(
         "auto",
-        "what it predicts for each luminosity bin, and its loss; auto: mse, or cross-entropy of a "
-        "class",
+        "what it predicts for each luminosity bin, and its loss; auto: mse, cross-entropy of a "
+        "class, or the flow of parameters",
     )
     monotonic: bool = setting(False, "N(>L) that never rises with L; for label.quantity cumulative")
     dense: int = setting(256, "width of the dense layer", low=1, high=65536)
@@ -162,6 +170,15 @@ def check_network(network: NetworkConfig, quantity: str, scale: str) -> None:
         )
     if head != "auto" and quantity == "class":
         raise ConfigError(f"network.head = {head}: a class has cross-entropy alone (auto)")
+    if head == "flow" and quantity != "parameters":
+        raise ConfigError(
+            "network.head = flow is the posterior of a luminosity model's parameters, "
+            f"label.quantity = parameters, not of {quantity}"
+        )
+    if quantity == "parameters" and head not in ("auto", "flow"):
+        raise ConfigError(
+            f"network.head = {head}: a label of parameters has the head flow alone (auto)"
+        )
     if head in COUNT_HEADS and quantity not in COUNT_QUANTITIES:
         raise ConfigError(
             f"network.head = {head} is for the halos of separate bins, label.quantity = "

@@ -64,7 +64,7 @@ class Monitor:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         if not step:
             tensorboard.begin(
-                self._writer, config, [] if label.is_class else range_names(label.bins.edges)
+                self._writer, config, range_names(label.bins.edges) if label.is_function else []
             )
         self._skies = SkyRecord(folder / "lightcones.jsonl")
         self._progress = Progress()
@@ -154,7 +154,13 @@ class Monitor:
             self._writer.add_scalar(tensorboard.baseline_tag(error.name), error.baseline_dex, step)
             entry[f"error_dex_{error.name}"] = error.rms_dex
             entry[f"baseline_dex_{error.name}"] = error.baseline_dex
+        for parameter in result.parameters:
+            self._writer.add_scalar(f"parameter_error/{parameter.name}", parameter.rms, step)
+            self._writer.add_scalar(f"prior_error/{parameter.name}", parameter.baseline, step)
+            entry[f"parameter_error_{parameter.name}"] = parameter.rms
         self._validation = f"  validation {result.loss:.4g}"
+        if self._label.is_parameters:
+            self._validation += " (prior 0)"
         if result.classes is not None:
             scores = {
                 "accuracy": result.classes.accuracy,
@@ -164,9 +170,10 @@ class Monitor:
             for name, value in scores.items():
                 self._writer.add_scalar(f"classes/{name}", value, step)
             entry |= scores
+            if self._label.is_class:
+                self._validation += f" (frequencies alone {result.classes.baseline_loss:.4g})"
             self._validation += (
-                f" (frequencies alone {result.classes.baseline_loss:.4g})  accuracy "
-                f"{result.classes.accuracy:.3f} (most frequent class "
+                f"  accuracy {result.classes.accuracy:.3f} (most frequent class "
                 f"{result.classes.baseline_accuracy:.3f})"
             )
             figure = confusion(result.classes.confusion, self._label.classes)

@@ -7,6 +7,7 @@ much larger its error is when the maps are exchanged among the samples.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +28,30 @@ class Dependence:
     skill: float
     """1 - e / e', where e is the mean squared error [dex^2] and e' the one with the maps exchanged
     among the samples: 0 for predictions that do not depend on the map, 1 for perfect ones. Where
-    the label is a class, e is the share of wrong predictions."""
+    the label is a class, e is the share of wrong predictions. Where it is parameters, 1 - e^(-2 I)
+    of the information I over the prior, which for one normal parameter is the same."""
     blank_dex: float | None = None
     """rms over bins of the mean prediction for maps without a halo minus the mean prediction [dex];
-    None where the label is a class."""
+    None where the label is no function of luminosity."""
+    information: float | None = None
+    """Information that a posterior of parameters has over their prior [nat]; None for other
+    labels."""
+
+    @classmethod
+    def of_information(cls, information: float) -> Dependence:
+        """The dependence of a posterior with so much information over the prior [nat]."""
+        return cls(1.0 - math.exp(-2.0 * information), information=information)
 
     @property
     def problem(self) -> str:
         """A sentence if the predictions hardly depend on the maps, else nothing."""
         if self.skill >= SMALLEST_SKILL:
             return ""
+        if self.information is not None:
+            return (
+                "the network's posterior hardly differs from the prior: on the validation samples "
+                f"it has {self.information:.2g} nat of information"
+            )
         blank = ""
         if self.blank_dex is not None:
             blank = (

@@ -102,6 +102,8 @@ def _refuse_other_network(saved: dict[str, Any], config: Config, run: str) -> No
     if BODIES[type(config.network)].sees_boxes:
         sections.append("grid")  # which decides the modes and voxels that a summary is about
         saved, current = (_without_room(whole) for whole in (saved, current))
+    if config.label.quantity == "parameters":
+        sections.append("emit")  # whose prior decides what a score is
     if config.label.quantity == "class":
         saved = saved | {"classes": _classes(saved)}
         current |= {"classes": _classes(current)}

@@ -67,13 +67,15 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def begin(writer: SummaryWriter, config: Config, ranges: Sequence[str]) -> None:
     """Once per run: configuration, groups of curves, hyper-parameters.
 
-    ranges: names of the label's luminosity ranges; none where it is a class.
+    ranges: names of the label's luminosity ranges; none where it is no function of luminosity.
     """
     writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
     errors = {f"error, log L {name}": (error_tag(name), baseline_tag(name)) for name in ranges}
     layout = {title: ["Multiline", list(tags)] for title, tags in (GROUPS | errors).items()}
     writer.add_custom_scalars({"together": layout})
-    last = [error_tag(name) for name in ranges[-1:]] or ["classes/accuracy"]
+    last = [error_tag(name) for name in ranges[-1:]]
+    if config.label.quantity == "class":
+        last = ["classes/accuracy"]
     metrics = ["loss/train", "loss/validation", "probe/skill", *last]
     experiment, session, _ = hparams(hyper_parameters(config), dict.fromkeys(metrics, 0.0))
     for summary in (experiment, session):

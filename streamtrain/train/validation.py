@@ -74,6 +74,18 @@ class ClassErrors:
 
 
 @dataclass(frozen=True)
+class ParameterError:
+    """Error of one parameter of a luminosity model, over the samples that it made."""
+
+    name: str
+    rms: float
+    """The rms error of the middle of the posterior, in the parameter's normal scores: in standard
+    deviations of a normal prior. It is about the posterior's width, if that is honest."""
+    baseline: float
+    """The rms of always predicting the prior's median, about 1."""
+
+
+@dataclass(frozen=True)
 class ExampleFunctions:
     """A few luminosity functions, [num_examples, num_bins] each."""
 
@@ -95,7 +107,7 @@ class Example:
     cube: NDArray[np.float32]
     draw: dict[str, Any]
     functions: ExampleFunctions | None
-    """None where the label is a class."""
+    """None where the label is no function of luminosity."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,14 @@ class ValidationResult:
 
     loss: float
     ranges: list[RangeError]
-    """Empty where the label is a class."""
+    """Empty where the label is no function of luminosity."""
     residuals: list[Residuals]
     """Histograms of log10(predicted / true), one per luminosity range."""
     classes: ClassErrors | None
     dependence: Dependence
     example: Example | None = field(repr=False)
+    parameters: list[ParameterError] = field(default_factory=list)
+    """Empty where the label is not of parameters."""
     posterior: dict[str, float] = field(default_factory=dict)
     """Whether the joint posterior means what it says, see `calibration.scalars`; empty where bins
     are not predicted together."""
@@ -213,7 +227,8 @@ class _Sums:
         def zeros(rows: int, columns: int) -> Tensor:
             return torch.zeros(rows, columns, dtype=torch.float64, device=device)
 
-        self._confusion = zeros(outputs, outputs) if label.is_class else None
+        classes = outputs if label.is_class else label.num_class_columns
+        self._confusion = zeros(classes, classes) if classes else None
         self._errors, self._pairs = zeros(4, outputs), zeros(6, outputs)
         self._histograms = zeros(len(self._ranges), len(RESIDUAL_EDGES) + 1)
         self._members = torch.from_numpy(np.array([m for _, m in self._ranges])).to(device)
@@ -221,8 +236,13 @@ class _Sums:
     def add(self, batch: Batch, prediction: Tensor) -> None:
         """A batch: errors, their histograms, and how predictions and labels go together."""
         label, device = self._label, prediction.device
+        true = batch.label.to(device)
         if self._confusion is not None:
-            self._confusion += _confusion(batch, prediction)
+            classes = len(self._confusion)
+            self._confusion += _confusion(true[:, :classes], prediction[:, :classes])
+        if label.is_parameters:
+            self._add_parameters(true, prediction)
+        if not label.is_function:
             return
         occupied = label.occupied(batch.label, batch.counts).to(device).double()
         true = label.log10_counts(batch.label.to(device), batch.unit_label)
@@ -241,12 +261,31 @@ class _Sums:
             for column, values in ((bins, residual), (bins + 1, residual**2)):
                 self._histograms[k, column] += (weight * values.flatten()).sum()
 
+    def _add_parameters(self, true: Tensor, prediction: Tensor) -> None:
+        """Scores of each parameter for itself; 0 for those of models that did not make a sample."""
+        label = self._label
+        made = torch.ones_like(true)
+        for number, columns in enumerate(label.parameter_columns):
+            if label.num_class_columns:
+                made[:, columns] = true[:, number : number + 1]
+        true, predicted = (label.marginal(v).double() * made for v in (true, prediction))
+        rows = ((predicted - true) ** 2, made.double(), true, true**2)
+        self._errors += torch.stack([row.sum(0) for row in rows])
+
     def result(self, world: World, loss: float, example: Example | None) -> ValidationResult:
         """The outcome over all ranks."""
+        classes = None
         if self._confusion is not None:
             confusion = world.sum(self._confusion).numpy()
-            dependence = Dependence(class_skill(confusion))
-            return ValidationResult(loss, [], [], _class_errors(confusion), dependence, example)
+            classes = _class_errors(confusion)
+            if self._label.is_class:
+                dependence = Dependence(class_skill(confusion))
+                return ValidationResult(loss, [], [], classes, dependence, example)
+        if self._label.is_parameters:
+            sums = world.sum(self._errors).numpy()[:, self._label.num_class_columns :]
+            errors = _parameter_errors(self._label, sums)
+            dependence = Dependence.of_information(-loss)
+            return ValidationResult(loss, [], [], classes, dependence, example, errors)
         pairs = world.sum(self._pairs).numpy()
         blank = None
         if example is not None and example.functions is not None:
@@ -258,9 +297,9 @@ class _Sums:
             for (name, _), row in zip(self._ranges, histograms, strict=True)
             if row[:-2].any()
         ]
-        errors = _range_errors(world.sum(self._errors).numpy(), self._ranges)
+        ranges = _range_errors(world.sum(self._errors).numpy(), self._ranges)
         dependence = Dependence(skill(pairs), blank)
-        return ValidationResult(loss, errors, residuals, None, dependence, example)
+        return ValidationResult(loss, ranges, residuals, None, dependence, example)
 
 
 def range_names(bin_edges: F64) -> list[str]:
@@ -274,16 +313,16 @@ def _ranges(bin_edges: F64) -> list[tuple[str, NDArray[np.bool_]]]:
     return [*named, ("all", np.ones(len(bin_edges) - 1, bool))]
 
 
-def _confusion(batch: Batch, prediction: Tensor) -> Tensor:
+def _confusion(one_hot: Tensor, prediction: Tensor) -> Tensor:
     """Number of samples by true and predicted class, [num_classes, num_classes]."""
-    true = batch.label.to(prediction.device).double()
+    true = one_hot.double()
     predicted = torch.zeros_like(true).scatter_(1, prediction.argmax(1, keepdim=True), 1.0)
     return true.T @ predicted
 
 
 def _example(label: Label, batch: Batch, prediction: Tensor, blank: Tensor) -> Example:
     functions = None
-    if not label.is_class:
+    if label.is_function:
         some = slice(NUM_EXAMPLES)
         unit_label = batch.unit_label[some]
         true, predicted = (
@@ -306,6 +345,16 @@ def _range_errors(totals: F64, ranges: list[tuple[str, NDArray[np.bool_]]]) -> l
             rms = float(np.sqrt(squares[inside].sum() / values))
             baseline = float(np.sqrt(max(spread[inside].sum(), 0.0) / values))
             errors.append(RangeError(name, rms, baseline))
+    return errors
+
+
+def _parameter_errors(label: Label, totals: F64) -> list[ParameterError]:
+    """totals: squares, number, sum and squares of the truth, of every parameter of every model."""
+    squares, number, _, true = totals
+    errors = []
+    for name, s, n, t in zip(label.parameter_names, squares, number, true, strict=True):
+        if n:
+            errors.append(ParameterError(name, float(np.sqrt(s / n)), float(np.sqrt(t / n))))
     return errors
 
 

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from scipy.special import ndtri
 from support import small
 
 from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.generator.generator import Generator
+from streamtrain.luminosity.priors import Normal
+from streamtrain.luminosity.registry import find_model
 from streamtrain.mcmc import report
-from streamtrain.mcmc.inference import Inference, Options
+from streamtrain.mcmc.inference import LEVELS, Inference, Options
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, held, levels_of, simulate
 from streamtrain.spectra import Power, shells
@@ -175,6 +179,48 @@ def test_command_beside_a_network_and_again(
     assert main([*command, *changed, "--out", str(tmp_path / "there")]) == 0
     assert "test map 0: chi^2" in capsys.readouterr().err
     assert (run / "mcmc.json").read_bytes() == before and (tmp_path / "there/mcmc.png").is_file()
+
+
+def test_a_networks_parameters_beside_the_chains(
+    tmp_path: Path,
+    skies: dict[str, list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their percentiles stand beside the chain's, in its order and units: at the start of a
+    training the prior's. A run of other parameters is refused before any work."""
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(report, "corner", lambda *_, **more: drawn.append(more) or Figure())
+    train = {"steps": 1, "warmup_steps": 0, "batch_size": 8, "validation_samples": 16, "threads": 1}
+    of_parameters = {
+        "network": {"kind": "summaries", "dense": 16},
+        "label": {"quantity": "parameters"},
+        "train": train | {"learning_rate": 1e-9},
+    }
+    Trainer(config_of(skies, run=str(tmp_path / "flow"), **of_parameters), "cpu").run()
+    other = {"line": {"prior": "narrow", "parameters": {"sigma_sfr": 0.3}}}
+    Trainer(config_of(skies, run=str(tmp_path / "other"), emit=other, **of_parameters), "cpu").run()
+    file = tmp_path / "config.yaml"
+    file.write_text(config_of(skies, run=str(tmp_path / "run")).to_yaml())
+    command = ["mcmc", str(file), "--maps", "1", "--device", "cpu", *FEW, "--beside"]
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "other")]) == 2
+    assert "other is of other parameters than this configuration: li16 (alpha, beta" in (
+        capsys.readouterr().err
+    )
+    assert main([*command, str(tmp_path / "flow")]) == 0
+    name = "summaries, parameters"
+    [entry] = json.loads((tmp_path / "run" / "mcmc.json").read_text())["maps"]
+    prior = find_model("li16").prior("narrow").parameters
+    assert entry["parameters"].keys() == prior.keys()
+    for parameter, values in entry["parameters"].items():
+        given = prior[parameter]
+        assert isinstance(given, Normal)
+        exact = given.mean + given.width * ndtri(np.array(LEVELS) / 100)
+        found = np.array(values["networks"][name])
+        np.testing.assert_allclose(found, exact, atol=0.15 * given.width)
+    [figure] = drawn
+    assert figure["beside"][name].shape == (4000, 5)
 
 
 @pytest.mark.parametrize(
