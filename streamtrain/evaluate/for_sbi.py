@@ -1,8 +1,9 @@
 """Samples and posteriors in the form that sbi takes them.
 
 sbi (https://github.com/sbi-dev/sbi) infers parameters theta of data x by simulation, and tests
-posteriors of any origin. Here x is a map as a network takes it [n_freq, n_dec, n_ra], and theta the
-luminosity function of its halos [num_bins],
+posteriors of any origin. Here x is a map as a network takes it [n_freq, n_dec, n_ra]. With the
+label `parameters` of one luminosity model theta is that label, the normal scores of what is drawn.
+With all others it is the luminosity function of the map's halos [num_bins],
 
     theta_k = log10(N_k + u_k),   u_k uniform between 0 and 1,
 
@@ -16,7 +17,7 @@ between N and N + 1 the density of 10^theta is the probability of N, so that
 Nothing here imports sbi, whose diagnostics ask a posterior for its methods alone. As everywhere in
 sbi, theta and x are float32, in which a count of 10^5 is known to a tenth of a halo.
 
-Axes: b map, k luminosity bin.
+Axes: b map, k luminosity bin or parameter.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from torch import Tensor
 
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
+from streamtrain.labels import Label
+from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.numerics.rng import STAGE_THETA, Draws, sample_indices
 from streamtrain.stream import SampleStream
@@ -40,7 +43,8 @@ BATCH_SIZE = 16
 
 
 class SbiPosterior:
-    """The joint posterior of a network's luminosity functions, with the methods of sbi's.
+    """The posterior of a network, with the methods of sbi's posteriors; theta are luminosity
+    functions, or parameters (see the top of streamtrain/evaluate/for_sbi.py).
 
     It can be given to `run_sbc`, `run_tarp` and `get_nltp` of `sbi.diagnostics`; its samples are of
     torch's global random numbers, as those of sbi are. It is no `NeuralPosterior`: it has no `map`,
@@ -48,7 +52,10 @@ class SbiPosterior:
     """
 
     def __init__(self, network: Network, input_shape: tuple[int, int, int]) -> None:
-        """network: whose head predicts a distribution of counts; input_shape: of its maps."""
+        """network: whose head predicts a distribution of counts or parameters; input_shape: of its
+        maps. Raises ValueError for the parameters of a mixture of models."""
+        if isinstance(network.head, FlowHead):
+            _check_one_model(network.head.label)
         self._network, self._input_shape = network, tuple(input_shape)
         self.default_x: Tensor | None = None
         """The map [1, n_freq, n_dec, n_ra] that is taken where none is given."""
@@ -64,7 +71,7 @@ class SbiPosterior:
         x: Tensor | None = None,
         show_progress_bars: bool = True,
     ) -> Tensor:
-        """Draw theta for one map, float32 [*sample_shape, num_bins].
+        """Draw theta for one map, float32 [*sample_shape, num_theta].
 
         x: [n_freq, n_dec, n_ra], or [1, ...]; show_progress_bars: sbi passes it, there are none.
         Raises ValueError, one sentence, for a map that does not fit the network.
@@ -74,7 +81,7 @@ class SbiPosterior:
     def sample_batched(
         self, sample_shape: Sequence[int], x: Tensor, show_progress_bars: bool = True
     ) -> Tensor:
-        """Draw theta for each of B maps, float32 [*sample_shape, B, num_bins].
+        """Draw theta for each of B maps, float32 [*sample_shape, B, num_theta].
 
         x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for maps that do not fit the
         network.
@@ -83,41 +90,53 @@ class SbiPosterior:
         chance = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
         for prediction in self._predictions(maps):
             with torch.inference_mode():
-                counts = self._network.head.sample(prediction, shape.numel(), chance).cpu()
-            place = torch.rand(counts.shape, generator=chance, dtype=torch.float64)
-            drawn.append(theta_of(counts, 1.0 - place))
+                label = self._network.head.sample(prediction, shape.numel(), chance).cpu()
+            if isinstance(self._network.head, FlowHead):
+                drawn.append(label.clone())
+                continue
+            place = torch.rand(label.shape, generator=chance, dtype=torch.float64)
+            drawn.append(theta_of(label, 1.0 - place))
         found = torch.cat(drawn, dim=1)
         return found.view(*shape, *found.shape[1:])
 
     def log_prob(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
-        """ln of the posterior density of theta [num_bins] or [n, num_bins], float64 [n], n >= 1.
+        """ln of the posterior density of theta [num_theta] or [n, num_theta], float64 [n], n >= 1.
 
-        x: one map, as in `sample`. Raises ValueError as that does, and for theta of other bins.
+        x: one map, as in `sample`. Raises ValueError as that does, and for theta of another shape.
         """
         given = torch.atleast_2d(torch.as_tensor(theta))
         return self.log_prob_batched(given[:, None], self._one(x))[:, 0]
 
     def log_prob_batched(self, theta: Tensor, x: Tensor) -> Tensor:
-        """ln of the posterior density of theta [..., B, num_bins] of B maps, float64 [..., B].
+        """ln of the posterior density of theta [..., B, num_theta] of B maps, float64 [..., B].
 
         x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for shapes that do not fit.
         """
-        given, maps = torch.as_tensor(theta).cpu().double(), self._maps(x)
-        bins = self._network.head.num_outputs
-        if given.ndim < 2 or given.shape[-2:] != (len(maps), bins):
+        given, maps = torch.as_tensor(theta).cpu(), self._maps(x)
+        num = self._network.head.num_outputs
+        if given.ndim < 2 or given.shape[-2:] != (len(maps), num):
             raise ValueError(
-                f"theta has the shape {tuple(given.shape)}, not (..., {len(maps)}, {bins}): a "
-                f"number for each of the {bins} luminosity bins of each of the {len(maps)} maps"
+                f"theta has the shape {tuple(given.shape)}, not (..., {len(maps)}, {num}): {num} "
+                f"numbers for each of the {len(maps)} maps"
             )
         found, first = [], 0
         for prediction in self._predictions(maps):
-            part = given[..., first : first + len(prediction), :]
-            counts = counts_of(part).to(prediction.device)
+            part = given[..., first : first + len(prediction), :].to(prediction.device)
             with torch.inference_mode():
-                found.append(self._network.head.log_prob(prediction, counts).double().cpu())
+                found.append(self._log_density(prediction, part).cpu())
             first += len(prediction)
-        jacobian = LN10 * given.sum(-1) + bins * math.log(LN10)
-        return torch.cat(found, dim=-1) + jacobian
+        return torch.cat(found, dim=-1)
+
+    def _log_density(self, prediction: Tensor, theta: Tensor) -> Tensor:
+        """float64 [..., B] of theta [..., B, num_theta]."""
+        head = self._network.head
+        if isinstance(head, FlowHead):
+            many = prediction.expand(*theta.shape[:-1], -1).flatten(0, -2)
+            rows = head.log_prob(many, theta.float().flatten(0, -2))
+            return rows.view(theta.shape[:-1]).double()
+        wide = theta.double()
+        jacobian = LN10 * wide.sum(-1) + theta.shape[-1] * math.log(LN10)
+        return head.log_prob(prediction, counts_of(wide)).double() + jacobian
 
     def potential(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
         """The normalised `log_prob`; `get_nltp` asks for it, and warns that it were none."""
@@ -164,11 +183,12 @@ class SbiPosterior:
 
 
 def simulations(generator: Generator, number: int, first: int = 0) -> tuple[Tensor, Tensor]:
-    """theta [number, num_bins] and x [number, n_freq, n_dec, n_ra] of samples, float32, for
+    """theta [number, num_theta] and x [number, n_freq, n_dec, n_ra] of samples, float32, for
     `append_simulations`, `run_sbc` and `run_tarp` of sbi.
 
     generator: of any split, such as `run.training()` or `run.testing()`; first: index of the first
-    sample. A sample has the same theta and x whenever it is made.
+    sample. A sample has the same theta and x whenever it is made. Raises ValueError for a label of
+    the parameters of a mixture of models.
     """
     last, parts = first + number, []
     for begin in range(first, last, BATCH_SIZE):
@@ -189,8 +209,12 @@ def stream(
 
 
 def theta_and_x(generator: Generator, batch: Batch) -> tuple[Tensor, Tensor]:
-    """theta [B, num_bins] and x [B, n_freq, n_dec, n_ra] of a batch that a generator made."""
+    """theta [B, num_theta] and x [B, n_freq, n_dec, n_ra] of a batch that a generator made; see
+    `simulations`."""
     batch.check()
+    if generator.label.is_parameters:
+        _check_one_model(generator.label)
+        return batch.label, batch.cube
     indices = sample_indices(batch.indices)
     draws = Draws(generator.seed, generator.split, indices, STAGE_THETA)
     place = torch.from_numpy(draws.uniform(range(generator.num_bins))).to(batch.counts.device)
@@ -206,3 +230,11 @@ def theta_of(counts: Tensor, place: Tensor) -> Tensor:
 def counts_of(theta: Tensor) -> Tensor:
     """The halos per bin of theta [..., num_bins], float64."""
     return torch.pow(10.0, theta.double()).floor()
+
+
+def _check_one_model(label: Label) -> None:
+    if label.num_class_columns:
+        raise ValueError(
+            f"the parameters of several models ({', '.join(label.classes)}) are no theta for sbi, "
+            "which wants the same ones of every map: take one model, or a label of counts"
+        )

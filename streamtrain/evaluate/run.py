@@ -9,6 +9,7 @@ import json
 import os
 import weakref
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -277,12 +278,17 @@ class Run:
         )
 
     def sbi_posterior(self) -> SbiPosterior:
-        """The joint posterior of any map, as a function of it, with the methods that the package
-        sbi wants of one: for its diagnostics and figures.
+        """The posterior of any map, as a function of it, with the methods that the package sbi
+        wants of one: for its diagnostics and figures.
 
-        Raises ValueError, one sentence, as `infer` does.
+        Raises ValueError, one sentence, as `infer` does for a network without a posterior, and for
+        one of the parameters of several luminosity models.
         """
-        network, _, _ = self._answer(0)
+        if self.config.label.quantity == "parameters":
+            with closing(self.training()) as generator:
+                network = self.network(generator)
+        else:
+            network, _, _ = self._answer(0)
         return SbiPosterior(network, self.trained.input_shape)
 
     def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:

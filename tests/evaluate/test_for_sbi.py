@@ -23,6 +23,7 @@ from torch import Tensor
 
 from streamtrain import Generator, Run
 from streamtrain.calibration import RankedTruth, p_value, tell_apart
+from streamtrain.config import Config
 from streamtrain.evaluate.for_sbi import (
     BATCH_SIZE,
     SbiPosterior,
@@ -189,7 +190,7 @@ def test_log_prob_of_many_maps() -> None:
         ),
         (
             lambda p: p.log_prob(torch.zeros(2), torch.zeros(1, 1, 1)),
-            r"theta has the shape \(1, 1, 2\), not \(\.\.\., 1, 3\): a number for each of the 3",
+            r"theta has the shape \(1, 1, 2\), not \(\.\.\., 1, 3\): 3 numbers for each of the 1 m",
         ),
         (
             lambda p: p.log_prob_batched(torch.zeros(2, 3), torch.zeros(4, 1, 1, 1)),
@@ -238,6 +239,51 @@ def test_posterior_of_a_run(tmp_path: Path) -> None:
     assert float(posterior.log_prob(theta[2], x[2])) == pytest.approx(expected + jacobian, rel=1e-9)
     for one, other in zip(counts_of(drawn).T.numpy(), known.samples.T, strict=True):
         assert stats.ks_2samp(one, other).pvalue > 1e-4
+
+
+def parameters_run(folder: Path, **line: Any) -> Config:
+    """A run whose label is the parameters of a luminosity model."""
+    network = {"layers": 2, "filters": 4, "dense": 8, "head": "flow"}
+    return runs.make_run(
+        folder, network=network, label={"quantity": "parameters"}, emit={"line": line}
+    )
+
+
+def test_posterior_of_parameters(tmp_path: Path) -> None:
+    """Of one model they are theta as they are; without its weights the flow is the prior, and the
+    density of scores that of a standard normal distribution."""
+    with Run(parameters_run(tmp_path / "one", model="li16", prior="narrow")) as run:
+        generator, posterior = run.testing(), run.sbi_posterior()
+        theta, x = simulations(generator, BATCH_SIZE + 3)
+        assert torch.equal(theta, generator.generate(range(BATCH_SIZE + 3)).label)
+        network = run.network(generator)
+    with torch.inference_mode():
+        expected = network.head.log_prob(network(x), theta).numpy()
+    again = torch.stack([theta, theta])
+    assert posterior.log_prob_batched(again, x)[1].numpy() == pytest.approx(expected, rel=1e-4)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    prior = SbiPosterior(network, generator.input_shape)
+    with seeded(1):
+        drawn = prior.sample((5000,), x[0])
+        assert prior.sample_batched((4, 2), x).shape == (4, 2, *theta.shape)
+    assert (
+        drawn.dtype == torch.float32
+        and min(stats.kstest(column, "norm").pvalue for column in drawn.T.numpy()) > 1e-4
+    )
+    exact = stats.norm.logpdf(drawn.double().numpy()).sum(1)
+    assert prior.log_prob(drawn, x[0]).numpy() == pytest.approx(exact, rel=1e-5)
+
+
+def test_parameters_of_several_models(tmp_path: Path) -> None:
+    mixture = {"li16": {"prior": "narrow"}, "breysse15": {}}
+    config = parameters_run(tmp_path, mixture=mixture)
+    with Run(config) as run:
+        for call in (run.sbi_posterior, lambda: simulations(run.testing(), 2)):
+            with pytest.raises(
+                ValueError, match=r"several models \(li16, breysse15\) are no theta"
+            ):
+                call()
 
 
 def test_a_head_without_a_posterior(tmp_path: Path) -> None:
