@@ -29,6 +29,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from streamtrain.arguments import whole_number
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
@@ -48,7 +49,8 @@ class SbiPosterior:
 
     It can be given to `run_sbc`, `run_tarp` and `get_nltp` of `sbi.diagnostics`; its samples are of
     torch's global random numbers, as those of sbi are. It is no `NeuralPosterior`: it has no `map`,
-    since its density jumps from count to count, and no prior. `Run.sbi_posterior` makes it.
+    since its density jumps from count to count, and no prior. Its answers are on the CPU.
+    `Run.sbi_posterior` makes it.
     """
 
     def __init__(self, network: Network, input_shape: tuple[int, int, int]) -> None:
@@ -139,7 +141,8 @@ class SbiPosterior:
         return head.log_prob(prediction, counts_of(wide)).double() + jacobian
 
     def potential(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
-        """The normalised `log_prob`; `get_nltp` asks for it, and warns that it were none."""
+        """`log_prob`, under the name by which `get_nltp` asks for it. Its warning that it were not
+        normalised is wrong here."""
         return self.log_prob(theta, x)
 
     def _one(self, x: Tensor | None) -> Tensor:
@@ -188,8 +191,10 @@ def simulations(generator: Generator, number: int, first: int = 0) -> tuple[Tens
 
     generator: of any split, such as `run.training()` or `run.testing()`; first: index of the first
     sample. A sample has the same theta and x whenever it is made. Raises ValueError for a label of
-    the parameters of a mixture of models.
+    the parameters of a mixture of models, and for no samples.
     """
+    if (number := whole_number(number, "simulations: number")) < 1:
+        raise ValueError(f"simulations: number = {number} must be 1 or more")
     last, parts = first + number, []
     for begin in range(first, last, BATCH_SIZE):
         indices = range(begin, min(begin + BATCH_SIZE, last))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from support import ROOT, small
 from support import map_runs as runs
-from support import small
 from torch import Tensor
 
 from streamtrain import Generator, Run
@@ -217,16 +218,20 @@ def test_simulations_are_samples() -> None:
     for k, (some, cubes) in enumerate(islice(stream(generator, 5, start=5), 4), 1):
         chosen = slice(5 * k, 5 * k + 5)
         assert torch.equal(some, theta[chosen]) and torch.equal(cubes, x[chosen])
+    with pytest.raises(ValueError, match="simulations: number = 0 must be 1 or more"):
+        simulations(generator, 0)
     place = torch.pow(10.0, theta.double()) - counts_of(theta)
     assert place.flatten().unique().numel() > 0.99 * place.numel()
     assert stats.kstest(place.flatten().numpy(), "uniform").pvalue > 1e-3
     generator.close()
 
 
+JOINT = {"layers": 2, "filters": 4, "dense": 8, "head": "joint_counts"}
+
+
 def test_posterior_of_a_run(tmp_path: Path) -> None:
     """Its samples and probabilities are those of the run's network and of `Run.infer`."""
-    network = {"layers": 2, "filters": 4, "dense": 8, "head": "joint_counts"}
-    config = runs.make_run(tmp_path, network=network)
+    config = runs.make_run(tmp_path, network=JOINT)
     with Run(config) as run:
         posterior = run.sbi_posterior()
         theta, x = simulations(run.testing(), 3)
@@ -243,7 +248,7 @@ def test_posterior_of_a_run(tmp_path: Path) -> None:
 
 def parameters_run(folder: Path, **line: Any) -> Config:
     """A run whose label is the parameters of a luminosity model."""
-    network = {"layers": 2, "filters": 4, "dense": 8, "head": "flow"}
+    network = JOINT | {"head": "flow"}
     return runs.make_run(
         folder, network=network, label={"quantity": "parameters"}, emit={"line": line}
     )
@@ -287,7 +292,7 @@ def test_parameters_of_several_models(tmp_path: Path) -> None:
 
 
 def test_a_head_without_a_posterior(tmp_path: Path) -> None:
-    config = runs.make_run(tmp_path, network={"layers": 2, "filters": 4, "dense": 8, "head": "mse"})
+    config = runs.make_run(tmp_path, network=JOINT | {"head": "mse"})
     with Run(config) as run, pytest.raises(ValueError, match="predicts no distribution of the num"):
         run.sbi_posterior()
 
@@ -434,3 +439,19 @@ def test_simulations_train_sbi(sbi: Any, tmp_path: Path, monkeypatch: pytest.Mon
         inference = NPE(show_progress_bars=False).append_simulations(theta, x)
         kept = inference.get_simulations()
     assert torch.equal(kept[0], theta) and torch.equal(kept[1], x)
+
+
+def test_the_example_of_the_docs(
+    sbi: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With fewer maps and draws; the run's network was not trained, and is found out."""
+    text = (ROOT / "docs" / "posterior.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "sbi" in b)
+    config = runs.make_run(tmp_path, network=JOINT)
+    block = block.replace("runs/mine", config.run).replace("300", "100").replace("1000", "100")
+    names: dict[str, Any] = {}
+    with seeded(11):
+        exec(compile(block, "posterior.md", "exec"), names)
+    names["run"].close()
+    assert abs(names["area"]) > 0.1 and "area to the curve " in capsys.readouterr().out
+    assert names["ranks"].shape == (100, 14) and names["coverage"].shape == (100, 1)
