@@ -49,8 +49,10 @@ LARGEST_X = 52.0 * math.log(2.0)
 """The largest drawn ln N: float64 holds every whole number up to here."""
 LOWEST_X = -1e3
 """Stands for the ln of the lower end of an empty bin."""
-POINT_WEIGHT = 10.0
-"""The weight of the point estimate's squared error in the loss, in variances of the label."""
+LIKELIHOOD_SLOPE = 0.05
+"""Scale of the likelihood's gradient beside that of the point estimate, whose squared error is in
+variances of the label. What maps tell changes few of the chain's factors, and without it the noise
+of all others, and the clipping of their gradient, keep a network from learning to look at maps."""
 RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
 """Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
 quantiles."""
@@ -130,8 +132,10 @@ class JointCountsHead(Head):
     ) -> Tensor:
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
         error = points - counts_bn.clamp(min=1).log10()
-        squared = POINT_WEIGHT * (error * error).mean() / (self.label_std * self.label_std).mean()
-        return squared - (self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
+        squared = (error * error).mean() / (self.label_std * self.label_std).mean()
+        surprise = -(self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
+        unmoved = surprise.detach()
+        return squared + unmoved + LIKELIHOOD_SLOPE * (surprise - unmoved)
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         counts = counts.to(prediction.device).double()[..., self._order]
