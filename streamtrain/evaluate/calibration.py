@@ -187,7 +187,7 @@ def sums_of(bins: LuminosityBins, grid: Grid) -> dict[str, Float]:
 
 
 def _proportional(one: Float, other: Float) -> bool:
-    return bool(np.allclose(one * other.sum(), other * one.sum(), rtol=1e-9))
+    return bool(np.allclose(one * other.sum(), other * one.sum(), rtol=1e-9, atol=0.0))
 
 
 def _ranked(
@@ -232,7 +232,7 @@ def _ranked(
         draws,
         np.concatenate(log_prior),
         skies,
-        np.sum(bright, axis=0),
+        np.sum(bright, axis=0) if bright else None,
         None if None in levels else np.array(levels, np.float64),
         models,
     )

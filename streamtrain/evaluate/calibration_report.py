@@ -86,8 +86,8 @@ class Ranked:
     """ln of the probability of the true counts without the map [N]."""
     skies: list[str]
     """The sky of each map."""
-    bright: Float
-    """Number of bright halos that the posterior expects [N]."""
+    bright: Float | None
+    """Number of bright halos that the posterior expects [N]; None where no bin is bright."""
     noise_uK: Float | None
     """Noise of each map, as it is quoted in the configuration [N]; None where there is none."""
     models: list[str]
@@ -162,7 +162,9 @@ def _information(ranked: Ranked, bootstrap: Bootstrap) -> dict[str, float | None
 
 def _groups(ranked: Ranked, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Coverage in groups of maps, with all bins and the whole curve."""
-    kinds = [("bright halos", *_quarters(ranked.bright))]
+    kinds = []
+    if ranked.bright is not None:
+        kinds.append(("bright halos", *_quarters(ranked.bright)))
     if ranked.noise_uK is not None and np.ptp(ranked.noise_uK) > 0:
         kinds.append(("noise [uK]", *_quarters(ranked.noise_uK)))
     names, model = np.unique(ranked.models, return_inverse=True)

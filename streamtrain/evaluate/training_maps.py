@@ -152,18 +152,18 @@ class Kept:
         training: opens a generator of the run's training samples; samples: maps to look at, 0:
         none; cosmology: whether volume and distances of the field matter; again: look anew.
         """
-        seen = None if again else self.data.get("seen")
-        if not (isinstance(seen, Mapping) and seen.get("samples") == samples):
-            self.data.pop("seen", None)
+        seen = self.data.get("seen")
+        known = not again and isinstance(seen, Mapping) and seen.get("samples") == samples
         problems = []
         failed = ""
-        if "seen" not in self.data and samples:
+        if samples and not known:
             failed = "the map was not compared with training maps"
         elif cosmology and "cosmology" not in self.data:
             failed = "volume and distances are those of Omega_m = 0.286"
         if failed:
             try:
                 self.data.update(_measured(training, samples, progress))
+                known = True
             except (ValueError, OSError) as error:
                 problems.append(f"{failed}: {error}")
         found = {
@@ -174,7 +174,7 @@ class Kept:
         volume = self.data.get("volume_Mpc3")  # files of before have no cosmology beside it
         if volume is None:
             volume = self.config.grid.volume_Mpc3(**found)
-        here = Seen.from_dict(self.data["seen"]) if "seen" in self.data and samples else None
+        here = Seen.from_dict(self.data["seen"]) if samples and known else None
         return TrainingMaps(here, float(volume), **found), problems
 
     def save(self) -> None:

@@ -19,6 +19,8 @@ F64 = NDArray[np.float64]
 
 SMALLEST_SKILL = 0.1
 """Skill below which predictions are said to depend hardly at all on the maps."""
+LARGEST_EXPONENT = 700.0
+"""The largest x whose e^x is sure to be a number of float64."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Dependence:
     @classmethod
     def of_information(cls, information: float) -> Dependence:
         """The dependence of a posterior with so much information over the prior [nat]."""
-        return cls(1.0 - math.exp(-2.0 * information), information=information)
+        return cls(-math.expm1(min(-2.0 * information, LARGEST_EXPONENT)), information=information)
 
     @property
     def problem(self) -> str:

@@ -202,6 +202,12 @@ def test_sums_that_differ_by_a_factor_are_one():
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
 
 
+def test_sums_of_faint_halos_are_not_taken_for_one_another():
+    """However small what one halo adds is: here 1e-10 uK and less."""
+    bins = LuminosityBins((-3.0, 1.0), 8)
+    assert list(sums_of(bins, Grid()))[-3:] == ["0.5-1, N(>10^0.5)", "N(>10^0)", "rho_L, <T>"]
+
+
 def test_the_prior_is_a_density_of_the_training_counts():
     """Of two bins that go together, log-normal; and probabilities of all counts add up to one.
 

@@ -115,6 +115,24 @@ def test_training_maps_are_looked_at_once(
     assert again.warnings == first.warnings and len(opened) == 2
 
 
+def test_what_is_known_of_training_maps_is_kept(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    """By a look that needs none, and by one that fails."""
+    folder = Path(shutil.copytree(Path(config.run).parent, tmp_path / "copy"))
+    file = folder / "run" / "config.yaml"
+    file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
+    Run.open(folder / "run").infer(cube, functions=100, compare_with=16)
+    before = (folder / "run" / FILE).read_bytes()
+    Run.open(folder / "run").infer(cube, functions=100, compare_with=0)
+    Run.open(folder / "run").sbi_posterior()
+    for sky in folder.glob("*.h5"):
+        sky.unlink()
+    found = Run.open(folder / "run").infer(cube, functions=100, compare_with=8)
+    assert found.warnings[0].startswith("the map was not compared with training maps: ")
+    assert (folder / "run" / FILE).read_bytes() == before
+
+
 def test_old_notes_of_a_run_have_no_cosmology(
     config: Config, cube: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -77,3 +77,13 @@ def test_problem_is_said_where_there_is_one() -> None:
     assert "hardly depend on the maps" in text and "a factor of 1.05 only" in text
     assert "maps without a halo change the mean prediction by 0.012 dex" in text
     assert "without a halo" not in Dependence(0.0).problem
+
+
+@pytest.mark.parametrize("information", [-1e4, -0.3, 0.0, 0.7, 40.0])
+def test_information_of_a_posterior(information: float) -> None:
+    """Also of one that is much worse than the prior, as in a training that goes astray."""
+    found = Dependence.of_information(information)
+    assert np.isfinite(found.skill)
+    if information > -1e3:
+        assert found.skill == pytest.approx(1.0 - np.exp(-2.0 * information), rel=1e-12)
+    assert (found.problem == "") == (information >= 0.7)
