@@ -235,6 +235,7 @@ def _ranked(
         np.sum(bright, axis=0) if bright else None,
         None if None in levels else np.array(levels, np.float64),
         models,
+        generator.config.grid.units,
     )
 
 

@@ -161,7 +161,7 @@ def _groups(axes: Axes, result: Mapping[str, Any]) -> None:
 
 
 def _group_title(row: Mapping[str, Any]) -> str:
-    units = {"bright halos": " halos", "noise [uK]": " uK", "model": ""}
+    units = {"bright halos": " halos", "noise [uK]": " uK", "noise [Jy/sr]": " Jy/sr", "model": ""}
     return f"{row['group']}{units[row['by']]}"
 
 

@@ -88,10 +88,12 @@ class Ranked:
     """The sky of each map."""
     bright: Float | None
     """Number of bright halos that the posterior expects [N]; None where no bin is bright."""
-    noise_uK: Float | None
+    noise: Float | None
     """Noise of each map, as it is quoted in the configuration [N]; None where there is none."""
     models: list[str]
     """Luminosity model of each map."""
+    units: str = "uK"
+    """Of the noise."""
 
 
 def numbers(ranked: Ranked, bootstrap: Bootstrap, bright_log10_L: float) -> dict[str, Any]:
@@ -165,8 +167,8 @@ def _groups(ranked: Ranked, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     kinds = []
     if ranked.bright is not None:
         kinds.append(("bright halos", *_quarters(ranked.bright)))
-    if ranked.noise_uK is not None and np.ptp(ranked.noise_uK) > 0:
-        kinds.append(("noise [uK]", *_quarters(ranked.noise_uK)))
+    if ranked.noise is not None and np.ptp(ranked.noise) > 0:
+        kinds.append((f"noise [{ranked.units}]", *_quarters(ranked.noise)))
     names, model = np.unique(ranked.models, return_inverse=True)
     if len(names) > 1:
         kinds.append(("model", model, names.tolist()))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support import map_runs, small
 
 from streamtrain.calibration import BANDS, RankedTruth
 from streamtrain.cli.main import main
@@ -206,6 +207,25 @@ def test_sums_of_faint_halos_are_not_taken_for_one_another():
     """However small what one halo adds is: here 1e-10 uK and less."""
     bins = LuminosityBins((-3.0, 1.0), 8)
     assert list(sums_of(bins, Grid()))[-3:] == ["0.5-1, N(>10^0.5)", "N(>10^0)", "rho_L, <T>"]
+
+
+@small.EXTRAPOLATES
+def test_one_bin_in_a_map_of_intensities(tmp_path, monkeypatch):
+    """No bin is bright, so no maps are grouped by bright halos; noise has the units of the maps."""
+    monkeypatch.setattr(calibration, "calibration_figure", calibration_figure)
+    ours = map_runs.make_run(
+        tmp_path,
+        grid={"fov_deg": map_runs.FOV_DEG, "shape": [9, 20, 24], "units": "Jy/sr"},
+        observe={"noise": {"sigma_uK": [1.0, 3.0], "per": "map_voxel"}},
+        label={"bins": 1},
+        network={"layers": 2, "filters": 4, "dense": 8, "head": "joint_counts"},
+        test={"samples": 64},
+    )
+    result = calibrate(ours, draws=20)
+    assert {row["by"] for row in result["groups"]} == {"noise [Jy/sr]"}
+    assert [row["name"] for row in result["statistics"]][:2] == [
+        "bins", "4.5-5.5, N(>10^3.5), rho_L, <I>",
+    ]  # fmt: skip
 
 
 def test_the_prior_is_a_density_of_the_training_counts():
