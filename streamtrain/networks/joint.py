@@ -159,10 +159,12 @@ class JointCountsHead(Head):
         counts = torch.empty(*shape[1:], bins, dtype=torch.float64, device=prediction.device)
         x = torch.empty_like(counts)
         seen = [torch.empty_like(x, dtype=torch.float32) for _ in range(2)]
+        # cumsum: torch 2.6 refuses it on a GPU where train.deterministic asks for one order of sums
+        ones = torch.ones(COMPONENTS, COMPONENTS - 1).triu().to(x)
         for k in range(bins):
             before = [values[..., :k] for values in seen]
             weight, mean, ln_std = self._given(k, points, context, x[..., :k], before)
-            passed = weight.softmax(-1).cumsum(-1)[..., :-1] < chance[k, ..., None]
+            passed = weight.softmax(-1) @ ones < chance[k, ..., None]
             component = passed.sum(-1, keepdim=True)
             centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
             counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()

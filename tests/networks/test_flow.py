@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support.network_tools import REFUSED, Operations
 from torch import Tensor, nn
 
 from streamtrain.config import from_mapping
@@ -150,6 +151,14 @@ def test_a_mixture_is_its_classes_times_their_flows() -> None:
     point = head.point(prediction, ONE)[0]
     assert abs(point[5] - middle) < 0.06 * spread
     torch.testing.assert_close(point[:3].exp(), chances)
+
+
+def test_nothing_is_refused_where_a_gpu_has_to_be_deterministic() -> None:
+    head = head_of(2, 1)
+    prediction = torch.randn(4, head.num_numbers, requires_grad=True)
+    with Operations() as made:
+        head.loss(head(prediction), labels(head, 4), ONE, ONE).backward()
+    assert "baddbmm" in made.names and not REFUSED & made.names
 
 
 def test_samples_of_other_models_leave_a_flow_alone() -> None:

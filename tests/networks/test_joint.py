@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from scipy.special import gammaln
 from support.fake_generator import SPLITS, FakeGenerator, FakeTrainer, tiny_config
-from support.network_tools import label_of, labels_from
+from support.network_tools import REFUSED, Operations, label_of, labels_from
 
 from streamtrain.generator.generator import Batch
 from streamtrain.networks.joint import (
@@ -162,6 +162,19 @@ def test_untrained_head_answers_the_mean_of_the_logarithm(scale: str, quantity: 
     torch.testing.assert_close(
         torch.corrcoef(ours.T)[0, :3], torch.corrcoef(theirs.T)[0, :3], rtol=0, atol=0.25
     )
+
+
+def test_training_may_be_deterministic_on_a_gpu() -> None:
+    """Steps and validations: of loss, gradient and draws no operation is refused there."""
+    head = stirred(made(6))
+    counts = torch.full((4, 6), 3)
+    prediction = torch.randn(4, head.num_numbers, requires_grad=True)
+    with Operations() as made_meanwhile:
+        head.loss(prediction, counts.float(), counts, torch.zeros(1, 6)).backward()
+        drawn = head.sample(prediction.detach(), 20, torch.Generator().manual_seed(0))
+        head.log_prob(prediction, drawn)
+    assert {"softmax", "_softmax"} & made_meanwhile.names
+    assert not REFUSED & made_meanwhile.names
 
 
 def test_order_is_coarse_to_fine() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamtrain.config import from_mapping
 from streamtrain.labels import Label
@@ -14,6 +15,20 @@ from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Box
 
 VOLUME_MPC3 = 2e6
+REFUSED = {"cumsum", "scatter_add", "scatter_reduce", "bincount", "histc", "kthvalue", "put_"}
+"""Operations that torch 2.6 refuses on a GPU where algorithms have to be deterministic."""
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that are made meanwhile, of gradients too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def label_of(bins: int = 5, **settings: Any) -> Label:
