@@ -53,7 +53,8 @@ class Maps:
 def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
     """The runs whose networks predict too, by name: the configuration's own, if it has been
     trained, and those of the folders, which may also predict the model's parameters. Raises
-    ValueError for one that was trained on other maps, labels or parameters."""
+    ValueError for one that was trained on other maps, labels or parameters, or on another prior of
+    these."""
     runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
         runs[config.network.kind] = Run(config)
@@ -72,6 +73,11 @@ def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
                 f"the run {folder} is of other parameters than this configuration: "
                 f"{', '.join(_drawn(other.config))} there, {', '.join(_drawn(config))} here"
             )
+        if of_parameters and _priors(other.config) != _priors(config):
+            raise ValueError(
+                f"the run {folder} was trained on another prior of its parameters than this "
+                "configuration has, and so has another posterior: give emit.line the same one"
+            )
         name = f"{other.config.network.kind}{', parameters' if of_parameters else ''}"
         runs[name if name not in runs else f"{name} ({folder})"] = other
     return runs
@@ -89,6 +95,12 @@ def _drawn(config: Config) -> list[str]:
         names = sorted(NormalScores(component.prior, component.model.defaults).names)
         found.append(f"{component.model.name} ({', '.join(names)})")
     return found
+
+
+def _priors(config: Config) -> list[tuple[object, ...]]:
+    """What parameters are drawn from, of every model, but for conditions on a draw."""
+    priors = [component.prior for component in Mixture(config.line).components]
+    return [(dict(prior.parameters), prior.correlated, prior.scale) for prior in priors]
 
 
 def make_maps(

@@ -208,6 +208,11 @@ def test_a_networks_parameters_beside_the_chains(
     assert "other is of other parameters than this configuration: li16 (alpha, beta" in (
         capsys.readouterr().err
     )
+    wider = {"line": {"prior": "narrow", "prior_scale": 1.5}}
+    Trainer(config_of(skies, run=str(tmp_path / "wider"), emit=wider, **of_parameters), "cpu").run()
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "wider")]) == 2
+    assert "wider was trained on another prior of its parameters" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "flow")]) == 0
     name = "summaries, parameters"
     [entry] = json.loads((tmp_path / "run" / "mcmc.json").read_text())["maps"]
