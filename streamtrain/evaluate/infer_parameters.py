@@ -41,8 +41,8 @@ class ModelPosterior:
     prior: Float
     """Draws from the prior in the same units [num_prior, num_parameters]."""
     left_out: float
-    """Share of the posterior that the prior's constraints do not allow; it is not in the
-    samples."""
+    """Share of the posterior that the prior's constraints do not allow; it is not in the samples.
+    Where it is all, there are no parameters."""
 
     @property
     def percentiles(self) -> Float:
@@ -125,7 +125,8 @@ class ParameterPosterior:
 
 def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> ParameterPosterior:
     """The posterior for one map. output: of the network for it [1, num_numbers]; line: that it was
-    trained on. Raises ValueError where all of it breaks the prior's constraints."""
+    trained on. Raises ValueError where all of it breaks the prior's constraints; of a model that is
+    not the likeliest, its parameters are left out then."""
     head = network.head
     assert isinstance(head, FlowHead)
     label, classes = head.label, head.label.num_class_columns
@@ -140,6 +141,10 @@ def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> P
     for component, at, chance in parts:
         of = NormalScores(component.prior, component.model.defaults)
         samples = _allowed(of, component, scores[:, at])
+        if not len(samples) and chance < max(chances):
+            none = np.zeros((DRAWN, 0))
+            models.append(ModelPosterior(component.name, chance, (), none, none, 1.0))
+            continue
         if not len(samples):
             raise ValueError(
                 f"the whole posterior of {component.name} breaks the constraints of its prior: the "
@@ -148,6 +153,11 @@ def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> P
         prior = _allowed(of, component, random[:, at])
         left_out = 1.0 - len(samples) / DRAWN
         models.append(ModelPosterior(component.name, chance, of.names, samples, prior, left_out))
+    if not any(model.parameters for model in models):
+        raise ValueError(
+            "the likeliest model has no parameters, and the whole posterior of the others breaks "
+            "the constraints of their priors: the network has not learned them, train it longer"
+        )
     return ParameterPosterior(models)
 
 

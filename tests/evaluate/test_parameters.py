@@ -329,6 +329,28 @@ def test_infer_gives_parameters_in_their_own_units(
     generator.close()
 
 
+def test_an_unlikely_model_may_break_its_constraints(mixed: Config) -> None:
+    """With all of its posterior: what a flow says of maps that its model does not make."""
+    generator = Generator(mixed, "test")
+    network = untrained(mixed, generator)
+    generator.close()
+    flow = network.head.flows["2"]
+    with torch.no_grad():  # A and B of the constraint A < B
+        flow.transforms[0].last.bias[:2, 0, 0] = torch.tensor([30.0, -30.0])
+    output = torch.zeros(1, network.head.num_numbers)
+    output[0, :3] = torch.tensor([4.0, 1.0, 0.0])
+    found = parameters_of(network, mixed.line, output)
+    assert found.likeliest.name == "li16" and found.models[2].parameters == ()
+    assert found.warnings() == [
+        "100 % of the posterior of chung22 breaks the constraints of its prior and is left out"
+    ]
+    assert found.plain()["models"]["chung22"]["parameters"] == {}
+    assert set(found.table()["model"]) == {"li16"} and "chung22: probability" in str(found.lines())
+    output[0, :3] = torch.tensor([0.0, 1.0, 4.0])
+    with pytest.raises(ValueError, match="the whole posterior of chung22 breaks the constraints"):
+        parameters_of(network, mixed.line, output)
+
+
 def test_misuse_is_one_sentence(config: Config, tmp_path: Path) -> None:
     """Everything that is of luminosity functions, and weights of another prior."""
     says = "the model's parameters"
