@@ -93,7 +93,7 @@ class Ranked:
     models: list[str]
     """Luminosity model of each map."""
     units: str = "uK"
-    """Of the noise."""
+    """Units of the noise."""
 
 
 def numbers(ranked: Ranked, bootstrap: Bootstrap, bright_log10_L: float) -> dict[str, Any]:

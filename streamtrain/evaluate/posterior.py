@@ -278,7 +278,7 @@ class Posterior:
                     strict=True,
                 )
             )
-            return cls(
+            found = cls(
                 np.asarray(data["samples"], np.float64),
                 np.asarray(data["log10_L_edges"], np.float64),
                 str(data["quantity"]),
@@ -288,7 +288,12 @@ class Posterior:
                 int(data["seed"]),
                 **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
             )
-        except (KeyError, TypeError, ValueError) as error:
+            num = len(found.bin_edges) - 1
+            rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
+            if found.samples.ndim != 2 or {row.shape for row in rows} != {(num,)}:
+                raise ValueError(f"its arrays are not all of {num} bins")
+            return found
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no posterior: {error}") from None
 
     def save(self, path: str | Path) -> None:

@@ -299,6 +299,14 @@ def test_kept_and_read_again(tmp_path: Path) -> None:
         Posterior.load(tmp_path / "gone.npz")
 
 
+@pytest.mark.parametrize("name", ["samples", "log10_L_edges", "one_halo", "functional_weights"])
+def test_arrays_that_do_not_fit_are_no_posterior(name: str) -> None:
+    data = posterior().to_dict()
+    for given in (data[name][..., :-1], data[name].ravel()[0], data[name][:0]):
+        with pytest.raises(ValueError, match="this is no posterior"):
+            Posterior.from_dict(data | {name: given})
+
+
 def test_what_is_printed() -> None:
     found = replace(posterior(), warnings=("the map is unlike the others",))
     assert repr(found) == (
