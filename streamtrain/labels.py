@@ -126,6 +126,11 @@ class LuminosityBins:
         """dlnL of each bin [num]."""
         return np.diff(self.edges) * (portable.LOG2_10 * portable.LN2)
 
+    @property
+    def mean_Lsun(self) -> NDArray[np.float64]:
+        """Mean luminosity of each bin's halos [Lsun], evenly spread in ln L, [num]."""
+        return self.width_Lsun / self.width_lnL
+
     def kernel_values(self) -> tuple[float, float, float]:
         """First and last edge as log2, bins (or cells, where they are unequal) per unit of log2."""
         low, high = (edge * portable.LOG2_10 for edge in self.log10_L)

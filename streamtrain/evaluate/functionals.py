@@ -90,8 +90,7 @@ def functionals(
     """
     edges = bins.edges
     found = [_above(edges, log10_L) for log10_L in _thresholds(edges)]
-    luminosity = bins.width_Lsun / bins.width_lnL
-    density = luminosity / grid.volume_Mpc3(Omega_m, h)
+    density = bins.mean_Lsun / grid.volume_Mpc3(Omega_m, h)
     found.append(
         Functional(
             "rho_L",

@@ -59,7 +59,7 @@ class Options:
     functions: int = NUM_FUNCTIONS
     """Luminosity functions that are drawn from the posterior."""
     seed: int = 0
-    """Which functions are drawn."""
+    """The number that decides which functions are drawn."""
     functions_out: Path | None = None
     """An npz file for them; None: they are not written."""
 
@@ -172,10 +172,11 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         },
         **plain(prediction),
     }
-    files = write(target / stem, result, prediction)
+    kept = []
     if posterior is not None and options.functions_out is not None:
-        posterior.save(options.functions_out)
-        files.append(options.functions_out)
+        posterior.save(options.functions_out)  # first: if it cannot be written, nothing is
+        kept.append(options.functions_out)
+    files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)
     print(screen(sky, prepared, result, prediction, age))
     print(f"wrote {', '.join(str(file) for file in files)}")
@@ -204,8 +205,10 @@ def predict_map(
     """
     unit_label = label.unit_label(np.zeros(1, np.int64)).to(cube.device)
     output, point = point_of(network, cube[None], unit_label)
-    with torch.inference_mode():
-        spread = network.head.spread(output, unit_label, LEVELS)
+    spread = None
+    if posterior is None or not posterior.joint:  # which has quantiles of its own
+        with torch.inference_mode():
+            spread = network.head.spread(output, unit_label, LEVELS)
     if label.is_class:
         chances = point.double().softmax(dim=1)[0].tolist()
         return dict(zip(label.classes, chances, strict=True))
@@ -222,7 +225,7 @@ def predict_map(
         uncertainty = f"errors of the network on the {errors.test_samples} maps of its test set"
     unit = label.unit_of(unit_label)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
-    if posterior is not None and posterior.joint:  # the quantiles of its own functions
+    if posterior is not None and posterior.joint:
         drawn = np.log10(np.maximum(posterior.quantiles([*LEVELS, 0.5]) / one, 1.0))
         interval, log10 = drawn[:-1], drawn[-1]
         uncertainty = (

@@ -65,7 +65,7 @@ class ParameterPredictions:
     """ln of the share of the prior that its conditions leave of each model's scores, which the true
     one has been added to `information` for [num_models]."""
     model: NDArray[np.int64]
-    """Which model made each map [num_samples]."""
+    """Number of the model that made each map [num_samples]."""
     chances: Float
     """Probability of each model [num_samples, num_models]."""
     true: Float

@@ -202,7 +202,7 @@ class Kept:
         return kept
 
     def _identity(self) -> dict[str, Any]:
-        """Of the training maps."""
+        """The settings and the generator that the training maps are of."""
         return {
             "samples": sha256_of(self.config.sample_settings()),
             "generator_version": GENERATOR_VERSION,

@@ -118,7 +118,7 @@ class FlowHead(Head):
             return drawn
         shape = (number, len(prediction), 1)
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
-        ones = torch.ones(self._classes, self._classes - 1).triu().to(logits)
+        ones = logits.new_ones(self._classes, self._classes - 1).triu()
         passed = (logits.softmax(1) @ ones < uniform).sum(-1, keepdim=True)
         drawn[..., : self._classes].scatter_(2, passed, 1.0)
         for model, columns, _ in self._models():

@@ -82,6 +82,7 @@ class JointCountsHead(Head):
     regression: Tensor
     _order: Tensor
     _before: Tensor
+    _spread: Tensor
 
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__(label, name)
@@ -100,6 +101,8 @@ class JointCountsHead(Head):
         self.output = nn.Parameter(torch.zeros(bins, HIDDEN, 3 * COMPONENTS))
         before = torch.ones(bins, bins).tril(-1)
         self.register_buffer("_before", before, persistent=False)
+        spread = torch.linspace(-1.0, 1.0, COMPONENTS, dtype=torch.float64)
+        self.register_buffer("_spread", spread, persistent=False)
         self.register_buffer("_order", torch.tensor(coarse_to_fine(bins)), persistent=False)
         width = (2.0 * before.sum(1) + CONTEXT).rsqrt()[:, None, None]
         with torch.no_grad():
@@ -160,7 +163,7 @@ class JointCountsHead(Head):
         x = torch.empty_like(counts)
         seen = [torch.empty_like(x, dtype=torch.float32) for _ in range(2)]
         # cumsum: torch 2.6 refuses it on a GPU where train.deterministic asks for one order of sums
-        ones = torch.ones(COMPONENTS, COMPONENTS - 1).triu().to(x)
+        ones = x.new_ones(COMPONENTS, COMPONENTS - 1).triu()
         for k in range(bins):
             before = [values[..., :k] for values in seen]
             weight, mean, ln_std = self._given(k, points, context, x[..., :k], before)
@@ -224,8 +227,7 @@ class JointCountsHead(Head):
         COMPONENTS] each; linear: what points and the bins before make of the normalised ln N."""
         weight, mean, stretch = numbers.double().split(COMPONENTS, dim=-1)
         scale, scatter = self.scale[k, ...], self.scatter[k, ...]
-        spread = torch.linspace(-1.0, 1.0, COMPONENTS).to(mean)
-        normalised = linear[..., None] + mean + scatter[..., None] * spread
+        normalised = linear[..., None] + mean + scatter[..., None] * self._spread
         bounded = LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
         ln_std = (scale * scatter).log()[..., None] + bounded
         return (

@@ -17,7 +17,7 @@ from torch import Tensor
 from streamtrain.calibration import RankedTruth, scalars
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import SampleGenerator
-from streamtrain.labels import Label, ranges_with_bins
+from streamtrain.labels import Label, LuminosityBins, ranges_with_bins
 from streamtrain.train.distributed import World
 from streamtrain.train.probe import Dependence, class_skill, pair_sums, skill
 from streamtrain.train.settings import ExtensionConfig
@@ -166,7 +166,7 @@ def validate(
     sums = _Sums(label, generator.bin_edges, world.device)
     if num_samples < world.size:
         draw = None  # a rank without a sample has no mean
-    posterior = _Posterior(generator.bin_edges) if draw is not None else None
+    posterior = _Posterior(label.bins) if draw is not None else None
     total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
     example = None
     for start in range(0, longest, chunk):
@@ -192,10 +192,10 @@ def validate(
 class _Posterior:
     """Ranks of the true counts among those that a rank's samples' posteriors draw."""
 
-    def __init__(self, bin_edges: F64) -> None:
-        sums = {f"logL_{name}": inside.astype(np.float64) for name, inside in _ranges(bin_edges)}
-        sums["light"] = 10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1]))
-        self._ranked = RankedTruth(sums, np.ones(len(bin_edges) - 1))
+    def __init__(self, bins: LuminosityBins) -> None:
+        sums = {f"logL_{name}": inside.astype(np.float64) for name, inside in _ranges(bins.edges)}
+        sums["light"] = bins.mean_Lsun
+        self._ranked = RankedTruth(sums, np.ones(bins.num))
         self._last: F64 | None = None
 
     def add(self, batch: Batch, drawn: Drawn) -> None:
