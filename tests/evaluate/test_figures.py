@@ -49,6 +49,28 @@ def test_comparison_takes_maps_from_all_of_the_test_set(functions):
     assert png_size(figure) > 10_000
 
 
+def test_band_is_that_of_each_map(functions):
+    """Around the function, and over the truth below it."""
+    predicted, true, occupied, _ = functions
+    width = np.array([0.2, 0.5])[:, None]
+    band = np.stack([np.maximum(predicted[:2] - width, 0.0), predicted[:2] + width])
+    figure = figures.luminosity_function(
+        predicted[:2], true[:2], EDGES, occupied=occupied[:2], band=band
+    )
+    for k in range(2):
+        upper, lower = figure.axes[k], figure.axes[2 + k]
+        [shade] = upper.collections
+        [points] = [path.vertices for path in shade.get_paths()]
+        for edge in 10 ** band[:, k]:
+            for at, height in zip(10**CENTRES, edge, strict=True):
+                assert np.isclose(points, (at, height), rtol=1e-9).all(1).any()
+        shown = np.concatenate([p.vertices for p in lower.collections[0].get_paths()])
+        first = np.flatnonzero(occupied[k])[0]
+        for end in band[:, k, first]:
+            expected = (10 ** CENTRES[first], 10 ** (end - true[k, first]))
+            assert np.isclose(shown, expected, rtol=1e-9).all(1).any()
+
+
 def test_luminosity_function_draws_what_it_is_given(functions):
     predicted, true, occupied, mean = functions
     figure = figures.luminosity_function(

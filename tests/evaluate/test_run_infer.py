@@ -18,6 +18,8 @@ from support import map_runs as runs
 from streamtrain import Generator, Posterior, Run, observe
 from streamtrain.cli import main
 from streamtrain.config import Config
+from streamtrain.evaluate import figures
+from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.functionals import functionals
 from streamtrain.evaluate.infer import Options, infer
 from streamtrain.evaluate.infer_output import Function, prediction_figure
@@ -248,6 +250,32 @@ def test_a_class_has_no_luminosity_function(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"label\.quantity = class has no luminosity function"):
         Run(config).infer(np.zeros((3, 20, 24)))
+
+
+def test_functions_that_cannot_be_written_leave_nothing(config: Config, tmp_path: Path) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "out"
+    options = Options(samples=0, out=out, functions_out=tmp_path / "file" / "f.npz")
+    with pytest.raises(OSError):
+        infer(config, path, options)
+    assert not out.exists()
+
+
+def test_comparison_has_the_band_that_infer_has(
+    config: Config, cube: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands: list[Any] = []
+    drawn = figures.comparison
+
+    def caught(*arrays: Any, **options: Any) -> Any:
+        bands.append(options["band"])
+        return drawn(*arrays, **options)
+
+    monkeypatch.setattr(figures, "comparison", caught)
+    evaluate(config, samples=8, out=tmp_path / "evaluated")
+    expected = Run(config).infer(cube, compare_with=0).band(0.95)
+    np.testing.assert_allclose(10 ** bands[0]([INDEX])[:, 0], np.maximum(expected, 1.0), rtol=1e-12)
 
 
 def test_files_of_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
