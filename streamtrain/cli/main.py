@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from streamtrain._version import __version__
 from streamtrain.cli.bench import add_bench
 from streamtrain.cli.catalog import add_compare, add_import, add_make, command_for, make_catalog
-from streamtrain.cli.maps import add_export, add_infer
+from streamtrain.cli.maps import add_alarm, add_export, add_infer
 from streamtrain.cli.runs import add_compare_runs, add_layers, add_mcmc
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
@@ -362,6 +362,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
     )
     command.set_defaults(run=_evaluate)
+    add_alarm(commands, device)
     add_infer(commands, device)
     add_export(commands, configured, device)
     add_compare_runs(commands, [device])

@@ -66,6 +66,61 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+ALARM_DESCRIPTION = """\
+Looks at maps of a run's own prior, so that every later prediction says whether a map is one of
+those that the training could have made.
+
+Half of the maps are of the training's skies and say what goes with what, the others of the
+validation skies and say how far from that maps of the prior lie; the p-value of a map is its rank
+among these. `streamtrain infer` makes a smaller reference by itself where there is none; `evaluate`
+and its options use the one that is there. Prints how often the alarm is false on the run's test
+maps, and writes alarm.npz, alarm.json and alarm.png into the run folder. More in docs/infer.md."""
+
+
+def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
+    """Add the command to those of `streamtrain`; device: the parser of --device."""
+    command = commands.add_parser(
+        "alarm",
+        parents=[device],
+        help="what maps a network was trained for, so that it can say when a map is none of them",
+        description=ALARM_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add("settings", nargs="*", metavar="key=value", help="such as train.threads=2, data.test=[...]")
+    add("--maps", type=int, default=10_000, metavar="N", help="maps of the prior [%(default)s]")
+    add(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="another run that takes the same maps, whose disagreement counts; repeatable",
+    )
+    command.set_defaults(run=run_alarm)
+
+
+def run_alarm(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.alarm_report import make_alarm
+    from streamtrain.evaluate.run import run_config
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.train.distributed import choose_device
+
+    config = run_config(arguments.folder, arguments.settings)
+    make_alarm(
+        config,
+        maps=arguments.maps,
+        beside=arguments.beside,
+        device=str(choose_device(arguments.device)),
+        threads=config.train.threads or num_cores(),
+        progress=Progress(),
+    )
+    return 0
+
+
 INFER_DESCRIPTION = """\
 The luminosity function of a map of your own, as a trained network reads it off.
 
@@ -129,13 +184,15 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
     add(
         "--samples",
         type=int,
-        default=128,
-        help="training maps that the map is compared with; 0: none [%(default)s]",
+        metavar="N",
+        help="maps of the run's prior that the map is compared with, half of them on other skies "
+        "than the training's; 0: none [as many as the run has kept, or 2000]",
     )
     add(
         "--measure",
         action="store_true",
-        help="measure the network's errors on its test set again, and look at its training maps",
+        help="measure the network's errors on its test set again, and look at maps of the prior "
+        "anew",
     )
     add(
         "--functions",
@@ -163,8 +220,6 @@ def run_infer(arguments: argparse.Namespace) -> int:
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device
 
-    if arguments.samples < 0:
-        raise ValueError(f"--samples {arguments.samples} must be 0 or more")
     options = Options(
         units=arguments.units,
         nu_rest_GHz=arguments.nu_rest_GHz,

@@ -206,13 +206,16 @@ def _ranked(
     chance = torch.Generator().manual_seed(generator.seed)
     pick = np.random.default_rng([generator.seed, 1])
     realisation = {header.name: header.realisation for header in generator.headers}
-    log_prior, records = [], []
+    watch, _ = run.watch(make=False)
+    log_prior, records, alarms = [], [], []
     for indices, batch in batches:
         truth = batch.counts.double().cpu().numpy()
         drawn, log_q = _drawn(network, batch, draws, chance)
         references = prior.counts[pick.integers(len(prior.counts), size=len(truth))]
         ranked.add(drawn, truth, references, log_q)
         log_prior.append(prior.log_prob(truth))
+        if watch is not None:
+            alarms.append(watch.p_values(batch.cube))
         records += [
             (realisation[draw["lightcone"]], draw.get("noise"), str(draw.get("model", "")))
             for draw in batch.draws
@@ -236,6 +239,7 @@ def _ranked(
         None if None in levels else np.array(levels, np.float64),
         models,
         generator.config.grid.units,
+        np.concatenate(alarms) if alarms else None,
     )
 
 

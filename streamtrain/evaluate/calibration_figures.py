@@ -161,8 +161,8 @@ def _groups(axes: Axes, result: Mapping[str, Any]) -> None:
 
 
 def _group_title(row: Mapping[str, Any]) -> str:
-    units = {"bright halos": " halos", "noise [uK]": " uK", "noise [Jy/sr]": " Jy/sr", "model": ""}
-    return f"{row['group']}{units[row['by']]}"
+    units = {"bright halos": " halos", "noise [uK]": " uK", "noise [Jy/sr]": " Jy/sr"}
+    return f"{row['group']}{units.get(row['by'], '')}"
 
 
 def _colours(num: int) -> list[Any]:

@@ -94,6 +94,8 @@ class Ranked:
     """Luminosity model of each map."""
     units: str = "uK"
     """Units of the noise."""
+    alarm: Float | None = None
+    """p-value of each map's alarm [N]; None where the run has no reference for one."""
 
 
 def numbers(ranked: Ranked, bootstrap: Bootstrap, bright_log10_L: float) -> dict[str, Any]:
@@ -169,6 +171,9 @@ def _groups(ranked: Ranked, bootstrap: Bootstrap) -> list[dict[str, Any]]:
         kinds.append(("bright halos", *_quarters(ranked.bright)))
     if ranked.noise is not None and np.ptp(ranked.noise) > 0:
         kinds.append((f"noise [{ranked.units}]", *_quarters(ranked.noise)))
+    if ranked.alarm is not None:
+        raised = (ranked.alarm < 0.05).astype(np.int64)
+        kinds.append(("alarm", raised, ["no alarm, p >= 0.05", "alarm, p < 0.05"]))
     names, model = np.unique(ranked.models, return_inverse=True)
     if len(names) > 1:
         kinds.append(("model", model, names.tolist()))

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, other_skies, testset
+from streamtrain.evaluate.alarm import alarm_scores
 from streamtrain.evaluate.baselines import (
     TRAINED_ON,
     MeanLabelBaseline,
@@ -43,6 +44,7 @@ from streamtrain.evaluate.predictions import (
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.evaluate.scores import Float
+from streamtrain.evaluate.watch import Watch
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
@@ -102,9 +104,12 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     _check_classes(run, generator)
     reference = _mean_label(run)
     network = run.network(generator)
-    predictions = predict(network, manifest, generator, run.progress)
+    watch, _ = run.watch(make=False)
+    predictions = predict(network, manifest, generator, run.progress, watch)
     about = test_set_record(path, manifest)
-    return _scored(generator, network, step, predictions, reference, about, bootstrap, run.folder)
+    return _scored(
+        generator, network, step, predictions, reference, about, bootstrap, run.folder, watch
+    )
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
@@ -120,9 +125,14 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
     batches = testset.made(config, path, generator)
     count = config.test.samples
     network = run.network(generator)
-    predictions = predict_batches(network, generator, batches, count, "evaluating", run.progress)
+    watch, _ = run.watch(make=False)
+    predictions = predict_batches(
+        network, generator, batches, count, "evaluating", run.progress, watch
+    )
     about = test_set_record(path, testset.load(path)) | {"notes": notes}
-    return _scored(generator, network, step, predictions, reference, about, bootstrap, folder)
+    return _scored(
+        generator, network, step, predictions, reference, about, bootstrap, folder, watch
+    )
 
 
 def other_test_set(
@@ -191,17 +201,19 @@ def _scored(
     about: dict[str, Any],
     bootstrap: str,
     folder: Path,
+    watch: Watch | None,
 ) -> dict[str, Any]:
-    """The result, written into `folder` with its figures. generator: of the test set."""
+    """The result, written into `folder` with its figures. generator: of the test set; watch: what
+    found the alarms of the predictions."""
+    resampled = bootstrap_of(predictions, bootstrap)
+    alarm = None
+    if watch is not None and predictions.alarm is not None:
+        alarm = alarm_scores(predictions.alarm, watch.reference, resampled)
     result = {
         "checkpoint_step": step,
         "test_set": about,
-        **scores_of(
-            predictions,
-            reference,
-            generator.config.label.quantity,
-            bootstrap_of(predictions, bootstrap),
-        ),
+        **scores_of(predictions, reference, generator.config.label.quantity, resampled),
+        "alarm": alarm,
         "figures": _draw(predictions, reference, generator, network, folder),
     }
     write_json(folder / "evaluation.json", result)

@@ -26,7 +26,7 @@ from streamtrain.evaluate.posterior import (
     posterior_of,
 )
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.training_maps import NUM_SAMPLES
+from streamtrain.evaluate.watch import check_maps
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256
@@ -50,10 +50,10 @@ class Options:
     regrid: bool = False
     centre_deg: tuple[float, float] | None = None
     rayleigh_jeans: bool = False
-    samples: int = NUM_SAMPLES
-    """Training maps to compare with; 0: none."""
+    samples: int | None = None
+    """Maps of the prior to compare with; 0: none; None: as many as the run has kept, or 2000."""
     measure: bool = False
-    """Measure the errors and look at the training maps, though the run has them."""
+    """Measure the errors and look at maps of the prior, though the run has them."""
     out: Path | None = None
     """Folder; default: `infer` in the run folder."""
     functions: int = NUM_FUNCTIONS
@@ -86,6 +86,7 @@ def infer(
     options = options or Options()
     check_functions(options.functions)
     check_seed(options.seed)
+    check_maps(options.samples or 0)
     with Run.open(run, device=device, threads=threads, progress=progress) as opened:
         if options.functions_out is not None:
             check_posterior(opened.config)
@@ -116,29 +117,32 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
     sampled, quantity = has_posterior(config), config.label.quantity
-    reference = Measurement(run, samples=options.samples, again=options.measure).get(
+    reference = Measurement(run, again=options.measure).get(
         residuals=not knows_its_errors(config), cosmology=sampled or quantity in ("phi", "phi_L")
     )
+    watch, failed = run.watch(options.samples, again=options.measure)
     run.progress.close()
     training = reference.training
     parameters = in_label(config.label, config.line)
     label = Label(config.label, [training.volume_Mpc3], trained.classes, parameters=parameters)
     network = trained.network(label, run.device)
-    warnings = [*reference.problems]
-    posterior = None
+    warnings = [*reference.problems, *failed]
+    posterior, alarm = None, None
     if sampled:
         posterior = posterior_of(
             network,
             prepared,
             config.grid,
             training,
+            watch=watch,
             functions=options.functions,
             seed=options.seed,
             problems=warnings,
         )
-        warnings = [*posterior.warnings]
-    elif training.seen is not None and (problem := training.seen.problem(prepared.cube)):
-        warnings.append(problem)
+        warnings, alarm = [*posterior.warnings], posterior.alarm
+    elif watch is not None:
+        (alarm,) = watch.judge(prepared.cube[None])
+        warnings += [alarm.warning] if alarm.extrapolated else []
     prediction: Prediction
     if label.is_parameters:
         unit_label = label.unit_label(np.zeros(1, np.int64))
@@ -161,6 +165,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         "left_out": prepared.left_out,
         "notes": prepared.notes,
         "warnings": warnings,
+        "alarm": None if alarm is None else alarm.to_dict(),
         "errors": None
         if errors is None
         else {

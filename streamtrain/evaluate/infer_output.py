@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.evaluate.alarm import Alarm
 from streamtrain.evaluate.curves import Curve
 from streamtrain.evaluate.infer_parameters import ParameterPosterior
 from streamtrain.evaluate.posterior import Posterior
@@ -125,6 +126,8 @@ def write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Pa
         files.pop()
     else:
         title = Path(result["map"]["file"]).name
+        if result["alarm"] is not None and result["alarm"]["extrapolated"]:
+            title += f" (extrapolated, p = {result['alarm']['p']:.2g})"
         if isinstance(prediction, ParameterPosterior):
             figure = prediction.figure(title)
         else:
@@ -149,7 +152,7 @@ def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
         return None
     about = {
         key: result[key]
-        for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings")
+        for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings", "alarm")
     }
     if isinstance(prediction, ParameterPosterior):
         table = Table(prediction.table(), meta=about)
@@ -208,6 +211,8 @@ def screen(
         lines.append(f"errors    {age}")
     if prepared.left_out:
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
+    if result["alarm"] is not None:
+        lines.append(f"alarm     {Alarm.from_dict(result['alarm'])}")
     lines += [f"note      {note}" for note in prepared.notes]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
     if isinstance(prediction, ParameterPosterior):

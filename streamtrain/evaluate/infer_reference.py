@@ -1,4 +1,4 @@
-"""What a prediction for a user's map is set against: the network's training maps and its errors.
+"""What a prediction for a user's map is set against: the network's training field and its errors.
 
 Both are measured once and kept in the run folder, infer_reference.json. Errors that the run has,
 there or in evaluation.json, are used whatever step they were measured at, and their age is said.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.training_maps import FILE, Kept, TrainingMaps
+from streamtrain.evaluate.training_field import FILE, Kept, TrainingField
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.labels import LuminosityBins
 
@@ -61,7 +61,7 @@ class Errors:
 class ErrorReference:
     """What the predictions of one network are set against."""
 
-    training: TrainingMaps
+    training: TrainingField
     errors: Errors | None
     """None if they are not needed, or cannot be made here."""
     problems: tuple[str, ...] = ()
@@ -69,25 +69,17 @@ class ErrorReference:
 
 
 class Measurement:
-    """Measures, or finds, the reference of a run's newest checkpoint.
+    """Measures, or finds, the reference of a run's newest checkpoint; again: measure what the run
+    has, too."""
 
-    samples: training maps to look at; 0: none. again: measure what the run has, too.
-    """
-
-    def __init__(self, run: Run, *, samples: int, again: bool = False) -> None:
-        self.run, self.samples, self.again = run, samples, again
+    def __init__(self, run: Run, *, again: bool = False) -> None:
+        self.run, self.again = run, again
 
     def get(self, residuals: bool, cosmology: bool = False) -> ErrorReference:
         """The reference; residuals: whether the errors on the test set are needed; cosmology:
         whether that of the training lightcones is."""
         kept = Kept(self.run.config)
-        training, problems = kept.training_maps(
-            self.run.training,
-            samples=self.samples,
-            cosmology=cosmology,
-            again=self.again,
-            progress=self.run.progress,
-        )
+        training, problems = kept.field(self.run.training, cosmology=cosmology, again=self.again)
         errors = None
         if residuals:
             errors = None if self.again else self._errors(kept.data)

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from streamtrain.evaluate.alarm import LEVELS, share
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.labels import QUANTITIES
 from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, range_title, rms_cell, without_lines
@@ -43,9 +44,29 @@ def matrix_table(result: dict[str, Any]) -> str:
         f"mean squared error of log10 {symbol}, all bins [dex^2]",
         *columns(["scenario", *(name for _, name, _, _ in COLUMNS), "published"], squared),
         "",
+        *_alarm_lines(rows),
         *_range_lines(rows, symbol),
     ]
     return "\n".join([*lines, "", *_notes(result)])
+
+
+def _alarm_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """How many maps of each scenario raise the alarm; nothing where the run has none."""
+    cells = [
+        [_titled(row, k), *(share(row["alarm"], level) for level in LEVELS)]
+        + [plus_minus(row["alarm"]["auroc"], row["alarm"]["auroc_error"], ".3f")]
+        for k, row in enumerate(rows)
+        if row.get("alarm") is not None
+    ]
+    if not cells:
+        return []
+    alarm = next(row["alarm"] for row in rows if row.get("alarm") is not None)
+    return [
+        f"alarm, among {alarm['among']} maps of {alarm['skies']}: share of maps with a small p,",
+        "and area under the curve of true over false alarms (0.5: like maps of the prior)",
+        *columns(["scenario", *(f"p < {level:g}" for level in LEVELS), "area"], cells),
+        "",
+    ]
 
 
 def _range_lines(rows: list[dict[str, Any]], symbol: str) -> list[str]:

@@ -87,6 +87,8 @@ class ParameterPredictions:
     label: Label
     skies: list[str] | None = None
     """The sky that each map was cut from [num_samples]."""
+    alarm: Float | None = None
+    """p-value of each map's alarm [num_samples]; None where the run has no reference for one."""
 
 
 class PosteriorOf:

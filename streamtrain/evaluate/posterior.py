@@ -7,6 +7,7 @@ results is its error.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.config import Config
+from streamtrain.evaluate.alarm import Alarm
 from streamtrain.evaluate.curves import Curve, whole_quantiles
 from streamtrain.evaluate.functionals import Estimate, Functional, functionals
 from streamtrain.evaluate.posterior_figures import (
@@ -31,7 +33,8 @@ from streamtrain.evaluate.posterior_figures import (
     posterior_figure,
     with_errors,
 )
-from streamtrain.evaluate.training_maps import TrainingMaps
+from streamtrain.evaluate.training_field import TrainingField
+from streamtrain.evaluate.watch import Watch
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, cumulative
@@ -105,6 +108,9 @@ class Posterior:
     """What was found and assumed of the map, and done to it."""
     warnings: tuple[str, ...] = ()
     """What speaks against this posterior, a sentence each."""
+    alarm: Alarm | None = None
+    """How unlikely the map is among those that the training could have made; None where it was not
+    asked for, or could not be found."""
     source: Source | None = None
     """The network's part; None where the posterior was read from a file."""
 
@@ -263,6 +269,7 @@ class Posterior:
             "functional_units": np.array([f.unit for f in self.functionals], str),
             "functional_meanings": np.array([f.meaning for f in self.functionals], str),
             "functional_weights": np.array([f.weights for f in self.functionals]),
+            "alarm": "" if self.alarm is None else json.dumps(self.alarm.to_dict()),
             **{name: np.array(getattr(self, name), str) for name in _TEXTS},
         }
 
@@ -287,6 +294,7 @@ class Posterior:
                 bool(data["joint"]),
                 int(data["seed"]),
                 **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
+                alarm=_alarm(data),
             )
             num = len(found.bin_edges) - 1
             rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
@@ -370,6 +378,12 @@ class Posterior:
         return name, "", "", values
 
 
+def _alarm(data: Mapping[str, Any]) -> Alarm | None:
+    """What `to_dict` wrote of the alarm; files of before have none."""
+    text = str(data["alarm"]) if "alarm" in data else ""
+    return Alarm.from_dict(json.loads(text)) if text else None
+
+
 _TEXTS = ("applied", "left_out", "notes", "warnings")
 INDEPENDENT = (
     "this network predicts the bins independently of each other, so errors of N(>L) and of "
@@ -382,18 +396,20 @@ def posterior_of(
     network: Network,
     prepared: Prepared,
     grid: Grid,
-    training: TrainingMaps,
+    training: TrainingField,
     *,
+    watch: Watch | None = None,
     functions: int = NUM_FUNCTIONS,
     seed: int = 0,
     problems: Sequence[str] = (),
 ) -> Posterior:
     """The posterior that a network gives for a map.
 
-    prepared: the map; grid: of the field that it shows; training: what the map is compared with,
-    with the cosmology of volume and distances; functions: how many are drawn; seed: which ones;
-    problems: what speaks against the map already. Raises ValueError, one sentence, if the
-    prediction is not finite, or the head predicts no numbers of halos (`check_posterior`).
+    prepared: the map; grid: of the field that it shows; training: the cosmology of volume and
+    distances; watch: what says whether the map is one of the prior's; functions: how many are
+    drawn; seed: which ones; problems: what speaks against the map already. Raises ValueError, one
+    sentence, if the prediction is not finite, or the head predicts no numbers of halos
+    (`check_posterior`).
     """
     functions, seed = check_functions(functions), check_seed(seed)
     label = network.head.label
@@ -403,8 +419,9 @@ def posterior_of(
     samples = source.draw(functions, seed)
     unit = label.unit_of(unit_label)
     told = [*problems]
-    if training.seen is not None and (problem := training.seen.problem(prepared.cube)):
-        told.append(problem)
+    alarm = None if watch is None else watch.judge(prepared.cube[None])[0]
+    if alarm is not None and alarm.extrapolated:
+        told.append(alarm.warning)
     if not network.head.joint:
         told.append(INDEPENDENT)
     found = Posterior(
@@ -419,6 +436,7 @@ def posterior_of(
         tuple(prepared.left_out),
         tuple(prepared.notes),
         tuple(told),
+        alarm,
         source,
     )
     try:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ from streamtrain.evaluate.bootstrap import LEVELS
 from streamtrain.evaluate.parameters import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
+from streamtrain.evaluate.watch import Watch
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import writing
@@ -54,6 +55,8 @@ class Predictions:
     quantiles: Float | None = None
     """Quantiles of log10 of the count at `LEVELS`, [4, num_samples, num_bins]; None where the head
     has none."""
+    alarm: Float | None = None
+    """p-value of each map's alarm [num_samples]; None where the run has no reference for one."""
 
     @property
     def rate(self) -> Float:
@@ -82,6 +85,8 @@ class ClassPredictions:
     classes: list[str]
     skies: list[str] | None = None
     """The sky that each map was cut from [num_samples]."""
+    alarm: Float | None = None
+    """As of `Predictions`."""
 
 
 AnyPredictions: TypeAlias = Predictions | ClassPredictions | ParameterPredictions
@@ -92,13 +97,16 @@ def predict(
     manifest: testset.Manifest,
     generator: Generator,
     progress: Progress = SILENT,
+    watch: Watch | None = None,
 ) -> AnyPredictions:
     """Make the test set again, compare each sample with the manifest, and let the network predict.
 
-    Raises ValueError at the first sample that differs, or if a prediction is not finite.
+    watch: finds the alarms of the maps. Raises ValueError at the first sample that differs, or if a
+    prediction is not finite.
     """
     batches = testset.compared(manifest, generator)
-    return predict_batches(network, generator, batches, manifest.count, "evaluating", progress)
+    count = manifest.count
+    return predict_batches(network, generator, batches, count, "evaluating", progress, watch)
 
 
 def predict_batches(
@@ -108,15 +116,17 @@ def predict_batches(
     count: int,
     doing: str,
     progress: Progress = SILENT,
+    watch: Watch | None = None,
 ) -> AnyPredictions:
     """A network's predictions for the samples of some batches, `count` in all.
 
-    batches: (indices, batch) of `generator`; doing: for the progress line. Raises ValueError if a
-    prediction is not finite.
+    batches: (indices, batch) of `generator`; doing: for the progress line; watch: finds the alarms
+    of the maps. Raises ValueError if a prediction is not finite.
     """
     label, parts, done = generator.label, [], 0
     posterior = PosteriorOf(generator) if label.is_parameters else None
     skies: list[str] = []
+    alarms: list[Float] = []
     realisation = {header.name: header.realisation for header in generator.headers}
     for indices, batch in batches:
         output, point = point_of(network, batch.cube, batch.unit_label)
@@ -128,17 +138,20 @@ def predict_batches(
             else:
                 parts.append(_part(network.head, label, batch, output, point))
         skies += [realisation[draw["lightcone"]] for draw in batch.draws]
+        if watch is not None:
+            alarms.append(watch.p_values(batch.cube))
         done += len(indices)
         progress.update(f"{doing}: {done}/{count} samples")
+    alarm = np.concatenate(alarms) if alarms else None
     if posterior is not None:
-        return together(parts, posterior, label, skies)
+        return replace(together(parts, posterior, label, skies), alarm=alarm)
     whole: dict[str, Any] = {
         name: np.concatenate([part[name] for part in parts], axis=-2 if name != "classes" else 0)
         for name in parts[0]
     }
     if label.is_class:
-        return ClassPredictions(whole["chances"], whole["classes"], label.classes, skies)
-    return Predictions(**whole, bin_edges=generator.bin_edges, skies=skies)
+        return ClassPredictions(whole["chances"], whole["classes"], label.classes, skies, alarm)
+    return Predictions(**whole, bin_edges=generator.bin_edges, skies=skies, alarm=alarm)
 
 
 def _part(

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
+from streamtrain.evaluate.alarm import shares_below
 from streamtrain.evaluate.other_skies import default_folder, new_folder, on_other_skies
 from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
@@ -62,6 +63,8 @@ class Probe:
     predictions: Float
     """Mean prediction per bin [num_bins], and `true`, what it ought to be."""
     true: Float | None = None
+    alarm: Float | None = None
+    """p-value of each changed map's alarm [num_copies * num_samples]; None without one."""
 
 
 def run_probes(
@@ -136,6 +139,8 @@ class _ProbedMaps:
         self.config, self.progress, self.open = config, run.progress, run.testing
         self.generator = run.testing(config)
         self.network = run.network(self.generator)
+        self.watch, _ = run.watch(make=False)
+        self._alarms: list[Float] = []
         self.indices = range(min(NUM_SAMPLES, config.test.samples))
 
     def _made(
@@ -166,7 +171,15 @@ class _ProbedMaps:
             unit_label = self.unit_label[k : k + BATCH_SIZE]
             _, point = point_of(self.network, cubes[k : k + BATCH_SIZE], unit_label)
             found.append(self.generator.label.log10_counts(point, unit_label).cpu())
+            if self.watch is not None:
+                self._alarms.append(self.watch.p_values(cubes[k : k + BATCH_SIZE]))
         return torch.cat(found).numpy()
+
+    def alarm(self) -> Float | None:
+        """p-values of the maps that were predicted since the last call."""
+        found = np.concatenate(self._alarms) if self._alarms else None
+        self._alarms = []
+        return found
 
     def dependence(self) -> Dependence:
         """How far the predictions depend on the maps, and what maps without a halo change."""
@@ -201,7 +214,7 @@ class _ProbedMaps:
         error = self.predictions - self.true
         return Probe(
             "unchanged", "be the truth", np.zeros_like(error), error, np.zeros_like(error),
-            self.occupied, self.predictions.mean(0), self.true.mean(0),
+            self.occupied, self.predictions.mean(0), self.true.mean(0), alarm=self.alarm(),
         )  # fmt: skip
 
     def _blank(self) -> Probe:
@@ -210,7 +223,7 @@ class _ProbedMaps:
         return Probe(
             "no halo", "become one halo per bin or less",
             predictions - self.predictions, predictions, -self.predictions,
-            self.occupied, predictions.mean(0), np.zeros(predictions.shape[1]),
+            self.occupied, predictions.mean(0), np.zeros(predictions.shape[1]), alarm=self.alarm(),
         )  # fmt: skip
 
     def _shuffled(self) -> Probe:
@@ -220,7 +233,7 @@ class _ProbedMaps:
         shift = predictions - self.predictions
         return Probe(
             "frequencies shuffled", "change, if frequencies are looked at in their order", shift,
-            shift, None, self.occupied, predictions.mean(0),
+            shift, None, self.occupied, predictions.mean(0), alarm=self.alarm(),
         )  # fmt: skip
 
     def _turned(self) -> Probe:
@@ -233,7 +246,7 @@ class _ProbedMaps:
         used = np.concatenate([self.occupied] * len(copies))
         return Probe(
             "turned and mirrored", f"not change ({len(copies)} copies)", shift, error,
-            np.zeros_like(shift), used, middle.mean(0),
+            np.zeros_like(shift), used, middle.mean(0), alarm=self.alarm(),
         )  # fmt: skip
 
     def _brightness(self, factor: float) -> Probe:
@@ -252,6 +265,7 @@ class _ProbedMaps:
             f"brightness x {factor:g}", "follow its halos to other luminosities",
             predictions - self.predictions, predictions - true, true - self.true,
             occupied & self.occupied & same[:, None], predictions.mean(0), true.mean(0),
+            alarm=self.alarm(),
         )  # fmt: skip
 
     def _noise(self, random: list[str]) -> Probe:
@@ -278,7 +292,7 @@ class _ProbedMaps:
         used = np.concatenate([self.occupied] * NUM_REALISATIONS)
         return Probe(
             "other noise", f"change by less than its error ({', '.join(random)})", shift, error,
-            np.zeros_like(shift), used, middle.mean(0),
+            np.zeros_like(shift), used, middle.mean(0), alarm=self.alarm(),
         )  # fmt: skip
 
 
@@ -305,6 +319,7 @@ def _plain(probe: Probe, edges: Float) -> dict[str, Any]:
         "ranges": rows[:-1],
         "whole": rows[-1],
         "mean_answer_log10": probe.predictions.tolist(),
+        "alarm": None if probe.alarm is None else shares_below(probe.alarm),
     }
 
 
@@ -332,6 +347,9 @@ def table(result: dict[str, Any]) -> str:
             if any(part[key] is not None for part in ranges):
                 cells = (plus_minus(part[key], None, ".3f") for part in ranges)
                 rows.append([f"    {title}", *cells])
+        if probe["alarm"] is not None:
+            low = (f"p < {level} in {100 * part:.0f} %" for level, part in probe["alarm"].items())
+            rows.append(f"    alarm: {', '.join(low)} of the maps")
     return "\n".join(
         [
             f"{result['samples']} test maps, checkpoint of step {result['checkpoint_step']}; log10 "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.evaluate.alarm import alarm_lines
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
 from streamtrain.evaluate.parameters import (
@@ -226,7 +227,7 @@ def table(result: Mapping[str, Any]) -> str:
             lines += ["", *_class_rows(result, (("network", result["network"]),))]
     else:
         lines = _class_lines(result) if result["label"] == "class" else _function_lines(result)
-    return "\n".join([head, *notes, *lines])
+    return "\n".join([head, *notes, *lines, *alarm_lines(result.get("alarm"))])
 
 
 def _function_lines(result: Mapping[str, Any]) -> list[str]:

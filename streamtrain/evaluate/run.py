@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,10 +31,12 @@ from streamtrain.evaluate.posterior import (
     check_seed,
     posterior_of,
 )
-from streamtrain.evaluate.training_maps import NUM_SAMPLES, Kept, TrainingMaps
+from streamtrain.evaluate.training_field import Kept, TrainingField
+from streamtrain.evaluate.watch import Other, Watch, check_maps, kept_others, open_watch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.labels import Label
-from streamtrain.machine.files import near_run
+from streamtrain.labels import NO_FUNCTION, Label
+from streamtrain.luminosity.scores import in_label
+from streamtrain.machine.files import near_run, sha256_of
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import num_cores
 from streamtrain.maps.prepare import Prepared, as_input, prepare
@@ -200,7 +202,6 @@ class Run:
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
-        self._answering: dict[int, tuple[Network, TrainingMaps, list[str]]] = {}
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
@@ -241,7 +242,7 @@ class Run:
         *,
         functions: int = NUM_FUNCTIONS,
         seed: int = 0,
-        compare_with: int = NUM_SAMPLES,
+        compare_with: int | None = None,
         **reading: Any,
     ) -> Posterior:
         """The joint posterior of the luminosity function behind a map.
@@ -252,30 +253,116 @@ class Run:
         already: from high to low frequency and from low to high dec and ra, after all operators of
         the run's `observe`, as a `Generator` or `observe(cube, config)` makes it. An array has no
         coordinates to check; its shape and numbers are. functions: luminosity functions that are
-        drawn; seed: the same one draws the same functions; compare_with: training maps that the map
-        is compared with, 0: none. reading: how a map is read, `units`, `nu_rest_GHz`, `index`,
-        `hdu` and `no_value` of a file (see `read_map`), `regrid`, `centre_deg` and `rayleigh_jeans`
-        of that and of a `SkyMap` (see `maps.prepare`). What was applied, found and assumed is in
-        `applied`, `notes` and `warnings` of the result.
+        drawn; seed: the same one draws the same functions; compare_with: maps of the prior that the
+        map is compared with (`watch`), 0: none. reading: how a map is read, `units`, `nu_rest_GHz`,
+        `index`, `hdu` and `no_value` of a file (see `read_map`), `regrid`, `centre_deg` and
+        `rayleigh_jeans` of that and of a `SkyMap` (see `maps.prepare`). What was applied, found and
+        assumed is in `applied`, `notes` and `warnings` of the result.
 
         Raises ValueError, one sentence, for a map that does not fit the network, a run without a
         checkpoint, and a network whose head predicts no numbers of halos.
         """
         functions, seed = check_functions(functions), check_seed(seed)
-        samples = whole_number(compare_with, "compare_with")
-        if samples < 0:
-            raise ValueError(f"compare_with = {samples} must be 0 or more")
-        network, training, problems = self._answer(samples)
+        check_posterior(self.config)
         prepared = self._prepared(cube, reading)
+        network, field, problems = self._answer
+        watch, failed = self.watch(compare_with)
         return posterior_of(
             network,
             prepared,
             self.config.grid,
-            training,
+            field,
+            watch=watch,
             functions=functions,
             seed=seed,
-            problems=problems,
+            problems=[*problems, *failed],
         )
+
+    def watch(
+        self,
+        maps: int | None = None,
+        *,
+        again: bool = False,
+        beside: Sequence[str | Path] = (),
+        make: bool = True,
+    ) -> tuple[Watch | None, list[str]]:
+        """What says whether a map is one of those that the training could have made, and a sentence
+        if that cannot be found here.
+
+        It is in the run folder, alarm.npz, or is made and kept there. maps: of the prior that maps
+        are compared with, half of them on the training's skies; None: as kept, or 2000; 0: none.
+        again: make it anew. beside: folders of other runs that take the same maps, whose
+        disagreement counts; none: those of the kept one. make: whether to make it where none is
+        kept. Raises ValueError, one sentence, for another run that does not fit.
+        """
+        given = None if maps is None else check_maps(whole_number(maps, "maps"))
+        if given == 0:
+            return None, []
+        key = (given, tuple(map(str, beside)))
+        if again or key not in self._watches:
+            others = [self._other(folder) for folder in beside or kept_others(self.folder)]
+            try:
+                found = open_watch(
+                    self.folder,
+                    self._identity,
+                    self._answer[0],
+                    self._own.observation.input_map,
+                    self._samples_of if make else None,
+                    maps=given,
+                    again=again,
+                    others=others,
+                    has_validation=bool(self._own.data.files("validation")),
+                    progress=self.progress,
+                )
+            except (ValueError, OSError) as error:
+                return None, [f"the map was not compared with maps of the prior: {error}"]
+            if found is None:
+                return None, []
+            self._watches[key] = found
+        return self._watches[key], []
+
+    @cached_property
+    def _watches(self) -> dict[Any, Watch]:
+        return {}
+
+    @cached_property
+    def _own(self) -> Config:
+        """The run's configuration with the lightcones of here, whatever is evaluated."""
+        if not (self.folder / "config.yaml").is_file():
+            return self.config
+        return replace(run_config(self.folder), data=self.config.data)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What the reference of the alarm depends on."""
+        return {
+            "samples": sha256_of(self._own.sample_settings()),
+            "generator_version": GENERATOR_VERSION,
+            "checkpoint_step": self.trained.step,
+            "lightcones": self.trained.lightcones,
+        }
+
+    def _samples_of(self, split: str) -> Generator:
+        if split == "train":
+            return self.training(self._own)
+        return self.keep(Generator(self._own, split="validation", **self._options))
+
+    def _other(self, folder: str | Path) -> Other:
+        """The network of another run. Raises ValueError, one sentence, if it does not take the maps
+        of this one, or predicts something else."""
+        with Run.open(folder, device=self.device, threads=self.threads) as other:
+            for name in ("grid", "observe", "label"):
+                pair = [to_dict(getattr(c, name)) for c in (self.config, other.config)]
+                difference = next(differences(*pair), None)
+                if difference is not None:
+                    told = difference.text("in this run", f"in {folder}")
+                    raise ValueError(f"the network of {folder} does not fit: {name}: {told}")
+            if self.config.label.quantity in NO_FUNCTION:
+                raise ValueError(
+                    f"{folder}: networks are compared in their luminosity functions, and the label "
+                    f"is {NO_FUNCTION[self.config.label.quantity]}"
+                )
+            return Other(str(folder), other.trained.step, other._answer[0])
 
     def sbi_posterior(self) -> SbiPosterior:
         """The posterior of any map, as a function of it, with the methods that the package sbi
@@ -288,7 +375,8 @@ class Run:
             with closing(self.training()) as generator:
                 network = self.network(generator)
         else:
-            network, _, _ = self._answer(0)
+            check_posterior(self.config)
+            network, _, _ = self._answer
         return SbiPosterior(network, self.trained.input_shape)
 
     def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:
@@ -304,19 +392,20 @@ class Run:
             )
         return as_input(cube, self.config, self.device)
 
-    def _answer(self, samples: int) -> tuple[Network, TrainingMaps, list[str]]:
-        """The network with its head, the training maps and what could not be found of them."""
-        if samples not in self._answering:
-            check_posterior(self.config)
-            trained, kept = self.trained, Kept(self.config)
-            training, problems = kept.training_maps(
-                self.training, samples=samples, cosmology=True, progress=self.progress
-            )
-            kept.save()
-            self.progress.close()
-            label = Label(self.config.label, [training.volume_Mpc3])
-            self._answering[samples] = trained.network(label, self.device), training, problems
-        return self._answering[samples]
+    @cached_property
+    def _answer(self) -> tuple[Network, TrainingField, list[str]]:
+        """The network with its head, the training field and what could not be found of it."""
+        label, kept = self.config.label, Kept(self.config)
+        function = label.quantity not in NO_FUNCTION
+        field, problems = kept.field(self.training, cosmology=function)
+        kept.save()
+        known = Label(
+            label,
+            [field.volume_Mpc3],
+            self.trained.classes,
+            parameters=in_label(label, self.config.line),
+        )
+        return self.trained.network(known, self.device), field, problems
 
     def network(self, generator: Generator) -> Network:
         """The trained network, on the device of a generator of this run's samples."""

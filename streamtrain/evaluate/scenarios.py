@@ -18,6 +18,7 @@ import numpy as np
 
 from streamtrain.config import Config, ConfigError, from_mapping, read_settings
 from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate.alarm import alarm_scores
 from streamtrain.evaluate.baselines import (
     MeanLabelBaseline,
     comparable,
@@ -139,6 +140,7 @@ class _Bench:
         self._train = run.training()
         self._test: Generator | None = None
         self._network: Network | None = None
+        self._watch, _ = run.watch(make=False)
         self._fields: dict[str, OtherFields] = {}
         self._reference = mean_label(self._train, run.progress)
         line, classes = run.config.line, run.trained.classes
@@ -153,7 +155,7 @@ class _Bench:
         if self._network is None:
             self._network = self._run.network(generator)
         predictions = predict_batches(
-            self._network, generator, batches, count, self.doing, self._run.progress
+            self._network, generator, batches, count, self.doing, self._run.progress, self._watch
         )
         assert isinstance(predictions, Predictions)
         fields = self._floor_fields(scenario, generator, count)
@@ -168,6 +170,9 @@ class _Bench:
         beside = shipped and comparable(quantity, predictions.bin_edges)
         theirs = published(scenario.name) if beside else None
         found = scores_of(predictions, self._reference, quantity, resampled)
+        alarm = None
+        if self._watch is not None and predictions.alarm is not None:
+            alarm = alarm_scores(predictions.alarm, self._watch.reference, resampled)
         figure = figures.residual_bands(
             predictions.predicted, predictions.true, predictions.occupied, predictions.bin_edges,
             quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
@@ -195,6 +200,7 @@ class _Bench:
                 over_skies,
             ),
             "published": None if theirs is None else theirs.as_data(),
+            "alarm": alarm,
         }
 
     def _open(

@@ -22,14 +22,15 @@ from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import baselines as mean_label
-from streamtrain.evaluate import evaluation, infer_output, testset
+from streamtrain.evaluate import evaluation, infer_output, testset, watch
 from streamtrain.evaluate import infer_reference as reference
 from streamtrain.evaluate import run as run_module
+from streamtrain.evaluate.alarm import FEWEST_MAPS
 from streamtrain.evaluate.infer import Function, Options, infer, predict_map
 from streamtrain.evaluate.infer_reference import ErrorReference, Errors
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.run import Trained, run_config
-from streamtrain.evaluate.training_maps import Seen, TrainingMaps, statistics
+from streamtrain.evaluate.training_field import TrainingField
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.maps.export import export
 
@@ -55,7 +56,7 @@ def test_the_answer_to_a_map_is_that_to_the_sample(
     """To the last bit, whatever file the map went through."""
     writer, told = runs.WRITERS[name]
     path = writer(tmp_path / name, runs.map_of(config, INDEX))
-    result = infer(config, path, Options(out=tmp_path / "out", samples=16, **told))
+    result = infer(config, path, Options(out=tmp_path / "out", samples=0, **told))
     assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
     assert result["applied"] == ["high_pass", "log_modulus"]
     assert result["left_out"] == ["beam", "noise"]
@@ -95,14 +96,16 @@ def test_what_was_measured_once_is_kept(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
-    first = infer(config, path, Options(out=tmp_path, samples=16))
+    options = Options(out=tmp_path, samples=FEWEST_MAPS)
+    first = infer(config, path, options)
     monkeypatch.setattr(run_module, "Generator", None)
     monkeypatch.setattr(testset, "open_generator", None)
-    assert infer(config, path, Options(out=tmp_path, samples=16)) == first
+    assert infer(config, path, options) == first
+    assert infer(config, path, replace(options, samples=None)) == first
     threads = run_config(config.run, ["train.threads=2", "test.samples=9"])
-    assert infer(threads, path, Options(out=tmp_path, samples=16)) == first
+    assert infer(threads, path, options) == first
     with pytest.raises(TypeError):
-        infer(config, path, Options(out=tmp_path, samples=16, measure=True))
+        infer(config, path, replace(options, measure=True))
 
 
 def test_errors_of_another_step_are_used_and_their_age_told(
@@ -112,7 +115,7 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     run = Path(shutil.copytree(config.run, tmp_path / "run"))
     there = [Path(config.run), *Path(config.run).parent.glob("*.h5")]
-    options = Options(out=tmp_path, samples=16)
+    options = Options(out=tmp_path, samples=0)
     first = infer(run, path, options)
     assert first["errors"]["steps_ago"] == 0 and first["warnings"] == []
     assert (
@@ -151,13 +154,15 @@ def test_lightcones_that_moved_are_found_by_settings(config: Config, tmp_path: P
     whole = Path(shutil.copytree(Path(config.run).parent, tmp_path / "moved"))
     told = whole / "run" / "config.yaml"
     told.write_text(told.read_text().replace(str(Path(config.run).parent), "/gone"))
-    (whole / "run" / reference.FILE).unlink(missing_ok=True)
-    options, moved = Options(out=tmp_path, samples=16), f"data.test=[{whole}/test.h5]"
+    for name in (reference.FILE, watch.FILE):
+        (whole / "run" / name).unlink(missing_ok=True)
+    options = Options(out=tmp_path, samples=FEWEST_MAPS)
+    moved = f"data.test=[{whole}/test.h5]"
     here = [moved, f"data.train=[{whole}/train.h5]", "train.threads=1"]
     other = run_config(whole / "run", [moved, f"data.train=[{whole}/test.h5]"])
     other = replace(other, data=replace(other.data, test=[]))
     warnings = infer(other, path, options)["warnings"]
-    assert "the lightcones of data.train are not those that the network" in warnings[0]
+    assert "the lightcones of data.train are not those that the network" in warnings[1]
     result = infer(run_config(whole / "run", here), path, options)
     assert result["warnings"] == [] and result["errors"]["steps_ago"] == 0
 
@@ -185,7 +190,7 @@ def test_a_head_that_knows_its_errors(tmp_path: Path, head: str) -> None:
     network = {"layers": 2, "filters": 4, "dense": 8, "head": head}
     config = runs.make_run(tmp_path, network=network, label={"bins": 14, "quantity": "phi_L"})
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
-    result = infer(config, path, Options(out=tmp_path, samples=8))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
     assert result["uncertainty"] == "predicted by the network"
     generator = Generator(config, "test")
     batch = generator.generate([INDEX])
@@ -204,7 +209,7 @@ def test_a_class(tmp_path: Path, capsys: Any) -> None:
     line = {"mixture": {"breysse15": {}, "padmanabhan18": {}}}
     config = runs.make_run(tmp_path, emit={"line": line}, label={"quantity": "class"})
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
-    result = infer(config, path, Options(out=tmp_path, samples=8))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
     assert list(result["classes"]) == ["breysse15", "padmanabhan18"]
     assert sum(result["classes"].values()) == pytest.approx(1.0)
     table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
@@ -212,30 +217,24 @@ def test_a_class(tmp_path: Path, capsys: Any) -> None:
     assert "breysse15" in capsys.readouterr().out
 
 
-def test_a_map_unlike_the_training_maps_is_told(
+def test_a_map_unlike_the_maps_of_the_prior_is_told(
     config: Config, tmp_path: Path, capsys: Any
 ) -> None:
     cube = runs.map_of(config, INDEX)
+    options = Options(out=tmp_path, samples=FEWEST_MAPS)
+    like = infer(config, runs.write_hdf5(tmp_path / "l.h5", cube), options)
+    assert like["warnings"] == [] and like["alarm"]["p"] > 0.01
     path = runs.write_hdf5(tmp_path / "m.h5", 30 * cube)
-    (problem,) = infer(config, path, Options(out=tmp_path, samples=16))["warnings"]
-    assert problem.startswith("the map is unlike the 16 training maps it was compared with, so the")
-    assert "standard deviation" in problem and "of 3 of 3 channels" in problem
-    assert f"warning   {problem}" in capsys.readouterr().out
-
-
-def test_one_odd_channel_of_few_is_told_and_new_samples_are_not(config: Config) -> None:
-    generator = Generator(config, "train")
-    seen = Seen.of([statistics(generator.generate(range(k, k + 16)).cube) for k in (0, 16, 32)])
-    assert Seen.from_dict(json.loads(json.dumps(seen.to_dict()))).problem(
-        torch.zeros(generator.input_shape)
-    )
-    fresh = generator.generate(range(1000, 1050)).cube
-    assert sum(bool(seen.problem(cube)) for cube in fresh) <= 5
-    whole, channels = statistics(fresh)
-    cube = fresh[3].numpy().astype(np.float64)
-    assert whole[3] == pytest.approx([cube.mean(), cube.std(), cube.min(), cube.max()], rel=1e-9)
-    assert channels[3, 0] == pytest.approx(cube.mean((1, 2)), rel=1e-9)
-    assert channels[3, 1] == pytest.approx(cube.std((1, 2)), rel=1e-9)
+    found = infer(config, path, options)
+    (problem,) = found["warnings"]
+    assert problem.startswith("extrapolated: the map is unlike the maps that the training could")
+    assert f"p = {1 / 101:.2g} (the smallest there is) among 100 of them; most off: " in problem
+    assert found["alarm"]["extrapolated"] and abs(found["alarm"]["off"][0]["sigma"]) > 3.0
+    told = capsys.readouterr().out
+    assert f"warning   {problem}" in told
+    assert "\nalarm     p = 0.0099 among 100 maps of the training's own skies (outputs " in told
+    meta = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv").meta
+    assert meta["alarm"]["p"] == found["alarm"]["p"]
 
 
 def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
@@ -243,7 +242,7 @@ def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
     generator = Generator(config, "test")
     network = Trained.load(config).network(generator.label)
     residuals = np.full((4, 14), 0.3) + np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
-    reference = ErrorReference(TrainingMaps(None, 1.0), Errors(residuals, 24, 7, 2, "here"))
+    reference = ErrorReference(TrainingField(1.0), Errors(residuals, 24, 7, 2, "here"))
     cube = generator.generate([INDEX]).cube[0]
     found = predict_map(network, generator.label, cube, reference)
     assert isinstance(found, Function) and found.interval is not None
@@ -261,13 +260,14 @@ def test_without_lightcones_there_is_an_answer_and_the_reason(
     text = (folder / "run" / "config.yaml").read_text()
     gone = text.replace(str(Path(config.run).parent), str(folder))
     (folder / "run" / "config.yaml").write_text(gone)
-    (folder / "run" / reference.FILE).unlink(missing_ok=True)
+    for name in (reference.FILE, watch.FILE):
+        (folder / "run" / name).unlink(missing_ok=True)
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
-    result = infer(folder / "run", path, Options(out=tmp_path, samples=4))
+    result = infer(folder / "run", path, Options(out=tmp_path))
     assert result["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
     assert [w.split(":")[0] for w in result["warnings"]] == [
-        "the map was not compared with training maps",
         "the prediction has no uncertainty",
+        "the map was not compared with maps of the prior",
     ]
     assert result["uncertainty"] == "none" and "low_68" not in result
 
@@ -283,7 +283,7 @@ def test_the_command(
     said = capsys.readouterr().err.strip()
     assert said.startswith("streamtrain: ") and "does not say its units: give --units" in said
     assert not out.exists()
-    assert main.main([*arguments, "--units", "uK", "--samples", "4"]) == 0
+    assert main.main([*arguments, "--units", "uK", "--samples", "0"]) == 0
     said = capsys.readouterr().out
     assert "applied   high_pass, log_modulus" in said
     assert "left out  beam, noise: a map has them in it" in said

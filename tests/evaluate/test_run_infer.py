@@ -18,12 +18,13 @@ from support import map_runs as runs
 from streamtrain import Generator, Posterior, Run, observe
 from streamtrain.cli import main
 from streamtrain.config import Config
-from streamtrain.evaluate import figures
+from streamtrain.evaluate import figures, watch
+from streamtrain.evaluate.alarm import FEWEST_MAPS, Reference
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.functionals import functionals
 from streamtrain.evaluate.infer import Options, infer
 from streamtrain.evaluate.infer_output import Function, prediction_figure
-from streamtrain.evaluate.training_maps import FILE
+from streamtrain.evaluate.training_field import FILE
 from streamtrain.maps.export import raw
 from streamtrain.maps.read import read_map
 
@@ -54,7 +55,7 @@ def test_a_map_has_one_posterior_however_it_is_given(
     """An array as the network takes it, a file, and what was read of it; to the last bit."""
     path = runs.write_fits(tmp_path / "m.fits", runs.map_of(config, INDEX))
     run = Run.open(config.run)
-    first = run.infer(cube, functions=300, compare_with=16)
+    first = run.infer(cube, functions=300, compare_with=0)
     assert first.samples.shape == (300, 14) and first.joint and first.warnings == ()
     assert first.applied == ()
     assert first.notes == (
@@ -93,28 +94,33 @@ def test_the_posterior_is_that_of_the_head(config: Config, cube: torch.Tensor) -
     assert abs(own[-2].weights[0] / usual[-2].weights[0] - 1.0) > 0.003
 
 
-def test_training_maps_are_looked_at_once(
+def test_maps_of_the_prior_are_looked_at_once(
     config: Config, cube: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(config.run, tmp_path / "run"))
-    (folder / FILE).unlink(missing_ok=True)
-    opened = []
-    training = Run.training
-    monkeypatch.setattr(Run, "training", lambda run: opened.append(1) or training(run))
     run = Run.open(folder)
     bright = runs.write_hdf5(tmp_path / "m.h5", 30.0 * runs.map_of(config, INDEX))
-    first, strange = (run.infer(c, functions=100, compare_with=16) for c in (cube, bright))
+    first, strange = (run.infer(c, functions=100, compare_with=FEWEST_MAPS) for c in (cube, bright))
+    assert first.alarm is not None and not first.alarm.extrapolated
     assert not [text for text in first.warnings if "band" not in text]
-    assert strange.warnings[0].startswith("the map is unlike the 16 training maps it was compared")
-    assert np.array_equal(
-        Run.open(folder).infer(cube, functions=100, compare_with=16).samples, first.samples
+    assert strange.alarm is not None and strange.warnings[0] == strange.alarm.warning
+    strange.save(tmp_path / "p.npz")
+    assert Posterior.load(tmp_path / "p.npz").alarm == strange.alarm
+    opened = []
+    samples_of = Run._samples_of
+    monkeypatch.setattr(
+        Run, "_samples_of", lambda run, split: opened.append(1) or samples_of(run, split)
     )
-    assert len(opened) == 1
-    data = json.loads((folder / FILE).read_text())
-    data["of"]["samples"], data["seen"]["whole"] = "others", np.zeros((2, 4)).tolist()
-    (folder / FILE).write_text(json.dumps(data))
-    again = Run.open(folder).infer(cube, functions=100, compare_with=16)
-    assert again.warnings == first.warnings and len(opened) == 2
+    again = Run.open(folder).infer(cube, functions=100)
+    assert again.alarm == first.alarm and not opened
+    other = Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS + 20)
+    assert other.alarm is not None and other.alarm.maps == 110 and len(opened) == 2
+    Run.open(folder).infer(cube, functions=100)
+    assert len(opened) == 2
+    reference, about = Reference.load(folder / watch.FILE)
+    reference.save(folder / watch.FILE, about | {"samples": "others"})
+    Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    assert len(opened) == 4
 
 
 def test_what_is_known_of_training_maps_is_kept(
@@ -124,27 +130,28 @@ def test_what_is_known_of_training_maps_is_kept(
     folder = Path(shutil.copytree(Path(config.run).parent, tmp_path / "copy"))
     file = folder / "run" / "config.yaml"
     file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
-    Run.open(folder / "run").infer(cube, functions=100, compare_with=16)
-    before = (folder / "run" / FILE).read_bytes()
+    Run.open(folder / "run").infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    before = [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)]
     Run.open(folder / "run").infer(cube, functions=100, compare_with=0)
     Run.open(folder / "run").sbi_posterior()
     for sky in folder.glob("*.h5"):
         sky.unlink()
-    found = Run.open(folder / "run").infer(cube, functions=100, compare_with=8)
-    assert found.warnings[0].startswith("the map was not compared with training maps: ")
-    assert (folder / "run" / FILE).read_bytes() == before
+    found = Run.open(folder / "run").infer(cube, functions=100, compare_with=300)
+    assert found.warnings[0].startswith("the map was not compared with maps of the prior: ")
+    assert found.alarm is None
+    assert [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)] == before
 
 
 def test_old_notes_of_a_run_have_no_cosmology(
     config: Config, cube: torch.Tensor, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(config.run, tmp_path / "run"))
-    first = Run.open(folder).infer(cube, compare_with=16)
+    first = Run.open(folder).infer(cube, compare_with=0)
     data = json.loads((folder / FILE).read_text())
     assert data["cosmology"] == {"Omega_m": 0.29, "h": 0.7}
     del data["cosmology"]
     (folder / FILE).write_text(json.dumps(data))
-    assert Run.open(folder).infer(cube, compare_with=16).estimates() == first.estimates()
+    assert Run.open(folder).infer(cube, compare_with=0).estimates() == first.estimates()
     assert json.loads((folder / FILE).read_text())["cosmology"]["Omega_m"] == 0.29
 
 
@@ -203,7 +210,8 @@ def test_the_example_of_the_docs(
         (np.zeros((3, 20, 24)), {"functions": 20}, "functions = 20 must be 100 or more"),
         (np.zeros((3, 20, 24)), {"functions": 1e3}, "functions must be a whole number"),
         (np.zeros((3, 20, 24)), {"seed": -3}, "seed = -3 is outside"),
-        (np.zeros((3, 20, 24)), {"compare_with": -3}, "compare_with = -3 must be 0 or more"),
+        (np.zeros((3, 20, 24)), {"compare_with": -3},
+         "-3 maps of the prior are too few for an alarm: 200 or more, or 0"),
     ],
 )  # fmt: skip
 def test_bad_input(config: Config, given: Any, options: dict[str, Any], message: str) -> None:
