@@ -56,19 +56,19 @@ LEADING = 8
 NEIGHBOURS = 10
 """Which neighbour's distance is ranked."""
 RIDGE = 1.0
-"""Of the regression, in maps."""
+"""The ridge of the regression, in maps."""
 SHRINK = 1e-3
 """Share of the mean variance that is added to each."""
 FARTHEST = 30.0
 """A number counts as no farther from the mean than so many standard deviations."""
 FARTHEST_LEADING = 5.0
-"""The same in the regression, whose squares would run away."""
+"""Leading directions reach no farther into the regression, whose squares would run away."""
 CONSTANT = 1e-6
 """A number whose scatter is smaller than this share of it is a constant, and is not looked at."""
 MOST_OFF = 5
 """Statistics that an alarm names."""
 LEAST_OFF = 3.0
-"""They lie at least so many standard deviations off."""
+"""A statistic that an alarm names lies at least so many standard deviations off."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Reference:
 
     @property
     def scales(self) -> Float:
-        """Those of the `MapStatistics`."""
+        """The bins of T and scales of the `MapStatistics` that the reference is of."""
         return self._arrays["scales"]
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from streamtrain.calibration import POINTS, rank_band, rank_curve, uniformity
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.alarm import alarm_lines, alarm_scores
+from streamtrain.evaluate.alarm import LEVELS, alarm_lines, alarm_scores
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.run import Run, check_writable
@@ -39,7 +40,8 @@ def make_alarm(
 ) -> dict[str, Any]:
     """Look at maps of a run's prior, so that every later prediction says whether a map is one of
     them, and see how often that raises a false alarm on the run's test maps: print that, write
-    alarm.npz, alarm.json and alarm.png into the run folder, return what the JSON file holds.
+    alarm.npz, alarm.json and alarm.png into the run folder, and the shares and the distribution of
+    p into its TensorBoard, return what the JSON file holds.
 
     maps: of the prior, half of them on the training's skies; beside: folders of other runs whose
     disagreement counts. Raises ValueError, one sentence, where maps cannot be made, and for another
@@ -67,6 +69,7 @@ def make_alarm(
         }
         write_json(run.folder / "alarm.json", result)
         write_png(alarm_figure(p), run.folder / "alarm.png")
+        _to_tensorboard(run.folder, p, result)
     print(
         "\n".join(
             [
@@ -78,6 +81,17 @@ def make_alarm(
         )
     )
     return result
+
+
+def _to_tensorboard(folder: Path, p: Float, result: Mapping[str, Any]) -> None:
+    """Shares below `LEVELS` and a histogram of p, at the step of the checkpoint."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with contextlib.closing(SummaryWriter(str(folder))) as writer:
+        step = result["checkpoint_step"]
+        for level in LEVELS:
+            writer.add_scalar(f"alarm/p_below_{level:g}", result[f"below_{level:g}"], step)
+        writer.add_histogram("alarm/p", p, step)
 
 
 def alarm_figure(p: Float) -> Figure:

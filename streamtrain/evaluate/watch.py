@@ -39,9 +39,9 @@ class Other:
     """Another network that takes the same maps and predicts counts in the same bins."""
 
     folder: str
-    """Of its run."""
+    """The folder of the run that it is from."""
     step: int
-    """Of its checkpoint."""
+    """The optimiser steps that its checkpoint has seen."""
     network: Network
 
 
@@ -60,7 +60,7 @@ class Watch:
         return self.reference.judge(*_look(self.statistics, self.network, self.others, cubes))
 
     def p_values(self, cubes: torch.Tensor) -> Float:
-        """Their p-values alone [B]."""
+        """The p-values of inputs [B, n_freq, n_dec, n_ra] alone [B]."""
         return self.reference.p_values(*_look(self.statistics, self.network, self.others, cubes))
 
 
