@@ -32,6 +32,7 @@ from streamtrain.evaluate.posterior import (
     posterior_of,
 )
 from streamtrain.evaluate.training_field import Kept, TrainingField
+from streamtrain.evaluate.watch import FILE as ALARM_FILE
 from streamtrain.evaluate.watch import Other, Watch, check_maps, kept_others, open_watch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import NO_FUNCTION, Label
@@ -296,7 +297,7 @@ class Run:
         kept. Raises ValueError, one sentence, for another run that does not fit.
         """
         given = None if maps is None else check_maps(whole_number(maps, "maps"))
-        if given == 0:
+        if given == 0 or not (make or (self.folder / ALARM_FILE).is_file()):
             return None, []
         key = (given, tuple(map(str, beside)))
         if again or key not in self._watches:

@@ -246,11 +246,11 @@ def test_what_is_no_set_is_refused(run, tmp_path):
 def test_an_interrupted_matrix_leaves_whole_manifests(run, monkeypatch):
     real = scenarios.predict_batches
 
-    def interrupted(network, generator, batches, count, doing, progress):
+    def interrupted(network, generator, batches, count, doing, *more):
         if doing.startswith("scenario 3/"):
             next(iter(batches))
             raise KeyboardInterrupt
-        return real(network, generator, batches, count, doing, progress)
+        return real(network, generator, batches, count, doing, *more)
 
     monkeypatch.setattr(scenarios, "predict_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
