@@ -31,6 +31,7 @@ from streamtrain.evaluate.posterior_figures import (
     posterior_figure,
     with_errors,
 )
+from streamtrain.evaluate.recalibration import Applied
 from streamtrain.evaluate.training_maps import TrainingMaps
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
@@ -105,6 +106,8 @@ class Posterior:
     """What was found and assumed of the map, and done to it."""
     warnings: tuple[str, ...] = ()
     """What speaks against this posterior, a sentence each."""
+    recalibration: str = ""
+    """How it was shifted and widened after the training, a sentence; '' where it was not."""
     source: Source | None = None
     """The network's part; None where the posterior was read from a file."""
 
@@ -118,7 +121,9 @@ class Posterior:
         )
 
     def __str__(self) -> str:
-        return "\n".join([*(f"warning   {text}" for text in self.warnings), *self.lines()])
+        said = [f"note      {self.recalibration}"] if self.recalibration else []
+        warned = [f"warning   {text}" for text in self.warnings]
+        return "\n".join([*said, *warned, *self.lines()])
 
     @cached_property
     def function(self) -> Curve:
@@ -259,6 +264,7 @@ class Posterior:
             "one_halo": self.unit,
             "joint": self.joint,
             "seed": self.seed,
+            "recalibration": self.recalibration,
             "functionals": np.array([f.name for f in self.functionals], str),
             "functional_units": np.array([f.unit for f in self.functionals], str),
             "functional_meanings": np.array([f.meaning for f in self.functionals], str),
@@ -287,6 +293,7 @@ class Posterior:
                 bool(data["joint"]),
                 int(data["seed"]),
                 **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
+                recalibration=str(data["recalibration"]) if "recalibration" in data else "",
             )
             num = len(found.bin_edges) - 1
             rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
@@ -339,6 +346,8 @@ class Posterior:
         ]
         if not self.joint:
             texts.append("(means; no errors, as the bins are independent)")
+        if self.recalibration:
+            texts.append(self.recalibration.partition(":")[0])
         above = self.above if self.joint else self._above()
         return Shown(self.function, above, self.bin_edges, self.unit, self.joint, tuple(texts))
 
@@ -387,12 +396,14 @@ def posterior_of(
     functions: int = NUM_FUNCTIONS,
     seed: int = 0,
     problems: Sequence[str] = (),
+    applied: Applied | None = None,
 ) -> Posterior:
     """The posterior that a network gives for a map.
 
     prepared: the map; grid: of the field that it shows; training: what the map is compared with,
     with the cosmology of volume and distances; functions: how many are drawn; seed: which ones;
-    problems: what speaks against the map already. Raises ValueError, one sentence, if the
+    problems: what speaks against the map already; applied: the recalibration that the network has.
+    Raises ValueError, one sentence, if the
     prediction is not finite, or the head predicts no numbers of halos (`check_posterior`).
     """
     functions, seed = check_functions(functions), check_seed(seed)
@@ -405,6 +416,8 @@ def posterior_of(
     told = [*problems]
     if training.seen is not None and (problem := training.seen.problem(prepared.cube)):
         told.append(problem)
+    if applied and applied.problem:
+        told.append(applied.problem)
     if not network.head.joint:
         told.append(INDEPENDENT)
     found = Posterior(
@@ -419,6 +432,7 @@ def posterior_of(
         tuple(prepared.left_out),
         tuple(prepared.notes),
         tuple(told),
+        applied.recalibration.said() if applied and applied.recalibration else "",
         source,
     )
     try:
