@@ -18,7 +18,13 @@ from streamtrain._version import __version__
 from streamtrain.cli.bench import add_bench
 from streamtrain.cli.catalog import add_compare, add_import, add_make, command_for, make_catalog
 from streamtrain.cli.maps import add_alarm, add_export, add_infer
-from streamtrain.cli.runs import add_compare_runs, add_layers, add_mcmc
+from streamtrain.cli.runs import (
+    add_calibrate,
+    add_compare_runs,
+    add_layers,
+    add_mcmc,
+    add_no_recalibration,
+)
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
 from streamtrain.machine.progress import Progress
@@ -76,11 +82,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "--scenarios are painted on the test skies of the configuration: use data.test=[...] "
             "and test.samples=N, with --out, instead of --on and --samples"
         )
-    if arguments.draws is not None and not arguments.calibration:
+    catalogs = arguments.catalogs
+    if catalogs is not None and (arguments.on is not None or samples is not None):
+        raise ValueError(
+            "--catalogs names lightcones itself, beside the test skies of the configuration: use "
+            "test.samples=N, with --out, instead of --on and --samples"
+        )
+    if arguments.draws is not None and not arguments.calibration and catalogs is None:
         raise ValueError("--draws is the number of functions that --calibration draws")
-    chosen = [arguments.probes, arguments.calibration, arguments.scenarios is not None]
-    if sum(chosen) > 1:
-        raise ValueError("--probes, --calibration and --scenarios are different things: name one")
+    chosen = [arguments.probes, arguments.calibration, arguments.scenarios, catalogs]
+    if sum(bool(one) for one in chosen) > 1:
+        raise ValueError(
+            "--probes, --calibration, --scenarios and --catalogs are different things: name one"
+        )
+    usual = {"bootstrap": arguments.bootstrap, "recalibrated": arguments.recalibrated}
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
 
@@ -91,13 +106,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         from streamtrain.evaluate.calibration import DRAWS, calibrate
 
         draws = DRAWS if arguments.draws is None else arguments.draws
-        options |= {"draws": draws, "samples": samples, "bootstrap": arguments.bootstrap}
-        calibrate(config, **elsewhere, **options)
+        calibrate(config, draws=draws, samples=samples, **elsewhere, **options, **usual)
+    elif catalogs is not None:
+        from streamtrain.evaluate.makers import DRAWS, evaluate_catalogs
+
+        draws = DRAWS if arguments.draws is None else arguments.draws
+        evaluate_catalogs(config, catalogs, draws=draws, out=arguments.out, **options, **usual)
     elif arguments.scenarios is None:
-        evaluate(config, samples=samples, bootstrap=arguments.bootstrap, **elsewhere, **options)
+        evaluate(config, samples=samples, **elsewhere, **options, **usual)
     else:
-        options |= {"out": arguments.out, "bootstrap": arguments.bootstrap}
-        evaluate_scenarios(config, arguments.scenarios, **options)
+        evaluate_scenarios(config, arguments.scenarios, out=arguments.out, **options, **usual)
     return 0
 
 
@@ -346,7 +364,15 @@ def _parser() -> argparse.ArgumentParser:
         "--draws",
         type=int,
         metavar="N",
-        help="functions that --calibration draws for each map [1000]",
+        help="functions that --calibration and --catalogs draw for each map [1000]",
+    )
+    command.add_argument(
+        "--catalogs",
+        nargs="+",
+        metavar="MAKER",
+        help="instead: halos of other makers, a row for each: NAME=FILES (lightcones or globs, "
+        "with commas), or a mass function of which skies are made, such as watson13_fof, "
+        "colossus:despali16, tinker08, also with a bias: tinker08+colossus:comparat17",
     )
     command.add_argument(
         "--scenarios",
@@ -361,8 +387,10 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="what errors resample; auto: lightcones if the test set has 8 or more, else maps",
     )
+    add_no_recalibration(command)
     command.set_defaults(run=_evaluate)
     add_alarm(commands, device)
+    add_calibrate(commands, [device])
     add_infer(commands, device)
     add_export(commands, configured, device)
     add_compare_runs(commands, [device])
@@ -384,9 +412,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"there is no option '{option}': {hint}")
     if wrong or (settings and "settings" not in given):
         parser.error(f"unrecognized arguments: {' '.join(wrong or settings)}")
-    if getattr(given, "on", None):  # takes all words up to the next option
-        settings += [text for text in given.on if _is_setting(text)]
-        given.on = [text for text in given.on if not _is_setting(text)]
+    for name, known in (("on", _is_setting), ("catalogs", _is_setting_not_maker)):
+        if values := getattr(given, name, None):  # takes all words up to the next option
+            settings += [text for text in values if known(text)]
+            setattr(given, name, [text for text in values if not known(text)])
     if settings:
         given.settings = [*given.settings, *settings]
     return given
@@ -395,6 +424,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _is_setting(text: str) -> bool:
     """Whether a word is key=value, and no file."""
     return "=" in text and not os.path.exists(text)
+
+
+def _is_setting_not_maker(text: str) -> bool:
+    """Whether a word is key=value of the configuration, and no NAME=FILES."""
+    from streamtrain.config import Config
+
+    return "=" in text and text.partition("=")[0].partition(".")[0] in Config.__dataclass_fields__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from streamtrain.cli.runs import add_no_recalibration
+
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
 
 hdf5: one file with cubes, labels, counts, all that was drawn, and the recipe. limlam: a folder with
@@ -209,6 +211,7 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         help="an npz file for the drawn functions (docs/posterior.md); default: none is written",
     )
     add("--out", type=Path, help="folder; default: infer in the run folder")
+    add_no_recalibration(command)
     command.set_defaults(run=run_infer)
 
 
@@ -243,6 +246,7 @@ def run_infer(arguments: argparse.Namespace) -> int:
         options,
         device=str(choose_device(arguments.device)),
         threads=config.train.threads or num_cores(),
+        recalibrated=arguments.recalibrated,
         progress=Progress(),
     )
     return 0

@@ -1,10 +1,82 @@
-"""The commands that take finished runs: `streamtrain compare`, `mcmc` and `layers`."""
+"""The commands that take finished runs: `streamtrain calibrate`, `compare`, `mcmc`, `layers`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+CALIBRATE_DESCRIPTION = """\
+Learn from a few skies of another maker of halos how far a run's posterior is off.
+
+FILES are lightcones that the network was not trained on. How far the posterior has to be shifted
+and widened, by luminosity, is written into recalibration.json of the run. From then on `infer`,
+`evaluate` and `compare` apply it and say so; --no-recalibration goes without, and --remove removes
+it. It belongs to the checkpoint: after more training, calibrate again. More in
+docs/posterior.md."""
+
+
+def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `streamtrain`. parents: parsers of common options."""
+    command = commands.add_parser(
+        "calibrate",
+        parents=parents,
+        help="shift and widen a run's posterior by what skies of another maker say",
+        description=CALIBRATE_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add(
+        "files",
+        nargs="*",
+        metavar="FILES",
+        help="lightcones or globs; key=value settings may follow, such as train.threads=2",
+    )
+    add("--samples", type=int, default=512, help="maps of these skies [%(default)s]")
+    add("--remove", action="store_true", help="remove what was learned")
+    command.set_defaults(run=run_calibrate, settings=[])
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.recalibrate import recalibrate, remove
+    from streamtrain.evaluate.run import run_config
+    from streamtrain.machine.progress import Progress
+    from streamtrain.machine.workers import num_cores
+    from streamtrain.train.distributed import choose_device
+
+    files = [word for word in arguments.files if "=" not in word or Path(word).exists()]
+    settings = [word for word in arguments.files if word not in files] + arguments.settings
+    if arguments.remove:
+        if files:
+            raise ValueError(f"--remove takes no lightcones, and '{files[0]}' is given")
+        path = remove(arguments.folder)
+        print(f"removed {path}" if path else f"{arguments.folder} has no recalibration")
+        return 0
+    if not files:
+        raise ValueError("calibrate needs lightcones of another maker: RUN FILES")
+    config = run_config(arguments.folder, settings)
+    recalibrate(
+        config,
+        files,
+        maps=arguments.samples,
+        device=str(choose_device(arguments.device)),
+        threads=config.train.threads or num_cores(),
+        progress=Progress(),
+    )
+    return 0
+
+
+def add_no_recalibration(command: argparse.ArgumentParser) -> None:
+    """Add the option of commands that apply what `calibrate` has learned."""
+    command.add_argument(
+        "--no-recalibration",
+        dest="recalibrated",
+        action="store_false",
+        help="leave out what `streamtrain calibrate` has learned of the run's posterior",
+    )
+
 
 COMPARE_RUNS_DESCRIPTION = """Trained runs next to each other.
 

@@ -8,7 +8,7 @@ take the maps for independent.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from streamtrain.evaluate.evaluation import other_test_set, test_set_record
 from streamtrain.evaluate.functionals import functionals
 from streamtrain.evaluate.posterior import has_posterior
 from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.evaluate.watch import Watch
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.grid import Grid
@@ -65,14 +66,16 @@ def calibrate(
     device: str = "cpu",
     threads: int = 1,
     bootstrap: str = "auto",
+    recalibrated: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare the posterior of the newest intact checkpoint of a run with the truth of its test
     maps: print a table, write calibration.json and calibration.png into the run folder, return what
     the JSON file holds.
 
-    draws: functions drawn for each map. on, samples, out, bootstrap: other lightcones, another
-    number of maps, a new folder, and what errors resample, as in `evaluate`. Raises ValueError with
+    draws: functions drawn for each map. on, samples, out, bootstrap, recalibrated: other
+    lightcones, another number of maps, a new folder, what errors resample, and whether a
+    recalibration is applied, as in `evaluate`. Raises ValueError with
     one sentence for a network that predicts no distribution of counts, and where `evaluate` does.
     """
     check_head(config)
@@ -82,7 +85,8 @@ def calibrate(
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    with Run(config, device=device, threads=threads, progress=progress) as run:
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run(config, recalibrated=recalibrated, **options) as run:
         if on is None and out is None:
             target = run.folder
             result = _of_the_run(run, draws, bootstrap)
@@ -96,15 +100,18 @@ def calibrate(
     return result
 
 
-def check_head(config: Config) -> None:
-    """Raise ValueError, one sentence, for a network that predicts no distribution of counts."""
+def check_head(config: Config, what: str = "--calibration") -> None:
+    """Raise ValueError, one sentence, for a network that predicts no distribution of counts.
+
+    what: the option that needs one.
+    """
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         hint = "" if label == "a class" else ": `streamtrain evaluate` alone has ranks of these"
-        raise ValueError(f"--calibration is of luminosity functions, not of {label}{hint}")
+        raise ValueError(f"{what} is of luminosity functions, not of {label}{hint}")
     if not has_posterior(config):
         raise ValueError(
-            "--calibration needs a network that predicts a distribution of the number of halos, "
+            f"{what} needs a network that predicts a distribution of the number of halos, "
             f"and network.head = {config.network.head} predicts none: train one with "
             f"{' or '.join(COUNT_HEADS)}"
         )
@@ -119,7 +126,8 @@ def _of_the_run(run: Run, draws: int, bootstrap: str) -> dict[str, Any]:
     prior = Prior.of_run(run)
     batches = testset.compared(manifest, generator)
     ranked = _ranked(run, generator, batches, manifest.count, draws, prior)
-    return _written(run, generator, ranked, test_set_record(path, manifest), bootstrap, run.folder)
+    about = test_set_record(path, manifest, run.said(generator))
+    return _written(run, generator, ranked, about, bootstrap, run.folder)
 
 
 def _elsewhere(
@@ -131,7 +139,7 @@ def _elsewhere(
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
     ranked = _ranked(run, generator, batches, config.test.samples, draws, prior)
-    about = test_set_record(path, testset.load(path)) | {"notes": notes}
+    about = test_set_record(path, testset.load(path), [*notes, *run.said(generator)])
     return _written(run, generator, ranked, about, bootstrap, folder)
 
 
@@ -190,6 +198,83 @@ def _proportional(one: Float, other: Float) -> bool:
     return bool(np.allclose(one * other.sum(), other * one.sum(), rtol=1e-9, atol=0.0))
 
 
+class Ranking:
+    """Ranks of the truths of test maps, batch by batch.
+
+    network: whose posterior it is, with any head of counts; generator: of the maps; draws:
+    functions drawn for each; prior: of the run; watch: finds the alarms of the maps.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        generator: Generator,
+        draws: int,
+        prior: Prior,
+        watch: Watch | None = None,
+    ) -> None:
+        self._network, self._generator, self._draws, self._prior = network, generator, draws, prior
+        self._watch = watch
+        sums = sums_of(generator.label.bins, generator.config.grid)
+        self._truths = RankedTruth(sums, prior.scale, generator.seed)
+        self._chance = torch.Generator().manual_seed(generator.seed)
+        self._pick = np.random.default_rng([generator.seed, 1])
+        self._realisation = {header.name: header.realisation for header in generator.headers}
+        self._log_prior: list[Float] = []
+        self._records: list[tuple[str, Any, str]] = []
+        self._alarms: list[Float] = []
+
+    def add(self, batch: Batch) -> None:
+        """Rank the truths of some maps."""
+        prior = self._prior
+        truth = batch.counts.double().cpu().numpy()
+        drawn, log_q = _drawn(self._network, batch, self._draws, self._chance)
+        references = prior.counts[self._pick.integers(len(prior.counts), size=len(truth))]
+        self._truths.add(drawn, truth, references, log_q)
+        self._log_prior.append(prior.log_prob(truth))
+        if self._watch is not None:
+            self._alarms.append(self._watch.p_values(batch.cube))
+        self._records += [
+            (
+                self._realisation[draw["lightcone"]],
+                draw.get("noise"),
+                str(draw.get("model", "")),
+            )
+            for draw in batch.draws
+        ]
+
+    def watching(
+        self, batches: Iterable[tuple[list[int], Batch]]
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Hand on batches (indices, batch), each ranked before."""
+        for indices, batch in batches:
+            self.add(batch)
+            yield indices, batch
+
+    def ranked(self) -> Ranked:
+        """What became of all maps."""
+        ranks = self._truths.ranks()
+        edges = self._generator.bin_edges
+        bright = [
+            10.0 ** ranks.median[name]
+            for name, (span, _) in zip(ranks.median, ranges_with_bins(edges), strict=False)
+            if span[0] >= bright_above(edges) - 1e-9
+        ]
+        skies, noise, models = (list(column) for column in zip(*self._records, strict=True))
+        levels = [entry.get("sigma_uK") if isinstance(entry, dict) else None for entry in noise]
+        return Ranked(
+            ranks,
+            self._draws,
+            np.concatenate(self._log_prior),
+            skies,
+            np.sum(bright, axis=0) if bright else None,
+            None if None in levels else np.array(levels, np.float64),
+            models,
+            self._generator.config.grid.units,
+            np.concatenate(self._alarms) if self._alarms else None,
+        )
+
+
 def _ranked(
     run: Run,
     generator: Generator,
@@ -199,48 +284,10 @@ def _ranked(
     prior: Prior,
 ) -> Ranked:
     """Rank the truths of the maps of some batches, `count` in all."""
-    network = run.network(generator)
-    ranked = RankedTruth(
-        sums_of(generator.label.bins, generator.config.grid), prior.scale, generator.seed
-    )
-    chance = torch.Generator().manual_seed(generator.seed)
-    pick = np.random.default_rng([generator.seed, 1])
-    realisation = {header.name: header.realisation for header in generator.headers}
-    watch, _ = run.watch(make=False)
-    log_prior, records, alarms = [], [], []
-    for indices, batch in batches:
-        truth = batch.counts.double().cpu().numpy()
-        drawn, log_q = _drawn(network, batch, draws, chance)
-        references = prior.counts[pick.integers(len(prior.counts), size=len(truth))]
-        ranked.add(drawn, truth, references, log_q)
-        log_prior.append(prior.log_prob(truth))
-        if watch is not None:
-            alarms.append(watch.p_values(batch.cube))
-        records += [
-            (realisation[draw["lightcone"]], draw.get("noise"), str(draw.get("model", "")))
-            for draw in batch.draws
-        ]
+    ranking = Ranking(run.network(generator), generator, draws, prior, run.watch(make=False)[0])
+    for indices, _ in ranking.watching(batches):
         run.progress.update(f"drawing functions: {indices[-1] + 1}/{count} maps")
-    ranks = ranked.ranks()
-    edges = generator.bin_edges
-    bright = [
-        10.0 ** ranks.median[name]
-        for name, (span, _) in zip(ranks.median, ranges_with_bins(edges), strict=False)
-        if span[0] >= bright_above(edges) - 1e-9
-    ]
-    skies, noise, models = (list(column) for column in zip(*records, strict=True))
-    levels = [entry.get("sigma_uK") if isinstance(entry, dict) else None for entry in noise]
-    return Ranked(
-        ranks,
-        draws,
-        np.concatenate(log_prior),
-        skies,
-        np.sum(bright, axis=0) if bright else None,
-        None if None in levels else np.array(levels, np.float64),
-        models,
-        generator.config.grid.units,
-        np.concatenate(alarms) if alarms else None,
-    )
+    return ranking.ranked()
 
 
 def _drawn(
@@ -272,6 +319,7 @@ def _written(
     joint = run.network(generator).head.joint
     result = {
         "checkpoint_step": run.trained.step,
+        "recalibration": run.trained.applied.record(),
         "test_set": about,
         "head": run.config.network.head,
         "bins_are_independent": not joint,

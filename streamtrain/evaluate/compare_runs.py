@@ -53,7 +53,9 @@ def compare_runs(
     found: dict[str, Predictions] = {}
     for record in runs if predictions else []:
         usual = record.config.train.threads or threads
-        with Run(record.config, device=device, threads=usual, progress=progress) as opened:
+        how: dict[str, Any] = {"device": device, "threads": usual, "progress": progress}
+        moved = bool((record.evaluation or {}).get("recalibration"))
+        with Run(record.config, recalibrated=moved, **how) as opened:
             _add_predictions(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)

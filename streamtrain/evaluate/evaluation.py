@@ -62,6 +62,7 @@ def evaluate(
     device: str = "cpu",
     threads: int = 1,
     bootstrap: str = "auto",
+    recalibrated: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run: print the table, write evaluation.json and
@@ -71,7 +72,8 @@ def evaluate(
     instead of the run's test skies, and out: the new folder that all is then written into, its
     manifest too (default: RUN_on_NAME in the current folder); with either the run stays as it is,
     and settings may be others than the run's. samples: instead of test.samples. bootstrap: what
-    errors resample, maps, lightcones or auto (see `Bootstrap.choose`). The manifest testset.json of
+    errors resample, maps, lightcones or auto (see `Bootstrap.choose`). recalibrated: whether a
+    recalibration of the run is applied (see `recalibrate`). The manifest testset.json of
     the run folder is made if it is absent, and every sample is compared with it. Raises ValueError
     with one sentence if there is no checkpoint, if the test set is not the manifest's, or for a
     folder `out` that is not new and a sky `on` that the network was trained on.
@@ -81,7 +83,8 @@ def evaluate(
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    with Run(config, device=device, threads=threads, progress=progress) as opened:
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run(config, recalibrated=recalibrated, **options) as opened:
         if on is None and out is None:
             result = _of_the_run(opened, bootstrap)
         else:
@@ -96,7 +99,7 @@ def evaluate(
 
 def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     """On the run's own test set, into its folder."""
-    step = run.trained.step
+    _ = run.trained  # a run without a network is refused before anything is made
     check_writable(run.folder)
     path = testset.default_path(run.config)
     with testset.kept(path):
@@ -106,16 +109,15 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     network = run.network(generator)
     watch, _ = run.watch(make=False)
     predictions = predict(network, manifest, generator, run.progress, watch)
-    about = test_set_record(path, manifest)
+    about = test_set_record(path, manifest, run.said(generator))
     return _scored(
-        generator, network, step, predictions, reference, about, bootstrap, run.folder, watch
+        run, generator, network, predictions, reference, about, bootstrap, run.folder, watch
     )
 
 
 def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str) -> dict[str, Any]:
     """On other skies or with other settings, into a folder of its own."""
     config, own, generator, notes = other_test_set(run, on)
-    step = run.trained.step
     _check_classes(run, generator)
     kept = MeanLabelBaseline.of_evaluation(run.evaluation)
     if kept is not None and len(kept.mean) != generator.num_bins:
@@ -129,10 +131,8 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
     predictions = predict_batches(
         network, generator, batches, count, "evaluating", run.progress, watch
     )
-    about = test_set_record(path, testset.load(path)) | {"notes": notes}
-    return _scored(
-        generator, network, step, predictions, reference, about, bootstrap, folder, watch
-    )
+    about = test_set_record(path, testset.load(path), [*notes, *run.said(generator)])
+    return _scored(run, generator, network, predictions, reference, about, bootstrap, folder, watch)
 
 
 def other_test_set(
@@ -181,21 +181,27 @@ def _mean_label(run: Run, config: Config | None = None) -> MeanLabelBaseline | N
         return mean_label(generator, run.progress)
 
 
-def test_set_record(path: Path, manifest: testset.Manifest) -> dict[str, Any]:
-    """Which test set a result is of, as plain data for a JSON file; path: of its manifest."""
+def test_set_record(
+    path: Path, manifest: testset.Manifest, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Which test set a result is of, as plain data for a JSON file.
+
+    path: of its manifest; notes: what should be known of it, a sentence each.
+    """
     return {
         "manifest_sha256": sha256(path),
         "samples": manifest.count,
         "seed": manifest.seed,
         "generator_version": manifest.generator_version,
         "lightcones": [cone["name"] for cone in manifest.lightcones],
+        **({"notes": list(notes)} if notes else {}),
     }
 
 
 def _scored(
+    run: Run,
     generator: Generator,
     network: Network,
-    step: int,
     predictions: AnyPredictions,
     reference: MeanLabelBaseline | None,
     about: dict[str, Any],
@@ -210,7 +216,8 @@ def _scored(
     if watch is not None and predictions.alarm is not None:
         alarm = alarm_scores(predictions.alarm, watch.reference, resampled)
     result = {
-        "checkpoint_step": step,
+        "checkpoint_step": run.trained.step,
+        "recalibration": run.trained.applied.record(),
         "test_set": about,
         **scores_of(predictions, reference, generator.config.label.quantity, resampled),
         "alarm": alarm,

@@ -71,6 +71,7 @@ def infer(
     *,
     device: str = "cpu",
     threads: int = 1,
+    recalibrated: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read a map, check it, let the newest intact checkpoint of a run predict, print that and write
@@ -79,6 +80,7 @@ def infer(
     run: a configuration, or the folder of a run. The uncertainty is the network's own where its
     head predicts one, and its joint posterior where that is of numbers of halos; else that of its
     errors on the test set, as the run has them, with their age, or measured now where it has none.
+    recalibrated: whether a recalibration of the run is applied (see `recalibrate`).
     Raises ValueError, one sentence, for a map that is not like those that the network was trained
     on in line, units, band, field or voxels, see `maps.prepare`, and where the run folder holds the
     prediction for another map of this name, or for one that was read with other options.
@@ -87,7 +89,8 @@ def infer(
     check_functions(options.functions)
     check_seed(options.seed)
     check_maps(options.samples or 0)
-    with Run.open(run, device=device, threads=threads, progress=progress) as opened:
+    how: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run.open(run, recalibrated=recalibrated, **how) as opened:
         if options.functions_out is not None:
             check_posterior(opened.config)
         return _infer(opened, path, options)
@@ -138,6 +141,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
             functions=options.functions,
             seed=options.seed,
             problems=warnings,
+            applied=trained.applied,
         )
         warnings, alarm = [*posterior.warnings], posterior.alarm
     elif watch is not None:
@@ -160,6 +164,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         "map": about,
         "run": str(run.folder),
         "checkpoint_step": trained.step,
+        "recalibration": trained.applied.record(),
         "streamtrain": __version__,
         "applied": prepared.applied,
         "left_out": prepared.left_out,
@@ -237,6 +242,8 @@ def predict_map(
             f"{len(posterior.samples)} luminosity functions drawn from the network's joint "
             f"posterior, seed {posterior.seed}"
         )
+    if posterior is not None and posterior.recalibration:
+        uncertainty += f"; {posterior.recalibration}"
     return Function(
         label.config.quantity,
         label.bins.edges,

@@ -232,7 +232,8 @@ def show_layers(
     """
     if not 0 <= index < 2**64:
         raise ValueError(f"--index {index} is outside 0..2^64 - 1")
-    with Run.open(folder, settings, device=device, threads=threads) as run:
+    how: dict[str, Any] = {"device": device, "threads": threads, "recalibrated": False}
+    with Run.open(folder, settings, **how) as run:
         config, generator = run.config, run.testing()
         target_folder = output_folder(config, out, generator)
         label = generator.label

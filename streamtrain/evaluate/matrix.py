@@ -39,6 +39,7 @@ def matrix_table(result: dict[str, Any]) -> str:
     lines = [
         f"{len(rows)} scenarios of {result['samples']} test maps, checkpoint of step "
         f"{result['checkpoint_step']}; errors: bootstrap over {result['bootstrap']['resampled']}",
+        *(line for note in result.get("notes", []) for line in wrap(note, TEXT_WIDTH)),
         *without_lines(result["bootstrap"]),
         "",
         f"mean squared error of log10 {symbol}, all bins [dex^2]",

@@ -23,16 +23,16 @@ from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history
 
 
-def on_other_skies(run: Run, files: Sequence[str]) -> Config:
+def on_other_skies(run: Run, files: Sequence[str], option: str = "--on") -> Config:
     """A run's configuration with the lightcones `files` (files or globs) as its test skies.
 
-    Raises ValueError, one sentence, for one that is no lightcone, or is of a sky that the network
-    was trained on.
+    option: where they were named, for messages. Raises ValueError, one sentence, for one that is no
+    lightcone, or is of a sky that the network was trained on.
     """
-    paths = expand(files, "--on")
+    paths = expand(files, option)
     if not paths:
-        raise ValueError("--on needs a lightcone file")
-    check_once({"--on": paths})
+        raise ValueError(f"{option} needs a lightcone file")
+    check_once({option: paths})
     config = run.config
     files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
     training = [Header.read(path) for path in files_of_training]
@@ -46,7 +46,7 @@ def on_other_skies(run: Run, files: Sequence[str]) -> Config:
         if where is not None or fresh or sky.digest in digests:
             also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
-                f"--on {path}: the network of {run.folder} was trained on this sky{also}, and "
+                f"{option} {path}: the network of {run.folder} was trained on this sky{also}, and "
                 "is to be evaluated on others"
             )
     data = replace(config.data, test=[str(path) for path in paths], validation=[])
@@ -99,7 +99,7 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
         )
     which = f"{skies} {'sky' if skies == 1 else 'skies'}, {what}"
     notes = [f"{which}: {', '.join(header.name for header in generator.headers)}"]
-    known = _cosmology(config, training)
+    known = cosmology_of(config, training)
     for header in generator.headers:
         if known is None:
             notes.append("the cosmology of the training is unknown here: its lightcones are gone")
@@ -116,8 +116,9 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
     return notes
 
 
-def _cosmology(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
-    """That of the training's lightcones."""
+def cosmology_of(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
+    """The cosmology of a run's training lightcones; None where they are gone. training: their
+    files."""
     if config.data.fresh is not None:
         return sky_options(config, config.data.fresh).cosmology.to_dict()
     return Header.read(training[0]).cosmology if training else None

@@ -33,6 +33,7 @@ from streamtrain.evaluate.posterior_figures import (
     posterior_figure,
     with_errors,
 )
+from streamtrain.evaluate.recalibration import Applied
 from streamtrain.evaluate.training_field import TrainingField
 from streamtrain.evaluate.watch import Watch
 from streamtrain.figures import TICK_SIZE, positions, write_png
@@ -111,6 +112,8 @@ class Posterior:
     alarm: Alarm | None = None
     """How unlikely the map is among those that the training could have made; None where it was not
     asked for, or could not be found."""
+    recalibration: str = ""
+    """How it was shifted and widened after the training, a sentence; '' where it was not."""
     source: Source | None = None
     """The network's part; None where the posterior was read from a file."""
 
@@ -124,7 +127,9 @@ class Posterior:
         )
 
     def __str__(self) -> str:
-        return "\n".join([*(f"warning   {text}" for text in self.warnings), *self.lines()])
+        said = [f"note      {self.recalibration}"] if self.recalibration else []
+        warned = [f"warning   {text}" for text in self.warnings]
+        return "\n".join([*said, *warned, *self.lines()])
 
     @cached_property
     def function(self) -> Curve:
@@ -265,6 +270,7 @@ class Posterior:
             "one_halo": self.unit,
             "joint": self.joint,
             "seed": self.seed,
+            "recalibration": self.recalibration,
             "functionals": np.array([f.name for f in self.functionals], str),
             "functional_units": np.array([f.unit for f in self.functionals], str),
             "functional_meanings": np.array([f.meaning for f in self.functionals], str),
@@ -295,6 +301,7 @@ class Posterior:
                 int(data["seed"]),
                 **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
                 alarm=_alarm(data),
+                recalibration=str(data["recalibration"]) if "recalibration" in data else "",
             )
             num = len(found.bin_edges) - 1
             rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
@@ -347,6 +354,8 @@ class Posterior:
         ]
         if not self.joint:
             texts.append("(means; no errors, as the bins are independent)")
+        if self.recalibration:
+            texts.append(self.recalibration.partition(":")[0])
         above = self.above if self.joint else self._above()
         return Shown(self.function, above, self.bin_edges, self.unit, self.joint, tuple(texts))
 
@@ -402,14 +411,15 @@ def posterior_of(
     functions: int = NUM_FUNCTIONS,
     seed: int = 0,
     problems: Sequence[str] = (),
+    applied: Applied | None = None,
 ) -> Posterior:
     """The posterior that a network gives for a map.
 
     prepared: the map; grid: of the field that it shows; training: the cosmology of volume and
     distances; watch: what says whether the map is one of the prior's; functions: how many are
-    drawn; seed: which ones; problems: what speaks against the map already. Raises ValueError, one
-    sentence, if the prediction is not finite, or the head predicts no numbers of halos
-    (`check_posterior`).
+    drawn; seed: which ones; problems: what speaks against the map already; applied: the
+    recalibration that the network has. Raises ValueError, one sentence, if the prediction is not
+    finite, or the head predicts no numbers of halos (`check_posterior`).
     """
     functions, seed = check_functions(functions), check_seed(seed)
     label = network.head.label
@@ -422,6 +432,8 @@ def posterior_of(
     alarm = None if watch is None else watch.judge(prepared.cube[None])[0]
     if alarm is not None and alarm.extrapolated:
         told.append(alarm.warning)
+    if applied and applied.problem:
+        told.append(applied.problem)
     if not network.head.joint:
         told.append(INDEPENDENT)
     found = Posterior(
@@ -437,6 +449,7 @@ def posterior_of(
         tuple(prepared.notes),
         tuple(told),
         alarm,
+        applied.recalibration.said() if applied and applied.recalibration else "",
         source,
     )
     try:

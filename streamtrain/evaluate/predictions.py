@@ -28,7 +28,7 @@ from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.evaluate.watch import Watch
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
-from streamtrain.machine.files import writing
+from streamtrain.machine.files import sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, point_of
@@ -200,13 +200,19 @@ def predictions_of(run: Run) -> Predictions:
     """
     assert run.evaluation is not None
     step, digest = run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]
-    key, file = json.dumps([step, digest]), run.folder / FILE
+    moved, file = run.evaluation.get("recalibration"), run.folder / FILE
+    key = json.dumps([step, digest, *([sha256_of(moved)] if moved else [])])
     found = _load(file, key)
     if found is not None:
         return found
     if run.trained.step != step:
         raise ValueError(
             f"its newest checkpoint is of step {run.trained.step}, its evaluation of step {step}"
+        )
+    if run.trained.applied.record() != moved:
+        raise ValueError(
+            "its evaluation is of another recalibration than the run has now: "
+            "`streamtrain evaluate` makes it again"
         )
     manifest, generator = run.reopened(testset.default_path(run.config))
     made = predict(run.network(generator), manifest, generator, run.progress)

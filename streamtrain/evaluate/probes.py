@@ -86,7 +86,8 @@ def run_probes(
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"--probes are of luminosity functions, and this run's label is {label}")
-    with Run(config, device=device, threads=threads, progress=progress) as run:
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run(config, recalibrated=False, **options) as run:
         if on is None and out is None:
             return _probe(run, config, run.folder, own=True)
         target = default_folder(run, on) if out is None else Path(out)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,8 +30,10 @@ from streamtrain.evaluate.posterior import (
     check_functions,
     check_posterior,
     check_seed,
+    has_posterior,
     posterior_of,
 )
+from streamtrain.evaluate.recalibration import Applied, find
 from streamtrain.evaluate.training_field import Kept, TrainingField
 from streamtrain.evaluate.watch import FILE as ALARM_FILE
 from streamtrain.evaluate.watch import Other, Watch, check_maps, kept_others, open_watch
@@ -142,14 +145,16 @@ class Trained:
     lightcones: list[str] | None
     """Digests of the lightcone files that it was trained on; None where they were made during the
     training, or the checkpoint does not say."""
+    applied: Applied
+    """How its posterior is shifted and widened, if it is."""
     _config: Config
     _weights: dict[str, Any]
 
     @classmethod
-    def load(cls, config: Config) -> Trained:
+    def load(cls, config: Config, *, recalibrated: bool = True) -> Trained:
         """The network of the run `config.run`. Raises ValueError, one sentence, if there is no
         checkpoint, or one of another grid, label or network; where the label is of parameters, of
-        another prior."""
+        another prior. recalibrated: whether the run's recalibration is applied."""
         folder = run_folder(config)
         sections = ["grid", "label", "network"]
         if config.label.quantity == "parameters":
@@ -160,7 +165,15 @@ class Trained:
         shape, weights = tuple(state["input_shape"]), state["network"] | state.get("average", {})
         cones = state.get("samples", {}).get("lightcones")
         known = list(cones) if isinstance(cones, list) else None
-        return cls(int(state["step"]), shape, list(state["classes"]), known, config, weights)
+        step, applied = int(state["step"]), Applied()
+        if recalibrated and has_posterior(config):
+            applied = find(folder, step, digest_of(weights))
+        return cls(step, shape, list(state["classes"]), known, applied, config, weights)
+
+    @property
+    def weights_sha256(self) -> str:
+        """sha256 [hex] of the weights that predict."""
+        return digest_of(self._weights)
 
     def check_training(self, generator: Generator) -> None:
         """Raise ValueError if a generator of training samples has not the lightcone files that the
@@ -181,6 +194,8 @@ class Trained:
                 self._config.network, self.input_shape, label, self._config.observation.input_map
             )
         load_weights(network, self._weights)
+        if self.applied.recalibration is not None:
+            network.head = self.applied.recalibration.moved(network.head)
         return network.to(device).eval()
 
 
@@ -188,7 +203,8 @@ class Run:
     """What a run has in its folder, and generators of its samples, to use with `with`.
 
     config: of the run, see `run_config`; device, threads: for generators and the network [threads:
-    train.threads, or one per core]; progress: of what takes long.
+    train.threads, or one per core]; recalibrated: whether its posterior is shifted and widened as
+    `streamtrain calibrate` has learned, if it has; progress: of what takes long.
     """
 
     def __init__(
@@ -197,9 +213,11 @@ class Run:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        recalibrated: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.config, self.folder, self.device = config, run_folder(config), device
+        self._recalibrated = recalibrated
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
@@ -230,7 +248,7 @@ class Run:
     @cached_property
     def trained(self) -> Trained:
         """The newest intact checkpoint. Raises ValueError, one sentence, see `Trained.load`."""
-        return Trained.load(self.config)
+        return Trained.load(self.config, recalibrated=self._recalibrated)
 
     @cached_property
     def evaluation(self) -> dict[str, Any] | None:
@@ -277,6 +295,7 @@ class Run:
             functions=functions,
             seed=seed,
             problems=[*problems, *failed],
+            applied=self.trained.applied,
         )
 
     def watch(
@@ -339,7 +358,7 @@ class Run:
         return {
             "samples": sha256_of(self._own.sample_settings()),
             "generator_version": GENERATOR_VERSION,
-            "checkpoint_step": self.trained.step,
+            "weights": self.trained.weights_sha256,
             "lightcones": self.trained.lightcones,
         }
 
@@ -451,9 +470,30 @@ class Run:
         self._generators.add(generator)
         return generator
 
+    def said(self, generator: Generator | None = None) -> list[str]:
+        """What should be known of this run's posterior besides its training, a sentence each.
+
+        generator: of the test maps, whose skies a recalibration may have been learned from.
+        """
+        applied = self.trained.applied
+        if generator is None or applied.recalibration is None:
+            return applied.said()
+        digests = {header.digest: header.name for header in generator.headers}
+        return [*applied.said(), *applied.recalibration.seen(digests)]
+
     @property
     def _options(self) -> dict[str, Any]:
         return {"device": self.device, "threads": self.threads}
+
+
+def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
+    """sha256 [hex] of the names and bytes of tensors, in any order."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().contiguous()
+        total.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        total.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:

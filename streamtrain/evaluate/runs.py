@@ -157,6 +157,11 @@ def read_run(folder: Path, name: str, given: Sequence[str] = ()) -> RunRecord:
     history = _history(folder, name, problems)
     evaluation, manifest = _evaluation(folder, name, problems)
     run = RunRecord(name, folder, config, _size(config), history, evaluation, manifest, problems)
+    if run.evaluation and run.evaluation.get("recalibration"):
+        skies = ", ".join(sky["name"] for sky in run.evaluation["recalibration"]["skies"][:3])
+        problems.append(
+            f"{name}: its posterior was recalibrated on {skies} (streamtrain calibrate)."
+        )
     if run.evaluation and run.history and run.evaluation["checkpoint_step"] < run.steps:
         problems.append(
             f"{name} was evaluated at step {run.evaluation['checkpoint_step']} of {run.steps}; "

@@ -65,21 +65,23 @@ def evaluate_scenarios(
     device: str = "cpu",
     threads: int = 1,
     bootstrap: str = "auto",
+    recalibrated: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
     write scenarios.json and the figures into the run folder, return what the JSON file holds.
 
-    run: a configuration, or the folder of a run; where: see `load_scenarios`; out, bootstrap: as in
-    `evaluate`. Test sets are made from the run's test seed and lightcones; their manifests lie in
-    the folder `scenarios` of the run, and every sample is compared with one that is there. Raises
-    ValueError with one sentence for what cannot be evaluated.
+    run: a configuration, or the folder of a run; where: see `load_scenarios`; out, bootstrap,
+    recalibrated: as in `evaluate`. Test sets are made from the run's test seed and lightcones;
+    their manifests lie in the folder `scenarios` of the run, and every sample is compared with one
+    that is there. Raises ValueError with one sentence for what cannot be evaluated.
     """
     config = run if isinstance(run, Config) else run_config(run)
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
-    with Run(config, device=device, threads=threads, progress=progress) as opened:
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run(config, recalibrated=recalibrated, **options) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
         with new_folder(Path(out), opened) as part:
@@ -98,6 +100,8 @@ def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict
     first = rows[0]
     result: dict[str, Any] = {
         "checkpoint_step": trained.step,
+        "recalibration": trained.applied.record(),
+        "notes": run.said(),
         "set": str(where),
         "label": config.label.quantity,
         "samples": first["samples"],

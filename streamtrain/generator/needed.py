@@ -111,6 +111,15 @@ def needed_skies(
     return needed
 
 
+def sky_of(config: Config, split: Split = "test") -> tuple[dict[str, Any], bool]:
+    """What a configuration wants of a lightcone of a split: fields of `SkyOptions`, and whether it
+    must have the column sfr. Raises ConfigError, one sentence, where the split names no files."""
+    one = next((one for one in _uses(config) if one.where == f"data.{split}"), None)
+    if one is None:
+        raise ConfigError(f"data.{split} names no lightcone files: name some")
+    return _options(one, config), one.reads_sfr
+
+
 def _let_others_in(one: Needed, stride: int, needed: Sequence[Needed]) -> None:
     """Say which seeds take the place of those without a halo: later ones of the split, in steps of
     all that are wanted of it, but for skies and names of other splits."""

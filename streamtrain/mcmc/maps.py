@@ -57,9 +57,9 @@ def networks_of(config: Config, beside: list[Path]) -> dict[str, Run]:
     these."""
     runs: dict[str, Run] = {}
     if (Path(config.run) / "checkpoints").is_dir():
-        runs[config.network.kind] = Run(config)
+        runs[config.network.kind] = Run(config, recalibrated=False)
     for folder in beside:
-        other = Run.open(folder)
+        other = Run.open(folder, recalibrated=False)
         of_parameters = other.config.label.quantity == "parameters"
         settings = [_maps_and_labels(c, not of_parameters) for c in (other.config, config)]
         difference = next(differences(*settings), None)

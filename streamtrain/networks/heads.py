@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from streamtrain.labels import Label
 from streamtrain.networks.layers import NonIncreasing, Unconstrained
+from streamtrain.networks.move import Move
 
 LN10 = math.log(10.0)
 LARGEST_LN_STRETCH = 8.0
@@ -49,6 +51,7 @@ class Head(nn.Module):
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__()
         self.label, self.name = label, name
+        self.move: Move | None = None
         self.num_outputs = label.num_outputs
         self.num_numbers = self.per_output * label.num_outputs
 
@@ -98,6 +101,26 @@ class Head(nn.Module):
         counts: whole numbers [..., B, num_outputs]. Raises ValueError as `sample` does.
         """
         raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
+
+    def moved(self, move: Move) -> Head:
+        """This head with its posterior shifted and widened about its point estimate in every bin.
+
+        `log_prob` is that of what `sample` draws. Raises ValueError, one sentence, where the head
+        predicts no distribution of counts that has a width of its own.
+        """
+        if type(self).centre_of is Head.centre_of:
+            raise ValueError(
+                f"network.head = {self.name} predicts no distribution of counts whose width could "
+                "be another: train with joint_counts or negative_binomial"
+            )
+        found = deepcopy(self)
+        found.move = move
+        return found
+
+    def centre_of(self, prediction: Tensor) -> Tensor:
+        """ln of the counts that a move is about, before it, float64 [B, num_outputs]; of the heads
+        that can be moved."""
+        raise NotImplementedError
 
     def _parts(self, prediction: Tensor) -> list[Tensor]:
         """[B, num_outputs] each, one for every number."""
@@ -284,7 +307,7 @@ class NegativeBinomialHead(PoissonHead):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The prediction is the ln of the mean and of the dispersion."""
-        mean, dispersion = self._parts(numbers)
+        mean, dispersion = super()._parts(numbers)
         centre, half = LN_DISPERSION
         bounded = centre + half * torch.tanh((self.ln_dispersion + dispersion) / half)
         return torch.cat([super().forward(mean), bounded], dim=1)
@@ -316,6 +339,24 @@ class NegativeBinomialHead(PoissonHead):
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         mean, dispersion = self._parts(prediction)
         return -negative_binomial_nll(mean, dispersion, counts).sum(-1)
+
+    def centre_of(self, prediction: Tensor) -> Tensor:
+        return super()._parts(prediction)[0].double()
+
+    def _parts(self, prediction: Tensor) -> list[Tensor]:
+        """ln of the mean and of the dispersion. Where it is moved: the relative variance, 1 / mean
+        + dispersion, has the factor of the width squared, but stays above that of Poisson counts.
+        """
+        mean, dispersion = super()._parts(prediction)
+        if self.move is None:
+            return [mean, dispersion]
+        shift, width = self.move.at(mean)
+        variance = width.square() * (torch.exp(-mean.double()) + torch.exp(dispersion.double()))
+        mean = mean + shift
+        centre, half = LN_DISPERSION
+        least = math.exp(centre - half)
+        dispersion = (variance - torch.exp(-mean)).clamp(min=least).log()
+        return [mean.to(prediction), dispersion.to(prediction)]
 
 
 def _point_of_rate(head: Head, ln_rate: Tensor, unit_label: Tensor) -> Tensor:

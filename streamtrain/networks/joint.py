@@ -142,18 +142,18 @@ class JointCountsHead(Head):
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         counts = counts.to(prediction.device).double()[..., self._order]
-        points, context = self._split(prediction)
-        x, seen = self._seen(counts, points, slice(None))
+        points, width, context = self._split(prediction)
+        x, seen = self._seen(counts, points, width, slice(None))
         weights = self.counted * self._before.repeat(1, 2)[:, :, None]
         hidden = torch.einsum("...j,kju->...ku", torch.cat(seen, -1), weights) + context
         numbers = self.mixtures[0] + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
         linear = self.regression + self.linear * self._before
-        mixture = self._mixture(numbers, points + x @ linear.T, slice(None))
+        mixture = self._mixture(numbers, x @ linear.T, points, width, slice(None))
         return rounded_log_prob(*mixture, counts).sum(-1)
 
     @torch.no_grad()
     def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        points, context = self._split(prediction)
+        points, width, context = self._split(prediction)
         bins, device = self.num_outputs, generator.device
         shape = (bins, number, len(prediction))
         chance = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
@@ -166,12 +166,13 @@ class JointCountsHead(Head):
         ones = x.new_ones(COMPONENTS, COMPONENTS - 1).triu()
         for k in range(bins):
             before = [values[..., :k] for values in seen]
-            weight, mean, ln_std = self._given(k, points, context, x[..., :k], before)
+            numbers, linear = self._given(k, context, x[..., :k], before)
+            weight, mean, ln_std = self._mixture(numbers, linear, points[:, k], width[:, k], k)
             passed = weight.softmax(-1) @ ones < chance[k, ..., None]
             component = passed.sum(-1, keepdim=True)
             centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
             counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()
-            x[..., k], more = self._seen(counts[..., k], points[:, k], k)
+            x[..., k], more = self._seen(counts[..., k], points[:, k], width[:, k], k)
             for values, new in zip(seen, more, strict=True):
                 values[..., k] = new
         drawn = torch.empty_like(counts)
@@ -179,18 +180,21 @@ class JointCountsHead(Head):
         return drawn
 
     def _given(
-        self, k: int, points: Tensor, context: Tensor, x: Tensor, seen: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The mixture of bin k; x, seen: of the bins before [..., B, k]; others: of `_split`."""
+        self, k: int, context: Tensor, x: Tensor, seen: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What `_mixture` makes bin k of; x, seen: of the bins before [..., B, k]; context: of
+        `_split`."""
         hidden = context[:, k]
         for values, weights in zip(seen, self.counted[k].split(self.num_outputs), strict=True):
             hidden = hidden + values @ weights[:k]
         numbers = self.mixtures[0, k] + silu(hidden) @ self.output[k]
-        linear = self.regression[k, :k] + self.linear[k, :k]
-        return self._mixture(numbers, points[:, k] + x @ linear, k)
+        return numbers, x @ (self.regression[k, :k] + self.linear[k, :k])
 
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
         log10 = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
+        if self.move is not None:
+            shift, _ = self.move.at(self.centre_of(prediction))
+            log10 = log10 + (shift / LN10).to(log10)
         if self.label.form == "linear":
             return torch.pow(10.0, log10.clamp(max=LARGEST_DEX)) * unit_label
         return log10 + unit_label
@@ -205,31 +209,45 @@ class JointCountsHead(Head):
         rows = [round(level * (QUANTILE_DRAWS - 1)) for level in levels]
         return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
 
-    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        """The points of all bins in standard deviations [B, bins], and what the context adds to
-        their hidden units [B, bins, HIDDEN], both in the order of the chain."""
+    def centre_of(self, prediction: Tensor) -> Tensor:
+        points = prediction[:, : self.num_outputs].double()
+        found = torch.empty_like(points)
+        found[:, self._order] = self.centre + self.scale * points[:, self._order]
+        return found
+
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The points of all bins in standard deviations, the factor of distances from them
+        [B, bins], and what the context adds to their hidden units [B, bins, HIDDEN], all in the
+        order of the chain."""
         points, context = prediction.split([self.num_outputs, CONTEXT], dim=1)
         shared = torch.einsum("bj,kju->bku", context, self.context) + self.bias
-        return points[:, self._order].double(), shared
+        points = points[:, self._order].double()
+        if self.move is None:
+            return points, torch.ones_like(points), shared
+        shift, width = (row[:, self._order] for row in self.move.at(self.centre_of(prediction)))
+        return points + shift / self.scale, width, shared
 
     def _seen(
-        self, counts: Tensor, points: Tensor, k: int | slice
+        self, counts: Tensor, points: Tensor, width: Tensor, k: int | slice
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The normalised ln of counts of bins k from their points on, and what hidden units see of
-        them: that, and how well a count is known, from 1 for none to -1 for many."""
-        x = (_ln(counts) - self.centre[k]) / self.scale[k] - points
+        """The normalised ln of counts of bins k from their points on, in their widths, and what
+        hidden units see of them: that, and how well a count is known, from 1 for none to -1 for
+        many."""
+        x = ((_ln(counts) - self.centre[k]) / self.scale[k] - points) / width
         return x, (x.float(), (2.0 * torch.rsqrt(counts + 1.0) - 1.0).float())
 
     def _mixture(
-        self, numbers: Tensor, linear: Tensor, k: int | slice
+        self, numbers: Tensor, linear: Tensor, points: Tensor, width: Tensor, k: int | slice
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Weights before a softmax, means and ln of the deviations of ln N in bins k, [...,
-        COMPONENTS] each; linear: what points and the bins before make of the normalised ln N."""
+        COMPONENTS] each; linear: what the bins before make of its normalised distance from the
+        points."""
         weight, mean, stretch = numbers.double().split(COMPONENTS, dim=-1)
         scale, scatter = self.scale[k, ...], self.scatter[k, ...]
-        normalised = linear[..., None] + mean + scatter[..., None] * self._spread
+        away = linear[..., None] + mean + scatter[..., None] * self._spread
+        normalised = points[..., None] + width[..., None] * away
         bounded = LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
-        ln_std = (scale * scatter).log()[..., None] + bounded
+        ln_std = (scale * scatter * width).log()[..., None] + bounded
         return (
             weight,
             self.centre[k, ..., None] + scale[..., None] * normalised,
