@@ -226,7 +226,7 @@ def test_infer_and_evaluate_apply_it_or_not(
     folder: Path, made: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(runs.write_fits(Path("m.fits"), runs.map_of(made, 3)))
-    more = ["--samples", "8", "--functions", "200"]
+    more = ["--samples", "0", "--functions", "200"]
     assert main.main(["infer", str(folder), path, *more]) == 0
     plain = json.loads((folder / "infer/m.json").read_text())
     evaluating = ["evaluate", str(folder), "test.samples=24"]
