@@ -10,9 +10,9 @@ CALIBRATE_DESCRIPTION = """\
 Learn from a few skies of another maker of halos how far a run's posterior is off.
 
 FILES are lightcones that the network was not trained on. How far the posterior has to be shifted
-and widened, by luminosity, is written into recalibration.json of the run. From then on `infer`,
-`evaluate` and `compare` apply it and say so; --no-recalibration goes without, and --remove removes
-it. It belongs to the checkpoint: after more training, calibrate again. More in
+and widened, by the rank of halos in their map, is written into recalibration.json of the run. From
+then on `infer` and `evaluate` apply it and say so; --no-recalibration goes without, and --remove
+removes it. It belongs to the checkpoint: after more training, calibrate again. More in
 docs/posterior.md."""
 
 
@@ -21,7 +21,7 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
     command = commands.add_parser(
         "calibrate",
         parents=parents,
-        help="shift and widen a run's posterior by what skies of another maker say",
+        help="mend a run's posterior for halos of another maker",
         description=CALIBRATE_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -355,7 +355,7 @@ class Posterior:
         if not self.joint:
             texts.append("(means; no errors, as the bins are independent)")
         if self.recalibration:
-            texts.append(self.recalibration.partition(":")[0])
+            texts.append("(recalibrated)")
         above = self.above if self.joint else self._above()
         return Shown(self.function, above, self.bin_edges, self.unit, self.joint, tuple(texts))
 

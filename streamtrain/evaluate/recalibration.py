@@ -83,13 +83,6 @@ class Recalibration:
             "biases and coverage may be worse"
         ]
 
-    @property
-    def label(self) -> str:
-        """A few words for figures."""
-        number = len({sky["realisation"] for sky in self.skies})
-        whence = self.skies[0]["name"] if number == 1 else f"{number} skies"
-        return f"recalibrated on {whence}"
-
     def save(self, folder: Path) -> Path:
         """Write it into the folder of a run; returns the file."""
         path = folder / FILE
