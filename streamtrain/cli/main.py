@@ -90,11 +90,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
     if arguments.draws is not None and not arguments.calibration and catalogs is None:
         raise ValueError("--draws is the number of functions that --calibration draws")
-    chosen = [arguments.probes, arguments.calibration, arguments.scenarios, catalogs]
-    if sum(bool(one) for one in chosen) > 1:
-        raise ValueError(
-            "--probes, --calibration, --scenarios and --catalogs are different things: name one"
-        )
+    if arguments.blind and (arguments.on is not None or samples is not None):
+        raise ValueError("--blind makes its maps itself: it cannot be used with --on or --samples")
+    chosen = ["probes", "calibration", "scenarios", "catalogs", "blind"]
+    if sum(bool(getattr(arguments, name)) for name in chosen) > 1:
+        told = ", ".join(f"--{name}" for name in chosen[:-1])
+        raise ValueError(f"{told} and --{chosen[-1]} are different things: name one")
     usual = {"bootstrap": arguments.bootstrap, "recalibrated": arguments.recalibrated}
     if arguments.probes:
         from streamtrain.evaluate.probes import run_probes
@@ -112,6 +113,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         draws = DRAWS if arguments.draws is None else arguments.draws
         evaluate_catalogs(config, catalogs, draws=draws, out=arguments.out, **options, **usual)
+    elif arguments.blind:
+        from streamtrain.evaluate.blind import blind_test
+
+        recalibrated = arguments.recalibrated
+        blind_test(config, out=arguments.out, recalibrated=recalibrated, **options)
     elif arguments.scenarios is None:
         evaluate(config, samples=samples, **elsewhere, **options, **usual)
     else:
@@ -373,6 +379,12 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: halos of other makers, a row for each: NAME=FILES (lightcones or globs, "
         "with commas), or a mass function of which skies are made, such as watson13_fof, "
         "colossus:despali16, tinker08, also with a bias: tinker08+colossus:comparat17",
+    )
+    command.add_argument(
+        "--blind",
+        action="store_true",
+        help="instead: 24 maps made by things that no preset trains on (configs/blind/maps.yaml), "
+        "and where answer and alarm stand",
     )
     command.add_argument(
         "--scenarios",
