@@ -44,7 +44,7 @@ depend on what else is drawn. New ones go to the end."""
 LEAST_INSIDE = 0.05
 """Share of a normal distribution that must lie between its bounds."""
 FAR_SIGMAS = 6.0
-"""Of a normal distribution one draw in 5e8 lies further from its mean."""
+"""Where a normal distribution is taken to end: one draw in 5e8 lies further from the mean."""
 
 
 @dataclass(frozen=True)
