@@ -48,8 +48,13 @@ _MISTAKES = {
 
 
 def info(lightcone: Rows) -> dict[str, Any]:
-    """Contents of a lightcone and the check of its halo density, as plain numbers and strings."""
+    """Contents of a lightcone and the check of its halo density, as plain numbers and strings.
+
+    The units of a synthesised one are known, so that a density of its own is no reason to warn.
+    """
     bins, warnings = density_check(lightcone)
+    if _SYNTHESISED in lightcone.provenance:
+        warnings = []
     repeats = box_repeats(lightcone)
     return {
         "path": None if lightcone.path is None else str(lightcone.path),
