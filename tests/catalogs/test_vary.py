@@ -32,6 +32,7 @@ from streamtrain.config import from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import resource_dir
+from streamtrain.maps.export import LimlamFolder
 
 SMALL: dict[str, Any] = {"footprint_deg": 0.2, "z_range": (2.7, 2.8), "min_mass_Msun": 2e11}
 VARY: dict[str, Any] = {
@@ -241,7 +242,7 @@ def test_fresh_skies_are_drawn_and_written_down() -> None:
     again.close()
 
 
-def test_labels_of_densities_have_the_volume_of_their_sky() -> None:
+def test_labels_of_densities_have_the_volume_of_their_sky(tmp_path: Path) -> None:
     made = fresh(quantity="phi", scale="linear")
     batch = made.generate([*range(8), *range(200, 208)])  # skies 0, 1, 50 and 51
     counts = batch.counts.double().numpy()
@@ -251,6 +252,12 @@ def test_labels_of_densities_have_the_volume_of_their_sky() -> None:
         expected = counts[k] / volume / made.bins.width_Lsun
         np.testing.assert_allclose(batch.label[k].numpy(), expected, rtol=1e-5)
     assert len({row.numpy().tobytes() for row in batch.unit_label}) == 4
+    with LimlamFolder(tmp_path / "out", made).open() as write:
+        write(batch)
+    for index, record in ((7, batch.draws[7]), (200, batch.draws[8])):
+        with np.load(tmp_path / "out" / f"sample_{index:06d}.npz") as file:
+            cosmology = made.skies.cosmology_of(record["lightcone"])
+            assert {name: float(file[f"cosmo_{name}"]) for name in cosmology} == cosmology
     made.close()
 
 
@@ -294,6 +301,17 @@ def test_what_is_given_is_not_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "colossus.lss.mass_function", None)
     with pytest.raises(ValueError, match=r"need the package colossus \(pip install colossus\)"):
         varied(mass_function={"choice": ["tinker08", "colossus:despali16"]})
+
+
+@pytest.mark.parametrize("words", [["--mass-function", "tinker08"], ["--sigma8", "0.82"]])
+def test_a_flag_is_no_match_for_a_prior(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even one that gives the default."""
+    command = ["catalog", "make", "1", "--options", "skies.yaml", "--out", str(tmp_path), *words]
+    assert main(command) == 2
+    name = words[0].strip("-").replace("-", "_")
+    assert f"{name} is given, and drawn by vary of skies.yaml" in capsys.readouterr().err
 
 
 def test_the_shipped_prior_holds_what_it_names(tmp_path: Path) -> None:

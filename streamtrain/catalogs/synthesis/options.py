@@ -288,7 +288,13 @@ def chosen(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any
     given |= {name: value for name, value in flags.items() if value is not None}
     parameters = {one.name: getattr(arguments, one.name) for one in fields(Cosmology)}
     parameters = {name: value for name, value in parameters.items() if value is not None}
-    given["cosmology"] = _plain("cosmology", {**given.get("cosmology", {}), **parameters})
+    parameters = {**given.get("cosmology", {}), **parameters}
+    drawn = given.get("vary") or {}
+    twice = [name for name in given if name in drawn and name != "cosmology"]
+    twice += [name for name in parameters if name in (drawn.get("cosmology") or {})]
+    if twice:  # also where what is given is the default, which the options cannot tell
+        raise ValueError(f"{twice[0]} is given, and drawn by vary of {arguments.options}: omit one")
+    given["cosmology"] = _plain("cosmology", parameters)
     how = {one.name: given.pop(one.name) for one in fields(FileOptions) if one.name in given}
     return given, how | {"device": arguments.device}
 
