@@ -112,7 +112,10 @@ def _measured(training: Callable[[], Generator]) -> dict[str, Any]:
     with contextlib.closing(training()) as generator:
         every = generator.skies.cosmologies
         cosmology = {name: every[0][name] for name in ("Omega_m", "h")}
-        found: dict[str, Any] = {"volume_Mpc3": generator.grid.volume_Mpc3(**cosmology), "cosmology": cosmology}
+        found: dict[str, Any] = {
+            "volume_Mpc3": generator.grid.volume_Mpc3(**cosmology),
+            "cosmology": cosmology,
+        }
     ends = {name: [min(c[name] for c in every), max(c[name] for c in every)] for name in cosmology}
     if differ := {name: [low, high] for name, (low, high) in ends.items() if low < high}:
         found["cosmologies"] = differ

@@ -21,7 +21,7 @@ from streamtrain.evaluate import baselines, evaluation, layers, probes
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.other_skies import notes_on
 from streamtrain.evaluate.run import run_config
-from streamtrain.evaluate.training_maps import Kept
+from streamtrain.evaluate.training_field import Kept
 from streamtrain.generator.generator import Generator
 
 pytestmark = small.EXTRAPOLATES
@@ -195,7 +195,7 @@ def test_training_skies_of_several_cosmologies(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for _ in range(2):  # measured, then kept
         kept = Kept(config)
-        found, told = kept.training_maps(lambda: generator, samples=0, cosmology=True)
+        found, told = kept.field(lambda: generator, cosmology=True)
         kept.save()
         assert found.Omega_m == 0.288
         assert found.volume_Mpc3 == generator.grid.volume_Mpc3(0.288, 0.7)
