@@ -361,8 +361,11 @@ class Label:
         if not self.has_unit:
             volumes, self._row = np.ones(1), np.zeros_like(self._row)
         self.unit = self._units(volumes)
-        unit_label = portable.log10(self.unit) if self.form == "log10" else self.unit
-        self._unit_label = torch.from_numpy(unit_label.astype(np.float32)).to(device)
+        self._unit_label = torch.from_numpy(self._labels(self.unit)).to(device)
+
+    def _labels(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The labels of one halo that is worth `unit`."""
+        return (portable.log10(unit) if self.form == "log10" else unit).astype(np.float32)
 
     def _units(self, volumes_Mpc3: NDArray[np.float64]) -> NDArray[np.float64]:
         """What one halo in a bin is worth, [number of volumes, num_bins]."""
@@ -475,14 +478,18 @@ class Label:
         lightcone: NDArray[np.int64],
         model: NDArray[np.int64],
         parameters: NDArray[np.float32] | None = None,
+        volumes_Mpc3: NDArray[np.float64] | None = None,
     ) -> Arrays:
         """What `unit_label_of` and `make` need to know of samples, still on the host.
 
         lightcone: number of each sample's [B]; model: of its luminosity model [B]; parameters: the
-        label where it is of them, as `of_parameters` makes it.
+        label where it is of them, as `of_parameters` makes it; volumes_Mpc3: of each sample's field
+        [B], where not even the lightcones' number is known beforehand.
         """
         arrays: dict[str, NDArray[np.generic]] = {}
-        if len(self._unit_label) > 1:
+        if volumes_Mpc3 is not None and self.has_unit:
+            arrays["unit_label"] = self._labels(self._units(volumes_Mpc3))
+        elif len(self._unit_label) > 1:
             arrays["row"] = self._row[lightcone]
         if self.is_class:
             arrays["drawn"] = np.eye(len(self.classes), dtype=np.float32)[model]
@@ -493,6 +500,8 @@ class Label:
 
     def unit_label_of(self, arrays: DeviceArrays) -> Tensor:
         """`unit_label` of the samples of `arrays`, on the device."""
+        if "unit_label" in arrays:
+            return arrays["unit_label"]
         return self._unit_label[arrays["row"]] if "row" in arrays else self._unit_label
 
     def make(

@@ -26,7 +26,7 @@ ROOMS = (
     "luminosity",
     "catalogs",
     "tables figures spectra calibration",
-    "labels",
+    "labels priors",
     "grid cosmology",
     "numerics",
     "arguments",

@@ -6,6 +6,7 @@ the relation of distance and redshift; the second changes the number density of 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,8 +48,13 @@ _MISTAKES = {
 
 
 def info(lightcone: Rows) -> dict[str, Any]:
-    """Contents of a lightcone and the check of its halo density, as plain numbers and strings."""
+    """Contents of a lightcone and the check of its halo density, as plain numbers and strings.
+
+    The units of a synthesised one are known, so that a density of its own is no reason to warn.
+    """
     bins, warnings = density_check(lightcone)
+    if _SYNTHESISED in lightcone.provenance:
+        warnings = []
     repeats = box_repeats(lightcone)
     return {
         "path": None if lightcone.path is None else str(lightcone.path),
@@ -67,6 +73,7 @@ def info(lightcone: Rows) -> dict[str, Any]:
         "cosmology": dict(lightcone.cosmology),
         "realisation": lightcone.realisation,
         "provenance": lightcone.provenance,
+        "prior": _prior(lightcone),
         "digest": lightcone.digest,
         "num_tiles": len(lightcone.tile_offsets) - 1,
         "density": bins,
@@ -94,6 +101,9 @@ def describe(lightcone: Rows) -> str:
         f"provenance   {facts['provenance'] or 'not stated'}",
         f"digest       {facts['digest']}",
     ]
+    if facts["prior"]:
+        drawn, digest = (facts["prior"].get(name) for name in ("drawn", "digest"))
+        lines.insert(-1, f"drawn        {json.dumps(drawn)} from the prior {str(digest)[:12]}")
     if facts["density"]:
         lines.append("log10 M [Msun]     halos   Tinker08 (200m)   ratio")
     for row in facts["density"]:
@@ -104,6 +114,17 @@ def describe(lightcone: Rows) -> str:
         )
     lines += [f"WARNING: {warning}" for warning in facts["warnings"]]
     return "\n".join(lines)
+
+
+def _prior(lightcone: Rows) -> dict[str, Any] | None:
+    """What was drawn of the options of a synthesised lightcone, and the digest of the prior."""
+    if _SYNTHESISED not in lightcone.provenance:
+        return None
+    try:
+        prior = json.loads(lightcone.provenance).get("prior")
+    except (ValueError, AttributeError):  # somebody's own text
+        return None
+    return prior if isinstance(prior, dict) else None
 
 
 def _repeats(facts: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from streamtrain.catalogs.synthesis.options import section_of
+from streamtrain.catalogs.synthesis.vary import SkyPrior
 from streamtrain.numerics.rng import Split
 from streamtrain.schema import ConfigError, setting
 
@@ -31,6 +32,11 @@ class SynthesizeConfig:
     min_mass_Msun: float | None = section_of("min_mass_Msun", "data.min_mass_Msun")
     mass_function: str = section_of("mass_function")
     bias: str = section_of("bias")
+    abundance: float | None = section_of("abundance")
+    abundance_tilt: float | None = section_of("abundance_tilt")
+    bias_factor: float | None = section_of("bias_factor")
+    infall: float | None = section_of("infall")
+    vary: SkyPrior | None = section_of("vary")
     cosmology: dict[str, float] = setting({}, "Omega_m, Omega_b, h, n_s, sigma8; default: COMAP's")
 
     def said(self) -> dict[str, Any]:

@@ -390,7 +390,8 @@ def add_make(command: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="YAML file with any of the options below, by the names that a lightcone's provenance "
-        "has (footprint_deg, z_range, min_mass_Msun, cosmology: {Omega_m: ...} ...)",
+        "has (footprint_deg, z_range, min_mass_Msun, cosmology: {Omega_m: ...} ...), and with "
+        "what is drawn for every sky (vary: ...); skies.yaml, a prior, ships with streamtrain",
     )
     add_flags(command)
     add(

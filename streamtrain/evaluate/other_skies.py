@@ -22,6 +22,9 @@ from streamtrain.generator.open import sky_options
 from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history
 
+SOME_DRAWS = 256
+"""So many cosmologies are drawn where the training draws one for every sky."""
+
 
 def on_other_skies(run: Run, files: Sequence[str], option: str = "--on") -> Config:
     """A run's configuration with the lightcones `files` (files or globs) as its test skies.
@@ -99,26 +102,43 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
         )
     which = f"{skies} {'sky' if skies == 1 else 'skies'}, {what}"
     notes = [f"{which}: {', '.join(header.name for header in generator.headers)}"]
-    known = cosmology_of(config, training)
+    known = cosmologies_of(config, training)
     for header in generator.headers:
         if known is None:
             notes.append("the cosmology of the training is unknown here: its lightcones are gone")
             break
         other = {
-            key: value
-            for key, value in known.items()
-            if abs(header.cosmology.get(key, value) - value) > 1e-6 * abs(value)
+            key: (low, high)
+            for key, (low, high) in known.items()
+            if not low - 1e-6 * abs(low) <= header.cosmology[key] <= high + 1e-6 * abs(high)
         }
         if other:
-            then = ", ".join(f"{key} = {value:g}" for key, value in other.items())
+            then = ", ".join(
+                f"{key} = {low:g}" + (f" to {high:g}" if high > low else "")
+                for key, (low, high) in other.items()
+            )
             now = ", ".join(f"{key} = {header.cosmology[key]:g}" for key in other)
             notes.append(f"{header.name} has another cosmology: {now}; the training: {then}")
     return notes
 
 
 def cosmology_of(config: Config, training: Sequence[Path]) -> dict[str, float] | None:
-    """The cosmology of a run's training lightcones; None where they are gone. training: their
-    files."""
+    """The cosmology of a run's training lightcones, of the first where they have several; None
+    where they are gone. training: their files."""
     if config.data.fresh is not None:
         return sky_options(config, config.data.fresh).cosmology.to_dict()
     return Header.read(training[0]).cosmology if training else None
+
+
+def cosmologies_of(
+    config: Config, training: Sequence[Path]
+) -> dict[str, tuple[float, float]] | None:
+    """The lowest and the highest value of each parameter in the training's lightcones."""
+    every = [Header.read(path).cosmology for path in training]
+    if config.data.fresh is not None:
+        options = sky_options(config, config.data.fresh)
+        seeds = range(SOME_DRAWS if options.vary else 1)
+        every = [options.of(seed).cosmology.to_dict() for seed in seeds]
+    if not every:
+        return None
+    return {key: (min(c[key] for c in every), max(c[key] for c in every)) for key in every[0]}

@@ -64,6 +64,13 @@ class Kept:
             for name, value in dict(self.data.get("cosmology", {})).items()
             if name in ("Omega_m", "h")
         }
+        if cosmology and (ends := self.data.get("cosmologies")):
+            said = ", ".join(f"{name} = {low:g} to {high:g}" for name, (low, high) in ends.items())
+            ours = ", ".join(f"{name} = {value:g}" for name, value in found.items())
+            problems.append(
+                f"the training's skies have {said}: volume and distances are those of {ours}, of "
+                "its first lightcone"
+            )
         volume = self.data.get("volume_Mpc3")  # files of before have no cosmology beside it
         if volume is None:
             volume = self.config.grid.volume_Mpc3(**found)
@@ -89,7 +96,7 @@ class Kept:
             kept.setdefault("checkpoint_step", of["checkpoint_step"])
             kept.setdefault("generator_version", of.get("generator_version"))
         if of != self._identity():
-            for name in ("volume_Mpc3", "cosmology"):
+            for name in ("volume_Mpc3", "cosmology", "cosmologies"):
                 kept.pop(name, None)
         return kept
 
@@ -103,5 +110,13 @@ class Kept:
 
 def _measured(training: Callable[[], Generator]) -> dict[str, Any]:
     with contextlib.closing(training()) as generator:
-        cosmology = {name: generator.skies.cosmologies[0][name] for name in ("Omega_m", "h")}
-        return {"volume_Mpc3": generator.grid.volume_Mpc3(**cosmology), "cosmology": cosmology}
+        every = generator.skies.cosmologies
+        cosmology = {name: every[0][name] for name in ("Omega_m", "h")}
+        found: dict[str, Any] = {
+            "volume_Mpc3": generator.grid.volume_Mpc3(**cosmology),
+            "cosmology": cosmology,
+        }
+    ends = {name: [min(c[name] for c in every), max(c[name] for c in every)] for name in cosmology}
+    if differ := {name: [low, high] for name, (low, high) in ends.items() if low < high}:
+        found["cosmologies"] = differ
+    return found

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -91,11 +92,12 @@ class Generator:
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
         """Names of the luminosity models, the classes that samples can be of."""
-        cosmologies = [(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
-        volumes = {pair: self.grid.volume_Mpc3(*pair) for pair in set(cosmologies)}
+        self._volume_of = lru_cache(maxsize=4096)(self.grid.volume_Mpc3)
+        volumes = [self._volume_of(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
+        self._own_volumes = isinstance(self.skies, FreshSkies) and len(set(volumes)) > 1
         self.label = Label(
             config.label,
-            [volumes[pair] for pair in cosmologies],
+            volumes[:1] if self._own_volumes else volumes,
             self.classes,
             self.device,
             in_label(config.label, config.line),
@@ -307,11 +309,16 @@ class Generator:
         cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
         raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
         lightcone = scene.numbers[arguments.lightcone[first:last]]
-        parameters = drawing.parameters
+        parameters, volumes = drawing.parameters, None
+        if self._own_volumes:
+            cosmologies = [cone.cosmology for cone in scene.line.lightcones]
+            every = [self._volume_of(c["Omega_m"], c["h"]) for c in cosmologies]
+            volumes = np.array(every)[arguments.lightcone[first:last]]
         about_label = self.label.kernel_arguments(
             lightcone,
             arguments.model[first:last],
             None if parameters is None else parameters[first:last],
+            volumes,
         )
 
         def make(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:

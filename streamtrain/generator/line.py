@@ -24,10 +24,10 @@ from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import Adjustments, Modifiers
-from streamtrain.luminosity.priors import Condition, Parameters
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.numerics.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
 from streamtrain.operators.pool import Pool
+from streamtrain.priors import Condition, Parameters
 from streamtrain.schema import ConfigError
 
 MAX_BRIGHTER_PERCENT = 5.0

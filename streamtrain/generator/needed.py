@@ -15,7 +15,7 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.catalogs.synthesis.synthesize import realisation_name
+from streamtrain.catalogs.synthesis.synthesize import is_sky_of, realisation_name
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.halos import expand
 from streamtrain.generator.line import check_masses, check_redshifts
@@ -133,7 +133,7 @@ def _let_others_in(one: Needed, stride: int, needed: Sequence[Needed]) -> None:
     taken = frozenset(
         seed
         for seed in range(FIRST_SEEDS[one.split], end)
-        if (skies and realisation_name(seed, recipe.options) in skies)
+        if is_sky_of(seed, recipe.options, skies)
         or any(fnmatch(str(recipe.path(seed)), pattern) for pattern in patterns)
     )
     recipe = replace(recipe, stride=stride, end=end, taken=taken)

@@ -1,3 +1,3 @@
-"""The former place of `streamtrain.luminosity.priors`, from which models of users import."""
+"""The former place of `streamtrain.priors`, from which models of users import."""
 
-from streamtrain.luminosity.priors import *  # noqa: F403
+from streamtrain.priors import *  # noqa: F403

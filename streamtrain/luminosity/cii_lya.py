@@ -9,7 +9,7 @@ import numpy as np
 from streamtrain.luminosity.co import COMAP_Z, double_power_law, yang22_on_fraction
 from streamtrain.luminosity.lines import CII_GHZ, LYA_GHZ
 from streamtrain.luminosity.model import LuminosityModel, mean_preserving
-from streamtrain.luminosity.priors import Normal, Prior
+from streamtrain.priors import Normal, Prior
 
 LSUN_ERG_S = 3.828e33
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.model import LN10, LuminosityModel, lsun_per_lprime, mean_preserving
-from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior
+from streamtrain.priors import Correlated, Fixed, Normal, Prior
 
 
 def _positive(parameter: Any) -> Any:

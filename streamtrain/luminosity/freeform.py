@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.luminosity.model import LN10, LuminosityModel, mean_preserving
-from streamtrain.luminosity.priors import (
+from streamtrain.numerics import portable
+from streamtrain.priors import (
     Distribution,
     Fixed,
     Normal,
@@ -24,7 +25,6 @@ from streamtrain.luminosity.priors import (
     Sometimes,
     Uniform,
 )
-from streamtrain.numerics import portable
 
 LOG10_PIVOT = 11.8
 """log10 M [Msun] where L is `log10_L`, the middle of the knots."""

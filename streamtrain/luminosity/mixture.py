@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.luminosity.model import LuminosityModel
-from streamtrain.luminosity.priors import (
+from streamtrain.luminosity.registry import find_model
+from streamtrain.luminosity.settings import ComponentConfig, LineConfig
+from streamtrain.numerics.rng import Draws
+from streamtrain.priors import (
     MOST_PARAMETERS,
     Condition,
     Correlated,
@@ -19,9 +22,6 @@ from streamtrain.luminosity.priors import (
     Prior,
     distribution,
 )
-from streamtrain.luminosity.registry import find_model
-from streamtrain.luminosity.settings import ComponentConfig, LineConfig
-from streamtrain.numerics.rng import Draws
 from streamtrain.schema import ConfigError, nearest
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.lines import TOLERANCE as LINE_TOLERANCE
-from streamtrain.luminosity.priors import Prior
 from streamtrain.numerics import portable
+from streamtrain.priors import Prior
 from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest
 
 LN10 = 2.302585092994046

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.labels import LuminosityBins
-from streamtrain.luminosity.priors import (
+from streamtrain.numerics import portable
+from streamtrain.numerics.rng import STAGE_EMIT, Draws
+from streamtrain.priors import (
     DistributionConfig,
     Prior,
     check_distribution,
     distribution,
 )
-from streamtrain.numerics import portable
-from streamtrain.numerics.rng import STAGE_EMIT, Draws
 from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting
 
 Float = NDArray[np.float64]

@@ -11,7 +11,7 @@ from streamtrain.luminosity.cii_lya import OTHER_MODELS
 from streamtrain.luminosity.co import CO_MODELS
 from streamtrain.luminosity.freeform import FREEFORM
 from streamtrain.luminosity.model import LuminosityModel, ModelFunction, mean_preserving
-from streamtrain.luminosity.priors import Distribution, Normal, Prior, Sometimes, Uniform
+from streamtrain.priors import Distribution, Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import ConfigError, nearest
 
 __all__ = ["MODELS", "LuminosityModel", "ModelFunction", "find_model", "user_model"]

@@ -21,7 +21,10 @@ from scipy.special import ndtr, ndtri
 
 from streamtrain.labels import LabelConfig, ModelParameters
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.priors import (
+from streamtrain.luminosity.settings import LineConfig
+from streamtrain.numerics import portable
+from streamtrain.numerics.rng import Draws
+from streamtrain.priors import (
     Distribution,
     Fixed,
     Normal,
@@ -30,9 +33,6 @@ from streamtrain.luminosity.priors import (
     Sometimes,
     Uniform,
 )
-from streamtrain.luminosity.settings import LineConfig
-from streamtrain.numerics import portable
-from streamtrain.numerics.rng import Draws
 
 Float = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from streamtrain.luminosity.modifiers import MODIFIERS, BrightnessConfig, ModifierConfig
-from streamtrain.luminosity.priors import (
+from streamtrain.priors import (
     DistributionConfig,
     MultivariateConfig,
     SometimesConfig,

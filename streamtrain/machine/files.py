@@ -345,6 +345,8 @@ def discard(path: Path) -> None:
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+OPTION_FILES = ("skies.yaml",)
+"""Files of `configs/` that are no configurations, but for `catalog make --options`."""
 
 
 def resource_dir(name: str) -> Path:
@@ -387,7 +389,8 @@ def find_config(path: str | Path) -> Path:
             f"in quickstart.yaml {path}"
         )
     folder = resource_dir("configs")
-    presets = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
+    every = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
+    presets = [file for file in every if str(file) not in OPTION_FILES]
     files = [other for other in _beside(path) if other.suffix in (".yaml", ".yml")]
     hint = _nearest(path, [*presets, *files, *_runs(path)])
     if not hint and Path(path).suffix:

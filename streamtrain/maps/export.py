@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from streamtrain._version import __version__
+from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
@@ -257,8 +258,10 @@ class LimlamFolder:
         counts = batch.counts[k].cpu().numpy()
         name = batch.draws[k]["lightcone"]
         header = next((h for h in generator.headers if h.name == name), None)
-        # lightcones that are made while they are used have one cosmology and no file
-        cosmology = generator.skies.cosmologies[0] if header is None else header.cosmology
+        skies = generator.skies
+        cosmology = header.cosmology if header else skies.cosmologies[0]
+        if isinstance(skies, FreshSkies):  # they have no files
+            cosmology = skies.cosmology_of(name)
         above = cumulative(counts)
         edges = (geometry.nu_edges, geometry.dec_edges, geometry.ra_edges)
         nu, dec, ra = (0.5 * (e[1:] + e[:-1]) for e in edges)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from streamtrain.luminosity.priors import Fixed, Normal, Prior, Sometimes, Uniform
+from streamtrain.priors import Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]

@@ -36,6 +36,8 @@ STAGE_SKIES = 4
 """Order in which lightcones take turns."""
 STAGE_THETA = 5
 """Places between counts, for sbi; element = luminosity bin."""
+STAGE_VARY = 6
+"""Options of a synthetic lightcone; seed = that of the sky, index = the option (`PLACES`)."""
 STAGE_OBSERVE = 16
 """First map operator; operator k of the config uses stages 16 + 2k (draws) and 17 + 2k (voxels)."""
 

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.grid import DEG
-from streamtrain.luminosity.priors import (
+from streamtrain.numerics import portable
+from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays
+from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
+from streamtrain.priors import (
     Distribution,
     DistributionConfig,
     Normal,
@@ -19,11 +24,6 @@ from streamtrain.luminosity.priors import (
     check_distribution,
     distribution,
 )
-from streamtrain.numerics import portable
-from streamtrain.numerics.backend import Kernels
-from streamtrain.numerics.rng import Draws
-from streamtrain.numerics.workspace import DeviceArrays
-from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.schema import ConfigError, setting
 
 Float = NDArray[np.float64]

@@ -19,7 +19,9 @@ from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import baselines, evaluation, layers, probes
 from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.evaluate.other_skies import notes_on
 from streamtrain.evaluate.run import run_config
+from streamtrain.evaluate.training_field import Kept
 from streamtrain.generator.generator import Generator
 
 pytestmark = small.EXTRAPOLATES
@@ -171,6 +173,36 @@ def test_a_setting_where_the_configuration_is_meant(capsys: pytest.CaptureFixtur
             "streamtrain: no configuration file or run 'train.steps=20': settings stand after the "
             "configuration, as in quickstart.yaml train.steps=20\n"
         )
+
+
+def test_training_skies_of_several_cosmologies(tmp_path: Path) -> None:
+    """A test sky between them is none that they do not hold; volumes are the first one's, which is
+    told each time."""
+    cones = [
+        small.lightcone(number, cosmology=Cosmology(Omega_m=value).to_dict())
+        for number, value in enumerate((0.288, 0.286, 0.29, 0.284))
+    ]
+    for number, cone in enumerate(cones[:2]):
+        cone.save(tmp_path / f"{number}.h5")
+    config = small.config(run=str(tmp_path / "run"), data={"train": [str(tmp_path / "*.h5")]})
+    generator = Generator(config, lightcones=cones)
+    notes = notes_on(config, generator)
+    assert len(notes) == 3 and notes[1:] == [
+        f"small-{number} has another cosmology: Omega_m = {value}; the training: "
+        "Omega_m = 0.286 to 0.288"
+        for number, value in ((2, 0.29), (3, 0.284))
+    ]
+    (tmp_path / "run").mkdir()
+    for _ in range(2):  # measured, then kept
+        kept = Kept(config)
+        found, told = kept.field(lambda: generator, cosmology=True)
+        kept.save()
+        assert found.Omega_m == 0.288
+        assert found.volume_Mpc3 == generator.grid.volume_Mpc3(0.288, 0.7)
+        assert told == [
+            "the training's skies have Omega_m = 0.284 to 0.29: volume and distances are those of "
+            "Omega_m = 0.288, h = 0.7, of its first lightcone"
+        ]
 
 
 def test_another_cosmology_is_told(skies: tuple[Config, list[Path]]) -> None:

@@ -18,10 +18,10 @@ from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.observe import observe
 from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
-from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Uniform
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.trace import Traced, TraceError, trace
 from streamtrain.machine.files import resource_dir
+from streamtrain.priors import Correlated, Fixed, Normal, Prior, Uniform
 
 CONFIG = "configs/reference.yaml"
 Step = Callable[[Any, Any, Any], Any]

@@ -20,10 +20,10 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity import abundance
 from streamtrain.luminosity.freeform import AT_Z6, AT_Z29, FREEFORM, Halos, Plausible
-from streamtrain.luminosity.priors import Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
+from streamtrain.priors import Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.train.normalisation import set_normalisation
 
 Float = NDArray[np.float64]

@@ -14,9 +14,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, load_config
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.mixture import Component
-from streamtrain.luminosity.priors import DistributionConfig
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.settings import LineConfig
+from streamtrain.priors import DistributionConfig
 
 MIXTURE: dict[str, Any] = {
     "li16": {"prior": "narrow", "weight": 2},
@@ -64,7 +64,7 @@ def test_breysse15_whose_halos_all_shine_is_the_plain_power_law(
     """Bit for bit: what configs/pfeffer2019 paints with `duty: 1`."""
     file = tmp_path / "plain.py"
     file.write_text(
-        "from streamtrain.luminosity.priors import Normal\n"
+        "from streamtrain.priors import Normal\n"
         "def line(mass_Msun, z, *, A=2e-6, b=1.0):\n    return A * mass_Msun**b\n"
         "line.prior = {'A': Normal(2e-6, 5e-7, low=0.0), 'b': Normal(1.0, 0.125)}\n"
     )
@@ -220,7 +220,7 @@ def test_a_draw_can_be_required_to_make_a_visible_map(small_sky: Lightcone) -> N
 def test_an_impossible_requirement_is_an_error(
     small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamtrain.luminosity.priors.MAX_ATTEMPTS", 5)
+    monkeypatch.setattr("streamtrain.priors.MAX_ATTEMPTS", 5)
     made = generator(small_sky, prior="narrow", require={"mean_uK": [1e5, 1e6]})
     with pytest.raises(ValueError, match="no draw in 5 attempts satisfies"):
         made.generate([0])

@@ -21,8 +21,8 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
-from streamtrain.luminosity.priors import Normal, Uniform
 from streamtrain.luminosity.registry import MODELS, find_model, user_model
+from streamtrain.priors import Normal, Uniform
 from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])

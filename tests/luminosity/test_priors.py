@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from support import small
 
+from streamtrain import priors
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.generator import Generator
-from streamtrain.luminosity import priors
-from streamtrain.luminosity.priors import Normal, Prior, Sometimes, Uniform
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
+from streamtrain.priors import Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import parse_yaml, to_dict
 
 NUM = 4000
@@ -122,9 +122,11 @@ def test_acceptance_is_said_at_the_start(small_sky: Lightcone) -> None:
 def test_models_of_users_may_import_from_the_former_place() -> None:
     """docs/models.md had `from streamtrain.generator.priors import Uniform`: such files are kept by
     runs, and are opened with them."""
-    from streamtrain.generator import priors as former
+    from streamtrain.generator import priors as first
+    from streamtrain.luminosity import priors as second
 
-    assert former.Uniform is priors.Uniform and former.Normal is priors.Normal
+    for former in (first, second):
+        assert former.Uniform is priors.Uniform and former.Normal is priors.Normal
 
 
 # A value with a probability of its own.

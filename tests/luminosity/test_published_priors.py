@@ -13,10 +13,10 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.priors import Normal, Prior
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
+from streamtrain.priors import Normal, Prior
 
 CII_BAND = {"nu_GHz": [1900.537 / 3.4, 1900.537 / 4.43], "nu_rest_GHz": 1900.537}
 
@@ -227,7 +227,7 @@ def test_wide_priors_saturate_without_the_check(
 
 
 def test_impossible_prior_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamtrain.luminosity.priors.MAX_ATTEMPTS", 5)
+    monkeypatch.setattr("streamtrain.priors.MAX_ATTEMPTS", 5)
     prior = Prior({"x": Normal(0.0, 1.0, low=50.0)})
     with pytest.raises(ValueError, match="no draw in 5 attempts satisfies the prior's bounds"):
         prior.draw(Draws(1, "train", np.zeros(1, np.uint64), 2), {"x": 0.0})

@@ -13,9 +13,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.luminosity.scores import NormalScores, in_label, scores_of
 from streamtrain.numerics.rng import Draws
+from streamtrain.priors import Correlated, Fixed, Normal, Prior, Sometimes, Uniform
 
 pytestmark = [small.ASSUMES, small.EXTRAPOLATES]
 

@@ -17,12 +17,12 @@ from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.generator.generator import Generator
-from streamtrain.luminosity.priors import Normal
 from streamtrain.luminosity.registry import find_model
 from streamtrain.mcmc import report
 from streamtrain.mcmc.inference import LEVELS, Inference, Options
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, held, levels_of, simulate
+from streamtrain.priors import Normal
 from streamtrain.spectra import Power, shells
 from streamtrain.train.trainer import Trainer
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from streamtrain.config import ConfigError
-from streamtrain.luminosity.priors import Correlated, Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.mcmc.likelihood import (
     KINDS,
     Density,
@@ -20,6 +19,7 @@ from streamtrain.mcmc.likelihood import (
     hartlap_factor,
 )
 from streamtrain.mcmc.sampling import Chain, sample
+from streamtrain.priors import Correlated, Fixed, Normal, Prior, Sometimes, Uniform
 from streamtrain.spectra import Box, Power, shells
 
 Float = NDArray[np.float64]

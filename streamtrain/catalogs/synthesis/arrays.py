@@ -34,6 +34,8 @@ class NumpyArrays:
     `TorchArrays`, whose methods do the same on a GPU."""
 
     name = "cpu"
+    where = "memory"
+    """The device that holds the arrays."""
     math: Any = np
     """The module of functions that NumPy and torch both have under one name."""
     float32: Any = np.float32
@@ -204,7 +206,7 @@ class TorchArrays(NumpyArrays):
     keeps_plans = True
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.where = device, str(device)
         model = torch.cuda.get_device_name(device) if device.type == "cuda" else "host"
         self.name = f"{device.type} ({model}, torch {torch.__version__})"
 

@@ -18,6 +18,8 @@ those of the long modes [num_kx, num_ky, num_kz] with kz >= 0.
 References:
     Transients from initial conditions in cosmological simulations
     (Crocce, Pueblas & Scoccimarro, 2006), arXiv:astro-ph/0606505
+    Cosmological structure formation with augmented Lagrangian perturbation theory
+    (Kitaura & Hess, 2013), arXiv:1212.3514, where small scales have displacements of their own
 """
 
 from __future__ import annotations
@@ -145,6 +147,8 @@ NOISE_STAGE = 0
 LONG_STAGE = 1
 """Random streams of the short and of the long modes; a sampler takes the numbers above."""
 
+INFALL_MPC = 2.0
+"""Scale below which displacements can be other than those of 2LPT."""
 LARGE_BOX = 20_000_000
 """Cells of a box above which memory is saved rather than time."""
 
@@ -279,15 +283,23 @@ class DensityModes:
         density: DensityField,
         pool: Executor,
         report: Callable[[float], None] = lambda done: None,
+        infall: float = 0.0,
     ) -> Array:
         """psi1 and psi2 at the cell centres [Mpc], [nx, ny, nz, 6]: x, y, z of the first, then
-        of the second order (`+3/7 i k/k^2` times the source). report: called with the fraction
-        done."""
+        of the second order (`+3/7 i k/k^2` times the source).
+
+        report: called with the fraction done. infall: the potential of both is multiplied by
+        1 + infall (kR)^2 / (1 + (kR)^2), R = `INFALL_MPC`: above 0 it makes up for collapse on
+        small scales that 2LPT misses, below 0 it takes away some that it overdoes.
+        """
         arrays = self.arrays
         inverse_k2 = 1.0 / arrays.at_least(self._k2, 1e-12)
         inverse_k2[0, 0, 0] = 0.0
         short = density.short_kxyz * inverse_k2
         long = density.long_kxyz * self._long_inverse_k2
+        if infall:
+            short *= _more_on_small_scales(self._k2, infall)
+            long *= _more_on_small_scales(self._long_k2, infall)
 
         def second_derivative(axes: tuple[int, int]) -> Array:
             i, j = axes
@@ -364,6 +376,12 @@ def gather(table: Array, shape: tuple[int, int, int], place: Array, arrays: Nump
             for k in (0, 1):
                 total += (weight * weights[k][:, 2])[:, None] * table[plane + flat[k][2]]
     return arrays.cast(total, arrays.float64)
+
+
+def _more_on_small_scales(k2: Array, infall: float) -> Array:
+    """Factor on a mode at squared wavenumber k2 [1/Mpc^2]."""
+    squared = k2 * INFALL_MPC**2
+    return 1.0 + infall * squared / (1.0 + squared)
 
 
 def _power_table(

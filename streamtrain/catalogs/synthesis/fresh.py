@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,7 +14,12 @@ from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
-from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, expected_halos, synthesize
+from streamtrain.catalogs.synthesis.synthesize import (
+    SOME_SKIES,
+    EmptySkyError,
+    expected_halos,
+    synthesize,
+)
 from streamtrain.numerics.rng import STAGE_SKIES, Draws
 
 ATTEMPTS = 30
@@ -32,6 +37,10 @@ class MadeLightcone:
     """sha256 of its content. Across devices the FFTs may differ in the last bits, and with them a
     few halos and the digest."""
     halos: int
+    drawn: dict[str, Any] = field(default_factory=dict)
+    """What was drawn of its options, as a file of --options takes it."""
+    prior: str = ""
+    """sha256 of the prior that it was drawn from, if any."""
 
 
 class FreshSkies:
@@ -58,13 +67,20 @@ class FreshSkies:
         self._made: list[MadeLightcone] = []
         self._lock, self._closed = Lock(), Event()
         self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
+        self._cosmology_of: dict[str, Mapping[str, float]] = {}
         self.expected_halos = expected_halos(options)
-        """About how many halos a lightcone has."""
+        """About how many halos a lightcone has, in the mean where its options are drawn."""
 
     @property
     def cosmologies(self) -> list[Mapping[str, float]]:
-        """The one cosmology of all of them."""
-        return [self.options.cosmology.to_dict()]
+        """The one cosmology of all of them or, where it is drawn, those of the first."""
+        prior = self.options.vary
+        some = range(SOME_SKIES if prior is not None and prior.cosmology is not None else 1)
+        return [self.options.of(self.seed_of(k)).cosmology.to_dict() for k in some]
+
+    def cosmology_of(self, realisation: str) -> Mapping[str, float]:
+        """The cosmology of a lightcone that was made, by its name."""
+        return self._cosmology_of[realisation]
 
     def name(self, number: int) -> str:
         """The name of lightcone `number`."""
@@ -122,7 +138,10 @@ class FreshSkies:
                     f"of data.validation or data.test ({other.path}): choose another seed"
                 )
         with self._lock:
-            self._made.append(MadeLightcone(number, seed, made.digest, len(made)))
+            drawn, prior = self.options.drawn(seed), self.options.vary
+            digest = "" if prior is None else prior.digest
+            self._made.append(MadeLightcone(number, seed, made.digest, len(made), drawn, digest))
+            self._cosmology_of[made.realisation] = made.cosmology
             self._alive[number] = made
         return made
 

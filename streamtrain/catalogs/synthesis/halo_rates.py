@@ -70,12 +70,14 @@ class MassNodes:
         volume_Mpc3: float,
         bias: str = "tinker10",
         arrays: NumpyArrays = NUMPY,
+        bias_factor: float = 1.0,
     ) -> None:
-        """`bias` is a name that `halo_bias` knows. `volume_Mpc3` sets the top: above it
-        less than 0.01 halos are expected. `arrays` says on what masses are drawn."""
+        """`bias` is a name that `halo_bias` knows, `bias_factor` what it is multiplied by.
+        `volume_Mpc3` sets the top: above it less than 0.01 halos are expected. `arrays` says on
+        what masses are drawn."""
         self.arrays = arrays
         self.cosmology = cosmology
-        self.bias = bias
+        self.bias, self.bias_factor = bias, bias_factor
         self.z = np.linspace(*z_range, _NUM_REDSHIFTS)
         bottom = math.log10(min_mass_Msun)
         per_node = _POINTS_PER_NODE
@@ -141,7 +143,7 @@ class MassNodes:
         g = self._curvature(mass, z)
         beta = g / (1.0 - g * s)
         spread = 1.0 + beta * s
-        at_nodes = halo_bias(mass, self.z, self.cosmology, self.bias)
+        at_nodes = self.bias_factor * halo_bias(mass, self.z, self.cosmology, self.bias)
         alpha = (CubicSpline(self.z, at_nodes)(z) - 1.0) * spread
         log_density = CubicSpline(self.z, np.log(np.maximum(self.density[node], 1e-300)))(z)
         constant = log_density + 3.0 * math.log(cell_Mpc) + 0.5 * np.log(spread)

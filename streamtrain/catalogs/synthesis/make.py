@@ -12,7 +12,7 @@ from typing import Any
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
-from streamtrain.catalogs.synthesis.options import FileOptions, SkyOptions, chosen
+from streamtrain.catalogs.synthesis.options import LATER, FileOptions, SkyOptions, chosen
 from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, memory_needed, synthesize
 from streamtrain.machine import workers
 
@@ -99,10 +99,10 @@ class Recipe(FileOptions):
         """Whether the file holds what this recipe makes; every row is checked."""
         lightcone = Lightcone.open(path)
         try:
-            record = dict(json.loads(lightcone.provenance))
+            record = LATER | dict(json.loads(lightcone.provenance))
         except ValueError:
             record = {}
-        wanted: dict[str, Any] = {"seed": seed, **self.options.to_dict()}
+        wanted: dict[str, Any] = {"seed": seed, **LATER, **self.options.of(seed).to_dict()}
         wanted |= {"velocities": self.velocities, "sfr": self.sfr}
         record["velocities"] = lightcone.velocities_kms is not None
         record["sfr"] = "sfr" in lightcone.columns

@@ -29,6 +29,9 @@ from streamtrain.cosmology import DELTA_C, T_CMB_K, Cosmology
 
 Array = NDArray[np.float64]
 
+PIVOT_MSUN = 1e12
+"""Where a tilt leaves the abundance as it is."""
+
 
 @dataclass(frozen=True)
 class MassFunction:
@@ -42,13 +45,18 @@ class MassFunction:
     """f(sigma, z, cosmology), halos per unit of ln(1/sigma), dimensionless."""
     reference: str
     """Title (authors, year), arXiv number and the range of the calibration."""
+    factor: float = 1.0
+    """What the published abundance is multiplied by."""
+    tilt: float = 0.0
+    """The power of M / 1e12 Msun that it is multiplied by, too."""
 
     def dn_dlog10M(self, mass_Msun: ArrayLike, z: ArrayLike, cosmology: Cosmology) -> Array:
         """Comoving number density per decade of mass [1/Mpc^3/dex]; M and z broadcast."""
         mass, z = np.asarray(mass_Msun, np.float64), np.asarray(z, np.float64)
         slope = -cosmology.dlnsigma_dlnM(mass)
         per_ln_mass = self.multiplicity(cosmology.sigma(mass, z), z, cosmology) * slope
-        return math.log(10.0) * per_ln_mass * cosmology.matter_density / mass
+        published = math.log(10.0) * per_ln_mass * cosmology.matter_density / mass
+        return published * (self.factor * (mass / PIVOT_MSUN) ** self.tilt)
 
     def number_density(
         self, mass_edges_Msun: tuple[float, float], z: ArrayLike, cosmology: Cosmology

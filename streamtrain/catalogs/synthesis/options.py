@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from streamtrain.catalogs.synthesis.vary import SkyPrior, nested
 from streamtrain.cosmology import Cosmology
-from streamtrain.machine.files import read_text, reading
+from streamtrain.machine.files import find_shipped, read_text, reading
 from streamtrain.schema import convert, nearest, parse_yaml, setting
 
 DEFAULT_COSMOLOGY = Cosmology()
@@ -27,10 +28,15 @@ def option(
     unit: str = "",
     span: tuple[float, float] | None = None,
     flag: str = "",
+    later: bool = False,
 ) -> Any:
     """A field of the options: its default, one sentence, unit and range of its numbers, and its
-    flag with what follows it; without one, it is for the --options file alone."""
-    return field(default=default, metadata={"help": help, "unit": unit, "span": span, "flag": flag})
+    flag with what follows it; without one, it is for the --options file alone.
+
+    later: files of before do not have it, and it is left out of the record where it is the default.
+    """
+    metadata = {"help": help, "unit": unit, "span": span, "flag": flag, "later": later}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,27 @@ class SkyOptions:
         flag="--mass-function NAME",
     )
     bias: str = option("tinker10", "tinker10 or colossus:MODEL[:DEFINITION]", flag="--bias NAME")
+    abundance: float = option(
+        1.0, "factor on the number of halos of every mass", span=(0.1, 10.0), later=True
+    )
+    abundance_tilt: float = option(
+        0.0,
+        "power of (M / 1e12 Msun) that the number of halos is also multiplied by",
+        span=(-1.0, 1.0),
+        later=True,
+    )
+    bias_factor: float = option(
+        1.0, "factor on the large-scale bias of every mass", span=(0.3, 3.0), later=True
+    )
+    infall: float = option(
+        0.0,
+        "displacements on scales below 2 Mpc are 1 + this times those of 2LPT",
+        span=(-1.0, 2.0),
+        later=True,
+    )
+    vary: SkyPrior | None = option(
+        None, "what is drawn for every sky, instead of being the same for all", later=True
+    )
     num_slabs: int | None = option(
         None,
         "parts along ra that are made one after the other; by default as few as keep a part below "
@@ -85,7 +112,7 @@ class SkyOptions:
         hints = get_type_hints(SkyOptions)
         for one in fields(self):
             value = _plain(one.name, getattr(self, one.name))
-            if not isinstance(value, Cosmology):
+            if not isinstance(value, Cosmology | SkyPrior):
                 value = convert(value, hints[one.name], one.name)
                 _check_range(one, value)
             object.__setattr__(self, one.name, value)
@@ -94,15 +121,67 @@ class SkyOptions:
                 f"z_range {self.z_range} must run from the lower to the higher redshift and span "
                 "at least 0.01"
             )
-        mass_function(self.mass_function)
-        halo_bias(1e12, 1.0, self.cosmology, self.bias)
+        mass_functions, biases = [self.mass_function], [self.bias]
+        if self.vary is not None:
+            self._check_drawn(self.vary)
+            mass_functions += self.vary.mass_function.choice if self.vary.mass_function else ()
+            biases += self.vary.bias.choice if self.vary.bias else ()
+        for name in mass_functions:
+            mass_function(name)
+        for name in biases:
+            halo_bias(1e12, 1.0, DEFAULT_COSMOLOGY, name)
+
+    def _check_drawn(self, prior: SkyPrior) -> None:
+        """Refuse what cannot be drawn, and what is given besides."""
+        prior.check(SPANS, self.cosmology.to_dict())
+        for name in prior.said():
+            given, default = (_of(options, name) for options in (self, SkyOptions))
+            if given != default:
+                raise ValueError(f"{name} = {given} is given, and drawn by vary.{name}: omit one")
+
+    def of(self, seed: int) -> SkyOptions:
+        """The options of the sky of a seed: these, with what `vary` draws for it."""
+        if self.vary is None:
+            return self
+        drawn = nested(self.vary.draw(seed, SPANS))
+        cosmology = replace(self.cosmology, **drawn.pop("cosmology", {}))
+        return replace(self, vary=None, cosmology=cosmology, **drawn)
+
+    def drawn(self, seed: int) -> dict[str, Any]:
+        """What `vary` draws for the sky of a seed, as an options file takes it; else nothing."""
+        return nested(self.vary.draw(seed, SPANS)) if self.vary else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that decide the halos, as JSON can hold them."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        """The options that decide the halos, as JSON can hold them; without later ones that have
+        their default."""
+        values = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if not one.metadata["later"] or getattr(self, one.name) != one.default
+        }
         values |= {name: list(values[name]) for name in ("footprint_deg", "z_range")}
+        if self.vary is not None:
+            values["vary"] = self.vary.to_dict()
         del values["num_slabs"]
         return values | {"cosmology": self.cosmology.to_dict()}
+
+
+LATER = {one.name: one.default for one in fields(SkyOptions) if one.metadata["later"]}
+"""What holds in the record of a lightcone that does not name them."""
+SPANS: dict[str, tuple[float, float]] = {
+    one.name: one.metadata["span"] for one in fields(SkyOptions) if one.metadata["span"]
+} | {
+    f"cosmology.{one.name}": (one.metadata["low"], one.metadata["high"])
+    for one in fields(Cosmology)
+}
+"""Lowest and highest value of the options that are numbers, by their names in `SkyPrior`."""
+
+
+def _of(options: Any, name: str) -> Any:
+    """The option of a name such as "cosmology.h", or its default for the class."""
+    for part in name.split("."):
+        options = getattr(options, part)
+    return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +228,15 @@ def _check_range(one: Field[Any], value: Any) -> None:
 
 def section_of(name: str, unsaid: str = "") -> Any:
     """A field of a section that is the option `name`: its default or, if that depends on other
-    settings, none and a text that says what then holds."""
+    settings, none and a text that says what then holds; none, too, for a later one."""
     one = SkyOptions.__dataclass_fields__[name]
     said, unit = one.metadata["help"].partition(";")[0], one.metadata["unit"]
     help = f"{said} [{unit}]" if unit else said
     low, high = one.metadata["span"] or (None, None)
+    if later := one.metadata["later"]:
+        unsaid = "none" if one.default is None else f"{one.default:g}"
     if unsaid:
-        return setting(None, f"{help}; default: {unsaid}", low=low, high=high)
+        return setting(None, f"{help}; default: {unsaid}", low=low, high=high, later=later)
     return setting(one.default, help, low=low, high=high)
 
 
@@ -207,13 +288,21 @@ def chosen(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any
     given |= {name: value for name, value in flags.items() if value is not None}
     parameters = {one.name: getattr(arguments, one.name) for one in fields(Cosmology)}
     parameters = {name: value for name, value in parameters.items() if value is not None}
-    given["cosmology"] = _plain("cosmology", {**given.get("cosmology", {}), **parameters})
+    parameters = {**given.get("cosmology", {}), **parameters}
+    drawn = given.get("vary") or {}
+    twice = [name for name in given if name in drawn and name != "cosmology"]
+    twice += [name for name in parameters if name in (drawn.get("cosmology") or {})]
+    if twice:  # also where what is given is the default, which the options cannot tell
+        raise ValueError(f"{twice[0]} is given, and drawn by vary of {arguments.options}: omit one")
+    given["cosmology"] = _plain("cosmology", parameters)
     how = {one.name: given.pop(one.name) for one in fields(FileOptions) if one.name in given}
     return given, how | {"device": arguments.device}
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    """The options of a YAML file; ValueError with its name for one that does not fit."""
+    """The options of a YAML file, or of one that ships with streamtrain; ValueError with its name
+    for one that does not fit."""
+    path = find_shipped(path)
     hints = get_type_hints(FileOptions)
     names = [one.name for kind in (SkyOptions, FileOptions) for one in fields(kind)]
     with reading(path, ValueError, "it cannot be read"):

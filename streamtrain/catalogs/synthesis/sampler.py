@@ -23,7 +23,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 
@@ -58,6 +58,8 @@ MAX_CELLS = 150_000_000
 _HALO_STAGE = LONG_STAGE + 1
 _BYTES = 2.5e8
 _BYTES_PER_HALO = 80
+_LAST_MODES: dict[tuple[Box, Cosmology, Box, str, str], DensityModes] = {}
+"""Those that were made last, by their box, cosmology, whole box and what holds them."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,12 @@ class Arrivals:
     """Number of the mass node of each halo."""
 
 
-class HaloSampler:
-    """What all seeds of one set of options share: box, filters, rate laws and active cells."""
+class FieldBox:
+    """The box that the lightcones of one set of options are made in, and its random streams."""
 
-    def __init__(self, options: SkyOptions, arrays: NumpyArrays = NUMPY) -> None:
-        """`arrays` says on what fields and halos are made; the plan is made on the host."""
-        self.options, self.arrays = options, arrays
+    def __init__(self, options: SkyOptions) -> None:
+        """`options` are those of one sky: none is drawn."""
+        self.options = options
         cosmology = options.cosmology
         self.edges = cosmology.comoving_distance(options.z_range)
         # Displacements are largest at the near end; along the line of sight velocity adds to them.
@@ -98,7 +100,44 @@ class HaloSampler:
         stretch = 1.0 + float(cosmology.growth_rate(options.z_range[1]))
         self.depth_margin = EDGE_SIGMAS * rms * stretch + cell_radius
         self.box = self._box()
+        self.phases = hashlib.sha256(
+            f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
+        ).hexdigest()
 
+    def key(self, seed: int) -> int:
+        """The 128-bit key of the random streams. All that decides their use is in it, so fields
+        of the same seed share their phases if, and only if, they share the name of the sky."""
+        return seed | int(self.phases[:16], 16) << 64
+
+    def realisation(self, seed: int) -> str:
+        """The name of the sky of a seed."""
+        return f"{METHOD}-{seed}-{self.phases[:8]}"
+
+    def _box(self) -> Box:
+        """The smallest periodic box with room for the field and its padding."""
+        cell = self.options.cell_Mpc
+        half_ra, half_dec = (math.radians(side) / 2.0 for side in self.options.footprint_deg)
+        pad = max(PAD_MPC, self.margin + cell)
+        far = float(self.edges[1])
+        depth_pad = max(PAD_MPC, self.depth_margin + cell)
+        bottom = float(self.edges[0]) * math.cos(half_ra) * math.cos(half_dec) - depth_pad
+        sides = (
+            2.0 * (far * math.sin(half_ra) + pad),
+            2.0 * (far * math.sin(half_dec) + pad),
+            far + depth_pad - bottom,
+        )
+        nx, ny, nz = (_fft_length(math.ceil(side / cell)) for side in sides)
+        return Box((nx, ny, nz), cell, (-nx * cell / 2.0, -ny * cell / 2.0, bottom))
+
+
+class HaloSampler(FieldBox):
+    """What all seeds of one set of options share: box, filters, rate laws and active cells."""
+
+    def __init__(self, options: SkyOptions, arrays: NumpyArrays = NUMPY) -> None:
+        """`arrays` says on what fields and halos are made; the plan is made on the host."""
+        super().__init__(options)
+        self.arrays = arrays
+        cosmology = options.cosmology
         low, high = self.edges[0] - self.depth_margin, self.edges[1] + self.depth_margin
         self.chi_step = 0.5
         self.chi = np.arange(low - 1.0, high + 2.0, self.chi_step)
@@ -110,13 +149,18 @@ class HaloSampler:
         area = np.radians(options.footprint_deg).prod()
         volume = area * (self.edges[1] ** 3 - self.edges[0] ** 3) / 3.0
         self.nodes = MassNodes(
-            mass_function(options.mass_function),
+            replace(
+                mass_function(options.mass_function),
+                factor=options.abundance,
+                tilt=options.abundance_tilt,
+            ),
             cosmology,
             options.min_mass_Msun,
             (float(self.z[0]), float(self.z[-1])),
             volume,
             options.bias,
             arrays,
+            options.bias_factor,
         )
         names = ("chi", "z", "growth", "velocity")
         self._tables = {name: arrays.put(getattr(self, name)) for name in names}
@@ -130,16 +174,19 @@ class HaloSampler:
         """About what making one field takes [bytes]."""
         self._kept_cells: dict[int, tuple[Array, Array]] = {}
 
-        self.phases = hashlib.sha256(
-            f"{METHOD} {METHOD_VERSION} {self.box.shape}".encode()
-        ).hexdigest()
-
     @cached_property
     def modes(self) -> DensityModes:
-        """The modes over the box of the first slab; ValueError if memory does not hold them."""
-        box = self.slabs[0].box
-        _check_memory(box, self.num_halos, self.memory, self.arrays.free_memory())
-        return DensityModes(box, self.options.cosmology, self.box, self.arrays)
+        """The modes over the box of the first slab; ValueError if memory does not hold them.
+
+        Skies of one cosmology share them, whatever else is drawn for each."""
+        box, cosmology = self.slabs[0].box, self.options.cosmology
+        which = (box, cosmology, self.box, self.arrays.name, self.arrays.where)
+        found = _LAST_MODES.get(which)
+        if found is None:
+            _LAST_MODES.clear()
+            _check_memory(box, self.num_halos, self.memory, self.arrays.free_memory())
+            found = _LAST_MODES[which] = DensityModes(box, cosmology, self.box, self.arrays)
+        return found
 
     @cached_property
     def cuts(self) -> Double:
@@ -157,27 +204,6 @@ class HaloSampler:
                 for node in np.flatnonzero(self.cuts == cut)
             }
         return found
-
-    def key(self, seed: int) -> int:
-        """The 128-bit key of the random streams. All that decides their use is in it, so fields
-        of the same seed share their phases if, and only if, they share the name of the sky."""
-        return seed | int(self.phases[:16], 16) << 64
-
-    def _box(self) -> Box:
-        """The smallest periodic box with room for the field and its padding."""
-        cell = self.options.cell_Mpc
-        half_ra, half_dec = (math.radians(side) / 2.0 for side in self.options.footprint_deg)
-        pad = max(PAD_MPC, self.margin + cell)
-        far = float(self.edges[1])
-        depth_pad = max(PAD_MPC, self.depth_margin + cell)
-        bottom = float(self.edges[0]) * math.cos(half_ra) * math.cos(half_dec) - depth_pad
-        sides = (
-            2.0 * (far * math.sin(half_ra) + pad),
-            2.0 * (far * math.sin(half_dec) + pad),
-            far + depth_pad - bottom,
-        )
-        nx, ny, nz = (_fft_length(math.ceil(side / cell)) for side in sides)
-        return Box((nx, ny, nz), cell, (-nx * cell / 2.0, -ny * cell / 2.0, bottom))
 
     def _slabs(self) -> list[Slab]:
         """Slabs of boxes of one shape; their planes along x follow each other."""
@@ -244,7 +270,9 @@ class HaloSampler:
             tell(0.05, "active cells")
             arrivals = self.arrivals(key, slab, modes, density, pool, tell)
             tell(0.55, "displacements")
-            displacements = modes.displacements(density, pool, tell_moving).reshape(-1, 6)
+            displacements = modes.displacements(
+                density, pool, tell_moving, self.options.infall
+            ).reshape(-1, 6)
             del density
             tell(0.75, "halos")
             sample = partial(self.sample, key, slab.box, displacements)

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -31,12 +31,15 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, HaloSampler
+from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, FieldBox, HaloSampler
 from streamtrain.machine.workers import num_cores
 
 INSTEAD_OF_A_COLUMN = (
     "in a lightcone without the column sfr, data.sfr = fit_in_range leaves them dark"
 )
+
+SOME_SKIES = 16
+"""So many are looked at for what drawn options are expected to make."""
 
 
 class EmptySkyError(CatalogError):
@@ -57,7 +60,8 @@ def synthesize(
 
     Args:
         seed: 0..2^64-1; another seed is another, independent sky.
-        options: what decides the halos; default: a field for COMAP.
+        options: what decides the halos; default: a field for COMAP. With `vary` the sky has what
+            is drawn for its seed.
         sfr: adds the column "sfr" [Msun/yr], the mean of Behroozi et al. 2013 at mass and z_obs by
             the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
             where these have more than a hundredth of the squared rates.
@@ -73,7 +77,8 @@ def synthesize(
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} must lie in 0..2^64-1")
-    options = replace(options or SkyOptions(), **changes)
+    given = replace(options or SkyOptions(), **changes)
+    options = given.of(seed)
     if sfr:
         fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
@@ -104,11 +109,11 @@ def synthesize(
         velocities_kms=halos["velocities_kms"],
         columns=columns,
         cosmology=options.cosmology.to_dict(),
-        provenance=_provenance(seed, options, sampler),
+        provenance=_provenance(seed, given, sampler),
         footprint_deg=(-width / 2, width / 2, -height / 2, height / 2),
         z_range=options.z_range,
         min_mass_Msun=options.min_mass_Msun,
-        realisation=_realisation(seed, sampler),
+        realisation=sampler.realisation(seed),
     )
     report(1.0, "done")
     return lightcone
@@ -116,24 +121,35 @@ def synthesize(
 
 def realisation_name(seed: int, options: SkyOptions) -> str:
     """The name of the sky that a seed and options make."""
-    return _realisation(seed, _sampler(options, "cpu"))
+    return FieldBox(options.of(seed)).realisation(seed)
 
 
-def _realisation(seed: int, sampler: HaloSampler) -> str:
-    return f"{METHOD}-{seed}-{sampler.phases[:8]}"
+def is_sky_of(seed: int, options: SkyOptions, names: Iterable[str]) -> bool:
+    """Whether one of the names is that of the sky that a seed and options make."""
+    ours = {name for name in names if name.startswith(f"{METHOD}-{seed}-")}
+    return bool(ours) and realisation_name(seed, options) in ours
 
 
 def memory_needed(options: SkyOptions, device: str = "cpu") -> float:
-    """About what making a lightcone of these options takes [bytes], on a GPU of the GPU's."""
-    return _sampler(options, device).memory
+    """About what making a lightcone of these options takes [bytes], on a GPU of the GPU's; where
+    they are drawn, the most of some skies."""
+    return max(_sampler(one, device).memory for one in _some(options))
 
 
 def expected_halos(options: SkyOptions) -> float:
-    """About how many halos a lightcone of these options has."""
-    return _sampler(options, "cpu").num_halos
+    """About how many halos a lightcone of these options has; where they are drawn, the mean of
+    some skies."""
+    numbers = [_sampler(one, "cpu").num_halos for one in _some(options)]
+    return sum(numbers) / len(numbers)
 
 
-def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
+def _some(options: SkyOptions) -> list[SkyOptions]:
+    """The options of some skies, all of them where none is drawn."""
+    return [options.of(seed) for seed in range(SOME_SKIES if options.vary else 1)]
+
+
+def _provenance(seed: int, given: SkyOptions, sampler: HaloSampler) -> str:
+    options = sampler.options
     chosen = find_mass_function(options.mass_function)
     record = {
         "program": "streamtrain.catalogs.synthesize",
@@ -147,6 +163,8 @@ def _provenance(seed: int, options: SkyOptions, sampler: HaloSampler) -> str:
         "box_cells": list(sampler.box.shape),
         "num_slabs": len(sampler.slabs),
     }
+    if given.vary is not None:
+        record["prior"] = {"digest": given.vary.digest, "drawn": given.drawn(seed)}
     if sampler.arrays is not NUMPY:
         record["device"] = sampler.arrays.name
     return json.dumps(record)
