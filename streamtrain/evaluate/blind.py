@@ -158,6 +158,7 @@ class _Skies:
         self._run, self._folder = run, folder
         self._most = max((one.sky for one in wanted), default=0) + 1
         self._first = free_seed(run, 2 * self._most)
+        self._made: set[Path] = set()
 
     def path(self, options: Mapping[str, Any], sky: int, nu_rest_GHz: float | None = None) -> str:
         """The file of a lightcone of some options; nu_rest_GHz: of an interloper in the band."""
@@ -175,8 +176,11 @@ class _Skies:
         key = json.dumps([options, usual["z_range"]], sort_keys=True)
         stem = f"sky_{sha256_of(key)[:8]}"
         recipe = Recipe(self._folder, stem, chosen, velocities=False, sfr=sfr)
-        make_lightcones(1, recipe, first_seed=first + sky, processes=1)
-        return str(recipe.path(first + sky))
+        path = recipe.path(first + sky)
+        if path not in self._made:
+            make_lightcones(1, recipe, first_seed=first + sky, processes=1)
+            self._made.add(path)
+        return str(path)
 
     @cached_property
     def _cosmology(self) -> dict[str, float]:
@@ -307,7 +311,7 @@ def table(result: Mapping[str, Any]) -> str:
         [
             f"{len(rows)} maps, checkpoint of step {result['checkpoint_step']}: whether the true "
             "function lies in the 95 % band,",
-            "share of bins in their 95 %, the truth in sigma (positive: the answer is too low), and "
+            "share of bins in their 95 %, the truth in sigma (positive: the answer is too low), "
             "p of the alarm",
             *columns(head, rows, left=(0, 1)),
             "",
