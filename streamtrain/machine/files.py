@@ -345,8 +345,9 @@ def discard(path: Path) -> None:
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-OPTION_FILES = ("skies.yaml",)
-"""Files of `configs/` that are no configurations, but for `catalog make --options`."""
+OPTION_FILES = ("skies.yaml", "maps.yaml")
+"""Names of files of `configs/` that are no configurations: options of `catalog make`, and the maps
+of `evaluate --blind`."""
 
 
 def resource_dir(name: str) -> Path:
@@ -390,7 +391,7 @@ def find_config(path: str | Path) -> Path:
         )
     folder = resource_dir("configs")
     every = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml"))
-    presets = [file for file in every if str(file) not in OPTION_FILES]
+    presets = [file for file in every if file.name not in OPTION_FILES]
     files = [other for other in _beside(path) if other.suffix in (".yaml", ".yml")]
     hint = _nearest(path, [*presets, *files, *_runs(path)])
     if not hint and Path(path).suffix:
