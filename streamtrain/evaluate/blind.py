@@ -337,8 +337,11 @@ def blind_figure(answers: Sequence[tuple[Blind, Posterior, Float]]) -> Figure:
     for axes, (one, posterior, counts) in zip(panels, answers, strict=False):
         posterior.plot(axes, true=counts)
         row = _row(one, posterior, counts)
-        p = "" if posterior.alarm is None else f", p = {posterior.alarm.p:.2g}"
-        axes.set_title(f"{one.name}{p}", fontsize=TICK_SIZE)
+        alarm = posterior.alarm
+        raised = alarm is not None and alarm.extrapolated
+        p = "" if alarm is None else f", p = {alarm.p:.2g}{', ALARM' if raised else ''}"
+        weight = "bold" if raised else "normal"
+        axes.set_title(f"{one.name}{p}", fontsize=TICK_SIZE, fontweight=weight)
         axes.set_facecolor("white" if row["held"] else "#FBE3D6")
         for text in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label):
             if text is not None:
