@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from streamtrain.calibration import BINS
+from streamtrain.evaluate.alarm import share
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
 from streamtrain.evaluate.report import bootstrap_of
@@ -120,6 +122,9 @@ def table(runs: Sequence[RunRecord], predictions: PredictionsByRun | None = None
     functions = [run for run in runs if run.evaluation and run.function not in NO_FUNCTION]
     if functions:
         lines += ["", *_errors(functions, predictions or {})]
+    posteriors = [run for run in functions if run.calibration or _of(run).get("alarm")]
+    if posteriors:
+        lines += ["", *_posteriors(posteriors)]
     classes = [run for run in runs if run.evaluation and run.function == "class"]
     if classes:
         lines += ["", *_classes(classes)]
@@ -226,6 +231,39 @@ def _errors(runs: Sequence[RunRecord], predictions: PredictionsByRun) -> list[st
     ]
     lines += blocks([name for name, _, _ in rows], values)
     return lines + _remarks(runs, sets, functions, bool(pairs))
+
+
+def _posteriors(runs: Sequence[RunRecord]) -> list[str]:
+    """Rows of runs, columns of what `evaluate --calibration` and the alarm found."""
+    sets, found = test_sets(runs), [run.calibration for run in runs]
+    values = {"test set": [sets[run.name] for run in runs]}
+    for name, level, title in (
+        (BINS, "68", "bins in 68 %"),
+        (BINS, "95", "bins in 95 %"),
+        ("rho_L", "68", "rho_L in 68 %"),
+        ("curve", "95", "curve in 95 %"),
+    ):
+        values[title] = [_coverage(one, name, f"coverage_{level}") for one in found]
+    information = [one["information"] if one else None for one in found]
+    values["information [nat]"] = [
+        rounded(of["information_nat"], of["information_nat_error"]) if of else "-"
+        for of in information
+    ]
+    alarms = [_of(run).get("alarm") for run in runs]
+    values["alarm p < 0.05"] = [share(of, 0.05) if of else "-" for of in alarms]
+    return [
+        "Posteriors (evaluate --calibration): share of truths inside, information of the maps "
+        "above the prior",
+        *blocks([run.name for run in runs], values),
+    ]
+
+
+def _coverage(calibration: Mapping[str, Any] | None, name: str, level: str) -> str:
+    """A coverage of a calibration; a sum may share its entry, and so its name, with others."""
+    for entry in calibration["statistics"] if calibration else []:
+        if name in entry["name"].split(", "):
+            return rounded(entry[level], entry[f"{level}_error"])
+    return "-"
 
 
 def _remarks(

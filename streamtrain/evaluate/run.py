@@ -498,8 +498,13 @@ def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """What the evaluation.json of a run holds; None where there is none that can be read."""
+    return read_json(folder / "evaluation.json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file of a run holds; None where there is none that can be read."""
     try:
-        found = json.loads((folder / "evaluation.json").read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -16,7 +16,7 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.run import read_evaluation, run_config
+from streamtrain.evaluate.run import read_evaluation, read_json, run_config
 from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of
@@ -24,6 +24,8 @@ from streamtrain.networks.network import build_network, loss_name, multiply_adds
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""
+CALIBRATION = "calibration.json"
+"""What `evaluate --calibration` writes."""
 LAST_SHARE = 0.1
 """Share of the steps, the last ones, whose mean training loss counts as the final loss."""
 
@@ -112,6 +114,19 @@ class RunRecord:
     def errors_without(self) -> str:
         """What the errors of the evaluation do not know of, a sentence, or ''."""
         return ((self.evaluation or {}).get("bootstrap") or {}).get("without") or ""
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What calibration.json holds, if it is of the checkpoint and the test maps of the
+        evaluation."""
+        found, of = read_json(self.folder / CALIBRATION), self.evaluation
+        if found is None or of is None:
+            return None
+        same = ("checkpoint_step", "recalibration")
+        if any(found.get(name) != of.get(name) for name in same):
+            return None
+        digests = [each.get("test_set", {}).get("manifest_sha256") for each in (found, of)]
+        return found if digests[0] == digests[1] else None
 
     @property
     def maps(self) -> str | None:

@@ -252,6 +252,15 @@ def test_probes_scenarios_and_calibration_tell_the_alarm(
     assert main.main([*words, "--calibration", "--draws", "40"]) == 0
     groups = json.loads((folder / "calibration.json").read_text())["groups"]
     assert "no alarm, p >= 0.05" in [group["group"] for group in groups]
+    assert main.main(words) == 0
+    capsys.readouterr()
+    out = str(tmp_path / "compared")
+    assert main.main(["compare", str(folder), "--no-predictions", "--out", out]) == 0
+    told = capsys.readouterr().out.splitlines()
+    (head,) = [k for k, line in enumerate(told) if line.startswith("Posteriors (evaluate --cali")]
+    bins = json.loads((folder / "calibration.json").read_text())["statistics"][0]
+    assert bins["name"] == "bins" and f" {bins['coverage_68']:.2f}" in told[head + 2]
+    assert "alarm p < 0.05" in told[head + 1] and " % " in told[head + 2] + " "
     (tmp_path / "set").mkdir()
     brighter = {
         "line": {"model": "breysse15", "parameters": {"duty": 1.0}},
