@@ -71,11 +71,11 @@ class Calibration:
     """What maps of the prior look like beside maps painted from their posteriors."""
 
     scores: dict[str, Float]
-    """Of each statistic [C, size]."""
+    """Scores of the C maps in each statistic [C, size]."""
     covariance: dict[str, Float]
-    """Of the scores of painted maps, of each statistic [size, size]."""
+    """Covariance of painted maps' scores in each statistic [size, size]."""
     scatter: Float
-    """See `field_scatter`."""
+    """What `field_scatter` found from field to field."""
     skies: int
     """How many skies the maps were cut from."""
 
@@ -83,7 +83,7 @@ class Calibration:
         return len(next(iter(self.scores.values())))
 
     def first(self, number: int) -> Calibration:
-        """That with the first so many maps."""
+        """A calibration by the first so many maps alone."""
         return replace(self, scores={name: rows[:number] for name, rows in self.scores.items()})
 
     def p_values(self, statistics: Sequence[Statistic]) -> tuple[float, dict[str, float]]:
@@ -114,13 +114,13 @@ class Check:
     """Share of the maps of the prior, this one included, that are as unusual; all statistics
     together."""
     p_values: dict[str, float]
-    """The same of each statistic alone, by the names of `repaint_statistics.NAMES`."""
+    """Share of the maps that are as unusual in each statistic, by its name."""
     statistics: tuple[Statistic, ...]
     """The map and the painted maps."""
     painted: int
     """Maps that were painted from the posterior."""
     seed: int
-    """It decides which."""
+    """Maps of the same seed are the same."""
     calibration: int
     """Maps of the prior that the map was ranked among."""
     skies: int
@@ -233,12 +233,12 @@ class Painting:
 
     config: Config
     folder: Path
-    """Of the run, where the calibration is kept."""
+    """Folder of the run, where the calibration is kept."""
     step: int
-    """Of the checkpoint."""
+    """Optimiser steps of the checkpoint."""
     network: Network
     training: Generator
-    """Of training samples: the halos of painted maps are of their skies."""
+    """Generator of training samples: the halos of painted maps are of their skies."""
     validation: Callable[[], Generator]
     """Opens the generator of validation samples, where the configuration names some."""
     progress: Progress = SILENT

@@ -34,7 +34,7 @@ class Drawn:
     slabs: Float
     """Ends of the bins of k_par [1/Mpc] [num_slabs, 2]."""
     edges: Float
-    """Of the bins of T [map units]."""
+    """Edges of the bins of T [map units]."""
     nu_GHz: Float
     """Middle of each channel [GHz]."""
     units: str

@@ -147,7 +147,7 @@ class Repainted:
     counts: NDArray[np.int64]
     """Halos of the painted maps [R, num_bins]."""
     levels: dict[str, Float]
-    """Their noise levels [R], by the operator's name, where these differ."""
+    """Noise levels of the painted maps [R], by the operator's name, where they differ."""
 
 
 class Repainter:

@@ -39,7 +39,7 @@ Float = NDArray[np.float64]
 POOL = 4096
 """Draws of the prior of every model, from which neighbours of a function are taken."""
 FIRST_INDEX = 2**52
-"""Their first index, far from those of a training."""
+"""Index of the first of these draws, far from those of a training."""
 STRATA = 512
 """Ranges of mass that the mean numbers of halos are made of."""
 NEIGHBOURS = 12

@@ -89,14 +89,14 @@ class Statistic:
     name: str
     """One of `NAMES`."""
     value: Float
-    """Of the map [size]: P [units^2 Mpc^3], numbers of voxels, means and scatter of channels and
+    """Numbers of the map [size]: P [units^2 Mpc^3], voxels, means and scatter of channels and the
     contrast of the brightest voxel [map units], the network's numbers."""
     painted: Float
-    """The same of the painted maps [R, size]."""
+    """Numbers of the painted maps [R, size]."""
     score: Float
     """How unusual each number is among the painted maps', in sigma [size]."""
     covariance: Float
-    """Of the painted maps' own scores [size, size]."""
+    """Covariance of the painted maps' own scores [size, size]."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Compared:
     statistics: tuple[Statistic, ...]
     """In the order of `NAMES`."""
     edges: Float
-    """Of the bins of T in which voxels are counted [VOXEL_BINS - 1]."""
+    """Edges of the bins of T in which voxels are counted [VOXEL_BINS - 1]."""
 
 
 class MapStatistics:
@@ -125,7 +125,7 @@ class MapStatistics:
 
     @torch.no_grad()
     def measure(self, cubes: torch.Tensor) -> Measured:
-        """Of network inputs [B, n_freq, n_dec, n_ra]."""
+        """Measure network inputs [B, n_freq, n_dec, n_ra]."""
         parts = []
         for some in cubes.split(BATCH):
             maps = self.input_map.restore(some.double())

@@ -142,7 +142,7 @@ def test_parameters_given_numbers_of_halos(config: Config, line: dict[str, Any])
     about their mean numbers, Poisson scatter. The truth's ranks among what is drawn are uniform,
     and of several models each has its probability; drawn parameters make such numbers."""
     generator = Generator(runs.with_settings(config, emit={"line": line}), "train")
-    scatter, number, each = np.diag([0.05, 0.03, 0.02]) ** 2, 120, 24
+    scatter, number, each = np.diag([0.05, 0.03, 0.02]) ** 2, 90, 12
     of = ParametersOfCounts(generator, scatter)
     rng = np.random.default_rng(7)
     draws = Draws(3, "test", np.arange(number, dtype=np.uint64), STAGE_POSE)
@@ -248,9 +248,10 @@ def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
         map_ = run.config.observation.input_map
         loud = 100.0 * map_.restore(cube[None].double())[0]
         far = run.check((loud.sign() * torch.log10(loud.abs() + 1.0)).float(), number=48, maps=30)
-        assert far.p == far.p_values["scatter"] == pytest.approx(1.0 / 31) and not far.warning
+        assert far.p_values["scatter"] == pytest.approx(1.0 / 31)
+        assert far.p < 0.07 and not far.warning  # 30 maps cannot tell a p of 0.01
         text = str(far)
-        assert "p = 0.032 or less" in text and "x the painted" in text
+        assert "0.032 or less" in text and "x the painted" in text
         assert "noise: the level of the map is not known; sigma = " in text
         with pytest.raises(ValueError, match=r"number of painted maps, 3, must be 24 or more"):
             run.check(cube, number=3)
