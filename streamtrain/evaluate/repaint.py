@@ -10,9 +10,9 @@ maps of the prior look more like theirs than chance would have it (Meng 1994). S
 procedure is also done with maps of the prior, of other skies, once for a run, and the map is ranked
 among these. The discrepancy of a statistic is z^T S^-1 z, with z the scores of its numbers and S
 their covariance among the painted maps. All maps of the prior go through the same, so that the rank
-of one is uniform whatever its posterior is worth, as far as their skies are alike. The ranks of all
-statistics are combined, and the map is ranked by that again. Maps of one sky share halos: of few
-skies the ranks are coarse, however many maps there are.
+of one is uniform whatever its posterior is worth, as far as their skies are alike. How far out
+ln(z^T S^-1 z) lies among all maps is combined over the statistics, and the map is ranked by that.
+Maps of one sky share halos: of few skies the ranks are coarse, however many maps there are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from streamtrain.arguments import whole_number
 from streamtrain.calibration import combine
@@ -62,6 +63,7 @@ RIDGE = 0.1
 FIRST_INDEX, OF_CALIBRATION = 2**50, 2**51
 """Index of the first map that is painted for a map, and for the calibration: far from those that a
 training reaches."""
+SMALLEST = 1e-30
 PROCEDURE = 1
 """Goes up when other scores come out."""
 
@@ -89,14 +91,17 @@ class Calibration:
     def p_values(self, statistics: Sequence[Statistic]) -> tuple[float, dict[str, float]]:
         """The share of the maps, this one included, that are as unusual, in all statistics together
         and in each of them: 1 / (C + 1) or more."""
-        every = {}
+        every, tails = {}, []
         for one in statistics:
             z = np.concatenate([self.scores[one.name], one.score[None]])
             inverse = np.linalg.inv(self.covariance[one.name] + RIDGE * np.eye(z.shape[1]))
-            every[one.name] = shares(np.einsum("ci,ij,cj->c", z, inverse, z, optimize=True))
-        table = np.stack([*every.values()], axis=1)
-        together = np.array([combine((row - 0.5 / len(table)).tolist()) for row in table])
-        return float(shares(-together)[-1]), {name: float(p[-1]) for name, p in every.items()}
+            far = np.log(np.einsum("ci,ij,cj->c", z, inverse, z, optimize=True) + SMALLEST)
+            every[one.name] = float(shares(far)[-1])
+            # how far beyond all others a map is counts, too; how usual it is elsewhere does not
+            tails.append(0.5 * ndtr((far.mean() - far) / max(float(far.std()), SMALLEST)))
+        table = np.stack(tails, axis=1)
+        together = np.array([combine(row.tolist()) for row in table])
+        return float(shares(-together)[-1]), every
 
 
 def shares(values: Float) -> Float:

@@ -20,6 +20,8 @@ Float = NDArray[np.float64]
 
 COLOUR_SIGMA = 4.0
 """End of the colours of P(k_perp, k_par)."""
+LARGEST_RATIO = 4.0
+"""End of the axis of voxels over the painted median."""
 UNITS = {"uK": r"$\mu$K", "Jy/sr": "Jy/sr"}
 
 
@@ -150,8 +152,8 @@ def _voxels(axes: Axes, one: Statistic, drawn: Drawn) -> None:
         axes.stairs(high, edges, baseline=low, fill=True, color=colour, lw=0)
     axes.axhline(1.0, color=NETWORK, lw=1.0)
     axes.stairs(one.value / unit, edges, baseline=None, color=TRUTH, lw=1.2)
-    top = max(2.0, 1.2 * float(high95.max()))
-    axes.set_ylim(0.0, max(top, min(1.1 * float((one.value / unit).max()), 5.0)))
+    top = max(2.0, 1.2 * float(high95.max()), 1.1 * float((one.value / unit).max()))
+    axes.set_ylim(0.0, min(top, LARGEST_RATIO))
     if edges[-1] - edges[-2] > 20.0 * (edges[len(edges) // 2 + 1] - edges[len(edges) // 2]):
         width = float(edges[len(edges) // 2 + 1] - edges[len(edges) // 2])
         axes.set_xscale("symlog", linthresh=max(4.0 * width, 1e-30))
@@ -184,10 +186,5 @@ def _labels(spans: Float) -> list[str]:
 
 
 def _brightest(axes: Axes, one: Statistic) -> None:
-    painted = one.painted[:, 0]
-    low, high = float(painted.min()), float(painted.max())
-    space = np.geomspace if low > 0.0 else np.linspace
-    axes.hist(painted, space(low, high, 25).tolist() if high > low else 1, color=SHADES[1])
+    axes.hist(one.painted[:, 0], 25, color=SHADES[1])
     axes.axvline(float(one.value[0]), color=TRUTH, lw=1.2)
-    if low > 0.0:
-        axes.set_xscale("log")

@@ -18,7 +18,7 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain import Generator, Run
-from streamtrain.calibration import combine, uniformity
+from streamtrain.calibration import uniformity
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import repaint_parameters
@@ -118,8 +118,7 @@ def test_a_map_that_is_unlike_in_one_number_is_found() -> None:
     others = {name: every[:-1] for name, every in rows.items()}
     p, p_values = calibration_of(others).p_values(statistics_of(rows, -1))
     assert p_values["power"] == pytest.approx(1.0 / (num + 1)) and p_values["means"] > 0.05
-    assert p <= 0.02
-    assert p >= combine([p_values["power"] / 4, 0.5])
+    assert p == pytest.approx(1.0 / (num + 1))
 
 
 def test_field_scatter_of_numbers_that_were_drawn_with_it() -> None:
@@ -248,8 +247,9 @@ def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
         map_ = run.config.observation.input_map
         loud = 100.0 * map_.restore(cube[None].double())[0]
         far = run.check((loud.sign() * torch.log10(loud.abs() + 1.0)).float(), number=48, maps=30)
-        assert far.p_values["scatter"] == pytest.approx(1.0 / 31)
-        assert far.p < 0.07 and not far.warning  # 30 maps cannot tell a p of 0.01
+        assert (
+            max(far.p, far.p_values["scatter"]) < 0.07 and not far.warning
+        )  # 30 maps cannot tell a p of 0.01
         text = str(far)
         assert "0.032 or less" in text and "x the painted" in text
         assert "noise: the level of the map is not known; sigma = " in text
