@@ -203,12 +203,45 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         help="luminosity functions that are drawn from the posterior, where the network predicts "
         "numbers of halos [%(default)s]",
     )
-    add("--seed", type=int, default=0, help="which functions are drawn [%(default)s]")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="which functions are drawn, and which maps are painted [%(default)s]",
+    )
     add(
         "--functions-out",
         type=Path,
         metavar="FILE",
         help="an npz file for the drawn functions (docs/posterior.md); default: none is written",
+    )
+    add(
+        "--check",
+        action="store_true",
+        help="paint maps from the posterior and compare the map with them, NAME_check.png; the "
+        "first time it is calibrated on maps of the prior, which takes minutes",
+    )
+    add(
+        "--painted",
+        type=int,
+        default=256,
+        metavar="NUMBER",
+        help="with --check: maps that are painted [%(default)s]",
+    )
+    add(
+        "--check-maps",
+        type=int,
+        default=300,
+        metavar="NUMBER",
+        help="with --check: maps of the prior that the map is ranked among; no p is below 1 / "
+        "(NUMBER + 1) [%(default)s]",
+    )
+    add(
+        "--noise-level",
+        type=float,
+        metavar="SIGMA",
+        help="with --check: noise of the map, as observe.noise.sigma_uK quotes it, where that "
+        "differs from map to map; default: it is read off the map",
     )
     add("--out", type=Path, help="folder; default: infer in the run folder")
     add_no_recalibration(command)
@@ -217,12 +250,15 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
 
 def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.infer import Options, infer
+    from streamtrain.evaluate.infer import CheckOptions, Options, infer
     from streamtrain.evaluate.run import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device
 
+    wanted = CheckOptions(arguments.painted, arguments.check_maps, arguments.noise_level)
+    if not arguments.check and wanted != CheckOptions():
+        raise ValueError("--painted, --check-maps and --noise-level are for --check")
     options = Options(
         units=arguments.units,
         nu_rest_GHz=arguments.nu_rest_GHz,
@@ -238,6 +274,7 @@ def run_infer(arguments: argparse.Namespace) -> int:
         functions=arguments.functions,
         seed=arguments.seed,
         functions_out=arguments.functions_out,
+        check=wanted if arguments.check else None,
     )
     config = run_config(arguments.folder, arguments.settings)
     infer(

@@ -25,6 +25,14 @@ from streamtrain.evaluate.posterior import (
     has_posterior,
     posterior_of,
 )
+from streamtrain.evaluate.repaint import (
+    NUM_CALIBRATION,
+    NUM_PAINTED,
+    check,
+    check_can_be_painted,
+    check_number,
+    check_ranked,
+)
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.watch import check_maps
 from streamtrain.labels import NO_FUNCTION, Label
@@ -36,6 +44,15 @@ from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How a map is compared with maps painted from its posterior, see `Run.check`."""
+
+    number: int = NUM_PAINTED
+    maps: int = NUM_CALIBRATION
+    noise_level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,11 @@ class Options:
     functions: int = NUM_FUNCTIONS
     """Luminosity functions that are drawn from the posterior."""
     seed: int = 0
-    """The number that decides which functions are drawn."""
+    """The number that decides which functions are drawn, and which maps are painted."""
     functions_out: Path | None = None
     """An npz file for them; None: they are not written."""
+    check: CheckOptions | None = None
+    """Paint maps from the posterior and compare the map with them; None: it is not done."""
 
 
 def infer(
@@ -93,6 +112,10 @@ def infer(
     with Run.open(run, recalibrated=recalibrated, **how) as opened:
         if options.functions_out is not None:
             check_posterior(opened.config)
+        if options.check is not None:
+            check_can_be_painted(opened.config)
+            check_number(options.check.number)
+            check_ranked(options.check.maps)
         return _infer(opened, path, options)
 
 
@@ -160,6 +183,16 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         warnings.append(
             f"the errors are those of {errors.age(trained.step)}; --measure renews them"
         )
+    checked = None
+    if options.check is not None:
+        checked = check(
+            run.painting,
+            prepared.cube,
+            functions=None if posterior is None else posterior.samples,
+            seed=options.seed,
+            **asdict(options.check),
+        )
+        warnings += [checked.warning] if checked.warning else []
     result = {
         "map": about,
         "run": str(run.folder),
@@ -181,14 +214,20 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
             "test_samples": errors.test_samples,
         },
         **plain(prediction),
+        **({} if checked is None else {"check": checked.to_dict()}),
     }
     kept = []
     if posterior is not None and options.functions_out is not None:
         posterior.save(options.functions_out)  # first: if it cannot be written, nothing is
         kept.append(options.functions_out)
+    if checked is not None:
+        kept.append(target / f"{stem}_check.png")
+        checked.plot(kept[-1], title=Path(path).name)
     files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)
     print(screen(sky, prepared, result, prediction, age))
+    if checked is not None:
+        print("\n".join(["", *checked.lines()]))
     print(f"wrote {', '.join(str(file) for file in files)}")
     return result
 
@@ -277,7 +316,7 @@ def _about(sky: SkyMap, path: str | Path) -> dict[str, Any]:
 def _said(options: Options) -> dict[str, str]:
     """The options that decide how a map is read, if they are not the default."""
     given, usual = asdict(options), asdict(Options())
-    others = ("samples", "measure", "out", "functions", "seed", "functions_out")
+    others = ("samples", "measure", "out", "functions", "seed", "functions_out", "check")
     names = [name for name in usual if name not in others]
     return {name: str(given[name]) for name in names if given[name] != usual[name]}
 

@@ -34,6 +34,14 @@ from streamtrain.evaluate.posterior import (
     posterior_of,
 )
 from streamtrain.evaluate.recalibration import Applied, find
+from streamtrain.evaluate.repaint import (
+    NUM_CALIBRATION,
+    NUM_PAINTED,
+    Check,
+    Painting,
+    check,
+    check_can_be_painted,
+)
 from streamtrain.evaluate.training_field import Kept, TrainingField
 from streamtrain.evaluate.watch import FILE as ALARM_FILE
 from streamtrain.evaluate.watch import Other, Watch, check_maps, kept_others, open_watch
@@ -383,6 +391,60 @@ class Run:
                     f"is {NO_FUNCTION[self.config.label.quantity]}"
                 )
             return Other(str(folder), other.trained.step, other._answer[0])
+
+    def check(
+        self,
+        cube: torch.Tensor | ArrayLike | SkyMap | str | Path,
+        posterior: Posterior | None = None,
+        *,
+        number: int = NUM_PAINTED,
+        seed: int = 0,
+        maps: int = NUM_CALIBRATION,
+        noise_level: float | None = None,
+        **reading: Any,
+    ) -> Check:
+        """Whether a map is what its posterior paints, a posterior predictive check.
+
+        New maps are painted from the posterior, of the training skies' halos, with new noise and
+        foregrounds, and the map is compared with them in power spectra, the voxel intensity
+        distribution, means and scatter of channels, the brightest voxel and the network's own
+        numbers. The p-values are ranks among maps of the prior that went through the same, see
+        `streamtrain.evaluate.repaint`; these are made at the first use, which takes minutes, and
+        kept in the run folder.
+
+        cube, reading: as of `infer`. posterior: that `infer` made of it; None: it is made here.
+        number: maps that are painted; seed: the same one paints the same maps; maps: of the prior,
+        that the map is ranked among, which the smallest p follows from. noise_level: of the map, as
+        `observe.noise.sigma_uK` quotes it, where that differs from sample to sample; None: it is
+        read off the map.
+
+        Raises ValueError, one sentence, as `infer` does, and where training maps cannot be painted.
+        """
+        check_can_be_painted(self.config)
+        prepared = self._prepared(cube, reading)
+        return check(
+            self.painting,
+            prepared.cube,
+            functions=None if posterior is None else posterior.samples,
+            number=number,
+            seed=seed,
+            maps=maps,
+            noise_level=noise_level,
+        )
+
+    @cached_property
+    def painting(self) -> Painting:
+        """What `check` needs of the run. Raises ValueError where training maps cannot be made."""
+        training = self.training()
+        return Painting(
+            self.config,
+            self.folder,
+            self.trained.step,
+            self.network(training),
+            training,
+            lambda: self.keep(Generator(self.config, "validation", **self._options)),
+            self.progress,
+        )
 
     def sbi_posterior(self) -> SbiPosterior:
         """The posterior of any map, as a function of it, with the methods that the package sbi

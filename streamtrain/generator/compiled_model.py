@@ -6,13 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.halos import Halos
@@ -110,7 +108,7 @@ class CompiledModel:
         self._log2_limit = limit - modifiers.headroom
         rows, self._weights = _strata(halos)
         self._typical = self._probes(rows, inputs)
-        self._fine: tuple[_Probes, Float] | None = None
+        self._fine: dict[int, tuple[_Probes, Float]] = {}
 
     def fill_static(self) -> None:
         """Compute what of the model is the same in every sample, on the device."""
@@ -238,18 +236,18 @@ class CompiledModel:
             above,
         )
 
-    def expected_counts(self, parameters: Parameters) -> Float:
+    def expected_counts(self, parameters: Parameters, strata: int = FINE_STRATA) -> Float:
         """Halos that a field is expected to hold per luminosity bin, float64 [B, num_bins + 1], of
         B parameter sets [B]; the last number is of those beyond the last bin.
 
-        From one halo of the bank for each of `FINE_STRATA` ranges of mass and its scatter, so it is
+        From one halo of the bank for each of `strata` ranges of mass and its scatter, so it is
         paint-free: the mean over all fields of the bank's lightcones, before any modifier.
         """
-        if self._fine is None:
-            rows, weights = _strata(self._halos, FINE_STRATA)
+        if strata not in self._fine:
+            rows, weights = _strata(self._halos, strata)
             columns = self.columns[: len(self.traced.columns)].cpu().numpy()
-            self._fine = self._probes(rows, list(columns)), weights
-        probes, weights = self._fine
+            self._fine[strata] = self._probes(rows, list(columns)), weights
+        probes, weights = self._fine[strata]
         centre = self._log2_luminosity(parameters, probes)
         sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(centre)))
         if self.model.sigma_dex is not None:
@@ -258,12 +256,17 @@ class CompiledModel:
         if "on_fraction" in self.traced.outputs:
             share = self.traced.evaluate("on_fraction", parameters, probes.halos)
             weights = weights * np.clip(share, 0.0, 1.0)
-        narrow = np.maximum(sigma, 1e-6)
-        brighter = [
-            np.sum(weights * ndtr((centre + mu - edge) / narrow), axis=1)
-            for edge in self._bins.edges * portable.LOG2_10
-        ]
-        return np.stack([*(a - b for a, b in pairwise(brighter)), brighter[-1]], axis=1)
+        narrow = np.broadcast_to(np.maximum(sigma, 1e-6) * np.sqrt(2.0), centre.shape)
+        edges = self._bins.edges * portable.LOG2_10
+        weights = np.broadcast_to(weights, centre.shape)
+        brighter = np.empty((len(centre), len(edges)))
+        step = max(1, CHECKED_AT_ONCE * 64 // (len(edges) * centre.shape[1]))
+        for first in range(0, len(centre), step):
+            some = slice(first, first + step)
+            peak, spread, number = (torch.tensor(v[some]) for v in (centre + mu, narrow, weights))
+            away = torch.erf((peak[..., None] - torch.from_numpy(edges)) / spread[..., None])
+            brighter[some] = 0.5 * (away + 1.0).mul_(number[..., None]).sum(1).numpy()
+        return np.concatenate([brighter[:, :-1] - brighter[:, 1:], brighter[:, -1:]], axis=1)
 
     def _log2_luminosity(self, parameters: Parameters, probes: _Probes) -> Float:
         luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch, Column, OfModels, Records, join
 from streamtrain.generator.draws import SampleDraws
 from streamtrain.generator.halos import Bank
-from streamtrain.generator.line import EmissionLine, LinePlan, Stages
+from streamtrain.generator.line import Chosen, EmissionLine, LinePlan, Stages
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import Painter
 from streamtrain.generator.pipeline import Pipeline
@@ -43,6 +43,7 @@ from streamtrain.numerics.backend import Kernels, full_device, kernels_for, laun
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators.base import draw_finite
+from streamtrain.operators.noise import EdgeNoise, Noise
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -401,24 +402,41 @@ class Generator:
                 cubes.append(cube.clone())
             return [(name, cube[0]) for name, cube in zip(names, cubes, strict=True)]
 
-    def draw(self, indices: Sequence[int]) -> SampleDraws:
+    def draw(
+        self,
+        indices: Sequence[int],
+        chosen: Chosen | None = None,
+        levels: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> SampleDraws:
         """Everything that is drawn for samples of one window of the schedule; `generate` is this
-        and `make`."""
+        and `make`.
+
+        chosen: luminosity models and parameters of the line that the samples have instead of those
+        that they would draw; levels: sigma [map units] of noise, in the units in which it is quoted
+        in the configuration, [B] by the operator's name.
+        """
         indices = sample_indices(indices).tolist()
         windows = [window for window, _, _ in self.schedule.runs(indices)]
         if len(windows) > 1:
             raise ValueError(
                 f"samples of {len(windows)} windows of data.active cannot be drawn at once"
             )
-        return self.draw_for(self.scenes.of(windows[0] if windows else 0), indices)
+        scene = self.scenes.of(windows[0] if windows else 0)
+        return self.draw_for(scene, indices, chosen, levels)
 
-    def draw_for(self, scene: Scene, indices: Sequence[int]) -> SampleDraws:
+    def draw_for(
+        self,
+        scene: Scene,
+        indices: Sequence[int],
+        chosen: Chosen | None = None,
+        levels: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> SampleDraws:
         """Draw samples of one window whose lightcones are at hand, with NumPy alone; see `draw`."""
         numbers = sample_indices(indices)
         draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
         fields = scene.line.fields(draws)
         adjustments = self.modifiers.draw(draws)
-        arguments, records = scene.line.draw(draws, fields, adjustments)
+        arguments, records = scene.line.draw(draws, fields, adjustments, chosen)
         columns: dict[str, Column] = {
             name: Records(made, range(len(arguments))) for name, made in adjustments.records.items()
         }
@@ -432,6 +450,10 @@ class Generator:
             draw_finite(operator, Draws(self.seed, self.split, numbers, operator.stage))
             for operator in self.operators
         ]
+        for k, operator in enumerate(self.operators):
+            if levels is not None and operator.name in levels:
+                assert isinstance(operator, Noise | EdgeNoise)
+                drawn[k] = operator.at_level(levels[operator.name])
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:
                 columns[operator.name] = Records(values, range(len(arguments)))

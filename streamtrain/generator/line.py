@@ -79,6 +79,16 @@ class Fields:
     pose: Pose
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Luminosity models and parameters of B samples, where they are not drawn."""
+
+    model: NDArray[np.int64]
+    """Number of each sample's luminosity model among those of the mixture [B]."""
+    parameters: list[Parameters]
+    """For every luminosity model all parameters of its samples, in their order."""
+
+
 def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
     """Raise CatalogError where a lightcone does not reach over the band."""
     low, high = grid.z_range
@@ -291,15 +301,40 @@ class EmissionLine:
         pose = draw_poses(draws, footprints, self.grid.fov_deg, data.roll, data.mirror)
         return Fields(lightcone, pose)
 
+    def choose(self, draws: Draws) -> Chosen:
+        """Model and parameters of B samples, drawn from the prior. draws: of any stage."""
+        choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
+        model = draws.of_stage(self.stages.model)
+        return Chosen(choice, self.mixture.draw(model, choice, self._accept))
+
+    def prior_draws(self, draws: Draws, number: int = 0) -> Parameters:
+        """All parameters of a luminosity model, drawn from its prior, [B] each; number: of the
+        model. draws: of any stage."""
+        component = self.mixture.components[number]
+        model = draws.of_stage(self.stages.model)
+        return component.prior.draw(model, component.model.defaults, self._accept[number])
+
+    def accepts(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
+        """Whether a draw of all parameters would be accepted, [B]: by the constraints of the prior,
+        the range of the cube and `emit.line.require`; number: of the luminosity model."""
+        constraint = self.mixture.components[number].prior.constraint
+        accepted = self._accept[number](parameters)
+        return accepted if constraint is None else accepted & constraint(parameters)
+
     def draw(
-        self, draws: Draws, fields: Fields, adjustments: Adjustments
+        self,
+        draws: Draws,
+        fields: Fields,
+        adjustments: Adjustments,
+        chosen: Chosen | None = None,
     ) -> tuple[PaintArguments, Records]:
         """Model and parameters of B samples: what the painter needs, and a record per sample.
 
-        draws: of any stage; adjustments: of its modifiers.
+        draws: of any stage; adjustments: of its modifiers; chosen: model and parameters, None:
+        those are drawn too.
         """
-        choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
-        parameters = self.mixture.draw(draws.of_stage(self.stages.model), choice, self._accept)
+        chosen = chosen or self.choose(draws)
+        choice, parameters = chosen.model, chosen.parameters
         arguments = self.painter.arguments(
             fields.lightcone,
             fields.pose,

@@ -148,7 +148,10 @@ class Noise(Operator):
         return None if self.pixels is None else self.pixels.values < 0.0
 
     def draw(self, draws: Draws) -> Drawn:
-        sigma = draw_level(draws, self.sigma, self.absent)
+        return self.at_level(draw_level(draws, self.sigma, self.absent))
+
+    def at_level(self, sigma: Float) -> Drawn:
+        """What is drawn where the level is given; sigma: [B], as it is quoted."""
         return {
             "sigma_uK": sigma.astype(np.float32),
             "voxel_sigma": (sigma * self.factor).astype(np.float32),
@@ -301,7 +304,11 @@ class EdgeNoise(Operator):
         _check_levels(section.sigma_uK, where)
 
     def draw(self, draws: Draws) -> Drawn:
-        return {"sigma_uK": draw_level(draws, self.sigma, self.absent).astype(np.float32)}
+        return self.at_level(draw_level(draws, self.sigma, self.absent))
+
+    def at_level(self, sigma: Float) -> Drawn:
+        """What is drawn where the level is given; sigma: [B], at the very edge."""
+        return {"sigma_uK": sigma.astype(np.float32)}
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return add_pixel_noise(kernels, cube, keys, self.stage, drawn["sigma_uK"], self.pixels)
