@@ -214,6 +214,11 @@ def of_parameters(
                 ratio(stds[1], stds[0], skies),
                 *("{}, {}".format(*within(s, true[:, k])) for s in (theirs, ours)),
                 *(root_of_mean((a / s) ** 2) for a, s in zip(away, stds, strict=True)),
+                plus_minus(
+                    float(np.sqrt((away[1] ** 2).sum() / (away[0] ** 2).sum())),
+                    skies.ratio(away[1] ** 2, away[0] ** 2, root=True),
+                    ".2f",
+                ),
             ]
         )
     component = inference.generator.mixture.components[0]
@@ -223,26 +228,29 @@ def of_parameters(
         values = dict(zip(inference.density.names, theta.T, strict=True))
         return scores.scores(values, np.full((len(theta), len(scores.names)), 0.5))
 
-    def normal(samples: Float, truth: Float) -> tuple[float, float]:
-        """ln of the volume of a normal distribution with the samples' moments, and chi^2 of the
-        truth in it."""
-        away, covariance = truth - samples.mean(0), np.cov(samples, rowvar=False)
-        ln_volume = 0.5 * float(np.linalg.slogdet(covariance)[1])
-        return ln_volume, float(away @ np.linalg.solve(covariance, away))
+    def normal(samples: Float, truth: Float) -> tuple[float, float, float]:
+        """ln of the volume of a normal distribution with the samples' moments, chi^2 of the truth
+        in it, and its part along the shortest axis."""
+        variances, axes = np.linalg.eigh(np.cov(samples, rowvar=False))
+        squares = ((truth - samples.mean(0)) @ axes) ** 2 / variances
+        return 0.5 * float(np.log(variances).sum()), float(squares.sum()), float(squares[0])
 
-    (ours, chi2), (theirs, their_chi2) = (
+    (ours, chi2, short), (theirs, their_chi2, their_short) = (
         np.array([normal(of(s), t) for s, t in zip(samples, of(true), strict=True)]).T
         for samples in (flow, chain)
     )
     volume, density = ours - theirs, theirs - ours + 0.5 * (their_chi2 - chi2)
     head = ["parameter", "prior", "chain", "flow", "flow / chain", "of std"]
     return [
-        *columns([*head, "chain holds", "flow", "chain off by", "flow"], rows),
+        *columns([*head, "chain holds", "flow", "chain off by", "flow", "errors"], rows),
         "half of the 68 % intervals; ratios of the means over the maps; holds: truths in 68, 95 %;",
-        "off by: rms of the truth's distance from the mean, in the posterior's standard deviations",
+        "off by: rms distance of truth and mean, in standard deviations of the posterior;",
+        "errors: rms of that distance, flow over chain",
         f"chi^2 of the truth, {true.shape[1]} numbers: chain "
         f"{plus_minus(their_chi2.mean(), skies.mean(their_chi2), '.1f')}, flow "
         f"{plus_minus(chi2.mean(), skies.mean(chi2), '.1f')}",
+        f"along the shortest axis the truth is off by: chain {root_of_mean(their_short)}, flow "
+        f"{root_of_mean(short)}",
         "ln of the flow's volume over the chain's (normal scores): "
         + plus_minus(volume.mean(), skies.mean(volume), ".2f"),
         "ln of the density at the truth, flow's over chain's: "

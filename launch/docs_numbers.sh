@@ -39,7 +39,7 @@ data=('data.train=[lightcones/docs/train_*.h5]' 'data.validation=[lightcones/doc
 
 # From docs/infer.md, the block of a language that follows a heading.
 block() { awk -v head="$1" -v fence="\`\`\`$2" \
-  '$0 == head {on = 1} on && $0 == "```" {exit} on && p {print} on && $0 == fence {p = 1}' \
+  '$0 == head {on = 1} p && $0 == "```" {exit} p {print} on && $0 == fence {p = 1}' \
   docs/infer.md; }
 
 case "$section" in
