@@ -54,8 +54,10 @@ class Generator:
     """Makes the samples of one split: `generate([0, 7, 10**12])`.
 
     split: train, validation or test. device: "cpu" or "cuda". threads: samples made side by side
-    on a CPU (they do not change a bit). lightcones: used instead of the configuration's. report:
-    called while the first lightcones are made, with (fraction done, what is being done).
+    on a CPU (they do not change a bit). lightcones: used instead of the configuration's. scenes: of
+    a generator that differs in `observe` alone, and not in a pool at its head, which are not made
+    again. report: called while the first lightcones are made, with (fraction done, what is being
+    done).
     Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
     """
 
@@ -67,6 +69,7 @@ class Generator:
         threads: int = 1,
         *,
         lightcones: Sequence[Lightcone] | LightconeFiles | FreshSkies | None = None,
+        scenes: LightconeWindows | None = None,
         compiler_flags: Sequence[str] = (),
         report: Report | None = None,
     ) -> None:
@@ -120,9 +123,11 @@ class Generator:
             if isinstance(section, InterloperConfig):
                 self._plans[name] = self._interloper(name, section, emit_stage(position))
         lines = [(*self._skies_of(name), plan) for name, plan in self._plans.items()]
-        check_memory(lines, config.data.memory_GB, self.device)
         follows = split == "train" and self.schedule.turns
-        self.scenes = LightconeWindows(self._scene, self.device, follows=follows)
+        if scenes is None:
+            check_memory(lines, config.data.memory_GB, self.device)
+            scenes = LightconeWindows(self._scene, self.device, follows=follows)
+        self.scenes = scenes
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)

@@ -66,7 +66,8 @@ class LinePlan:
         """Memory on the device [bytes] that the line takes for each halo, besides its bank.
 
         Raises ConfigError or TraceError for a model that cannot be used."""
-        traced = [traced_for(model, self.grid) for model in Mixture(self.section).models]
+        models = {id(model): model for model in Mixture(self.section).models}
+        traced = [traced_for(model, self.grid) for model in models.values()]
         return LINE_BYTES + 4 * sum(num_columns(one, self.modifiers) for one in traced)
 
 

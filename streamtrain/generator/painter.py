@@ -78,9 +78,12 @@ class Painter:
         self.halos = Halos(bank, grid, min_mass_Msun, pooling[0], exponent)
         self.scale = self.halos.scale
         self.unit = 1.0 / self.scale / joined
-        self.compiled_models = [
-            CompiledModel(m, self.halos, bins, sfr, modifiers, compiler_flags) for m in models
-        ]
+        made = {
+            id(m): CompiledModel(m, self.halos, bins, sfr, modifiers, compiler_flags)
+            for m in {id(m): m for m in models}.values()
+        }
+        self.compiled_models = [made[id(m)] for m in models]
+        """One for each of `models`; a model that is there twice, with two priors, is one."""
         middle, cosmology = 0.5 * sum(grid.z_range), bank.lightcones[0].cosmology
         self.kept_light: list[float | None] = []
         """Share of each model's mean light that halos above the mass cut have, see `kept_light`."""

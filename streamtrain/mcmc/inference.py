@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.windows import LightconeWindows
 from streamtrain.mcmc.emulator import FEWEST_SIMULATIONS, Emulator
 from streamtrain.mcmc.likelihood import (
     Density,
@@ -149,6 +150,7 @@ class Inference:
             report=lambda step, steps: report(f"mean model: step {step}/{steps}"),
         )
         self._noise: dict[tuple[float, ...], Noise] = {}
+        self._scenes: dict[str, LightconeWindows] = {}
 
     def close(self) -> None:
         """Stop the generator's threads."""
@@ -239,7 +241,11 @@ class Inference:
         drawn = dict(zip(self.levels, map(float, levels), strict=True))
         config = held(self.config, parameters, drawn)
         skies = self.generator.skies if isinstance(self.generator.skies, LightconeFiles) else None
-        generator = Generator(config, "train", self._device, self._threads, lightcones=skies)
+        scenes = self._scenes.get(repr(parameters))  # noise levels differ in `observe` alone
+        generator = Generator(
+            config, "train", self._device, self._threads, lightcones=skies, scenes=scenes
+        )
+        self._scenes[repr(parameters)] = generator.scenes
         made = simulate(
             generator,
             self.density,

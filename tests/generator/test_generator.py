@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.paint import paint
+from streamtrain.operators.noise import NoiseConfig
 
 FAR = 10**12
 
@@ -55,6 +57,19 @@ def test_a_far_sample_is_one_like_any_other(generator: Generator) -> None:
         generator.generate([-1])
     with pytest.raises(ValueError, match="is outside"):
         generator.generate([2**64])
+
+
+def test_scenes_of_another_generator(generator: Generator, small_sky: Lightcone) -> None:
+    """They give the samples that a generator makes of scenes of its own, for other noise."""
+    noise = generator.config.observe["noise"]
+    assert isinstance(noise, NoiseConfig)
+    observe = {**generator.config.observe, "noise": replace(noise, sigma_uK=7.0)}
+    config = replace(generator.config, observe=observe)
+    own = Generator(config, lightcones=[small_sky])
+    lent = Generator(config, lightcones=[small_sky], scenes=generator.scenes)
+    assert lent.scenes.latest is generator.scenes.latest
+    digests = [made.generate(range(3)).digests() for made in (own, lent, generator)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @small.EXTRAPOLATES

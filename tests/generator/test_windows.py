@@ -166,6 +166,7 @@ def test_too_many_for_the_memory(files: list[Path]) -> None:
 
 OTHER = {"model": "breysse15", "nu_rest_GHz": 117.0}
 WIDTH = {"line_width": {"factor": 1.0}}
+TWICE = {"one": {"model": "li16"}, "other": {"model": "li16", "prior": "narrow"}}
 
 
 def held_bytes(made: Generator) -> int:
@@ -192,12 +193,14 @@ def held_bytes(made: Generator) -> int:
         ({"interloper": {**OTHER, "own": 1}}, 2),
         ({"interloper": {**OTHER, "own": 1}, "interloper_2": {**OTHER, "own": 1}}, 2),
         ({"interloper": {**OTHER, "own": 0}, "interloper_2": OTHER, **WIDTH}, 1),
+        ({"line": {"mixture": TWICE}}, 1),
     ],
 )
 def test_the_memory_that_is_counted_is_that_which_is_held(
     emit: dict[str, Any], banks: int, tmp_path: Path
 ) -> None:
-    """Lines of the same lightcones hold their positions, masses and redshifts once."""
+    """Lines of the same lightcones hold their positions, masses and redshifts once, and a model's
+    columns are there once, with however many priors it is mixed."""
     names = [str(tmp_path / f"{name}.h5") for name in "abcd"]
     SKIES[0].save(names[0])
     with_more = small.lightcone(2, 3000, columns={"sfr": np.ones(3000)})

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The tables of docs/ that name this script, a section each:
+#   bash launch/docs_numbers.sh chain          docs/classical.md: networks beside the Markov chain
+#   bash launch/docs_numbers.sh experiments    docs/experiments.md: eight small trainings
+#   bash launch/docs_numbers.sh scenarios      docs/evaluation.md: the published scenarios
+#   bash launch/docs_numbers.sh warnings       docs/infer.md: maps of the prior that get a warning
+#   bash launch/docs_numbers.sh limlam FOLDER  docs/infer.md: maps that limlam_mocker painted, in
+#                                              FOLDER as tests/data/README.md describes them
+# Further arguments key=value are settings of every training, such as train.threads=1. Skies, runs and
+# chains that are there already are used, and what was interrupted goes on.
+# $STREAMTRAIN: a python that has the packages, instead of .venv, which is made where it is not there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+section="${1:-none}"
+shift || true
+case "$section" in
+chain | experiments | scenarios | warnings | limlam) ;;
+*)
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
+  exit 2
+  ;;
+esac
+if [ -z "${STREAMTRAIN:-}" ]; then
+  extras=mcmc
+  . launch/setup_venv.sh
+  STREAMTRAIN=.venv/bin/python
+fi
+
+streamtrain() { "$STREAMTRAIN" -m streamtrain "$@"; }
+
+skies() { # those of the quickstart, with twice as many for tests
+  local make=(catalog make --out lightcones/docs --footprint-deg 1.0 --no-velocities)
+  streamtrain "${make[@]}" 32 --prefix train --first-seed 0
+  streamtrain "${make[@]}" 8 --prefix validation --first-seed 4000
+  streamtrain "${make[@]}" 16 --prefix test --first-seed 2000
+}
+data=('data.train=[lightcones/docs/train_*.h5]' 'data.validation=[lightcones/docs/validation_*.h5]'
+  'data.test=[lightcones/docs/test_*.h5]')
+
+# From docs/infer.md, the block of a language that follows a heading.
+block() { awk -v head="$1" -v fence="\`\`\`$2" \
+  '$0 == head {on = 1} p && $0 == "```" {exit} p {print} on && $0 == fence {p = 1}' \
+  docs/infer.md; }
+
+case "$section" in
+chain)
+  skies
+  of=(configs/quickstart.yaml "${data[@]}" train.steps=3000 test.samples=1024 "$@")
+  streamtrain train "${of[@]}" label.quantity=parameters network.head=flow run=runs/docs/flow
+  streamtrain train "${of[@]}" run=runs/docs/joint
+  streamtrain evaluate runs/docs/flow
+  streamtrain evaluate runs/docs/joint --calibration
+  OMP_NUM_THREADS=1 "$STREAMTRAIN" launch/beside_chain.py runs/docs/joint --counts runs/docs/joint \
+    --parameters runs/docs/flow --maps 16 --out runs/docs/chains
+  ;;
+experiments)
+  skies
+  runs=()
+  experiment() { # name of the configuration, of the run, settings
+    local of=("configs/pfeffer2019/experiments/$1.yaml" "${data[@]}" 'grid.fov_deg=[0.35,0.35]'
+      'grid.shape=[100,64,64]' train.steps=300 train.batch_size=16 test.samples=512
+      "${@:3}" run="runs/docs/experiments/$2")
+    streamtrain train "${of[@]}"
+    streamtrain evaluate "${of[@]}"
+    runs+=("runs/docs/experiments/$2")
+  }
+  experiment baseline baseline "$@"
+  experiment baseline seed_2 "$@" seed=2 test.seed=1234
+  for name in noise_none frequency_1 frequency_50 label_linear input_linear; do
+    experiment "$name" "$name" "$@"
+  done
+  experiment baseline hybrid "$@" 'network={kind: hybrid, head: mse}' train.learning_rate=3e-3
+  rm -rf runs/docs/experiments/comparison
+  streamtrain compare "${runs[@]}" --out runs/docs/experiments/comparison
+  ;;
+scenarios)
+  skies
+  streamtrain train configs/pfeffer2019/published.yaml 'emit={line: {model: li16, prior: narrow}}' \
+    "${data[@]}" 'grid.fov_deg=[0.7,0.7]' 'grid.shape=[100,128,128]' network.head=joint_counts \
+    train.steps=600 train.batch_size=32 test.samples=256 "$@" run=runs/docs/scenarios
+  streamtrain evaluate runs/docs/scenarios --scenarios pfeffer2019
+  ;;
+warnings)
+  "$STREAMTRAIN" - <<'END'
+from streamtrain import Run
+from streamtrain.evaluate.training_maps import Kept
+
+with Run.open("runs/docs/joint") as run:
+    training, _ = Kept(run.config).training_maps(run.training, samples=128, cosmology=True)
+    for split, generator in (("training", run.training()), ("test", run.testing())):
+        cubes = [c for k in range(4) for c in generator.generate(range(256 * k, 256 * (k + 1))).cube]
+        new = cubes[128:] if split == "training" else cubes
+        print(split, sum(bool(training.seen.problem(c)) for c in new), "of", len(new))
+END
+  ;;
+limlam)
+  maps="${1:?the folder of the maps}"
+  shift
+  streamtrain catalog make 8 --out lightcones/wide --footprint-deg 1.6 --no-velocities --prefix train
+  streamtrain catalog make 2 --out lightcones/wide --footprint-deg 1.6 --no-velocities \
+    --prefix validation --first-seed 4000
+  mkdir -p runs/docs
+  heading="### A map painted by limlam_mocker"
+  block "$heading" python >runs/docs/sparse.py
+  block "$heading" yaml | sed s,sparse.py:,runs/docs/sparse.py:, >runs/docs/sparse.yaml
+  streamtrain train runs/docs/sparse.yaml run=runs/docs/sparse "$@"
+  "$STREAMTRAIN" - "$maps" <<'END'
+import sys
+
+import numpy as np
+
+from streamtrain import Run
+
+run = Run.open("runs/docs/sparse")
+for name, options in (("v1_li_square", {}), ("v3_breysse_offset", {"regrid": True})):
+    path = f"{sys.argv[1]}/{name}.npz"
+    true = np.load(path)["lum_dN"].astype(float)
+    posterior = run.infer(path, units="uK", **options)
+    posterior.plot(f"runs/docs/{name}.png", title=f"{name}, a map painted by limlam_mocker", true=true)
+    print(posterior)
+    middle = posterior.quantiles([0.5])[0]
+    for low, high in ((3.5, 4.5), (4.5, 5.5), (5.5, 6.0), (6.0, 7.0)):
+        inside = (posterior.bin_edges[:-1] > low - 1e-9) & (posterior.bin_edges[1:] < high + 1e-9)
+        drawn = posterior.samples[:, inside].sum(1)
+        ends = np.percentile(drawn, (2.5, 16, 50, 84, 97.5))
+        full = inside & (true > 0)
+        apart = np.log10(np.maximum(middle[full], 1) / true[full])
+        rms = f"{np.sqrt((apart**2).mean()):.3f}" if full.any() else "-"
+        print(f"{low}-{high}: {true[inside].sum():.0f} halos, inferred {ends.round()}, rms {rms} dex")
+    for level in (0.68, 0.95):
+        for kind in ("interval", "band"):
+            bottom, top = getattr(posterior, kind)(level)
+            print(f"{kind} {level}: holds {np.mean((bottom <= true) & (true <= top)):.2f} of the bins")
+END
+  ;;
+esac
