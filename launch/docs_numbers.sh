@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # The tables of docs/ that name this script, a section each:
 #   bash launch/docs_numbers.sh chain          docs/classical.md: networks beside the Markov chain
-#   bash launch/docs_numbers.sh experiments    docs/experiments.md: eight small trainings
+#   bash launch/docs_numbers.sh experiments    docs/experiments.md: six small trainings
 #   bash launch/docs_numbers.sh scenarios      docs/evaluation.md: the published scenarios
-#   bash launch/docs_numbers.sh warnings       docs/infer.md: maps of the prior that get a warning
 #   bash launch/docs_numbers.sh limlam FOLDER  docs/infer.md: maps that limlam_mocker painted, in
 #                                              FOLDER as tests/data/README.md describes them
 # Further arguments key=value are settings of every training, such as train.threads=1. Skies, runs and
@@ -14,7 +13,7 @@ cd "$(dirname "$0")/.."
 section="${1:-none}"
 shift || true
 case "$section" in
-chain | experiments | scenarios | warnings | limlam) ;;
+chain | experiments | scenarios | limlam) ;;
 *)
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
   exit 2
@@ -66,10 +65,9 @@ experiments)
   }
   experiment baseline baseline "$@"
   experiment baseline seed_2 "$@" seed=2 test.seed=1234
-  for name in noise_none frequency_1 frequency_50 label_linear input_linear; do
+  for name in noise_none input_linear label_linear frequency_50; do
     experiment "$name" "$name" "$@"
   done
-  experiment baseline hybrid "$@" 'network={kind: hybrid, head: mse}' train.learning_rate=3e-3
   rm -rf runs/docs/experiments/comparison
   streamtrain compare "${runs[@]}" --out runs/docs/experiments/comparison
   ;;
@@ -79,19 +77,6 @@ scenarios)
     "${data[@]}" 'grid.fov_deg=[0.7,0.7]' 'grid.shape=[100,128,128]' network.head=joint_counts \
     train.steps=600 train.batch_size=32 test.samples=256 "$@" run=runs/docs/scenarios
   streamtrain evaluate runs/docs/scenarios --scenarios pfeffer2019
-  ;;
-warnings)
-  "$STREAMTRAIN" - <<'END'
-from streamtrain import Run
-from streamtrain.evaluate.training_maps import Kept
-
-with Run.open("runs/docs/joint") as run:
-    training, _ = Kept(run.config).training_maps(run.training, samples=128, cosmology=True)
-    for split, generator in (("training", run.training()), ("test", run.testing())):
-        cubes = [c for k in range(4) for c in generator.generate(range(256 * k, 256 * (k + 1))).cube]
-        new = cubes[128:] if split == "training" else cubes
-        print(split, sum(bool(training.seen.problem(c)) for c in new), "of", len(new))
-END
   ;;
 limlam)
   maps="${1:?the folder of the maps}"
