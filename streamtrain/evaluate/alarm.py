@@ -51,6 +51,9 @@ TESTS = ("outputs", "neighbours", "power spectrum", "other statistics")
 LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
 
+USUAL = 0.9
+"""What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to what
+is expected in one distance than all maps of the prior could be as far off as it liked in others."""
 LEADING = 8
 """Directions of outputs and of statistics that the regression is on."""
 NEIGHBOURS = 10
@@ -338,7 +341,7 @@ def _quadratic(x: Float) -> Float:
 
 def _combined(shares: Float) -> Float:
     """Cauchy's statistic of p-values [B, n], large where one of them is small."""
-    return np.asarray((1.0 / np.tan(np.pi * np.clip(shares, 1e-12, 1.0 - 1e-9))).mean(axis=1))
+    return np.asarray((1.0 / np.tan(np.pi * USUAL * np.maximum(shares, 1e-12))).mean(axis=1))
 
 
 def shares_below(p: Float) -> dict[str, float]:

@@ -94,6 +94,21 @@ def test_what_is_no_map_of_the_prior_is_found(reference: Reference, fault: str) 
         )
 
 
+def test_what_is_all_too_usual_hides_nothing() -> None:
+    """A map whose other statistics are exactly what is expected, nearer to that than all maps of
+    the prior, while one number of its power spectrum is far off."""
+    rng = np.random.default_rng(0)
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", True) for k in range(40)]
+    seen, unseen = ((rng.normal(size=(1000, 40)), rng.normal(size=(1000, 1))) for _ in range(2))
+    reference = Reference.fit(SCALES, seen, unseen, places, "8 skies")
+    numbers = seen[0].mean(0)[None]
+    numbers[0, 3] += 20.0
+    (alarm,) = reference.judge(numbers, seen[1].mean(0)[None])
+    assert alarm.tests["power spectrum"] == 1 / 1001
+    assert max(alarm.tests.values()) > 0.99
+    assert alarm.p < 0.01
+
+
 def test_a_factor_is_told_of_logarithms(reference: Reference) -> None:
     numbers, outputs = maps(400, 6)
     numbers[:, 1] += np.log(8.0)
