@@ -30,6 +30,8 @@ from streamtrain.tables import range_title
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
+PROCEDURE = 2
+"""Goes up when other distances come out."""
 NETWORKS = "prediction of another network"
 """Kind of the statistics that compare networks."""
 
@@ -85,7 +87,7 @@ def open_watch(
     whether there are validation lightcones, which are the unseen skies; without them these are the
     training's, which is said. Raises ValueError or OSError where the maps cannot be made here.
     """
-    about = {**identity, "others": [[other.folder, other.step] for other in others]}
+    about = {"procedure": PROCEDURE, **identity, "others": [[other.folder, other.step] for other in others]}
     with contextlib.suppress(ValueError, OSError):
         reference, of = Reference.load(folder / FILE)
         if of == about and not again and maps in (None, 2 * len(reference)):

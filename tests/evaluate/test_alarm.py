@@ -200,6 +200,25 @@ def test_a_turned_map_has_the_same_statistics(
     assert found(cubes[:4].flip(2)) == pytest.approx(found(cubes[:4]), abs=1e-9)
 
 
+@pytest.mark.parametrize("last", ["high_pass", "subtract_mean", "log_modulus"])
+def test_what_is_removed_from_every_map_is_no_statistic(tmp_path: Path, last: str) -> None:
+    """Means and modes that an operator takes off are rounding alone: another rounding of a map, as
+    of a file or another device, has the same p-value; one that has them is found."""
+    filters = {"high_pass": {"high_pass": {"modes": 1}}, "subtract_mean": {"subtract_mean": {}}}
+    filters["log_modulus"] = {"subtract_mean": {}, "log_modulus": {}}
+    observe = {"pool": {"factor": [3, 1, 1]}, "noise": {"sigma_uK": 2.0}, **filters[last]}
+    config = runs.make_run(tmp_path, network=JOINT, observe=observe)
+    with Run.open(config.run) as run:
+        watch, _ = run.watch(FEWEST_MAPS)
+        assert watch is not None
+        cubes = run.testing().generate(range(24)).cube
+        luck = torch.Generator().manual_seed(1)
+        rounded = cubes * (1.0 + 3e-7 * torch.randn(cubes.shape, generator=luck))
+        assert watch.p_values(rounded) == pytest.approx(watch.p_values(cubes), abs=0.011)
+        found = watch.judge(cubes + 1.0)
+    assert all(alarm.tests["other statistics"] < 0.01 for alarm in found)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run with validation lightcones."""
