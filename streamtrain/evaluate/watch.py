@@ -90,7 +90,7 @@ def open_watch(
     about = {"procedure": PROCEDURE, **identity, "others": [[other.folder, other.step] for other in others]}
     with contextlib.suppress(ValueError, OSError):
         reference, of = Reference.load(folder / FILE)
-        if of == about and not again and maps in (None, 2 * len(reference)):
+        if of == about and not again and (maps is None or maps // 2 == len(reference)):
             statistics = MapStatistics(input_map, reference.scales)
             return Watch(network, tuple(others), statistics, reference)
     if generators is None:

@@ -268,6 +268,17 @@ def test_the_command_and_what_uses_it(
         Run.open(folder).watch(make=False)
 
 
+def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS + 1)
+    before = (folder / "alarm.npz").stat()
+    with Run.open(folder) as run:
+        watch, _ = run.watch(FEWEST_MAPS + 1)
+    assert made is not None and watch is not None and len(watch.reference) == FEWEST_MAPS // 2
+    assert (folder / "alarm.npz").stat() == before
+
+
 def test_probes_scenarios_and_calibration_tell_the_alarm(
     config: Config, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
