@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from support.map_runs import OBSERVE
 from streamtrain import Run
 from streamtrain.calibration import uniformity
 from streamtrain.cli import main
-from streamtrain.config import Config
+from streamtrain.config import Config, load_config
 from streamtrain.evaluate.alarm import FEWEST_MAPS, Alarm, Reference
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.map_statistics import (
@@ -31,6 +32,7 @@ from streamtrain.evaluate.map_statistics import (
     MapStatistics,
     Place,
 )
+from streamtrain.evaluate.recalibration import Recalibration
 from streamtrain.grid import Grid
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Box
@@ -263,9 +265,45 @@ def test_the_command_and_what_uses_it(
     found = evaluate(folder)
     assert found["alarm"]["below_0.05"] == report["below_0.05"]
     assert "alarm, among 100 maps of 1 sky" in capsys.readouterr().out
+    smaller = replace(
+        load_config(folder), data=replace(load_config(folder).data, min_mass_Msun=1e11)
+    )
+    with Run.open(smaller) as run:  # other maps are compared with those of the run's own prior
+        assert run.watch(make=False)[0] is not None
     shutil.rmtree(other)
-    with pytest.raises(ValueError, match="there is no run"):
-        Run.open(folder).watch(make=False)
+    for make in (False, True):
+        watch, (problem,) = Run.open(folder).watch(make=make)
+        assert watch is None and "there is no run" in problem and "--beside" in problem
+
+
+def test_a_recalibration_is_no_disagreement(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    other = Path(shutil.copytree(config.run, tmp_path / "other"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS, beside=[other])
+        cubes, trained = run.testing().generate(range(24)).cube, run.trained
+        assert made is not None
+        before = made.p_values(cubes)
+    moved = Recalibration(
+        trained.step, trained.weights_sha256, [0.0], [0.5], [0.1], [1.0], [1.0], [], 1, 1, [],
+        "2026-11-29", "1",
+    )  # fmt: skip
+    for changed in (other, folder):
+        moved.save(changed)
+        with Run.open(folder) as run:
+            watch, _ = run.watch(make=False)
+            assert watch is not None
+            assert watch.p_values(cubes).tolist() == before.tolist()
+
+
+def test_an_alarm_of_another_checkpoint_is_told(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    Run.open(folder).watch(FEWEST_MAPS)
+    reference, about = Reference.load(folder / "alarm.npz")
+    reference.save(folder / "alarm.npz", about | {"weights": "of another"})
+    with Run.open(folder) as run:
+        watch, (problem,) = run.watch(make=False)
+        assert watch is None and "`streamtrain alarm " in problem
 
 
 def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> None:
