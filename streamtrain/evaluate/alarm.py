@@ -52,8 +52,9 @@ LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
 
 USUAL = 0.9
-"""What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to what
-is expected in one distance than all maps of the prior could be as far off as it liked in others."""
+"""What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to
+what is expected in one distance than all maps of the prior could be as far off as it liked in
+others."""
 LEADING = 8
 """Directions of outputs and of statistics that the regression is on."""
 NEIGHBOURS = 10

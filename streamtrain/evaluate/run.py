@@ -468,7 +468,8 @@ class Run:
         return Painting(
             self.config,
             self.folder,
-            self.trained.step,
+            self.trained.weights_sha256,
+            self.trained.applied,
             self.network(training),
             training,
             lambda: self.keep(Generator(self.config, "validation", **self._options)),
