@@ -51,6 +51,10 @@ TESTS = ("outputs", "neighbours", "power spectrum", "other statistics")
 LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
 
+USUAL = 0.9
+"""What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to
+what is expected in one distance than all maps of the prior could be as far off as it liked in
+others."""
 LEADING = 8
 """Directions of outputs and of statistics that the regression is on."""
 NEIGHBOURS = 10
@@ -63,8 +67,13 @@ FARTHEST = 30.0
 """A number counts as no farther from the mean than so many standard deviations."""
 FARTHEST_LEADING = 5.0
 """Leading directions reach no farther into the regression, whose squares would run away."""
+LEAST_UNIT = 1e-3
+"""Numbers scatter by this at least: what an operator removes from every map, as a channel's mean,
+scatters by rounding alone, and that is another on another device."""
+LEAST_LEFT = 0.01
+"""What the regression leaves of a number scatters by this share of its scatter, at least."""
 CONSTANT = 1e-6
-"""A number whose scatter is smaller than this share of it is a constant, and is not looked at."""
+"""A direction with a smaller variance is none."""
 MOST_OFF = 5
 """Statistics that an alarm names."""
 LEAST_OFF = 3.0
@@ -184,10 +193,9 @@ class Reference:
         numbers, outputs = seen
         arrays: dict[str, Float] = {"scales": statistics.scales}
         for name, values in (("statistic", numbers), ("output", outputs)):
-            mean, unit = values.mean(0), values.std(0)
-            kept = unit > CONSTANT * np.maximum(np.abs(mean), CONSTANT)
-            arrays |= {f"{name}_mean": mean, f"{name}_unit": np.where(kept, unit, np.inf)}
-            scaled = _scaled(values, mean, arrays[f"{name}_unit"])
+            mean, unit = values.mean(0), np.maximum(values.std(0), LEAST_UNIT)
+            arrays |= {f"{name}_mean": mean, f"{name}_unit": unit}
+            scaled = _scaled(values, mean, unit)
             variance, axes = np.linalg.eigh(np.atleast_2d(np.cov(scaled.T)))
             chosen = np.argsort(-variance)[:LEADING]
             chosen = chosen[variance[chosen] > CONSTANT]
@@ -204,8 +212,7 @@ class Reference:
         power = np.array([place.kind == POWER for place in places])
         arrays |= {"power_inverse": _inverse(left[:, power]), "power": power.astype(np.float64)}
         arrays["other_inverse"] = _inverse(left[:, ~power])
-        scatter = left.std(0)
-        arrays["left_unit"] = np.where(scatter > CONSTANT, scatter, np.inf)
+        arrays["left_unit"] = np.maximum(left.std(0), LEAST_LEFT)
         arrays["near"] = leading[:, : arrays["output_axes"].shape[1]]
         found._tree = cKDTree(arrays["near"])
         arrays["distances"] = found._distances(*unseen)[0]
@@ -223,9 +230,7 @@ class Reference:
         shares = self._shares(distances, 1)
         p = self._rank(self._combined, _combined(shares), 1)
         sigma = left / self._arrays["left_unit"]
-        size = left * np.where(
-            np.isinf(self._arrays["statistic_unit"]), 0.0, self._arrays["statistic_unit"]
-        )
+        size = left * self._arrays["statistic_unit"]
         return [
             Alarm(
                 float(p[k]),
@@ -338,7 +343,7 @@ def _quadratic(x: Float) -> Float:
 
 def _combined(shares: Float) -> Float:
     """Cauchy's statistic of p-values [B, n], large where one of them is small."""
-    return np.asarray((1.0 / np.tan(np.pi * np.clip(shares, 1e-12, 1.0 - 1e-9))).mean(axis=1))
+    return np.asarray((1.0 / np.tan(np.pi * USUAL * np.maximum(shares, 1e-12))).mean(axis=1))
 
 
 def shares_below(p: Float) -> dict[str, float]:

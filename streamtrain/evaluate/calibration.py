@@ -284,7 +284,7 @@ def _ranked(
     prior: Prior,
 ) -> Ranked:
     """Rank the truths of the maps of some batches, `count` in all."""
-    ranking = Ranking(run.network(generator), generator, draws, prior, run.watch(make=False)[0])
+    ranking = Ranking(run.network(generator), generator, draws, prior, run.kept_watch())
     for indices, _ in ranking.watching(batches):
         run.progress.update(f"drawing functions: {indices[-1] + 1}/{count} maps")
     return ranking.ranked()

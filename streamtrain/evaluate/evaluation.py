@@ -107,7 +107,7 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     _check_classes(run, generator)
     reference = _mean_label(run)
     network = run.network(generator)
-    watch, _ = run.watch(make=False)
+    watch = run.kept_watch()
     predictions = predict(network, manifest, generator, run.progress, watch)
     about = test_set_record(path, manifest, run.said(generator))
     return _scored(
@@ -127,7 +127,7 @@ def _elsewhere(run: Run, on: Sequence[str] | None, folder: Path, bootstrap: str)
     batches = testset.made(config, path, generator)
     count = config.test.samples
     network = run.network(generator)
-    watch, _ = run.watch(make=False)
+    watch = run.kept_watch()
     predictions = predict_batches(
         network, generator, batches, count, "evaluating", run.progress, watch
     )

@@ -31,8 +31,8 @@ FRAMES = 4
 EDGE_MAPS = 64
 """Maps that choose the bins of T and the scales of powers and voxels."""
 SMALLEST = 1e-6
-"""What is added to powers and variances, over those of the maps that choose the scales: their
-logarithm is taken."""
+"""What is added to powers and variances, over the mean of those of the maps that choose the scales:
+their logarithm is taken. It is above what rounding leaves of modes that were filtered away."""
 
 POWER, VOXELS, MEANS, SCATTER = "P(k_perp, k_par)", "VID", "channel mean", "channel scatter"
 EXTREME, FRAME = "extreme voxel", "scatter by distance from the edge"
@@ -97,10 +97,11 @@ class MapStatistics:
         )
         least = SMALLEST * self._unit[0] ** 2
         whole = (variance.mean(1, keepdim=True) + least).log()
-        power = self._power.to(device)(maps) / torch.from_numpy(self._power_scale).to(device)
+        floor = SMALLEST * self._power_scale.mean()
+        power = self._power.to(device)(maps) + floor
         extremes = torch.stack([maps.amax((1, 2, 3)), maps.amin((1, 2, 3))], 1)
         parts = [
-            (power + SMALLEST).log(),
+            (power / torch.from_numpy(self._power_scale + floor).to(device)).log(),
             voxel_counts(maps, torch.from_numpy(self._edges).to(device)).double().log1p(),
             self._of_blocks(means) / self._unit[0],
             (self._of_blocks(variance) + least).log() / 2.0,

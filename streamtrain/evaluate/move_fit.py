@@ -53,7 +53,7 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Fit:
-    """Shift and width at knots [j]; see the top of streamtrain/evaluate/recalibrate.py."""
+    """Shift and width at knots [j]; see `streamtrain.evaluate.move_fit`."""
 
     log10_N: Float
     """The knots, log10 N(>L)."""

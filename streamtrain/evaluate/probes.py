@@ -140,7 +140,7 @@ class _ProbedMaps:
         self.config, self.progress, self.open = config, run.progress, run.testing
         self.generator = run.testing(config)
         self.network = run.network(self.generator)
-        self.watch, _ = run.watch(make=False)
+        self.watch = run.kept_watch()
         self._alarms: list[Float] = []
         self.indices = range(min(NUM_SAMPLES, config.test.samples))
 

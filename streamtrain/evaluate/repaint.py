@@ -35,6 +35,7 @@ from streamtrain.calibration import combine
 from streamtrain.catalogs.headers import Header
 from streamtrain.config import Config
 from streamtrain.evaluate.posterior import check_posterior, check_seed
+from streamtrain.evaluate.recalibration import Applied
 from streamtrain.evaluate.repaint_figures import Drawn, check_figure
 from streamtrain.evaluate.repaint_painter import PILOT, NoiseLevel, Repainter
 from streamtrain.evaluate.repaint_parameters import field_scatter
@@ -239,8 +240,10 @@ class Painting:
     config: Config
     folder: Path
     """Folder of the run, where the calibration is kept."""
-    step: int
-    """Optimiser steps of the checkpoint."""
+    weights_sha256: str
+    """sha256 of the network's weights."""
+    applied: Applied
+    """How its posterior is shifted and widened, if it is."""
     network: Network
     training: Generator
     """Generator of training samples: the halos of painted maps are of their skies."""
@@ -368,8 +371,9 @@ def _moving(run: Painting) -> list[str]:
 
 def _calibration(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
     """The calibration of a run, from its folder or made now."""
+    moved = "_recalibrated" if run.applied.recalibration is not None else ""
     stated = "_stated" if noise.mode == "stated" else ""
-    path, identity = run.folder / f"check_calibration{stated}.npz", _identity(run, noise)
+    path, identity = run.folder / f"check_calibration{moved}{stated}.npz", _identity(run, noise)
     kept = _load(path, identity)
     if kept is not None and len(kept) >= maps:
         return kept.first(maps)
@@ -388,7 +392,8 @@ def _identity(run: Painting, noise: NoiseLevel) -> dict[str, Any]:
         "samples": sha256_of(run.config.sample_settings()),
         "generator_version": GENERATOR_VERSION,
         "lightcones": [run.training.skies.identity(), *_digests(run.config)],
-        "checkpoint_step": run.step,
+        "weights": run.weights_sha256,
+        "recalibration": run.applied.record(),
     }
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from streamtrain.arguments import whole_number
-from streamtrain.config import Config, ConfigError, load_config
+from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.for_sbi import SbiPosterior
 from streamtrain.evaluate.posterior import (
@@ -321,19 +321,31 @@ class Run:
         are compared with, half of them on the training's skies; None: as kept, or 2000; 0: none.
         again: make it anew. beside: folders of other runs that take the same maps, whose
         disagreement counts; none: those of the kept one. make: whether to make it where none is
-        kept. Raises ValueError, one sentence, for another run that does not fit.
+        kept. No recalibration counts, of this run or of others: networks are compared as they were
+        trained. Raises ValueError, one sentence, for a run of `beside` that does not fit.
         """
         given = None if maps is None else check_maps(whole_number(maps, "maps"))
         if given == 0 or not (make or (self.folder / ALARM_FILE).is_file()):
             return None, []
         key = (given, tuple(map(str, beside)))
         if again or key not in self._watches:
-            others = [self._other(folder) for folder in beside or kept_others(self.folder)]
             try:
+                others = [self._other(folder) for folder in beside or kept_others(self.folder)]
+            except ValueError as error:
+                if beside:
+                    raise
+                return None, [
+                    f"no map is compared with maps of the prior: {error}; `streamtrain alarm "
+                    f"{self.folder}` makes an alarm without that run, --beside RUN one with another"
+                ]
+            try:
+                network = self._answer[0]
                 found = open_watch(
                     self.folder,
                     self._identity,
-                    self._answer[0],
+                    replace(self.trained, applied=Applied()).network(
+                        network.head.label, self.device
+                    ),
                     self._own.observation.input_map,
                     self._samples_of if make else None,
                     maps=given,
@@ -345,9 +357,20 @@ class Run:
             except (ValueError, OSError) as error:
                 return None, [f"the map was not compared with maps of the prior: {error}"]
             if found is None:
-                return None, []
+                return None, [
+                    f"no map is compared with maps of the prior: {self.folder / ALARM_FILE} is of "
+                    f"another checkpoint or of other maps; `streamtrain alarm {self.folder}` makes "
+                    "it again"
+                ]
             self._watches[key] = found
         return self._watches[key], []
+
+    def kept_watch(self) -> Watch | None:
+        """The alarm that the run has; None where it has none, or one of no use, which is noted."""
+        found, problems = self.watch(make=False)
+        for text in problems:
+            self.progress.note(text)
+        return found
 
     @cached_property
     def _watches(self) -> dict[Any, Watch]:
@@ -358,7 +381,11 @@ class Run:
         """The run's configuration with the lightcones of here, whatever is evaluated."""
         if not (self.folder / "config.yaml").is_file():
             return self.config
-        return replace(run_config(self.folder), data=self.config.data)
+        own, here = run_config(self.folder), self.config.data
+        settings = {name: getattr(own.data, name) for name in DATA_SETTINGS}
+        if own.data.fresh or here.fresh:
+            settings["train"] = own.data.train
+        return replace(own, data=replace(here, **settings))
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -378,7 +405,8 @@ class Run:
     def _other(self, folder: str | Path) -> Other:
         """The network of another run. Raises ValueError, one sentence, if it does not take the maps
         of this one, or predicts something else."""
-        with Run.open(folder, device=self.device, threads=self.threads) as other:
+        how: dict[str, Any] = {"device": self.device, "threads": self.threads}
+        with Run.open(folder, recalibrated=False, **how) as other:
             for name in ("grid", "observe", "label"):
                 pair = [to_dict(getattr(c, name)) for c in (self.config, other.config)]
                 difference = next(differences(*pair), None)
@@ -390,7 +418,8 @@ class Run:
                     f"{folder}: networks are compared in their luminosity functions, and the label "
                     f"is {NO_FUNCTION[self.config.label.quantity]}"
                 )
-            return Other(str(folder), other.trained.step, other._answer[0])
+            where, trained = os.path.abspath(folder), other.trained
+            return Other(where, trained.step, trained.weights_sha256, other._answer[0])
 
     def check(
         self,
@@ -439,7 +468,8 @@ class Run:
         return Painting(
             self.config,
             self.folder,
-            self.trained.step,
+            self.trained.weights_sha256,
+            self.trained.applied,
             self.network(training),
             training,
             lambda: self.keep(Generator(self.config, "validation", **self._options)),

@@ -144,7 +144,7 @@ class _Bench:
         self._train = run.training()
         self._test: Generator | None = None
         self._network: Network | None = None
-        self._watch, _ = run.watch(make=False)
+        self._watch = run.kept_watch()
         self._fields: dict[str, OtherFields] = {}
         self._reference = mean_label(self._train, run.progress)
         line, classes = run.config.line, run.trained.classes

@@ -30,6 +30,8 @@ from streamtrain.tables import range_title
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
+PROCEDURE = 2
+"""Goes up when other distances come out."""
 NETWORKS = "prediction of another network"
 """Kind of the statistics that compare networks."""
 
@@ -39,9 +41,11 @@ class Other:
     """Another network that takes the same maps and predicts counts in the same bins."""
 
     folder: str
-    """The folder of the run that it is from."""
+    """The folder of the run that it is from, from the root."""
     step: int
     """The optimiser steps that its checkpoint has seen."""
+    weights_sha256: str
+    """sha256 of its weights."""
     network: Network
 
 
@@ -85,10 +89,11 @@ def open_watch(
     whether there are validation lightcones, which are the unseen skies; without them these are the
     training's, which is said. Raises ValueError or OSError where the maps cannot be made here.
     """
-    about = {**identity, "others": [[other.folder, other.step] for other in others]}
+    compared = [[other.folder, other.step, other.weights_sha256] for other in others]
+    about = {"procedure": PROCEDURE, **identity, "others": compared}
     with contextlib.suppress(ValueError, OSError):
         reference, of = Reference.load(folder / FILE)
-        if of == about and not again and maps in (None, 2 * len(reference)):
+        if of == about and not again and (maps is None or maps // 2 == len(reference)):
             statistics = MapStatistics(input_map, reference.scales)
             return Watch(network, tuple(others), statistics, reference)
     if generators is None:
@@ -104,7 +109,7 @@ def open_watch(
 def kept_others(folder: Path) -> list[str]:
     """Folders of the other runs that the kept alarm of a run folder compares its network with."""
     with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-        return [str(name) for name, _ in Reference.load(folder / FILE)[1]["others"]]
+        return [str(name) for name, *_ in Reference.load(folder / FILE)[1]["others"]]
     return []
 
 

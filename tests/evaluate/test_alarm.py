@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from support.map_runs import OBSERVE
 from streamtrain import Run
 from streamtrain.calibration import uniformity
 from streamtrain.cli import main
-from streamtrain.config import Config
+from streamtrain.config import Config, load_config
 from streamtrain.evaluate.alarm import FEWEST_MAPS, Alarm, Reference
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.map_statistics import (
@@ -31,6 +32,7 @@ from streamtrain.evaluate.map_statistics import (
     MapStatistics,
     Place,
 )
+from streamtrain.evaluate.recalibration import Recalibration
 from streamtrain.grid import Grid
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Box
@@ -92,6 +94,21 @@ def test_what_is_no_map_of_the_prior_is_found(reference: Reference, fault: str) 
         assert warnings and all(
             "most off: P(k_perp, k_par) at place 3: +" in text for text in warnings
         )
+
+
+def test_what_is_all_too_usual_hides_nothing() -> None:
+    """A map whose other statistics are exactly what is expected, nearer to that than all maps of
+    the prior, while one number of its power spectrum is far off."""
+    rng = np.random.default_rng(0)
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", True) for k in range(40)]
+    seen, unseen = ((rng.normal(size=(1000, 40)), rng.normal(size=(1000, 1))) for _ in range(2))
+    reference = Reference.fit(SCALES, seen, unseen, places, "8 skies")
+    numbers = seen[0].mean(0)[None]
+    numbers[0, 3] += 20.0
+    (alarm,) = reference.judge(numbers, seen[1].mean(0)[None])
+    assert alarm.tests["power spectrum"] == 1 / 1001
+    assert max(alarm.tests.values()) > 0.99
+    assert alarm.p < 0.01
 
 
 def test_a_factor_is_told_of_logarithms(reference: Reference) -> None:
@@ -185,6 +202,25 @@ def test_a_turned_map_has_the_same_statistics(
     assert found(cubes[:4].flip(2)) == pytest.approx(found(cubes[:4]), abs=1e-9)
 
 
+@pytest.mark.parametrize("last", ["high_pass", "subtract_mean", "log_modulus"])
+def test_what_is_removed_from_every_map_is_no_statistic(tmp_path: Path, last: str) -> None:
+    """Means and modes that an operator takes off are rounding alone: another rounding of a map, as
+    of a file or another device, has the same p-value; one that has them is found."""
+    filters = {"high_pass": {"high_pass": {"modes": 1}}, "subtract_mean": {"subtract_mean": {}}}
+    filters["log_modulus"] = {"subtract_mean": {}, "log_modulus": {}}
+    observe = {"pool": {"factor": [3, 1, 1]}, "noise": {"sigma_uK": 2.0}, **filters[last]}
+    config = runs.make_run(tmp_path, network=JOINT, observe=observe)
+    with Run.open(config.run) as run:
+        watch, _ = run.watch(FEWEST_MAPS)
+        assert watch is not None
+        cubes = run.testing().generate(range(24)).cube
+        luck = torch.Generator().manual_seed(1)
+        rounded = cubes * (1.0 + 3e-7 * torch.randn(cubes.shape, generator=luck))
+        assert watch.p_values(rounded) == pytest.approx(watch.p_values(cubes), abs=0.011)
+        found = watch.judge(cubes + 1.0)
+    assert all(alarm.tests["other statistics"] < 0.01 for alarm in found)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run with validation lightcones."""
@@ -229,9 +265,56 @@ def test_the_command_and_what_uses_it(
     found = evaluate(folder)
     assert found["alarm"]["below_0.05"] == report["below_0.05"]
     assert "alarm, among 100 maps of 1 sky" in capsys.readouterr().out
+    smaller = replace(
+        load_config(folder), data=replace(load_config(folder).data, min_mass_Msun=1e11)
+    )
+    with Run.open(smaller) as run:  # other maps are compared with those of the run's own prior
+        assert run.watch(make=False)[0] is not None
     shutil.rmtree(other)
-    with pytest.raises(ValueError, match="there is no run"):
-        Run.open(folder).watch(make=False)
+    for make in (False, True):
+        watch, (problem,) = Run.open(folder).watch(make=make)
+        assert watch is None and "there is no run" in problem and "--beside" in problem
+
+
+def test_a_recalibration_is_no_disagreement(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    other = Path(shutil.copytree(config.run, tmp_path / "other"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS, beside=[other])
+        cubes, trained = run.testing().generate(range(24)).cube, run.trained
+        assert made is not None
+        before = made.p_values(cubes)
+    moved = Recalibration(
+        trained.step, trained.weights_sha256, [0.0], [0.5], [0.1], [1.0], [1.0], [], 1, 1, [],
+        "2026-11-29", "1",
+    )  # fmt: skip
+    for changed in (other, folder):
+        moved.save(changed)
+        with Run.open(folder) as run:
+            watch, _ = run.watch(make=False)
+            assert watch is not None
+            assert watch.p_values(cubes).tolist() == before.tolist()
+
+
+def test_an_alarm_of_another_checkpoint_is_told(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    Run.open(folder).watch(FEWEST_MAPS)
+    reference, about = Reference.load(folder / "alarm.npz")
+    reference.save(folder / "alarm.npz", about | {"weights": "of another"})
+    with Run.open(folder) as run:
+        watch, (problem,) = run.watch(make=False)
+        assert watch is None and "`streamtrain alarm " in problem
+
+
+def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS + 1)
+    before = (folder / "alarm.npz").stat()
+    with Run.open(folder) as run:
+        watch, _ = run.watch(FEWEST_MAPS + 1)
+    assert made is not None and watch is not None and len(watch.reference) == FEWEST_MAPS // 2
+    assert (folder / "alarm.npz").stat() == before
 
 
 def test_probes_scenarios_and_calibration_tell_the_alarm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from streamtrain.calibration import uniformity
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import repaint_parameters
-from streamtrain.evaluate.repaint import Calibration
+from streamtrain.evaluate.recalibration import Recalibration
+from streamtrain.evaluate.repaint import Calibration, _calibration, _identity
 from streamtrain.evaluate.repaint_painter import NoiseLevel
 from streamtrain.evaluate.repaint_parameters import (
     FLOOR,
@@ -257,6 +259,31 @@ def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
             run.check(cube, number=3)
         with pytest.raises(ValueError, match=r"maps of the calibration, 3, must be 20 or more"):
             run.check(cube, maps=3)
+
+
+def test_a_calibration_is_of_the_posterior_that_paints(config: Config, tmp_path: Path) -> None:
+    """Other weights of the same step, and a recalibration, have their own."""
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    usual: dict[str, Any] = {"number": 24, "maps": 20}
+    with Run.open(folder) as run:
+        cube, trained = run.testing().generate([3]).cube[0], run.trained
+        plain = run.check(cube, **usual)
+    Recalibration(
+        trained.step, trained.weights_sha256, [0.0], [0.3], [0.1], [1.5], [1.5], [], 1, 1, [],
+        "2026-11-29", "1",
+    ).save(folder)  # fmt: skip
+    with Run.open(folder) as run:
+        moved = run.check(cube, **usual)
+        kept = _calibration(run.painting, NoiseLevel(run.painting.training), 20)
+    with Run.open(folder, recalibrated=False) as run:
+        again = run.check(cube, **usual)
+        before = _calibration(run.painting, NoiseLevel(run.painting.training), 20)
+        other = replace(run.painting, weights_sha256="another")
+        assert _identity(other, NoiseLevel(other.training)) != _identity(
+            run.painting, NoiseLevel(run.painting.training)
+        )
+    assert plain.to_dict() == again.to_dict() != moved.to_dict()
+    assert not np.array_equal(kept.scores["network"], before.scores["network"])
 
 
 def test_infer_writes_the_check(config: Config, tmp_path: Path, capsys: Any) -> None:
