@@ -121,6 +121,19 @@ def test_a_map_that_is_unlike_in_one_number_is_found() -> None:
     assert p == pytest.approx(1.0 / (num + 1))
 
 
+def test_what_an_operator_removes_from_every_map_decides_nothing() -> None:
+    """A statistic that is rounding alone has no p, and that of all is the same without it; a map
+    that has something there is found."""
+    rng, num = np.random.default_rng(8), 40
+    rows = {"power": rng.standard_normal((num, 4)), "means": 1e-4 * rng.standard_normal((num, 3))}
+    calibration = calibration_of({name: every[:-1] for name, every in rows.items()})
+    power, means = statistics_of(rows, -1)
+    p, p_values = calibration.p_values([power, replace(means, removed=np.ones(3, bool))])
+    assert "means" not in p_values and p == calibration.p_values([power])[0]
+    far = replace(means, score=means.score + 9.0)
+    assert calibration.p_values([power, far])[1]["means"] == pytest.approx(1.0 / num)
+
+
 def test_field_scatter_of_numbers_that_were_drawn_with_it() -> None:
     """To a fifth, of 2000 fields; Poisson scatter is no part of it."""
     rng, bins, num = np.random.default_rng(6), 12, 2000
