@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import Published
@@ -242,8 +242,10 @@ def loss_history(
         axes.tick_params(labelsize=TICK_SIZE, which="both")
         axes.grid(alpha=0.25, lw=0.6)
         if axes.get_yscale() == "log":
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_major_formatter(plain)
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.yaxis.set_minor_formatter(plain)
     panels[-1].set_xlabel("training step", fontsize=LABEL_SIZE)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure

@@ -254,15 +254,15 @@ def test_loss_history_holds_all_its_words(name):
     ]
     figure = figures.loss_history(entries, name)
     FigureCanvasAgg(figure).draw()
-    loss, ranges = figure.axes
-    for axes in (loss, ranges):
+    ranges = figure.axes[1]
+    for axes in figure.axes:
+        ticks = [t.get_text() for t in axes.get_yticklabels(which="both") if t.get_text()]
+        assert ticks and not any("e" in t or "$" in t for t in ticks)
         for text in (axes.title, axes.yaxis.label, axes.xaxis.label):
             box = text.get_window_extent()
             assert box.x0 >= 0 and box.y0 >= 0
             assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
     assert ranges.get_legend().get_window_extent().x0 >= ranges.bbox.x1
-    ticks = [t.get_text() for t in loss.get_yticklabels(which="both") if t.get_text()]
-    assert ticks and all(0 < float(t) < 100 for t in ticks)
 
 
 def test_the_matrix_puts_each_scenario_on_a_line_of_its_own():
