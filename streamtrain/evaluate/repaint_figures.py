@@ -112,6 +112,8 @@ def check_figure(
     for axes, name in ((panels[3], "means"), (panels[4], "scatter")):
         if name in p_values:
             _bands(axes, drawn.nu_GHz, of[name])
+        else:
+            axes.axis("off")
         _words(axes, "frequency [GHz]", f"{TITLES[name]}{brackets}")
     _brightest(panels[5], of["brightest"])
     _words(panels[5], f"brightest voxel above the mean{brackets}", "painted maps")
