@@ -30,7 +30,13 @@ from streamtrain.evaluate.repaint_parameters import (
     field_scatter,
     modes,
 )
-from streamtrain.evaluate.repaint_statistics import NAMES, Statistic, scores
+from streamtrain.evaluate.repaint_statistics import (
+    NAMES,
+    Measured,
+    PaintedStatistics,
+    Statistic,
+    scores,
+)
 from streamtrain.generator.line import Chosen
 from streamtrain.numerics.rng import STAGE_POSE, Draws
 from streamtrain.numerics.workspace import FreshMemory
@@ -132,6 +138,23 @@ def test_what_an_operator_removes_from_every_map_decides_nothing() -> None:
     assert "means" not in p_values and p == calibration.p_values([power])[0]
     far = replace(means, score=means.score + 9.0)
     assert calibration.p_values([power, far])[1]["means"] == pytest.approx(1.0 / num)
+
+
+def test_rounding_is_told_from_what_a_map_has(config: Config) -> None:
+    """Channel means of 1e-7 of the scatter are removed in every map; those of a map that has some
+    are not, and neither is anything else."""
+    statistics = PaintedStatistics(config, None)
+    cubes = torch.randn(
+        41, *statistics.input_map.box.shape, generator=torch.Generator().manual_seed(9)
+    )
+    measured = statistics.measure(0.1 * cubes)
+    measured.raw["means"] *= 1e-7
+    painted = Measured({k: rows[1:] for k, rows in measured.raw.items()}, measured.maps[1:])
+    found = {s.name: s.removed for s in statistics.compare(measured.one(0), painted).statistics}
+    assert found.pop("means").all() and not any(removed.any() for removed in found.values())
+    measured.raw["means"][0] *= 1e7
+    found = {s.name: s.removed for s in statistics.compare(measured.one(0), painted).statistics}
+    assert not found["means"].all()
 
 
 def test_field_scatter_of_numbers_that_were_drawn_with_it() -> None:
