@@ -89,7 +89,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "test.samples=N, with --out, instead of --on and --samples"
         )
     if arguments.draws is not None and not arguments.calibration and catalogs is None:
-        raise ValueError("--draws is the number of functions that --calibration draws")
+        raise ValueError(
+            "--draws is the number of functions that --calibration and --catalogs draw: name one"
+        )
     if arguments.blind and (arguments.on is not None or samples is not None):
         raise ValueError("--blind makes its maps itself: it cannot be used with --on or --samples")
     chosen = ["probes", "calibration", "scenarios", "catalogs", "blind"]

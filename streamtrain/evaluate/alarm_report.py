@@ -49,11 +49,12 @@ def make_alarm(
     """
     with Run(config, device=device, threads=threads, progress=progress) as run:
         check_writable(run.folder)
+        # the shorter work first: a test set that does not fit is refused before maps are made
+        with testset.kept(testset.default_path(config), "give its settings to this command, too"):
+            manifest, generator = run.test_set()
         watch, problems = run.watch(maps, again=True, beside=beside)
         if watch is None:
             raise ValueError(problems[0] if problems else "--maps 0 makes no alarm")
-        with testset.kept(testset.default_path(config)):
-            manifest, generator = run.test_set()
         predictions = predict(run.network(generator), manifest, generator, run.progress, watch)
         assert predictions.alarm is not None
         p, bootstrap = predictions.alarm, bootstrap_of(predictions)

@@ -92,8 +92,8 @@ def evaluate(
             with other_skies.new_folder(target, opened) as folder:
                 result = _elsewhere(opened, on, folder, bootstrap)
     print(table(result))
-    if on is not None or out is not None:
-        print(f"wrote {target}: evaluation.json, testset.json, {', '.join(result['figures'])}")
+    where = opened.folder if on is None and out is None else target
+    print(f"wrote {where}: evaluation.json, testset.json, {', '.join(result['figures'])}")
     return result
 
 

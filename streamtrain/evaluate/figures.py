@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import Published
@@ -227,7 +228,8 @@ def loss_history(
             drawn += losses
     if drawn and min(drawn) > 0:
         panels[0].set_yscale("log")
-    panels[0].set_ylabel(f"loss ({name})", fontsize=LABEL_SIZE)
+    panels[0].set_ylabel("loss", fontsize=LABEL_SIZE)
+    panels[0].set_title(fill(f"loss: {name}", 75), fontsize=TICK_SIZE)
     if drawn:
         panels[0].legend(fontsize=TICK_SIZE, frameon=False)
     if ranges:
@@ -237,9 +239,14 @@ def loss_history(
         panels[1].plot(at, [e["accuracy"] for e in accuracies], "o-", color=REFERENCE, ms=4)
         panels[1].set_ylabel("accuracy, validation", fontsize=LABEL_SIZE)
     for axes in panels:
-        axes.tick_params(labelsize=TICK_SIZE)
+        axes.tick_params(labelsize=TICK_SIZE, which="both")
         axes.grid(alpha=0.25, lw=0.6)
-    panels[-1].set_xlabel("optimiser step", fontsize=LABEL_SIZE)
+        if axes.get_yscale() == "log":
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_major_formatter(plain)
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.yaxis.set_minor_formatter(plain)
+    panels[-1].set_xlabel("training step", fontsize=LABEL_SIZE)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure
 
@@ -259,8 +266,8 @@ def _range_histories(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("rms, validation [dex]", fontsize=LABEL_SIZE)
     axes.legend(
-        fontsize=TICK_SIZE - 1, frameon=False, ncols=2, title=r"$\log_{10} L/L_\odot$",
-        title_fontsize=TICK_SIZE - 1,
+        fontsize=TICK_SIZE - 1, frameon=False, title=r"$\log_{10} L/L_\odot$",
+        title_fontsize=TICK_SIZE - 1, loc="center left", bbox_to_anchor=(1.0, 0.5),
     )  # fmt: skip
 
 

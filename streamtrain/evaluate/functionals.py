@@ -66,7 +66,12 @@ class Estimate:
             return f"{self.name} = {self.mean:.4g}{unit} (mean, error not known)"
         low, high = self.interval_68
         above, below = high - self.median, self.median - low
-        return f"{self.name} = {self.median:.4g} +{above:.2g} -{below:.2g}{unit}"
+        size = max(abs(self.median), abs(low), abs(high))
+        if not 1e-3 <= size < 1e6:
+            return f"{self.name} = {self.median:.4g} +{above:.2g} -{below:.2g}{unit}"
+        digits = max(0, 3 - int(np.floor(np.log10(size))))
+        value, up, down = (f"{number:.{digits}f}" for number in (self.median, above, below))
+        return f"{self.name} = {value} +{up} -{down}{unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; without what is not known."""

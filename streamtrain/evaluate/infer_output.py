@@ -223,7 +223,10 @@ def screen(
     lines.append(f"68 % and 95 %: {prediction.uncertainty}")
     lines += _rows(prediction)
     if len(prediction.value) > ROWS:
-        lines.append(f"{ROWS} of {len(prediction.value)} bins; the files have them all")
+        lines.append(
+            f"{ROWS} of {len(prediction.value)} bins, less than one halo counts as one; the files "
+            "have them all"
+        )
     if age and prediction.interval is not None:
         _, low68, high68, _ = prediction.interval
         outside = int(((prediction.value < low68) | (prediction.value > high68)).sum())

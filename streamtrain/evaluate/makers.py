@@ -127,10 +127,14 @@ def evaluate_catalogs(
     options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
     with Run(config, recalibrated=recalibrated, **options) as run:
         if out is None:
-            folder = output_folder(config, None, test=False)
-            return _Table(run, folder, draws, bootstrap).written(makers)
-        with new_folder(Path(out), run) as part:
-            return _Table(run, part, draws, bootstrap, own=False).written(makers)
+            target = output_folder(config, None, test=False)
+            result = _Table(run, target, draws, bootstrap).written(makers)
+        else:
+            target = Path(out)
+            with new_folder(target, run) as part:
+                result = _Table(run, part, draws, bootstrap, own=False).written(makers)
+    print(f"wrote {target}: catalogs.json, {', '.join(result['figures'])}, catalogs")
+    return result
 
 
 class _Table:

@@ -40,7 +40,7 @@ def makers_table(result: Mapping[str, Any]) -> str:
         lines += _wrapped([f"{row['name']}: {without}"] if without else [])
     if result["bins_are_independent"]:
         lines.append("the head takes bins as independent: sums and whole curves show its cost")
-    return "\n".join([*lines, f"figures: {', '.join(result['figures'])}"])
+    return "\n".join(lines)
 
 
 def maker_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -34,7 +34,12 @@ SMALLEST = 1e-6
 """What is added to powers and variances, over the mean of those of the maps that choose the scales:
 their logarithm is taken. It is above what rounding leaves of modes that were filtered away."""
 
-POWER, VOXELS, MEANS, SCATTER = "P(k_perp, k_par)", "VID", "channel mean", "channel scatter"
+POWER, VOXELS, MEANS, SCATTER = (
+    "P(k_perp, k_par)",
+    "voxel intensities",
+    "channel mean",
+    "channel scatter",
+)
 EXTREME, FRAME = "extreme voxel", "scatter by distance from the edge"
 KINDS = (POWER, VOXELS, MEANS, SCATTER, EXTREME, FRAME)
 """What the statistics are of."""

@@ -114,10 +114,10 @@ def notes_on(config: Config, generator: Generator) -> list[str]:
         }
         if other:
             then = ", ".join(
-                f"{key} = {low:g}" + (f" to {high:g}" if high > low else "")
+                f"{key} = {low:.4g}" + (f" to {high:.4g}" if high > low else "")
                 for key, (low, high) in other.items()
             )
-            now = ", ".join(f"{key} = {header.cosmology[key]:g}" for key in other)
+            now = ", ".join(f"{key} = {header.cosmology[key]:.4g}" for key in other)
             notes.append(f"{header.name} has another cosmology: {now}; the training: {then}")
     return notes
 

@@ -91,9 +91,11 @@ class Calibration:
 
     def p_values(self, statistics: Sequence[Statistic]) -> tuple[float, dict[str, float]]:
         """The share of the maps, this one included, that are as unusual, in all statistics together
-        and in each of them: 1 / (C + 1) or more."""
+        and in each of them: 1 / (C + 1) or more. One that is removed from every map is left out."""
         every, tails = {}, []
         for one in statistics:
+            if one.removed.all():
+                continue
             z = np.concatenate([self.scores[one.name], one.score[None]])
             inverse = np.linalg.inv(self.covariance[one.name] + RIDGE * np.eye(z.shape[1]))
             far = np.log(np.einsum("ci,ij,cj->c", z, inverse, z, optimize=True) + SMALLEST)
@@ -120,7 +122,8 @@ class Check:
     """Share of the maps of the prior, this one included, that are as unusual; all statistics
     together."""
     p_values: dict[str, float]
-    """Share of the maps that are as unusual in each statistic, by its name."""
+    """Share of the maps that are as unusual in each statistic, by its name; of those that an
+    operator removes from every map, none."""
     statistics: tuple[Statistic, ...]
     """The map and the painted maps."""
     painted: int
@@ -166,7 +169,7 @@ class Check:
 
     def furthest(self, one: Statistic) -> tuple[int, str]:
         """Which number of a statistic is the most unusual, and how much it is off in words."""
-        k = int(np.abs(one.score).argmax())
+        k = int(np.where(one.removed, -1.0, np.abs(one.score)).argmax())
         value, usual = float(one.value[k]), float(np.median(one.painted[:, k]))
         where = self.drawn.place(one.name, k, len(one.value))
         if one.name in ("means", "network") or not usual > 0.0:
@@ -180,6 +183,9 @@ class Check:
         """A table as text, and what was assumed."""
         rows = []
         for one in self.statistics:
+            if one.name not in self.p_values:
+                rows.append([TITLES[one.name], "-", "-", "an operator removes them from every map"])
+                continue
             k, text = self.furthest(one)
             p = self._text(self.p_values[one.name])
             rows.append([TITLES[one.name], p, f"{one.score[k]:+.1f}", text])
@@ -202,7 +208,7 @@ class Check:
             ends = np.quantile(one.painted, (0.025, 0.16, 0.5, 0.84, 0.975), axis=0).tolist()
             found[one.name] = {
                 "meaning": TITLES[one.name],
-                "p": self.p_values[one.name],
+                "p": self.p_values.get(one.name),
                 "furthest": {"number": k, "sigma": float(one.score[k]), "text": text},
                 "map": one.value.tolist(),
                 "sigma": one.score.tolist(),
@@ -415,7 +421,9 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
             batch = prior.generate(range(first + start, first + min(start + BATCH, maps)))
         batch.check()
         batches.append(batch)
-        run.progress.update(f"calibrating the check, once: maps {start + len(batch)}/{maps}")
+        run.progress.update(
+            f"check, calibrated once: maps of the prior {start + len(batch)}/{maps}"
+        )
     repainter = Repainter(config, run.network, run.training)
     if config.label.quantity != "parameters" and not _moving(run):
         repainter.of_counts.scatter = field_scatter(*_counts(repainter, batches))
@@ -440,7 +448,7 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
             name = str(draw["lightcone"])
             skies.add(realisation.get(name, name))
             done += 1
-            run.progress.update(f"calibrating the check, once: {done}/{maps} maps of the prior")
+            run.progress.update(f"check, calibrated once: painting beside map {done}/{maps}")
     run.progress.close()
     scores = {name: np.stack(every) for name, every in rows.items()}
     return Calibration(scores, covariance, repainter.of_counts.scatter, len(skies))

@@ -110,13 +110,17 @@ def check_figure(
     _voxels(voxels, of["voxels"], drawn)
     _words(voxels, f"$T${brackets}", "voxels / painted median")
     for axes, name in ((panels[3], "means"), (panels[4], "scatter")):
-        _bands(axes, drawn.nu_GHz, of[name])
+        if name in p_values:
+            _bands(axes, drawn.nu_GHz, of[name])
+        else:
+            axes.axis("off")
         _words(axes, "frequency [GHz]", f"{TITLES[name]}{brackets}")
     _brightest(panels[5], of["brightest"])
     _words(panels[5], f"brightest voxel above the mean{brackets}", "painted maps")
     names = ("power", "power_2d", "voxels", "means", "scatter", "brightest")
     for axes, name in zip(panels, names, strict=True):
-        axes.set_title(f"{TITLES[name]}: p = {p_values[name]:.2g}", fontsize=TICK_SIZE)
+        said = f"p = {p_values[name]:.2g}" if name in p_values else "removed from every map"
+        axes.set_title(f"{TITLES[name]}: {said}", fontsize=TICK_SIZE)
         axes.tick_params(labelsize=TICK_SIZE - 1)
     if "network" in p_values:
         title += f"; {TITLES['network']}: p = {p_values['network']:.2g}"
@@ -131,11 +135,13 @@ def _words(axes: Axes, x: str, y: str) -> None:
 
 def _bands(axes: Axes, at: Float, one: Statistic) -> None:
     """Bands of the painted maps and the map, at points."""
-    low95, low68, median, high68, high95 = _ends(one.painted)
+    kept = ~np.broadcast_to(one.removed, one.value.shape)
+    at, value = at[kept], one.value[kept]
+    low95, low68, median, high68, high95 = _ends(one.painted[:, kept])
     axes.fill_between(at, low95, high95, color=SHADES[0], lw=0, label="95 % of the painted maps")
     axes.fill_between(at, low68, high68, color=SHADES[1], lw=0, label="68 %")
     axes.plot(at, median, color=NETWORK, lw=1.2, label="their median")
-    axes.plot(at, one.value, "o-", color=TRUTH, ms=3, lw=1.0, label="the map")
+    axes.plot(at, value, "o-", color=TRUTH, ms=3, lw=1.0, label="the map")
 
 
 def _ends(painted: Float) -> Float:

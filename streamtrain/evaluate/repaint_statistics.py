@@ -10,7 +10,7 @@ more of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -97,6 +97,9 @@ class Statistic:
     """How unusual each number is among the painted maps', in sigma [size]."""
     covariance: Float
     """Covariance of the painted maps' own scores [size, size]."""
+    removed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
+    """Numbers that are rounding alone, in the map and in the painted maps, since an operator
+    removes them from every map [size, or 1 for all]."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class PaintedStatistics:
             both = voxels if name == "voxels" else [m.raw[name] for m in (one, painted)]
             value, samples = both[0][0], both[1]
             floor = np.full(len(value), FLOORS[name])
+            least: float | Float = -1.0
             scaled = [value, samples]
             if name == "voxels":
                 scaled = [2.0 * np.sqrt(v + ANSCOMBE) for v in scaled]
@@ -171,11 +175,13 @@ class PaintedStatistics:
                 scaled = [np.log(np.maximum(v, 0.0) + least) for v in scaled]
             elif name == "means":
                 floor = floor * painted.raw["scatter"].mean(axis=0) / np.sqrt(pixels) + 1e-30
+                least = floor
+            removed = (np.abs(samples) <= least).all(axis=0) & (np.abs(value) <= least)
             away = scaled[1] - scaled[1].mean(axis=0)
             away = away / np.sqrt(scaled[1].var(axis=0, ddof=1) + floor**2)
             score = scores(scaled[0], scaled[1], floor)
             covariance = away.T @ away / (len(away) - 1)
-            found.append(Statistic(name, value, samples, score, covariance))
+            found.append(Statistic(name, value, samples, score, covariance, removed))
         return Compared(tuple(found), chosen)
 
 

@@ -280,7 +280,7 @@ def _deviance_lines(result: Mapping[str, Any], name: str) -> list[str]:
         for pair in _pairs(counts, ("network", "mean_label"))
     ]
     head = f"Poisson deviance of {name} per bin, empty bins included [nat]"
-    return [head, *columns(["log10 L", "network", "mean"], rows)]
+    return [head, *columns(["log10 L", "network", "mean label"], rows)]
 
 
 def _bright_lines(result: Mapping[str, Any]) -> list[str]:

@@ -230,6 +230,9 @@ class Run:
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
         """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;

@@ -7,6 +7,7 @@ off the same test maps, and their ratio to the true ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def _history_panels(runs: Sequence[RunRecord]) -> list[tuple[str, str, Keys]]:
     with_history = [run for run in runs if run.history]
     for kind in dict.fromkeys(run.loss for run in with_history):
         keys = {r.name: ("loss", "validation_loss") for r in with_history if r.loss == kind}
-        title = kind.replace(", in ", ",\nin ")
+        title = fill(kind, 36)
         panels.append((title, "loss (thin: training,\ndots: validation)", keys))
     functions = list(dict.fromkeys(run.function for run in with_history))
     for function in functions:

@@ -244,13 +244,13 @@ def reopen(path: Path, config: Config | None = None, **options: Any) -> tuple[Ma
 
 
 @contextlib.contextmanager
-def kept(path: Path) -> Iterator[None]:
-    """An OtherTestSet inside says that `path` stays as it is, and how to go on."""
+def kept(path: Path, advice: str = "--out writes elsewhere") -> Iterator[None]:
+    """An OtherTestSet inside says that `path` stays as it is, and how to go on: advice."""
     try:
         yield
     except OtherTestSet as error:
         raise OtherTestSet(
-            f"{path} is of another test set and stays as it is: {error}; --out writes elsewhere"
+            f"{path} is of another test set and stays as it is: {error}; {advice}"
         ) from None
 
 

@@ -197,7 +197,8 @@ def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tenso
         if not torch.isfinite(point).all():
             raise ValueError(
                 "the network's prediction is not finite: its training has diverged, or the map is "
-                "far beyond what it was trained on"
+                "far beyond what it was trained on, such as an array before the operators of "
+                "the configuration"
             )
     return output, point
 

@@ -169,7 +169,9 @@ def check_network(network: NetworkConfig, quantity: str, scale: str) -> None:
             f"network.monotonic is for label.quantity = cumulative, not for {quantity}"
         )
     if head != "auto" and quantity == "class":
-        raise ConfigError(f"network.head = {head}: a class has cross-entropy alone (auto)")
+        raise ConfigError(
+            f"network.head = {head}: a class has cross-entropy alone: network.head=auto"
+        )
     if head == "flow" and quantity != "parameters":
         raise ConfigError(
             "network.head = flow is the posterior of a luminosity model's parameters, "

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
@@ -11,6 +12,7 @@ from streamtrain.evaluate.baselines import ihle2019, published
 from streamtrain.evaluate.matrix import matrix_figure
 from streamtrain.evaluate.scores import delta_percentiles
 from streamtrain.figures import Slices, confusion, map_slices
+from streamtrain.networks.joint import JointCountsHead
 
 EDGES = np.linspace(3.5, 7.0, 50)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
@@ -240,6 +242,27 @@ def test_loss_history_shows_each_luminosity_range():
     assert line(loss, "validation").get_ydata().tolist() == [0.3, 0.2]
     assert line(ranges, "3.5-4.5").get_xydata().tolist() == [[20, 0.2], [30, 0.1]]
     assert line(ranges, "all").get_ydata().tolist() == [0.4, 0.3]
+
+
+@pytest.mark.parametrize("name", [*JointCountsHead.losses.values(), "mean squared error"])
+def test_loss_history_holds_all_its_words(name):
+    """Title, axes and legend lie within the figure, and the legend covers no curve."""
+    entries = [
+        {"step": s, "loss": 7.0 - s / 10, "validation_loss": 7.1 - s / 10}
+        | {f"error_dex_{k}": 0.1 + s / 100 + n / 10 for n, k in enumerate(("4-5", "5-6", "all"))}
+        for s in range(10, 40, 10)
+    ]
+    figure = figures.loss_history(entries, name)
+    FigureCanvasAgg(figure).draw()
+    ranges = figure.axes[1]
+    for axes in figure.axes:
+        ticks = [t.get_text() for t in axes.get_yticklabels(which="both") if t.get_text()]
+        assert ticks and not any("e" in t or "$" in t for t in ticks)
+        for text in (axes.title, axes.yaxis.label, axes.xaxis.label):
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0
+            assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+    assert ranges.get_legend().get_window_extent().x0 >= ranges.bbox.x1
 
 
 def test_the_matrix_puts_each_scenario_on_a_line_of_its_own():

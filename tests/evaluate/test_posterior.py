@@ -317,6 +317,10 @@ def test_what_is_printed() -> None:
     assert [line.split()[0] for line in lines[2:5]] == ["N(>10^5)", "N(>10^6)", "N(>10^6.5)"]
     assert lines[-1].startswith("halos below 10^3.5 or above 10^7 Lsun, outside the bins, are left")
     assert re.match(r"rho_L = \d[\d.e+]* \+\S+ -\S+ Lsun Mpc-3$", str(found.functional("rho_L")))
+    estimate = replace(
+        found.functional("rho_L"), median=1859.0, interval_68=(1635.4, 2125.6), unit="Lsun Mpc-3"
+    )
+    assert str(estimate) == "rho_L = 1859 +267 -224 Lsun Mpc-3"
 
 
 def test_figure(tmp_path: Path) -> None:

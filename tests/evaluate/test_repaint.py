@@ -32,7 +32,13 @@ from streamtrain.evaluate.repaint_parameters import (
     field_scatter,
     modes,
 )
-from streamtrain.evaluate.repaint_statistics import NAMES, Statistic, scores
+from streamtrain.evaluate.repaint_statistics import (
+    NAMES,
+    Measured,
+    PaintedStatistics,
+    Statistic,
+    scores,
+)
 from streamtrain.generator.line import Chosen
 from streamtrain.numerics.rng import STAGE_POSE, Draws
 from streamtrain.numerics.workspace import FreshMemory
@@ -121,6 +127,36 @@ def test_a_map_that_is_unlike_in_one_number_is_found() -> None:
     p, p_values = calibration_of(others).p_values(statistics_of(rows, -1))
     assert p_values["power"] == pytest.approx(1.0 / (num + 1)) and p_values["means"] > 0.05
     assert p == pytest.approx(1.0 / (num + 1))
+
+
+def test_what_an_operator_removes_from_every_map_decides_nothing() -> None:
+    """A statistic that is rounding alone has no p, and that of all is the same without it; a map
+    that has something there is found."""
+    rng, num = np.random.default_rng(8), 40
+    rows = {"power": rng.standard_normal((num, 4)), "means": 1e-4 * rng.standard_normal((num, 3))}
+    calibration = calibration_of({name: every[:-1] for name, every in rows.items()})
+    power, means = statistics_of(rows, -1)
+    p, p_values = calibration.p_values([power, replace(means, removed=np.ones(3, bool))])
+    assert "means" not in p_values and p == calibration.p_values([power])[0]
+    far = replace(means, score=means.score + 9.0)
+    assert calibration.p_values([power, far])[1]["means"] == pytest.approx(1.0 / num)
+
+
+def test_rounding_is_told_from_what_a_map_has(config: Config) -> None:
+    """Channel means of 1e-7 of the scatter are removed in every map; those of a map that has some
+    are not, and neither is anything else."""
+    statistics = PaintedStatistics(config, None)
+    cubes = torch.randn(
+        41, *statistics.input_map.box.shape, generator=torch.Generator().manual_seed(9)
+    )
+    measured = statistics.measure(0.1 * cubes)
+    measured.raw["means"] *= 1e-7
+    painted = Measured({k: rows[1:] for k, rows in measured.raw.items()}, measured.maps[1:])
+    found = {s.name: s.removed for s in statistics.compare(measured.one(0), painted).statistics}
+    assert found.pop("means").all() and not any(removed.any() for removed in found.values())
+    measured.raw["means"][0] *= 1e7
+    found = {s.name: s.removed for s in statistics.compare(measured.one(0), painted).statistics}
+    assert not found["means"].all()
 
 
 def test_field_scatter_of_numbers_that_were_drawn_with_it() -> None:

@@ -102,7 +102,7 @@ CUMULATIVE = {"quantity": "cumulative"}
         ),
         (
             {"network": {"head": "negative_binomial"}, "label": CLASS},
-            "network.head = negative_binomial: a class has cross-entropy alone (auto)",
+            "network.head = negative_binomial: a class has cross-entropy alone: network.head=auto",
         ),
         ({"network": {"head": "mse"}, "label": CLASS}, "network.head = mse: a class has"),
         (

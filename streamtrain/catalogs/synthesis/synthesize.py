@@ -82,7 +82,7 @@ def synthesize(
     if sfr:
         fit.log10_sfr(options.min_mass_Msun, options.z_range)  # refuses what the fit does not cover
     report = progress if progress is not None else lambda fraction, what: None
-    report(0.0, "plan")
+    report(0.0, "planning")
     sampler = _sampler(options, device)
     with sampler.arrays.pool(threads or _num_threads()) as pool:
         halos = sampler.halos(sampler.key(int(seed)), pool, report)
