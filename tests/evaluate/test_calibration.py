@@ -173,7 +173,7 @@ def test_the_command_is_deterministic_and_writes_elsewhere(use, tmp_path):
         ({"label": {"quantity": "class"}}, ["--calibration"], "not of a class"),
         ({}, ["--calibration", "--draws", "3"], "--draws 3 must be 20 or more"),
         ({}, ["--calibration", "--samples", "0"], "--samples 0 must be 1 or more"),
-        ({}, ["--draws", "100"], "--calibration draws"),
+        ({}, ["--draws", "100"], "--calibration and --catalogs draw"),
         ({}, ["--calibration", "--probes"], "name one"),
     ],
 )
