@@ -287,7 +287,7 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "applied   high_pass, log_modulus" in said
     assert "left out  beam, noise: a map has them in it" in said
-    assert "\n10 of 14 bins; the files have them all\n" in said
+    assert "\n10 of 14 bins, less than one halo counts as one; the files have them all\n" in said
     kept = json.loads((out / "m.json").read_text())
     value, low, high = (np.array(kept[name]) for name in ("value", "low_68", "high_68"))
     outside = int(((value < low) | (value > high)).sum())
