@@ -355,7 +355,7 @@ def blind_figure(answers: Sequence[tuple[Blind, Posterior, Float]]) -> Figure:
         raised = alarm is not None and alarm.extrapolated
         p = "" if alarm is None else f", p = {alarm.p:.2g}{', ALARM' if raised else ''}"
         weight = "bold" if raised else "normal"
-        axes.set_title(f"{one.name}{p}", fontsize=TICK_SIZE, fontweight=weight)
+        axes.set_title(f"{one.name}{p}", fontsize=TICK_SIZE - 2, fontweight=weight)
         axes.set_facecolor("white" if row["held"] else "#FBE3D6")
         for text in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label):
             if text is not None:
