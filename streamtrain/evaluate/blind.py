@@ -34,7 +34,9 @@ from streamtrain.evaluate.run import Run, output_folder
 from streamtrain.figures import TICK_SIZE, write_png
 from streamtrain.generator.halos import expand
 from streamtrain.generator.needed import sky_of
+from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
+from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import read_text, reading, resource_dir, sha256_of, write_json
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.backend import full_device, kernels_for
@@ -130,8 +132,8 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
         run.progress.update(f"blind test: map {number + 1}/{len(wanted)}")
         try:
             cube, counts = _map_of(run, one, number, skies)
-        except (ConfigError, KeyError) as error:
-            left_out[one.name] = str(error).strip("'")
+        except ConfigError as error:
+            left_out[one.name] = str(error)
             continue
         posterior = run.infer(cube)
         rows.append(_row(one, posterior, counts))
@@ -179,7 +181,10 @@ class _Skies:
             low, high = replace(self._run.config.grid, nu_rest_GHz=nu_rest_GHz).z_range
             usual |= {"z_range": (np.floor(1e3 * low) / 1e3, np.ceil(1e3 * high) / 1e3)}
             first += self._most
-        chosen = SkyOptions(**(usual | given), cosmology=cosmology)
+        try:
+            chosen = SkyOptions(**(usual | given), cosmology=cosmology)
+        except ValueError as error:
+            raise ConfigError(f"its lightcone cannot be made: {error}") from None
         key = json.dumps([options, usual["z_range"]], sort_keys=True)
         stem = f"sky_{sha256_of(key)[:8]}"
         recipe = Recipe(self._folder, stem, chosen, velocities=False, sfr=sfr)
@@ -206,6 +211,7 @@ def _map_of(run: Run, one: Blind, number: int, skies: _Skies) -> tuple[torch.Ten
     """
     data: dict[str, Any] = to_dict(run.config)
     data["data"] |= {"test": [skies.path(one.skies, one.sky)], "validation": []}
+    _check_line(one, run.config)
     for name, section in one.emit.items():
         if name.startswith("interloper"):
             nu = float(section["nu_rest_GHz"])
@@ -226,6 +232,18 @@ def _map_of(run: Run, one: Blind, number: int, skies: _Skies) -> tuple[torch.Ten
     if one.gain or one.drift["rms"]:
         cube = _spoilt(cube, one, config, number)
     return cube, counts
+
+
+def _check_line(one: Blind, config: Config) -> None:
+    """Raise ConfigError for a luminosity model or an interloper that belongs to another line."""
+    for section in one.emit.values():
+        if "model" not in section:
+            continue
+        nu_rest = section.get("nu_rest_GHz", config.grid.nu_rest_GHz)
+        if not find_model(section["model"]).published_for(nu_rest):
+            raise ConfigError(
+                f"the model {section['model']} was not published for {line_name(nu_rest)}"
+            )
 
 
 def _scale(data: dict[str, Any], names: list[str], factor: float, whole: str) -> None:

@@ -115,6 +115,14 @@ def test_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
     assert row["alarm"]["p"] == posterior.alarm.p  # type: ignore[union-attr]
 
 
+def test_models_of_another_line_are_left_out(config: Config) -> None:
+    (keating,) = [one for one in load_maps() if one.name == "keating16 1"]
+    blind._check_line(keating, config)
+    carbon = replace(config, grid=replace(config.grid, nu_rest_GHz=1900.5, nu_GHz=(300.0, 210.0)))
+    with pytest.raises(ConfigError, match=r"the model keating16 was not published for \[CII\]"):
+        blind._check_line(keating, carbon)
+
+
 def test_it_makes_its_maps_itself(config: Config, capsys: Any) -> None:
     words = ["evaluate", f"{config.run}/config.yaml", "--device", "cpu", "--blind"]
     assert main.main([*words, "--samples", "8"]) == 2
