@@ -321,11 +321,12 @@ class Run:
         if that cannot be found here.
 
         It is in the run folder, alarm.npz, or is made and kept there. maps: of the prior that maps
-        are compared with, half of them on the training's skies; None: as kept, or 2000; 0: none.
-        again: make it anew. beside: folders of other runs that take the same maps, whose
-        disagreement counts; none: those of the kept one. make: whether to make it where none is
-        kept. No recalibration counts, of this run or of others: networks are compared as they were
-        trained. Raises ValueError, one sentence, for a run of `beside` that does not fit.
+        are compared with, half of them on the training's skies; more are used where more are kept,
+        None: as kept, or 2000; 0: none. again: make it anew. beside: folders of other runs that
+        take the same maps, whose disagreement counts; none: those of the kept one. make: whether to
+        make it where none is kept. No recalibration counts, of this run or of others: networks are
+        compared as they were trained. Raises ValueError, one sentence, for a run of `beside` that
+        does not fit.
         """
         given = None if maps is None else check_maps(whole_number(maps, "maps"))
         if given == 0 or not (make or (self.folder / ALARM_FILE).is_file()):
@@ -398,6 +399,7 @@ class Run:
             "generator_version": GENERATOR_VERSION,
             "weights": self.trained.weights_sha256,
             "lightcones": self.trained.lightcones,
+            "other_skies": bool(self._own.data.files("validation")),
         }
 
     def _samples_of(self, split: str) -> Generator:

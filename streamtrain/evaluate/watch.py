@@ -85,15 +85,16 @@ def open_watch(
 
     identity: what the reference depends on, as plain data; generators: open the samples of a split,
     or None if nothing is to be made: there is no alarm then, unless it is kept. maps: of the prior,
-    half of them on the training's skies; None: those that are kept, or `NUM_MAPS`. has_validation:
-    whether there are validation lightcones, which are the unseen skies; without them these are the
-    training's, which is said. Raises ValueError or OSError where the maps cannot be made here.
+    half of them on the training's skies, at least so many; None: those that are kept, or
+    `NUM_MAPS`. has_validation: whether there are validation lightcones, which are the unseen skies;
+    without them these are the training's, which is said. Raises ValueError or OSError where the
+    maps cannot be made here.
     """
     compared = [[other.folder, other.step, other.weights_sha256] for other in others]
     about = {"procedure": PROCEDURE, **identity, "others": compared}
     with contextlib.suppress(ValueError, OSError):
         reference, of = Reference.load(folder / FILE)
-        if of == about and not again and (maps is None or maps // 2 == len(reference)):
+        if of == about and not again and (maps is None or maps // 2 <= len(reference)):
             statistics = MapStatistics(input_map, reference.scales)
             return Watch(network, tuple(others), statistics, reference)
     if generators is None:
