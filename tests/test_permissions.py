@@ -144,7 +144,8 @@ def test_one_sentence_that_names_the_file(
     assert reason in said and named in said.partition(reason)[0], said
     after = contents()
     assert before.items() <= after.items()
-    assert {Path(new).name for new in after.keys() - before.keys()} <= {"infer_reference.json", "alarm.npz"}
+    kept = {"infer_reference.json", "alarm.npz"}
+    assert {Path(new).name for new in after.keys() - before.keys()} <= kept
 
 
 def contents() -> dict[str, bytes]:
