@@ -289,10 +289,16 @@ def _stephens(num: int) -> float:
 def combine(p_values: list[float]) -> float:
     """p-values of tests that may depend on one another as one: the Cauchy combination of Liu and
     Xie 2020, arXiv:1808.09011, whose false-alarm rate is right for small p."""
+    return float(np.arctan2(1.0, cauchy(np.asarray(p_values, np.float64))) / np.pi)
+
+
+def cauchy(p_values: Float) -> Float:
+    """The statistic of the Cauchy combination, the mean of cot(pi p) over the last axis: large
+    where one of the p-values [..., n] is small."""
     p = np.clip(p_values, 1e-300, 1.0 - 1e-9)
     with np.errstate(divide="ignore"):
-        mean = float(np.mean(np.where(p < 1e-12, 1.0 / (np.pi * p), 1.0 / np.tan(np.pi * p))))
-    return float(np.arctan2(1.0, mean) / np.pi)
+        terms = np.where(p < 1e-12, 1.0 / (np.pi * p), 1.0 / np.tan(np.pi * p))
+    return np.asarray(terms.mean(axis=-1))
 
 
 def tests_of(ranks: Ranks) -> dict[str, Uniformity]:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from streamtrain.calibration import cauchy
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.map_statistics import POWER, MapStatistics, Place
 from streamtrain.machine.files import check_npz, reading, writing
@@ -113,7 +114,7 @@ class Alarm:
     maps: int
     """Maps that the ranks are among; no p-value is smaller than 1 / (maps + 1)."""
     skies: str
-    """Which skies these are of, in words."""
+    """The skies that these maps are of, in words."""
 
     @property
     def extrapolated(self) -> bool:
@@ -343,7 +344,7 @@ def _quadratic(x: Float) -> Float:
 
 def _combined(shares: Float) -> Float:
     """Cauchy's statistic of p-values [B, n], large where one of them is small."""
-    return np.asarray((1.0 / np.tan(np.pi * USUAL * np.maximum(shares, 1e-12))).mean(axis=1))
+    return cauchy(USUAL * shares)
 
 
 def shares_below(p: Float) -> dict[str, float]:

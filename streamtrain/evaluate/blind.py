@@ -137,7 +137,7 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
             continue
         posterior = run.infer(cube)
         rows.append(_row(one, posterior, counts))
-        answers.append((one, posterior, counts))
+        answers.append((posterior, counts))
     run.progress.close()
     result = {
         "checkpoint_step": step,
@@ -155,7 +155,7 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
         "figures": ["blind.png"],
     }
     write_json(folder / "blind.json", result)
-    write_png(blind_figure(answers), folder / "blind.png")
+    write_png(blind_figure(rows, answers), folder / "blind.png")
     print(table(result))
     return result
 
@@ -209,16 +209,18 @@ def _map_of(run: Run, one: Blind, number: int, skies: _Skies) -> tuple[torch.Ten
 
     Raises ConfigError where the run's configuration cannot have what the map wants.
     """
-    data: dict[str, Any] = to_dict(run.config)
-    data["data"] |= {"test": [skies.path(one.skies, one.sky)], "validation": []}
     _check_line(one, run.config)
+    if one.gain or one.drift["rms"]:
+        _check_spoilt(one, run.config)
+    data: dict[str, Any] = to_dict(run.config)
+    for name, factor in one.scale.items():
+        _scale(data, name.split("."), factor, name)
+    data["data"] |= {"test": [skies.path(one.skies, one.sky)], "validation": []}
     for name, section in one.emit.items():
         if name.startswith("interloper"):
             nu = float(section["nu_rest_GHz"])
             section = {**section, "test": [skies.path(one.skies, one.sky, nu)]}
         data["emit"][name] = section
-    for name, factor in one.scale.items():
-        _scale(data, name.split("."), factor, name)
     config = from_mapping(data)
     with warnings.catch_warnings():
         # halos and redshifts that a model was not published for are part of the test
@@ -244,6 +246,16 @@ def _check_line(one: Blind, config: Config) -> None:
             raise ConfigError(
                 f"the model {section['model']} was not published for {line_name(nu_rest)}"
             )
+
+
+def _check_spoilt(one: Blind, config: Config) -> None:
+    """Raise ConfigError where a network's input does not show the map that gains and drifts are
+    of."""
+    shown = config.observation.input_map
+    if not shown.units:
+        raise ConfigError("the map in its units cannot be had from the network's input")
+    if one.drift["rms"] and shown.box.shape[0] < 2:
+        raise ConfigError("noise along frequency needs two channels or more")
 
 
 def _scale(data: dict[str, Any], names: list[str], factor: float, whole: str) -> None:
@@ -278,8 +290,9 @@ def _spoilt(cube: torch.Tensor, one: Blind, config: Config, number: int) -> torc
         values = values + one.drift["rms"] * values.std() / drift.std() * drift
     found = torch.from_numpy(values.astype(np.float32))[None].to(cube.device)
     kernels = kernels_for(full_device(found.device), "observe.cu")
+    keys = torch.zeros(1, 6, dtype=torch.int32, device=found.device)
     for step in plan.steps[len(plan.steps) - len(plan.input_map.undone) :]:
-        found = step.build().apply(kernels, found, torch.zeros(1, 6, dtype=torch.int32), {})
+        found = step.build().apply(kernels, found, keys, {})
     return found[0]
 
 
@@ -361,19 +374,21 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name == "rho_L" or name.startswith("N(>10^6")]
 
 
-def blind_figure(answers: Sequence[tuple[Blind, Posterior, Float]]) -> Figure:
-    """The luminosity function of each map with its band, and the truth."""
+def blind_figure(
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[tuple[Posterior, Float]]
+) -> Figure:
+    """The luminosity function of each map with its band, and the truth. rows: what became of the
+    maps; answers: their posteriors and true halos per bin [num_bins]."""
     down = -(-max(len(answers), 1) // ACROSS)
     figure = Figure(figsize=(2.6 * ACROSS, 2.4 * down), dpi=110, layout="constrained")
     panels = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (one, posterior, counts) in zip(panels, answers, strict=False):
+    for axes, row, (posterior, counts) in zip(panels, rows, answers, strict=False):
         posterior.plot(axes, true=counts)
-        row = _row(one, posterior, counts)
         alarm = posterior.alarm
         raised = alarm is not None and alarm.extrapolated
         p = "" if alarm is None else f", p = {alarm.p:.2g}{', ALARM' if raised else ''}"
         weight = "bold" if raised else "normal"
-        axes.set_title(f"{one.name}{p}", fontsize=TICK_SIZE - 2, fontweight=weight)
+        axes.set_title(f"{row['name']}{p}", fontsize=TICK_SIZE - 2, fontweight=weight)
         axes.set_facecolor("white" if row["held"] else "#FBE3D6")
         for text in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label):
             if text is not None:
@@ -381,7 +396,7 @@ def blind_figure(answers: Sequence[tuple[Blind, Posterior, Float]]) -> Figure:
     for axes in panels[len(answers) :]:
         axes.set_visible(False)
     if answers:  # the axis is shared: no truth is cut off by the panel that was drawn last
-        most = max(float((counts * posterior.unit).max()) for _, posterior, counts in answers)
+        most = max(float((counts * posterior.unit).max()) for posterior, counts in answers)
         panels[0].set_ylim(top=max(2.0 * most, panels[0].get_ylim()[1]))
     figure.supxlabel(r"$L$ [$L_\odot$]")
     figure.supylabel("halos per bin: answer and truth (dots); shaded where it leaves the 95 % band")

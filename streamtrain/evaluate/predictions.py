@@ -86,7 +86,7 @@ class ClassPredictions:
     skies: list[str] | None = None
     """The sky that each map was cut from [num_samples]."""
     alarm: Float | None = None
-    """As of `Predictions`."""
+    """p-value of each map's alarm [num_samples]; None where the run has no reference for one."""
 
 
 AnyPredictions: TypeAlias = Predictions | ClassPredictions | ParameterPredictions

@@ -404,7 +404,7 @@ def _identity(run: Painting, noise: NoiseLevel) -> dict[str, Any]:
 
 
 def _digests(config: Config) -> list[str]:
-    """Of the validation lightcones."""
+    """The digests of the validation lightcones that are there."""
     files = expand(config.data.files("validation"), "data.validation", must_exist=False)
     return [Header.read(path).digest for path in files]
 

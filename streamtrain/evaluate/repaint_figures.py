@@ -77,7 +77,7 @@ class Drawn:
         return f"number {number + 1} of {size}" if name == "network" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """What is drawn as plain data for a JSON file."""
         return {
             "k_per_Mpc": self.k.tolist(),
             "k_perp_per_Mpc": self.rings.tolist(),

@@ -229,6 +229,7 @@ class Run:
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
+        self._watches: dict[tuple[int | None, tuple[str, ...]], Watch] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -375,10 +376,6 @@ class Run:
         for text in problems:
             self.progress.note(text)
         return found
-
-    @cached_property
-    def _watches(self) -> dict[Any, Watch]:
-        return {}
 
     @cached_property
     def _own(self) -> Config:

@@ -17,7 +17,7 @@ from support import small
 from streamtrain import Run
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli import main
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.evaluate import blind
 from streamtrain.evaluate.alarm import FEWEST_MAPS
 from streamtrain.evaluate.blind import Blind, blind_test, load_maps
@@ -121,6 +121,21 @@ def test_models_of_another_line_are_left_out(config: Config) -> None:
     carbon = replace(config, grid=replace(config.grid, nu_rest_GHz=1900.5, nu_GHz=(300.0, 210.0)))
     with pytest.raises(ConfigError, match=r"the model keating16 was not published for \[CII\]"):
         blind._check_line(keating, carbon)
+
+
+def test_maps_that_cannot_be_spoilt_are_left_out(config: Config) -> None:
+    """Where the input does not show the map, or there is no noise along one frequency."""
+    gains = Blind("a", "b", gain=0.1, drift=NO_DRIFT)
+    drift = Blind("a", "b", drift={"rms": 0.1, "index": 1.0})
+    blind._check_spoilt(gains, config)
+    blind._check_spoilt(drift, config)
+    lost = replace(config, observe=from_mapping({"observe": {"standardise": {}}}).observe)
+    with pytest.raises(ConfigError, match="the map in its units cannot be had"):
+        blind._check_spoilt(gains, lost)
+    one = replace(config, grid=replace(config.grid, shape=(3, 20, 24)))
+    blind._check_spoilt(gains, one)
+    with pytest.raises(ConfigError, match="needs two channels or more"):
+        blind._check_spoilt(drift, one)
 
 
 def test_it_makes_its_maps_itself(config: Config, capsys: Any) -> None:
