@@ -23,6 +23,9 @@ K_UK = 2.6171521
 2015 B3), nu and dnu in GHz, chi in Mpc, Omega in sr: c^2 Lsun / (k_B Mpc^2 GHz^3), CODATA 2018."""
 K_JY = 4.0204146e-2
 """I = K_JY L / (4 pi chi^2 (1+z)^2 dnu Omega) [Jy/sr]: Lsun / (Mpc^2 GHz) in Jy."""
+SOURCE_UK = 0.032548286
+"""T = SOURCE_UK S / (nu^2 Omega) [uK], S in mJy, nu in GHz, Omega in sr: c^2 / (2 k_B) times
+1 mJy / (GHz^2 sr) in uK, CODATA 2018 (c and k_B exact)."""
 DEG = np.pi / 180.0
 SMALLEST_PIXEL_DEG = 1e-7
 """Less is a mistake of units, and rounds away in the positions of halos."""

@@ -16,7 +16,7 @@ from support import small
 from streamtrain import observe
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.operators.sources import SOURCE_UK
+from streamtrain.grid import SOURCE_UK
 
 units = pytest.importorskip("astropy.units")
 from astropy.cosmology import units as of_cosmology  # noqa: E402

@@ -45,9 +45,9 @@ def add_export(
 def run_export(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.config import load_config
+    from streamtrain.generator.export import export
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
-    from streamtrain.maps.export import export
     from streamtrain.train.distributed import choose_device
 
     config, progress = load_config(arguments.config, arguments.settings), Progress()

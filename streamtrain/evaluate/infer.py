@@ -25,6 +25,7 @@ from streamtrain.evaluate.posterior import (
     has_posterior,
     posterior_of,
 )
+from streamtrain.evaluate.prepare import prepare
 from streamtrain.evaluate.repaint import (
     NUM_CALIBRATION,
     NUM_PAINTED,
@@ -39,7 +40,6 @@ from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256
 from streamtrain.machine.progress import Progress
-from streamtrain.maps.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head

@@ -17,10 +17,10 @@ from streamtrain.evaluate.alarm import Alarm
 from streamtrain.evaluate.curves import Curve
 from streamtrain.evaluate.infer_parameters import ParameterPosterior
 from streamtrain.evaluate.posterior import Posterior
+from streamtrain.evaluate.prepare import Prepared
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import write_json, write_text
-from streamtrain.maps.prepare import Prepared
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.tables import columns
 

@@ -33,6 +33,7 @@ from streamtrain.evaluate.posterior_figures import (
     posterior_figure,
     with_errors,
 )
+from streamtrain.evaluate.prepare import Prepared
 from streamtrain.evaluate.recalibration import Applied
 from streamtrain.evaluate.training_field import TrainingField
 from streamtrain.evaluate.watch import Watch
@@ -40,7 +41,6 @@ from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, cumulative
 from streamtrain.machine.files import check_npz, reading, writing
-from streamtrain.maps.prepare import Prepared
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.tables import columns

@@ -33,6 +33,7 @@ from streamtrain.evaluate.posterior import (
     has_posterior,
     posterior_of,
 )
+from streamtrain.evaluate.prepare import Prepared, as_input, prepare
 from streamtrain.evaluate.recalibration import Applied, find
 from streamtrain.evaluate.repaint import (
     NUM_CALIBRATION,
@@ -51,7 +52,6 @@ from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import near_run, sha256_of
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import num_cores
-from streamtrain.maps.prepare import Prepared, as_input, prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network, build_network

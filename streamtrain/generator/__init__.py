@@ -1,5 +1,6 @@
 """Samples as a pure function of (configuration, seed, split, index).
 
 Start with `generator`. A sample is drawn on the host (`draws`), painted from a window of lightcones
-(`windows`, `painter`) and observed (`pipeline`). `paint` and `observe` are the same for one map.
+(`windows`, `painter`) and observed (`pipeline`). `paint` and `observe` are the same for one map,
+`export` writes samples to files.
 """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.operators.sources import SOURCE_UK
+from streamtrain.grid import SOURCE_UK
 
 Float = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.grid import DEG
+from streamtrain.grid import DEG, SOURCE_UK
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
@@ -30,9 +30,6 @@ Float = NDArray[np.float64]
 
 NU_GHZ = 31.0
 """Where flux densities are given."""
-SOURCE_UK = 0.032548286
-"""T = SOURCE_UK S / (nu^2 Omega) [uK], S in mJy, nu in GHz, Omega in sr: c^2 / (2 k_B) times
-1 mJy / (GHz^2 sr) in uK, CODATA 2018 (c and k_B exact)."""
 ABSENT = 1 << 20
 """Element of the draw that decides whether a sample has sources; those of the prior lie below."""
 SOURCE_LIMITS = {"density": 1e5, "slope": 10.0}

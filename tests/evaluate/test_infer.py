@@ -31,8 +31,8 @@ from streamtrain.evaluate.infer_reference import ErrorReference, Errors
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.run import Trained, run_config
 from streamtrain.evaluate.training_field import TrainingField
+from streamtrain.generator.export import export
 from streamtrain.generator.generator import GENERATOR_VERSION
-from streamtrain.maps.export import export
 
 pytestmark = small.EXTRAPOLATES
 INDEX = 3

@@ -25,7 +25,7 @@ from streamtrain.evaluate.functionals import functionals
 from streamtrain.evaluate.infer import Options, infer
 from streamtrain.evaluate.infer_output import Function, prediction_figure
 from streamtrain.evaluate.training_field import FILE
-from streamtrain.maps.export import raw
+from streamtrain.generator.export import raw
 from streamtrain.maps.read import read_map
 
 pytestmark = small.EXTRAPOLATES

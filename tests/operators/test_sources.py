@@ -14,10 +14,11 @@ from support import reference as ref
 from support.limlam import load
 
 from streamtrain.config import ConfigError
+from streamtrain.grid import SOURCE_UK
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import STAGE_OBSERVE, Draws, seed_words, stage_word
 from streamtrain.operators.base import Operator
-from streamtrain.operators.sources import SOURCE_UK, RadioSources
+from streamtrain.operators.sources import RadioSources
 
 GRID = {"fov_deg": [1.4, 1.4], "shape": [4, 64, 64], "nu_GHz": [34.0, 26.0]}
 PIXEL_SR = np.radians(1.4 / 64) ** 2

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.run import Trained
+from streamtrain.generator.export import raw
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.maps.export import raw
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import save_checkpoint

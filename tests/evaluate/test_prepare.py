@@ -14,8 +14,8 @@ from support import map_runs as runs
 
 from streamtrain import observe
 from streamtrain.config import Config, from_mapping
-from streamtrain.maps.export import raw
-from streamtrain.maps.prepare import prepare
+from streamtrain.evaluate.prepare import prepare
+from streamtrain.generator.export import raw
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.maps.skymap import MapError, SkyMap, rayleigh_jeans_uK

@@ -18,9 +18,9 @@ from support import small
 from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
+from streamtrain.generator import export as export_module
+from streamtrain.generator.export import export, flattened, raw
 from streamtrain.generator.generator import GENERATOR_VERSION
-from streamtrain.maps import export as export_module
-from streamtrain.maps.export import export, flattened, raw
 from streamtrain.maps.read import read_map
 
 pytestmark = small.EXTRAPOLATES
