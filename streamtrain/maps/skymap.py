@@ -75,6 +75,16 @@ class SkyMap:
     """Section `observe` that the map has gone through, if streamtrain wrote it."""
     locate: Callable[[float, float], tuple[float, float]] | None = field(default=None, repr=False)
     """(ra, dec) [deg] of the file as (ra, dec) from the middle of the map along its axes."""
+    sigma: NDArray[Any] | None = field(default=None, repr=False)
+    """Standard deviation of the white noise in each voxel, of the cube's shape and order and in its
+    units; NaN where nothing was observed, None where the file does not say."""
+    hits: NDArray[Any] | None = field(default=None, repr=False)
+    """Samples in each voxel, of the cube's shape and order; None where the file does not say."""
+    filtered: bool = False
+    """Whether the file is a pipeline's that filters the data before it makes a map."""
+    pca_modes: int | None = None
+    """Modes along frequency that were subtracted from it by principal components, 0 for none; None
+    where the file does not say."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
