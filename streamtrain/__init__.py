@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamtrain.generator.generator import Batch as Batch
     from streamtrain.generator.generator import Generator as Generator
     from streamtrain.generator.observe import observe as observe
+    from streamtrain.generator.paint import Painter as Painter
     from streamtrain.generator.paint import paint as paint
     from streamtrain.grid import Grid as Grid
     from streamtrain.stream import SampleStream as SampleStream
@@ -29,6 +30,7 @@ _HOMES = {
     "Generator": "streamtrain.generator.generator",
     "Grid": "streamtrain.grid",
     "Lightcone": "streamtrain.catalogs.lightcone",
+    "Painter": "streamtrain.generator.paint",
     "Posterior": "streamtrain.evaluate.posterior",
     "Run": "streamtrain.evaluate.run",
     "SampleStream": "streamtrain.stream",
@@ -45,3 +47,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'streamtrain' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return sorted(__all__)

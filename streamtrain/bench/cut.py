@@ -13,7 +13,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.config import Config
 from streamtrain.generator.halos import Bank
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses, single_pose
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS
@@ -42,9 +42,9 @@ def cut_costs(config: Config, wide: Lightcone, seconds: float) -> list[dict[str,
     return [_compare(config, painter, pose, seconds) for pose in poses]
 
 
-def _painter(config: Config, lightcone: Lightcone) -> Painter:
+def _painter(config: Config, lightcone: Lightcone) -> LinePainter:
     factors = [pool.factor for pool in leading_pool(config).values()]
-    return Painter(
+    return LinePainter(
         Bank([lightcone]),
         config.grid,
         [MODELS[REFERENCE]],
@@ -54,7 +54,7 @@ def _painter(config: Config, lightcone: Lightcone) -> Painter:
     )
 
 
-def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> dict[str, Any]:
+def _compare(config: Config, painter: LinePainter, pose: Pose, seconds: float) -> dict[str, Any]:
     zero = np.zeros(1, np.int64)
     rows = painter.bank.items(zero, pose, painter.grid.fov_deg)[0][:, 1:]
     read = np.concatenate([np.arange(first, first + num) for first, num in rows])
@@ -63,7 +63,7 @@ def _compare(config: Config, painter: Painter, pose: Pose, seconds: float) -> di
     parameters = {k: np.array([v]) for k, v in MODELS[REFERENCE].parameters({}).items()}
     draws = Draws(config.seed, "train", np.zeros(1, np.uint64), STAGE_PAINT)
 
-    def paint(who: Painter, at: Pose) -> int:
+    def paint(who: LinePainter, at: Pose) -> int:
         arguments = who.arguments(zero, at, zero, [parameters], draws=draws)
         return int(who.paint(arguments, 0, 1)[1].sum())
 

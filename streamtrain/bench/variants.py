@@ -16,7 +16,7 @@ from streamtrain.bench.timing import in_turn
 from streamtrain.config import Config
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter
 from streamtrain.numerics.backend import CudaKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace
 
@@ -87,10 +87,10 @@ def paint_variants(
     total = torch.zeros((size, *shipped.shape), dtype=torch.int64, device=device)
     counts = torch.zeros((size, shipped.bins.num_counts), dtype=torch.int32, device=device)
 
-    def paint(painter: Painter) -> None:
+    def paint(painter: LinePainter) -> None:
         painter.deposit(arrays, total, counts)
 
-    def painted(painter: Painter) -> tuple[torch.Tensor, torch.Tensor]:
+    def painted(painter: LinePainter) -> tuple[torch.Tensor, torch.Tensor]:
         total.zero_(), counts.zero_()
         paint(painter)
         return total.clone(), counts.clone()
@@ -121,7 +121,7 @@ def paint_variants(
     return found
 
 
-def _with(painter: Painter, variant: Variant) -> Painter:
+def _with(painter: LinePainter, variant: Variant) -> LinePainter:
     """The same painter with kernels that are compiled otherwise."""
     other = copy.copy(painter)
     other.compiled_models = [copy.copy(compiled) for compiled in painter.compiled_models]
@@ -130,7 +130,7 @@ def _with(painter: Painter, variant: Variant) -> Painter:
     return other
 
 
-def _resources(painter: Painter) -> dict[str, int]:
+def _resources(painter: LinePainter) -> dict[str, int]:
     """What a thread of the kernel takes, of the first luminosity model."""
     [compiled, *_] = painter.compiled_models
     assert isinstance(compiled.kernels, CudaKernels)

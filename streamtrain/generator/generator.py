@@ -24,7 +24,7 @@ from streamtrain.generator.draws import SampleDraws
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.line import Chosen, EmissionLine, LinePlan, Stages
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pipeline import Pipeline
 from streamtrain.generator.windows import (
     LightconeWindows,
@@ -200,7 +200,7 @@ class Generator:
         return self.line.mixture
 
     @property
-    def painter(self) -> Painter:
+    def painter(self) -> LinePainter:
         """The painter of the line."""
         return self.line.painter
 

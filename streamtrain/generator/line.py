@@ -18,7 +18,7 @@ from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
 from streamtrain.generator.compiled_model import CompiledModel, num_columns, traced_for
 from streamtrain.generator.halos import LINE_BYTES, Bank
-from streamtrain.generator.painter import PaintArguments, Painter
+from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
@@ -137,7 +137,7 @@ class EmissionLine:
             component.model.check_ratio(grid.nu_rest_GHz, component.prior.names)
         for lightcone in self.lightcones:
             self._check(lightcone)
-        self.painter = Painter(
+        self.painter = LinePainter(
             self.bank,
             grid,
             self.mixture.models,

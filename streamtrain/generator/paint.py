@@ -1,20 +1,21 @@
-"""One map from one lightcone, without a configuration."""
+"""Maps of one lightcone, without a configuration: `paint` for one, a `Painter` for many."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamtrain.arguments import number, numbers, truth_value
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import sfr_source
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.line import check_masses, check_redshifts
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_covers, single_pose
 from streamtrain.grid import Grid
 from streamtrain.labels import Counts, LuminosityBins
@@ -27,7 +28,7 @@ def paint(
     lightcone: Lightcone,
     grid: Grid,
     model: str | ModelFunction,
-    parameters: Mapping[str, float] | None = None,
+    parameters: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
     scatter: bool | Literal["mean", "median"] = True,
     seed: int = 0,
     roll_deg: float = 0.0,
@@ -42,87 +43,200 @@ def paint(
     """Paint the halos of a lightcone into an intensity cube.
 
     model: the name of a published model, or a function of (mass_Msun, z, *, parameters=defaults)
-    that returns L [Lsun]; `parameters` replace its defaults. The field lies at `centre_deg`
-    (ra, dec), rolled about its centre, then mirrored. Halos must be above `min_mass_Msun`, down to
-    which the lightcone must be complete. `sfr` is where star-formation rates come from: "auto" (the
-    lightcone's column if it has one, else the fit), "fit", "fit_in_range" (no star formation beyond
-    the fitted table), "column", or the path of a table (see `SFRTable`). allow_empty: also paint a
-    field or a band that the lightcone does not reach over; where it does not, the cube is empty.
-    Angles and the mass may have units of astropy.
+    that returns L [Lsun]; `parameters` replace its defaults, and a list of them makes as many maps
+    (see `Painter.paint`). The field lies at `centre_deg` (ra, dec), rolled about its centre, then
+    mirrored. Halos must be above `min_mass_Msun`, down to which the lightcone must be complete.
+    `sfr` is where star-formation rates come from: "auto" (the lightcone's column if it has one,
+    else the fit), "fit", "fit_in_range" (no star formation beyond the fitted table), "column", or
+    the path of a table (see `SFRTable`). allow_empty: also paint a field or a band that the
+    lightcone does not reach over; where it does not, the cube is empty. Angles and the mass may
+    have units of astropy. A `Painter` makes further maps of the same lightcone, grid and model much
+    faster.
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
     the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
     function of the seed and of the halo's row. Raises ValueError, one sentence, for an argument
     that cannot be used, for a halo whose L is negative or no number, and when no halo is left.
     """
-    if not isinstance(lightcone, Lightcone):
-        raise ValueError(
-            f"paint needs a Lightcone, as of Lightcone.open(path), not a {type(lightcone).__name__}"
-        )
-    if not isinstance(grid, Grid):
-        raise ValueError(f"paint needs a Grid, not a {type(grid).__name__}")
-    grid = replace(grid, units=grid.units if units is None else units)
-    found = find_model(model).with_scatter(scatter)
-    found.check_line(grid.nu_rest_GHz)
-    found.check_ratio(grid.nu_rest_GHz, () if parameters is None else parameters)
-    chosen = found.parameters({} if parameters is None else parameters)
-    chosen = found.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
-    values = {k: np.array([v]) for k, v in chosen.items()}
-    pose = single_pose(
-        numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
-        number(roll_deg, "roll_deg", "deg"),
-        truth_value(mirror, "mirror"),
-    )
-    min_mass_Msun = number(min_mass_Msun, "min_mass_Msun", "Msun")
-    if min_mass_Msun <= 0.0:
-        raise ValueError(f"min_mass_Msun = {min_mass_Msun:g} must be above 0")
-    check_masses(lightcone, min_mass_Msun, "min_mass_Msun")
-    if not truth_value(allow_empty, "allow_empty"):
-        _check_full(lightcone, grid, pose)
-    bins = LuminosityBins()
     painter = Painter(
-        Bank([lightcone], device),
+        lightcone,
         grid,
-        [found],
-        bins,
+        model,
+        scatter=scatter,
         min_mass_Msun=min_mass_Msun,
-        sfr=sfr_source(sfr),
+        units=units,
+        device=device,
+        sfr=sfr,
     )
-    arguments = painter.arguments(
-        np.zeros(1, np.int64),
-        pose,
-        np.zeros(1, np.int64),
-        [values],
-        draws=Draws(seed, "train", np.zeros(1, np.uint64), STAGE_PAINT),
+    return painter.paint(
+        parameters,
+        seed=seed,
+        roll_deg=roll_deg,
+        mirror=mirror,
+        centre_deg=centre_deg,
+        allow_empty=allow_empty,
+        check_all=True,
     )
-    painter.compiled_models[0].check_luminosities(values, painter.halos.rows_of(arguments.items))
-    total, raw = painter.paint(arguments, 0, 1)
-    counts = Counts(raw)
-    if not int(counts.halos):
-        raise ValueError(
-            f"no halo of {lightcone.name} is left above {min_mass_Msun:.3g} Msun, inside "
-            f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at "
-            f"{tuple(pose.centre_deg[0].tolist())} deg (its heaviest has "
-            f"{lightcone.mass_Msun.max():.6g} Msun; a halo at the limit does not count)"
-        )
-    if int(counts.saturated):
-        raise ValueError(
-            f"{int(counts.saturated)} halos are too bright for the cube's fixed-point range "
-            "(brightest_Lsun of the grid makes room for more than 1e9 Lsun)"
-        )
-    cube = torch.empty(total.shape, dtype=torch.float32, device=total.device)
-    kernels_for(total.device, "observe.cu").elementwise(
-        "from_fixed_point", 1, total[0].numel(), np.float64(painter.unit), total, cube
-    )
-    if not bool(torch.isfinite(cube).all()):
-        raise ValueError(f"voxels are brighter than float32 holds in {grid.units}")
-    return cube[0], counts.bins[0].clone()
 
 
-def _check_full(lightcone: Lightcone, grid: Grid, pose: Pose) -> None:
-    """ValueError where the lightcone leaves a part of the cube empty."""
-    try:
-        check_covers(lightcone.footprint_deg, pose, grid.fov_deg, lightcone.name)
-        check_redshifts(lightcone, grid)
-    except ValueError as error:
-        raise ValueError(f"{error}; allow_empty=True leaves the rest empty") from None
+class Painter:
+    """A lightcone made ready to be painted into one grid by one luminosity model, again and again.
+
+    lightcone, grid, model, scatter, min_mass_Msun, units, device, sfr: as for `paint`. What these
+    decide is computed once; `paint` of a painter takes what varies from map to map. Raises
+    ValueError, one sentence, for an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        lightcone: Lightcone,
+        grid: Grid,
+        model: str | ModelFunction,
+        *,
+        scatter: bool | Literal["mean", "median"] = True,
+        min_mass_Msun: float = 2.5e10,
+        units: Literal["uK", "Jy/sr"] | None = None,
+        device: torch.device | str = "cpu",
+        sfr: str = "auto",
+    ) -> None:
+        if not isinstance(lightcone, Lightcone):
+            raise ValueError(
+                "paint needs a Lightcone, as of Lightcone.open(path), not a "
+                f"{type(lightcone).__name__}"
+            )
+        if not isinstance(grid, Grid):
+            raise ValueError(f"paint needs a Grid, not a {type(grid).__name__}")
+        self.lightcone = lightcone
+        self.grid = replace(grid, units=grid.units if units is None else units)
+        self._model = find_model(model).with_scatter(scatter)
+        self._model.check_line(grid.nu_rest_GHz)
+        self.min_mass_Msun = number(min_mass_Msun, "min_mass_Msun", "Msun")
+        if self.min_mass_Msun <= 0.0:
+            raise ValueError(f"min_mass_Msun = {self.min_mass_Msun:g} must be above 0")
+        check_masses(lightcone, self.min_mass_Msun, "min_mass_Msun")
+        self._bins = LuminosityBins()
+        self._painter = LinePainter(
+            Bank([lightcone], device),
+            self.grid,
+            [self._model],
+            self._bins,
+            min_mass_Msun=self.min_mass_Msun,
+            sfr=sfr_source(sfr),
+        )
+        self._observe = kernels_for(self._painter.device, "observe.cu")
+
+    def __repr__(self) -> str:
+        return f"Painter({self._model.name}, {self.lightcone.name}, {self.grid})"
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The model's parameters with their defaults."""
+        return dict(self._model.defaults)
+
+    @property
+    def bin_edges(self) -> NDArray[np.float64]:
+        """Edges of the luminosity bins, log10(L / Lsun) [50]."""
+        return self._bins.edges
+
+    def paint(
+        self,
+        parameters: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
+        *,
+        seed: int = 0,
+        roll_deg: float = 0.0,
+        mirror: bool = False,
+        centre_deg: tuple[float, float] = (0.0, 0.0),
+        allow_empty: bool = False,
+        check_all: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Paint one map, or one for each of several sets of parameters.
+
+        parameters, seed, roll_deg, mirror, centre_deg, allow_empty: as for `paint`. A list of B
+        sets makes B maps of the same halos with the same random numbers for the scatter. check_all:
+        look at the luminosity of every halo of the field before it is painted, as `paint` does;
+        else at those of a halo in each of 96 ranges of mass, as a `Generator` does.
+
+        Returns the cube, float32 [n_freq, n_dec, n_ra], and the halos per bin, int32 [49], with a
+        leading axis of B for a list. The same arguments make the same bits as `paint`. Raises
+        ValueError, one sentence, as `paint`.
+        """
+        several = isinstance(parameters, Sequence)
+        sets: list[Any] = list(parameters) if isinstance(parameters, Sequence) else [parameters]
+        if not sets:
+            raise ValueError("parameters = [] holds no set of parameters")
+        pose = single_pose(
+            numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
+            number(roll_deg, "roll_deg", "deg"),
+            truth_value(mirror, "mirror"),
+        )
+        if not truth_value(allow_empty, "allow_empty"):
+            self._check_full(pose)
+        cubes, counts = self._painted(self._arguments(sets, pose, seed, check_all), pose)
+        return (cubes, counts) if several else (cubes[0], counts[0])
+
+    def _values(self, given: Mapping[str, float] | None) -> dict[str, float]:
+        """A set of parameters, checked."""
+        model, given = self._model, {} if given is None else given
+        chosen = model.parameters(given)
+        model.check_ratio(self.grid.nu_rest_GHz, given)
+        return model.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
+
+    def _arguments(
+        self, sets: Sequence[Mapping[str, float] | None], pose: Pose, seed: int, check_all: bool
+    ) -> PaintArguments:
+        """What the kernel needs for sets of parameters at one pose."""
+        chosen = [self._values(one) for one in sets]
+        values = {name: np.array([one[name] for one in chosen]) for name in chosen[0]}
+        size = len(sets)
+        arguments = self._painter.arguments(
+            np.zeros(size, np.int64),
+            pose.repeated(size),
+            np.zeros(size, np.int64),
+            [values],
+            draws=Draws(seed, "train", np.zeros(size, np.uint64), STAGE_PAINT),
+        )
+        rows = None
+        if check_all:
+            first = arguments.items[: arguments.item_start[1]]
+            rows = self._painter.halos.rows_of(first)
+        self._painter.compiled_models[0].check_luminosities(values, rows)
+        return arguments
+
+    def _painted(self, arguments: PaintArguments, pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cubes and counts of all that the arguments are for."""
+        total, raw = self._painter.paint(arguments, 0, len(arguments))
+        counts = Counts(raw)
+        if not int(counts.halos.min()):
+            lightcone, grid = self.lightcone, self.grid
+            raise ValueError(
+                f"no halo of {lightcone.name} is left above {self.min_mass_Msun:.3g} Msun, inside "
+                f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz and inside the field at "
+                f"{tuple(pose.centre_deg[0].tolist())} deg (its heaviest has "
+                f"{lightcone.mass_Msun.max():.6g} Msun; a halo at the limit does not count)"
+            )
+        if saturated := int(counts.saturated.sum()):
+            raise ValueError(
+                f"{saturated} halos are too bright for the cube's fixed-point range "
+                "(brightest_Lsun of the grid makes room for more than 1e9 Lsun)"
+            )
+        cube = torch.empty(total.shape, dtype=torch.float32, device=total.device)
+        self._observe.elementwise(
+            "from_fixed_point",
+            len(total),
+            total[0].numel(),
+            np.float64(self._painter.unit),
+            total,
+            cube,
+        )
+        if not bool(torch.isfinite(cube).all()):
+            raise ValueError(f"voxels are brighter than float32 holds in {self.grid.units}")
+        return cube, counts.bins.clone()
+
+    def _check_full(self, pose: Pose) -> None:
+        """ValueError where the lightcone leaves a part of the cube empty."""
+        lightcone, grid = self.lightcone, self.grid
+        try:
+            check_covers(lightcone.footprint_deg, pose, grid.fov_deg, lightcone.name)
+            check_redshifts(lightcone, grid)
+        except ValueError as error:
+            raise ValueError(f"{error}; allow_empty=True leaves the rest empty") from None

@@ -44,7 +44,7 @@ class PaintArguments:
         return len(self.pose)
 
 
-class Painter:
+class LinePainter:
     """Paints fields of the bank's lightcones into one grid, each with one of some luminosity
     models.
 

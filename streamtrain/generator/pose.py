@@ -43,6 +43,14 @@ class Pose:
     mirror: NDArray[np.bool_]
     """Whether x' -> -x' after the roll [B]."""
 
+    def repeated(self, number: int) -> Pose:
+        """The pose of one field, for as many."""
+        return Pose(
+            np.repeat(self.centre_deg, number, axis=0),
+            np.repeat(self.roll_deg, number),
+            np.repeat(self.mirror, number),
+        )
+
     @cached_property
     def matrix(self) -> Float:
         """Rotation (and mirror) to the field's frame [B, 3, 3]."""

@@ -33,7 +33,7 @@ from streamtrain.catalogs.readers import Options, read
 from streamtrain.cli.main import main
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.paint import paint
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter
 from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.abundance import matched_luminosity
@@ -413,7 +413,7 @@ def test_unit_label_and_halos_in_one_point(
     assert f"halos        {num} in 1 tiles" in shown
     grid = Grid((0.9, 0.9), (20, 16, 16), (34.0, 26.0), 115.27)
     bare = Lightcone.open(tmp_path / "bare" / "a.h5")
-    Painter(Bank([bare]), grid, [find_model("li16")], LuminosityBins(), min_mass_Msun=0.9999e12)
+    LinePainter(Bank([bare]), grid, [find_model("li16")], LuminosityBins(), min_mass_Msun=0.9999e12)
     with pytest.raises(ValueError, match="has no volume, so no abundance of halos"):
         matched_luminosity(bare)
     cone = Lightcone.open(tmp_path / "filled" / "a.h5")

@@ -16,7 +16,7 @@ from support.limlam import CARRIED, SHARED_ONLY, Case, load
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.generator.paint import paint
+from streamtrain.generator.paint import Painter, paint
 from streamtrain.grid import Grid
 from streamtrain.numerics.backend import BackendError
 
@@ -179,7 +179,7 @@ def said(error: BaseException) -> str:
         ({"parameters": {"alpha": float("inf")}}, "alpha = inf is not a finite number"),
         ({"parameters": {"alpha": "1.3"}}, "alpha must be numbers, not '1.3'"),
         ({"parameters": {"alpha": [1.3, 1.4]}}, "alpha must be one number, not an array of shape"),
-        ({"parameters": [1.3]}, "parameters must be a mapping .* not list"),
+        ({"parameters": [1.3]}, "parameters must be a mapping .* not float"),
         ({"seed": 1.5}, "the seed must be a whole number, not 1.5"),
         ({"seed": float("nan")}, "the seed must be a whole number, not nan"),
         ({"seed": -1}, "seed -1 is outside"),
@@ -279,6 +279,53 @@ def test_masses_below_the_limit_of_the_lightcone() -> None:
         ):
             paint(SKY, GRID, "li16", min_mass_Msun=2e10, allow_empty=allow_empty)
     assert paint(SKY, GRID, "li16", min_mass_Msun=2.4e10)[1].sum() > 0
+
+
+def test_a_painter_makes_the_maps_of_paint(small_sky: Lightcone) -> None:
+    """One by one and a list at once, whatever was painted before; alpha is the only difference."""
+    grid = Grid((0.35, 0.35), (4, 16, 16))
+    painter = Painter(small_sky, grid, "li16", min_mass_Msun=5e10)
+    assert painter.parameters["alpha"] == 1.37
+    np.testing.assert_array_equal(painter.bin_edges, np.linspace(3.5, 7.0, 50))
+    sweep = [{"alpha": 1.0}, None, {"alpha": 1.3, "beta": 0.1}]
+    where: dict[str, Any] = {"seed": 7, "roll_deg": 30.0, "mirror": True}
+    cubes, counts = painter.paint(sweep, **where)
+    assert cubes.shape == (3, 4, 16, 16) and counts.shape == (3, 49)
+    for parameters, cube, histogram in zip(sweep, cubes, counts, strict=True):
+        alone = paint(small_sky, grid, "li16", parameters, min_mass_Msun=5e10, **where)
+        again = painter.paint(parameters, **where)
+        for one, other, among in zip(alone, again, (cube, histogram), strict=True):
+            assert torch.equal(one, other) and torch.equal(one, among)
+    assert not torch.equal(cubes[0], cubes[1])
+    assert repr(painter).startswith("Painter(li16, ")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ([], "holds no set"),
+        ("alpha", "must be a mapping"),
+        (["alpha"], "must be a mapping"),
+        ([{"alpha": 1.0}, {"alhpa": 1.0}], "no parameter 'alhpa'"),
+        ([{"alpha": "x"}], "the parameter alpha"),
+    ],
+)
+def test_parameters_that_no_painter_takes(
+    small_sky: Lightcone, parameters: Any, message: str
+) -> None:
+    painter = Painter(small_sky, Grid((0.35, 0.35), (4, 16, 16)), "li16", min_mass_Msun=5e10)
+    with pytest.raises(ValueError, match=message):
+        painter.paint(parameters)
+
+
+def test_a_painter_looks_at_luminosities(small_sky: Lightcone) -> None:
+    def sinking(mass_Msun: Any, z: Any, *, amplitude: float = 1e-6) -> Any:
+        return amplitude * mass_Msun
+
+    painter = Painter(small_sky, Grid((0.35, 0.35), (4, 16, 16)), sinking, min_mass_Msun=5e10)
+    painter.paint()
+    with pytest.raises(ValueError, match="sinking gives L = -"):
+        painter.paint([{"amplitude": 1e-6}, {"amplitude": -1e-6}])
 
 
 def test_luminosities_that_are_none() -> None:

@@ -15,7 +15,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.paint import paint
-from streamtrain.generator.painter import Painter
+from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pose import single_pose
 from streamtrain.grid import Grid
 from streamtrain.labels import LuminosityBins
@@ -104,7 +104,7 @@ def paint_equal(
         *place, cosmology=Cosmology().to_dict(), footprint_deg=(-0.1, 0.1, -0.1, 0.1)
     )
     model, bins = MODELS[name], LuminosityBins((0.0, 14.0), 7000)
-    painter = Painter(Bank([sky]), grid, [model.with_scatter(scatter)], bins, min_mass_Msun=1e9)
+    painter = LinePainter(Bank([sky]), grid, [model.with_scatter(scatter)], bins, min_mass_Msun=1e9)
     values = {k: np.array([v]) for k, v in model.parameters(parameters).items()}
     one = np.zeros(1, np.int64)
     draws = Draws(3, "train", np.array([5], np.uint64), STAGE_PAINT)
