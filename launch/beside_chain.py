@@ -26,11 +26,11 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from streamtrain.evaluate.functionals import functionals  # noqa: E402
 
 from streamtrain.config import load_config  # noqa: E402
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES  # noqa: E402
 from streamtrain.evaluate.bootstrap import Bootstrap  # noqa: E402
-from streamtrain.evaluate.functionals import functionals  # noqa: E402
 from streamtrain.evaluate.run import Run  # noqa: E402
 from streamtrain.evaluate.scores import score  # noqa: E402
 from streamtrain.labels import Label, LuminosityBins  # noqa: E402

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamtrain.catalogs.lightcone import Lightcone as Lightcone
     from streamtrain.config import Config as Config
     from streamtrain.config import load_config as load_config
-    from streamtrain.evaluate.posterior import Posterior as Posterior
+    from streamtrain.evaluate.posterior.posterior import Posterior as Posterior
     from streamtrain.evaluate.run import Run as Run
     from streamtrain.generator.generator import Batch as Batch
     from streamtrain.generator.generator import Generator as Generator
@@ -31,7 +31,7 @@ _HOMES = {
     "Grid": "streamtrain.grid",
     "Lightcone": "streamtrain.catalogs.lightcone",
     "Painter": "streamtrain.generator.paint",
-    "Posterior": "streamtrain.evaluate.posterior",
+    "Posterior": "streamtrain.evaluate.posterior.posterior",
     "Run": "streamtrain.evaluate.run",
     "SampleStream": "streamtrain.stream",
     "load_config": "streamtrain.config",

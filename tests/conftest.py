@@ -25,8 +25,9 @@ QUICK = (
     *("luminosity/test_priors", "luminosity/test_mixture", "operators/test_operators"),
     *("numerics/test_portable", "numerics/test_rng", "generator/test_generator"),
     *("generator/test_windows", "generator/test_observe", "networks/test_heads"),
-    *("networks/test_settings", "train/test_average", "train/test_nonfinite", "maps/test_prepare"),
+    *("networks/test_settings", "train/test_average", "train/test_nonfinite"),
     *("evaluate/test_testset", "evaluate/test_intervals", "evaluate/test_bootstrap"),
+    "evaluate/inference/test_prepare",
     *(
         "train/test_checkpoint",
         "mcmc/test_sampling",

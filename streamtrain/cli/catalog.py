@@ -345,7 +345,7 @@ def add_compare(kinds: Any) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.compare_catalogs import compare
+    from streamtrain.preview.compare_catalogs import compare
 
     print(
         compare(

@@ -67,7 +67,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
-    from streamtrain.evaluate.scenarios import evaluate_scenarios
+    from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios
 
     config = _config(arguments)
     options: dict[str, Any] = {
@@ -100,23 +100,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{told} and --{chosen[-1]} are different things: name one")
     usual = {"bootstrap": arguments.bootstrap, "recalibrated": arguments.recalibrated}
     if arguments.probes:
-        from streamtrain.evaluate.probes import run_probes
+        from streamtrain.evaluate.interpret.probes import run_probes
 
         if samples is not None:
             raise ValueError("--probes changes the first 64 maps: it cannot be used with --samples")
         run_probes(config, **elsewhere, **options)
     elif arguments.calibration:
-        from streamtrain.evaluate.calibration import DRAWS, calibrate
+        from streamtrain.evaluate.calibration.calibration import DRAWS, calibrate
 
         draws = DRAWS if arguments.draws is None else arguments.draws
         calibrate(config, draws=draws, samples=samples, **elsewhere, **options, **usual)
     elif catalogs is not None:
-        from streamtrain.evaluate.makers import DRAWS, evaluate_catalogs
+        from streamtrain.evaluate.robustness.makers import DRAWS, evaluate_catalogs
 
         draws = DRAWS if arguments.draws is None else arguments.draws
         evaluate_catalogs(config, catalogs, draws=draws, out=arguments.out, **options, **usual)
     elif arguments.blind:
-        from streamtrain.evaluate.blind import blind_test
+        from streamtrain.evaluate.robustness.blind import blind_test
 
         recalibrated = arguments.recalibrated
         blind_test(config, out=arguments.out, recalibrated=recalibrated, **options)

@@ -105,7 +105,7 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
 
 def run_alarm(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.alarm_report import make_alarm
+    from streamtrain.evaluate.alarm.report import make_alarm
     from streamtrain.evaluate.run import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
@@ -250,7 +250,7 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
 
 def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.infer import CheckOptions, Options, infer
+    from streamtrain.evaluate.inference.infer import CheckOptions, Options, infer
     from streamtrain.evaluate.run import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores

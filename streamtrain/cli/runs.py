@@ -40,7 +40,7 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.recalibrate import recalibrate, remove
+    from streamtrain.evaluate.calibration.recalibrate import recalibrate, remove
     from streamtrain.evaluate.run import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
@@ -116,7 +116,7 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
 
 def run_compare_runs(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.compare_runs import compare_runs
+    from streamtrain.evaluate.compare.compare_runs import compare_runs
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device
@@ -271,7 +271,7 @@ def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 def run_layers(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.layers import show_layers
+    from streamtrain.evaluate.interpret.layers import show_layers
     from streamtrain.train.distributed import choose_device
 
     bounds = arguments.log10_L

@@ -1,6 +1,8 @@
 """What a trained network is worth, and what it says of a map.
 
 Start with `evaluation`: a test set (`testset`), the network of a run (`run`), its predictions,
-their scores and figures. `infer` reads a user's map, which `prepare`
-brings to the grid of the network; `scenarios`, `probes`, `layers` look further.
+their scores beside the baselines' (`report`), figures. Rooms within ask more of a run:
+`posterior`, `calibration` and `alarm` whether to believe it, `robustness` how it does
+elsewhere, `compare` other runs, `interpret` what it has learned; `inference` reads a user's map
+and `repaint` paints it again.
 """

@@ -20,8 +20,9 @@ import torch
 from matplotlib.figure import Figure
 
 from streamtrain.config import Config
-from streamtrain.evaluate import figures, other_skies, testset
-from streamtrain.evaluate.alarm import alarm_scores
+from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate.alarm.alarm import alarm_scores
+from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.baselines import (
     TRAINED_ON,
     MeanLabelBaseline,
@@ -30,10 +31,10 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
-from streamtrain.evaluate.curves import simultaneous_band
-from streamtrain.evaluate.layers import map_units
+from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
-from streamtrain.evaluate.posterior import NUM_FUNCTIONS
+from streamtrain.evaluate.posterior.curves import simultaneous_band
+from streamtrain.evaluate.posterior.posterior import NUM_FUNCTIONS
 from streamtrain.evaluate.predictions import (
     AnyPredictions,
     ClassPredictions,
@@ -42,9 +43,9 @@ from streamtrain.evaluate.predictions import (
     predict_batches,
 )
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
+from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run, check_writable, run_config
 from streamtrain.evaluate.scores import Float
-from streamtrain.evaluate.watch import Watch
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json

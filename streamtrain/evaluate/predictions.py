@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.evaluate import testset
+from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.bootstrap import LEVELS
 from streamtrain.evaluate.parameters import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
-from streamtrain.evaluate.watch import Watch
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of, writing

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.alarm import alarm_lines
+from streamtrain.evaluate.alarm.alarm import alarm_lines
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
 from streamtrain.evaluate.parameters import (

@@ -23,8 +23,13 @@ from numpy.typing import ArrayLike
 from streamtrain.arguments import whole_number
 from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
 from streamtrain.evaluate import testset
+from streamtrain.evaluate.alarm.watch import FILE as ALARM_FILE
+from streamtrain.evaluate.alarm.watch import Other, Watch, check_maps, kept_others, open_watch
+from streamtrain.evaluate.calibration.recalibration import Applied, find
 from streamtrain.evaluate.for_sbi import SbiPosterior
-from streamtrain.evaluate.posterior import (
+from streamtrain.evaluate.inference.prepare import Prepared, as_input, prepare
+from streamtrain.evaluate.inference.training_field import Kept, TrainingField
+from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
     check_functions,
@@ -33,9 +38,7 @@ from streamtrain.evaluate.posterior import (
     has_posterior,
     posterior_of,
 )
-from streamtrain.evaluate.prepare import Prepared, as_input, prepare
-from streamtrain.evaluate.recalibration import Applied, find
-from streamtrain.evaluate.repaint import (
+from streamtrain.evaluate.repaint.repaint import (
     NUM_CALIBRATION,
     NUM_PAINTED,
     Check,
@@ -43,9 +46,6 @@ from streamtrain.evaluate.repaint import (
     check,
     check_can_be_painted,
 )
-from streamtrain.evaluate.training_field import Kept, TrainingField
-from streamtrain.evaluate.watch import FILE as ALARM_FILE
-from streamtrain.evaluate.watch import Other, Watch, check_maps, kept_others, open_watch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label

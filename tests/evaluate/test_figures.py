@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from streamtrain.evaluate import figures
 from streamtrain.evaluate.baselines import ihle2019, published
-from streamtrain.evaluate.matrix import matrix_figure
+from streamtrain.evaluate.robustness.matrix import matrix_figure
 from streamtrain.evaluate.scores import delta_percentiles
 from streamtrain.figures import Slices, confusion, map_slices
 from streamtrain.networks.joint import JointCountsHead

@@ -17,13 +17,15 @@ from support import small
 from torch import Tensor
 
 from streamtrain.config import Config, ConfigError, from_mapping
-from streamtrain.evaluate import evaluation, infer_parameters
+from streamtrain.evaluate import evaluation
 from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.calibration import check_head
-from streamtrain.evaluate.compare_runs import compare_runs
-from streamtrain.evaluate.infer import Options, infer
-from streamtrain.evaluate.infer_parameters import parameters_of
-from streamtrain.evaluate.layers import target_of
+from streamtrain.evaluate.calibration.calibration import check_head
+from streamtrain.evaluate.compare.compare_runs import compare_runs
+from streamtrain.evaluate.inference import parameters as infer_parameters
+from streamtrain.evaluate.inference.infer import Options, infer
+from streamtrain.evaluate.inference.parameters import parameters_of
+from streamtrain.evaluate.interpret.layers import target_of
+from streamtrain.evaluate.interpret.probes import run_probes
 from streamtrain.evaluate.parameters import (
     DRAWN,
     ParameterPredictions,
@@ -33,11 +35,10 @@ from streamtrain.evaluate.parameters import (
     scores_of_parameters,
     together,
 )
-from streamtrain.evaluate.posterior import check_posterior
+from streamtrain.evaluate.posterior.posterior import check_posterior
 from streamtrain.evaluate.predictions import predict_batches
-from streamtrain.evaluate.probes import run_probes
+from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.scenarios import evaluate_scenarios
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label, LabelConfig, ModelParameters
 from streamtrain.mcmc import simulations

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamtrain.evaluate.compare_catalogs import moments, pooled, power_spectrum
+from streamtrain.preview.compare_catalogs import moments, pooled, power_spectrum
 
 SHAPE, SIDES = (24, 20, 18), (120.0, 90.0, 60.0)
 CELLS = [side / n for side, n in zip(SIDES, SHAPE, strict=True)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from support import map_runs as runs
 
 from streamtrain.config import ConfigError, from_mapping
-from streamtrain.evaluate.prepare import prepare
+from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import MapError
 from streamtrain.operators.mask import Mask

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from streamtrain import observe
 from streamtrain.config import Config, ConfigError, from_mapping, load_config
-from streamtrain.evaluate import probes as probes_module
-from streamtrain.evaluate.layers import map_units
-from streamtrain.evaluate.prepare import prepare
-from streamtrain.evaluate.probes import run_probes
-from streamtrain.evaluate.scenarios import load_scenarios
+from streamtrain.evaluate.inference.prepare import prepare
+from streamtrain.evaluate.interpret import probes as probes_module
+from streamtrain.evaluate.interpret.layers import map_units
+from streamtrain.evaluate.interpret.probes import run_probes
+from streamtrain.evaluate.robustness.scenarios import load_scenarios
 from streamtrain.generator.export import export, raw
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map

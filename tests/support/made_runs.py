@@ -13,10 +13,8 @@ import numpy as np
 
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import predictions as answers_file
-from streamtrain.evaluate import (
-    runs,
-)
 from streamtrain.evaluate.baselines import MeanLabelBaseline
+from streamtrain.evaluate.compare import runs
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions
 from streamtrain.evaluate.report import bootstrap_of, scores_of
 from streamtrain.evaluate.testset import Manifest

@@ -1,0 +1,110 @@
+"""How often the alarm of a run is false: `streamtrain alarm`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from streamtrain.calibration import POINTS, rank_band, rank_curve, uniformity
+from streamtrain.config import Config
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.alarm.alarm import LEVELS, alarm_lines, alarm_scores
+from streamtrain.evaluate.predictions import predict
+from streamtrain.evaluate.report import bootstrap_of
+from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, write_png
+from streamtrain.machine.files import write_json
+from streamtrain.machine.progress import Progress
+
+Float = NDArray[np.float64]
+
+DEFAULT_MAPS = 10_000
+"""Maps of the prior, unless the command says otherwise: half of them decide the p-values, which are
+then known to 1e-3 where they are 0.05."""
+
+
+def make_alarm(
+    config: Config,
+    *,
+    maps: int = DEFAULT_MAPS,
+    beside: Sequence[str | Path] = (),
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Look at maps of a run's prior, so that every later prediction says whether a map is one of
+    them, and see how often that raises a false alarm on the run's test maps: print that, write
+    alarm.npz, alarm.json and alarm.png into the run folder, and the shares and the distribution of
+    p into its TensorBoard, return what the JSON file holds.
+
+    maps: of the prior, half of them on the training's skies; beside: folders of other runs whose
+    disagreement counts. Raises ValueError, one sentence, where maps cannot be made, and for another
+    run that does not fit.
+    """
+    with Run(config, device=device, threads=threads, progress=progress) as run:
+        check_writable(run.folder)
+        # the shorter work first: a test set that does not fit is refused before maps are made
+        with testset.kept(testset.default_path(config), "give its settings to this command, too"):
+            manifest, generator = run.test_set()
+        watch, problems = run.watch(maps, again=True, beside=beside)
+        if watch is None:
+            raise ValueError(problems[0] if problems else "--maps 0 makes no alarm")
+        predictions = predict(run.network(generator), manifest, generator, run.progress, watch)
+        assert predictions.alarm is not None
+        p, bootstrap = predictions.alarm, bootstrap_of(predictions)
+        run.progress.close()
+        result = {
+            "checkpoint_step": run.trained.step,
+            "maps_of_the_prior": 2 * len(watch.reference),
+            "beside": [other.folder for other in watch.others],
+            "test_maps": len(p),
+            "bootstrap": bootstrap.describe(),
+            **alarm_scores(p, watch.reference, bootstrap),
+            "p_uniform": uniformity(np.clip(p, 0.0, 1.0)).shape,
+        }
+        write_json(run.folder / "alarm.json", result)
+        write_png(alarm_figure(p), run.folder / "alarm.png")
+        _to_tensorboard(run.folder, p, result)
+    print(
+        "\n".join(
+            [
+                f"{len(p)} test maps, checkpoint of step {result['checkpoint_step']}; errors: "
+                f"bootstrap over {result['bootstrap']['resampled']}",
+                *alarm_lines(result),
+                f"wrote {run.folder}: alarm.npz, alarm.json, alarm.png",
+            ]
+        )
+    )
+    return result
+
+
+def _to_tensorboard(folder: Path, p: Float, result: Mapping[str, Any]) -> None:
+    """Shares below `LEVELS` and a histogram of p, at the step of the checkpoint."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with contextlib.closing(SummaryWriter(str(folder))) as writer:
+        step = result["checkpoint_step"]
+        for level in LEVELS:
+            writer.add_scalar(f"alarm/p_below_{level:g}", result[f"below_{level:g}"], step)
+        writer.add_histogram("alarm/p", p, step)
+
+
+def alarm_figure(p: Float) -> Figure:
+    """How the p-values of test maps are distributed, beside what maps of the prior have."""
+    figure = Figure(figsize=(5.2, 3.8), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    low, high = rank_band(len(p))
+    axes.fill_between(POINTS, low, high, color="grey", alpha=0.3, lw=0, label="95 % of test sets")
+    axes.plot(POINTS, rank_curve(p), color=NETWORK, lw=1.8, label=f"{len(p)} test maps")
+    axes.axhline(0.0, color="grey", lw=0.8)
+    axes.set_xlabel("p-value of the alarm", fontsize=LABEL_SIZE)
+    axes.set_ylabel("share of maps below, minus p", fontsize=LABEL_SIZE)
+    axes.tick_params(labelsize=TICK_SIZE)
+    axes.legend(fontsize=TICK_SIZE - 1, frameon=False)
+    return figure

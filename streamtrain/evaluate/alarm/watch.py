@@ -1,0 +1,202 @@
+"""The alarm of a run: its reference, made once and kept in the run folder, and what judges maps.
+
+The reference, alarm.npz, is of one checkpoint, one set of sample settings and one version of the
+generator; with another of these it is made again. Other runs may be named whose networks take the
+same maps: how far they predict something else is then a statistic of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, NUM_MAPS, Alarm, Reference
+from streamtrain.evaluate.alarm.statistics import EDGE_MAPS, MapStatistics, Place
+from streamtrain.evaluate.testset import BATCH_SIZE
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.labels import ranges_with_bins
+from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.networks.network import Network, point_of
+from streamtrain.operators.plan import InputMap
+from streamtrain.tables import range_title
+
+Float = NDArray[np.float64]
+
+FILE = "alarm.npz"
+PROCEDURE = 2
+"""Goes up when other distances come out."""
+NETWORKS = "prediction of another network"
+"""Kind of the statistics that compare networks."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another network that takes the same maps and predicts counts in the same bins."""
+
+    folder: str
+    """The folder of the run that it is from, from the root."""
+    step: int
+    """The optimiser steps that its checkpoint has seen."""
+    weights_sha256: str
+    """sha256 of its weights."""
+    network: Network
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What judges maps: the statistics, the networks, and what maps of the prior have."""
+
+    network: Network
+    others: tuple[Other, ...]
+    statistics: MapStatistics
+    reference: Reference
+
+    def judge(self, cubes: torch.Tensor) -> list[Alarm]:
+        """The alarms of inputs [B, n_freq, n_dec, n_ra]. Raises ValueError for a prediction that is
+        not finite."""
+        return self.reference.judge(*_look(self.statistics, self.network, self.others, cubes))
+
+    def p_values(self, cubes: torch.Tensor) -> Float:
+        """The p-values of inputs [B, n_freq, n_dec, n_ra] alone [B]."""
+        return self.reference.p_values(*_look(self.statistics, self.network, self.others, cubes))
+
+
+def open_watch(
+    folder: Path,
+    identity: Mapping[str, Any],
+    network: Network,
+    input_map: InputMap,
+    generators: Callable[[str], Generator] | None,
+    *,
+    maps: int | None = None,
+    again: bool = False,
+    others: Sequence[Other] = (),
+    has_validation: bool = True,
+    progress: Progress = SILENT,
+) -> Watch | None:
+    """The alarm of a run, from its folder where it is kept there, else made, and kept.
+
+    identity: what the reference depends on, as plain data; generators: open the samples of a split,
+    or None if nothing is to be made: there is no alarm then, unless it is kept. maps: of the prior,
+    half of them on the training's skies, at least so many; None: those that are kept, or
+    `NUM_MAPS`. has_validation: whether there are validation lightcones, which are the unseen skies;
+    without them these are the training's, which is said. Raises ValueError or OSError where the
+    maps cannot be made here.
+    """
+    compared = [[other.folder, other.step, other.weights_sha256] for other in others]
+    about = {"procedure": PROCEDURE, **identity, "others": compared}
+    with contextlib.suppress(ValueError, OSError):
+        reference, of = Reference.load(folder / FILE)
+        if of == about and not again and (maps is None or maps // 2 <= len(reference)):
+            statistics = MapStatistics(input_map, reference.scales)
+            return Watch(network, tuple(others), statistics, reference)
+    if generators is None:
+        return None
+    reference, statistics = _made(
+        network, input_map, generators, maps or NUM_MAPS, tuple(others), has_validation, progress
+    )
+    with contextlib.suppress(OSError):
+        reference.save(folder / FILE, about)
+    return Watch(network, tuple(others), statistics, reference)
+
+
+def kept_others(folder: Path) -> list[str]:
+    """Folders of the other runs that the kept alarm of a run folder compares its network with."""
+    with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+        return [str(name) for name, *_ in Reference.load(folder / FILE)[1]["others"]]
+    return []
+
+
+def check_maps(maps: int) -> int:
+    """A number of maps of the prior, or 0 for no alarm. Raises ValueError, one sentence."""
+    if maps != 0 and maps < FEWEST_MAPS:
+        raise ValueError(
+            f"{maps} maps of the prior are too few for an alarm: {FEWEST_MAPS} or more, or 0 for "
+            "none"
+        )
+    return maps
+
+
+def _made(
+    network: Network,
+    input_map: InputMap,
+    generators: Callable[[str], Generator],
+    maps: int,
+    others: tuple[Other, ...],
+    has_validation: bool,
+    progress: Progress,
+) -> tuple[Reference, MapStatistics]:
+    number = maps // 2
+    statistics: MapStatistics | None = None
+    skies = ""
+    found: list[tuple[Float, Float]] = []
+    for split in ("train", "validation" if has_validation else "train"):
+        first = number if found and not has_validation else 0
+        parts = []
+        with contextlib.closing(generators(split)) as generator:
+            if split == "train" and found:
+                skies = "the training's own skies"
+            elif split == "validation":
+                count = len({header.realisation for header in generator.headers})
+                skies = f"{count} {'sky' if count == 1 else 'skies'} that no training saw"
+            for batch in _batches(generator, first, number):
+                if statistics is None:
+                    cubes = batch.cube
+                    if len(cubes) < EDGE_MAPS:
+                        more = generator.generate(range(len(cubes), min(EDGE_MAPS, number)))
+                        cubes = torch.cat([cubes, more.cube])
+                    statistics = MapStatistics.choose(input_map, cubes)
+                parts.append(_look(statistics, network, others, batch.cube))
+                done = len(found) * number + sum(len(part[0]) for part in parts)
+                progress.update(f"alarm: maps of the prior {done}/{2 * number}")
+        numbers, outputs = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+        found.append((numbers, outputs))
+    assert statistics is not None
+    places = [*statistics.places, *_places(network, others)]
+    return Reference.fit(statistics, found[0], found[1], places, skies), statistics
+
+
+def _batches(generator: Generator, first: int, number: int) -> Iterator[Batch]:
+    for start in range(first, first + number, BATCH_SIZE):
+        batch = generator.generate(range(start, min(start + BATCH_SIZE, first + number)))
+        batch.check()
+        yield batch
+
+
+def _look(
+    statistics: MapStatistics, network: Network, others: Sequence[Other], cubes: torch.Tensor
+) -> tuple[Float, Float]:
+    """Statistics, with those of other networks, and outputs of inputs."""
+    unit_label = network.head.label.unit_label(np.zeros(1, np.int64))
+    output, point = point_of(network, cubes, unit_label)
+    numbers = [statistics(cubes)]
+    if others:
+        own = _of_ranges(network, point, unit_label)
+        for other in others:
+            theirs = other.network.head.label.unit_label(np.zeros(1, np.int64))
+            _, predicted = point_of(other.network, cubes, theirs)
+            numbers.append(_of_ranges(other.network, predicted, theirs) - own)
+    return np.concatenate(numbers, axis=1), output.double().cpu().numpy()
+
+
+def _of_ranges(network: Network, point: torch.Tensor, unit_label: torch.Tensor) -> Float:
+    """Mean log10 of the counts in each luminosity range [B, num_ranges]."""
+    label = network.head.label
+    log10 = label.log10_counts(point, unit_label.to(point.device)).double().cpu().numpy()
+    parts = [log10[:, inside].mean(1) for _, inside in ranges_with_bins(label.bins.edges)]
+    return np.stack(parts, axis=1)
+
+
+def _places(network: Network, others: Sequence[Other]) -> list[Place]:
+    return [
+        Place(NETWORKS, f"{other.folder}, log10 L = {range_title(span)}", False)
+        for other in others
+        for span, _ in ranges_with_bins(network.head.label.bins.edges)
+    ]

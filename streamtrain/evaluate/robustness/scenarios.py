@@ -1,0 +1,386 @@
+"""Evaluate a trained network in many scenarios: one table, one JSON file, figures.
+
+A scenario says what else may be in a map than what a network was trained on: a YAML file with the
+sections `emit` and `observe`; grid, label, network and lightcones are those of the run. A set of
+them is a folder, or `published_models`, which is made of the table of luminosity models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtrain.config import Config, ConfigError, from_mapping, read_settings
+from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate.alarm.alarm import alarm_scores
+from streamtrain.evaluate.baselines import (
+    MeanLabelBaseline,
+    comparable,
+    ihle2019,
+    mean_label,
+    published,
+)
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.evaluation import save
+from streamtrain.evaluate.predictions import Predictions, predict_batches
+from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
+from streamtrain.evaluate.robustness.matrix import matrix_figure, matrix_table
+from streamtrain.evaluate.robustness.other_skies import new_folder
+from streamtrain.evaluate.robustness.parameter_oracle import (
+    FIELDS,
+    OtherFields,
+    few_skies,
+    repaint_all,
+    score_floor,
+)
+from streamtrain.evaluate.robustness.published_models import (
+    PUBLISHED_MODELS,
+    PublishedModel,
+    published_models,
+)
+from streamtrain.evaluate.run import Run, output_folder, run_config
+from streamtrain.generator.generator import Batch, Generator
+from streamtrain.labels import NO_FUNCTION
+from streamtrain.luminosity.registry import find_model
+from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
+from streamtrain.machine.progress import Progress
+from streamtrain.networks.network import Network
+from streamtrain.schema import differences, nearest, to_dict
+
+FOLDER = "scenarios"
+"""In the run folder: a manifest and a figure for each."""
+
+
+def evaluate_scenarios(
+    run: Config | str | Path,
+    where: str | Path,
+    *,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    bootstrap: str = "auto",
+    recalibrated: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
+    write scenarios.json and the figures into the run folder, return what the JSON file holds.
+
+    run: a configuration, or the folder of a run; where: see `load_scenarios`; out, bootstrap,
+    recalibrated: as in `evaluate`. Test sets are made from the run's test seed and lightcones;
+    their manifests lie in the folder `scenarios` of the run, and every sample is compared with one
+    that is there. Raises ValueError with one sentence for what cannot be evaluated.
+    """
+    config = run if isinstance(run, Config) else run_config(run)
+    if config.label.quantity in NO_FUNCTION:
+        label = NO_FUNCTION[config.label.quantity]
+        raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
+    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
+    with Run(config, recalibrated=recalibrated, **options) as opened:
+        if out is None:
+            return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
+        with new_folder(Path(out), opened) as part:
+            return _evaluate(opened, where, part, bootstrap)
+
+
+def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict[str, Any]:
+    """The scenarios, written into `folder`."""
+    trained, config = run.trained, run.config
+    scenarios = load_scenarios(where, config)
+    bench = _Bench(run, folder)
+    rows = []
+    for number, scenario in enumerate(scenarios, 1):
+        bench.doing = f"scenario {number}/{len(scenarios)} {scenario.name}"
+        rows.append(bench.scores_of(scenario, bootstrap, str(where) == PFEFFER2019))
+    first = rows[0]
+    result: dict[str, Any] = {
+        "checkpoint_step": trained.step,
+        "recalibration": trained.applied.record(),
+        "notes": run.said(),
+        "set": str(where),
+        "label": config.label.quantity,
+        "samples": first["samples"],
+        "conventions": first.pop("conventions")
+        | {
+            "scenario_mean": "mean log10 dN of the scenario's own test maps",
+            "floor": f"an oracle that knows all parameters of a map and predicts the mean of other "
+            f"fields: Poisson noise and field-to-field scatter; up to {FIELDS} fields per map, "
+            "each of another sky, corrected to infinitely many (but for the deviance); errors over "
+            "skies: of the test set and of the oracle",
+        },
+        "floor_skies": {
+            "oracle": first["floor"]["skies"],
+            "test": bench.num_test_skies,
+            "few": few_skies(first["floor"]["skies"], bench.num_test_skies),
+        },
+        "bootstrap": first["bootstrap"],
+        "trained_models": bench.trained_models,
+        "scenarios": rows,
+    }
+    for row in rows[1:]:
+        del row["conventions"]
+    result["figures"] = [
+        *(f"{FOLDER}/{row['name']}.png" for row in rows),
+        *save({"scenarios.png": matrix_figure(result)}, folder),
+    ]
+    write_json(folder / "scenarios.json", result)
+    run.progress.close()
+    print(matrix_table(result))
+    return result
+
+
+class _Bench:
+    """What all scenarios of a run are evaluated with: the network, the skies of test and training,
+    and what has been painted for the floor."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.doing, self.num_test_skies = "", 0
+        self._run, self._folder = run, folder
+        self._train = run.training()
+        self._test: Generator | None = None
+        self._network: Network | None = None
+        self._watch = run.kept_watch()
+        self._fields: dict[str, OtherFields] = {}
+        self._reference = mean_label(self._train, run.progress)
+        line, classes = run.config.line, run.trained.classes
+        here = {component.model for component in line.components.values()}
+        self.trained_models = sorted(here if classes == list(line.class_names) else set(classes))
+
+    def scores_of(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
+        """The row of a scenario. shipped: its name is that of a published one."""
+        path = self._folder / FOLDER / f"{scenario.name}.testset.json"
+        generator, batches = self._open(scenario, path)
+        count = generator.config.test.samples
+        if self._network is None:
+            self._network = self._run.network(generator)
+        predictions = predict_batches(
+            self._network, generator, batches, count, self.doing, self._run.progress, self._watch
+        )
+        assert isinstance(predictions, Predictions)
+        fields = self._floor_fields(scenario, generator, count)
+        generator.scenes.close()
+        resampled = bootstrap_of(predictions, bootstrap)
+        skies = predictions.skies or []
+        _, sky = np.unique(skies, return_inverse=True)
+        self.num_test_skies = int(sky.max()) + 1
+        over_skies = Bootstrap(sky, "lightcones", num_skies=self.num_test_skies)
+        quantity = self._run.config.label.quantity
+        own = MeanLabelBaseline.of(predictions.true, predictions.count, skies)
+        beside = shipped and comparable(quantity, predictions.bin_edges)
+        theirs = published(scenario.name) if beside else None
+        found = scores_of(predictions, self._reference, quantity, resampled)
+        alarm = None
+        if self._watch is not None and predictions.alarm is not None:
+            alarm = alarm_scores(predictions.alarm, self._watch.reference, resampled)
+        figure = figures.residual_bands(
+            predictions.predicted, predictions.true, predictions.occupied, predictions.bin_edges,
+            quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
+            title=scenario.name,
+        )  # fmt: skip
+        save({f"{scenario.name}.png": figure}, path.parent)
+        return {
+            "name": scenario.name,
+            "about": scenario.about,
+            "models": scenario.models,
+            "models_trained": set(scenario.models) <= set(self.trained_models),
+            "extrapolated": scenario.extrapolated,
+            "differs_from_training": scenario.differs,
+            "samples": count,
+            "seed": generator.seed,
+            "manifest_sha256": sha256(path),
+            **found,
+            "scenario_mean": errors_of(own.mean, own.rate, predictions, resampled),
+            "floor": score_floor(
+                predictions.true,
+                predictions.count,
+                predictions.occupied,
+                fields,
+                predictions.bin_edges,
+                over_skies,
+            ),
+            "published": None if theirs is None else theirs.as_data(),
+            "alarm": alarm,
+        }
+
+    def _open(
+        self, scenario: Scenario, path: Path
+    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]]]:
+        """The generator of a scenario's test set, and its samples, which are compared with the
+        manifest or make it."""
+        skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
+        manifest = None
+        if path.exists():
+            with testset.kept(path):
+                manifest, generator = self._run.reopened(path, scenario.config, **skies)
+        else:
+            generator = self._run.testing(scenario.config, **skies)
+        self._test = self._test or generator
+        if generator.input_shape != self._run.trained.input_shape:
+            raise ValueError(
+                f"scenario {scenario.name} makes maps of {generator.input_shape} voxels, the "
+                f"network takes {self._run.trained.input_shape}"
+            )
+        if manifest is None:
+            return generator, testset.made(scenario.config, path, generator)
+        return generator, testset.compared(manifest, generator)
+
+    def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> OtherFields:
+        """Of the oracle; scenarios that emit the same share them."""
+        key = json.dumps([to_dict(scenario.config.emit), generator.seed, count])
+        if key not in self._fields:
+            other = self._run.training(scenario.config, lightcones=self._train.skies)
+
+            def report(done: int) -> None:
+                self._run.progress.update(f"{self.doing}: floor of {done}/{count} samples")
+
+            self._fields[key] = repaint_all(
+                generator, other, count, threads=self._run.threads, report=report
+            )
+            other.scenes.close()
+        return self._fields[key]
+
+
+BAND = ("nu_GHz", "nu_rest_GHz", "units")
+PFEFFER2019 = "pfeffer2019"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One of a set, for a run."""
+
+    name: str
+    """Name of the scenario's file, without the number that orders them; or of model and prior."""
+    about: str
+    """The comment at the top of its file; or where the model is from."""
+    config: Config
+    """The run's, with the scenario's emit and observe."""
+    differs: list[str]
+    """Settings of emit and observe in which it is not what the run trains on."""
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the luminosity models that make its maps."""
+        return [component.model for component in self.config.line.components.values()]
+
+    @property
+    def extrapolated(self) -> list[str]:
+        """Which of these models were published for other redshifts than the band's, and for
+        which."""
+        said = []
+        for name in self.models:
+            text = find_model(name).extrapolated(self.config.grid.z_range)
+            said += [f"{name.rpartition(':')[2]} {text}"] if text else []
+        return said
+
+
+def load_scenarios(where: str | Path, run: Config) -> list[Scenario]:
+    """The scenarios of a set, in the order of their file names.
+
+    where: the name of a set that ships with streamtrain, a folder of YAML files, or one file; a
+    folder or file of that name comes first. Raises ConfigError, one sentence, for a set that does
+    not exist and for a scenario that does not fit the run.
+    """
+    if str(where) == PUBLISHED_MODELS and not Path(where).exists():
+        return [_of_model(model, run) for model in published_models(run)]
+    files = _files(where)
+    scenarios = [_scenario(file, run) for file in files]
+    names = [scenario.name for scenario in scenarios]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two scenarios are called '{name}'")
+    return scenarios
+
+
+def _of_model(model: PublishedModel, run: Config) -> Scenario:
+    """The run's maps by a published luminosity model."""
+    try:
+        config = from_mapping(model.settings)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{PUBLISHED_MODELS}: {model.name} does not fit the run: {error}"
+        ) from None
+    return Scenario(model.name, model.about, config, _differences(run, config))
+
+
+def _files(where: str | Path) -> list[Path]:
+    path = Path(where)
+    if path.is_file():
+        return [path]
+    shipped = {p.parent.name: p for p in sorted(resource_dir("configs").glob("*/scenarios"))}
+    folder = path if path.is_dir() else shipped.get(str(where))
+    if folder is None:
+        raise ConfigError(
+            f"there are no scenarios '{where}': name a folder of YAML files, one of them, or a set "
+            f"that ships with streamtrain ({', '.join([*shipped, PUBLISHED_MODELS])})"
+        )
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        if forbidden := why_nothing_found(folder):
+            raise ConfigError(f"scenarios: {forbidden}")
+        raise ConfigError(f"the folder {folder} holds no scenario: no file ends in .yaml")
+    return files
+
+
+def _scenario(file: Path, run: Config) -> Scenario:
+    data, known = read_settings(file), [field.name for field in fields(Config)]
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{file}: unknown setting '{key}': {nearest(key, known)}")
+    missing = [key for key in ("emit", "observe") if key not in data]
+    if missing:
+        raise ConfigError(f"{file} is no scenario: it has no section {missing[0]}")
+    whole = to_dict(run)
+    for key in BAND:
+        given = data.get("grid", {}).get(key, whole["grid"][key])
+        if given != whole["grid"][key]:
+            raise ConfigError(
+                f"{file} does not fit the run: grid.{key} = {given} there, "
+                f"{whole['grid'][key]} in the run"
+            )
+    try:
+        config = from_mapping(whole | {key: data[key] for key in ("emit", "observe")})
+    except ConfigError as error:
+        raise ConfigError(f"{file} does not fit the run: {error}") from None
+    ours, theirs = _encoding(run), _encoding(config)
+    if ours != theirs:
+        raise ConfigError(
+            f"{file} does not fit the run: it writes maps by {_listed(theirs)}, the network reads "
+            f"maps written by {_listed(ours)}"
+        )
+    name = re.sub(r"^\d+[_-]", "", file.stem)
+    return Scenario(name, _about(file), config, _differences(run, config))
+
+
+def _encoding(config: Config) -> list[tuple[str, Any]]:
+    return [(kind, to_dict(section)) for kind, section in config.observation.encoding]
+
+
+def _listed(encoding: list[tuple[str, Any]]) -> str:
+    if not encoding:
+        return "no pool and no transform"
+    return ", ".join(
+        f"{kind} ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else kind
+        for kind, settings in encoding
+    )
+
+
+def _about(file: Path) -> str:
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return " ".join(lines)
+
+
+def _differences(run: Config, scenario: Config) -> list[str]:
+    """Entries of emit and observe, by their dotted names."""
+    sections = ("emit", "observe")
+    ours, theirs = ({k: to_dict(getattr(c, k)) for k in sections} for c in (run, scenario))
+    names = (difference.name.split(".") for difference in differences(theirs, ours))
+    return list(dict.fromkeys(".".join(name[:2]) for name in names))

@@ -1,0 +1,375 @@
+"""The alarm: its p-values are uniform for maps of the prior, and it finds what is none of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from support import map_runs as runs
+from support import small
+from support.map_runs import OBSERVE
+
+from streamtrain import Run
+from streamtrain.calibration import uniformity
+from streamtrain.cli import main
+from streamtrain.config import Config, load_config
+from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, Alarm, Reference
+from streamtrain.evaluate.alarm.statistics import (
+    EXTREME,
+    FRAME,
+    MEANS,
+    POWER,
+    SCATTER,
+    VOXELS,
+    MapStatistics,
+    Place,
+)
+from streamtrain.evaluate.calibration.recalibration import Recalibration
+from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.grid import Grid
+from streamtrain.operators.plan import InputMap
+from streamtrain.spectra import Box
+
+pytestmark = small.EXTRAPOLATES
+Float = NDArray[np.float64]
+
+JOINT = {"layers": 2, "filters": 4, "dense": 8, "head": "joint_counts"}
+SCALES = MapStatistics.choose(
+    InputMap(Box((4, 8, 6), (3.0, 1.0, 1.5)), (), "uK"), torch.arange(1536.0).view(8, 4, 8, 6).sin()
+)
+
+
+def maps(number: int, seed: int) -> tuple[Float, Float]:
+    """Statistics [number, 40] and outputs [number, 4] of maps: the outputs know two properties of a
+    map, and its statistics follow from them, bent, with scatter."""
+    rng = np.random.default_rng(seed)
+    known = rng.normal(size=(number, 2))
+    outputs = np.concatenate([known, known @ [[0.5, 1.0], [1.0, -0.5]]], axis=1)
+    outputs += 0.1 * rng.normal(size=outputs.shape)
+    slopes = np.random.default_rng(0).normal(size=(2, 40))
+    bent = known @ slopes + 0.2 * (known @ slopes[::-1]) ** 2
+    return bent + 0.3 * rng.normal(size=(number, 40)), outputs
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", k < 3) for k in range(40)]
+    return Reference.fit(SCALES, maps(4000, 1), maps(4000, 2), places, "8 skies")
+
+
+def test_maps_of_the_prior_have_uniform_p_values(reference: Reference) -> None:
+    p = reference.p_values(*maps(4000, 3))
+    # two samples of 4000: deviations are those of one of 2000
+    assert uniformity(p[::2]).shape > 0.01
+    for level in (0.01, 0.05, 0.3):
+        assert np.mean(p < level) == pytest.approx(level, abs=5 * np.sqrt(level / 2000))
+    assert uniformity(reference.expected).deviation < 1.01 / len(reference)
+
+
+@pytest.mark.parametrize("fault", ["one statistic", "together", "outputs", "far"])
+def test_what_is_no_map_of_the_prior_is_found(reference: Reference, fault: str) -> None:
+    numbers, outputs = maps(1000, 4)
+    if fault == "one statistic":
+        numbers[:, 3] += 3.0  # within what the prior has, but not with these outputs
+    elif fault == "together":
+        numbers = maps(1000, 5)[0]  # each of the two is of the prior
+    elif fault == "outputs":
+        outputs[:, 3] += 1.0
+    else:
+        outputs, numbers = 4.0 * outputs, 4.0 * numbers
+    p = reference.p_values(numbers, outputs)
+    assert np.mean(p < 0.05) > 0.8
+    if fault == "one statistic":
+        found = reference.judge(numbers[:50], outputs[:50])
+        assert all(a.off[0].where == "place 3" and a.off[0].factor is None for a in found if a.off)
+        assert np.mean([a.off[0].sigma for a in found if a.off]) == pytest.approx(10.0, abs=1.0)
+        warnings = [alarm.warning for alarm in found if alarm.extrapolated]
+        assert warnings and all(
+            "most off: P(k_perp, k_par) at place 3: +" in text for text in warnings
+        )
+
+
+def test_what_is_all_too_usual_hides_nothing() -> None:
+    """A map whose other statistics are exactly what is expected, nearer to that than all maps of
+    the prior, while one number of its power spectrum is far off."""
+    rng = np.random.default_rng(0)
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", True) for k in range(40)]
+    seen, unseen = ((rng.normal(size=(1000, 40)), rng.normal(size=(1000, 1))) for _ in range(2))
+    reference = Reference.fit(SCALES, seen, unseen, places, "8 skies")
+    numbers = seen[0].mean(0)[None]
+    numbers[0, 3] += 20.0
+    (alarm,) = reference.judge(numbers, seen[1].mean(0)[None])
+    assert alarm.tests["power spectrum"] == 1 / 1001
+    assert max(alarm.tests.values()) > 0.99
+    assert alarm.p < 0.01
+
+
+def test_a_factor_is_told_of_logarithms(reference: Reference) -> None:
+    numbers, outputs = maps(400, 6)
+    numbers[:, 1] += np.log(8.0)
+    off = [alarm.off[0] for alarm in reference.judge(numbers, outputs)]
+    assert {one.where for one in off} == {"place 1"}
+    factors = np.log([one.factor or 1.0 for one in off])
+    # a part is taken for another property of the map, whose leading directions know the statistic
+    assert 2.0 < np.exp(factors.mean()) <= 8.5
+
+
+def test_an_alarm_does_not_depend_on_the_others(reference: Reference) -> None:
+    numbers, outputs = maps(20, 7)
+    together = reference.judge(numbers, outputs)
+    alone = [reference.judge(numbers[k : k + 1], outputs[k : k + 1])[0] for k in range(20)]
+    assert [a.p for a in together] == [a.p for a in alone]
+    assert [a.p for a in together] == reference.p_values(numbers, outputs).tolist()
+    assert Alarm.from_dict(json.loads(json.dumps(together[0].to_dict()))) == together[0]
+
+
+def test_a_reference_is_kept_whole(reference: Reference, tmp_path: Path) -> None:
+    reference.save(tmp_path / "alarm.npz", {"step": 3})
+    again, about = Reference.load(tmp_path / "alarm.npz")
+    assert about == {"step": 3}
+    assert again.judge(*maps(5, 8)) == reference.judge(*maps(5, 8))
+    (tmp_path / "alarm.npz").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"alarm\.npz: it is no npz file"):
+        Reference.load(tmp_path / "alarm.npz")
+
+
+@pytest.fixture(scope="module")
+def statistics() -> tuple[MapStatistics, torch.Tensor]:
+    grid = Grid((0.7, 0.8), (6, 16, 20), (34.0, 26.0), 115.27)
+    luck = torch.Generator().manual_seed(3)
+    cubes = 5.0 + 2.0 * torch.randn(64, 6, 16, 20, generator=luck)
+    return MapStatistics.choose(InputMap(Box.of_grid(grid), (), "uK"), cubes), cubes
+
+
+def test_statistics_of_white_noise(statistics: tuple[MapStatistics, torch.Tensor]) -> None:
+    """P is that of the scales, the voxels lie in their quantiles, and no frame differs."""
+    found, cubes = statistics
+    numbers = found(cubes)
+    kinds = np.array([place.kind for place in found.places])
+    assert numbers.shape == (64, len(kinds))
+    assert np.exp(numbers[:, kinds == POWER]).mean() == pytest.approx(1.0, abs=0.05)
+    counts = np.expm1(numbers[:, kinds == VOXELS])
+    assert counts.sum(1) == pytest.approx(np.full(64, 6 * 16 * 20))
+    assert counts.mean(0)[1:-1].argmax() in (9, 10, 11, 12)
+    unit = float(cubes.std())
+    assert unit * numbers[:, kinds == MEANS] == pytest.approx(cubes.mean((2, 3)).numpy(), rel=1e-5)
+    spread = np.exp(numbers[:, kinds == SCATTER])
+    assert spread == pytest.approx(cubes.std((2, 3), correction=0).numpy(), rel=1e-5)
+    assert abs(numbers[:, kinds == FRAME]).mean() < 0.05
+    brightest, faintest = np.sinh(numbers[:, kinds == EXTREME]).T
+    assert 2.0 * brightest == pytest.approx(cubes.amax((1, 2, 3)).numpy() - 5.0, abs=0.02)
+    assert 2.0 * faintest == pytest.approx(cubes.amin((1, 2, 3)).numpy() - 5.0, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "where"),
+    [
+        ("bright", EXTREME, "the brightest"),
+        ("channel", SCATTER, "channel 4"),
+        ("edge", FRAME, "frame "),
+        ("smooth", POWER, "k_perp"),
+    ],
+)
+def test_a_change_moves_its_statistic_most(
+    statistics: tuple[MapStatistics, torch.Tensor], change: str, kind: str, where: str
+) -> None:
+    found, cubes = statistics
+    before, changed = found(cubes), cubes.clone()
+    if change == "bright":
+        changed[:, 2, 8, 9] = 60.0
+    elif change == "channel":
+        changed[:, 4] = 5.0 + 1.6 * (cubes[:, 4] - 5.0)
+    elif change == "edge":
+        changed[:, :, :2] = 5.0 + 2.0 * (cubes[:, :, :2] - 5.0)
+    else:
+        changed = (cubes + cubes.roll(1, 3)) / 2.0**0.5 + 5.0 - 5.0 * 2.0**0.5
+    moved = (found(changed) - before).mean(0) / before.std(0)
+    place = found.places[int(np.abs(moved).argmax())]
+    assert place.kind == kind and place.where.startswith(where)
+
+
+def test_a_turned_map_has_the_same_statistics(
+    statistics: tuple[MapStatistics, torch.Tensor],
+) -> None:
+    found, cubes = statistics
+    assert found(cubes[:4].flip(2)) == pytest.approx(found(cubes[:4]), abs=1e-9)
+
+
+@pytest.mark.parametrize("last", ["high_pass", "subtract_mean", "log_modulus"])
+def test_what_is_removed_from_every_map_is_no_statistic(tmp_path: Path, last: str) -> None:
+    """Means and modes that an operator takes off are rounding alone: another rounding of a map, as
+    of a file or another device, has the same p-value; one that has them is found."""
+    filters = {"high_pass": {"high_pass": {"modes": 1}}, "subtract_mean": {"subtract_mean": {}}}
+    filters["log_modulus"] = {"subtract_mean": {}, "log_modulus": {}}
+    observe = {"pool": {"factor": [3, 1, 1]}, "noise": {"sigma_uK": 2.0}, **filters[last]}
+    config = runs.make_run(tmp_path, network=JOINT, observe=observe)
+    with Run.open(config.run) as run:
+        watch, _ = run.watch(FEWEST_MAPS)
+        assert watch is not None
+        cubes = run.testing().generate(range(24)).cube
+        luck = torch.Generator().manual_seed(1)
+        rounded = cubes * (1.0 + 3e-7 * torch.randn(cubes.shape, generator=luck))
+        assert watch.p_values(rounded) == pytest.approx(watch.p_values(cubes), abs=0.011)
+        found = watch.judge(cubes + 1.0)
+    assert all(alarm.tests["other statistics"] < 0.01 for alarm in found)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run with validation lightcones."""
+    folder = tmp_path_factory.mktemp("alarm")
+    small.lightcone(3).save(folder / "validation.h5")
+    return runs.make_run(
+        folder,
+        network=JOINT,
+        data={
+            **{split: [str(folder / f"{split}.h5")] for split in ("train", "validation", "test")},
+            "roll": "quarter",
+        },
+    )
+
+
+def test_the_command_and_what_uses_it(
+    config: Config, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network beside, a report, and the same numbers wherever maps are looked at."""
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    other = Path(shutil.copytree(config.run, tmp_path / "other"))
+    words = ["alarm", str(folder), "--maps", str(FEWEST_MAPS), "--beside", str(other)]
+    assert main.main([*words, "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert "alarm, among 100 maps of 1 sky that no training saw: p < 0.05 in " in told
+    report = json.loads((folder / "alarm.json").read_text())
+    assert report["beside"] == [str(other)] and report["maps_of_the_prior"] == FEWEST_MAPS
+    assert (folder / "alarm.png").stat().st_size > 10_000
+    with Run.open(folder) as run:
+        watch, problems = run.watch(make=False)
+        assert watch is not None and not problems and len(watch.others) == 1
+        assert [place.kind for place in watch.reference.places][
+            -1
+        ] == "prediction of another network"
+        batch = run.testing().generate(range(24))
+        p = watch.p_values(batch.cube)
+    assert np.mean(p < 0.05) == report["below_0.05"]
+    from streamtrain.evaluate import baselines, evaluation
+
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 16)
+    monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
+    found = evaluate(folder)
+    assert found["alarm"]["below_0.05"] == report["below_0.05"]
+    assert "alarm, among 100 maps of 1 sky" in capsys.readouterr().out
+    smaller = replace(
+        load_config(folder), data=replace(load_config(folder).data, min_mass_Msun=1e11)
+    )
+    with Run.open(smaller) as run:  # other maps are compared with those of the run's own prior
+        assert run.watch(make=False)[0] is not None
+    shutil.rmtree(other)
+    for make in (False, True):
+        watch, (problem,) = Run.open(folder).watch(make=make)
+        assert watch is None and "there is no run" in problem and "--beside" in problem
+
+
+def test_a_recalibration_is_no_disagreement(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    other = Path(shutil.copytree(config.run, tmp_path / "other"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS, beside=[other])
+        cubes, trained = run.testing().generate(range(24)).cube, run.trained
+        assert made is not None
+        before = made.p_values(cubes)
+    moved = Recalibration(
+        trained.step, trained.weights_sha256, [0.0], [0.5], [0.1], [1.0], [1.0], [], 1, 1, [],
+        "2026-11-29", "1",
+    )  # fmt: skip
+    for changed in (other, folder):
+        moved.save(changed)
+        with Run.open(folder) as run:
+            watch, _ = run.watch(make=False)
+            assert watch is not None
+            assert watch.p_values(cubes).tolist() == before.tolist()
+
+
+def test_an_alarm_of_another_checkpoint_is_told(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    Run.open(folder).watch(FEWEST_MAPS)
+    reference, about = Reference.load(folder / "alarm.npz")
+    reference.save(folder / "alarm.npz", about | {"weights": "of another"})
+    with Run.open(folder) as run:
+        watch, (problem,) = run.watch(make=False)
+        assert watch is None and "`streamtrain alarm " in problem
+
+
+def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    with Run.open(folder) as run:
+        made, _ = run.watch(FEWEST_MAPS + 1)
+    before = (folder / "alarm.npz").stat()
+    with Run.open(folder) as run:
+        watch, _ = run.watch(FEWEST_MAPS + 1)
+    assert made is not None and watch is not None and len(watch.reference) == FEWEST_MAPS // 2
+    assert (folder / "alarm.npz").stat() == before
+
+
+def test_probes_scenarios_and_calibration_tell_the_alarm(
+    config: Config, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamtrain.evaluate import baselines
+    from streamtrain.evaluate.calibration import calibration
+
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 16)
+    folder = Path(config.run)
+    Run.open(folder).watch(FEWEST_MAPS)
+    words = ["evaluate", str(folder / "config.yaml"), "--device", "cpu"]
+    assert main.main([*words, "--probes"]) == 0
+    assert "    alarm: p < 0.05 in " in capsys.readouterr().out
+    probes = json.loads((folder / "probes.json").read_text())["probes"]
+    by_name = {probe["probe"]: probe["alarm"] for probe in probes}
+    assert by_name["no halo"]["0.05"] > by_name["unchanged"]["0.05"]
+    monkeypatch.setattr(calibration, "FEWEST_DRAWS", 20)
+    assert main.main([*words, "--calibration", "--draws", "40"]) == 0
+    groups = json.loads((folder / "calibration.json").read_text())["groups"]
+    assert "no alarm, p >= 0.05" in [group["group"] for group in groups]
+    assert main.main(words) == 0
+    capsys.readouterr()
+    out = str(tmp_path / "compared")
+    assert main.main(["compare", str(folder), "--no-predictions", "--out", out]) == 0
+    told = capsys.readouterr().out.splitlines()
+    (head,) = [k for k, line in enumerate(told) if line.startswith("Posteriors (evaluate --cali")]
+    bins = json.loads((folder / "calibration.json").read_text())["statistics"][0]
+    assert bins["name"] == "bins" and f" {bins['coverage_68']:.2f}" in told[head + 2]
+    assert "alarm p < 0.05" in told[head + 1] and " % " in told[head + 2] + " "
+    (tmp_path / "set").mkdir()
+    brighter = {
+        "line": {"model": "breysse15", "parameters": {"duty": 1.0}},
+        "brightness": {"factor": 30.0},
+    }
+    scenario = {"emit": brighter, "observe": OBSERVE}
+    (tmp_path / "set" / "bright.yaml").write_text(json.dumps(scenario))
+    assert main.main([*words, "--scenarios", str(tmp_path / "set")]) == 0
+    told = capsys.readouterr().out
+    assert "alarm, among 100 maps of 1 sky that no training saw: share of maps" in told
+    (row,) = json.loads((folder / "scenarios.json").read_text())["scenarios"]
+    assert row["alarm"]["below_0.05"] == 1.0 and row["alarm"]["auroc"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observe": {"pool": {"factor": [3, 1, 1]}}}, "does not fit: observe: "),
+        ({"label": {"bins": 12}}, "does not fit: label: bins = 14 in this run, 12 in "),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(
+    config: Config, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    other = runs.make_run(tmp_path / "o", network=JOINT, **changes)
+    with Run.open(config.run) as run, pytest.raises(ValueError, match=message) as caught:
+        run.watch(FEWEST_MAPS, beside=[other.run])
+    assert "\n" not in str(caught.value)

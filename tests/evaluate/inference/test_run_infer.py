@@ -1,0 +1,380 @@
+"""`Run.infer` and the joint posterior in what the command `infer` writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import ROOT, small
+from support import map_runs as runs
+
+from streamtrain import Generator, Posterior, Run, observe
+from streamtrain.cli import main
+from streamtrain.config import Config
+from streamtrain.evaluate import figures
+from streamtrain.evaluate.alarm import watch
+from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, Reference
+from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.evaluate.inference.infer import Options, infer
+from streamtrain.evaluate.inference.output import Function, prediction_figure
+from streamtrain.evaluate.inference.training_field import FILE
+from streamtrain.evaluate.posterior.functionals import functionals
+from streamtrain.generator.export import raw
+from streamtrain.maps.read import read_map
+
+pytestmark = small.EXTRAPOLATES
+INDEX = 3
+JOINT = {"layers": 2, "filters": 4, "dense": 8, "head": "joint_counts"}
+
+
+def made(folder: Path, **sections: Any) -> Config:
+    return runs.make_run(folder, **({"network": JOINT} | sections))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return made(tmp_path_factory.mktemp("joint"), cosmology={"Omega_m": 0.29})
+
+
+@pytest.fixture(scope="module")
+def cube(config: Config) -> torch.Tensor:
+    """A test sample as the network takes it."""
+    with Run(config) as run:
+        return run.testing().generate([INDEX]).cube[0]
+
+
+def test_a_map_has_one_posterior_however_it_is_given(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    """An array as the network takes it, a file, and what was read of it; to the last bit."""
+    path = runs.write_fits(tmp_path / "m.fits", runs.map_of(config, INDEX))
+    run = Run.open(config.run)
+    first = run.infer(cube, functions=300, compare_with=0)
+    assert first.samples.shape == (300, 14) and first.joint and first.warnings == ()
+    assert first.applied == ()
+    assert first.notes == (
+        "an array, taken to have gone through pool, beam, noise, high_pass, log_modulus",
+    )
+    with Run.open(config.run) as other:
+        found = [
+            other.infer(given, functions=300, compare_with=0)
+            for given in (cube.double().numpy(), path, str(path), read_map(path))
+        ]
+    for again in found:
+        assert np.array_equal(again.samples, first.samples)
+    assert found[-1].applied == ("high_pass", "log_modulus")
+    assert found[-1].left_out == ("beam", "noise")
+    assert "its channels run from low to high frequency and were reversed" in found[-1].notes
+    assert not np.array_equal(run.infer(cube, functions=300, seed=1).samples, first.samples)
+
+
+def test_the_posterior_is_that_of_the_head(config: Config, cube: torch.Tensor) -> None:
+    """Its samples and probabilities, and integrals in the cosmology of the training lightcones."""
+    with Run(config) as run:
+        found = run.infer(cube, functions=200, seed=5, compare_with=0)
+        generator = run.training()
+        network = run.network(generator)
+    with torch.inference_mode():
+        prediction = network(cube[None])
+        drawn = network.head.sample(prediction, 200, torch.Generator().manual_seed(5))[:, 0]
+        expected = network.head.log_prob(prediction.expand(200, -1), drawn)
+    assert np.array_equal(found.samples, drawn.numpy())
+    assert found.log_prob(found.samples) == pytest.approx(expected.numpy(), rel=1e-12)
+    own = functionals(generator.bins, config.grid, 0.29, 0.7)
+    for ours, theirs in zip(found.functionals, own, strict=True):
+        assert ours.name == theirs.name
+        assert ours.weights == pytest.approx(theirs.weights, rel=1e-12)
+    usual = functionals(generator.bins, config.grid)
+    assert abs(own[-2].weights[0] / usual[-2].weights[0] - 1.0) > 0.003
+
+
+def test_maps_of_the_prior_are_looked_at_once(
+    config: Config, cube: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    (folder / watch.FILE).unlink(missing_ok=True)
+    run = Run.open(folder)
+    bright = runs.write_hdf5(tmp_path / "m.h5", 30.0 * runs.map_of(config, INDEX))
+    first, strange = (run.infer(c, functions=100, compare_with=FEWEST_MAPS) for c in (cube, bright))
+    assert first.alarm is not None and not first.alarm.extrapolated
+    assert not [text for text in first.warnings if "band" not in text]
+    assert strange.alarm is not None and strange.warnings[0] == strange.alarm.warning
+    strange.save(tmp_path / "p.npz")
+    assert Posterior.load(tmp_path / "p.npz").alarm == strange.alarm
+    opened = []
+    samples_of = Run._samples_of
+    monkeypatch.setattr(
+        Run, "_samples_of", lambda run, split: opened.append(1) or samples_of(run, split)
+    )
+    again = Run.open(folder).infer(cube, functions=100)
+    assert again.alarm == first.alarm and not opened
+    other = Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS + 20)
+    assert other.alarm is not None and other.alarm.maps == 110 and len(opened) == 2
+    fewer = Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    assert fewer.alarm == other.alarm and len(opened) == 2
+    reference, about = Reference.load(folder / watch.FILE)
+    reference.save(folder / watch.FILE, about | {"samples": "others"})
+    Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    assert len(opened) == 4
+
+
+def test_what_is_known_of_training_maps_is_kept(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    """By a look that needs none, and by one that fails."""
+    folder = Path(shutil.copytree(Path(config.run).parent, tmp_path / "copy"))
+    file = folder / "run" / "config.yaml"
+    file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
+    (folder / "run" / watch.FILE).unlink(missing_ok=True)
+    Run.open(folder / "run").infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    before = [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)]
+    Run.open(folder / "run").infer(cube, functions=100, compare_with=0)
+    Run.open(folder / "run").sbi_posterior()
+    for sky in folder.glob("*.h5"):
+        sky.unlink()
+    found = Run.open(folder / "run").infer(cube, functions=100, compare_with=300)
+    assert found.warnings[0].startswith("the map was not compared with maps of the prior: ")
+    assert found.alarm is None
+    assert [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)] == before
+
+
+def test_old_notes_of_a_run_have_no_cosmology(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(config.run, tmp_path / "run"))
+    first = Run.open(folder).infer(cube, compare_with=0)
+    data = json.loads((folder / FILE).read_text())
+    assert data["cosmology"] == {"Omega_m": 0.29, "h": 0.7}
+    del data["cosmology"]
+    (folder / FILE).write_text(json.dumps(data))
+    assert Run.open(folder).infer(cube, compare_with=0).estimates() == first.estimates()
+    assert json.loads((folder / FILE).read_text())["cosmology"]["Omega_m"] == 0.29
+
+
+def test_without_lightcones_the_cosmology_is_assumed_and_told(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(Path(config.run).parent, tmp_path / "copy"))
+    for file in folder.glob("*.h5"):
+        file.unlink()
+    file = folder / "run" / "config.yaml"
+    file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
+    (folder / "run" / FILE).unlink(missing_ok=True)
+    found = Run.open(folder / "run").infer(cube, compare_with=0)
+    (problem,) = found.warnings
+    assert problem.startswith("volume and distances are those of Omega_m = 0.286: ")
+
+
+def test_the_example_of_the_docs(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    text = (ROOT / "docs" / "posterior.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = [block for block in blocks if "sbi" not in block]  # see test_for_sbi
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(config.run, "runs/mine")
+    runs.write_fits(Path("map.fits"), runs.map_of(config, INDEX))
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "posterior.md", "exec"), names)
+    posterior, low, high = names["posterior"], names["low"], names["high"]
+    assert (low <= posterior.above.samples[:50].max(0)).all() and (high > 0).all()
+    assert names["rho"].interval_68[0] < names["rho"].median < names["rho"].interval_68[1]
+    share = posterior.functional(names["bright_share"])
+    bright = posterior.samples[:, 10:] @ names["L"][10:]  # 14 bins of 3.5 to 7
+    assert share.mean == pytest.approx((bright / (posterior.samples @ names["L"])).mean())
+    assert "bright_share = 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (np.zeros((3, 20, 23)), {}, r"the array has the shape \(3, 20, 23\), the network takes "
+         r"\(3, 20, 24\) \(freq, dec, ra\): one map after all operators"),
+        (np.zeros((1, 3, 20, 24)), {}, r"has the shape \(1, 3, 20, 24\), the network takes"),
+        (np.full((3, 20, 24), np.nan), {}, "the array: 1440 of 1440 voxels are NaN or infinite"),
+        (np.full((3, 20, 24), 1e39), {}, "the array: 1440 of 1440 voxels are NaN or infinite"),
+        (np.full((3, 20, 24), 1e30), {}, "prediction is not finite: .* or the map is far beyond"),
+        (np.ma.masked_greater(np.eye(24)[:20] + np.zeros((3, 1, 1)), 0.5), {},
+         "the array has 60 masked voxels"),
+        (np.zeros((3, 20, 24), complex), {}, "the array must be numbers, not complex"),
+        (None, {}, "the array must be numbers, not a NoneType"),
+        ("gone.fits", {}, "there is no map gone.fits"),
+        (np.zeros((3, 20, 24)), {"units": "uK", "regrid": True},
+         "units, regrid is for a map with coordinates; an array is the network's input already"),
+        (np.zeros((3, 20, 24)), {"functions": 20}, "functions = 20 must be 100 or more"),
+        (np.zeros((3, 20, 24)), {"functions": 1e3}, "functions must be a whole number"),
+        (np.zeros((3, 20, 24)), {"seed": -3}, "seed = -3 is outside"),
+        (np.zeros((3, 20, 24)), {"compare_with": -3},
+         "-3 maps of the prior are too few for an alarm: 200 or more, or 0"),
+    ],
+)  # fmt: skip
+def test_bad_input(config: Config, given: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Run(config).infer(given, **({"compare_with": 0} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_units_of_an_array(config: Config, cube: torch.Tensor, tmp_path: Path) -> None:
+    """Those of the network's input: none after a transform."""
+    units = pytest.importorskip("astropy.units")
+    with pytest.raises(ValueError, match=r"the array is in 'K' and is due without a unit"):
+        Run(config).infer(cube.numpy() * units.K, compare_with=0)
+    plain = made(tmp_path, observe={"pool": {"factor": [3, 1, 1]}})
+    painted = np.abs(cube.numpy().astype(np.float64))
+    run = Run(plain)
+    first = run.infer(painted, functions=200, compare_with=0)
+    second = run.infer(1e-6 * painted * units.K, functions=200, compare_with=0)
+    assert np.abs(second.samples - first.samples).max() <= 1e-3 * first.samples.max()
+    assert first.notes == ("an array, taken to have gone through pool",)
+    cube_of_observe = observe(
+        Generator(raw(plain), "test").generate([0]).cube[0].new_ones(9, 20, 24), plain
+    )
+    assert run.infer(cube_of_observe, functions=100, compare_with=0).samples.shape == (100, 14)
+
+
+@pytest.mark.parametrize("head", ["mse", "gaussian"])
+def test_a_network_without_a_posterior(tmp_path: Path, head: str) -> None:
+    config = runs.make_run(tmp_path, network=JOINT | {"head": head})
+    message = rf"\(network\.head = {head}\) predicts no distribution of the numbers of halos: train"
+    with pytest.raises(ValueError, match=message):
+        Run(config).infer(np.zeros((3, 20, 24)))
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    with pytest.raises(ValueError, match=message):
+        infer(config, path, Options(functions_out=tmp_path / "f.npz"))
+    assert not (Path(config.run) / FILE).exists() and not (tmp_path / "f.npz").exists()
+
+
+def test_a_class_has_no_luminosity_function(tmp_path: Path) -> None:
+    line = {"mixture": {"breysse15": {}, "padmanabhan18": {}}}
+    network = {"layers": 2, "filters": 4, "dense": 8}
+    config = runs.make_run(
+        tmp_path, emit={"line": line}, label={"quantity": "class"}, network=network
+    )
+    with pytest.raises(ValueError, match=r"label\.quantity = class has no luminosity function"):
+        Run(config).infer(np.zeros((3, 20, 24)))
+
+
+def test_functions_that_cannot_be_written_leave_nothing(config: Config, tmp_path: Path) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "out"
+    options = Options(samples=0, out=out, functions_out=tmp_path / "file" / "f.npz")
+    with pytest.raises(OSError):
+        infer(config, path, options)
+    assert not out.exists()
+
+
+def test_comparison_has_the_band_that_infer_has(
+    config: Config, cube: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands: list[Any] = []
+    drawn = figures.comparison
+
+    def caught(*arrays: Any, **options: Any) -> Any:
+        bands.append(options["band"])
+        return drawn(*arrays, **options)
+
+    monkeypatch.setattr(figures, "comparison", caught)
+    evaluate(config, samples=8, out=tmp_path / "evaluated")
+    expected = Run(config).infer(cube, compare_with=0).band(0.95)
+    np.testing.assert_allclose(10 ** bands[0]([INDEX])[:, 0], np.maximum(expected, 1.0), rtol=1e-12)
+
+
+def test_files_of_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
+    """ECSV, JSON and the functions themselves hold the numbers of the posterior."""
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(tmp_path / "out"),
+                 "--samples", "0", "--functions", "3000", "--seed", "4",
+                 "--functions-out", str(tmp_path / "functions.npz")]  # fmt: skip
+    assert main.main(arguments) == 0
+    said = capsys.readouterr().out
+    found = Run(config).infer(path, functions=3000, seed=4, compare_with=0)
+    assert np.array_equal(Posterior.load(tmp_path / "functions.npz").samples, found.samples)
+    assert "functions.npz" in said.splitlines()[-1]
+    for line in str(found).splitlines():
+        assert line in said
+    kept = json.loads((tmp_path / "out" / "m.json").read_text())
+    told = kept["posterior"]
+    assert (told["functions"], told["seed"], told["joint"]) == (3000, 4, True)
+    assert told["outside"] == found.outside
+    assert kept["uncertainty"] == (
+        "3000 luminosity functions drawn from the network's joint posterior, seed 4"
+    )
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "out" / "m.ecsv")
+    ends = {"low_95": (0.95, 0), "low_68": (0.68, 0), "high_68": (0.68, 1), "high_95": (0.95, 1)}
+    for name, (level, side) in ends.items():
+        # where the table has less than one halo, it has one
+        for key, values in (
+            (name, found.interval(level)),
+            (f"band_{name}", found.band(level)),
+        ):
+            expected = np.maximum(values[side], 1.0)
+            assert table[f"dN_{key}"] == pytest.approx(expected)
+            assert (kept | told)[key] == pytest.approx(expected)
+        for key, values in (
+            (name, found.above.interval(level)),
+            (f"band_{name}", found.above.band(level)),
+        ):
+            assert table[f"N_above_{key}"] == pytest.approx(values[side])
+            assert told["N_above"][key] == pytest.approx(values[side])
+    median = np.maximum(found.quantiles([0.5])[0], 1.0)
+    assert table["dN"] == pytest.approx(median) and kept["value"] == pytest.approx(median)
+    assert told["integrals"] == {each.name: each.to_dict() for each in found.estimates()}
+    assert table.meta["posterior"]["integrals"]["rho_L"] == told["integrals"]["rho_L"]
+    assert (table["dN_band_low_95"] <= table["dN_low_95"]).all()
+    assert "95 % of whole curves" in said and kept["warnings"] == []
+    figure = tmp_path / "out" / "m.png"
+    assert figure.stat().st_size > 30_000
+    assert main.main([*arguments, "--functions", "9"]) == 2
+    assert "functions = 9 must be 100 or more" in capsys.readouterr().err
+
+
+def test_independent_bins_are_told(tmp_path: Path, capsys: Any) -> None:
+    label = {"bins": 14, "quantity": "phi_L"}
+    config = made(tmp_path, network=JOINT | {"head": "negative_binomial"}, label=label)
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=0))
+    (problem,) = result["warnings"]
+    assert "bins independently of each other" in problem
+    assert problem in capsys.readouterr().out
+    told = result["posterior"]
+    assert not told["joint"] and "N_above" not in told
+    assert set(told["integrals"]["rho_L"]) == {"unit", "meaning", "mean"}
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv")
+    assert str(table["phi_L_band_low_95"].unit) == "1 / Mpc3"
+    assert not [name for name in table.colnames if name.startswith("N_above")]
+    one = np.array(result["one_halo"])
+    found = Run(config).infer(path, compare_with=0)
+    assert told["band_high_95"] == pytest.approx(np.maximum(found.band(0.95)[1], one))
+    assert np.array(result["high_95"]) == pytest.approx(
+        found.interval(0.95)[1], rel=0.1, abs=one[0]
+    )
+
+
+def test_few_functions_have_no_band(config: Config, cube: torch.Tensor, tmp_path: Path) -> None:
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
+    result = infer(config, path, Options(out=tmp_path, samples=0, functions=100))
+    (problem,) = result["warnings"]
+    assert problem.startswith("a simultaneous 95 % band needs more than 100 functions")
+    assert "N_above" in result["posterior"] and "band_low_95" not in result["posterior"]
+
+
+def test_the_truth_in_the_figure(config: Config, cube: torch.Tensor) -> None:
+    """In the label's quantity, as for a network without a posterior."""
+    posterior = Run(config).infer(cube, compare_with=0)
+    unit = np.full(14, 0.5)
+    true = unit * np.arange(14.0)
+    shown = Function("phi", posterior.bin_edges, true, None, unit, "",
+                     replace(posterior, quantity="phi", unit=unit))  # fmt: skip
+    left, right = prediction_figure(shown, "a map", true).axes
+    assert left.lines[1].get_ydata() == pytest.approx(true[1:])
+    assert right.lines[1].get_ydata() == pytest.approx(np.arange(14.0)[::-1].cumsum()[::-1])
