@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -97,6 +97,9 @@ class Operator(ABC):
     """Whether it takes voxels out of the map, whatever they hold, also those without a value."""
     files: ClassVar[tuple[str, ...]] = ()
     """Settings that name a file: it counts by what is in it, not by where it lies."""
+    pipeline: ClassVar[Literal["", "filter", "pca"]] = ""
+    """What a survey's pipeline does that it stands for, and that a map's file may say was done, see
+    `SkyMap.filtered` and `SkyMap.pca_modes`."""
     hint: ClassVar[str] = ""
     """What to do instead where `needs_units` finds none."""
 

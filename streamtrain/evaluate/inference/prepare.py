@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers
 from streamtrain.config import Config
+from streamtrain.evaluate.inference.processing import steps_done
 from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
 from streamtrain.maps.regrid import mean_over, overlap
@@ -54,14 +55,17 @@ def prepare(
     regrid: bool = False,
     centre_deg: tuple[float, float] | None = None,
     rayleigh_jeans: bool = False,
+    anyway: bool = False,
     device: torch.device | str = "cpu",
 ) -> Prepared:
     """Check a map against the grid of `config`, and apply the operators that are left to do.
 
     regrid: bring it to the network's voxels, about `centre_deg` (ra, dec; default: its middle).
     rayleigh_jeans: convert between Jy/sr and brightness temperature, at each channel's centre.
+    anyway: also a map that its survey's pipeline has done more to than was done in training.
     Raises MapError, one sentence with both sides, for a map of another line, unit, band, field or
-    number of voxels, and for voxels without a value that no mask removes.
+    number of voxels, for one that has been through other processing, and for voxels without a value
+    that no mask removes.
     """
     if centre_deg is not None and not regrid:
         raise MapError("--centre chooses a part of a map: it needs --regrid")
@@ -69,7 +73,8 @@ def prepare(
     grid = plan.grid
     notes = [*sky.notes]
     _check_line(sky, grid, notes)
-    starts = _starts(sky, plan, notes)
+    done = steps_done(sky, plan, notes, anyway=anyway)
+    starts = _starts(sky, plan, done, notes)
     cube = _in_units(sky, grid, rayleigh_jeans, notes)
     first, state = _fitting(sky, starts)
     problem = _difference(sky, grid, state, starts)
@@ -90,7 +95,7 @@ def prepare(
         notes.append(
             f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
         )
-    return _observed(cube, plan, first, notes, sky, device)
+    return _observed(cube, plan, first, done, notes, sky, device)
 
 
 def as_input(
@@ -163,7 +168,9 @@ Start = tuple[int, MapState]
 """Number of the first operator that is left to do, and the map that it takes."""
 
 
-def _starts(sky: SkyMap, plan: ObservationPlan, notes: list[str]) -> list[Start]:
+def _starts(
+    sky: SkyMap, plan: ObservationPlan, done: frozenset[str], notes: list[str]
+) -> list[Start]:
     """Where a map may enter the row of operators: as painted, or after pools with nothing before
     them but what a map has in it already; an exported map where it left."""
     if sky.done is not None:
@@ -172,7 +179,7 @@ def _starts(sky: SkyMap, plan: ObservationPlan, notes: list[str]) -> list[Start]
     for number, step in enumerate(plan.steps, 1):
         if step.operator.reshapes:
             starts.append((number, step.after))
-        elif not step.of_the_map:
+        elif step.name not in done:
             break
     return starts
 
@@ -281,11 +288,12 @@ def _observed(
     cube: NDArray[Any],
     plan: ObservationPlan,
     first: int,
+    done: frozenset[str],
     notes: list[str],
     sky: SkyMap,
     device: torch.device | str,
 ) -> Prepared:
-    """The operators from `first` on, without those that the map has in it."""
+    """The operators from `first` on, without those that were `done` to the map."""
     target = full_device(device)
     kernels = kernels_for(target, "observe.cu")
     applied, left_out = [], []
@@ -295,7 +303,7 @@ def _observed(
         finite = False
         for step in plan.steps[first:]:
             operator = step.build()
-            if step.of_the_map:
+            if step.name in done:
                 left_out.append(step.name)
                 unseen = operator.unseen()
                 if unseen is not None:
