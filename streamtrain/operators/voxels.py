@@ -150,12 +150,13 @@ def read_voxels(
     """
     hdu = quantity.upper() if _is_cube(path, quantity, quantity.upper()) else None
     if hdu is None and not _is_cube(path, quantity, None):
+        pixels = read_pixels(path, quantity, state, where)
         if in_units:
             raise ConfigError(
                 f"{where}: {path} holds numbers per pixel, which have no unit: only their ratios "
                 "count, and sigma_uK beside it gives the level"
             )
-        return read_pixels(path, quantity, state, where)
+        return pixels
     try:
         units = None if in_units else "uK"
         sky = read_map(path, units=units, no_value=float("nan"), hdu=hdu)
@@ -214,7 +215,7 @@ def _quantity_of(sky: SkyMap, quantity: Quantity, where: str) -> Float:
     negative = np.unique(values[values < 0.0])
     if len(negative) > 1:
         raise ConfigError(
-            f"{where}: {sky.source} holds numbers such as {negative[-1]:g}, which no {quantity} is"
+            f"{where}: {sky.source} holds numbers such as {negative[-1]:g}: it is no map of {quantity}"
         )
     seen = np.isfinite(values) & (values > 0.0) & (values < BEYOND)
     if quantity == "sigma" and sky.hits is not None:
