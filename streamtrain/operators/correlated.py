@@ -13,12 +13,15 @@ from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
-from streamtrain.operators.base import GROUP, Drawn, MapState, Operator, Table, Turn
+from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.operators.noise import check_levels, draw_level
 from streamtrain.operators.voxels import sigma_before
 from streamtrain.schema import setting
 
 Float = NDArray[np.float64]
+
+WIDE_GROUP = 32
+"""Pixels that one element of the kernel works on, as in kernels/noise.cuh."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,15 @@ class CorrelatedNoise(Operator):
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
-        voxels, pixels = cube[0].numel(), cube[0, 0].numel()
-        white = torch.zeros_like(cube)
+        pixels = cube[0, 0].numel()
+        groups = -(-pixels // WIDE_GROUP)
+        normals = groups * num_freq * WIDE_GROUP
+        white = torch.zeros((samples, normals), dtype=torch.float32, device=cube.device)
         kernels.elementwise(
             "white_noise",
             samples,
-            -(-voxels // 4),
-            np.int64(voxels),
+            normals // 4,
+            np.int64(normals),
             np.uint32(self.stage + 1),
             keys,
             torch.ones_like(drawn["sigma_uK"]),
@@ -95,8 +100,8 @@ class CorrelatedNoise(Operator):
         )
         kernels.elementwise(
             "correlated_noise",
-            samples * num_freq,
-            -(-pixels // GROUP),
+            samples,
+            groups * num_freq,
             np.int64(pixels),
             np.int32(num_freq),
             self.root.on(cube.device),

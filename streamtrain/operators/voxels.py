@@ -215,7 +215,8 @@ def _quantity_of(sky: SkyMap, quantity: Quantity, where: str) -> Float:
     negative = np.unique(values[values < 0.0])
     if len(negative) > 1:
         raise ConfigError(
-            f"{where}: {sky.source} holds numbers such as {negative[-1]:g}: it is no map of {quantity}"
+            f"{where}: {sky.source} holds numbers such as {negative[-1]:g}: it is no map of "
+            f"{quantity}"
         )
     seen = np.isfinite(values) & (values > 0.0) & (values < BEYOND)
     if quantity == "sigma" and sky.hits is not None:
