@@ -163,7 +163,7 @@ def test_maps_with_nothing_to_tell(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize(
     ("num_freq", "modes", "noise_left", "signal_left"),
-    [(10, 1, 0.88, 0.88), (10, 5, 0.48, 0.45), (64, 5, 0.90, 0.89)],
+    [(10, 1, 0.892, 0.887), (10, 5, 0.479, 0.468), (64, 5, 0.905, 0.905)],
 )
 def test_what_is_left_of_noise_and_signal(
     kernels: Kernels, num_freq: int, modes: int, noise_left: float, signal_left: float
@@ -178,12 +178,11 @@ def test_what_is_left_of_noise_and_signal(
     alone, both = cleaned(kernels, np.stack([noise, noise + signal]), modes)
     left, share = alone.var() / noise.var(), 1 - modes / num_freq
     assert share * (1 - np.sqrt(num_freq / 4096)) ** 2 < left < share
-    assert left == pytest.approx(noise_left, abs=0.01)
+    assert left == pytest.approx(noise_left, abs=0.01)  # scatter: 0.0024
     contrast = signal - signal.mean()
     error = np.sqrt(left / (contrast**2).sum())
-    assert (both * contrast).sum() / (contrast**2).sum() == pytest.approx(
-        signal_left, abs=0.01 + 3 * error
-    )
+    slope = (both * contrast).sum() / (contrast**2).sum()
+    assert slope == pytest.approx(signal_left, abs=4 * error)
 
 
 def test_a_sample_does_not_depend_on_its_batch(small_sky: Lightcone) -> None:
