@@ -64,7 +64,7 @@ class PCA(Operator):
             "in_units_of_noise", samples * num_freq, pixels, np.int32(num_freq), sigma, cube,
             weighted,
         )  # fmt: skip
-        modes = self._leading_modes(kernels, weighted)
+        modes = self.leading_modes(kernels, weighted)
         amplitudes = _empty(cube, samples, self.modes, pixels)
         sizes = (np.int64(pixels), np.int32(self.modes), np.int32(num_freq))
         groups = -(-pixels // GROUP)
@@ -78,7 +78,7 @@ class PCA(Operator):
         )  # fmt: skip
         return cube
 
-    def _leading_modes(self, kernels: Kernels, weighted: Tensor) -> Tensor:
+    def leading_modes(self, kernels: Kernels, weighted: Tensor) -> Tensor:
         """Orthonormal, float64 [B, modes, n_freq], of cubes over sigma [B, n_freq, pixels]."""
         samples, num_freq, pixels = weighted.shape
         chunks = -(-pixels // PIXELS_OF_CHUNK)

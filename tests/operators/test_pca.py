@@ -16,6 +16,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
+from streamtrain.operators.pca import PCA
 
 pytestmark = small.ASSUMES
 
@@ -159,6 +160,42 @@ def test_maps_with_nothing_to_tell(kernels: Kernels) -> None:
     expected, _ = without_modes(sky(shape), 3)
     for left in (small_left, huge_left):
         np.testing.assert_allclose(left, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def spectrum(kind: int, size: int, rng: np.random.Generator) -> Array:
+    """Singular values: equal, over 12 decades, in steps, in clusters of 1e-12, of low rank, any."""
+    return [
+        np.ones(size),
+        10.0 ** rng.uniform(-12, 0, size),
+        np.round(rng.uniform(0, 3, size)),
+        1 + 1e-12 * rng.normal(size=size),
+        np.where(np.arange(size) < max(1, size // 2), 1.0, 1e-9),
+        rng.uniform(0, 1, size),
+    ][kind]
+
+
+def test_no_other_modes_would_take_more(kernels: Kernels) -> None:
+    """Of 300 matrices of all kinds, some with channels and voxels of 0: what is left of their
+    squares is the least that modes can leave, to the rounding of float64, and modes are
+    orthonormal."""
+    rng = np.random.default_rng(12)
+    for trial in range(300):
+        num_freq, pixels = int(rng.choice([2, 3, 5, 10, 31, 64])), int(rng.integers(4, 100))
+        size = min(num_freq, pixels)
+        left, _ = np.linalg.qr(rng.normal(size=(num_freq, size)))
+        right, _ = np.linalg.qr(rng.normal(size=(pixels, size)))
+        matrix = left * spectrum(trial % 6, size, rng) @ right.T
+        matrix[rng.uniform(size=num_freq) < 0.3 * (trial % 4 == 0)] = 0.0
+        matrix *= rng.uniform(size=matrix.shape) > 0.5 * (trial % 5 == 0)
+        (operator,) = operators(
+            {"pca": {"modes": int(rng.integers(1, num_freq))}}, shape=[num_freq, 8, 8]
+        )
+        assert isinstance(operator, PCA)
+        (found,) = operator.leading_modes(kernels, torch.from_numpy(matrix)[None]).numpy()
+        assert np.abs(found @ found.T - np.eye(operator.modes)).max() < 1e-13
+        least = (np.linalg.svd(matrix, compute_uv=False)[operator.modes :] ** 2).sum()
+        remains = ((matrix - found.T @ (found @ matrix)) ** 2).sum()
+        assert remains - least <= 4e-15 * (matrix**2).sum()
 
 
 @pytest.mark.parametrize(
