@@ -20,7 +20,7 @@ from streamtrain.machine.files import DEBUG, check_npz, reason_of, why_not_a_fil
 from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import LEAST_VALID, SLACK, overlap
-from streamtrain.maps.skymap import BEYOND, MapError, SkyMap, parse_units
+from streamtrain.maps.skymap import BEYOND, MapError, SkyMap, order_notes, parse_units
 from streamtrain.operators.base import MapState, Shape
 from streamtrain.schema import AssumptionWarning, ConfigError
 
@@ -167,7 +167,8 @@ def read_voxels(
             f"{where}: {path} does not say the units of its numbers, such as uK or Jy/sr: with "
             "sigma_uK beside it only their ratios count"
         ) from None
-    notes = [note for note in sky.notes if "--units" not in note]
+    plain = order_notes(sky.freq)  # nothing was assumed
+    notes = [note for note in sky.notes if note not in plain and "--units" not in note]
     values = _quantity_of(sky, quantity, where)
     if in_units:
         values = values * _in_grid_units(sky, state, where, notes)
