@@ -44,3 +44,30 @@ FOR_EACH(pixel_noise,
                  }
              }
          })
+
+// Noise that is correlated along frequency: sigma float32 [B] times the voxel's, float32 [num_freq,
+// num_pixels], times root float32 [num_freq, num_freq] (a lower triangle) times white noise, float32
+// [B, groups of pixels, num_freq, WIDE_GROUP]. Nothing where the voxel's is negative, as it was not
+// observed. element = (group of pixels, frequency).
+#define WIDE_GROUP 32
+FOR_EACH(correlated_noise,
+         (i64 num_samples, i64 num_elements, i64 num_pixels, int num_freq,
+          const float* __restrict__ root, const float* __restrict__ voxels,
+          const float* __restrict__ sigma, const float* __restrict__ white,
+          float* __restrict__ cube),
+         {
+             const int channel = (int)(element % num_freq);
+             const i64 first = WIDE_GROUP * (element / num_freq);
+             const float* weight = root + channel * num_freq;
+             const float* in = white + (sample * num_elements + element - channel) * WIDE_GROUP;
+             float sum[WIDE_GROUP];
+             for (int j = 0; j < WIDE_GROUP; ++j) sum[j] = 0.0f;
+             for (int k = 0; k <= channel; ++k)
+                 for (int j = 0; j < WIDE_GROUP; ++j)
+                     sum[j] = sum[j] + weight[k] * in[k * WIDE_GROUP + j];
+             const float* level = voxels + channel * num_pixels + first;
+             float* out = cube + (sample * num_freq + channel) * num_pixels + first;
+             for (int j = 0; j < WIDE_GROUP; ++j)
+                 if (first + j < num_pixels && level[j] > 0.0f)
+                     out[j] = out[j] + sigma[sample] * level[j] * sum[j];
+         })

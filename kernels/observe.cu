@@ -75,3 +75,4 @@ INLINE void weighted_sums(const Real* __restrict__ weight, i64 weight_step,
 #include "beam.cuh"
 #include "filters.cuh"
 #include "transforms.cuh"
+#include "pca.cuh"

@@ -8,7 +8,8 @@ and nowhere else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +42,8 @@ class MapState:
     weight: float = 1.0
     """A voxel over the mean of its fine voxels: 1 where they were averaged, their number where they
     were summed."""
+    through: tuple[Callable[[], Operator], ...] = field(default=(), repr=False, compare=False)
+    """Makes the operators that the map has gone through, one after the other."""
 
     @property
     def shape(self) -> Shape:
@@ -157,7 +160,14 @@ class Operator(ABC):
         return None
 
     def unseen(self) -> NDArray[np.bool_] | None:
-        """Pixels [n_dec, n_ra] that it sets to 0 in a user's map too, if there are any."""
+        """What it sets to 0 in a user's map too, if there is any: pixels [n_dec, n_ra] or voxels
+        [n_freq, n_dec, n_ra]."""
+        return None
+
+    def sigma_pattern(self) -> NDArray[np.float32] | None:
+        """Sigma of the noise that it adds to each voxel over a level of the sample, [n_dec, n_ra]
+        or [n_freq, n_dec, n_ra], negative where nothing was observed; None where it adds no noise,
+        or the same to all."""
         return None
 
     def draw(self, draws: Draws) -> Drawn:

@@ -1,5 +1,5 @@
-"""Noise: white, of one level or with a level per pixel (hit maps); rising to the map's edges, the
-"geometric" noise of 1905.10376.
+"""Noise: white, of one level or with a level per pixel or voxel (hits, sigma); rising to the map's
+edges, the "geometric" noise of 1905.10376.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
-from streamtrain.operators.mask import pixels_digest, read_pixels
+from streamtrain.operators.voxels import pixels_digest, read_voxels
 from streamtrain.schema import ConfigError, setting
 
 Float = NDArray[np.float64]
@@ -63,7 +63,7 @@ class NoiseConfig:
         None, "sigma from the instrument, instead of sigma_uK"
     )
     hits: str | None = setting(
-        None, "npz or FITS file of the time on every pixel of the map; without time: set to 0"
+        None, "file of the time on every pixel or voxel of the map; without time: set to 0"
     )
     index: float = setting(
         0.0,
@@ -72,6 +72,12 @@ class NoiseConfig:
         high=10,
     )
     reference_GHz: float | None = setting(None, "default: the middle of the band", above=0)
+    rms: str | None = setting(
+        None,
+        "file of sigma in every voxel of the map; where it is missing: set to 0; with sigma_uK "
+        "beside it only its ratios count",
+        later=True,
+    )
 
 
 @dataclass
@@ -79,8 +85,9 @@ class Noise(Operator):
     """White Gaussian noise of fixed or drawn level.
 
     With a hit map sigma goes as 1 / sqrt(hits), and is the given one where a pixel has the mean of
-    the pixels that were hit; the others become 0, in samples without noise too. With an index it
-    goes as that power of frequency.
+    the pixels that were hit; the others become 0, in samples without noise too. A map of sigma is
+    one of hits = 1 / sigma^2, and has its own level where none is given. With an index sigma goes
+    as that power of frequency.
     """
 
     section = NoiseConfig
@@ -88,7 +95,7 @@ class Noise(Operator):
     turn = Turn.NOISE
     random = True
     adds = True
-    files = ("hits",)
+    files = ("hits", "rms")
 
     sigma: tuple[float, float]
     """Lowest and highest sigma [map units] per voxel as it was quoted."""
@@ -98,10 +105,10 @@ class Noise(Operator):
     pixels: Table | None = None
     """Sigma of a pixel over that of the sample, float32 [n_dec, n_ra]; -1 where it was not hit."""
     digest: str | None = None
-    """Digest of the hit map; None where there is none."""
+    """Digest of the hits or of sigma in the file; None where there is none."""
     voxels: Table | None = None
-    """Sigma of a voxel over that of the sample, [n_freq, n_dec, n_ra], where sigma depends on
-    frequency."""
+    """Sigma of a voxel over that of the sample, float32 [n_freq, n_dec, n_ra], where sigma depends
+    on frequency; negative where it was not hit."""
 
     @classmethod
     def from_config(cls, name: str, stage: int, config: NoiseConfig, state: MapState) -> Noise:
@@ -113,19 +120,28 @@ class Noise(Operator):
                     f"observe.{name}.radiometer gives uK, but grid.units = {state.grid.units}"
                 )
             given, factor = radiometer_uK(config.radiometer, state), state.weight
-        levels = given if isinstance(given, tuple) else (given, given)
-        pixels, digest, voxels = None, None, None
+        pattern, digest = None, None
         if config.hits is not None:
             hits = read_hits(config.hits, state, f"observe.{name}.hits")
-            pixels, digest = Table(relative_sigma(hits)), pixels_digest(hits)
+            pattern, digest = relative_sigma(hits), pixels_digest(hits)
+        if config.rms is not None:
+            alone = config.sigma_uK is None and config.radiometer is None
+            rms = read_rms(config.rms, state, f"observe.{name}.rms", alone)
+            weight = np.where(rms > 0.0, 1.0, 0.0) / np.where(rms > 0.0, rms * rms, 1.0)
+            pattern, digest = relative_sigma(weight), pixels_digest(rms)
+            given = 1.0 / math.sqrt(mean_of_hit(weight)) if alone else given
+        levels = given if isinstance(given, tuple) else (given, given)
         if config.index != 0.0:
-            of_pixel = np.ones(state.shape[1:], np.float32) if pixels is None else pixels.values
-            voxels = Table(_of_channel(config, state)[:, None, None] * of_pixel)
+            of_pixel = np.ones(state.shape[1:], np.float32) if pattern is None else pattern
+            pattern = _of_channel(config, state)[:, None, None] * of_pixel
+        table = None if pattern is None else Table(pattern)
+        pixels, voxels = (table, None) if pattern is None or pattern.ndim == 2 else (None, table)
         return cls(name, stage, levels, factor, config.absent, pixels, digest, voxels)
 
     @classmethod
     def check(cls, section: NoiseConfig, where: str, state: MapState) -> None:
-        _check_levels(section.sigma_uK, where)
+        check_levels(section.sigma_uK, where)
+        _check_rms(section, where)
         if section.radiometer is not None:
             given = {n: getattr(section, n) for n in ("sigma_uK", "per")}
             beside = [n for n, value in given.items() if value != getattr(NoiseConfig(), n)]
@@ -136,7 +152,7 @@ class Noise(Operator):
                     f"{', '.join(f'{where}.{removed[n]}' for n in beside)} removes the one, "
                     f"{where}.radiometer=null the other"
                 )
-        elif section.sigma_uK is None and state.grid.units != "uK":
+        elif section.sigma_uK is None and section.rms is None and state.grid.units != "uK":
             raise ConfigError(f"{where} needs sigma_uK [map units] in {state.grid.units}")
         if section.reference_GHz is not None and section.index == 0.0:
             raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
@@ -145,7 +161,12 @@ class Noise(Operator):
         return self.digest
 
     def unseen(self) -> NDArray[np.bool_] | None:
-        return None if self.pixels is None else self.pixels.values < 0.0
+        pattern = self.sigma_pattern()
+        return None if pattern is None or self.digest is None else pattern < 0.0
+
+    def sigma_pattern(self) -> NDArray[np.float32] | None:
+        table = self.pixels if self.voxels is None else self.voxels
+        return None if table is None else np.asarray(table.values, np.float32)
 
     def draw(self, draws: Draws) -> Drawn:
         return self.at_level(draw_level(draws, self.sigma, self.absent))
@@ -176,7 +197,23 @@ class Noise(Operator):
         return cube
 
 
-def _check_levels(sigma: float | tuple[float, float] | None, where: str) -> None:
+def _check_rms(section: NoiseConfig, where: str) -> None:
+    """Raise ConfigError for what does not go with a map of sigma."""
+    if section.rms is None:
+        return
+    alone = section.sigma_uK is None and section.radiometer is None
+    beside = {"hits": section.hits is not None, "index": section.index != 0.0}
+    beside["per"] = alone and section.per != "map_voxel"
+    for name, given in beside.items():
+        if given:
+            raise ConfigError(
+                f"{where}.{name} beside {where}.rms, which is sigma in every voxel of the map: "
+                "remove one of them"
+            )
+
+
+def check_levels(sigma: float | tuple[float, float] | None, where: str) -> None:
+    """Raise ConfigError for a range of levels that does not rise."""
     if isinstance(sigma, tuple) and sigma[0] > sigma[1]:
         raise ConfigError(f"{where}.sigma_uK = [{sigma[0]:g}, {sigma[1]:g}] must increase")
 
@@ -301,7 +338,7 @@ class EdgeNoise(Operator):
 
     @classmethod
     def check(cls, section: EdgeNoiseConfig, where: str, state: MapState) -> None:
-        _check_levels(section.sigma_uK, where)
+        check_levels(section.sigma_uK, where)
 
     def draw(self, draws: Draws) -> Drawn:
         return self.at_level(draw_level(draws, self.sigma, self.absent))
@@ -337,9 +374,9 @@ MOST = 1e20
 
 
 def read_hits(path: str, state: MapState, where: str) -> Float:
-    """Hits, or any measure of time, float64 [n_dec, n_ra] from a file, see `read_pixels`. Raises
-    ConfigError, one sentence that begins with `where`."""
-    hits = read_pixels(path, "hits", state, where).astype(np.float64)
+    """Hits, or any measure of time, float64 [n_dec, n_ra] or [n_freq, n_dec, n_ra] from a file, see
+    `read_voxels`. Raises ConfigError, one sentence that begins with `where`."""
+    hits = read_voxels(path, "hits", state, where).astype(np.float64)
     if not (np.isfinite(hits).all() and (hits >= 0.0).all() and (hits < MOST).all()):
         raise ConfigError(
             f"{where}: {path} holds hits that are negative, not finite or above {MOST:g}"
@@ -349,9 +386,25 @@ def read_hits(path: str, state: MapState, where: str) -> Float:
     return hits
 
 
+def read_rms(path: str, state: MapState, where: str, in_units: bool) -> Float:
+    """Sigma, float64 [n_dec, n_ra] or [n_freq, n_dec, n_ra], from a file, see `read_voxels`, 0 in
+    voxels that were not observed: what is not finite, 0 or negative in the file. Raises
+    ConfigError, one sentence that begins with `where`."""
+    sigma = read_voxels(path, "sigma", state, where, in_units=in_units).astype(np.float64)
+    seen = np.isfinite(sigma) & (sigma > 0.0) & (sigma < MOST)
+    if not seen.any():
+        raise ConfigError(f"{where}: {path} holds no voxel that was observed")
+    return np.where(seen, sigma, 0.0)
+
+
+def mean_of_hit(hits: Float) -> float:
+    """The mean of what was hit."""
+    hit = hits > 0.0
+    return math.fsum(hits[hit].tolist()) / int(hit.sum())  # rounded once: no order of additions
+
+
 def relative_sigma(hits: Float) -> NDArray[np.float32]:
     """sqrt(mean / hits), the mean being that of the pixels that were hit; -1 for the others."""
     hit = hits > 0.0
-    mean = math.fsum(hits[hit].tolist()) / int(hit.sum())  # rounded once: no order of additions
-    sigma = np.where(hit, np.sqrt(mean / np.where(hit, hits, 1.0)), -1.0)
+    sigma = np.where(hit, np.sqrt(mean_of_hit(hits) / np.where(hit, hits, 1.0)), -1.0)
     return sigma.astype(np.float32)

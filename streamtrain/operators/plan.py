@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,9 +88,10 @@ class ObservationPlan:
         state, in_units, already = MapState(grid), True, of_the_map(observe)
         for position, (name, section) in enumerate(observe.items()):
             operator = OPERATORS[operator_kind(name)]
-            before, state = state, operator.state_after(section, state)
+            before, stage, there = state, STAGE_OBSERVE + 2 * position, already[name]
+            made = partial(operator.from_config, name, stage, section, before)
+            state = replace(operator.state_after(section, before), through=(*before.through, made))
             in_units = in_units and not operator.unitless
-            stage, there = STAGE_OBSERVE + 2 * position, already[name]
             steps.append(Step(name, operator, section, stage, before, state, there, in_units))
         self.steps = tuple(steps)
         self.state = state

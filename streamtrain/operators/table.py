@@ -7,9 +7,11 @@ from typing import Any
 
 from streamtrain.operators.base import Operator
 from streamtrain.operators.beam import Beam
+from streamtrain.operators.correlated import CorrelatedNoise
 from streamtrain.operators.filters import HighPass, Standardise, SubtractMean
 from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.pca import PCA
 from streamtrain.operators.pool import Pool
 from streamtrain.operators.sources import RadioSources
 from streamtrain.operators.transforms import Asinh, Log10, LogModulus
@@ -28,6 +30,8 @@ OPERATORS: dict[str, type[Operator]] = {
     "standardise": Standardise,
     "edge_noise": EdgeNoise,
     "radio_sources": RadioSources,
+    "correlated_noise": CorrelatedNoise,
+    "pca": PCA,
 }
 """Every operator by the name that a configuration gives it."""
 

@@ -100,6 +100,20 @@ SETUPS["foregrounds"] = {
         "log_modulus": {},
     },
 }
+SETUPS["survey"] = {
+    "emit": {"line": {"model": "li16", "prior": "narrow"}},
+    "observe": {
+        "pool": {"factor": [1, 3, 3]},
+        "noise": {
+            "sigma_uK": [1.0, 4.0],
+            "hits": str(TESTS / "data" / "hits.npz"),
+            "index": 0.5,
+        },
+        "correlated_noise": {"sigma_uK": [0.0, 4.0], "knee_per_GHz": 0.6, "absent": 0.2},
+        "mask": {"edge_pixels": 1},
+        "pca": {"modes": 4},
+    },
+}
 SETUPS["everything"] = {
     "emit": {
         "line": {

@@ -10,6 +10,8 @@ import ctypes
 import mmap
 import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,39 @@ class EmulatedCuda(HostKernels):
 
     def _thread(self, *numbers: int) -> None:
         self._call("set_thread", tuple(np.uint32(n) for n in numbers))
+
+
+WAITS = """
+extern "C" int sched_yield(void);
+static unsigned int arrived, turns;
+static inline void all_arrive(unsigned int threads) {
+    const unsigned int turn = __atomic_load_n(&turns, __ATOMIC_SEQ_CST);
+    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == threads) {
+        __atomic_store_n(&arrived, 0, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&turns, 1, __ATOMIC_SEQ_CST);
+    } else {
+        while (__atomic_load_n(&turns, __ATOMIC_SEQ_CST) == turn) sched_yield();
+    }
+}
+"""
+
+
+class ThreadedBlocks(EmulatedCuda):
+    """The threads of a block run at once and wait for one another where the kernel says so."""
+
+    def __init__(self, name: str) -> None:
+        shim = SHIM.replace("static Index", "static thread_local Index")
+        shim = shim.replace("__syncthreads()", "__syncthreads() all_arrive(blockDim.x)")
+        HostKernels.__init__(self, WAITS + shim + kernel_source(name))
+
+    def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
+        def run(item: int, thread: int) -> None:
+            self._thread(item, 0, thread, items, 1, THREADS)
+            self._call(name, (np.int64(items), *arguments))
+
+        for item in range(items):
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(run, [item] * THREADS, range(THREADS)))
 
 
 MIXTURE = {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}
@@ -121,6 +156,34 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     generator = Generator(small.config(observe=observe), lightcones=[small_sky])
     expected = generator.generate([0, 5])
     generator.pipeline.observe = EmulatedCuda("observe.cu")
+    cube, _, _ = made(generator, [0, 5])
+    assert torch.equal(cube, expected.cube)
+
+
+@pytest.mark.parametrize("kernels", [EmulatedCuda, ThreadedBlocks])
+def test_bits_of_a_survey(
+    small_sky: Lightcone, tmp_path: Path, kernels: type[EmulatedCuda]
+) -> None:
+    """Noise and masks per voxel, noise that is correlated along frequency, principal components,
+    whose eigenvectors the threads of a block work out together."""
+    shape = (9, 21, 21)
+    rng = np.random.default_rng(4)
+    grid = {"nu_binedges": np.linspace(34, 26, 10)}
+    grid |= {f"pix_binedges_{axis}": np.linspace(-0.4, 0.4, 22) for axis in "xy"}
+    for name, values in (
+        ("sigma", rng.uniform(-0.3, 2.0, shape).clip(0.0)),
+        ("mask", rng.uniform(size=shape) > 0.1),
+    ):
+        np.savez(tmp_path / f"{name}.npz", map=values.astype(float).T, units="uK", **grid)
+    observe = {
+        "noise": {"rms": str(tmp_path / "sigma.npz")},
+        "correlated_noise": {"sigma_uK": [0, 3], "knee_per_GHz": 0.5},
+        "mask": {"file": str(tmp_path / "mask.npz")},
+        "pca": {"modes": 4},
+    }
+    generator = Generator(small.config(observe=observe), lightcones=[small_sky])
+    expected = generator.generate([0, 5])
+    generator.pipeline.observe = kernels("observe.cu")
     cube, _, _ = made(generator, [0, 5])
     assert torch.equal(cube, expected.cube)
 

@@ -23,9 +23,11 @@ from streamtrain.generator.pose import single_pose
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
 from streamtrain.operators.beam import BeamConfig
+from streamtrain.operators.correlated import CorrelatedNoiseConfig
 from streamtrain.operators.filters import HighPassConfig, StandardiseConfig, SubtractMeanConfig
 from streamtrain.operators.mask import MaskConfig
 from streamtrain.operators.noise import EdgeNoiseConfig, NoiseConfig
+from streamtrain.operators.pca import PCAConfig
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.operators.sources import RadioSourcesConfig
 from streamtrain.operators.transforms import AsinhConfig, Log10Config, LogModulusConfig
@@ -59,6 +61,7 @@ from support.bit_portable import (
     split_seed,
     unit_interval,
 )
+from support.bit_survey import correlated_noise, pca
 
 # paint.cu
 
@@ -328,14 +331,20 @@ def sample(
             cube = pool(cube, operator.factor, operator.reduce == "mean")
         elif isinstance(operator, NoiseConfig):
             sigma = F(draws[name]["voxel_sigma"])
-            if operator.hits is None:
+            table = built[name].sigma_pattern()
+            if table is None:
                 cube = white_noise(cube, generator.seed, index, split, stage, sigma)
             else:
-                table = built[name].pixels.values
                 cube = pixel_noise(cube, generator.seed, index, split, stage, sigma, table)
         elif isinstance(operator, EdgeNoiseConfig):
             sigma, table = F(draws[name]["sigma_uK"]), built[name].pixels.values
             cube = pixel_noise(cube, generator.seed, index, split, stage, sigma, table)
+        elif isinstance(operator, CorrelatedNoiseConfig):
+            sigma = F(draws[name]["sigma_uK"])
+            counter = generator.seed, index, split, stage
+            cube = correlated_noise(cube, *counter, sigma, built[name])
+        elif isinstance(operator, PCAConfig):
+            cube = pca(cube, built[name])
         elif isinstance(operator, RadioSourcesConfig):
             given = draws[name], built[name]
             cube = radio_sources(cube, generator.seed, index, split, stage, *given)

@@ -308,7 +308,8 @@ def _observed(
                 unseen = operator.unseen()
                 if unseen is not None:
                     values.masked_fill_(torch.from_numpy(unseen).to(target), 0.0)
-                    notes.append(f"pixels without hits in {step.name} were set to 0")
+                    what = "pixels" if unseen.ndim == 2 else "voxels"
+                    notes.append(f"{what} without hits in {step.name} were set to 0")
                 continue
             if not step.operator.selects and not finite:
                 _check_finite(values, sky.source)
