@@ -55,6 +55,8 @@ class Image:
     """World coordinates of the axes, an astropy.wcs.WCS."""
     notes: tuple[str, ...] = ()
     """What was changed in the header to read it."""
+    primary: Any = None
+    """The header of the file's first unit, which may hold no image."""
 
     @property
     def types(self) -> str:
@@ -84,6 +86,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
             with path.open("rb") as file, fits.open(file, **_AS_STORED) as units:
                 number = _choose(units, axes, name, hdu)
                 header, notes = _mended(units[number].header)
+                primary = units[0].header.copy()
                 packed = isinstance(units[number], fits.CompImageHDU)
                 values = None if packed else _physical(np.asarray(units[number].data), header)
                 wcs = _coordinates(WCS, header, units)
@@ -102,7 +105,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
             raise
         raise FitsError(f"cannot be read, or is cut short: {reason_of(error)}") from error
     changed = (text for text in said if "Changed CTYPE" in text)
-    return Image(values, header, wcs, (*notes, *changed))
+    return Image(values, header, wcs, (*notes, *changed), primary)
 
 
 def _physical(stored: NDArray[Any], header: Any) -> NDArray[Any]:

@@ -248,7 +248,8 @@ def test_a_velocity_needs_the_line_that_it_is_of(tmp_path: Path) -> None:
     Written(spectral="VRAD").write(path)
     with fits.open(path, mode="update") as units:
         units[0].header["RESTFRQ"] = 115.27  # GHz in a keyword of Hz
-    assert read_map(path).nu_GHz == pytest.approx((34e-9, 26e-9))
+    with pytest.raises(MapError, match=r"RESTFRQ = 115.27 Hz is below .*: --nu-rest-GHz says what"):
+        read_map(path)
     found = read_map(path, nu_rest_GHz=115.27)
     assert found.nu_GHz == pytest.approx((34.0, 26.0))
     assert found.nu_rest_GHz == 115.27
