@@ -1,4 +1,4 @@
-"""The commands that read or write maps: `streamtrain infer` and `streamtrain export`."""
+"""The commands that read or write maps: `streamtrain infer`, `map info` and `export`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,71 @@ def run_export(arguments: argparse.Namespace) -> int:
     progress.close()
     print(f"wrote {path}: {arguments.samples} samples")
     return 0
+
+
+INFO_DESCRIPTION = """\
+What a map file holds: layout, axes, units, band, field, noise, hits, what its pipeline has done.
+
+Ends with the lines of a configuration whose maps have these voxels. Options say what the file does
+not; docs/infer.md has the layouts."""
+
+
+def add_map(commands: Any) -> None:
+    """Add the command to those of `streamtrain`."""
+    kinds = commands.add_parser(
+        "map", help="inspect a map file", description="Inspect a map file."
+    ).add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser(
+        "info",
+        help="what a map file holds, and the grid of a configuration for it",
+        description=INFO_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="FITS, npz or HDF5")
+    _add_reading(command)
+    command.add_argument("--sum-feeds", action="store_true", help=SUM_FEEDS)
+    command.set_defaults(run=run_map_info)
+
+
+def run_map_info(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.maps.info import describe
+    from streamtrain.maps.read import read_map
+
+    said = {name: getattr(arguments, name) for name in READING}
+    for number, file in enumerate(arguments.files):
+        sky = read_map(file, **said, sum_feeds=arguments.sum_feeds, need_units=False)
+        print(("\n" if number else "") + describe(sky))
+    return 0
+
+
+SUM_FEEDS = "sum the feeds of a file with a map for each, with weights 1/sigma^2"
+READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
+"""Options that say how a map is read."""
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """Add the options of `READING`."""
+    add = command.add_argument
+    add(
+        "--units",
+        help="units of a map that does not state them, or wrongly: uK, mK, K, Jy/sr, kJy/sr or "
+        "MJy/sr",
+    )
+    add(
+        "--nu-rest-GHz",
+        type=float,
+        metavar="GHZ",
+        help="rest frequency of the line, where the map does not state it, or wrongly",
+    )
+    add("--index", type=int, help="which sample of a file of streamtrain export")
+    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
+    add(
+        "--no-value",
+        type=float,
+        metavar="NUMBER",
+        help="what stands for no value besides NaN; nan: nothing else does",
+    )
 
 
 ALARM_DESCRIPTION = """\
@@ -150,25 +215,7 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="where files lie and how to compute, such as train.threads=2, data.test=[...]",
     )
-    add(
-        "--units",
-        help="units of a map that does not state them, or wrongly: uK, mK, K, Jy/sr, kJy/sr or "
-        "MJy/sr",
-    )
-    add(
-        "--nu-rest-GHz",
-        type=float,
-        metavar="GHZ",
-        help="rest frequency of the line, where the map does not state it, or wrongly",
-    )
-    add("--index", type=int, help="which sample of a file of streamtrain export")
-    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
-    add(
-        "--no-value",
-        type=float,
-        metavar="NUMBER",
-        help="what stands for no value besides NaN; nan: nothing else does",
-    )
+    _add_reading(command)
     add("--regrid", action="store_true", help="bring the map to the network's voxels")
     add(
         "--centre",

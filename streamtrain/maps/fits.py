@@ -291,14 +291,14 @@ def _beside(
             continue
         try:
             image = read_image(other, 3, extension)
-            check_numbers(image.values, "its image", str(other))
-            beside = _placed(image, str(other), nu_rest_GHz)
+            check_numbers(image.values, "its image", name)
+            beside = _placed(image, f"{path}: {name}", nu_rest_GHz)
         except FitsError as error:
-            raise MapError(f"{other}: {error}") from None
-        _check_same(placed, beside, path, other)
+            raise MapError(f"{path}: {name} beside it {error}") from None
+        _check_same(placed, beside, f"{path}: {name} beside it")
         stated = str(image.header.get("BUNIT") or units or "").strip()
         if what == "sigma_wn" and not _same_units(stated, units or stated):
-            raise MapError(f"{other} is in {stated}, but {path.name} beside it in {units}")
+            raise MapError(f"{path}: {name} beside it is in {stated}, not in {units}")
         found.append(beside.cubes)
         names.append(name)
     sigma, hits = found
@@ -313,22 +313,16 @@ def _same_units(one: str, other: str) -> bool:
         return False
 
 
-def _check_same(one: Placed, other: Placed, path: Path, beside: Path) -> None:
-    """Raise MapError if two files do not have the same voxels."""
+def _check_same(one: Placed, other: Placed, where: str) -> None:
+    """Raise MapError, a sentence that begins with `where`, if another file has other voxels."""
     if one.cubes.shape != other.cubes.shape:
-        shapes = (" x ".join(map(str, placed.cubes.shape)) for placed in (other, one))
-        raise MapError(
-            f"{beside} has {next(shapes)} voxels (feed, freq, dec, ra), but {path.name} beside it "
-            f"{next(shapes)}"
-        )
+        theirs, ours = (" x ".join(map(str, placed.cubes.shape)) for placed in (other, one))
+        raise MapError(f"{where} has {theirs} voxels (feed, freq, dec, ra), not {ours}")
     for name in ("freq", "dec", "ra"):
-        ours, theirs = getattr(one, name), getattr(other, name)
-        if np.abs(ours.edges - theirs.edges).max() > SAME_PLACE * ours.step:
-            raise MapError(f"{beside} has other voxels in {name} than {path.name} beside it")
-    east, north = one.locate(str(path))(*other.centre_deg)
+        axes: tuple[Axis, Axis] = (getattr(one, name), getattr(other, name))
+        if np.abs(axes[0].edges - axes[1].edges).max() > SAME_PLACE * axes[0].step:
+            raise MapError(f"{where} has other voxels along {name}")
+    east, north = one.locate(where)(*other.centre_deg)
     if max(abs(east) / one.ra.step, abs(north) / one.dec.step) > SAME_PLACE:
-        ra, dec = other.centre_deg
-        raise MapError(
-            f"{beside} is of a field about ({ra:.6g}, {dec:.6g}) deg, but {path.name} beside it "
-            f"about ({one.centre_deg[0]:.6g}, {one.centre_deg[1]:.6g})"
-        )
+        middles = ("({:.6g}, {:.6g})".format(*placed.centre_deg) for placed in (other, one))
+        raise MapError(f"{where} is of a field about {next(middles)} deg, not {next(middles)}")
