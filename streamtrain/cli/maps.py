@@ -11,8 +11,9 @@ from streamtrain.cli.runs import add_no_recalibration
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
 
 hdf5: one file with cubes, labels, counts, all that was drawn, and the recipe. limlam: a folder with
-an npz file per sample as limlam_mocker writes them, maps in their units. docs/infer.md lists what
-they hold; `streamtrain infer` reads both."""
+an npz file per sample as limlam_mocker writes them, maps in their units. comap: a folder with an
+HDF5 file per sample as COMAP's pipeline writes its maps, in K, with noise and hits where they are
+known. docs/infer.md lists what they hold; `streamtrain infer` reads all."""
 
 
 def add_export(
@@ -28,16 +29,21 @@ def add_export(
     )
     add = command.add_argument
     add("--samples", type=int, required=True, help="how many")
-    add("--out", type=Path, required=True, help="file (hdf5) or folder (limlam); must be new")
     add(
-        "--format", choices=("hdf5", "limlam"), default="hdf5", help="what is written [%(default)s]"
+        "--out", type=Path, required=True, help="file (hdf5) or folder (limlam, comap); must be new"
+    )
+    add(
+        "--format",
+        choices=("hdf5", "limlam", "comap"),
+        default="hdf5",
+        help="what is written [%(default)s]",
     )
     add("--split", default="train", help="train, validation or test [%(default)s]")
     add("--first-index", type=int, default=0, help="index of the first sample [%(default)s]")
     add(
         "--raw",
         action="store_true",
-        help="maps in their units, before log_modulus and other transforms; always so in limlam",
+        help="maps in their units, before log_modulus and other transforms; always so in folders",
     )
     command.set_defaults(run=run_export)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.machine.files import why_not_a_file
 from streamtrain.machine.fitsimage import (
     LIGHT,
     REST,
@@ -289,6 +290,8 @@ def _beside(
         if not name or not other.exists():
             found.append(None)
             continue
+        if problem := why_not_a_file(other):
+            raise MapError(f"{path}: {name} beside it: {problem}")
         try:
             image = read_image(other, 3, extension)
             check_numbers(image.values, "its image", name)

@@ -224,6 +224,14 @@ def test_files_beside_it_that_differ(tmp_path: Path) -> None:
         assert str(error.value).startswith(start + sentence) and "\n" not in str(error.value)
 
 
+def test_what_lies_beside_it_and_is_no_file(tmp_path: Path) -> None:
+    paths = write(tmp_path, cubes())
+    paths["nhit"].unlink()
+    paths["nhit"].mkdir()
+    with pytest.raises(MapError, match=r"co7_map_coadd_nhit.fits beside it: a folder"):
+        read(paths)
+
+
 def read(paths: dict[str, Path], **options: Any) -> SkyMap:
     return read_map(paths["temperature"], nu_rest_GHz=115.27, **options)
 
