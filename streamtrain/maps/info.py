@@ -199,8 +199,8 @@ def _hits(facts: dict[str, Any]) -> str:
 
 
 def _filtered(facts: dict[str, Any]) -> str:
-    if not facts["filtered"]:
-        return "nothing is stated"
     modes = facts["pca_modes"]
+    if not facts["filtered"] and modes is None:
+        return "not stated"
     told = "PCA modes: not stated" if modes is None else f"{modes} PCA modes subtracted"
-    return f"by its pipeline; {told}"
+    return f"{'by its pipeline' if facts['filtered'] else 'no'}; {told}"

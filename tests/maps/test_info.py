@@ -95,8 +95,10 @@ def test_what_a_file_does_not_say(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = rows(first)
     assert found["units"] == ["not stated: --units says what they are"]
     assert found["line"] == found["noise"] == found["hits"] == ["not stated"]
-    assert found["band"] == ["34..26 GHz"] and found["filtered"] == ["nothing is stated"]
+    assert found["band"] == ["34..26 GHz"] and found["filtered"] == ["not stated"]
     assert "  # units are not known: uK unless they are set" in first
+    pure = runs.Survey().write(tmp_path / "pure.h5", is_simcube=True)
+    assert rows(describe(read_map(pure)))["filtered"] == ["no; 0 PCA modes subtracted"]
     assert "K (Tb), none of uK, mK, K," in second
     assert main(["map", "info", str(path), "--units", "Jy/sr", "--no-value", "nan"]) == 0
     assert "  units: Jy/sr" in capsys.readouterr().out
