@@ -58,7 +58,7 @@ def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, float | 
 DIGITS = 6
 """Fewest digits of a sample's index in the name of its file."""
 KELVIN = 1e-6
-"""One uK."""
+"""A microkelvin in kelvin."""
 NOISE = (Noise, EdgeNoise)
 """Operators that add white noise."""
 

@@ -76,7 +76,7 @@ class Voxels:
     """Where the voxels of a file lie."""
 
     axes: dict[str, int]
-    """Their number along each axis of the file."""
+    """Number of voxels along each axis of the file."""
     order: NDArray[np.intp]
     """The channels of all sidebands in the order of frequency."""
     freq: Axis

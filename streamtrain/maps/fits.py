@@ -73,7 +73,7 @@ class Placed:
     ra: Axis
     plane: Plane
     axes: tuple[str, ...]
-    """Those of the file, in their order."""
+    """The axes of the image in the file, in their order."""
     has_feeds: bool
     notes: tuple[str, ...]
 
