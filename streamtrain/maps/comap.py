@@ -97,10 +97,8 @@ def is_comap(file: Any) -> bool:
     own = is_dataset(file, "map") and is_dataset(file, "nu_edges_GHz")
     if own or is_dataset(file, "cube"):
         return False
-    if any(is_dataset(file, name) for name in COADDED):
-        return True
-    centres = (layout["freq"] for layout in (TODAY, OLDER))
-    return is_dataset(file, "map") and any(is_dataset(file, name) for name in centres)
+    feeds = is_dataset(file, "map") and len(file["map"].shape or ()) == 5
+    return feeds or any(is_dataset(file, name) for name in COADDED)
 
 
 def read_comap(

@@ -358,6 +358,12 @@ def test_noise_and_hits_beside_our_own_layouts(tmp_path: Path) -> None:
                 assert not found.filtered and found.pca_modes is None
 
 
+def test_a_map_of_ours_without_edges_is_none_of_feeds(tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "a.h5", CUBE, nu_edges_GHz=None, freq=np.linspace(34, 26, 3))
+    with pytest.raises(MapError, match="has no dataset nu_edges_GHz"):
+        read_map(path)
+
+
 def test_noise_of_samples(tmp_path: Path) -> None:
     several = {"map": None, "cube": np.stack([CUBE, 2 * CUBE]), "sigma": np.stack([SIGMA, COUNTS])}
     path = write_hdf5(tmp_path / "a.h5", CUBE, **several)
