@@ -53,7 +53,7 @@ SIGMA = {
 """Names of the noise beside each map, and below of its hits; the first that is there counts."""
 HITS = {"map_coadd": ("nhit_coadd",), "map_beam": ("nhit_beam",), "map": ("nhit",)}
 BETWEEN = 0.05
-"""How far edges may lie from the middle between two centres, in steps, before it is said."""
+"""How far a centre may lie from the middle of its edges, in steps, before it is said."""
 
 Feed = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 """The map of a feed, its sigma and its hits, of one shape."""
@@ -61,11 +61,14 @@ Feed = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
 @dataclass(frozen=True)
 class Coadded:
-    """A map of all feeds together."""
+    """A map of all feeds together, its arrays as the file has them."""
 
     cube: NDArray[Any]
+    """Values, NaN where no feed observed."""
     sigma: NDArray[Any] | None
+    """Standard deviation of the noise, None where the file does not say."""
     hits: NDArray[Any] | None
+    """Samples, None where the file does not say."""
     marks: tuple[float, ...] = ()
     """Numbers in the cube that stand for no value."""
     notes: tuple[str, ...] = ()
@@ -111,15 +114,14 @@ def read_comap(
     are in K. Raises MapError, one sentence.
     """
     names = TODAY if is_dataset(file, TODAY["freq"]) else OLDER
-    name = next((n for n in COADDED if is_dataset(file, n)), "map")
-    if name == "map" and not sum_feeds:
+    name = _first(file, ("map",) if sum_feeds else COADDED)
+    if name is None and sum_feeds:
+        raise no_feeds(source)
+    if name is None:
         raise MapError(
             f"{source} holds a map per feed and none of all together: --sum-feeds adds them up "
             "with weights 1/sigma^2"
         )
-    if sum_feeds and not is_dataset(file, "map"):
-        raise no_feeds(source)
-    name = "map" if sum_feeds else name
     voxels = _voxels(file, names, source)
     read = (_feeds if sum_feeds else _coadded)(file, name, source, voxels.axes)
     about = {**file.attrs, **file[name].attrs}
@@ -159,12 +161,14 @@ def _voxels(file: Any, names: dict[str, str], source: str) -> Voxels:
     if not np.array_equal(order, np.arange(nu.size)):
         notes += (f"its {nu.shape[0]} sidebands were put in the order of frequency",)
     notes += order_notes(freq)
-    sides = []
-    for axis, centres in (("ra", ra_in_order(ra_deg)), ("dec", dec_deg)):
-        given = f"{axis}_edges"
-        sides.append(edges_of_centres(centres, names[axis], source, _step(file, given)))
-        notes += _edges_note(file, given, sides[-1], names[axis], source)
+    ra_deg, dec_deg = ra_in_order(ra_deg).reshape(-1), dec_deg.reshape(-1)
+    sides = (
+        edges_of_centres(centres, names[axis], source, _step(file, f"{axis}_edges"))
+        for axis, centres in (("ra", ra_deg), ("dec", dec_deg))
+    )
     ra, dec, place = sky_axes(*sides)
+    for axis, centres in (("freq", nu), ("ra", ra_deg), ("dec", dec_deg)):
+        notes += _edges_note(file, f"{axis}_edges", centres, names[axis], source)
     axes = {"sideband": nu.shape[0], "channel": nu.shape[1], "dec": dec_deg.size, "ra": ra_deg.size}
     return Voxels(axes, order, freq, dec, ra, place, notes)
 
@@ -180,7 +184,7 @@ def _coadded(file: Any, name: str, source: str, axes: dict[str, int]) -> Coadded
 
     sigma, hits = (
         None if key is None else meant(whole(key), file[key], source)
-        for key in (_beside(file, known[name]) for known in (SIGMA, HITS))
+        for key in (_first(file, known[name]) for known in (SIGMA, HITS))
     )
     cube, marks, notes = unpacked(whole(name), file[name], source)
     return Coadded(cube, sigma, hits, marks, notes)
@@ -188,7 +192,7 @@ def _coadded(file: Any, name: str, source: str, axes: dict[str, int]) -> Coadded
 
 def _feeds(file: Any, name: str, source: str, axes: dict[str, int]) -> Coadded:
     """The sum of the maps of all feeds."""
-    sigma, hits = (_beside(file, known[name]) for known in (SIGMA, HITS))
+    sigma, hits = (_first(file, known[name]) for known in (SIGMA, HITS))
     if sigma is None:
         raise MapError(
             f"{source} holds a map per feed without their noise ({' or '.join(SIGMA[name])}): they "
@@ -244,7 +248,8 @@ def sum_of_feeds(feeds: Iterable[Feed]) -> Coadded:
     return Coadded(cube, noise, hits, notes=(note,))
 
 
-def _beside(file: Any, names: tuple[str, ...]) -> str | None:
+def _first(file: Any, names: tuple[str, ...]) -> str | None:
+    """The first of the names that is a dataset."""
     return next((name for name in names if is_dataset(file, name)), None)
 
 
@@ -288,17 +293,19 @@ def _step(file: Any, name: str) -> float | None:
     return abs(high - low) or None
 
 
-def _edges_note(file: Any, name: str, edges: Float, centres: str, source: str) -> tuple[str, ...]:
-    """What to say where the file's own edges do not lie between its centres."""
+def _edges_note(
+    file: Any, name: str, centres: NDArray[Any], what: str, source: str
+) -> tuple[str, ...]:
+    """What to say where the file's own edges [..., n + 1] do not lie about its centres [..., n]."""
     if not is_dataset(file, name):
         return ()
-    given = np.asarray(ra_in_order(array_of(file, name, source)), np.float64)
-    step = abs(float(edges[1] - edges[0]))
-    if given.shape == edges.shape:
-        off = np.abs((given - edges + 180.0) % 360.0 - 180.0)
-        if off.max() <= BETWEEN * step:
+    edges = np.asarray(ra_in_order(array_of(file, name, source)), np.float64)
+    if edges.shape == (*centres.shape[:-1], centres.shape[-1] + 1):
+        off = 0.5 * (edges[..., 1:] + edges[..., :-1]) - centres
+        turn = np.abs((off + 180.0) % 360.0 - 180.0)  # ra may pass 0
+        if turn.max() <= BETWEEN * np.median(np.abs(np.diff(edges))):
             return ()
-    return (f"its {name} do not lie between its {centres}, which were used",)
+    return (f"its {name} do not lie about its {what}, which were used",)
 
 
 def _processing(file: Any, source: str) -> tuple[int | None, bool, tuple[str, ...]]:

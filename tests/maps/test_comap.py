@@ -308,14 +308,21 @@ def test_one_channel_has_the_width_of_its_edges(tmp_path: Path) -> None:
         read_map(survey.write(tmp_path / "b.h5", freq_edges=None))
 
 
-def test_edges_that_do_not_lie_between_centres(tmp_path: Path) -> None:
+def test_edges_that_do_not_lie_about_centres(tmp_path: Path) -> None:
     """The pipeline's last edge is wrong where dec falls; the centres count."""
     survey = Survey(dec_falls=True)
     dec, _ = survey.sides()
     wrong = np.append(dec[:-1], dec[-2])
     found = read_map(survey.write(tmp_path / "a.h5", dec_edges=wrong))
     check(found, survey)
-    assert "its dec_edges do not lie between its dec_centers, which were used" in found.notes
+    assert "its dec_edges do not lie about its dec_centers, which were used" in found.notes
+    nu = survey.nu[:, [0, 0, 1, 2]]
+    found = read_map(survey.write(tmp_path / "b.h5", freq_edges=nu, ra_edges=np.arange(3.0)))
+    check(found, survey)
+    for name in ("freq", "ra"):
+        assert (
+            f"its {name}_edges do not lie about its {name}_centers, which were used" in found.notes
+        )
 
 
 CUBE = np.random.default_rng(4).normal(size=(3, 20, 24)).astype(np.float32)
