@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from streamtrain._version import __version__
 from streamtrain.cli.bench import add_bench
 from streamtrain.cli.catalog import add_compare, add_import, add_make, command_for, make_catalog
-from streamtrain.cli.maps import add_alarm, add_export, add_infer
+from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
 from streamtrain.cli.runs import (
     add_calibrate,
     add_compare_runs,
@@ -405,6 +405,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_evaluate)
     add_alarm(commands, device)
     add_calibrate(commands, [device])
+    add_map(commands)
     add_infer(commands, device)
     add_export(commands, configured, device)
     add_compare_runs(commands, [device])

@@ -1,4 +1,4 @@
-"""The commands that read or write maps: `streamtrain infer` and `streamtrain export`."""
+"""The commands that read or write maps: `streamtrain infer`, `map info` and `export`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from streamtrain.cli.runs import add_no_recalibration
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
 
 hdf5: one file with cubes, labels, counts, all that was drawn, and the recipe. limlam: a folder with
-an npz file per sample as limlam_mocker writes them, maps in their units. docs/infer.md lists what
-they hold; `streamtrain infer` reads both."""
+an npz file per sample as limlam_mocker writes them, maps in their units. comap: a folder with an
+HDF5 file per sample as COMAP's pipeline writes its maps, in K, with noise and hits where they are
+known. docs/infer.md lists what they hold; `streamtrain infer` reads all."""
 
 
 def add_export(
@@ -28,16 +29,21 @@ def add_export(
     )
     add = command.add_argument
     add("--samples", type=int, required=True, help="how many")
-    add("--out", type=Path, required=True, help="file (hdf5) or folder (limlam); must be new")
     add(
-        "--format", choices=("hdf5", "limlam"), default="hdf5", help="what is written [%(default)s]"
+        "--out", type=Path, required=True, help="file (hdf5) or folder (limlam, comap); must be new"
+    )
+    add(
+        "--format",
+        choices=("hdf5", "limlam", "comap"),
+        default="hdf5",
+        help="what is written [%(default)s]",
     )
     add("--split", default="train", help="train, validation or test [%(default)s]")
     add("--first-index", type=int, default=0, help="index of the first sample [%(default)s]")
     add(
         "--raw",
         action="store_true",
-        help="maps in their units, before log_modulus and other transforms; always so in limlam",
+        help="maps in their units, before log_modulus and other transforms; always so in folders",
     )
     command.set_defaults(run=run_export)
 
@@ -66,6 +72,71 @@ def run_export(arguments: argparse.Namespace) -> int:
     progress.close()
     print(f"wrote {path}: {arguments.samples} samples")
     return 0
+
+
+INFO_DESCRIPTION = """\
+What a map file holds: layout, axes, units, band, field, noise, hits, what its pipeline has done.
+
+Ends with the lines of a configuration whose maps have these voxels. Options say what the file does
+not; docs/infer.md has the layouts."""
+
+
+def add_map(commands: Any) -> None:
+    """Add the command to those of `streamtrain`."""
+    kinds = commands.add_parser(
+        "map", help="inspect a map file", description="Inspect a map file."
+    ).add_subparsers(metavar="COMMAND", required=True)
+    command = kinds.add_parser(
+        "info",
+        help="what a map file holds, and the grid of a configuration for it",
+        description=INFO_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="FITS, npz or HDF5")
+    _add_reading(command)
+    command.add_argument("--sum-feeds", action="store_true", help=SUM_FEEDS)
+    command.set_defaults(run=run_map_info)
+
+
+def run_map_info(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.maps.info import describe
+    from streamtrain.maps.read import read_map
+
+    said = {name: getattr(arguments, name) for name in READING}
+    for number, file in enumerate(arguments.files):
+        sky = read_map(file, **said, sum_feeds=arguments.sum_feeds, need_units=False)
+        print(("\n" if number else "") + describe(sky))
+    return 0
+
+
+SUM_FEEDS = "sum the feeds of a file with a map for each, with weights 1/sigma^2"
+READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
+"""Options that say how a map is read."""
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """Add the options of `READING`."""
+    add = command.add_argument
+    add(
+        "--units",
+        help="units of a map that does not state them, or wrongly: uK, mK, K, Jy/sr, kJy/sr or "
+        "MJy/sr",
+    )
+    add(
+        "--nu-rest-GHz",
+        type=float,
+        metavar="GHZ",
+        help="rest frequency of the line, where the map does not state it, or wrongly",
+    )
+    add("--index", type=int, help="which sample of a file of streamtrain export")
+    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
+    add(
+        "--no-value",
+        type=float,
+        metavar="NUMBER",
+        help="what stands for no value besides NaN; nan: nothing else does",
+    )
 
 
 ALARM_DESCRIPTION = """\
@@ -150,25 +221,7 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="where files lie and how to compute, such as train.threads=2, data.test=[...]",
     )
-    add(
-        "--units",
-        help="units of a map that does not state them, or wrongly: uK, mK, K, Jy/sr, kJy/sr or "
-        "MJy/sr",
-    )
-    add(
-        "--nu-rest-GHz",
-        type=float,
-        metavar="GHZ",
-        help="rest frequency of the line, where the map does not state it, or wrongly",
-    )
-    add("--index", type=int, help="which sample of a file of streamtrain export")
-    add("--hdu", help="which image of a FITS file that holds several: number or EXTNAME")
-    add(
-        "--no-value",
-        type=float,
-        metavar="NUMBER",
-        help="what stands for no value besides NaN; nan: nothing else does",
-    )
+    _add_reading(command)
     add("--regrid", action="store_true", help="bring the map to the network's voxels")
     add(
         "--centre",

@@ -1,13 +1,13 @@
 """A finite set of samples in files, for people with other tools: `streamtrain export`.
 
-The file is one HDF5 file, or a folder of npz files in the layout of limlam_mocker's save_maps.
+The file is one HDF5 file, or a folder with a file per sample in the layout of another program.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +19,16 @@ import yaml
 from numpy.typing import NDArray
 
 from streamtrain._version import __version__
-from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
 from streamtrain.generator.batch import Batch
+from streamtrain.generator.folders import ComapFolder, Geometry, LimlamFolder, flattened
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.labels import cumulative
 from streamtrain.machine.files import reserve, writing
 from streamtrain.machine.progress import Progress
 from streamtrain.numerics.rng import Split
 from streamtrain.schema import to_dict
 
-Format = Literal["hdf5", "limlam"]
+Format = Literal["hdf5", "limlam", "comap"]
 
 BATCH_SIZE = 16
 """Samples made at a time; it decides nothing but memory."""
@@ -54,11 +53,11 @@ def export(
     progress: Progress | None = None,
 ) -> Path:
     """Write samples first_index, first_index + 1, ... of a split to `out`, a file (hdf5) or a
-    folder (limlam), which appears whole or not at all.
+    folder (limlam, comap), which appears whole or not at all.
 
-    before_transforms: maps in their units, before log_modulus and the like (see `raw`), as
-    they always are in the format limlam. Raises ValueError, one sentence, for input that cannot be
-    used or if `out` is there already.
+    before_transforms: maps in their units, before log_modulus and the like (see `raw`), as they
+    always are in the formats limlam and comap. Raises ValueError, one sentence, for input that
+    cannot be used or if `out` is there already.
     """
     target = Path(out)
     if samples < 1:
@@ -69,12 +68,21 @@ def export(
         raise ValueError(f"{target} is there already: give another --out, or remove it")
     if format == "hdf5" and target.suffix.lower() not in (".h5", ".hdf5", ".hd5"):
         raise ValueError(f"--out {target}: the name of an HDF5 file ends in .h5 or .hdf5")
-    made_of = raw(config) if before_transforms or format == "limlam" else config
+    if format == "comap" and config.grid.units != "uK":
+        raise ValueError(
+            f"--format comap is of brightness temperatures, but grid.units = {config.grid.units}: "
+            "hdf5 and limlam hold intensities"
+        )
+    made_of = raw(config) if before_transforms or format != "hdf5" else config
     generator = Generator(made_of, split, device, threads)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        writer = SampleFile if format == "hdf5" else LimlamFolder
-        size = 4 * samples * (math.prod(generator.input_shape) + generator.num_outputs)
+        writer = WRITERS[format]
+        size = (
+            (8 if format == "comap" else 4)
+            * samples
+            * (math.prod(generator.input_shape) + generator.num_outputs)
+        )
         with writing(target) as part:
             reserve(part, size)
             with writer(part, generator).open() as write:
@@ -88,39 +96,6 @@ def export(
     finally:
         generator.close()
     return target
-
-
-Float = NDArray[np.float64]
-
-
-class Geometry:
-    """The voxels of exported maps, after pools."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.grid = grid = generator.grid
-        self.weight = generator.observation.state.weight
-        freq, dec, ra = generator.observation.state.shape
-        self.nu_edges: Float = np.linspace(*grid.nu_GHz, freq + 1)
-        self.dec_edges: Float = np.linspace(-0.5, 0.5, dec + 1) * grid.fov_deg[1]
-        self.ra_edges: Float = np.linspace(-0.5, 0.5, ra + 1) * grid.fov_deg[0]
-        self.units = generator.observation.units
-
-
-def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """What was drawn for a sample as columns: 'parameters.alpha', 'centre_deg.0', 'mirror' (0 or
-    1)."""
-    columns: dict[str, float | str] = {}
-    for key, value in record.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            columns |= flattened(value, f"{name}.")
-        elif isinstance(value, str):
-            columns[name] = value
-        elif isinstance(value, list | tuple | np.ndarray):
-            columns |= flattened({str(k): v for k, v in enumerate(value)}, f"{name}.")
-        elif value is not None:
-            columns[name] = float(value)
-    return columns
 
 
 KIND = "streamtrain samples 1"
@@ -229,70 +204,9 @@ def _extend(dataset: Any, rows: NDArray[Any], start: int | None = None) -> None:
     dataset[first:] = rows
 
 
-DIGITS = 6
-"""Fewest digits of a sample's index in the name of its file."""
-
-
-class LimlamFolder:
-    """A folder with sample_INDEX.npz: plain numbers and text, no pickle."""
-
-    def __init__(self, path: Path, generator: Generator) -> None:
-        self.path, self.generator = path, generator
-        self.geometry = Geometry(generator)
-
-    @contextmanager
-    def open(self) -> Iterator[Callable[[Batch], None]]:
-        """A function that writes a batch."""
-        self.path.mkdir()
-        yield self._write
-
-    def _write(self, batch: Batch) -> None:
-        cubes = batch.cube.cpu().numpy()
-        for k, index in enumerate(batch.indices):
-            self._write_one(cubes[k], batch, k, index)
-
-    def _write_one(self, cube: NDArray[np.float32], batch: Batch, k: int, index: int) -> None:
-        geometry, generator = self.geometry, self.generator
-        grid = geometry.grid
-        num_dec, num_ra = cube.shape[1:]
-        counts = batch.counts[k].cpu().numpy()
-        name = batch.draws[k]["lightcone"]
-        header = next((h for h in generator.headers if h.name == name), None)
-        skies = generator.skies
-        cosmology = header.cosmology if header else skies.cosmologies[0]
-        if isinstance(skies, FreshSkies):  # they have no files
-            cosmology = skies.cosmology_of(name)
-        above = cumulative(counts)
-        edges = (geometry.nu_edges, geometry.dec_edges, geometry.ra_edges)
-        nu, dec, ra = (0.5 * (e[1:] + e[:-1]) for e in edges)
-        arrays: dict[str, Any] = {
-            "fov_x": grid.fov_deg[0],
-            "fov_y": grid.fov_deg[1],
-            "pix_size_x": grid.fov_deg[0] / num_ra,
-            "pix_size_y": grid.fov_deg[1] / num_dec,
-            "npix_x": num_ra,
-            "npix_y": num_dec,
-            "map_pixel_ra": ra,
-            "map_pixel_dec": dec,
-            "map_frequencies": nu,
-            "map_cube": (cube / np.float32(geometry.weight)).transpose(2, 1, 0),
-            "nu_binedges": geometry.nu_edges,
-            "pix_binedges_x": geometry.ra_edges,
-            "pix_binedges_y": geometry.dec_edges,
-            "units": np.array(geometry.units),
-            "nu_rest": grid.nu_rest_GHz,
-            "lum_edges": 10.0**generator.bin_edges,
-            "lumFunc": counts,
-            "numberCt": above,
-            "label": batch.label[k].cpu().numpy(),
-            "seed": np.uint64(generator.seed),
-            "index": np.uint64(index),
-            "split": np.array(generator.split),
-            "generator_version": GENERATOR_VERSION,
-            "lightcone": np.array("" if header is None else header.digest),
-            "config": np.array(generator.config.to_yaml()),
-        }
-        arrays |= {f"cosmo_{name}": float(value) for name, value in cosmology.items()}
-        drawn = flattened(batch.draws[k])
-        arrays |= {f"draw_{name}": np.array(value) for name, value in drawn.items()}
-        np.savez(self.path / f"sample_{index:0{DIGITS}d}.npz", **arrays)
+WRITERS: dict[Format, type[SampleFile | LimlamFolder | ComapFolder]] = {
+    "hdf5": SampleFile,
+    "limlam": LimlamFolder,
+    "comap": ComapFolder,
+}
+"""What writes each format."""

@@ -55,6 +55,8 @@ class Image:
     """World coordinates of the axes, an astropy.wcs.WCS."""
     notes: tuple[str, ...] = ()
     """What was changed in the header to read it."""
+    primary: Any = None
+    """The header of the file's first unit, which may hold no image."""
 
     @property
     def types(self) -> str:
@@ -84,6 +86,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
             with path.open("rb") as file, fits.open(file, **_AS_STORED) as units:
                 number = _choose(units, axes, name, hdu)
                 header, notes = _mended(units[number].header)
+                primary = units[0].header.copy()
                 packed = isinstance(units[number], fits.CompImageHDU)
                 values = None if packed else _physical(np.asarray(units[number].data), header)
                 wcs = _coordinates(WCS, header, units)
@@ -102,7 +105,7 @@ def read_image(path: Path, axes: int, name: str, hdu: str | None = None) -> Imag
             raise
         raise FitsError(f"cannot be read, or is cut short: {reason_of(error)}") from error
     changed = (text for text in said if "Changed CTYPE" in text)
-    return Image(values, header, wcs, (*notes, *changed))
+    return Image(values, header, wcs, (*notes, *changed), primary)
 
 
 def _physical(stored: NDArray[Any], header: Any) -> NDArray[Any]:
@@ -240,7 +243,8 @@ class Plane:
     ra_falls: bool
     dec_falls: bool
     width_deg: float
-    """Angle on the sky from edge to edge along `ra_axis`."""
+    """Angle on the sky of the pixel in the middle along `ra_axis`, times their number: a long way
+    along a parallel is no great circle."""
     height_deg: float
     angle_deg: float
     """Angle of the axis of ra from the parallel, towards the pole [deg]."""
@@ -278,12 +282,13 @@ def plane_of(image: Image) -> Plane:
     middle = [(size - 1) / 2.0 for size in sizes]
     across = []
     for k, size in enumerate(sizes):
-        ends = np.array([middle, middle])
-        ends[:, k] = (-0.5, size - 0.5)
-        world = sky.wcs_pix2world(ends, 0)
+        places = np.array([middle] * 4)
+        places[:, k] = (-0.5, size - 0.5, middle[k] - 0.5, middle[k] + 0.5)
+        world = sky.wcs_pix2world(places, 0)
         if not np.isfinite(world).all():
             raise FitsError("its header puts the ends of its axes nowhere on the sky")
-        across.append(_across(world))
+        pixel, east, north = _across(world[2:])
+        across.append((size * pixel, east, north))
     swapped = abs(across[1][1]) > abs(across[0][1])
     order = (1, 0) if swapped else (0, 1)
     (width, east, north), (height, _, up) = (across[k] for k in order)

@@ -6,7 +6,8 @@ Layouts, both with the cube as [ra, dec, freq]:
   lower edges in some of its versions and their centres in others, are not needed.
 - `map` (or `map_cube`) with `nu_binedges` [GHz], `pix_binedges_x` (ra) and `pix_binedges_y` (dec)
   [deg].
-Optional in both: `units`, `nu_rest` [GHz].
+Optional in both: `units`, `nu_rest` [GHz]; of the cube's shape or [ra, dec], `sigma` (or `rms`),
+the standard deviation of the noise in these units, and `hits`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from streamtrain.maps.skymap import (
     number_of,
     order_notes,
     oriented,
+    per_voxel,
     ra_in_order,
     rest_of,
     sky_axes,
@@ -37,6 +39,8 @@ from streamtrain.maps.skymap import (
 
 EDGES = ("nu_binedges", "pix_binedges_x", "pix_binedges_y")
 LIMLAM = ("map_frequencies", "npix_x", "npix_y")
+SIGMA, HITS = ("sigma", "rms"), ("hits",)
+"""Names of what may stand beside a cube; the first that is there counts."""
 
 
 def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
@@ -45,14 +49,14 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
     source = str(path)
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         check_npz(file.zip)
-        names = file.files
-        wanted = {*EDGES, *LIMLAM, "map", "map_cube", "units", "nu_rest"}
+        held = file.files
+        wanted = {*EDGES, *LIMLAM, *SIGMA, *HITS, "map", "map_cube", "units", "nu_rest"}
         wanted |= {f"{kind}_{axis}" for kind in ("pix_size", "fov") for axis in "xy"}
-        arrays = {name: file[name] for name in names if name in wanted}
+        arrays = {name: file[name] for name in held if name in wanted}
     name = "map_cube" if "map_cube" in arrays else "map"
     if name not in arrays:
         raise MapError(
-            f"{source} holds neither map_cube nor map, but {', '.join(sorted(names)) or 'nothing'}"
+            f"{source} holds neither map_cube nor map, but {', '.join(sorted(held)) or 'nothing'}"
         )
     cube = arrays[name]
     check_numbers(cube, name, source)
@@ -66,7 +70,14 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
     axes = {"ra": len(x) - 1, "dec": len(y) - 1, "freq": len(nu) - 1}
     cube, turned = in_order(cube, axes, name, source)
     freq = frequency_axis(nu)
-    ra, dec, locate = sky_axes(x, y)
+    ra, dec, place = sky_axes(x, y)
+    beside = []
+    for names in (SIGMA, HITS):
+        key = next((n for n in names if n in arrays), None)
+        if key is not None:
+            check_numbers(arrays[key], key, source)
+            values = per_voxel(arrays[key], axes, key, source).transpose(2, 1, 0)
+        beside.append(None if key is None else oriented(values, freq, dec, ra))
     return SkyMap(
         oriented(cube.transpose(2, 1, 0), freq, dec, ra),
         freq,
@@ -77,7 +88,10 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
         source=source,
         layout=layout,
         notes=(*turned, *order_notes(freq)),
-        locate=locate,
+        sigma=beside[0],
+        hits=beside[1],
+        axes=tuple(axes)[::-1] if turned else tuple(axes),
+        **place,
     )
 
 

@@ -13,8 +13,9 @@ from streamtrain.machine.files import reading
 from streamtrain.machine.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.hdf5 import read_hdf5
+from streamtrain.maps.missing import with_doubtful_zeros, without_marks, without_unseen
 from streamtrain.maps.npz import read_npz
-from streamtrain.maps.skymap import MapError, SkyMap, parse_units, without_marks
+from streamtrain.maps.skymap import MapError, SkyMap, no_feeds, parse_units
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Said:
     """Number of the sample that is read from an exported file with several."""
     hdu: str | None = None
     """Number or EXTNAME of the image that is read from a FITS file with several."""
+    units: str | None = None
+    """Units of the map, instead of what the file says."""
+    sum_feeds: bool = False
+    """Whether the feeds of a file with a map for each are summed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ FORMATS = {
         "FITS",
         FITS_SUFFIXES,
         _starts_as_fits,
-        lambda path, said: read_fits(path, said.hdu, said.nu_rest_GHz),
+        lambda path, said: read_fits(path, said.hdu, said.nu_rest_GHz, said.sum_feeds),
     ),
     "npz": Format(
         "npz",
@@ -63,7 +68,9 @@ FORMATS = {
         "HDF5",
         (".h5", ".hdf5", ".hd5", ".hdf"),
         h5py.is_hdf5,
-        lambda path, said: read_hdf5(path, said.index, said.nu_rest_GHz),
+        lambda path, said: read_hdf5(
+            path, said.index, said.nu_rest_GHz, said.units, said.sum_feeds
+        ),
     ),
 }
 """Every format of maps; of two that a file could be, the first."""
@@ -79,38 +86,39 @@ def read_map(
     index: int | None = None,
     hdu: str | None = None,
     no_value: float | None = None,
+    sum_feeds: bool = False,
+    need_units: bool = True,
 ) -> SkyMap:
     """Read a FITS cube, an npz file or an HDF5 file; docs/infer.md has the layouts.
 
     units, nu_rest_GHz: what a file does not say, or says wrongly; index: which sample of an
     exported file; hdu: which image of a FITS file, by number or EXTNAME; no_value: the number that
-    stands for no value, NaN if none does but NaN. Raises MapError (a ValueError), one sentence that
-    names the file, for what cannot be read or has no geometry.
+    stands for no value, NaN if none does but NaN; sum_feeds: of a file with a map for each feed,
+    their sum with weights 1/sigma^2; need_units: False where a map without known units will do.
+    Voxels that nobody observed, without hits or a sigma, are NaN. Raises MapError (a ValueError),
+    one sentence that names the file, for what cannot be read or has no geometry.
     """
     file = Path(path)
     if not file.exists():
         raise MapError(f"there is no map {path}")
+    said = Said(nu_rest_GHz, index, hdu, units, sum_feeds)
     with reading(file, MapError, "cannot be read, or is cut short"):
-        return _read(file, units, nu_rest_GHz, index, hdu, no_value)
+        found = _with_rest(_read(file, said), nu_rest_GHz)
+        found = _with_units(found, units, need_units)
+        return with_doubtful_zeros(without_marks(without_unseen(found), no_value))
 
 
-def _read(
-    path: Path,
-    units: str | None,
-    nu_rest_GHz: float | None,
-    index: int | None,
-    hdu: str | None,
-    no_value: float | None,
-) -> SkyMap:
+def _read(path: Path, said: Said) -> SkyMap:
     kind = _kind(path)
-    if kind != "hdf5" and index is not None:
+    if kind != "hdf5" and said.index is not None:
         raise MapError(f"{path} holds one map: --index is of a file with several samples")
-    if kind != "fits" and hdu is not None:
+    if kind != "fits" and said.hdu is not None:
         raise MapError(f"{path} is no FITS file: --hdu is of one with several images")
-    if nu_rest_GHz is not None and not nu_rest_GHz > 0.0:
-        raise MapError(f"--nu-rest-GHz {nu_rest_GHz:g} must be positive")
-    found = FORMATS[kind].read(path, Said(nu_rest_GHz, index, hdu))
-    return without_marks(_with_units(_with_rest(found, nu_rest_GHz), units), no_value)
+    if kind == "npz" and said.sum_feeds:
+        raise no_feeds(str(path))
+    if said.nu_rest_GHz is not None and not said.nu_rest_GHz > 0.0:
+        raise MapError(f"--nu-rest-GHz {said.nu_rest_GHz:g} must be positive")
+    return FORMATS[kind].read(path, said)
 
 
 def _kind(file: Path) -> str:
@@ -125,7 +133,7 @@ def _kind(file: Path) -> str:
     raise MapError(f"{file} is no map in {', '.join(others)} or {last}")
 
 
-def _with_units(found: SkyMap, units: str | None) -> SkyMap:
+def _with_units(found: SkyMap, units: str | None, needed: bool) -> SkyMap:
     if units is not None:
         given = parse_units(units, "--units")
         if found.done is not None and not found.units:
@@ -138,6 +146,8 @@ def _with_units(found: SkyMap, units: str | None) -> SkyMap:
             note = f"it says that it is in {found.units}, and was read as {units} (--units)"
             return replace(found, units=units, notes=(*found.notes, note))
         return replace(found, units=units)
+    if not needed:
+        return found
     if found.units is None:
         raise MapError(
             f"{found.source} ({found.layout}) does not say its units: give --units, such as uK or "

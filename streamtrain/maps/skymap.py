@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,11 @@ EVEN = 1e-3
 
 class MapError(ValueError):
     """A map that cannot be used; the message is one sentence for the person who has it."""
+
+
+def no_feeds(source: str) -> MapError:
+    """What to raise where feeds are to be summed and there are none."""
+    return MapError(f"{source} holds no map per feed: --sum-feeds is of a file with several")
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class SkyMap:
     pca_modes: int | None = None
     """Modes along frequency that were subtracted from it by principal components, 0 for none; None
     where the file does not say."""
+    axes: tuple[str, ...] = ()
+    """The axes of the cube in the file, in their order."""
+    centre_deg: tuple[float, float] | None = None
+    """(ra, dec) [deg] of the middle, in the coordinates of the file."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,9 +120,9 @@ def sky_axis(edges: Float) -> Axis:
     return Axis(ordered - 0.5 * (ordered[0] + ordered[-1]), bool(falling))
 
 
-def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, Any]:
+def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, dict[str, Any]]:
     """The axes (ra, dec) of coordinates [deg] in the order of the file, ra shrunk by cos(dec) of
-    the middle, and the function `locate` of a `SkyMap`."""
+    the middle, and `locate` and `centre_deg` of a `SkyMap`."""
     middle = tuple(0.5 * float(e[0] + e[-1]) for e in (ra_edges, dec_edges))
     shrink = float(np.cos(np.radians(middle[1])))
 
@@ -122,7 +131,8 @@ def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, Any]:
         return turn * shrink, dec - middle[1]
 
     ra_axis = sky_axis(ra_edges * shrink if shrink < 1.0 - 1e-3 else ra_edges)
-    return ra_axis, sky_axis(dec_edges), locate
+    place = {"locate": locate, "centre_deg": (round(middle[0], 9) % 360.0, middle[1])}
+    return ra_axis, sky_axis(dec_edges), place
 
 
 def checked_edges(values: ArrayLike, name: str, source: str, *, even: bool = True) -> Float:
@@ -170,6 +180,19 @@ def in_order(
         return cube.transpose(), (f"its axes are [{', '.join(reversed(axes))}] and were turned",)
     check_shape(cube.shape, axes, name, source)
     return cube, ()
+
+
+def per_voxel(
+    values: NDArray[Any], axes: dict[str, int], name: str, source: str, reverse: bool = False
+) -> NDArray[Any]:
+    """Numbers that stand beside a cube with these axes, such as its noise: one for every voxel, or
+    an image for all channels; see `in_order`. Raises MapError for any other shape."""
+    if values.ndim != 2:
+        return in_order(values, axes, name, source, reverse)[0]
+    image = {axis: number for axis, number in axes.items() if axis != "freq"}
+    plane, _ = in_order(values, image, name, source, reverse)
+    place = list(axes).index("freq")
+    return np.broadcast_to(np.expand_dims(plane, place), tuple(axes.values()))
 
 
 def edges_of_centres(values: ArrayLike, name: str, source: str, step: float | None = None) -> Float:
@@ -243,52 +266,6 @@ def text_of(value: Any) -> str:
         return text
     text = " ".join(text.split())
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-BEYOND = 1e20
-"""No map holds numbers as large as this; marks of missing values, such as HEALPix's, do."""
-MARKS = (-999.0, -9999.0, -99999.0, -999999.0, -32768.0, 99999.0, 999999.0)
-"""Numbers that often stand for no value, without the file saying so."""
-MARKED = 3
-"""Voxels that hold exactly one of `MARKS`, from which on it is suspected."""
-
-
-def without_marks(found: SkyMap, no_value: float | None) -> SkyMap:
-    """A map with NaN where it holds a mark of a missing value: those of the file, `no_value`, and
-    numbers beyond any map. Raises MapError for a float map with voxels of one of `MARKS`.
-
-    no_value: what its user says is one; NaN: there is none but NaN.
-    """
-    cube = found.cube
-    lost = np.zeros(cube.shape, bool)
-    marks = list(dict.fromkeys(found.marks if no_value is None else (no_value,)))
-    with np.errstate(over="ignore"):
-        for mark in marks:
-            lost |= cube == (cube.dtype.type(mark) if cube.dtype.kind == "f" else mark)
-    notes = []
-    if lost.any():
-        named = ", ".join(f"{mark:g}" for mark in marks)
-        notes.append(f"{int(lost.sum())} of its voxels hold {named} and have no value")
-    if no_value is None:
-        beyond = (np.abs(cube) >= BEYOND) & np.isfinite(cube) & ~lost
-        if beyond.any():
-            example = f"{float(cube[beyond][0]):g}"
-            notes.append(f"{int(beyond.sum())} of its voxels hold numbers such as {example}, which "
-                         "was taken for no value")  # fmt: skip
-            lost |= beyond
-        for mark in MARKS:
-            number = int(((cube == np.float64(mark)) & ~lost).sum())
-            if number >= MARKED:
-                raise MapError(
-                    f"{found.source}: {number} voxels are exactly {mark:g}, which looks like a "
-                    f"mark of a missing value: --no-value {mark:g} says that it is, --no-value nan "
-                    "that it is not"
-                )
-    if not lost.any():
-        return found
-    values = np.array(cube, cube.dtype if cube.dtype.kind == "f" else np.float64)
-    values[lost] = np.nan
-    return replace(found, cube=values, notes=(*found.notes, *notes))
 
 
 def check_numbers(cube: NDArray[Any], name: str, source: str) -> None:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from streamtrain.machine.files import DEBUG, check_npz, reason_of, why_not_a_file
 from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
+from streamtrain.maps.missing import BEYOND
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import LEAST_VALID, SLACK, overlap
-from streamtrain.maps.skymap import BEYOND, MapError, SkyMap, order_notes, parse_units
+from streamtrain.maps.skymap import MapError, SkyMap, order_notes, parse_units
 from streamtrain.operators.base import MapState, Shape
 from streamtrain.schema import AssumptionWarning, ConfigError
 

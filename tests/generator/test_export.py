@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 from support import small
 
@@ -123,6 +124,126 @@ def test_limlam_maps_are_means_where_voxels_are_summed(config: Config, tmp_path:
     assert np.allclose(found, expected, rtol=1e-6)
 
 
+SURVEY = {
+    "map_coadd", "sigma_wn_coadd", "nhit_coadd", "freq_centers", "freq_edges", "ra_centers",
+    "ra_edges", "dec_centers", "dec_edges", "n_ra", "n_dec", "n_sidebands", "n_channels",
+    "patch_center", "is_pca_subtr", "is_highpassed", "is_sim", "is_simcube",
+    *(f"wcs/{key}{axis}" for key in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "NAXIS")
+      for axis in (1, 2)),
+}  # fmt: skip
+
+
+def seen_by(path: Path) -> np.ndarray[Any, Any]:
+    """A hit map [n_dec, n_ra] with pixels that were not hit, in a file."""
+    hits = np.random.default_rng(5).integers(0, 6, (20, 24)).astype(np.float64)
+    _, dec, ra = runs.edges()
+    np.savez(path, hits=hits, pix_binedges_y=dec, pix_binedges_x=ra)
+    return hits
+
+
+def test_maps_as_the_survey_has_them(config: Config, tmp_path: Path) -> None:
+    """Every number comes back through the reader of COMAP's files, and its sigma is that of the
+    noise which was added."""
+    hits = seen_by(tmp_path / "hits.npz")
+    grid = {"fov_deg": runs.FOV_DEG, "shape": [16, 20, 24]}
+    noise = {"sigma_uK": [1.0, 3.0], "hits": str(tmp_path / "hits.npz"), "index": -2.0,
+             "reference_GHz": 29.0}  # fmt: skip
+    observe = {"pool": {"factor": [2, 1, 1]}, "noise": noise, "log_modulus": {}}
+    made = runs.with_settings(config, grid=grid, observe=observe)
+    folder = export(made, tmp_path / "maps", samples=2, format="comap", first_index=7)
+    assert sorted(p.name for p in folder.iterdir()) == ["sample_000007.h5", "sample_000008.h5"]
+    batch = Generator(raw(made)).generate([7, 8])
+    without = runs.with_settings(made, observe={"pool": {"factor": [2, 1, 1]}})
+    quiet = Generator(without).generate([8]).cube[0].numpy()
+    found, about = columns(folder / "sample_000008.h5")
+    own = {name for name in found if name.startswith("sample/")}
+    assert set(found) - own == SURVEY
+    assert found["map_coadd"].shape == (4, 2, 20, 24) and found["map_coadd"].dtype == np.float64
+    assert found["freq_centers"].shape == (4, 2) and found["freq_edges"].shape == (4, 3)
+    assert np.all(np.diff(found["freq_centers"].ravel()) > 0)
+    assert np.all(np.diff(found["ra_centers"]) < 0) and np.all(np.diff(found["dec_centers"]) > 0)
+    sky = read_map(folder / "sample_000008.h5")
+    kelvin = batch.cube[1].numpy()
+    seen = np.broadcast_to(hits > 0, kelvin.shape)
+    assert np.array_equal((sky.cube * 1e6).astype(np.float32)[seen], kelvin[seen])
+    assert sky.sigma is not None and np.array_equal(np.isnan(sky.sigma), ~seen)
+    assert np.array_equal(np.isnan(sky.cube), ~seen)
+    assert np.array_equal(sky.hits, np.broadcast_to(hits, kelvin.shape))
+    nu = 34.0 - (np.arange(8) + 0.5)
+    relative = np.sqrt(hits[hits > 0].mean() / hits[hits > 0])
+    level = 1e-6 * batch.draws[1]["noise"]["sigma_uK"] * (nu / 29.0) ** -2.0
+    np.testing.assert_allclose(sky.sigma[:, hits > 0], level[:, None] * relative, rtol=1e-6)
+    added = (sky.cube[seen] - 1e-6 * quiet[seen]) / sky.sigma[seen]
+    assert added.std() == pytest.approx(1.0, abs=4.0 / np.sqrt(2.0 * seen.sum()))
+    assert (sky.units, sky.nu_rest_GHz, sky.filtered, sky.pca_modes) == ("K", 115.27, False, 0)
+    assert np.array_equal(found["sample/counts"], batch.counts[1].numpy())
+    assert np.array_equal(found["sample/label"], batch.label[1].numpy())
+    drawn = flattened(batch.draws[1])
+    assert {f"sample/draws/{name}": value for name, value in drawn.items()} == {
+        name: value for name, value in found.items() if name.startswith("sample/draws/")
+    }
+    assert from_mapping(yaml.safe_load(about["config"])) == raw(made)
+    assert (about["index"], about["seed"], about["split"]) == ("8", "11", "train")
+
+
+def test_a_survey_file_is_read_as_the_sample(config: Config, tmp_path: Path) -> None:
+    """The network's input of the file is that of the generator to the last bit, also where voxels
+    are summed; three channels are one sideband."""
+    for number, reduce in enumerate(("mean", "sum")):
+        pool = {"pool": {"factor": [3, 1, 1], "reduce": reduce}}
+        made = runs.with_settings(config, observe=runs.OBSERVE | pool)
+        folder = export(made, tmp_path / str(number), samples=1, format="comap", split="test")
+        sky = read_map(folder / "sample_000000.h5")
+        assert np.array_equal(
+            prepare(sky, made).cube, Generator(made, "test").generate([0]).cube[0]
+        )
+        assert columns(folder / "sample_000000.h5")[0]["n_sidebands"] == 1
+        level = Generator(made, "test").generate([0]).draws[0]["noise"]["voxel_sigma"]
+        expected = 1e-6 * level / (3.0 if reduce == "sum" else 1.0)
+        assert sky.sigma is not None and np.allclose(sky.sigma, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("observe", "sigma"),
+    [
+        ({}, None),
+        ({"noise": {"sigma_uK": 3.0}}, 3.0),
+        ({"noise": {"sigma_uK": 3.0}, "radio_sources": {}, "noise_2": {"sigma_uK": 4.0}}, 5.0),
+        ({"noise": {"sigma_uK": 3.0}, "pool": {"factor": [3, 1, 1]}}, None),
+        ({"noise": {"sigma_uK": 3.0}, "beam": {"fwhm_arcmin": 4.5}}, None),
+        ({"noise": {"sigma_uK": 3.0}, "mask": {"edge_pixels": 1}}, None),
+        ({"noise": {"sigma_uK": 3.0, "absent": 1.0}}, None),
+        ({"edge_noise": {"sigma_uK": 3.0}}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::streamtrain.schema.OrderWarning")
+def test_noise_is_stated_where_it_is_known(
+    config: Config, tmp_path: Path, observe: dict[str, Any], sigma: float | None
+) -> None:
+    """Not where something changes it, and not where there is none: sigma = 0 is not observed."""
+    made = runs.with_settings(config, observe=observe)
+    folder = export(made, tmp_path / "maps", samples=1, format="comap")
+    found = read_map(folder / "sample_000000.h5")
+    assert np.isfinite(found.cube).all() and found.hits is None
+    if sigma is None:
+        assert found.sigma is None
+    else:
+        assert found.sigma is not None and np.allclose(found.sigma, 1e-6 * sigma, rtol=1e-12)
+
+
+def test_noise_at_the_edges_adds_up(config: Config, tmp_path: Path) -> None:
+    observe = {"noise": {"sigma_uK": 3.0}, "edge_noise": {"sigma_uK": 4.0, "width": 0.25}}
+    made = runs.with_settings(config, observe=observe)
+    found = read_map(
+        export(made, tmp_path / "maps", samples=1, format="comap") / "sample_000000.h5"
+    )
+    dec, ra = (1.0 - (np.minimum(k, k[::-1]) + 0.5) / len(k) / 0.25 for k in
+               (np.arange(20), np.arange(24)))  # fmt: skip
+    ramp = np.maximum(np.maximum(dec[:, None], ra), 0.0)
+    assert found.sigma is not None
+    np.testing.assert_allclose(1e6 * found.sigma[0], np.hypot(3.0, 4.0 * ramp), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -145,7 +266,15 @@ def test_what_is_refused(
     assert [p.name for p in tmp_path.iterdir()] == ["there.h5"]
 
 
-@pytest.mark.parametrize("format", ["hdf5", "limlam"])
+def test_a_survey_file_holds_no_intensity(config: Config, tmp_path: Path) -> None:
+    grid = {"fov_deg": runs.FOV_DEG, "shape": [9, 20, 24], "units": "Jy/sr"}
+    made = runs.with_settings(config, grid=grid, observe={})
+    with pytest.raises(ValueError, match="--format comap is of brightness temperatures, but grid"):
+        export(made, tmp_path / "maps", samples=1, format="comap")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["hdf5", "limlam", "comap"])
 @pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_half_written(

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 from support import small
 from support.operator_tools import keys
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
-from streamtrain.evaluate.prepare import prepare
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +188,101 @@ def write_hdf5(path: Path, values: NDArray[Any], **changes: Any) -> Path:
     return path
 
 
-def write_comap(path: Path, cube: NDArray[Any]) -> Path:
-    """Sidebands of one channel, in no order, the sky far from the equator."""
+def write_comap(path: Path, cube: NDArray[Any], **changes: Any) -> Path:
+    """COMAP's older layout: sidebands of one channel, in no order, the sky far from the equator;
+    changes: further datasets [freq, dec, ra], in the same order, or others; None is left out."""
     nu, dec, ra = edges(cube.shape)
     order = np.roll(np.arange(len(cube)), 1)
     centres = [0.5 * (e[1:] + e[:-1]) for e in (nu, dec, ra)]
+    given = {
+        "map_coadd": cube,
+        "freq": centres[0][order][:, None],
+        "x": 170.0 + centres[2] / np.cos(np.radians(52.5)),
+        "y": 52.5 + centres[1],
+    }
     with h5py.File(path, "w") as file:
-        file["map_coadd"] = cube[order][:, None]
-        file["freq"] = centres[0][order][:, None]
-        file["x"] = 170.0 + centres[2] / np.cos(np.radians(52.5))
-        file["y"] = 52.5 + centres[1]
+        for name, value in (given | changes).items():
+            if value is not None:
+                stored = value[order][:, None] if np.shape(value) == cube.shape else value
+                file[name] = stored
     return path
+
+
+@dataclass
+class Survey:
+    """A map in the layout that COMAP's pipeline writes today: 4 sidebands of 3 channels, 5 x 6
+    pixels of 2 arcmin, ra falling, far from the equator, some voxels not observed."""
+
+    sidebands: tuple[tuple[float, float], ...] = ((26, 28), (28, 30), (30, 32), (32, 34))
+    """From the first channel to the last [GHz]."""
+    ra_falls: bool = True
+    dec_falls: bool = False
+    dtype: str = "<f4"
+    num_channels: int = 3
+    seed: int = 6
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(self.seed)
+        shape = (len(self.sidebands) * self.num_channels, 5, 6)
+        self.hits = random.integers(0, 5, shape).astype("<i4")
+        self.sigma = random.uniform(1e-5, 3e-5, shape).astype(np.float32).astype(self.dtype)
+        self.cube = random.normal(0.0, 3e-5, shape).astype(np.float32).astype(self.dtype)
+        """K, [freq, dec, ra] from high to low frequency and from low to high dec and ra."""
+        unseen = self.hits == 0
+        self.cube[unseen], self.sigma[unseen] = np.nan, np.nan
+
+    @property
+    def nu(self) -> NDArray[np.float64]:
+        """Centres of the channels [sideband, channel], GHz."""
+        share = (np.arange(self.num_channels) + 0.5) / self.num_channels
+        first, last = np.array(self.sidebands, np.float64).T
+        return first[:, None] + (last - first)[:, None] * share
+
+    def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Edges of dec and ra in the order of the file [deg]."""
+        dec = 52.3 + np.linspace(-1, 1, 6) * 5 / 60
+        ra = 170.0 + np.linspace(-1, 1, 7) * 6 / 60 / np.cos(np.radians(52.3))
+        return dec[::-1] if self.dec_falls else dec, ra[::-1] if self.ra_falls else ra
+
+    def stored(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Numbers of a map in the order of the file, [sideband, channel, dec, ra]."""
+        place = np.argsort(np.argsort(-self.nu.ravel()))
+        sky = values[place][:, :: -1 if self.dec_falls else 1, :: -1 if self.ra_falls else 1]
+        return sky.reshape(*self.nu.shape, *sky.shape[1:])
+
+    def write(self, path: Path, **changes: Any) -> Path:
+        """Write the file; changes: other datasets, None leaves one out."""
+        dec, ra = self.sides()
+        num_sidebands, num_channels = self.nu.shape
+        given = {
+            "map_coadd": self.stored(self.cube),
+            "sigma_wn_coadd": self.stored(self.sigma),
+            "nhit_coadd": self.stored(self.hits),
+            "freq_centers": self.nu,
+            "freq_edges": np.array(
+                [np.linspace(*ends, num_channels + 1) for ends in self.sidebands]
+            ),
+            "ra_centers": 0.5 * (ra[1:] + ra[:-1]),
+            "dec_centers": 0.5 * (dec[1:] + dec[:-1]),
+            "ra_edges": ra,
+            "dec_edges": dec,
+            "n_ra": 6,
+            "n_dec": 5,
+            "n_sidebands": num_sidebands,
+            "n_channels": num_channels,
+            "patch_center": np.array([170.0, 52.3]),
+            "is_pca_subtr": False,
+            "is_highpassed": False,
+            "is_sim": False,
+            "is_simcube": False,
+            "wcs/CTYPE1": "RA---CAR",
+            "params/verbose": "None",
+        }
+        with h5py.File(path, "w") as file:
+            for name, value in (given | changes).items():
+                if value is not None:
+                    file[name] = value
+        return path
 
 
 WRITERS = {
