@@ -51,8 +51,8 @@ SURVEY = {
     "SIGNIFICANCE": "Significance",
 }
 """EXTNAME and BTYPE of the images that COMAP's pipeline writes."""
-LEAST_CHANNEL_GHZ = 1e-3
-"""The pipeline's channels are wider than this, and a thousand times wider than its header says."""
+LEAST_CHANNEL_GHZ = 1.5e-3
+"""The pipeline's channels are of 2 MHz to 1 GHz; its header has a thousandth of that."""
 TEMPERATURE = re.compile(r"_temperature(?P<ending>\.fits?(\.gz)?)$")
 BESIDE = {"sigma_wn": "SIGMA_WN", "nhit": "NHIT"}
 """Files beside one called ..._temperature.fits, and the EXTNAME of their images."""

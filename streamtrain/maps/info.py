@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from streamtrain.grid import Grid
 from streamtrain.maps.skymap import KNOWN, Axis, MapError, SkyMap, parse_units
 
-DIGITS = 8
+DIGITS = 7
 """Digits of the field and the band in a configuration: a thousandth of a voxel and better."""
 
 
@@ -98,7 +98,7 @@ def grid_lines(sky: SkyMap) -> str:
     if sky.nu_rest_GHz is None:
         comments.append(f"nu_rest_GHz is not stated: {Grid().nu_rest_GHz:g} unless it is set")
     else:
-        settings["nu_rest_GHz"] = _rounded(sky.nu_rest_GHz)
+        settings["nu_rest_GHz"] = round(sky.nu_rest_GHz, DIGITS)
     kind = _kind(sky)
     if kind is None:
         comments.append("units are not known: uK unless they are set")
