@@ -12,13 +12,13 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 from support import small
 
 from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
+from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.generator import export as export_module
 from streamtrain.generator.export import export, flattened, raw
 from streamtrain.generator.generator import GENERATOR_VERSION

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 
 from streamtrain.cli.main import main
 from streamtrain.config import from_mapping
+from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.maps.info import describe, grid_lines, info
 from streamtrain.maps.read import read_map
 

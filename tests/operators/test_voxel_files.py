@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 from support import small
 from support.operator_tools import keys
 
+from streamtrain import observe
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
+from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
@@ -272,6 +273,24 @@ def test_infer_sets_voxels_that_were_not_observed_to_zero(tmp_path: Path) -> Non
     found = prepare(sky, config)
     np.testing.assert_array_equal(found.cube.numpy(), np.where(SEEN, cube, 0.0).astype(np.float32))
     assert "voxels without hits in noise were set to 0" in found.notes
+
+
+def test_masked_voxels_may_have_no_value(tmp_path: Path) -> None:
+    """A mask at the head of the operators removes them from a map of one's own, in `observe` and
+    for a network, and zeros that a mask made are told from others by `skip_zeros`."""
+    cube = np.random.default_rng(2).normal(5.0, 2.0, runs.SHAPE).astype(np.float32)
+    lost = np.where(SEEN, cube, np.nan)
+    path = runs.write_hdf5(tmp_path / "mask.h5", SEEN.astype(float))
+    grid = {"fov_deg": runs.FOV_DEG, "shape": list(runs.SHAPE)}
+    steps = {"mask": {"file": str(path)}, "subtract_mean": {"skip_zeros": True}}
+    config = from_mapping({"grid": grid, "observe": steps})
+    means = np.nanmean(lost.astype(float), axis=(1, 2), keepdims=True)
+    expected = np.where(SEEN, cube - means, 0.0)
+    mine = observe(lost, config).numpy()
+    theirs = prepare(read_map(runs.write_hdf5(tmp_path / "m.h5", lost)), config).cube.numpy()
+    for found in (mine, theirs):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(found == 0, ~SEEN)
 
 
 @small.EXTRAPOLATES
