@@ -106,7 +106,7 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
 def run_alarm(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.alarm.report import make_alarm
-    from streamtrain.evaluate.run import run_config
+    from streamtrain.evaluate.folder import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device
@@ -250,8 +250,8 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
 
 def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.folder import run_config
     from streamtrain.evaluate.inference.infer import CheckOptions, Options, infer
-    from streamtrain.evaluate.run import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device

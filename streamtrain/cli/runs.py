@@ -41,7 +41,7 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.calibration.recalibrate import recalibrate, remove
-    from streamtrain.evaluate.run import run_config
+    from streamtrain.evaluate.folder import run_config
     from streamtrain.machine.progress import Progress
     from streamtrain.machine.workers import num_cores
     from streamtrain.train.distributed import choose_device

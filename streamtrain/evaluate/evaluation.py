@@ -31,6 +31,7 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
 from streamtrain.evaluate.posterior.curves import simultaneous_band
@@ -44,7 +45,7 @@ from streamtrain.evaluate.predictions import (
 )
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.robustness import other_skies
-from streamtrain.evaluate.run import Run, check_writable, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Float
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator

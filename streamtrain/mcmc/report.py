@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.scores import score
 from streamtrain.figures import corner, write_png
 from streamtrain.labels import QUANTITIES

@@ -16,7 +16,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments

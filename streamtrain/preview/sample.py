@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.lines import line_name

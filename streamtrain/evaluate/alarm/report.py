@@ -15,9 +15,10 @@ from streamtrain.calibration import POINTS, rank_band, rank_curve, uniformity
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.alarm import LEVELS, alarm_lines, alarm_scores
+from streamtrain.evaluate.folder import check_writable
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.report import bootstrap_of
-from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, write_png
 from streamtrain.machine.files import write_json
 from streamtrain.machine.progress import Progress

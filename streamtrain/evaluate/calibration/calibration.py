@@ -26,10 +26,11 @@ from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers, table
 from streamtrain.evaluate.evaluation import other_test_set, test_set_record
+from streamtrain.evaluate.folder import check_writable
 from streamtrain.evaluate.posterior.functionals import functionals
 from streamtrain.evaluate.posterior.posterior import has_posterior
 from streamtrain.evaluate.robustness import other_skies
-from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.grid import Grid

@@ -23,9 +23,10 @@ from streamtrain.evaluate.calibration.calibration import Prior, Ranking, check_h
 from streamtrain.evaluate.calibration.move_fit import SKY_SCATTER, Fit, fit
 from streamtrain.evaluate.calibration.recalibration import FILE, Recalibration
 from streamtrain.evaluate.calibration.report import FEWEST_MAPS, numbers
+from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.robustness.makers_report import maker_lines
 from streamtrain.evaluate.robustness.other_skies import notes_on, on_other_skies
-from streamtrain.evaluate.run import Run, check_writable, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import bright_above

@@ -37,7 +37,6 @@ from streamtrain.evaluate.repaint.repaint import (
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
-from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256
 from streamtrain.machine.progress import Progress
 from streamtrain.maps.read import read_map
@@ -149,9 +148,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     watch, failed = run.watch(options.samples, again=options.measure)
     run.progress.close()
     training = reference.training
-    parameters = in_label(config.label, config.line)
-    label = Label(config.label, [training.volume_Mpc3], trained.classes, parameters=parameters)
-    network = trained.network(label, run.device)
+    network = run.network_of(training)
+    label = network.head.label
     warnings = [*reference.problems, *failed]
     posterior, alarm = None, None
     if sampled:

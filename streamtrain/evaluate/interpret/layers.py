@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from streamtrain.config import Config
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.interpret import layer_figures
 from streamtrain.evaluate.interpret.layer_figures import Activation, Gradient, Target
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.labels import Label
 from streamtrain.networks.cnn import CNN

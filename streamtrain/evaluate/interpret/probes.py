@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import shares_below
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.robustness.other_skies import default_folder, new_folder, on_other_skies
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe

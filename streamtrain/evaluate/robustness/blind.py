@@ -27,10 +27,11 @@ from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.cosmology import Cosmology
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
 from streamtrain.evaluate.robustness.other_skies import cosmology_of, new_folder
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import TICK_SIZE, write_png
 from streamtrain.generator.halos import expand
 from streamtrain.generator.needed import sky_of

@@ -27,6 +27,7 @@ from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.calibration.calibration import DRAWS, Prior, Ranking, check_head
 from streamtrain.evaluate.calibration.report import numbers
 from streamtrain.evaluate.evaluation import test_set_record
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import scores_of
 from streamtrain.evaluate.robustness.makers_report import makers_figure, makers_table
@@ -36,7 +37,7 @@ from streamtrain.evaluate.robustness.other_skies import (
     notes_on,
     on_other_skies,
 )
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.halos import expand

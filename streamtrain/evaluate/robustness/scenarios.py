@@ -28,6 +28,7 @@ from streamtrain.evaluate.baselines import (
 )
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.evaluation import save
+from streamtrain.evaluate.folder import output_folder, run_config
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.robustness.matrix import matrix_figure, matrix_table
@@ -44,7 +45,7 @@ from streamtrain.evaluate.robustness.published_models import (
     PublishedModel,
     published_models,
 )
-from streamtrain.evaluate.run import Run, output_folder, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.registry import find_model
