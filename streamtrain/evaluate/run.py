@@ -57,7 +57,7 @@ from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256_of
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.machine.workers import num_cores
+from streamtrain.machine.workers import Resources, num_cores
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
@@ -100,6 +100,19 @@ class Run:
         """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
         options: of the constructor."""
         return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
+
+    @classmethod
+    def using(
+        cls, resources: Resources, run: Config | str | Path, *, recalibrated: bool = True
+    ) -> Run:
+        """Open the run of a configuration, or of the folder of a run, for a command."""
+        return cls.open(
+            run,
+            device=resources.device,
+            threads=resources.threads,
+            progress=resources.progress,
+            recalibrated=recalibrated,
+        )
 
     def __enter__(self) -> Run:
         return self
@@ -394,7 +407,7 @@ class Run:
 
     def testing(self, config: Config | None = None, **more: Any) -> Generator:
         """A generator of test samples; see `training`."""
-        return self.keep(testset.open_generator(config or self.config, **self._options, **more))
+        return self.keep(testset.open_generator(config or self.config, self.resources, **more))
 
     def test_set(self) -> tuple[testset.Manifest, Generator]:
         """The run's test set, which is made if it is not there, and the generator of its samples.
@@ -404,14 +417,14 @@ class Run:
         path = testset.default_path(self.config)
         if not path.exists():
             output_folder(self.config, None, test=False)
-            testset.make(self.config, path, **self._options, progress=self.progress)
+            testset.make(self.config, path, self.resources)
         return self.reopened(path)
 
     def reopened(
         self, path: Path, config: Config | None = None, **more: Any
     ) -> tuple[testset.Manifest, Generator]:
         """`testset.reopen`. config, more: see `training`."""
-        found = testset.reopen(path, config or self.config, **self._options, **more)
+        found = testset.reopen(path, config or self.config, self.resources, **more)
         self.keep(found[1])
         return found
 
@@ -430,6 +443,11 @@ class Run:
             return applied.said()
         digests = {header.digest: header.name for header in generator.headers}
         return [*applied.said(), *applied.recalibration.seen(digests)]
+
+    @property
+    def resources(self) -> Resources:
+        """What the run is opened with."""
+        return Resources(self.device, self.threads, self.progress)
 
     @property
     def _options(self) -> dict[str, Any]:

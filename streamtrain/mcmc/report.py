@@ -20,7 +20,7 @@ from streamtrain.evaluate.scores import score
 from streamtrain.figures import corner, write_png
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
-from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.mcmc import figures
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
@@ -41,9 +41,7 @@ def run(
     maps: int = 4,
     beside: Sequence[Path] = (),
     out: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Sample the posterior for the first `maps` test maps; write mcmc.json and the figures into the
     run folder or `out`, print the table, return what the JSON file holds.
@@ -53,14 +51,14 @@ def run(
     beside: folders of further runs whose networks predict the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
-    progress = progress or SILENT
+    progress = resources.progress
     import_emcee()
     folder = output_folder(config, out)
     settings = _digest(config, options)
     _read(folder / FILE, "settings", settings)  # before minutes of simulations
     runs = networks_of(config, list(beside))
-    inference = Inference(config, options, device=device, threads=threads, report=progress.update)
-    test = make_maps(inference, maps, runs, device=device, threads=threads)
+    inference = Inference(config, options, resources)
+    test = make_maps(inference, maps, runs)
     identity = _digest(config, options, inference.generator.identity())
     kept = _read(folder / FILE, "identity", identity)
     of = {"identity": identity, "settings": settings}

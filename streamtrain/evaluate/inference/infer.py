@@ -38,7 +38,7 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
@@ -87,10 +87,8 @@ def infer(
     path: str | Path,
     options: Options | None = None,
     *,
-    device: str = "cpu",
-    threads: int = 1,
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Read a map, check it, let the newest intact checkpoint of a run predict, print that and write
     NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
@@ -107,8 +105,7 @@ def infer(
     check_functions(options.functions)
     check_seed(options.seed)
     check_maps(options.samples or 0)
-    how: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run.open(run, recalibrated=recalibrated, **how) as opened:
+    with Run.using(resources, run, recalibrated=recalibrated) as opened:
         if options.functions_out is not None:
             check_posterior(opened.config)
         if options.check is not None:

@@ -45,7 +45,7 @@ from streamtrain.generator.line import MASS_TOLERANCE
 from streamtrain.generator.needed import FIRST_SEEDS, MOST, sky_of
 from streamtrain.labels import LuminosityBins, bright_above
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import SPLITS
 
 OPTION = "--catalogs"
@@ -104,11 +104,9 @@ def evaluate_catalogs(
     *,
     draws: int = DRAWS,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Put the newest intact checkpoint of a run before halos of other makers: print the table,
     write catalogs.json and catalogs.png into the run folder, return what the JSON file holds.
@@ -125,8 +123,7 @@ def evaluate_catalogs(
     for maker in makers:
         if stems.count(maker.stem) > 1 or maker.name == OWN:
             raise ValueError(f"{OPTION}: two makers are called '{maker.name}'")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as run:
+    with Run.using(resources, config, recalibrated=recalibrated) as run:
         if out is None:
             target = output_folder(config, None, test=False)
             result = _Table(run, target, draws, bootstrap).written(makers)

@@ -50,7 +50,7 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import Network
 from streamtrain.schema import differences, nearest, to_dict
 
@@ -63,11 +63,9 @@ def evaluate_scenarios(
     where: str | Path,
     *,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
     write scenarios.json and the figures into the run folder, return what the JSON file holds.
@@ -81,8 +79,7 @@ def evaluate_scenarios(
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as opened:
+    with Run.using(resources, config, recalibrated=recalibrated) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
         with new_folder(Path(out), opened) as part:
