@@ -9,7 +9,6 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,6 @@ from streamtrain.evaluate.alarm.watch import (
     kept_others,
     open_watch,
 )
-from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.folder import output_folder, own_config, read_evaluation, run_config
 from streamtrain.evaluate.for_sbi import SbiPosterior
 from streamtrain.evaluate.inference.prepare import Prepared, as_input, prepare
@@ -52,10 +50,9 @@ from streamtrain.evaluate.repaint.repaint import (
     check_can_be_painted,
 )
 from streamtrain.evaluate.trained import Trained
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
-from streamtrain.machine.files import sha256_of
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import Resources, num_cores
 from streamtrain.maps.read import read_map
@@ -220,7 +217,7 @@ class Run:
             try:
                 found = open_watch(
                     self.folder,
-                    self._identity,
+                    self.trained.made_of(self._own),
                     self._as_trained,
                     self._own.observation.input_map,
                     self._samples_of if make else None,
@@ -255,22 +252,9 @@ class Run:
     @property
     def _as_trained(self) -> Network:
         """The network for maps from elsewhere, without a recalibration."""
-        network = self._answer[0]
-        if self.trained.applied.recalibration is None:
-            return network
-        plain = replace(self.trained, applied=Applied())
-        return plain.network(network.head.label, self.device)
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """What the reference of the alarm depends on."""
-        return {
-            "samples": sha256_of(self._own.sample_settings()),
-            "generator_version": GENERATOR_VERSION,
-            "weights": self.trained.weights_sha256,
-            "lightcones": self.trained.lightcones,
-            "other_skies": bool(self._own.data.files("validation")),
-        }
+        network, trained = self._answer[0], self.trained
+        moved = trained.applied.recalibration is not None
+        return trained.plain.network(network.head.label, self.device) if moved else network
 
     def _samples_of(self, split: str) -> Generator:
         if split == "train":
@@ -407,7 +391,7 @@ class Run:
 
     def testing(self, config: Config | None = None, **more: Any) -> Generator:
         """A generator of test samples; see `training`."""
-        return self.keep(testset.open_generator(config or self.config, self.resources, **more))
+        return self.keep(testset.open_generator(config or self.config, self._resources, **more))
 
     def test_set(self) -> tuple[testset.Manifest, Generator]:
         """The run's test set, which is made if it is not there, and the generator of its samples.
@@ -417,14 +401,14 @@ class Run:
         path = testset.default_path(self.config)
         if not path.exists():
             output_folder(self.config, None, test=False)
-            testset.make(self.config, path, self.resources)
+            testset.make(self.config, path, self._resources)
         return self.reopened(path)
 
     def reopened(
         self, path: Path, config: Config | None = None, **more: Any
     ) -> tuple[testset.Manifest, Generator]:
         """`testset.reopen`. config, more: see `training`."""
-        found = testset.reopen(path, config or self.config, self.resources, **more)
+        found = testset.reopen(path, config or self.config, self._resources, **more)
         self.keep(found[1])
         return found
 
@@ -445,10 +429,9 @@ class Run:
         return [*applied.said(), *applied.recalibration.seen(digests)]
 
     @property
-    def resources(self) -> Resources:
-        """What the run is opened with."""
-        return Resources(self.device, self.threads, self.progress)
-
-    @property
     def _options(self) -> dict[str, Any]:
         return {"device": self.device, "threads": self.threads}
+
+    @property
+    def _resources(self) -> Resources:
+        return Resources(**self._options, progress=self.progress)

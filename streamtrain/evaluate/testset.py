@@ -179,8 +179,8 @@ def verify(
 
 
 def recipe(manifest: Manifest, config: Config | None = None) -> Config:
-    """The configuration that makes a manifest's samples, with the file paths and the
-    number of threads of `config`.
+    """The configuration that makes a manifest's samples, with the file paths and the number
+    of threads of `config`.
 
     Raises OtherTestSet if `config` would make other samples, naming the first setting at fault.
     """

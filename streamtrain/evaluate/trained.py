@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from streamtrain.evaluate.calibration.recalibration import Applied, find
 from streamtrain.evaluate.posterior.posterior import has_posterior
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import Label
+from streamtrain.machine.files import sha256_of
 from streamtrain.networks.network import Network, build_network
 from streamtrain.train.checkpoint import load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
@@ -61,6 +62,22 @@ class Trained:
     def weights_sha256(self) -> str:
         """sha256 [hex] of the weights that predict."""
         return digest_of(self._weights)
+
+    @property
+    def plain(self) -> Trained:
+        """The network as it was trained, without a recalibration."""
+        return replace(self, applied=Applied())
+
+    def made_of(self, own: Config) -> dict[str, Any]:
+        """What its predictions for maps of the prior depend on, as plain data; own: the
+        configuration of the run with the lightcones of here."""
+        return {
+            "samples": sha256_of(own.sample_settings()),
+            "generator_version": GENERATOR_VERSION,
+            "weights": self.weights_sha256,
+            "lightcones": self.lightcones,
+            "other_skies": bool(own.data.files("validation")),
+        }
 
     def check_training(self, generator: Generator) -> None:
         """Raise ValueError if a generator of training samples has not the lightcone files that the

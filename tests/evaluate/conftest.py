@@ -111,7 +111,7 @@ def config(tmp_path, monkeypatch) -> Config:
     """A run of 40 test samples on two test lightcones and one training lightcone."""
     for module in (testset, run):
         monkeypatch.setattr(module, "Generator", FakeGenerator)
-    for module in (run, testset, trained):
+    for module in (testset, trained):
         monkeypatch.setattr(module, "GENERATOR_VERSION", 3)
     monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 64)
     for name in ("train", "north", "south"):
