@@ -34,7 +34,7 @@ from streamtrain.evaluate.baselines import (
 from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
-from streamtrain.evaluate.posterior.curves import simultaneous_band
+from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.evaluate.posterior.posterior import NUM_FUNCTIONS
 from streamtrain.evaluate.predictions import (
     AnyPredictions,

@@ -27,7 +27,7 @@ from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers, table
 from streamtrain.evaluate.evaluation import other_test_set, test_set_record
 from streamtrain.evaluate.folder import check_writable
-from streamtrain.evaluate.posterior.functionals import functionals
+from streamtrain.evaluate.posterior.functions import functionals
 from streamtrain.evaluate.posterior.posterior import has_posterior
 from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run

@@ -21,7 +21,7 @@ from streamtrain.evaluate.calibration import calibration
 from streamtrain.evaluate.calibration.calibration import Prior, calibrate, sums_of
 from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers
-from streamtrain.evaluate.posterior.curves import simultaneous_band
+from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig, LuminosityBins, ranges_with_bins
 from streamtrain.networks.network import build_head
