@@ -26,8 +26,7 @@ QUICK = (
     *("numerics/test_portable", "numerics/test_rng", "generator/test_generator"),
     *("generator/test_windows", "generator/test_observe", "networks/test_heads"),
     *("networks/test_settings", "train/test_average", "train/test_nonfinite"),
-    *("evaluate/test_testset", "evaluate/test_intervals", "evaluate/test_bootstrap"),
-    "evaluate/inference/test_prepare",
+    *("evaluate/test_testset", "evaluate/test_bootstrap", "evaluate/inference/test_prepare"),
     *(
         "train/test_checkpoint",
         "mcmc/test_sampling",

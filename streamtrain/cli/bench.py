@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from streamtrain.cli.common import config_of, device_of
+
 
 def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add the command to those of `streamtrain`."""
@@ -65,14 +67,12 @@ def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from streamtrain.bench.report import Wanted, bench
-    from streamtrain.config import load_config
-    from streamtrain.train.distributed import choose_device
 
     if arguments.ranks < 0:
         raise ValueError(f"--ranks {arguments.ranks} must be a number of processes")
     return bench(
-        load_config(arguments.config, arguments.settings),
-        device=str(choose_device(arguments.device)),
+        config_of(arguments),
+        device=device_of(arguments),
         seconds=arguments.seconds,
         out=arguments.out,
         wanted=Wanted(

@@ -12,27 +12,24 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamtrain._version import __version__
 from streamtrain.cli.bench import add_bench
 from streamtrain.cli.catalog import add_compare, add_import, add_make, command_for, make_catalog
-from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
-from streamtrain.cli.runs import (
-    add_calibrate,
-    add_compare_runs,
-    add_layers,
-    add_mcmc,
+from streamtrain.cli.common import (
+    Parser,
     add_no_recalibration,
+    config_of,
+    resources_of,
+    with_config,
+    with_device,
 )
+from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
+from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
-from streamtrain.machine.progress import Progress
-from streamtrain.machine.workers import num_cores
 from streamtrain.schema import AssumptionWarning, nearest
-
-if TYPE_CHECKING:
-    from streamtrain.config import Config
 
 DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
 
@@ -41,16 +38,6 @@ Commands that take CONFIG read a YAML file (or the name of one that ships with s
 
 MAX_MESSAGE = 4000
 """Characters of a sentence."""
-
-
-def _config(arguments: argparse.Namespace) -> Config:
-    from streamtrain.config import load_config
-
-    return load_config(arguments.config, arguments.settings)
-
-
-def _threads(config: Config) -> int:
-    return config.train.threads or num_cores()
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -62,19 +49,15 @@ def _check(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from streamtrain.train.trainer import train
 
-    return train(_config(arguments), arguments.device)
+    return train(config_of(arguments), arguments.device)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate.evaluation import evaluate
     from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios
 
-    config = _config(arguments)
-    options: dict[str, Any] = {
-        "device": _device(arguments.device),
-        "threads": _threads(config),
-        "progress": Progress(),
-    }
+    config = config_of(arguments)
+    options: dict[str, Any] = {"resources": resources_of(arguments)}
     elsewhere = {"on": arguments.on, "out": arguments.out}
     samples = arguments.samples
     if arguments.scenarios is not None and (arguments.on is not None or samples is not None):
@@ -130,17 +113,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _testset_make(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate import testset
 
-    config, progress = _config(arguments), Progress()
+    config, resources = config_of(arguments), resources_of(arguments)
     path = arguments.out or testset.default_path(config)
     there = os.path.lexists(path)
-    testset.make(
-        config,
-        path,
-        device=_device(arguments.device),
-        threads=_threads(config),
-        progress=progress,
-    )
-    progress.close()
+    testset.make(config, path, resources)
+    resources.progress.close()
     if there:
         again = "'streamtrain testset verify' makes them again and compares"
         print(f"{path} is already made: the same {config.test.samples} samples; {again}")
@@ -152,15 +129,10 @@ def _testset_make(arguments: argparse.Namespace) -> int:
 def _testset_verify(arguments: argparse.Namespace) -> int:
     from streamtrain.evaluate import testset
 
-    config, progress = _config(arguments), Progress()
-    report = testset.verify(
-        arguments.manifest or testset.default_path(config),
-        config,
-        device=_device(arguments.device),
-        threads=_threads(config),
-        progress=progress,
-    )
-    progress.close()
+    config, resources = config_of(arguments), resources_of(arguments)
+    path = arguments.manifest or testset.default_path(config)
+    report = testset.verify(path, config, resources)
+    resources.progress.close()
     for problem in report.problems:
         print(problem)
     if report.ok:
@@ -177,13 +149,8 @@ def _preview(arguments: argparse.Namespace) -> int:
     )
     if prior and index is None and (split is not None or channel is not None):
         raise ValueError("--split and --channel are of a sample: name one with --index")
-    config = _config(arguments)
-    options: dict[str, Any] = {
-        "out": arguments.out,
-        "device": _device(arguments.device),
-        "threads": _threads(config),
-        "progress": Progress(),
-    }
+    config = config_of(arguments)
+    options: dict[str, Any] = {"out": arguments.out, "resources": resources_of(arguments)}
     given = arguments.samples
     if index is not None or not prior:
         samples = NUM_SAMPLES if given is None else given
@@ -201,23 +168,6 @@ def _catalog_info(arguments: argparse.Namespace) -> int:
     for number, file in enumerate(arguments.files):
         print(("\n" if number else "") + read(file).describe())
     return 0
-
-
-def _device(name: str | None) -> str:
-    from streamtrain.train.distributed import choose_device
-
-    return str(choose_device(name))
-
-
-class Parser(argparse.ArgumentParser):
-    """Names the command or choice nearest to a misspelt one."""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        known = action.choices
-        if known is not None and value not in known:
-            what = "command" if action.metavar == "COMMAND" else "choice"
-            hint = nearest(str(value), map(str, known))
-            self.error(f"there is no {what} '{value}': {hint}")
 
 
 def _options(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
@@ -238,16 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"streamtrain {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    device = Parser(add_help=False)
-    device.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    configured = Parser(add_help=False)
-    configured.add_argument(
-        "config", metavar="CONFIG", help="a configuration file, or the folder of a run"
-    )
-    configured.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
-    configured.add_argument(
-        "--print-config", action="store_true", help="print the resolved configuration and stop"
-    )
+    configured, device = with_config(), with_device()
 
     command = commands.add_parser(
         "check",
@@ -472,7 +413,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show
             if getattr(given, "print_config", False):
-                print(_config(given).to_yaml(), end="")
+                print(config_of(given).to_yaml(), end="")
                 return 0
             with contextlib.nullcontext() if given.run is _train else interruptible(came):
                 status: int = given.run(given)

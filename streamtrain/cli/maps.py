@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from streamtrain.cli.runs import add_no_recalibration
+from streamtrain.cli.common import (
+    add_no_recalibration,
+    add_run,
+    add_settings,
+    config_of_run,
+    resources_of,
+)
 
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
 
@@ -160,8 +166,8 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("folder", type=Path, metavar="RUN", help="the folder of a run")
-    add("settings", nargs="*", metavar="key=value", help="such as train.threads=2, data.test=[...]")
+    add_run(command)
+    add_settings(command)
     add("--maps", type=int, default=10_000, metavar="N", help="maps of the prior [%(default)s]")
     add(
         "--beside",
@@ -177,19 +183,12 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
 def run_alarm(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.alarm.report import make_alarm
-    from streamtrain.evaluate.run import run_config
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
-    from streamtrain.train.distributed import choose_device
 
-    config = run_config(arguments.folder, arguments.settings)
     make_alarm(
-        config,
+        config_of_run(arguments),
         maps=arguments.maps,
         beside=arguments.beside,
-        device=str(choose_device(arguments.device)),
-        threads=config.train.threads or num_cores(),
-        progress=Progress(),
+        resources=resources_of(arguments),
     )
     return 0
 
@@ -213,14 +212,9 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("folder", type=Path, metavar="RUN", help="the folder of a run")
+    add_run(command)
     add("map", type=Path, metavar="MAP", help="FITS, npz or HDF5")
-    add(
-        "settings",
-        nargs="*",
-        metavar="key=value",
-        help="where files lie and how to compute, such as train.threads=2, data.test=[...]",
-    )
+    add_settings(command)
     _add_reading(command)
     add("--regrid", action="store_true", help="bring the map to the network's voxels")
     add(
@@ -304,10 +298,6 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
 def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.inference.infer import CheckOptions, Options, infer
-    from streamtrain.evaluate.run import run_config
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
-    from streamtrain.train.distributed import choose_device
 
     wanted = CheckOptions(arguments.painted, arguments.check_maps, arguments.noise_level)
     if not arguments.check and wanted != CheckOptions():
@@ -329,14 +319,11 @@ def run_infer(arguments: argparse.Namespace) -> int:
         functions_out=arguments.functions_out,
         check=wanted if arguments.check else None,
     )
-    config = run_config(arguments.folder, arguments.settings)
     infer(
-        config,
+        config_of_run(arguments),
         arguments.map,
         options,
-        device=str(choose_device(arguments.device)),
-        threads=config.train.threads or num_cores(),
         recalibrated=arguments.recalibrated,
-        progress=Progress(),
+        resources=resources_of(arguments),
     )
     return 0

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from streamtrain.cli.common import add_run, add_settings, config_of, resources_of
+
 CALIBRATE_DESCRIPTION = """\
 Learn from a few skies of another maker of halos how far a run's posterior is off.
 
@@ -25,8 +27,8 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
         description=CALIBRATE_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_run(command)
     add = command.add_argument
-    add("folder", type=Path, metavar="RUN", help="the folder of a run")
     add(
         "files",
         nargs="*",
@@ -41,10 +43,7 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.calibration.recalibrate import recalibrate, remove
-    from streamtrain.evaluate.run import run_config
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
-    from streamtrain.train.distributed import choose_device
+    from streamtrain.evaluate.folder import run_config
 
     files = [word for word in arguments.files if "=" not in word or Path(word).exists()]
     settings = [word for word in arguments.files if word not in files] + arguments.settings
@@ -57,25 +56,8 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if not files:
         raise ValueError("calibrate needs lightcones of another maker: RUN FILES")
     config = run_config(arguments.folder, settings)
-    recalibrate(
-        config,
-        files,
-        maps=arguments.samples,
-        device=str(choose_device(arguments.device)),
-        threads=config.train.threads or num_cores(),
-        progress=Progress(),
-    )
+    recalibrate(config, files, maps=arguments.samples, resources=resources_of(arguments))
     return 0
-
-
-def add_no_recalibration(command: argparse.ArgumentParser) -> None:
-    """Add the option of commands that apply what `calibrate` has learned."""
-    command.add_argument(
-        "--no-recalibration",
-        dest="recalibrated",
-        action="store_false",
-        help="leave out what `streamtrain calibrate` has learned of the run's posterior",
-    )
 
 
 COMPARE_RUNS_DESCRIPTION = """Trained runs next to each other.
@@ -117,9 +99,6 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
 def run_compare_runs(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.compare.compare_runs import compare_runs
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
-    from streamtrain.train.distributed import choose_device
 
     folders = [name for name in arguments.runs if "=" not in name or Path(name).is_dir()]
     settings = [text for text in arguments.runs if text not in folders] + arguments.settings
@@ -131,9 +110,7 @@ def run_compare_runs(arguments: argparse.Namespace) -> int:
         make_evaluations=arguments.evaluate,
         predictions=not arguments.no_predictions,
         settings=settings,
-        device=str(choose_device(arguments.device)),
-        threads=num_cores(),
-        progress=Progress(),
+        resources=resources_of(arguments),
     )
     print(text)
     return 0
@@ -207,15 +184,11 @@ def _positive(text: str) -> int:
 
 def run_mcmc(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.config import load_config
     from streamtrain.machine.interrupt import interruptible
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
     from streamtrain.mcmc.inference import Options
     from streamtrain.mcmc.report import run
-    from streamtrain.train.distributed import choose_device
 
-    config = load_config(arguments.config, arguments.settings)
+    config = config_of(arguments)
     options = Options(
         arguments.simulations,
         arguments.covariance,
@@ -230,9 +203,7 @@ def run_mcmc(arguments: argparse.Namespace) -> int:
             maps=arguments.maps,
             beside=arguments.beside,
             out=arguments.out,
-            device=str(choose_device(arguments.device)),
-            threads=config.train.threads or num_cores(),
-            progress=Progress(),
+            resources=resources_of(arguments),
         )
     return 0
 
@@ -253,9 +224,9 @@ def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         description=LAYERS_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_run(command)
+    add_settings(command)
     add = command.add_argument
-    add("folder", type=Path, metavar="RUN", help="the folder of a run")
-    add("settings", nargs="*", metavar="key=value", help="such as train.threads=2, data.test=[...]")
     add("--index", type=int, default=0, help="index of the test sample [%(default)s]")
     add(
         "--log10-L",
@@ -272,7 +243,6 @@ def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def run_layers(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.interpret.layers import show_layers
-    from streamtrain.train.distributed import choose_device
 
     bounds = arguments.log10_L
     print(
@@ -283,7 +253,7 @@ def run_layers(arguments: argparse.Namespace) -> int:
             class_name=arguments.class_name,
             settings=arguments.settings,
             out=arguments.out,
-            device=str(choose_device(arguments.device)),
+            resources=resources_of(arguments),
         )
     )
     return 0

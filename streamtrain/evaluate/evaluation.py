@@ -31,9 +31,10 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
-from streamtrain.evaluate.posterior.curves import simultaneous_band
+from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.evaluate.posterior.posterior import NUM_FUNCTIONS
 from streamtrain.evaluate.predictions import (
     AnyPredictions,
@@ -44,12 +45,12 @@ from streamtrain.evaluate.predictions import (
 )
 from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
 from streamtrain.evaluate.robustness import other_skies
-from streamtrain.evaluate.run import Run, check_writable, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Float
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import Network, loss_name
 from streamtrain.train.folder import read_history, run_folder
 
@@ -60,11 +61,9 @@ def evaluate(
     on: Sequence[str] | None = None,
     samples: int | None = None,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run: print the table, write evaluation.json and
     the figures into the run folder, return what the JSON file holds.
@@ -84,8 +83,7 @@ def evaluate(
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as opened:
+    with Run.using(resources, config, recalibrated=recalibrated) as opened:
         if on is None and out is None:
             result = _of_the_run(opened, bootstrap)
         else:

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +18,18 @@ import torch
 from numpy.typing import ArrayLike
 
 from streamtrain.arguments import whole_number
-from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
+from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import FILE as ALARM_FILE
-from streamtrain.evaluate.alarm.watch import Other, Watch, check_maps, kept_others, open_watch
-from streamtrain.evaluate.calibration.recalibration import Applied, find
+from streamtrain.evaluate.alarm.watch import (
+    Other,
+    Watch,
+    check_comparable,
+    check_maps,
+    kept_others,
+    open_watch,
+)
+from streamtrain.evaluate.folder import output_folder, own_config, read_evaluation, run_config
 from streamtrain.evaluate.for_sbi import SbiPosterior
 from streamtrain.evaluate.inference.prepare import Prepared, as_input, prepare
 from streamtrain.evaluate.inference.training_field import Kept, TrainingField
@@ -35,7 +39,6 @@ from streamtrain.evaluate.posterior.posterior import (
     check_functions,
     check_posterior,
     check_seed,
-    has_posterior,
     posterior_of,
 )
 from streamtrain.evaluate.repaint.repaint import (
@@ -46,165 +49,19 @@ from streamtrain.evaluate.repaint.repaint import (
     check,
     check_can_be_painted,
 )
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.evaluate.trained import Trained
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
-from streamtrain.machine.files import near_run, sha256_of
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.machine.workers import num_cores
+from streamtrain.machine.workers import Resources, num_cores
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
-from streamtrain.networks.network import Network, build_network
-from streamtrain.schema import Difference, differences, to_dict
-from streamtrain.train.checkpoint import is_free, load_checkpoint, load_weights
+from streamtrain.networks.network import Network
 from streamtrain.train.folder import run_folder
 
 READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
 """What `read_map` takes besides the file."""
-
-
-def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
-    """The configuration of a run from its folder, wherever that folder lies now.
-
-    settings: `dotted.key=value`, where files lie now and how to compute. Raises ConfigError, one
-    sentence, for one that would change what the network was trained on.
-    """
-    if not Path(folder).is_dir():
-        raise ValueError(f"there is no run '{folder}': {near_run(folder)}")
-    own = load_config(folder)
-    given = list(settings)
-    if not given:
-        return own
-    config = load_config(folder, given)
-    if config.run != own.run:
-        raise ConfigError(f"run={config.run}: the run is already named, it is {own.run}")
-
-    files = own.data.fresh is None and config.data.fresh is None
-
-    def may_differ(name: str) -> bool:
-        """The content of the files of data.train is compared where they are used."""
-        return is_free(name) or (name == "data.train" and files)
-
-    difference = next(differences(to_dict(own), to_dict(config), free=may_differ), None)
-    if difference is not None:
-        raise ConfigError(
-            f"the network of {folder} was trained with other settings: "
-            f"{difference.text('there', 'here')}; a setting "
-            "here may say where lightcones lie (data.test=...) and how to compute (train.threads=2)"
-        )
-    return config
-
-
-def check_writable(folder: Path) -> None:
-    """ValueError, before any work, for the folder of another user's run."""
-    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder} may not be written into by you; --out FOLDER writes elsewhere")
-
-
-def output_folder(
-    config: Config,
-    out: str | Path | None,
-    generator: Generator | None = None,
-    *,
-    test: bool = True,
-) -> Path:
-    """Where a command writes what it makes of a run's samples: `out`, or the folder of the run,
-    where nothing of other samples is written.
-
-    generator: of the test samples, if they are used; test: whether number and seed of the test
-    samples matter. Raises ValueError, one sentence, if settings or test lightcones are not those of
-    the run, or if its folder may not be written into.
-    """
-    folder = run_folder(config)
-    if out is not None:
-        return Path(out)
-    check_writable(folder)
-    if not (folder / "config.yaml").is_file():
-        return folder
-    own = load_config(folder)
-    alike = config if test else replace(config, test=own.test)
-    difference = testset.difference_in_samples(own, alike)
-    if own.seed != config.seed:
-        difference = Difference("seed", (own.seed, config.seed))
-    manifest = testset.default_path(config)
-    problem = ""
-    if difference is not None:
-        problem = difference.text("in the run", "here")
-    elif generator is not None and manifest.is_file():
-        problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
-    if problem:
-        raise ValueError(
-            f"{folder} keeps what was made with its own settings: {problem}; --out FOLDER writes "
-            "elsewhere"
-        )
-    return folder
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The newest intact checkpoint of a run."""
-
-    step: int
-    """Optimiser steps that it has seen."""
-    input_shape: tuple[int, int, int]
-    """(n_freq, n_dec, n_ra) of the cubes that it takes."""
-    classes: list[str]
-    """Luminosity models that it was trained on; its classes where the label is one."""
-    lightcones: list[str] | None
-    """Digests of the lightcone files that it was trained on; None where they were made during the
-    training, or the checkpoint does not say."""
-    applied: Applied
-    """How its posterior is shifted and widened, if it is."""
-    _config: Config
-    _weights: dict[str, Any]
-
-    @classmethod
-    def load(cls, config: Config, *, recalibrated: bool = True) -> Trained:
-        """The network of the run `config.run`. Raises ValueError, one sentence, if there is no
-        checkpoint, or one of another grid, label or network; where the label is of parameters, of
-        another prior. recalibrated: whether the run's recalibration is applied."""
-        folder = run_folder(config)
-        sections = ["grid", "label", "network"]
-        if config.label.quantity == "parameters":
-            sections.append("emit")
-        state = load_checkpoint(folder / "checkpoints", config, GENERATOR_VERSION, sections)
-        if state is None:
-            raise ValueError(f"the run folder {folder} has no checkpoint; train first")
-        shape, weights = tuple(state["input_shape"]), state["network"] | state.get("average", {})
-        cones = state.get("samples", {}).get("lightcones")
-        known = list(cones) if isinstance(cones, list) else None
-        step, applied = int(state["step"]), Applied()
-        if recalibrated and has_posterior(config):
-            applied = find(folder, step, digest_of(weights))
-        return cls(step, shape, list(state["classes"]), known, applied, config, weights)
-
-    @property
-    def weights_sha256(self) -> str:
-        """sha256 [hex] of the weights that predict."""
-        return digest_of(self._weights)
-
-    def check_training(self, generator: Generator) -> None:
-        """Raise ValueError if a generator of training samples has not the lightcone files that the
-        network was trained on."""
-        if self.lightcones is not None and self.lightcones != generator.skies.identity():
-            raise ValueError(
-                "the lightcones of data.train are not those that the network of "
-                f"{self._config.run} was trained on"
-            )
-
-    def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
-        """The network with its weights (their average, if one was kept), to predict with.
-
-        label: of a generator of this configuration.
-        """
-        with torch.random.fork_rng(devices=[]):  # initial weights, replaced at once
-            network = build_network(
-                self._config.network, self.input_shape, label, self._config.observation.input_map
-            )
-        load_weights(network, self._weights)
-        if self.applied.recalibration is not None:
-            network.head = self.applied.recalibration.moved(network.head)
-        return network.to(device).eval()
 
 
 class Run:
@@ -229,6 +86,7 @@ class Run:
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
+        self._networks: dict[TrainingField, Network] = {}
         self._watches: dict[tuple[int | None, tuple[str, ...]], Watch] = {}
 
     def __repr__(self) -> str:
@@ -239,6 +97,19 @@ class Run:
         """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
         options: of the constructor."""
         return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
+
+    @classmethod
+    def using(
+        cls, resources: Resources, run: Config | str | Path, *, recalibrated: bool = True
+    ) -> Run:
+        """Open the run of a configuration, or of the folder of a run, for a command."""
+        return cls.open(
+            run,
+            device=resources.device,
+            threads=resources.threads,
+            progress=resources.progress,
+            recalibrated=recalibrated,
+        )
 
     def __enter__(self) -> Run:
         return self
@@ -344,13 +215,10 @@ class Run:
                     f"{self.folder}` makes an alarm without that run, --beside RUN one with another"
                 ]
             try:
-                network = self._answer[0]
                 found = open_watch(
                     self.folder,
-                    self._identity,
-                    replace(self.trained, applied=Applied()).network(
-                        network.head.label, self.device
-                    ),
+                    self.trained.made_of(self._own),
+                    self._as_trained,
                     self._own.observation.input_map,
                     self._samples_of if make else None,
                     maps=given,
@@ -379,25 +247,14 @@ class Run:
 
     @cached_property
     def _own(self) -> Config:
-        """The run's configuration with the lightcones of here, whatever is evaluated."""
-        if not (self.folder / "config.yaml").is_file():
-            return self.config
-        own, here = run_config(self.folder), self.config.data
-        settings = {name: getattr(own.data, name) for name in DATA_SETTINGS}
-        if own.data.fresh or here.fresh:
-            settings["train"] = own.data.train
-        return replace(own, data=replace(here, **settings))
+        return own_config(self.config)
 
     @property
-    def _identity(self) -> dict[str, Any]:
-        """What the reference of the alarm depends on."""
-        return {
-            "samples": sha256_of(self._own.sample_settings()),
-            "generator_version": GENERATOR_VERSION,
-            "weights": self.trained.weights_sha256,
-            "lightcones": self.trained.lightcones,
-            "other_skies": bool(self._own.data.files("validation")),
-        }
+    def _as_trained(self) -> Network:
+        """The network for maps from elsewhere, without a recalibration."""
+        network, trained = self._answer[0], self.trained
+        moved = trained.applied.recalibration is not None
+        return trained.plain.network(network.head.label, self.device) if moved else network
 
     def _samples_of(self, split: str) -> Generator:
         if split == "train":
@@ -407,19 +264,8 @@ class Run:
     def _other(self, folder: str | Path) -> Other:
         """The network of another run. Raises ValueError, one sentence, if it does not take the maps
         of this one, or predicts something else."""
-        how: dict[str, Any] = {"device": self.device, "threads": self.threads}
-        with Run.open(folder, recalibrated=False, **how) as other:
-            for name in ("grid", "observe", "label"):
-                pair = [to_dict(getattr(c, name)) for c in (self.config, other.config)]
-                difference = next(differences(*pair), None)
-                if difference is not None:
-                    told = difference.text("in this run", f"in {folder}")
-                    raise ValueError(f"the network of {folder} does not fit: {name}: {told}")
-            if self.config.label.quantity in NO_FUNCTION:
-                raise ValueError(
-                    f"{folder}: networks are compared in their luminosity functions, and the label "
-                    f"is {NO_FUNCTION[self.config.label.quantity]}"
-                )
+        with Run.open(folder, recalibrated=False, **self._options) as other:
+            check_comparable(self.config, other.config, folder)
             where, trained = os.path.abspath(folder), other.trained
             return Other(where, trained.step, trained.weights_sha256, other._answer[0])
 
@@ -509,17 +355,24 @@ class Run:
     @cached_property
     def _answer(self) -> tuple[Network, TrainingField, list[str]]:
         """The network with its head, the training field and what could not be found of it."""
-        label, kept = self.config.label, Kept(self.config)
-        function = label.quantity not in NO_FUNCTION
+        kept = Kept(self.config)
+        function = self.config.label.quantity not in NO_FUNCTION
         field, problems = kept.field(self.training, cosmology=function)
         kept.save()
-        known = Label(
-            label,
-            [field.volume_Mpc3],
-            self.trained.classes,
-            parameters=in_label(label, self.config.line),
-        )
-        return self.trained.network(known, self.device), field, problems
+        return self.network_of(field), field, problems
+
+    def network_of(self, field: TrainingField) -> Network:
+        """The trained network for maps from elsewhere, whose label is of the training field."""
+        if field not in self._networks:
+            label = self.config.label
+            known = Label(
+                label,
+                [field.volume_Mpc3],
+                self.trained.classes,
+                parameters=in_label(label, self.config.line),
+            )
+            self._networks[field] = self.trained.network(known, self.device)
+        return self._networks[field]
 
     def network(self, generator: Generator) -> Network:
         """The trained network, on the device of a generator of this run's samples."""
@@ -538,7 +391,7 @@ class Run:
 
     def testing(self, config: Config | None = None, **more: Any) -> Generator:
         """A generator of test samples; see `training`."""
-        return self.keep(testset.open_generator(config or self.config, **self._options, **more))
+        return self.keep(testset.open_generator(config or self.config, self._resources, **more))
 
     def test_set(self) -> tuple[testset.Manifest, Generator]:
         """The run's test set, which is made if it is not there, and the generator of its samples.
@@ -548,14 +401,14 @@ class Run:
         path = testset.default_path(self.config)
         if not path.exists():
             output_folder(self.config, None, test=False)
-            testset.make(self.config, path, **self._options, progress=self.progress)
+            testset.make(self.config, path, self._resources)
         return self.reopened(path)
 
     def reopened(
         self, path: Path, config: Config | None = None, **more: Any
     ) -> tuple[testset.Manifest, Generator]:
         """`testset.reopen`. config, more: see `training`."""
-        found = testset.reopen(path, config or self.config, **self._options, **more)
+        found = testset.reopen(path, config or self.config, self._resources, **more)
         self.keep(found[1])
         return found
 
@@ -579,26 +432,6 @@ class Run:
     def _options(self) -> dict[str, Any]:
         return {"device": self.device, "threads": self.threads}
 
-
-def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
-    """sha256 [hex] of the names and bytes of tensors, in any order."""
-    total = hashlib.sha256()
-    for name in sorted(weights):
-        values = weights[name].detach().cpu().contiguous()
-        total.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        total.update(values.flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What the evaluation.json of a run holds; None where there is none that can be read."""
-    return read_json(folder / "evaluation.json")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file of a run holds; None where there is none that can be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    @property
+    def _resources(self) -> Resources:
+        return Resources(**self._options, progress=self.progress)

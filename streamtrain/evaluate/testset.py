@@ -18,7 +18,7 @@ from typing import Any
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.schema import Difference, differences, to_dict
 from streamtrain.train.folder import run_folder
 
@@ -70,10 +70,7 @@ class Report:
 def make(
     config: Config,
     path: str | Path | None = None,
-    *,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> Path:
     """Generate config.test.samples samples of the split "test", write their manifest, return its
     path (default: testset.json in the run folder). The file appears whole or not at all.
@@ -84,14 +81,13 @@ def make(
     target = Path(path) if path is not None else default_path(config)
     if os.path.lexists(target):
         with kept(target):
-            reopen(target, config, device=device, threads=threads)[1].close()
+            reopen(target, config, resources)[1].close()
         return target
-    generator = open_generator(config, device=device, threads=threads)
+    generator = open_generator(config, resources)
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
-        if progress is not None:
-            progress.update(f"test set: {done}/{config.test.samples} samples made")
+        resources.progress.update(f"test set: {done}/{config.test.samples} samples made")
     generator.close()
     return target
 
@@ -119,12 +115,11 @@ def default_path(config: Config) -> Path:
     return run_folder(config) / "testset.json"
 
 
-def open_generator(
-    config: Config, *, device: str = "cpu", threads: int = 1, **more: Any
-) -> Generator:
+def open_generator(config: Config, resources: Resources = ALONE, **more: Any) -> Generator:
     """The generator of a configuration's test set: split "test", seed test.seed if it is set.
     more: other arguments of `Generator`."""
-    return Generator(config, split="test", device=device, threads=threads, **more)
+    how = resources.of_generator(config.train.threads)
+    return Generator(config, split="test", **how, **more)
 
 
 def load(path: str | Path) -> Manifest:
@@ -151,10 +146,7 @@ def load(path: str | Path) -> Manifest:
 def verify(
     path: str | Path,
     config: Config | None = None,
-    *,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> Report:
     """Generate a manifest's samples again and compare digests.
 
@@ -164,7 +156,7 @@ def verify(
     """
     manifest = load(path)
     try:
-        generator = open_generator(recipe(manifest, config), device=device, threads=threads)
+        generator = open_generator(recipe(manifest, config), resources)
     except (ValueError, OSError) as error:
         names = ", ".join(cone["name"] for cone in manifest.lightcones)
         return Report([f"The test set cannot be made here from {names}: {error}"], 0)
@@ -176,8 +168,7 @@ def verify(
     for indices, batch in regenerate(manifest, generator):
         differing += differing_samples(manifest, indices, batch)
         done += len(indices)
-        if progress is not None:
-            progress.update(f"test set: {done}/{manifest.count} samples compared")
+        resources.progress.update(f"test set: {done}/{manifest.count} samples compared")
     generator.close()
     if differing:
         problems.append(
@@ -188,7 +179,8 @@ def verify(
 
 
 def recipe(manifest: Manifest, config: Config | None = None) -> Config:
-    """The configuration that makes a manifest's samples, with the file paths of `config`.
+    """The configuration that makes a manifest's samples, with the file paths and the number
+    of threads of `config`.
 
     Raises OtherTestSet if `config` would make other samples, naming the first setting at fault.
     """
@@ -206,9 +198,8 @@ def recipe(manifest: Manifest, config: Config | None = None) -> Config:
         raise OtherTestSet(
             f"the manifest was made with other settings: {difference.text('there', 'here')}"
         )
-    return replace(
-        recorded, run=config.run, data=config.data, emit=config.emit, observe=config.observe
-    )
+    names = ("run", "data", "emit", "observe", "train")
+    return replace(recorded, **{name: getattr(config, name) for name in names})
 
 
 def difference_in_samples(one: Config, other: Config) -> Difference | None:
@@ -229,14 +220,16 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
     return problems + _compare_lightcones(manifest, generator)
 
 
-def reopen(path: Path, config: Config | None = None, **options: Any) -> tuple[Manifest, Generator]:
+def reopen(
+    path: Path, config: Config | None = None, resources: Resources = ALONE, **more: Any
+) -> tuple[Manifest, Generator]:
     """A manifest and the generator that makes its samples again.
 
-    config: see `recipe`; options: of `open_generator`. Raises OtherTestSet if they do not make
-    them, and ValueError if the manifest or the generator cannot be opened.
+    config: see `recipe`; more: other arguments of `Generator`. Raises OtherTestSet if they do not
+    make them, and ValueError if the manifest or the generator cannot be opened.
     """
     manifest = load(path)
-    generator = open_generator(recipe(manifest, config), **options)
+    generator = open_generator(recipe(manifest, config), resources, **more)
     if problems := mismatches(manifest, generator):
         generator.close()
         raise OtherTestSet(" ".join(problems).rstrip("."))

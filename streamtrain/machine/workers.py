@@ -1,4 +1,4 @@
-"""Cores: how many this process may use, and independent pieces of work, one per seed, on them.
+"""What a command may use, its cores above all, and independent pieces of work, one per seed.
 
 Each process gets every n-th seed of its rank, so which process makes what depends on nothing but
 the numbers. The parent alone writes to the terminal.
@@ -15,12 +15,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from streamtrain.machine.memory import free_memory
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import SILENT, Progress
 
 
 def num_cores() -> int:
@@ -34,6 +35,26 @@ def own_cores() -> int:
     """Cores of this rank: its share of those of the machine's ranks."""
     return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
+
+@dataclass(frozen=True)
+class Resources:
+    """What a command may use: a device, cores and the terminal."""
+
+    device: str = "cpu"
+    """Where samples are made and networks predict: cpu, cuda, cuda:1 ..."""
+    threads: int | None = 1
+    """Threads of a generator on a CPU; None: train.threads of the configuration, or one per
+    core."""
+    progress: Progress = SILENT
+    """Where it is shown how far the work is."""
+
+    def of_generator(self, configured: int) -> dict[str, Any]:
+        """Device and number of threads as arguments of `Generator`; configured: train.threads."""
+        return {"device": self.device, "threads": self.threads or configured or num_cores()}
+
+
+ALONE = Resources()
+"""One thread of the CPU, and nothing is shown."""
 
 Work = Callable[[int, int, Callable[[float, str], None]], str]
 """work(seed, threads, report) -> what was done, in a sentence."""

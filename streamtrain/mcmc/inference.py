@@ -13,6 +13,7 @@ from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.windows import LightconeWindows
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.mcmc.emulator import FEWEST_SIMULATIONS, Emulator
 from streamtrain.mcmc.likelihood import (
     Density,
@@ -108,23 +109,16 @@ class Posterior:
 class Inference:
     """Everything that maps have in common: generator, data vector, emulator.
 
-    config: of a run; its training lightcones make the simulations. report: called with a line of
-    progress. Raises ConfigError, one sentence, for a configuration it is not for.
+    config: of a run; its training lightcones make the simulations. Raises ConfigError, one
+    sentence, for a configuration it is not for.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        options: Options,
-        *,
-        device: str = "cpu",
-        threads: int = 1,
-        report: Callable[[str], None] = lambda text: None,
-    ) -> None:
+    def __init__(self, config: Config, options: Options, resources: Resources = ALONE) -> None:
         check(config)
-        self.config, self.options = config, options
-        self._report, self._device, self._threads = report, device, threads
-        self.generator = Generator(config, "train", device, threads)
+        self.config, self.options, self.resources = config, options, resources
+        self._report = report = resources.progress.update
+        self._how = resources.of_generator(config.train.threads)
+        self.generator = Generator(config, "train", **self._how)
         component = self.generator.mixture.components[0]
         self.density = Density.of(component.prior, component.model.defaults)
         _check_options(options, len(self.density.names))
@@ -242,9 +236,7 @@ class Inference:
         config = held(self.config, parameters, drawn)
         skies = self.generator.skies if isinstance(self.generator.skies, LightconeFiles) else None
         scenes = self._scenes.get(repr(parameters))  # noise levels differ in `observe` alone
-        generator = Generator(
-            config, "train", self._device, self._threads, lightcones=skies, scenes=scenes
-        )
+        generator = Generator(config, "train", lightcones=skies, scenes=scenes, **self._how)
         self._scenes[repr(parameters)] = generator.scenes
         made = simulate(
             generator,

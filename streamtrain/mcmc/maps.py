@@ -103,11 +103,9 @@ def _priors(config: Config) -> list[tuple[object, ...]]:
     return [(dict(prior.parameters), prior.correlated, prior.scale) for prior in priors]
 
 
-def make_maps(
-    inference: Inference, num: int, runs: dict[str, Run], *, device: str, threads: int
-) -> Maps:
+def make_maps(inference: Inference, num: int, runs: dict[str, Run]) -> Maps:
     """The first maps of the test set, split "test", and what networks say of them."""
-    generator = open_generator(inference.config, device=device, threads=threads)
+    generator = open_generator(inference.config, inference.resources)
     with torch.inference_mode():
         batch = generator.generate(range(num))
     batch.check()

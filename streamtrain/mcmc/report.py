@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.scores import score
-from streamtrain.figures import corner, write_png
+from streamtrain.figures import (
+    CHAIN,
+    LABEL_SIZE,
+    NETWORK,
+    REFERENCE,
+    TICK_SIZE,
+    TRUTH,
+    corner,
+    positions,
+    ratio_axis,
+    style,
+    write_png,
+)
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
-from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.mcmc import figures
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
@@ -32,6 +44,8 @@ Float = NDArray[np.float64]
 LARGEST_OFFSET = 4.0
 """chi^2 of the emulator against fiducial simulations beyond which a warning says so."""
 FILE = "mcmc.json"
+SHOWN = 3
+"""Maps in a figure, at most."""
 
 
 def run(
@@ -41,9 +55,7 @@ def run(
     maps: int = 4,
     beside: Sequence[Path] = (),
     out: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Sample the posterior for the first `maps` test maps; write mcmc.json and the figures into the
     run folder or `out`, print the table, return what the JSON file holds.
@@ -53,14 +65,14 @@ def run(
     beside: folders of further runs whose networks predict the same maps. Raises ValueError, one
     sentence, for what it is not for.
     """
-    progress = progress or SILENT
+    progress = resources.progress
     import_emcee()
     folder = output_folder(config, out)
     settings = _digest(config, options)
     _read(folder / FILE, "settings", settings)  # before minutes of simulations
     runs = networks_of(config, list(beside))
-    inference = Inference(config, options, device=device, threads=threads, report=progress.update)
-    test = make_maps(inference, maps, runs, device=device, threads=threads)
+    inference = Inference(config, options, resources)
+    test = make_maps(inference, maps, runs)
     identity = _digest(config, options, inference.generator.identity())
     kept = _read(folder / FILE, "identity", identity)
     of = {"identity": identity, "settings": settings}
@@ -238,7 +250,7 @@ def _draw(
 ) -> None:
     """mcmc.png, and mcmc_parameters.png of the first map where it was sampled now."""
     drawn = {
-        "mcmc.png": figures.luminosity_bands(
+        "mcmc.png": luminosity_bands(
             np.array([entry["log10_count"]["field"] for entry in kept]),
             test.true,
             test.occupied,
@@ -258,3 +270,54 @@ def _draw(
         )
     for name, figure in drawn.items():
         write_png(figure, folder / name)
+
+
+def luminosity_bands(
+    bands: Float,
+    true: Float,
+    occupied: NDArray[np.bool_],
+    bin_edges: Float,
+    networks: Mapping[str, Float],
+    *,
+    quantity: str = "counts",
+    unit: Float | None = None,
+) -> Figure:
+    """68 % and 95 % of the posterior of each map's own counts, truth, networks; ratios below.
+
+    bands: percentiles 2.5, 16, 50, 84, 97.5 of log10 of the count [num_maps, 5, num_bins]; true,
+    occupied, networks: [num_maps, num_bins]; the first `SHOWN` maps are drawn. bin_edges:
+    log10(L/Lsun) [num_bins + 1]. quantity, unit: as in `figures.luminosity_function`.
+    """
+    num = min(len(true), SHOWN)
+    figure = Figure(figsize=(1.2 + 3.6 * num, 5.0), dpi=150, layout="constrained")
+    panels = figure.subplots(
+        2, num, sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1.2)
+    )
+    at = positions(bin_edges, quantity)
+    worth = np.broadcast_to(1.0 if unit is None else unit, true.shape)
+    colours = [NETWORK, REFERENCE, "#CC79A7", "#56B4E9"]
+    for k in range(num):
+        upper, lower = panels[:, k]
+        shown = occupied[k]
+        for axes, below in ((upper, 0.0), (lower, true[k])):
+            scale = worth[k] if axes is upper else 1.0
+            low95, low68, middle, high68, high95 = scale * 10.0 ** (bands[k] - below)
+            hide = np.where(shown | (axes is upper), 1.0, np.nan)
+            axes.fill_between(at, low95 * hide, high95, color=CHAIN, alpha=0.2, lw=0, label="95 %")
+            axes.fill_between(at, low68 * hide, high68, color=CHAIN, alpha=0.45, lw=0, label="68 %")
+            axes.plot(at, middle * hide, color=CHAIN, lw=1.6, label="Markov chain, median")
+            for (name, values), colour in zip(networks.items(), colours, strict=False):
+                curve = scale * 10.0 ** (values[k] - below) * hide
+                axes.plot(at, curve, "--", color=colour, lw=1.5, label=f"network {name}")
+        count = (worth[k] * 10.0 ** true[k])[shown]
+        upper.plot(at[shown], count, "o", color=TRUTH, ms=2.6, label="true", zorder=4)
+        upper.set_yscale("log")
+        upper.set_title(f"test map {k}", fontsize=TICK_SIZE)
+        style(upper, bin_edges)
+        style(lower, bin_edges)
+        ratio_axis(lower, (0.4, 2.5))
+        lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
+    panels[0, 0].set_ylabel(QUANTITIES[quantity].axis, fontsize=LABEL_SIZE)
+    panels[1, 0].set_ylabel("posterior / true", fontsize=LABEL_SIZE)
+    panels[0, 0].legend(fontsize=TICK_SIZE - 2, frameon=False, loc="lower left")
+    return figure

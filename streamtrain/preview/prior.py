@@ -16,12 +16,13 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.labels import Counts, cumulative
 from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import Split
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.preview import prior_figures
@@ -55,9 +56,8 @@ def luminosity_functions(
 
 def signal_generator(
     config: Config,
-    device: str = "cpu",
-    threads: int = 1,
     split: Split = "train",
+    resources: Resources = ALONE,
     lightcones: Sequence[Lightcone] | LightconeFiles | FreshSkies | None = None,
 ) -> Generator:
     """Paints a configuration's samples with a single pixel per channel: their halos, luminosities
@@ -65,7 +65,8 @@ def signal_generator(
     _, dec, ra = config.grid.shape
     observe = {"pool": PoolConfig(factor=(1, dec, ra))}
     alone = replace(config, observe=observe)
-    return Generator(alone, split, device, threads, lightcones=lightcones)
+    how = resources.of_generator(config.train.threads)
+    return Generator(alone, split, lightcones=lightcones, **how)
 
 
 def paint_samples(
@@ -169,9 +170,7 @@ def preview_prior(
     samples: int = 1000,
     index: int = 0,
     out: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> list[Path]:
     """Paint training samples 0..samples-1, print what the prior made of them, and draw prior.png,
     and luminosity.png of the sample `index`, into `out` (default: the run folder).
@@ -182,13 +181,12 @@ def preview_prior(
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
     folder = output_folder(config, out, test=False)
-    generator = signal_generator(config, device, threads)
+    generator = signal_generator(config, resources=resources)
     print(generator.describe())
     unit = config.grid.units
     one, functions = functions_of_sample(generator, index)
-    painted = paint_samples(generator, range(samples), progress)
-    if progress is not None:
-        progress.close()
+    painted = paint_samples(generator, range(samples), resources.progress)
+    resources.progress.close()
     title = f"training sample {index}: {one.models[0]}, " + prior_figures.mean_text(
         float(one.mean[0]), unit
     )

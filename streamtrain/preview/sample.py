@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.run import output_folder
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.lines import line_name
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import Split
 from streamtrain.preview import sample_figure
 from streamtrain.preview.prior import paint_samples, signal_generator
@@ -184,9 +184,7 @@ def preview_sample(
     channel: int | None = None,
     samples: int = NUM_SAMPLES,
     out: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> Path:
     """Draw what the sample `index` of a split is made of, sample_<index>.png, into `out` (default:
     the run folder), and print what was drawn for it and the mean and rms of its steps.
@@ -199,7 +197,7 @@ def preview_sample(
     if samples < 1:
         raise ValueError(f"--samples {samples}: a preview needs one sample or more")
     folder = output_folder(config, out, test=split == "test")
-    generator = Generator(config, split, device, threads)
+    generator = Generator(config, split, **resources.of_generator(config.train.threads))
     num_channels = generator.input_shape[0]
     channel = num_channels // 2 if channel is None else channel
     if not 0 <= channel < num_channels:
@@ -208,12 +206,11 @@ def preview_sample(
     batch.check()
     steps = steps_of_sample(generator, index)
     generator.close()
-    signal = signal_generator(config, device, threads, split, generator.skies)
+    signal = signal_generator(config, split, resources, generator.skies)
     one = paint_samples(signal, [index])
-    prior = paint_samples(signal, range(samples), progress)
+    prior = paint_samples(signal, range(samples), resources.progress)
     signal.close()
-    if progress is not None:
-        progress.close()
+    resources.progress.close()
     record = batch.draws[0]
     figure = sample_figure.sample(
         panels_of_steps(steps, channel),

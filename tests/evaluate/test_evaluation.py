@@ -14,7 +14,7 @@ import torch
 
 from streamtrain.cli import main
 from streamtrain.config import from_mapping
-from streamtrain.evaluate import baselines, evaluation, figures, predictions, run, testset
+from streamtrain.evaluate import baselines, evaluation, figures, predictions, testset, trained
 from streamtrain.evaluate.scores import deviance
 from streamtrain.networks.network import build_head, build_network
 from streamtrain.schema import to_dict
@@ -55,7 +55,7 @@ def use(monkeypatch, config, network, draw=False, **saved) -> None:
     save(config, network, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
-    monkeypatch.setattr(run, "build_network", lambda *_: network)
+    monkeypatch.setattr(trained, "build_network", lambda *_: network)
 
 
 def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys):

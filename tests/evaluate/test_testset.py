@@ -13,6 +13,7 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
 from streamtrain.machine import files
+from streamtrain.machine.workers import Resources
 from streamtrain.schema import to_dict
 
 
@@ -301,7 +302,7 @@ def test_real_maps_come_out_the_same(tmp_path):
         }
     )
     path = testset.make(config)
-    report = testset.verify(path, threads=2)
+    report = testset.verify(path, resources=Resources(threads=2))
     assert report.ok and report.samples_compared == 20
     direct = Generator(config, split="test").generate([19, 3])
     samples = testset.load(path).samples

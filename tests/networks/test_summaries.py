@@ -13,7 +13,7 @@ from support import small
 from support.network_tools import label_of
 
 from streamtrain.config import Config
-from streamtrain.evaluate.run import Trained
+from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.generator import Generator
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import SummariesConfig

@@ -26,7 +26,7 @@ from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.evaluate.interpret import probes as probes_module
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.interpret.probes import run_probes
-from streamtrain.evaluate.robustness.scenarios import load_scenarios
+from streamtrain.evaluate.robustness.scenario_sets import load_scenarios
 from streamtrain.generator.export import export, raw
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map

@@ -17,6 +17,7 @@ from streamtrain.cli.main import main
 from streamtrain.config import load_config
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import Resources
 from streamtrain.preview import prior_figures
 from streamtrain.preview.prior import (
     functions_of_sample,
@@ -290,5 +291,5 @@ def test_interrupted_preview_writes_nothing(sky_file: Path, tmp_path: Path) -> N
 
     config = small.config(data={"train": [str(sky_file)]}, run=str(tmp_path / "run"))
     with pytest.raises(KeyboardInterrupt):
-        preview_prior(config, samples=100, threads=2, progress=Interrupted())
+        preview_prior(config, samples=100, resources=Resources("cpu", 2, Interrupted()))
     assert not (tmp_path / "run").exists()

@@ -1,18 +1,22 @@
-"""A generator of tiny samples with a known answer, for tests of the training loop.
+"""Generators of tiny samples with a known answer: of the training loop, and of test sets.
 
-Sample = white noise of an amplitude a per sample; log10 dN of bin n = 3 + a - n / 10, or class 1
-where a > 1. It keeps the promises of the real one: a sample is a function of (seed, split, index).
+In training a sample is white noise of an amplitude a; log10 dN of bin n = 3 + a - n / 10, or class
+1 where a > 1. They keep the promises of the real one: a sample is a function of (seed, split,
+index).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.config import Config, from_mapping
@@ -23,7 +27,6 @@ from streamtrain.networks.network import Network
 from streamtrain.train.trainer import Trainer
 
 NUM_BINS = 7
-VOLUME_MPC3 = 2e6
 SPLITS = ("train", "validation", "test")
 
 
@@ -32,7 +35,7 @@ class FakeGenerator:
 
     input_shape = (2, 8, 8)
     num_bins = NUM_BINS
-    bin_edges = np.linspace(3.5, 7.0, NUM_BINS + 1)
+    volume_Mpc3 = 2e6
 
     def __init__(
         self,
@@ -45,9 +48,9 @@ class FakeGenerator:
         self.config, self.split, self.threads = config, split, threads
         self.device = torch.device(device)
         self.classes = ["faint", "bright"]
-        bins = replace(config.label, bins=NUM_BINS)
-        self.label = Label(bins, [VOLUME_MPC3], self.classes)
-        self.num_outputs = self.label.num_outputs
+        bins = replace(config.label, bins=self.num_bins)
+        self.label = Label(bins, [self.volume_Mpc3], self.classes)
+        self.num_outputs, self.bin_edges = self.label.num_outputs, self.label.bins.edges
 
     def describe(self) -> str:
         return f"{self.split}: made up"
@@ -109,6 +112,76 @@ class FakeGenerator:
 
     def close(self) -> None:
         """It has no threads."""
+
+
+@dataclass
+class FakeHeader:
+    """What a manifest says of a lightcone file."""
+
+    name: str
+    digest: str
+    realisation: str
+
+
+class FileGenerator(FakeGenerator):
+    """Samples of a test set, which depend on seed, split, index and the bytes of the lightcone
+    files. Counts are Poisson; the first map row of the first channel spells out the label, that of
+    the second log10 of the expected counts."""
+
+    input_shape = (2, 16, 16)
+    num_bins = 14
+    volume_Mpc3 = 3e6
+
+    def __init__(
+        self, config: Config, split: str = "test", device: str = "cpu", threads: int = 1
+    ) -> None:
+        super().__init__(config, split, device, threads)
+        paths = [Path(p) for p in getattr(config.data, split)]
+        for path in paths:
+            if not path.is_file():
+                raise ValueError(f"there is no lightcone {path}")
+        self.headers = [
+            FakeHeader(p.name, hashlib.sha256(p.read_bytes()).hexdigest(), p.stem) for p in paths
+        ]
+        own = config.test.seed if split == "test" else None
+        self.seed = config.seed if own is None else own
+
+    def generate(self, indices: Sequence[int]) -> Batch:
+        # the real one writes from threads, which do not share the caller's inference mode
+        assert not torch.is_inference_mode_enabled()
+        cubes, counts, rates = [], [], []
+        for index in indices:
+            identity = repr((self.seed, self.split, index, [h.digest for h in self.headers]))
+            words = np.frombuffer(hashlib.sha256(identity.encode()).digest(), np.uint32)
+            rng = np.random.default_rng(words)
+            expected = 10 ** np.linspace(4.0 + 0.3 * rng.normal(), -1.0, self.num_bins)
+            counts.append(rng.poisson(expected))
+            rates.append(np.log10(expected))
+            cubes.append(rng.normal(size=self.input_shape))
+        count, cube = np.array(counts), np.array(cubes)
+        unit_label = self.label.unit_label(np.zeros(len(count), np.int64))
+        label = self._label(count, unit_label.numpy())
+        cube[:, 0, 0, : label.shape[1]] = label
+        cube[:, 1, 0, : self.num_bins] = rates
+        return Batch(
+            cube=torch.tensor(cube, dtype=torch.float32),
+            label=torch.tensor(label, dtype=torch.float32),
+            counts=torch.tensor(count, dtype=torch.int32),
+            draws=[{"lightcone": self.headers[i % len(self.headers)].name} for i in indices],
+            indices=list(indices),
+            saturated=torch.zeros(len(indices), dtype=torch.int32),
+            unit_label=unit_label,
+        )
+
+    def _label(self, count: NDArray[Any], unit_label: NDArray[Any]) -> NDArray[Any]:
+        if self.label.is_class:
+            return np.eye(2)[(count[:, 0] > 10**4).astype(int)]
+        label = count.astype(float)
+        if self.label.config.quantity == "cumulative":
+            label = np.cumsum(label[:, ::-1], axis=1)[:, ::-1]
+        if self.label.form == "log10":
+            return np.log10(np.maximum(label, 1.0)) + unit_label
+        return label * unit_label
 
 
 class FakeTrainer(Trainer):

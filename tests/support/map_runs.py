@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.run import Trained
+from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.export import raw
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.networks.network import build_network

@@ -15,12 +15,13 @@ from streamtrain.calibration import POINTS, rank_band, rank_curve, uniformity
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.alarm import LEVELS, alarm_lines, alarm_scores
+from streamtrain.evaluate.folder import check_writable
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.report import bootstrap_of
-from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, write_png
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 
 Float = NDArray[np.float64]
 
@@ -34,9 +35,7 @@ def make_alarm(
     *,
     maps: int = DEFAULT_MAPS,
     beside: Sequence[str | Path] = (),
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Look at maps of a run's prior, so that every later prediction says whether a map is one of
     them, and see how often that raises a false alarm on the run's test maps: print that, write
@@ -47,7 +46,7 @@ def make_alarm(
     disagreement counts. Raises ValueError, one sentence, where maps cannot be made, and for another
     run that does not fit.
     """
-    with Run(config, device=device, threads=threads, progress=progress) as run:
+    with Run.using(resources, config) as run:
         check_writable(run.folder)
         # the shorter work first: a test set that does not fit is refused before maps are made
         with testset.kept(testset.default_path(config), "give its settings to this command, too"):

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, NUM_MAPS, Alarm, Reference
 from streamtrain.evaluate.alarm.statistics import EDGE_MAPS, MapStatistics, Place
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.labels import ranges_with_bins
+from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
+from streamtrain.schema import differences, to_dict
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]
@@ -112,6 +114,22 @@ def kept_others(folder: Path) -> list[str]:
     with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
         return [str(name) for name, *_ in Reference.load(folder / FILE)[1]["others"]]
     return []
+
+
+def check_comparable(config: Config, other: Config, folder: str | Path) -> None:
+    """Raise ValueError, one sentence, unless the network of `folder`, of the configuration `other`,
+    takes the maps that the network of `config` does, and predicts the same function of them."""
+    for name in ("grid", "observe", "label"):
+        pair = [to_dict(getattr(one, name)) for one in (config, other)]
+        difference = next(differences(*pair), None)
+        if difference is not None:
+            told = difference.text("in this run", f"in {folder}")
+            raise ValueError(f"the network of {folder} does not fit: {name}: {told}")
+    if config.label.quantity in NO_FUNCTION:
+        raise ValueError(
+            f"{folder}: networks are compared in their luminosity functions, and the label "
+            f"is {NO_FUNCTION[config.label.quantity]}"
+        )
 
 
 def check_maps(maps: int) -> int:

@@ -26,10 +26,11 @@ from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers, table
 from streamtrain.evaluate.evaluation import other_test_set, test_set_record
-from streamtrain.evaluate.posterior.functionals import functionals
+from streamtrain.evaluate.folder import check_writable
+from streamtrain.evaluate.posterior.functions import functionals
 from streamtrain.evaluate.posterior.posterior import has_posterior
 from streamtrain.evaluate.robustness import other_skies
-from streamtrain.evaluate.run import Run, check_writable
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.grid import Grid
@@ -42,7 +43,7 @@ from streamtrain.labels import (
     ranges_with_bins,
 )
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.joint import JointCountsHead
 from streamtrain.networks.network import Network
 from streamtrain.networks.settings import COUNT_HEADS
@@ -64,11 +65,9 @@ def calibrate(
     on: Sequence[str] | None = None,
     samples: int | None = None,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Compare the posterior of the newest intact checkpoint of a run with the truth of its test
     maps: print a table, write calibration.json and calibration.png into the run folder, return what
@@ -86,8 +85,7 @@ def calibrate(
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as run:
+    with Run.using(resources, config, recalibrated=recalibrated) as run:
         if on is None and out is None:
             target = run.folder
             result = _of_the_run(run, draws, bootstrap)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +22,14 @@ from streamtrain.evaluate.calibration.calibration import Prior, Ranking, check_h
 from streamtrain.evaluate.calibration.move_fit import SKY_SCATTER, Fit, fit
 from streamtrain.evaluate.calibration.recalibration import FILE, Recalibration
 from streamtrain.evaluate.calibration.report import FEWEST_MAPS, numbers
+from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.robustness.makers_report import maker_lines
 from streamtrain.evaluate.robustness.other_skies import notes_on, on_other_skies
-from streamtrain.evaluate.run import Run, check_writable, run_config
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import bright_above
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.move import Move
 from streamtrain.networks.network import Network
 from streamtrain.tables import TEXT_WIDTH, columns, plus_minus
@@ -52,9 +52,7 @@ def recalibrate(
     files: Sequence[str],
     *,
     maps: int = MAPS,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> Recalibration:
     """Learn from skies of another maker how the posterior of a run is to be shifted and widened,
     write that into recalibration.json of the run folder, print what became of these skies' maps.
@@ -67,8 +65,7 @@ def recalibrate(
     check_head(config, "calibrate")
     if maps < FEWEST_MAPS:
         raise ValueError(f"--samples {maps} must be {FEWEST_MAPS} or more")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=False, **options) as opened:
+    with Run.using(resources, config, recalibrated=False) as opened:
         trained = opened.trained
         check_writable(opened.folder)
         config = on_other_skies(opened, files, "calibrate")

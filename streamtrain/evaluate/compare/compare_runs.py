@@ -17,7 +17,8 @@ from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.labels import NO_FUNCTION
-from streamtrain.machine.progress import Progress, duration
+from streamtrain.machine.progress import duration
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import short
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
 from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, range_title, rounded
@@ -30,9 +31,7 @@ def compare_runs(
     make_evaluations: bool = False,
     predictions: bool = True,
     settings: Sequence[str] = (),
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> str:
     """A table of runs, and figures in the folder `out`: runs.png (histories, bands, rms) and, of
     those that predict the same functions, maps.png. Returns the text to print.
@@ -46,18 +45,12 @@ def compare_runs(
     if make_evaluations:
         for run in runs:
             if run.evaluation is None:
-                options: dict[str, Any] = {
-                    "device": device,
-                    "threads": run.config.train.threads or threads,
-                }
-                evaluate(run.config, **options, progress=progress)
+                evaluate(run.config, resources=resources)
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
     for record in runs if predictions else []:
-        usual = record.config.train.threads or threads
-        how: dict[str, Any] = {"device": device, "threads": usual, "progress": progress}
         moved = bool((record.evaluation or {}).get("recalibration"))
-        with Run(record.config, recalibrated=moved, **how) as opened:
+        with Run.using(resources, record.config, recalibrated=moved) as opened:
             _add_predictions(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
@@ -72,8 +65,7 @@ def compare_runs(
         others = [name for name in found if name not in {run.name for run in same}]
         if others:
             lines.append(f"Not in maps.png, of other halos or functions: {', '.join(others)}.")
-    if progress is not None:
-        progress.close()
+    resources.progress.close()
     if written:
         lines.append(f"Figures in {out}: {', '.join(written)}")
     return "\n".join(lines)

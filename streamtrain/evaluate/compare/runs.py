@@ -16,7 +16,7 @@ import torch
 
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.run import read_evaluation, read_json, run_config
+from streamtrain.evaluate.folder import read_evaluation, read_json, run_config
 from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of

@@ -37,9 +37,8 @@ from streamtrain.evaluate.repaint.repaint import (
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
-from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
@@ -88,10 +87,8 @@ def infer(
     path: str | Path,
     options: Options | None = None,
     *,
-    device: str = "cpu",
-    threads: int = 1,
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Read a map, check it, let the newest intact checkpoint of a run predict, print that and write
     NAME.ecsv, NAME.json and NAME.png; returns what the JSON file holds.
@@ -108,8 +105,7 @@ def infer(
     check_functions(options.functions)
     check_seed(options.seed)
     check_maps(options.samples or 0)
-    how: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run.open(run, recalibrated=recalibrated, **how) as opened:
+    with Run.using(resources, run, recalibrated=recalibrated) as opened:
         if options.functions_out is not None:
             check_posterior(opened.config)
         if options.check is not None:
@@ -149,9 +145,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     watch, failed = run.watch(options.samples, again=options.measure)
     run.progress.close()
     training = reference.training
-    parameters = in_label(config.label, config.line)
-    label = Label(config.label, [training.volume_Mpc3], trained.classes, parameters=parameters)
-    network = trained.network(label, run.device)
+    network = run.network_of(training)
+    label = network.head.label
     warnings = [*reference.problems, *failed]
     posterior, alarm = None, None
     if sampled:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamtrain.evaluate.alarm.alarm import Alarm
 from streamtrain.evaluate.inference.parameters import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
-from streamtrain.evaluate.posterior.curves import Curve
+from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
 from streamtrain.labels import QUANTITIES

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from streamtrain.config import Config
+from streamtrain.evaluate.folder import output_folder, run_config
 from streamtrain.evaluate.interpret import layer_figures
 from streamtrain.evaluate.interpret.layer_figures import Activation, Gradient, Target
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.labels import Label
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.cnn import CNN
 from streamtrain.networks.compact import Compact
 from streamtrain.networks.layers import SameConv
@@ -219,21 +221,19 @@ def show_layers(
     class_name: str | None = None,
     settings: Sequence[str] = (),
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
+    resources: Resources = ALONE,
 ) -> str:
     """Draw the first filters of a run's network, its activations for one test sample, and the
     gradient of an output, into the run's folder or `out`. Returns the text to print.
 
     index: of the sample in the split "test"; bounds: log10 L of the luminosity range that is
     explained (default: all bins); class_name: where the label is a class (default: the true one);
-    settings: see `run_config`; threads: default: train.threads, or one per core. Raises ValueError
+    settings: see `run_config`. Raises ValueError
     with one sentence for what cannot be shown.
     """
     if not 0 <= index < 2**64:
         raise ValueError(f"--index {index} is outside 0..2^64 - 1")
-    how: dict[str, Any] = {"device": device, "threads": threads, "recalibrated": False}
-    with Run.open(folder, settings, **how) as run:
+    with Run.using(resources, run_config(folder, settings), recalibrated=False) as run:
         config, generator = run.config, run.testing()
         target_folder = output_folder(config, out, generator)
         label = generator.label

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import shares_below
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.robustness.other_skies import default_folder, new_folder, on_other_skies
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import point_of
 from streamtrain.tables import columns, plus_minus, range_title
 from streamtrain.train.probe import Dependence, pair_sums, skill
@@ -72,9 +73,7 @@ def run_probes(
     *,
     on: Sequence[str] | None = None,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Probe the newest intact checkpoint of a run on the first maps of its test set: print a table,
     write probes.json and probes.png into the run folder, return what the JSON file holds.
@@ -86,8 +85,7 @@ def run_probes(
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"--probes are of luminosity functions, and this run's label is {label}")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=False, **options) as run:
+    with Run.using(resources, config, recalibrated=False) as run:
         if on is None and out is None:
             return _probe(run, config, run.folder, own=True)
         target = default_folder(run, on) if out is None else Path(out)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredText
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.posterior.curves import Curve
+from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, style
 from streamtrain.labels import QUANTITIES
 

@@ -29,14 +29,19 @@ from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.inference.prepare import Prepared
 from streamtrain.evaluate.inference.training_field import TrainingField
-from streamtrain.evaluate.posterior.curves import Curve, whole_quantiles
 from streamtrain.evaluate.posterior.figures import (
     Shown,
     draw_function,
     posterior_figure,
     with_errors,
 )
-from streamtrain.evaluate.posterior.functionals import Estimate, Functional, functionals
+from streamtrain.evaluate.posterior.functions import (
+    Curve,
+    Estimate,
+    Functional,
+    functionals,
+    whole_quantiles,
+)
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, cumulative

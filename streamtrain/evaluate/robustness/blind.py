@@ -27,10 +27,11 @@ from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.cosmology import Cosmology
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
 from streamtrain.evaluate.robustness.other_skies import cosmology_of, new_folder
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import TICK_SIZE, write_png
 from streamtrain.generator.halos import expand
 from streamtrain.generator.needed import sky_of
@@ -38,7 +39,7 @@ from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import read_text, reading, resource_dir, sha256_of, write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.schema import ModelRangeWarning, convert, nearest, parse_yaml, to_dict
 from streamtrain.tables import columns
@@ -95,10 +96,8 @@ def blind_test(
     *,
     maps: Path | None = None,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Put the newest intact checkpoint of a run before the maps of the blind test: print a table,
     write blind.json and blind.png into the run folder, return what the JSON file holds.
@@ -110,8 +109,7 @@ def blind_test(
     """
     check_posterior(config)
     wanted = load_maps(maps)
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as run:
+    with Run.using(resources, config, recalibrated=recalibrated) as run:
         if out is None:
             target = output_folder(config, None, test=False)
             result = _written(run, target, wanted)

@@ -27,6 +27,7 @@ from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.calibration.calibration import DRAWS, Prior, Ranking, check_head
 from streamtrain.evaluate.calibration.report import numbers
 from streamtrain.evaluate.evaluation import test_set_record
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import scores_of
 from streamtrain.evaluate.robustness.makers_report import makers_figure, makers_table
@@ -36,7 +37,7 @@ from streamtrain.evaluate.robustness.other_skies import (
     notes_on,
     on_other_skies,
 )
-from streamtrain.evaluate.run import Run, output_folder
+from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.halos import expand
@@ -44,7 +45,7 @@ from streamtrain.generator.line import MASS_TOLERANCE
 from streamtrain.generator.needed import FIRST_SEEDS, MOST, sky_of
 from streamtrain.labels import LuminosityBins, bright_above
 from streamtrain.machine.files import write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import SPLITS
 
 OPTION = "--catalogs"
@@ -103,11 +104,9 @@ def evaluate_catalogs(
     *,
     draws: int = DRAWS,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Put the newest intact checkpoint of a run before halos of other makers: print the table,
     write catalogs.json and catalogs.png into the run folder, return what the JSON file holds.
@@ -124,8 +123,7 @@ def evaluate_catalogs(
     for maker in makers:
         if stems.count(maker.stem) > 1 or maker.name == OWN:
             raise ValueError(f"{OPTION}: two makers are called '{maker.name}'")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as run:
+    with Run.using(resources, config, recalibrated=recalibrated) as run:
         if out is None:
             target = output_folder(config, None, test=False)
             result = _Table(run, target, draws, bootstrap).written(makers)

@@ -1,22 +1,15 @@
-"""Evaluate a trained network in many scenarios: one table, one JSON file, figures.
-
-A scenario says what else may be in a map than what a network was trained on: a YAML file with the
-sections `emit` and `observe`; grid, label, network and lightcones are those of the run. A set of
-them is a folder, or `published_models`, which is made of the table of luminosity models.
-"""
+"""Evaluate a trained network in many scenarios: one table, one JSON file, figures."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtrain.config import Config, ConfigError, from_mapping, read_settings
+from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.alarm.alarm import alarm_scores
 from streamtrain.evaluate.baselines import (
@@ -28,6 +21,7 @@ from streamtrain.evaluate.baselines import (
 )
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.evaluation import save
+from streamtrain.evaluate.folder import output_folder, run_config
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.robustness.matrix import matrix_figure, matrix_table
@@ -39,22 +33,18 @@ from streamtrain.evaluate.robustness.parameter_oracle import (
     repaint_all,
     score_floor,
 )
-from streamtrain.evaluate.robustness.published_models import (
-    PUBLISHED_MODELS,
-    PublishedModel,
-    published_models,
-)
-from streamtrain.evaluate.run import Run, output_folder, run_config
+from streamtrain.evaluate.robustness.scenario_sets import Scenario, load_scenarios
+from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION
-from streamtrain.luminosity.registry import find_model
-from streamtrain.machine.files import resource_dir, sha256, why_nothing_found, write_json
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.files import sha256, write_json
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import Network
-from streamtrain.schema import differences, nearest, to_dict
+from streamtrain.schema import to_dict
 
 FOLDER = "scenarios"
 """In the run folder: a manifest and a figure for each."""
+PFEFFER2019 = "pfeffer2019"
 
 
 def evaluate_scenarios(
@@ -62,11 +52,9 @@ def evaluate_scenarios(
     where: str | Path,
     *,
     out: str | Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> dict[str, Any]:
     """Evaluate the newest intact checkpoint of a run in every scenario of a set: print the table,
     write scenarios.json and the figures into the run folder, return what the JSON file holds.
@@ -80,8 +68,7 @@ def evaluate_scenarios(
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
-    options: dict[str, Any] = {"device": device, "threads": threads, "progress": progress}
-    with Run(config, recalibrated=recalibrated, **options) as opened:
+    with Run.using(resources, config, recalibrated=recalibrated) as opened:
         if out is None:
             return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
         with new_folder(Path(out), opened) as part:
@@ -243,144 +230,3 @@ class _Bench:
             )
             other.scenes.close()
         return self._fields[key]
-
-
-BAND = ("nu_GHz", "nu_rest_GHz", "units")
-PFEFFER2019 = "pfeffer2019"
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One of a set, for a run."""
-
-    name: str
-    """Name of the scenario's file, without the number that orders them; or of model and prior."""
-    about: str
-    """The comment at the top of its file; or where the model is from."""
-    config: Config
-    """The run's, with the scenario's emit and observe."""
-    differs: list[str]
-    """Settings of emit and observe in which it is not what the run trains on."""
-
-    @property
-    def models(self) -> list[str]:
-        """Names of the luminosity models that make its maps."""
-        return [component.model for component in self.config.line.components.values()]
-
-    @property
-    def extrapolated(self) -> list[str]:
-        """Which of these models were published for other redshifts than the band's, and for
-        which."""
-        said = []
-        for name in self.models:
-            text = find_model(name).extrapolated(self.config.grid.z_range)
-            said += [f"{name.rpartition(':')[2]} {text}"] if text else []
-        return said
-
-
-def load_scenarios(where: str | Path, run: Config) -> list[Scenario]:
-    """The scenarios of a set, in the order of their file names.
-
-    where: the name of a set that ships with streamtrain, a folder of YAML files, or one file; a
-    folder or file of that name comes first. Raises ConfigError, one sentence, for a set that does
-    not exist and for a scenario that does not fit the run.
-    """
-    if str(where) == PUBLISHED_MODELS and not Path(where).exists():
-        return [_of_model(model, run) for model in published_models(run)]
-    files = _files(where)
-    scenarios = [_scenario(file, run) for file in files]
-    names = [scenario.name for scenario in scenarios]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}: two scenarios are called '{name}'")
-    return scenarios
-
-
-def _of_model(model: PublishedModel, run: Config) -> Scenario:
-    """The run's maps by a published luminosity model."""
-    try:
-        config = from_mapping(model.settings)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{PUBLISHED_MODELS}: {model.name} does not fit the run: {error}"
-        ) from None
-    return Scenario(model.name, model.about, config, _differences(run, config))
-
-
-def _files(where: str | Path) -> list[Path]:
-    path = Path(where)
-    if path.is_file():
-        return [path]
-    shipped = {p.parent.name: p for p in sorted(resource_dir("configs").glob("*/scenarios"))}
-    folder = path if path.is_dir() else shipped.get(str(where))
-    if folder is None:
-        raise ConfigError(
-            f"there are no scenarios '{where}': name a folder of YAML files, one of them, or a set "
-            f"that ships with streamtrain ({', '.join([*shipped, PUBLISHED_MODELS])})"
-        )
-    files = sorted(folder.glob("*.yaml"))
-    if not files:
-        if forbidden := why_nothing_found(folder):
-            raise ConfigError(f"scenarios: {forbidden}")
-        raise ConfigError(f"the folder {folder} holds no scenario: no file ends in .yaml")
-    return files
-
-
-def _scenario(file: Path, run: Config) -> Scenario:
-    data, known = read_settings(file), [field.name for field in fields(Config)]
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"{file}: unknown setting '{key}': {nearest(key, known)}")
-    missing = [key for key in ("emit", "observe") if key not in data]
-    if missing:
-        raise ConfigError(f"{file} is no scenario: it has no section {missing[0]}")
-    whole = to_dict(run)
-    for key in BAND:
-        given = data.get("grid", {}).get(key, whole["grid"][key])
-        if given != whole["grid"][key]:
-            raise ConfigError(
-                f"{file} does not fit the run: grid.{key} = {given} there, "
-                f"{whole['grid'][key]} in the run"
-            )
-    try:
-        config = from_mapping(whole | {key: data[key] for key in ("emit", "observe")})
-    except ConfigError as error:
-        raise ConfigError(f"{file} does not fit the run: {error}") from None
-    ours, theirs = _encoding(run), _encoding(config)
-    if ours != theirs:
-        raise ConfigError(
-            f"{file} does not fit the run: it writes maps by {_listed(theirs)}, the network reads "
-            f"maps written by {_listed(ours)}"
-        )
-    name = re.sub(r"^\d+[_-]", "", file.stem)
-    return Scenario(name, _about(file), config, _differences(run, config))
-
-
-def _encoding(config: Config) -> list[tuple[str, Any]]:
-    return [(kind, to_dict(section)) for kind, section in config.observation.encoding]
-
-
-def _listed(encoding: list[tuple[str, Any]]) -> str:
-    if not encoding:
-        return "no pool and no transform"
-    return ", ".join(
-        f"{kind} ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else kind
-        for kind, settings in encoding
-    )
-
-
-def _about(file: Path) -> str:
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# ").rstrip())
-    return " ".join(lines)
-
-
-def _differences(run: Config, scenario: Config) -> list[str]:
-    """Entries of emit and observe, by their dotted names."""
-    sections = ("emit", "observe")
-    ours, theirs = ({k: to_dict(getattr(c, k)) for k in sections} for c in (run, scenario))
-    names = (difference.name.split(".") for difference in differences(theirs, ours))
-    return list(dict.fromkeys(".".join(name[:2]) for name in names))

@@ -15,13 +15,13 @@ from support import map_runs, small
 
 from streamtrain.calibration import BANDS, RankedTruth
 from streamtrain.cli.main import main
-from streamtrain.evaluate import run, testset
+from streamtrain.evaluate import testset, trained
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration import calibration
 from streamtrain.evaluate.calibration.calibration import Prior, calibrate, sums_of
 from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers
-from streamtrain.evaluate.posterior.curves import simultaneous_band
+from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig, LuminosityBins, ranges_with_bins
 from streamtrain.networks.network import build_head
@@ -72,7 +72,7 @@ def use(config, monkeypatch):
         }
         save_checkpoint(Path(ours.run) / "checkpoints", state, ours, generator_version=3)
         (Path(ours.run) / "config.yaml").write_text(ours.to_yaml())
-        monkeypatch.setattr(run, "build_network", lambda *_: network)
+        monkeypatch.setattr(trained, "build_network", lambda *_: network)
         return ours
 
     return made

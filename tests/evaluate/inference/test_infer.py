@@ -26,13 +26,14 @@ from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import run as run_module
 from streamtrain.evaluate.alarm import watch
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS
+from streamtrain.evaluate.folder import run_config
 from streamtrain.evaluate.inference import output as infer_output
 from streamtrain.evaluate.inference import reference
 from streamtrain.evaluate.inference.infer import Function, Options, infer, predict_map
 from streamtrain.evaluate.inference.reference import ErrorReference, Errors
 from streamtrain.evaluate.inference.training_field import TrainingField
 from streamtrain.evaluate.predictions import predict
-from streamtrain.evaluate.run import Trained, run_config
+from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.export import export
 from streamtrain.generator.generator import GENERATOR_VERSION
 

@@ -25,7 +25,7 @@ from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.inference.infer import Options, infer
 from streamtrain.evaluate.inference.output import Function, prediction_figure
 from streamtrain.evaluate.inference.training_field import FILE
-from streamtrain.evaluate.posterior.functionals import functionals
+from streamtrain.evaluate.posterior.functions import functionals
 from streamtrain.generator.export import raw
 from streamtrain.maps.read import read_map
 

@@ -15,7 +15,7 @@ from support import small
 from streamtrain import Generator
 from streamtrain.cli import main
 from streamtrain.config import Config
-from streamtrain.evaluate import run as trained_module
+from streamtrain.evaluate import trained as trained_module
 from streamtrain.evaluate.interpret import probes as probes_module
 from streamtrain.evaluate.interpret.probes import run_probes, turned
 from streamtrain.labels import ranges_with_bins

@@ -17,9 +17,8 @@ from scipy import stats
 from support.network_tools import label_of, labels_from
 
 from streamtrain import Grid, Posterior
-from streamtrain.evaluate.posterior.curves import Curve, simultaneous_band
 from streamtrain.evaluate.posterior.figures import with_errors
-from streamtrain.evaluate.posterior.functionals import functionals
+from streamtrain.evaluate.posterior.functions import Curve, functionals, simultaneous_band
 from streamtrain.evaluate.posterior.posterior import Source
 from streamtrain.networks.network import build_head
 

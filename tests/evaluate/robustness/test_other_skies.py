@@ -19,10 +19,10 @@ from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import baselines, evaluation
 from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.evaluate.folder import run_config
 from streamtrain.evaluate.inference.training_field import Kept
 from streamtrain.evaluate.interpret import layers, probes
 from streamtrain.evaluate.robustness.other_skies import notes_on
-from streamtrain.evaluate.run import run_config
 from streamtrain.generator.generator import Generator
 
 pytestmark = small.EXTRAPOLATES

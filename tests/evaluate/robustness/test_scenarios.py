@@ -13,7 +13,8 @@ from streamtrain.config import ConfigError, from_mapping, load_config
 from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.baselines import published
 from streamtrain.evaluate.robustness import scenarios
-from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios, load_scenarios
+from streamtrain.evaluate.robustness.scenario_sets import load_scenarios
+from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import RequireConfig

@@ -1,9 +1,19 @@
-"""Statistics of residuals against constructed truths."""
+"""Residuals, errors by bright halos and the Poisson deviance against closed forms."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from streamtrain.evaluate.scores import delta_percentiles, score
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.scores import (
+    SMALLEST_RATE,
+    delta_percentiles,
+    deviance,
+    num_bright,
+    score,
+    score_counts,
+    score_groups,
+)
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM_BINS = 49
@@ -135,3 +145,90 @@ def test_shapes_that_do_not_match_are_refused():
 def test_one_map_has_no_standard_error():
     result = score(np.ones((1, NUM_BINS)), np.ones((1, NUM_BINS)), full(1), EDGES)
     assert result.mse_error is None and result.whole.rms_dex_error is None
+
+
+def test_bright_halos_are_those_of_the_two_brightest_ranges():
+    counts = np.ones((2, 49))
+    counts[1, 35:] = 3
+    assert num_bright(counts, EDGES).tolist() == [14, 42]
+    assert num_bright(np.ones((2, 7)), np.linspace(6.0, 9.5, 8)).tolist() == [2, 2]
+    assert num_bright(np.ones((2, 1)), np.array([3.5, 7.0])) is None
+
+
+def test_each_quarter_has_its_own_errors():
+    bright = np.arange(80.0)
+    offset = np.repeat([0.1, 0.2, 0.3, 0.4], 20)
+    true = np.full((80, 49), 2.0)
+    occupied = np.ones((80, 49), bool)
+    order = np.random.default_rng(9).permutation(80)
+    groups = score_groups(
+        (true + offset[:, None])[order], 10 ** (true + offset[:, None])[order], true,
+        np.full((80, 49), 100.0), occupied, bright[order], Bootstrap.of_maps(80),
+    )  # fmt: skip
+    assert [g.bright for g in groups] == [(0, 19), (20, 39), (40, 59), (60, 79)]
+    assert [g.maps for g in groups] == [20] * 4
+    assert [g.mse for g in groups] == pytest.approx([0.01, 0.04, 0.09, 0.16])
+    assert [g.rms_dex for g in groups] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    ratio = 10 ** np.array([0.1, 0.2, 0.3, 0.4])
+    assert [g.deviance for g in groups] == pytest.approx(200 * (ratio - 1 - np.log(ratio)))
+
+
+def test_maps_with_equal_numbers_stay_together():
+    bright = np.array([0.0] * 30 + [5.0] * 2 + [9.0] * 8)
+    true = np.ones((40, 49))
+    groups = score_groups(
+        true, 10**true, true, 10**true, true > 0, bright, Bootstrap.of_maps(40)
+    )  # fmt: skip
+    assert groups[0].bright == (0, 0)
+    assert groups[0].maps == 30
+    assert sum(g.maps for g in groups) == 40
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 30.0])
+def test_the_deviance_is_twice_a_ratio_of_likelihoods(rate):
+    n = np.arange(60)
+    best = stats.poisson.logpmf(n, np.maximum(n, 1e-300))
+    assert deviance(np.full(60, rate), n) == pytest.approx(
+        2 * (best - stats.poisson.logpmf(n, rate)), abs=1e-9
+    )
+
+
+def test_an_empty_bin_costs_twice_the_predicted_number():
+    assert deviance(np.array([0.3, 5.0]), np.zeros(2)) == pytest.approx([0.6, 10.0])
+
+
+def test_a_prediction_below_unit_label_counts_as_it_is_down_to_the_smallest_rate():
+    one = np.ones(4)
+    found = deviance(np.array([0.5, SMALLEST_RATE, 0.0, -3.0]), one)
+    assert found[0] == pytest.approx(2 * (np.log(2.0) - 0.5))
+    assert found[1:] == pytest.approx(2 * (np.log(1 / SMALLEST_RATE) - 1 + SMALLEST_RATE))
+
+
+@pytest.mark.parametrize("rate", [0.2, 3.0, 400.0])
+def test_the_true_rate_has_the_deviance_of_poisson_counts(rate):
+    n = np.arange(2000)
+    expected = np.sum(stats.poisson.pmf(n, rate) * deviance(np.full(2000, rate), n))
+    counts = np.random.default_rng(5).poisson(rate, (1000, 49)).astype(float)
+    result = score_counts(np.full(49, rate), counts, EDGES, Bootstrap.of_maps(1000))
+    assert result.whole.deviance == pytest.approx(expected, abs=4 * result.whole.deviance_error)
+    per_bin = deviance(np.full(49, rate), counts)
+    assert result.whole.deviance_error == pytest.approx(
+        per_bin.std() / np.sqrt(per_bin.size), rel=0.2
+    )
+    assert result.ranges[0].log10_L == (3.5, 4.5)
+    if rate > 100:
+        assert expected == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_relative_error_of_large_counts_adds_its_square_times_the_count():
+    counts = np.full((3, 49), 1e6)
+    result = score_counts(1.01 * counts, counts, EDGES, Bootstrap.of_maps(3))
+    assert result.whole.deviance == pytest.approx(1e6 * 0.01**2, rel=0.01)
+
+
+def test_ranges_have_their_own_deviance():
+    counts = np.zeros((2, 49))
+    rates = np.where(EDGES[:-1] >= 6.5 - 1e-9, 0.5, 0.1) * np.ones((2, 49))
+    result = score_counts(rates, counts, EDGES, Bootstrap.of_maps(2))
+    assert [r.deviance for r in result.ranges] == pytest.approx([0.2] * 4 + [1.0])
+    assert result.whole.deviance == pytest.approx((42 * 0.2 + 7 * 1.0) / 49)

@@ -11,7 +11,7 @@ from support import small
 from streamtrain import Generator, Grid
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.posterior.functionals import Functional, functionals
+from streamtrain.evaluate.posterior.functions import Functional, functionals
 from streamtrain.labels import LuminosityBins
 
 
