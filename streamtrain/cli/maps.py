@@ -13,6 +13,7 @@ from streamtrain.cli.common import (
     config_of_run,
     resources_of,
 )
+from streamtrain.maps import READING
 
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
 
@@ -100,7 +101,6 @@ def add_map(commands: Any) -> None:
     )
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="FITS, npz or HDF5")
     _add_reading(command)
-    command.add_argument("--sum-feeds", action="store_true", help=SUM_FEEDS)
     command.set_defaults(run=run_map_info)
 
 
@@ -111,14 +111,9 @@ def run_map_info(arguments: argparse.Namespace) -> int:
 
     said = {name: getattr(arguments, name) for name in READING}
     for number, file in enumerate(arguments.files):
-        sky = read_map(file, **said, sum_feeds=arguments.sum_feeds, need_units=False)
+        sky = read_map(file, **said, need_units=False)
         print(("\n" if number else "") + describe(sky))
     return 0
-
-
-SUM_FEEDS = "sum the feeds of a file with a map for each, with weights 1/sigma^2"
-READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
-"""Options that say how a map is read."""
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
@@ -142,6 +137,11 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         type=float,
         metavar="NUMBER",
         help="what stands for no value besides NaN; nan: nothing else does",
+    )
+    add(
+        "--sum-feeds",
+        action="store_true",
+        help="sum the feeds of a file with a map for each, with weights 1/sigma^2",
     )
 
 
@@ -231,6 +231,11 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         help="convert between Jy/sr and brightness temperature",
     )
     add(
+        "--anyway",
+        action="store_true",
+        help="also read a map that its survey's pipeline has done more to than training did",
+    )
+    add(
         "--samples",
         type=int,
         metavar="N",
@@ -303,14 +308,11 @@ def run_infer(arguments: argparse.Namespace) -> int:
     if not arguments.check and wanted != CheckOptions():
         raise ValueError("--painted, --check-maps and --noise-level are for --check")
     options = Options(
-        units=arguments.units,
-        nu_rest_GHz=arguments.nu_rest_GHz,
-        index=arguments.index,
-        hdu=arguments.hdu,
-        no_value=arguments.no_value,
+        **{name: getattr(arguments, name) for name in READING},
         regrid=arguments.regrid,
         centre_deg=None if arguments.centre is None else tuple(arguments.centre),
         rayleigh_jeans=arguments.rayleigh_jeans,
+        anyway=arguments.anyway,
         samples=arguments.samples,
         measure=arguments.measure,
         out=arguments.out,

@@ -55,13 +55,11 @@ from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import Resources, num_cores
+from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
 from streamtrain.train.folder import run_folder
-
-READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value")
-"""What `read_map` takes besides the file."""
 
 
 class Run:
@@ -157,9 +155,9 @@ class Run:
         coordinates to check; its shape and numbers are. functions: luminosity functions that are
         drawn; seed: the same one draws the same functions; compare_with: maps of the prior that the
         map is compared with (`watch`), 0: none. reading: how a map is read, `units`, `nu_rest_GHz`,
-        `index`, `hdu` and `no_value` of a file (see `read_map`), `regrid`, `centre_deg` and
-        `rayleigh_jeans` of that and of a `SkyMap` (see `maps.prepare`). What was applied, found and
-        assumed is in `applied`, `notes` and `warnings` of the result.
+        `index`, `hdu`, `no_value` and `sum_feeds` of a file (see `read_map`), `regrid`,
+        `centre_deg`, `rayleigh_jeans` and `anyway` of that and of a `SkyMap` (see `prepare`). What
+        was applied, found and assumed is in `applied`, `notes` and `warnings` of the result.
 
         Raises ValueError, one sentence, for a map that does not fit the network, a run without a
         checkpoint, and a network whose head predicts no numbers of halos.

@@ -3,3 +3,6 @@
 Start with `skymap`, a map with its axes and units; `read` chooses the reader of a file, `regrid`
 brings a map to other voxels.
 """
+
+READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value", "sum_feeds")
+"""What a user says of a file that is read, see `read.read_map`."""

@@ -22,6 +22,7 @@ from streamtrain.maps.datasets import array_of, is_dataset, meant, said, unpacke
 from streamtrain.maps.missing import observed
 from streamtrain.maps.skymap import (
     EVEN,
+    UNKNOWN_MODES,
     Axis,
     MapError,
     SkyMap,
@@ -309,8 +310,8 @@ def _edges_note(
 
 
 def _processing(file: Any, source: str) -> tuple[int | None, bool, tuple[str, ...]]:
-    """PCA modes that were subtracted (None: not said), whether the map went through the pipeline's
-    filters, and what to say of what was done to it."""
+    """PCA modes that were subtracted (`SkyMap.pca_modes`), whether the map went through the
+    pipeline's filters, and what to say of what was done to it."""
     notes: tuple[str, ...] = ()
     subtracted, high_passed, leftover, pure = (
         _flag(file, name, source)
@@ -320,6 +321,7 @@ def _processing(file: Any, source: str) -> tuple[int | None, bool, tuple[str, ..
     if subtracted:
         modes = _whole(file, "n_pca", source)
         if modes is None:
+            modes = UNKNOWN_MODES
             notes += ("modes along frequency were subtracted, it does not say how many (n_pca)",)
     if leftover:
         notes += ("it holds the modes that PCA finds, not what is left of the sky (is_pca_recon)",)

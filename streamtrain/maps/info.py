@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.grid import Grid
-from streamtrain.maps.skymap import KNOWN, Axis, MapError, SkyMap, parse_units
+from streamtrain.maps.skymap import KNOWN, UNKNOWN_MODES, Axis, MapError, SkyMap, parse_units
 
 DIGITS = 7
 """Digits of the field and the band in a configuration: a thousandth of a voxel and better."""
@@ -202,5 +202,6 @@ def _filtered(facts: dict[str, Any]) -> str:
     modes = facts["pca_modes"]
     if not facts["filtered"] and modes is None:
         return "not stated"
-    told = "PCA modes: not stated" if modes is None else f"{modes} PCA modes subtracted"
+    number = {None: "not stated how many", UNKNOWN_MODES: "an unknown number of"}.get(modes, modes)
+    told = f"{number} PCA modes subtracted"
     return f"{'by its pipeline' if facts['filtered'] else 'no'}; {told}"

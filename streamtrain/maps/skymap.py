@@ -16,6 +16,8 @@ Float = NDArray[np.float64]
 
 SHOWN = 40
 """Characters of a message's longest quotation."""
+UNKNOWN_MODES = -1
+"""A number of principal components that a file does not say, though it says that some are gone."""
 EVEN = 1e-3
 """How far steps of an axis may differ from their mean, in steps."""
 
@@ -88,8 +90,8 @@ class SkyMap:
     filtered: bool = False
     """Whether the file is a pipeline's that filters the data before it makes a map."""
     pca_modes: int | None = None
-    """Modes along frequency that were subtracted from it by principal components, 0 for none; None
-    where the file does not say."""
+    """Modes along frequency that were subtracted from it by principal components, 0 for none,
+    `UNKNOWN_MODES` for an unknown number; None where the file does not say."""
     axes: tuple[str, ...] = ()
     """The axes of the cube in the file, in their order."""
     centre_deg: tuple[float, float] | None = None

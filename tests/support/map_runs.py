@@ -189,13 +189,15 @@ def write_hdf5(path: Path, values: NDArray[Any], **changes: Any) -> Path:
 
 
 def write_comap(path: Path, cube: NDArray[Any], **changes: Any) -> Path:
-    """COMAP's older layout: sidebands of one channel, in no order, the sky far from the equator;
-    changes: further datasets [freq, dec, ra], in the same order, or others; None is left out."""
+    """COMAP's older layout, not filtered: sidebands of one channel, in no order, the sky far from
+    the equator; changes: further datasets [freq, dec, ra], in the same order, or others; None is
+    left out."""
     nu, dec, ra = edges(cube.shape)
     order = np.roll(np.arange(len(cube)), 1)
     centres = [0.5 * (e[1:] + e[:-1]) for e in (nu, dec, ra)]
     given = {
         "map_coadd": cube,
+        "is_simcube": True,
         "freq": centres[0][order][:, None],
         "x": 170.0 + centres[2] / np.cos(np.radians(52.5)),
         "y": 52.5 + centres[1],

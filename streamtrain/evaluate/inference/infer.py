@@ -39,6 +39,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
 from streamtrain.machine.workers import ALONE, Resources
+from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
@@ -63,9 +64,12 @@ class Options:
     index: int | None = None
     hdu: str | None = None
     no_value: float | None = None
+    sum_feeds: bool = False
     regrid: bool = False
     centre_deg: tuple[float, float] | None = None
     rayleigh_jeans: bool = False
+    anyway: bool = False
+    """Read a map that was processed otherwise than the training's maps."""
     samples: int | None = None
     """Maps of the prior to compare with; 0: none; None: as many as the run has kept, or 2000."""
     measure: bool = False
@@ -117,20 +121,14 @@ def infer(
 
 def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     config, trained = run.config, run.trained
-    sky = read_map(
-        path,
-        units=options.units,
-        nu_rest_GHz=options.nu_rest_GHz,
-        index=options.index,
-        hdu=options.hdu,
-        no_value=options.no_value,
-    )
+    sky = read_map(path, **{name: getattr(options, name) for name in READING})
     prepared = prepare(
         sky,
         config,
         regrid=options.regrid,
         centre_deg=options.centre_deg,
         rayleigh_jeans=options.rayleigh_jeans,
+        anyway=options.anyway,
         device=run.device,
     )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamtrain.maps.skymap import MapError, SkyMap
+from streamtrain.maps.skymap import UNKNOWN_MODES, MapError, SkyMap
 from streamtrain.operators.plan import ObservationPlan, Step
 
 
@@ -31,8 +31,12 @@ def steps_done(
         had.append("has been filtered by its survey's pipeline")
         lines.append("transfer_function: {file: FILE}")
     if sky.pca_modes and sky.pca_modes != modes:
-        had.append(f"has lost {sky.pca_modes} principal components along frequency")
-        lines.append(f"pca: {{modes: {sky.pca_modes}}}")
+        known = sky.pca_modes != UNKNOWN_MODES
+        had.append(
+            f"has lost {sky.pca_modes if known else 'some'} principal components along frequency"
+            + ("" if known else ", it does not say how many")
+        )
+        lines.append(f"pca: {{modes: {sky.pca_modes if known else 'NUMBER'}}}")
     if had:
         theirs = f"{modes} components" if modes and sky.pca_modes else "not"
         problem = f"{_listed(had)}, the training's maps {theirs}"

@@ -77,6 +77,24 @@ def test_exported_samples_are_read(config: Config, tmp_path: Path, before_transf
     assert result["applied"] == (["high_pass", "log_modulus"] if before_transforms else [])
 
 
+def test_feeds_are_summed(config: Config, tmp_path: Path, capsys: Any) -> None:
+    """Two feeds that saw the same are that map; without the option a sentence names it."""
+    cube = runs.map_of(config, INDEX)
+    stored = cube[np.roll(np.arange(len(cube)), 1)][:, None]
+    feeds = {"map": np.stack([stored] * 2), "rms": np.ones((2, *stored.shape))}
+    path = runs.write_comap(tmp_path / "m.h5", cube, map_coadd=None, **feeds)
+    command = ["infer", config.run, str(path), "--units", "uK", "--samples", "0", "--out",
+               str(tmp_path / "out")]  # fmt: skip
+    assert main.main([*command, "--device", "cpu"]) == 2
+    assert "--sum-feeds adds them up with weights 1/sigma^2" in capsys.readouterr().err
+    assert main.main([*command, "--device", "cpu", "--sum-feeds"]) == 0
+    found = json.loads((tmp_path / "out" / "m.json").read_text())
+    assert found["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
+    assert found["map"]["options"] == {"units": "uK", "sum_feeds": "True"}
+    sky = run_module.Run.open(config.run)._prepared(path, {"units": "uK", "sum_feeds": True})
+    assert "2 of its 2 feeds were summed with weights 1/sigma^2" in sky.notes
+
+
 def test_the_uncertainty_is_that_of_the_test_set(config: Config, tmp_path: Path) -> None:
     path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
     result = infer(config, path, Options(out=tmp_path, samples=0))
