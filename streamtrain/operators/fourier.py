@@ -45,9 +45,7 @@ class RowSums:
     """Its weight, real and imaginary part, float32 [num_out, num_terms, 2]."""
 
     @classmethod
-    def of(
-        cls, num_in: int, source: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> RowSums:
+    def of(cls, num_in: int, source: NDArray[np.int64], weights: NDArray[np.float64]) -> RowSums:
         """Sums of rows `source`, -1 for a term that is not there, with weights [..., 2]; terms that
         no row has at its end are left out."""
         weights = np.where(source[..., None] < 0, 0.0, weights)
@@ -97,8 +95,7 @@ class Axis:
         """An axis of `num` rows, continued to `length` (default: not at all) by nothing or by their
         mirror image; half: the rows are real, and the waves 0..length / 2 are enough."""
         length = length or num
-        beyond = np.arange(length) % (2 * num)
-        source = np.where(beyond < num, beyond, 2 * num - 1 - beyond if edge == "reflect" else -1)
+        source = continued(np.arange(length), num, edge)
         return cls(length, _forward(source, num, half), _backward(length, num, half))
 
     @property
@@ -122,17 +119,28 @@ class Axis:
         return self.backward[-1].apply(kernels, last, waves)
 
 
+def continued(place: NDArray[np.int64], num: int, edge: Edge) -> NDArray[np.int64]:
+    """The row of an axis of `num` that is seen in each place, also beyond its ends: of its mirror
+    image, d c b a | a b c d | d c b a, or none, -1."""
+    if edge == "zero":
+        return np.where((place >= 0) & (place < num), place, -1)
+    turn = place % (2 * num)
+    return np.where(turn < num, turn, 2 * num - 1 - turn)
+
+
 def turned(kernels: Kernels, waves: Tensor) -> Tensor:
     """[..., rows, columns] as [..., columns, rows]."""
     *outer, rows, columns = waves.shape
     made = torch.empty((*outer, columns, rows), dtype=torch.float32, device=waves.device)
     slices = waves.numel() // (rows * columns)
     elements = columns * -(-rows // GROUP)
-    kernels.elementwise("turn_slices", slices, elements, *map(np.int64, (rows, columns)), waves, made)
+    kernels.elementwise(
+        "turn_slices", slices, elements, *map(np.int64, (rows, columns)), waves, made
+    )
     return made
 
 
-def scale(kernels: Kernels, waves: Tensor, factors: Table) -> None:
+def multiply(kernels: Kernels, waves: Tensor, factors: Table) -> None:
     """Multiply waves [2, slices, rows, across] by factors [num, rows, across], slice after slice in
     turn, in place."""
     held = factors.on(waves.device)

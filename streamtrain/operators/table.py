@@ -11,7 +11,9 @@ from streamtrain.operators.filters import HighPass, Standardise, SubtractMean
 from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import EdgeNoise, Noise
 from streamtrain.operators.pool import Pool
+from streamtrain.operators.response import ChannelResponse
 from streamtrain.operators.sources import RadioSources
+from streamtrain.operators.transfer import TransferFunction
 from streamtrain.operators.transforms import Asinh, Log10, LogModulus
 from streamtrain.schema import operator_kind
 
@@ -28,6 +30,8 @@ OPERATORS: dict[str, type[Operator]] = {
     "standardise": Standardise,
     "edge_noise": EdgeNoise,
     "radio_sources": RadioSources,
+    "channel_response": ChannelResponse,
+    "transfer_function": TransferFunction,
 }
 """Every operator by the name that a configuration gives it."""
 

@@ -127,7 +127,7 @@ def log_modulus(cube: Float32) -> Float32:
 
 def beam(cube: Float32, operator: Any) -> Float32:
     """Its weights and edges are compared with SciPy's in test_filters."""
-    for axis in (operator.ra, operator.dec):
+    for axis in (operator.convolution.ra, operator.convolution.dec):
         source, weights = axis.source.values, axis.weights.values
         seen = np.where(source < 0, F(0), cube[:, :, source]).transpose(0, 2, 1)
         num = cube.shape[2]
