@@ -28,6 +28,8 @@ from streamtrain.operators.base import GROUP, Table
 
 STEP_COST = 4
 """What a step costs beside its terms, in terms: it reads and writes all rows."""
+CACHE_BYTES = 2**20
+"""Waves that a CPU works on at a time."""
 
 Edge = Literal["reflect", "zero"]
 Form = Literal["rows_to_rows", "rows_to_waves", "waves_to_waves", "waves_to_rows"]
@@ -95,7 +97,9 @@ class Axis:
         """An axis of `num` rows, continued to `length` (default: not at all) by nothing or by their
         mirror image; half: the rows are real, and the waves 0..length / 2 are enough."""
         length = length or num
-        source = continued(np.arange(length), num, edge)
+        place = np.arange(length)
+        after = num + (length - num + 1) // 2  # of what is beyond, half lies after and half before
+        source = continued(np.where(place < after, place, place - length), num, edge)
         return cls(length, _forward(source, num, half), _backward(length, num, half))
 
     @property
@@ -128,24 +132,49 @@ def continued(place: NDArray[np.int64], num: int, edge: Edge) -> NDArray[np.int6
     return np.where(turn < num, turn, 2 * num - 1 - turn)
 
 
-def turned(kernels: Kernels, waves: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class SliceFilter:
+    """Slices [dec, ra] of a map whose waves are multiplied by factors."""
+
+    dec: Axis
+    ra: Axis
+    factors: Table
+    """float32 [num_factors, ra.num_waves, dec.num_waves]: slice after slice takes one in turn."""
+
+    def apply(self, kernels: Kernels, slices: Tensor) -> Tensor:
+        """The slices after it: real [slices, n_dec, n_ra], or waves along another axis [2, slices,
+        n_dec, n_ra], where both of `dec` and `ra` are whole."""
+        num = slices.shape[-3]
+        size = 8 * self.factors.values[0].size
+        together = num if slices.device.type == "cuda" else max(1, CACHE_BYTES // size)
+        if num <= together:
+            return self._piece(kernels, slices, 0)
+        made = torch.empty_like(slices)
+        for first in range(0, num, together):
+            part = slices[..., first : first + together, :, :].contiguous()
+            made[..., first : first + together, :, :] = self._piece(kernels, part, first)
+        return made
+
+    def _piece(self, kernels: Kernels, slices: Tensor, first: int) -> Tensor:
+        waves = _turned(kernels, self.dec.to_waves(kernels, slices))
+        waves = self.ra.to_waves(kernels, waves)
+        factors = self.factors.on(waves.device)
+        numbers = (np.int64(waves.shape[1]), np.int64(first), np.int64(len(factors)))
+        size = factors[0].numel()
+        kernels.elementwise("multiply_waves", 2 * waves.shape[1], size, *numbers, factors, waves)
+        waves = _turned(kernels, self.ra.to_rows(kernels, waves, real=False))
+        return self.dec.to_rows(kernels, waves, real=slices.dim() == 3)
+
+
+def _turned(kernels: Kernels, waves: Tensor) -> Tensor:
     """[..., rows, columns] as [..., columns, rows]."""
     *outer, rows, columns = waves.shape
     made = torch.empty((*outer, columns, rows), dtype=torch.float32, device=waves.device)
     slices = waves.numel() // (rows * columns)
     elements = columns * -(-rows // GROUP)
-    kernels.elementwise(
-        "turn_slices", slices, elements, *map(np.int64, (rows, columns)), waves, made
-    )
+    sizes = np.int64(rows), np.int64(columns)
+    kernels.elementwise("turn_slices", slices, elements, *sizes, waves, made)
     return made
-
-
-def multiply(kernels: Kernels, waves: Tensor, factors: Table) -> None:
-    """Multiply waves [2, slices, rows, across] by factors [num, rows, across], slice after slice in
-    turn, in place."""
-    held = factors.on(waves.device)
-    slices, size = 2 * waves.shape[1], held[0].numel()
-    kernels.elementwise("scale_waves", slices, size, np.int64(len(held)), held, waves)
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from torch import Tensor
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.operators.base import Table
-from streamtrain.operators.fourier import Axis, Edge, cheap_length, multiply, turned
+from streamtrain.operators.fourier import Axis, Edge, SliceFilter, cheap_length
 from streamtrain.operators.measured import NEGLIGIBLE, Curve, assume, read_curve
 from streamtrain.schema import ConfigError
 
@@ -77,10 +77,8 @@ class Window:
 class ProfileBeam:
     """Convolution of every frequency slice with a beam of a measured profile."""
 
-    dec: Axis
-    ra: Axis
-    factors: Table
-    """B(k) of the channels, or of all in common, float32 [n_freq or 1, ra waves, dec waves]."""
+    slices: SliceFilter
+    """Each channel, times B(k): one for each or one for all."""
     digest: str
     """Of the profile."""
 
@@ -102,8 +100,10 @@ class ProfileBeam:
         reach = float(profile.place[-1] * widths.max())
         axes, waves = [], []
         for num, pixel, half in zip(shape, pixel_deg[::-1], (True, False), strict=True):
-            room = num + int(np.ceil(reach / pixel))
-            length = 2 * num if edge == "reflect" else cheap_length(room)
+            beyond = int(np.ceil(reach / pixel))
+            length = cheap_length(num + beyond)
+            if edge == "reflect":
+                length = min(2 * num, cheap_length(num + 2 * beyond))
             axes.append(Axis.of(num, half=half, length=length, edge=edge))
             number = np.arange(axes[-1].num_waves)
             waves.append(2.0 * np.pi / (length * pixel) * np.minimum(number, length - number))
@@ -111,16 +111,12 @@ class ProfileBeam:
         k = np.sqrt(k_ra[:, None] * k_ra[:, None] + k_dec * k_dec)
         window = Window.of(profile, float(k.max() * widths.max()))
         factors = efficiency * window.at(k * widths[:, None, None])
-        return cls(axes[0], axes[1], Table(factors.astype(np.float32)), profile.digest())
+        slices = SliceFilter(axes[0], axes[1], Table(factors.astype(np.float32)))
+        return cls(slices, profile.digest())
 
     def apply(self, kernels: Kernels, cube: Tensor) -> Tensor:
         """Cubes [B, n_freq, n_dec, n_ra] as the beam shows them."""
-        num_dec, num_ra = cube.shape[2:]
-        waves = self.dec.to_waves(kernels, cube.view(-1, num_dec, num_ra))
-        waves = self.ra.to_waves(kernels, turned(kernels, waves))
-        multiply(kernels, waves, self.factors)
-        waves = turned(kernels, self.ra.to_rows(kernels, waves, real=False))
-        return self.dec.to_rows(kernels, waves, real=True).view(cube.shape)
+        return self.slices.apply(kernels, cube.flatten(0, 1)).view(cube.shape)
 
 
 def read_profile(path: str, where: str) -> Curve:
@@ -155,8 +151,8 @@ def say_what_does_not_fit(
     if (beyond := 1.0 - _within(profile, side) / _within(profile, np.inf)) > NEGLIGIBLE:
         assume(
             where,
-            f"{beyond:.2g} of the beam's power lie further from its middle than the map's side, "
-            f"{min(sides_deg):.3g} deg",
+            f"{100.0 * beyond:.2g} % of the beam's power lie further from its middle than the "
+            f"map's side, {min(sides_deg):.3g} deg",
         )
     highest = max(np.pi * num / size for num, size in zip(shape, sides_deg, strict=True))
     passed = float(Window.of(profile, highest).at(np.array(highest * widths.min())))

@@ -14,7 +14,7 @@ from torch import Tensor
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Table, Turn
-from streamtrain.operators.fourier import Axis, multiply, turned
+from streamtrain.operators.fourier import Axis, SliceFilter
 from streamtrain.operators.measured import arrays_digest, assume, read_arrays, reading
 from streamtrain.schema import setting
 from streamtrain.spectra import Box
@@ -123,10 +123,8 @@ class TransferFunction(Operator):
     files = ("file",)
 
     freq: Axis
-    dec: Axis
-    ra: Axis
-    factors: Table
-    """sqrt(T) float32 [n_freq / 2 + 1, n_ra, n_dec]."""
+    slices: SliceFilter
+    """Each wave along frequency, times sqrt(T) [n_freq / 2 + 1, n_ra, n_dec]."""
     digest: str
     """Of the table."""
 
@@ -144,7 +142,8 @@ class TransferFunction(Operator):
         factors = np.sqrt(power)
         factors[0, 0, 0] = 1.0 if config.mean == "keep" else 0.0
         digest = arrays_digest([table.power, table.perp, table.par])
-        return cls(name, stage, freq, dec, ra, Table(factors.astype(np.float32)), digest)
+        slices = SliceFilter(dec, ra, Table(factors.astype(np.float32)))
+        return cls(name, stage, freq, slices, digest)
 
     @classmethod
     def needs_units(cls, section: TransferFunctionConfig) -> bool:
@@ -156,11 +155,7 @@ class TransferFunction(Operator):
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq, num_dec, num_ra = cube.shape
         waves = self.freq.to_waves(kernels, cube.view(samples, num_freq, num_dec * num_ra))
-        waves = self.dec.to_waves(kernels, waves.view(2, -1, num_dec, num_ra))
-        waves = self.ra.to_waves(kernels, turned(kernels, waves))
-        multiply(kernels, waves, self.factors)
-        waves = turned(kernels, self.ra.to_rows(kernels, waves, real=False))
-        waves = self.dec.to_rows(kernels, waves, real=False)
+        waves = self.slices.apply(kernels, waves.view(2, -1, num_dec, num_ra))
         waves = waves.view(2, samples, self.freq.num_waves, num_dec * num_ra)
         return self.freq.to_rows(kernels, waves, real=True).view(cube.shape)
 
@@ -185,9 +180,9 @@ def _say(table: TransferTable, k_perp: Float, k_par: Float, say: partial[None]) 
         float(((k >= edges[0]) & (k < edges[-1])).mean())
         for edges, k in ((table.perp, k_perp), (table.par, k_par))
     ]
-    if (beyond := 1.0 - inside[0] * inside[1]) > 0.0:
+    if (beyond := 100.0 * (1.0 - inside[0] * inside[1])) > 0.0:
         say(
-            f"{beyond:.2g} of the map's waves lie beyond its bins, k_perp = {table.perp[0]:.3g}.."
-            f"{table.perp[-1]:.3g} and k_par = {table.par[0]:.3g}..{table.par[-1]:.3g} /Mpc; they "
-            "take T of the nearest one"
+            f"{beyond:.2g} % of the map's waves lie beyond its bins, k_perp = {table.perp[0]:.3g}"
+            f"..{table.perp[-1]:.3g} and k_par = {table.par[0]:.3g}..{table.par[-1]:.3g} /Mpc; "
+            "they take T of the nearest one"
         )
