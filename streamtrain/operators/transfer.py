@@ -27,8 +27,8 @@ NAMES = ("transfer_function", "k_bin_edges_perp", "k_bin_edges_par")
 NOISE = 0.1
 """T further than this outside 0..1 is noise: its bin holds no information."""
 FEW = 0.25
-"""A ring of k_perp, or a slab of k_par, with more than this share of such bins holds none at all:
-the others are in range by chance."""
+"""A ring of k_perp with more than this share of such bins holds none at all: the others are in
+range by chance. Then the same of a slab of k_par, in the rings that are left."""
 
 
 @dataclass(frozen=True)
