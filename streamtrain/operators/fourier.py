@@ -6,14 +6,15 @@ into steps, one for each factor of n (Stockham's order, which needs no reorderin
 that a row costs as many terms as the factors add up to; a prime length is one step. The weights
 come from `streamtrain.numerics.portable`.
 
-Real rows become the waves k = 0..n/2, which say all of them. Waves are float32 [2, slices, rows,
-across]: real parts, then imaginary parts.
+Real rows become the waves k = 0..n/2, which say all of them, or the cosines whose mirror image
+continues them. Waves are float32 [2, slices, rows, across], real parts and then imaginary parts;
+cosines have real ones alone, [slices, rows, across].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -32,7 +33,6 @@ CACHE_BYTES = 2**20
 """Waves that a CPU works on at a time."""
 
 Edge = Literal["reflect", "zero"]
-Form = Literal["rows_to_rows", "rows_to_waves", "waves_to_waves", "waves_to_rows"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ class RowSums:
         rows = np.maximum(source[:, :terms], 0).astype(np.int32)
         return cls(num_in, Table(rows), Table(weights[:, :terms].astype(np.float32)))
 
-    def apply(self, kernels: Kernels, form: Form, rows: Tensor) -> Tensor:
-        """The sums of rows [..., slices, num_in, across] as [..., slices, num_out, across]; `form`
-        says which of both are waves [2, ...]."""
-        *_, slices, num_in, across = rows.shape
+    def apply(self, kernels: Kernels, rows: Tensor, *, real: bool) -> Tensor:
+        """The sums of rows [slices, num_in, across], or of waves [2, slices, num_in, across]; real:
+        as rows, without their imaginary parts."""
+        *complex_rows, slices, num_in, across = rows.shape
         num_out, terms = self.source.values.shape
-        planes = (2,) if form.endswith("waves") else ()
+        planes = () if real else (2,)
+        form = f"{'waves' if complex_rows else 'rows'}_to_{'rows' if real else 'waves'}"
         made = torch.empty(
             (*planes, slices, num_out, across), dtype=torch.float32, device=rows.device
         )
@@ -83,24 +84,56 @@ class RowSums:
 
 @dataclass(frozen=True)
 class Axis:
-    """The transform along one axis of a map, which may be continued beyond its end."""
+    """The transform along one axis of a map."""
 
     length: int
-    """Rows of the continued axis, which is taken to repeat itself."""
+    """Rows after which what is transformed repeats itself."""
     forward: tuple[RowSums, ...]
     """Steps from the map's rows to waves."""
     backward: tuple[RowSums, ...]
     """Steps from waves to the map's rows."""
+    real: bool = False
+    """Whether waves of real rows are real."""
 
     @classmethod
-    def of(cls, num: int, *, half: bool, length: int = 0, edge: Edge = "zero") -> Axis:
-        """An axis of `num` rows, continued to `length` (default: not at all) by nothing or by their
-        mirror image; half: the rows are real, and the waves 0..length / 2 are enough."""
+    def fourier(cls, num: int, *, half: bool, length: int = 0) -> Axis:
+        """An axis of `num` rows, with zeros behind them up to `length` (default: none); half: the
+        rows are real, and the waves 0..length / 2 are enough."""
         length = length or num
-        place = np.arange(length)
-        after = num + (length - num + 1) // 2  # of what is beyond, half lies after and half before
-        source = continued(np.where(place < after, place, place - length), num, edge)
-        return cls(length, _forward(source, num, half), _backward(length, num, half))
+        num_waves = length // 2 + 1 if half else length
+        forward, backward = _steps(length, -1), _steps(length, 1)
+        first = forward[0]
+        forward[0] = replace(first, source=np.where(first.source < num, first.source, -1))
+        forward[-1] = forward[-1].rows(np.arange(num_waves))
+        first = backward[0]
+        alone = (first.source == 0) | (2 * first.source == length) | (not half)
+        source = np.where(first.source < num_waves, first.source, -1)
+        backward[0] = replace(first, source=source, size=np.where(alone, 1.0, 2.0) / length)
+        backward[-1] = backward[-1].rows(np.arange(num))
+        return cls(length, _sums(num, forward), _sums(num_waves, backward))
+
+    @classmethod
+    def cosines(cls, num: int) -> Axis:
+        """An axis of `num` rows that their mirror image continues: its waves are the cosines of 0..
+        num - 1 half turns along it.
+
+        After Makhoul (1980): the rows 0, 2, 4.. and then back ..5, 3, 1 have a Fourier transform
+        whose parts along exp(i pi k / (2 num)) are the amplitudes of the cosines.
+        """
+        there = np.concatenate([np.arange(0, num, 2), np.arange(1, num, 2)[::-1]])
+        back = np.argsort(there)
+        forward, backward = _steps(num, -1), _steps(num, 1)
+        forward[0] = replace(forward[0], source=there[forward[0].source])
+        last = forward[-1]
+        forward[-1] = replace(last, turns=last.turns - np.arange(num)[:, None] / (4 * num))
+        first = backward[0]
+        backward[0] = replace(
+            first,
+            turns=first.turns + first.source / (4 * num),
+            size=np.where(first.source == 0, 1.0, 2.0) / num,
+        )
+        backward[-1] = backward[-1].rows(back)
+        return cls(2 * num, _sums(num, forward), _sums(num, backward), real=True)
 
     @property
     def num_waves(self) -> int:
@@ -110,17 +143,17 @@ class Axis:
     def to_waves(self, kernels: Kernels, rows: Tensor) -> Tensor:
         """Waves [2, slices, num_waves, across] of rows, which are real [slices, num, across] or
         waves along another axis [2, slices, num, across]."""
-        for step in self.forward:
-            real = rows.dim() == 3
-            rows = step.apply(kernels, "rows_to_waves" if real else "waves_to_waves", rows)
-        return rows
+        return _through(kernels, self.forward, rows, self.real)
 
     def to_rows(self, kernels: Kernels, waves: Tensor, *, real: bool) -> Tensor:
         """The rows of waves: real, or still waves along another axis."""
-        for step in self.backward[:-1]:
-            waves = step.apply(kernels, "waves_to_waves", waves)
-        last: Form = "waves_to_rows" if real else "waves_to_waves"
-        return self.backward[-1].apply(kernels, last, waves)
+        return _through(kernels, self.backward, waves, real)
+
+
+def _through(kernels: Kernels, steps: Sequence[RowSums], rows: Tensor, real: bool) -> Tensor:
+    for step in steps:
+        rows = step.apply(kernels, rows, real=real and step is steps[-1])
+    return rows
 
 
 def continued(place: NDArray[np.int64], num: int, edge: Edge) -> NDArray[np.int64]:
@@ -143,7 +176,7 @@ class SliceFilter:
 
     def apply(self, kernels: Kernels, slices: Tensor) -> Tensor:
         """The slices after it: real [slices, n_dec, n_ra], or waves along another axis [2, slices,
-        n_dec, n_ra], where both of `dec` and `ra` are whole."""
+        n_dec, n_ra], of which `dec` and `ra` make all waves."""
         num = slices.shape[-3]
         size = 8 * self.factors.values[0].size
         together = num if slices.device.type == "cuda" else max(1, CACHE_BYTES // size)
@@ -156,14 +189,14 @@ class SliceFilter:
         return made
 
     def _piece(self, kernels: Kernels, slices: Tensor, first: int) -> Tensor:
-        waves = _turned(kernels, self.dec.to_waves(kernels, slices))
-        waves = self.ra.to_waves(kernels, waves)
+        columns = _turned(kernels, self.dec.to_waves(kernels, slices))
+        waves = self.ra.to_waves(kernels, columns)
         factors = self.factors.on(waves.device)
-        numbers = (np.int64(waves.shape[1]), np.int64(first), np.int64(len(factors)))
-        size = factors[0].numel()
-        kernels.elementwise("multiply_waves", 2 * waves.shape[1], size, *numbers, factors, waves)
-        waves = _turned(kernels, self.ra.to_rows(kernels, waves, real=False))
-        return self.dec.to_rows(kernels, waves, real=slices.dim() == 3)
+        size, num = factors[0].numel(), waves.shape[-3]
+        numbers = np.int64(num), np.int64(first), np.int64(len(factors))
+        kernels.elementwise("multiply_waves", waves.numel() // size, size, *numbers, factors, waves)
+        columns = self.ra.to_rows(kernels, waves, real=columns.dim() == 3)
+        return self.dec.to_rows(kernels, _turned(kernels, columns), real=slices.dim() == 3)
 
 
 def _turned(kernels: Kernels, waves: Tensor) -> Tensor:
@@ -196,8 +229,20 @@ def cheap_length(least: int) -> int:
     )
 
 
-def _steps(length: int, sign: int) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Source and weights of each step of sum_j x_j exp(2 pi i sign j k / length), j and k from 0.
+@dataclass(frozen=True)
+class _Step:
+    """Terms of rows: size exp(2 pi i turns) times a row, each [num_out, num_terms]."""
+
+    source: NDArray[np.int64]
+    turns: NDArray[np.float64]
+    size: NDArray[np.float64]
+
+    def rows(self, kept: NDArray[np.int64]) -> _Step:
+        return _Step(self.source[kept], self.turns[kept], self.size[kept])
+
+
+def _steps(length: int, sign: int) -> list[_Step]:
+    """The steps of sum_j x_j exp(2 pi i sign j k / length), j and k from 0.
 
     After steps whose factors multiply to l, row k * (length / l) + j holds the transform, of length
     l, of rows j, j + length / l, and so on.
@@ -210,37 +255,16 @@ def _steps(length: int, sign: int) -> list[tuple[NDArray[np.int64], NDArray[np.f
         wave, place = np.divmod(np.arange(length), step)
         term = np.arange(radix)
         source = (wave % (done // radix) * left + place)[:, None] + step * term
-        turns = (wave[:, None] * term % done) / done
-        sine, cosine = portable.sincos_turns(turns)
-        steps.append((source, np.stack([cosine, sign * sine], axis=-1)))
+        turns = sign * (wave[:, None] * term % done) / done
+        steps.append(_Step(source, turns, np.ones_like(turns)))
     return steps
 
 
-def _forward(source: NDArray[np.int64], num: int, half: bool) -> tuple[RowSums, ...]:
-    length = len(source)
-    steps = _steps(length, -1)
-    steps[0] = (source[steps[0][0]], steps[0][1])
-    if half:
-        steps[-1] = tuple(part[: length // 2 + 1] for part in steps[-1])  # type: ignore[assignment]
-    return _sums(num, steps)
-
-
-def _backward(length: int, num: int, half: bool) -> tuple[RowSums, ...]:
-    steps = _steps(length, 1)
-    source, weights = steps[0]
-    num_waves = length // 2 + 1 if half else length
-    alone = (source == 0) | (2 * source == length) | (not half)
-    weights = weights * (np.where(alone, 1.0, 2.0) / length)[..., None]
-    steps[0] = np.where(source < num_waves, source, -1), weights
-    steps[-1] = tuple(part[:num] for part in steps[-1])  # type: ignore[assignment]
-    return _sums(num_waves, steps)
-
-
-def _sums(
-    num_in: int, steps: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
-) -> tuple[RowSums, ...]:
+def _sums(num_in: int, steps: Sequence[_Step]) -> tuple[RowSums, ...]:
     made = []
-    for source, weights in steps:
-        made.append(RowSums.of(num_in, source, weights))
-        num_in = len(source)
+    for step in steps:
+        sine, cosine = portable.sincos_turns(step.turns)
+        weights = step.size[..., None] * np.stack([cosine, sine], axis=-1)
+        made.append(RowSums.of(num_in, step.source, weights))
+        num_in = len(step.source)
     return tuple(made)

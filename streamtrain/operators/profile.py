@@ -100,13 +100,15 @@ class ProfileBeam:
         reach = float(profile.place[-1] * widths.max())
         axes, waves = [], []
         for num, pixel, half in zip(shape, pixel_deg[::-1], (True, False), strict=True):
-            beyond = int(np.ceil(reach / pixel))
-            length = cheap_length(num + beyond)
             if edge == "reflect":
-                length = min(2 * num, cheap_length(num + 2 * beyond))
-            axes.append(Axis.of(num, half=half, length=length, edge=edge))
-            number = np.arange(axes[-1].num_waves)
-            waves.append(2.0 * np.pi / (length * pixel) * np.minimum(number, length - number))
+                axis = Axis.cosines(num)
+            else:
+                length = cheap_length(num + int(np.ceil(reach / pixel)))
+                axis = Axis.fourier(num, half=half, length=length)
+            number = np.arange(axis.num_waves)
+            turns = np.minimum(number, axis.length - number) / (axis.length * pixel)
+            waves.append(2.0 * np.pi * turns)
+            axes.append(axis)
         k_dec, k_ra = waves
         k = np.sqrt(k_ra[:, None] * k_ra[:, None] + k_dec * k_dec)
         window = Window.of(profile, float(k.max() * widths.max()))

@@ -148,7 +148,7 @@ class ChannelResponse(Operator):
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
         rows = cube.view(samples, num_freq, -1)
-        return self.sums.apply(kernels, "rows_to_rows", rows).view(cube.shape)
+        return self.sums.apply(kernels, rows, real=True).view(cube.shape)
 
 
 def _analytic(config: ChannelResponseConfig, nu_MHz: float) -> Response:

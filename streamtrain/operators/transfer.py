@@ -134,7 +134,7 @@ class TransferFunction(Operator):
     ) -> TransferFunction:
         where = f"observe.{name}.file"
         table = reading(TransferTable.read, config.file, where)
-        freq, dec, ra = (Axis.of(num, half=axis == 0) for axis, num in enumerate(state.shape))
+        freq, dec, ra = (Axis.fourier(num, half=axis == 0) for axis, num in enumerate(state.shape))
         k_par, k_dec, k_ra = (np.abs(k) for k in _waves(Box.of_grid(state.grid, state.joined)))
         k_perp = np.sqrt(k_ra[:, None] * k_ra[:, None] + k_dec * k_dec)
         _say(table, k_perp, k_par, partial(assume, f"{where}: {config.file}"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.fft import dct
 from scipy.integrate import quad
 from support import map_runs as runs
 from support import small
@@ -85,7 +86,7 @@ def wavenumbers() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def test_it_is_numpys(kernels: Kernels, length: int, across: int) -> None:
     rng = np.random.default_rng(length)
     real = rng.normal(0, 1, (3, length, across)).astype(np.float32)
-    half = Axis.of(length, half=True)
+    half = Axis.fourier(length, half=True)
     waves = half.to_waves(kernels, torch.from_numpy(real))
     expected = np.fft.rfft(real.astype(float), axis=1)
     tolerance = 1e-6 * np.abs(expected).max()
@@ -94,7 +95,7 @@ def test_it_is_numpys(kernels: Kernels, length: int, across: int) -> None:
     np.testing.assert_allclose(back, real, rtol=0, atol=1e-6 * np.abs(real).max())
 
     parts = rng.normal(0, 1, (2, 3, length, across)).astype(np.float32)
-    whole = Axis.of(length, half=False)
+    whole = Axis.fourier(length, half=False)
     waves = whole.to_waves(kernels, torch.from_numpy(parts))
     expected = np.fft.fft(parts[0].astype(float) + 1j * parts[1].astype(float), axis=1)
     tolerance = 1e-6 * np.abs(expected).max()
@@ -103,20 +104,26 @@ def test_it_is_numpys(kernels: Kernels, length: int, across: int) -> None:
     np.testing.assert_allclose(back, parts, rtol=0, atol=1e-6 * np.abs(parts).max())
 
 
-@pytest.mark.parametrize(("edge", "mode"), [("zero", "constant"), ("reflect", "symmetric")])
-@pytest.mark.parametrize(("num", "length"), [(5, 10), (8, 12), (7, 9), (6, 6)])
-def test_an_axis_is_continued_on_both_sides(
-    kernels: Kernels, edge: Any, mode: Any, num: int, length: int
-) -> None:
-    rows = np.random.default_rng(4).normal(0, 1, (1, num, 3)).astype(np.float32)
-    axis = Axis.of(num, half=True, length=length, edge=edge)
-    after = (length - num + 1) // 2
-    padded = np.pad(rows, ((0, 0), (length - num - after, after), (0, 0)), mode=mode)
-    padded = np.roll(padded, num + after - length, axis=1)
+def test_zeros_behind_the_rows(kernels: Kernels) -> None:
+    rows = np.random.default_rng(4).normal(0, 1, (2, 7, 3)).astype(np.float32)
+    for length in (7, 9, 12, 13):
+        axis = Axis.fourier(7, half=True, length=length)
+        waves = axis.to_waves(kernels, torch.from_numpy(rows))
+        expected = np.fft.rfft(rows.astype(float), length, axis=1)
+        np.testing.assert_allclose(waves[0] + 1j * waves[1], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(axis.to_rows(kernels, waves, real=True), rows, atol=1e-6)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 12, 17, 60, 64, 81])
+def test_cosines_are_scipys(kernels: Kernels, num: int) -> None:
+    rows = np.random.default_rng(num).normal(0, 1, (2, num, 11)).astype(np.float32)
+    axis = Axis.cosines(num)
     waves = axis.to_waves(kernels, torch.from_numpy(rows))
-    expected = np.fft.rfft(padded.astype(float), axis=1)
-    np.testing.assert_allclose(waves[0] + 1j * waves[1], expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(axis.to_rows(kernels, waves, real=True), rows, atol=1e-6)
+    expected = dct(rows.astype(float), 2, axis=1) / 2
+    assert waves.shape == rows.shape
+    np.testing.assert_allclose(waves, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    back = axis.to_rows(kernels, waves, real=True)
+    np.testing.assert_allclose(back, rows, rtol=0, atol=1e-6 * np.abs(rows).max())
 
 
 def test_lengths_are_cut_into_cheap_steps() -> None:

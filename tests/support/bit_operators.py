@@ -162,23 +162,26 @@ def sum_rows(rows: Parts, sums: Any) -> Parts:
     return real, imaginary
 
 
-def transform(rows: Parts, steps: Any) -> Parts:
+def transform(rows: Parts, steps: Any, real: bool = False) -> Parts:
+    """real: of the last step's sums the imaginary parts are left."""
     for step in steps:
         rows = sum_rows(rows, step)
-    return rows
+    return (rows[0], None) if real else rows
 
 
 def turn(rows: Parts) -> Parts:
-    assert rows[1] is not None
-    return rows[0].transpose(0, 2, 1), rows[1].transpose(0, 2, 1)
+    x, y = (None if part is None else part.transpose(0, 2, 1) for part in rows)
+    assert x is not None
+    return x, y
 
 
 def filter_slices(x: Float32, y: Float32 | None, given: Any) -> Parts:
-    waves = transform(turn(transform((x, y), given.dec.forward)), given.ra.forward)
-    assert waves[1] is not None
+    columns = turn(transform((x, y), given.dec.forward, given.dec.real))
+    waves = transform(columns, given.ra.forward, given.ra.real)
     factors = given.factors.values[np.arange(len(x)) % len(given.factors.values)]
-    scaled = waves[0] * factors, waves[1] * factors
-    return transform(turn(transform(scaled, given.ra.backward)), given.dec.backward)
+    scaled = waves[0] * factors, None if waves[1] is None else waves[1] * factors
+    columns = transform(scaled, given.ra.backward, columns[1] is None)
+    return transform(turn(columns), given.dec.backward, y is None)
 
 
 def transfer_function(cube: Float32, operator: Any) -> Float32:
