@@ -87,13 +87,13 @@ FOR_EACH(turn_slices,
                  if (j < lanes) to[j] = from[j * num_columns];
          })
 
-// Waves of slices, those of `first` and on, times factors float32 [num_factors, num_elements], which
-// slice after slice takes in turn. sample = slice of real or of imaginary parts.
+// Slices of waves times factors float32 [num_factors, num_elements], which slice after slice takes in
+// turn; sample = slice, real parts or imaginary ones.
 FOR_EACH(multiply_waves,
-         (i64 num_samples, i64 num_elements, i64 num_slices, i64 first, i64 num_factors,
-          const float* __restrict__ factors, float* __restrict__ waves),
+         (i64 num_samples, i64 num_elements, i64 num_factors, const float* __restrict__ factors,
+          float* __restrict__ waves),
          {
              const i64 wave = sample * num_elements + element;
-             const i64 row = (first + sample % num_slices) % num_factors;
-             waves[wave] = waves[wave] * factors[row * num_elements + element];
+             const float factor = factors[(sample % num_factors) * num_elements + element];
+             waves[wave] = waves[wave] * factor;
          })

@@ -29,8 +29,6 @@ from streamtrain.operators.base import GROUP, Table
 
 STEP_COST = 4
 """What a step costs beside its terms, in terms: it reads and writes all rows."""
-CACHE_BYTES = 2**20
-"""Waves that a CPU works on at a time."""
 
 Edge = Literal["reflect", "zero"]
 
@@ -172,29 +170,16 @@ class SliceFilter:
     dec: Axis
     ra: Axis
     factors: Table
-    """float32 [num_factors, ra.num_waves, dec.num_waves]: slice after slice takes one in turn."""
+    """float32 [num, ra.num_waves, dec.num_waves]: slice after slice takes one of these in turn."""
 
     def apply(self, kernels: Kernels, slices: Tensor) -> Tensor:
         """The slices after it: real [slices, n_dec, n_ra], or waves along another axis [2, slices,
         n_dec, n_ra], of which `dec` and `ra` make all waves."""
-        num = slices.shape[-3]
-        size = 8 * self.factors.values[0].size
-        together = num if slices.device.type == "cuda" else max(1, CACHE_BYTES // size)
-        if num <= together:
-            return self._piece(kernels, slices, 0)
-        made = torch.empty_like(slices)
-        for first in range(0, num, together):
-            part = slices[..., first : first + together, :, :].contiguous()
-            made[..., first : first + together, :, :] = self._piece(kernels, part, first)
-        return made
-
-    def _piece(self, kernels: Kernels, slices: Tensor, first: int) -> Tensor:
         columns = _turned(kernels, self.dec.to_waves(kernels, slices))
         waves = self.ra.to_waves(kernels, columns)
         factors = self.factors.on(waves.device)
-        size, num = factors[0].numel(), waves.shape[-3]
-        numbers = np.int64(num), np.int64(first), np.int64(len(factors))
-        kernels.elementwise("multiply_waves", waves.numel() // size, size, *numbers, factors, waves)
+        planes, size = waves.numel() // factors[0].numel(), factors[0].numel()
+        kernels.elementwise("multiply_waves", planes, size, np.int64(len(factors)), factors, waves)
         columns = self.ra.to_rows(kernels, waves, real=columns.dim() == 3)
         return self.dec.to_rows(kernels, _turned(kernels, columns), real=slices.dim() == 3)
 
