@@ -47,6 +47,13 @@ FOR_EACH(mask_pixels,
 // compiler makes vectors of them. The last group of a slice may have fewer lanes.
 #define GROUP 8
 
+// In front of a loop over lanes: gcc makes vectors of it only as long as it is a loop.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define LANES_LOOP _Pragma("GCC unroll 1")
+#else
+#define LANES_LOOP
+#endif
+
 INLINE int lanes_of_group(i64 first, i64 num) {
     return num - first < GROUP ? (int)(num - first) : GROUP;
 }
@@ -56,11 +63,12 @@ template <typename Real, typename Input>
 INLINE void weighted_sums(const Real* __restrict__ weight, i64 weight_step,
                           const Input* __restrict__ in, i64 step, int num_terms, int lanes,
                           Real* __restrict__ sum) {
-    for (int j = 0; j < GROUP; ++j) sum[j] = 0;
-    for (int k = 0; k < num_terms; ++k)
-        for (int j = 0; j < GROUP; ++j)
+    LANES_LOOP for (int j = 0; j < GROUP; ++j) sum[j] = 0;
+    for (int k = 0; k < num_terms; ++k) {
+        LANES_LOOP for (int j = 0; j < GROUP; ++j)
             if (j < lanes)
                 sum[j] = sum[j] + weight[k * weight_step] * (Real)in[k * step + j];
+    }
 }
 
 // The condition on the lanes is gone where they are a constant.
@@ -73,6 +81,7 @@ INLINE void weighted_sums(const Real* __restrict__ weight, i64 weight_step,
 #include "noise.cuh"
 #include "sources.cuh"
 #include "beam.cuh"
+#include "fourier.cuh"
 #include "filters.cuh"
 #include "transforms.cuh"
 #include "pca.cuh"

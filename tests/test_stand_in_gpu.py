@@ -31,6 +31,9 @@ SETTINGS = {
     "observe": {
         "pool": {"factor": [1, 3, 3]},
         "beam": {"fwhm_arcmin": 9.0},
+        "beam_2": {"profile": str(TESTS / "data" / "beam.csv")},
+        "channel_response": {"fwhm_MHz": 900.0},
+        "transfer_function": {"file": str(TESTS / "data" / "transfer.npz")},
         "noise": {"sigma_uK": [0.0, 2.0]},
         "log_modulus": {},
     },

@@ -202,6 +202,6 @@ def _filtered(facts: dict[str, Any]) -> str:
     modes = facts["pca_modes"]
     if not facts["filtered"] and modes is None:
         return "not stated"
-    number = {None: "not stated how many", UNKNOWN_MODES: "an unknown number of"}.get(modes, modes)
-    told = f"{number} PCA modes subtracted"
+    number = "an unknown number of" if modes == UNKNOWN_MODES else modes
+    told = "PCA modes: not stated" if modes is None else f"{number} PCA modes subtracted"
     return f"{'by its pipeline' if facts['filtered'] else 'no'}; {told}"

@@ -92,6 +92,18 @@ def sincos_deg(angle_deg: ArrayLike) -> tuple[Float, Float]:
     return sincos_turns(np.asarray(angle_deg, np.float64) / 360.0)
 
 
+def arctan(x: ArrayLike) -> Float:
+    """The angle [rad] whose tangent is x, to 1e-15; infinity gives a quarter turn."""
+    value = np.asarray(x, np.float64)
+    size = np.abs(value)
+    large = size > 1.0
+    t = np.where(large, 1.0 / np.where(large, size, 1.0), size)
+    for _ in range(2):  # half the angle each
+        t = t / (1.0 + np.sqrt(1.0 + t * t))
+    angle = 4.0 * t * _horner([(-1.0) ** k / (2 * k + 1) for k in range(13)], t * t)
+    return np.copysign(np.where(large, np.pi / 2 - angle, angle), value)
+
+
 def normal_cdf(x: ArrayLike) -> Float:
     """Probability that a standard normal is below x, to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
     value = np.asarray(x, np.float64)

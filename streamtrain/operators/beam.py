@@ -1,10 +1,9 @@
-"""A Gaussian beam."""
+"""A telescope's beam: a Gaussian, or a profile that was measured."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
+from streamtrain.operators.fourier import Edge, continued
+from streamtrain.operators.profile import ProfileBeam, fwhm_deg, read_profile, say_what_does_not_fit
 from streamtrain.schema import ConfigError, setting
 
 FWHM_PER_SIGMA = 2.3548200450309493
@@ -25,14 +26,26 @@ TRUNCATE = 4.0
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """A Gaussian beam on every frequency slice."""
+    """A beam on every frequency slice: a Gaussian, or a measured profile."""
 
     fwhm_arcmin: float | None = setting(None, "full width at half maximum [arcmin]", above=0)
     fwhm_pixels: float | None = setting(None, "or in pixels, as many in ra as in dec", above=0)
+    profile: str | None = setting(
+        None,
+        "or a measured profile: text of two columns, or npz: radius [deg], response",
+        later=True,
+    )
+    efficiency: float | None = setting(
+        None,
+        "share of the beam's power within the profile's radii; default: 1",
+        above=0,
+        high=1,
+        later=True,
+    )
     reference_GHz: float | None = setting(
         None, "the width is for this frequency and goes as 1/nu; default: the same in all", above=0
     )
-    edge: Literal["reflect", "zero"] = setting(
+    edge: Edge = setting(
         "reflect", "what lies beyond the edge: the map's mirror image (conserves flux) or nothing"
     )
 
@@ -47,72 +60,23 @@ class BeamAxis:
     """float32 [n_freq, 2 radius + 1], each row of sum 1."""
 
     @classmethod
-    def of(cls, num: int, sigma_pixels: NDArray[np.float64], edge: str) -> BeamAxis:
+    def of(cls, num: int, sigma_pixels: NDArray[np.float64], edge: Edge) -> BeamAxis:
         """An axis of `num` pixels; sigma_pixels [n_freq]."""
         radius = max(_radius(sigma) for sigma in sigma_pixels)
         weights = np.stack([_weights(sigma, radius) for sigma in sigma_pixels])
-        return cls(Table(_source(num, radius, edge)), Table(weights.astype(np.float32)))
+        source = continued(np.arange(-radius, num + radius), num, edge)
+        return cls(Table(source.astype(np.int32)), Table(weights.astype(np.float32)))
 
 
 @dataclass
-class Beam(Operator):
-    """Convolution of every frequency slice with a Gaussian, along ra and then along dec.
-
-    In a map without units, after a transform, it is a smoothing of the network's input.
-    """
-
-    section = BeamConfig
-    words = "smoothed by the beam"
-    turn = Turn.BEAM
-    random = False
-    telescope = True
-    hint = "a smoothing of such values takes fwhm_pixels"
+class GaussianBeam:
+    """Convolution of every frequency slice with a Gaussian, along ra and then along dec."""
 
     ra: BeamAxis
     dec: BeamAxis
 
-    @classmethod
-    def from_config(cls, name: str, stage: int, config: BeamConfig, state: MapState) -> Beam:
-        num_freq, num_dec, num_ra = state.shape
-        if config.fwhm_arcmin is not None:
-            fov_ra, fov_dec = state.grid.fov_deg
-            pixel_arcmin = 60.0 * fov_ra / num_ra, 60.0 * fov_dec / num_dec
-            width = [config.fwhm_arcmin / side for side in pixel_arcmin]
-        else:
-            assert config.fwhm_pixels is not None
-            width = [config.fwhm_pixels] * 2
-        scale = np.ones(num_freq)
-        if config.reference_GHz is not None:
-            edges = state.grid.edges[0][:: state.joined[0]]
-            scale = config.reference_GHz / (0.5 * (edges[:-1] + edges[1:]))
-        widest = [float(w * scale.max()) for w in width]
-        if widest[0] > num_ra or widest[1] > num_dec:
-            raise ConfigError(
-                f"observe.{name}: the beam's FWHM, {widest[0]:.4g} x {widest[1]:.4g} pixels "
-                f"(ra, dec), is wider than the map, {num_ra} x {num_dec} pixels"
-            )
-        ra, dec = (
-            BeamAxis.of(num, w / FWHM_PER_SIGMA * scale, config.edge)
-            for num, w in zip((num_ra, num_dec), width, strict=True)
-        )
-        return cls(name, stage, ra, dec)
-
-    @classmethod
-    def check(cls, section: BeamConfig, where: str, state: MapState) -> None:
-        arcmin, pixels = section.fwhm_arcmin, section.fwhm_pixels
-        if arcmin is None and pixels is None:
-            raise ConfigError(f"{where} needs either fwhm_arcmin (COMAP: 4.5) or fwhm_pixels")
-        if arcmin is not None and pixels is not None:
-            raise ConfigError(
-                f"{where} has both fwhm_arcmin = {arcmin:g} and fwhm_pixels = {pixels:g}: "
-                f"{where}.fwhm_pixels=null removes the one, {where}.fwhm_arcmin=null the other"
-            )
-
-    @classmethod
-    def needs_units(cls, section: BeamConfig) -> bool:
-        return section.fwhm_arcmin is not None
-
-    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
+    def apply(self, kernels: Kernels, cube: Tensor) -> Tensor:
+        """Cubes [B, n_freq, n_dec, n_ra] as the beam shows them."""
         samples, num_freq = cube.shape[:2]
         for axis in (self.ra, self.dec):  # each turns the slices: [dec, ra], [ra, dec], [dec, ra]
             across, along = cube.shape[2:]
@@ -148,6 +112,89 @@ class Beam(Operator):
         return cube
 
 
+@dataclass
+class Beam(Operator):
+    """Convolution of every frequency slice with the beam.
+
+    In a map without units, after a transform, it is a smoothing of the network's input.
+    """
+
+    section = BeamConfig
+    words = "smoothed by the beam"
+    turn = Turn.BEAM
+    random = False
+    telescope = True
+    files = ("profile",)
+    hint = "a smoothing of such values takes fwhm_pixels"
+
+    convolution: GaussianBeam | ProfileBeam
+
+    @classmethod
+    def from_config(cls, name: str, stage: int, config: BeamConfig, state: MapState) -> Beam:
+        num_freq, num_dec, num_ra = state.shape
+        sides, shape = state.grid.fov_deg, (num_ra, num_dec)
+        pixel_deg = sides[0] / num_ra, sides[1] / num_dec
+        scale = np.ones(num_freq)
+        if config.reference_GHz is not None:
+            edges = state.grid.edges[0][:: state.joined[0]]
+            scale = config.reference_GHz / (0.5 * (edges[:-1] + edges[1:]))
+        profile, where = None, f"observe.{name}.profile"
+        if config.profile is not None:
+            profile = read_profile(config.profile, where)
+            width = [fwhm_deg(profile) / side for side in pixel_deg]
+        elif config.fwhm_arcmin is not None:
+            width = [config.fwhm_arcmin / (60.0 * side) for side in pixel_deg]
+        else:
+            assert config.fwhm_pixels is not None
+            width = [config.fwhm_pixels] * 2
+        widest = [float(w * scale.max()) for w in width]
+        if widest[0] > num_ra or widest[1] > num_dec:
+            raise ConfigError(
+                f"observe.{name}: the beam's FWHM, {widest[0]:.4g} x {widest[1]:.4g} pixels "
+                f"(ra, dec), is wider than the map, {num_ra} x {num_dec} pixels"
+            )
+        if profile is None:
+            ra, dec = (
+                BeamAxis.of(num, w / FWHM_PER_SIGMA * scale, config.edge)
+                for num, w in zip(shape, width, strict=True)
+            )
+            return cls(name, stage, GaussianBeam(ra, dec))
+        say_what_does_not_fit(profile, scale, sides, shape, f"{where}: {config.profile}")
+        efficiency = 1.0 if config.efficiency is None else config.efficiency
+        return cls(
+            name,
+            stage,
+            ProfileBeam.of(profile, efficiency, scale, pixel_deg, shape[::-1], config.edge),
+        )
+
+    @classmethod
+    def check(cls, section: BeamConfig, where: str, state: MapState) -> None:
+        names = ("fwhm_arcmin", "fwhm_pixels", "profile")
+        given = {n: v for n in names if (v := getattr(section, n)) is not None}
+        if not given:
+            raise ConfigError(
+                f"{where} needs either fwhm_arcmin (COMAP: 4.5), fwhm_pixels or a profile"
+            )
+        if len(given) > 1:
+            (first, one), (second, other) = list(given.items())[:2]
+            raise ConfigError(
+                f"{where} has both {first} = {one} and {second} = {other}: {where}.{second}=null "
+                f"removes the one, {where}.{first}=null the other"
+            )
+        if section.efficiency is not None and section.profile is None:
+            raise ConfigError(f"{where}.efficiency is that of a profile, and there is none")
+
+    @classmethod
+    def needs_units(cls, section: BeamConfig) -> bool:
+        return section.fwhm_pixels is None
+
+    def identity(self) -> str | None:
+        return self.convolution.digest if isinstance(self.convolution, ProfileBeam) else None
+
+    def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
+        return self.convolution.apply(kernels, cube)
+
+
 def _radius(sigma_pixels: float) -> int:
     return int(TRUNCATE * sigma_pixels + 0.5)
 
@@ -159,11 +206,3 @@ def _weights(sigma_pixels: float, radius: int) -> NDArray[np.float64]:
     weights = portable.exp(-0.5 * ratio * ratio)
     weights[np.abs(offset) > _radius(sigma_pixels)] = 0.0
     return weights / math.fsum(weights)
-
-
-def _source(num: int, radius: int, edge: str) -> NDArray[np.int32]:
-    place = np.arange(-radius, num + radius)
-    if edge == "zero":
-        return np.where((place >= 0) & (place < num), place, -1).astype(np.int32)
-    turn = place % (2 * num)  # d c b a | a b c d | d c b a
-    return np.where(turn < num, turn, 2 * num - 1 - turn).astype(np.int32)

@@ -13,7 +13,9 @@ from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import EdgeNoise, Noise
 from streamtrain.operators.pca import PCA
 from streamtrain.operators.pool import Pool
+from streamtrain.operators.response import ChannelResponse
 from streamtrain.operators.sources import RadioSources
+from streamtrain.operators.transfer import TransferFunction
 from streamtrain.operators.transforms import Asinh, Log10, LogModulus
 from streamtrain.schema import operator_kind
 
@@ -32,6 +34,8 @@ OPERATORS: dict[str, type[Operator]] = {
     "radio_sources": RadioSources,
     "correlated_noise": CorrelatedNoise,
     "pca": PCA,
+    "channel_response": ChannelResponse,
+    "transfer_function": TransferFunction,
 }
 """Every operator by the name that a configuration gives it."""
 

@@ -23,7 +23,7 @@ from streamtrain.numerics import backend
 from streamtrain.numerics.backend import BackendError
 from streamtrain.numerics.workspace import Workspace
 
-pytestmark = small.EXTRAPOLATES
+pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
 SETUPS: dict[str, dict[str, Any]] = {
     "li16": {
@@ -79,6 +79,16 @@ SETUPS: dict[str, dict[str, Any]] = {
             "log10": {"epsilon": 2.0},
             "standardise": {},
         },
+    },
+}
+SETUPS["telescope"] = {
+    "observe": {
+        "beam": {"profile": str(TESTS / "data" / "beam.csv"), "reference_GHz": 30.0},
+        "channel_response": {"resolving_power": 20.0, "profile": "lorentzian"},
+        "transfer_function": {"file": str(TESTS / "data" / "transfer.npz")},
+        "noise": {"sigma_uK": [0.0, 2.0]},
+        "beam_2": {"profile": str(TESTS / "data" / "beam.csv"), "edge": "zero"},
+        "channel_response_2": {"fwhm_MHz": 700.0, "edge": "zero"},
     },
 }
 SETUPS["foregrounds"] = {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import SUPPORT, small
+from support import SUPPORT, TESTS, small
 from support import reference as ref
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -28,7 +28,7 @@ from streamtrain.generator.painter import PaintArguments
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
 from streamtrain.numerics.workspace import Workspace, layout, pack, unpack
 
-pytestmark = small.EXTRAPOLATES
+pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
 SHIM = (SUPPORT / "cuda_shim.h").read_text(encoding="ascii")
 BLOCKS, THREADS, PER_ITEM = 2, 3, 2
@@ -145,6 +145,9 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
     """Map operators that work on slices, rows or groups of pixels (441 are no multiple of 8)."""
     observe = {
         "beam": {"fwhm_arcmin": 6.0, "reference_GHz": 30.0},
+        "beam_2": {"profile": str(TESTS / "data" / "beam.csv")},
+        "channel_response": {"fwhm_MHz": 1500.0},
+        "transfer_function": {"file": str(TESTS / "data" / "transfer.npz")},
         "noise": {"sigma_uK": [0, 5]},
         "mask": {"edge_pixels": 1},
         "high_pass": {"modes": 3},

@@ -212,3 +212,9 @@ def test_host_edges_that_are_not_finite() -> None:
 def test_normal_cdf() -> None:
     x = np.concatenate([np.linspace(-9, 9, 2001), [-1e9, 1e9]])
     assert np.abs(portable.normal_cdf(x) - norm.cdf(x)).max() < 1.5e-7
+
+
+def test_arctan() -> None:
+    x = np.concatenate([np.linspace(-3, 3, 2001), np.geomspace(1e-9, 1e9, 500), [-1.0, 0.0, 1.0]])
+    assert np.abs(portable.arctan(x) - np.arctan(x)).max() < 1e-15
+    assert portable.arctan(INF) == np.pi / 2 == -portable.arctan(-INF)

@@ -126,8 +126,11 @@ def log_modulus(cube: Float32) -> Float32:
 
 
 def beam(cube: Float32, operator: Any) -> Float32:
-    """Its weights and edges are compared with SciPy's in test_filters."""
-    for axis in (operator.ra, operator.dec):
+    """Its weights and edges are compared with SciPy's in test_filters, a profile's factors with
+    closed forms in test_profile."""
+    if hasattr(operator.convolution, "slices"):
+        return filter_slices(cube, None, operator.convolution.slices)[0]
+    for axis in (operator.convolution.ra, operator.convolution.dec):
         source, weights = axis.source.values, axis.weights.values
         seen = np.where(source < 0, F(0), cube[:, :, source]).transpose(0, 2, 1)
         num = cube.shape[2]
@@ -136,6 +139,65 @@ def beam(cube: Float32, operator: Any) -> Float32:
             total = total + weights[:, k, None, None] * seen[:, k : k + num]
         cube = total
     return cube
+
+
+Parts = tuple[Float32, Float32 | None]
+"""Real and imaginary parts of rows [slices, rows, across]; None of real ones."""
+
+
+def sum_rows(rows: Parts, sums: Any) -> Parts:
+    source, weights = sums.source.values, sums.weights.values
+    x, y = rows
+    real = np.zeros((len(x), len(source), x.shape[2]), F)
+    imaginary = np.zeros_like(real)
+    for k in range(source.shape[1]):
+        a, b = weights[:, k, 0, None], weights[:, k, 1, None]
+        here = x[:, source[:, k]]
+        if y is None:
+            real, imaginary = real + a * here, imaginary + b * here
+        else:
+            there = y[:, source[:, k]]
+            real = real + (a * here - b * there)
+            imaginary = imaginary + (a * there + b * here)
+    return real, imaginary
+
+
+def transform(rows: Parts, steps: Any, real: bool = False) -> Parts:
+    """real: of the last step's sums the imaginary parts are left."""
+    for step in steps:
+        rows = sum_rows(rows, step)
+    return (rows[0], None) if real else rows
+
+
+def turn(rows: Parts) -> Parts:
+    x, y = (None if part is None else part.transpose(0, 2, 1) for part in rows)
+    assert x is not None
+    return x, y
+
+
+def filter_slices(x: Float32, y: Float32 | None, given: Any) -> Parts:
+    columns = turn(transform((x, y), given.dec.forward, given.dec.real))
+    waves = transform(columns, given.ra.forward, given.ra.real)
+    factors = given.factors.values[np.arange(len(x)) % len(given.factors.values)]
+    scaled = waves[0] * factors, None if waves[1] is None else waves[1] * factors
+    columns = transform(scaled, given.ra.backward, columns[1] is None)
+    return transform(turn(columns), given.dec.backward, y is None)
+
+
+def transfer_function(cube: Float32, operator: Any) -> Float32:
+    """Its factors are compared with the table in test_transfer."""
+    shape = cube.shape
+    x, y = transform((cube.reshape(1, shape[0], -1), None), operator.freq.forward)
+    assert y is not None
+    waves = filter_slices(*(part.reshape(-1, *shape[1:]) for part in (x, y)), operator.slices)
+    assert waves[1] is not None
+    back = waves[0].reshape(1, -1, cube[0].size), waves[1].reshape(1, -1, cube[0].size)
+    return transform(back, operator.freq.backward)[0].reshape(shape)
+
+
+def channel_response(cube: Float32, operator: Any) -> Float32:
+    rows = cube.reshape(1, len(cube), -1)
+    return sum_rows((rows, None), operator.sums)[0].reshape(cube.shape)
 
 
 def mask(cube: Float32, operator: Any) -> Float32:

@@ -29,12 +29,15 @@ from streamtrain.operators.mask import MaskConfig
 from streamtrain.operators.noise import EdgeNoiseConfig, NoiseConfig
 from streamtrain.operators.pca import PCAConfig
 from streamtrain.operators.pool import PoolConfig
+from streamtrain.operators.response import ChannelResponseConfig
 from streamtrain.operators.sources import RadioSourcesConfig
+from streamtrain.operators.transfer import TransferFunctionConfig
 from streamtrain.operators.transforms import AsinhConfig, Log10Config, LogModulusConfig
 from support import reference as ref
 from support.bit_operators import (
     asinh,
     beam,
+    channel_response,
     high_pass,
     label,
     log10,
@@ -45,6 +48,7 @@ from support.bit_operators import (
     radio_sources,
     standardise,
     subtract_mean,
+    transfer_function,
     unit_label,
     white_noise,
 )
@@ -350,6 +354,10 @@ def sample(
             cube = radio_sources(cube, generator.seed, index, split, stage, *given)
         elif isinstance(operator, BeamConfig):
             cube = beam(cube, built[name])
+        elif isinstance(operator, ChannelResponseConfig):
+            cube = channel_response(cube, built[name])
+        elif isinstance(operator, TransferFunctionConfig):
+            cube = transfer_function(cube, built[name])
         elif isinstance(operator, MaskConfig):
             cube = mask(cube, built[name])
         elif isinstance(operator, SubtractMeanConfig):
