@@ -120,16 +120,9 @@ class Noise(Operator):
                     f"observe.{name}.radiometer gives uK, but grid.units = {state.grid.units}"
                 )
             given, factor = radiometer_uK(config.radiometer, state), state.weight
-        pattern, digest = None, None
-        if config.hits is not None:
-            hits = read_hits(config.hits, state, f"observe.{name}.hits")
-            pattern, digest = relative_sigma(hits), pixels_digest(hits)
-        if config.rms is not None:
-            alone = config.sigma_uK is None and config.radiometer is None
-            rms = read_rms(config.rms, state, f"observe.{name}.rms", alone)
-            weight = np.where(rms > 0.0, 1.0, 0.0) / np.where(rms > 0.0, rms * rms, 1.0)
-            pattern, digest = relative_sigma(weight), pixels_digest(rms)
-            given = 1.0 / math.sqrt(mean_of_hit(weight)) if alone else given
+        pattern, digest, own = _of_file(config, state, f"observe.{name}")
+        if config.sigma_uK is None and config.radiometer is None and own is not None:
+            given = own
         levels = given if isinstance(given, tuple) else (given, given)
         if config.index != 0.0:
             of_pixel = np.ones(state.shape[1:], np.float32) if pattern is None else pattern
@@ -195,6 +188,27 @@ class Noise(Operator):
             cube,
         )
         return cube
+
+
+def _of_file(
+    config: NoiseConfig, state: MapState, where: str
+) -> tuple[NDArray[np.float32] | None, str | None, float | None]:
+    """Sigma of pixels or voxels over a level, -1 where nothing was observed, and the digest of what
+    its file holds; of a map of sigma also the level, that of a voxel with the mean of 1/sigma^2."""
+    if config.hits is not None:
+        hits = read_hits(config.hits, state, f"{where}.hits")
+        return relative_sigma(hits), _digest(hits), None
+    if config.rms is None:
+        return None, None, None
+    alone = config.sigma_uK is None and config.radiometer is None
+    sigma = read_rms(config.rms, state, f"{where}.rms", alone)
+    weight = np.where(sigma > 0.0, 1.0, 0.0) / np.where(sigma > 0.0, sigma * sigma, 1.0)
+    return relative_sigma(weight), _digest(sigma), 1.0 / math.sqrt(mean_of_hit(weight))
+
+
+def _digest(values: Float) -> str:
+    """Of pixels as they are, of a cube in float32: regridding rounds differently elsewhere."""
+    return pixels_digest(values if values.ndim == 2 else values.astype(np.float32))
 
 
 def _check_rms(section: NoiseConfig, where: str) -> None:

@@ -206,12 +206,11 @@ def _is_cube(path: str, quantity: Quantity, hdu: str | None) -> bool:
 
 def _quantity_of(sky: SkyMap, quantity: Quantity, where: str) -> Float:
     """sigma or hits of a map, 0 where nothing was observed, or 1 where a mask keeps a voxel."""
-    said = {"sigma": sky.sigma, "hits": sky.hits, "mask": None}[quantity]
-    counted = sky.hits if sky.hits is not None else sky.sigma
-    if quantity == "mask" and counted is None:
+    seen_by = sky.sigma if sky.hits is None else sky.hits
+    carried = {"sigma": sky.sigma, "hits": sky.hits, "mask": seen_by}[quantity]
+    if carried is None and quantity == "mask":
         return np.asarray(sky.cube, np.float64)
-    values = np.asarray(counted if quantity == "mask" else sky.cube if said is None else said)
-    values = values.astype(np.float64)
+    values = np.array(sky.cube if carried is None else carried, np.float64)
     for mark in sky.marks:
         values[values == mark] = np.nan
     negative = np.unique(values[values < 0.0])

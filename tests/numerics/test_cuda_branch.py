@@ -32,6 +32,8 @@ pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
 SHIM = (SUPPORT / "cuda_shim.h").read_text(encoding="ascii")
 BLOCKS, THREADS, PER_ITEM = 2, 3, 2
+TEAM = 2
+"""Threads of a block that run at once."""
 
 
 class EmulatedCuda(HostKernels):
@@ -87,12 +89,12 @@ class ThreadedBlocks(EmulatedCuda):
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         def run(item: int, thread: int) -> None:
-            self._thread(item, 0, thread, items, 1, THREADS)
+            self._thread(item, 0, thread, items, 1, TEAM)
             self._call(name, (np.int64(items), *arguments))
 
         for item in range(items):
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(run, [item] * THREADS, range(THREADS)))
+            with ThreadPoolExecutor(TEAM) as pool:
+                list(pool.map(run, [item] * TEAM, range(TEAM)))
 
 
 MIXTURE = {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}
