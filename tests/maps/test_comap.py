@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from support.map_runs import Survey, write_comap, write_edges, write_hdf5
 
 from streamtrain.maps.read import read_map
-from streamtrain.maps.skymap import MapError, SkyMap
+from streamtrain.maps.skymap import UNKNOWN_MODES, MapError, SkyMap
 
 UP = ((26, 28), (28, 30), (30, 32), (32, 34))
 BANDS = {
@@ -91,8 +91,8 @@ def test_ra_may_pass_0(tmp_path: Path) -> None:
         (np.bytes_("true"), 7, 7),
         (False, 5, 0),
         (0, None, 0),
-        (True, None, None),
-        (True, h5py.Empty("i8"), None),
+        (True, None, UNKNOWN_MODES),
+        (True, h5py.Empty("i8"), UNKNOWN_MODES),
         (None, None, None),
         (None, 5, None),
         (h5py.Empty("?"), 5, None),
@@ -102,7 +102,7 @@ def test_pca_modes(tmp_path: Path, subtracted: Any, number: Any, modes: int | No
     path = Survey().write(tmp_path / "a.h5", is_pca_subtr=subtracted, n_pca=number)
     found = read_map(path)
     assert found.pca_modes == modes and found.filtered
-    unknown = subtracted is True and modes is None
+    unknown = modes == UNKNOWN_MODES
     assert ("it does not say how many (n_pca)" in " ".join(found.notes)) == unknown
 
 
@@ -334,7 +334,7 @@ COUNTS = np.random.default_rng(6).integers(1, 9, CUBE.shape).astype(np.int32)
                                    ("map_beam", "rms_beam", "nhit_beam")])  # fmt: skip
 def test_the_older_layout(tmp_path: Path, names: tuple[str, str, str]) -> None:
     given = dict(zip(names, (CUBE, SIGMA, COUNTS), strict=True))
-    path = write_comap(tmp_path / "a.h5", CUBE, **({"map_coadd": None} | given))
+    path = write_comap(tmp_path / "a.h5", CUBE, **({"map_coadd": None, "is_simcube": None} | given))
     with pytest.raises(MapError, match=r"\(COMAP map file of the older layout\) does not say its"):
         read_map(path)
     found = read_map(path, units="K")
