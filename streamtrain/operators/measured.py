@@ -100,9 +100,9 @@ class Curve:
     """A response that was measured at places, straight between them and nothing beyond."""
 
     place: Float
-    """Rising [num]."""
+    """Places where it was measured, rising [num]."""
     response: Float
-    """Not negative [num]."""
+    """Response at each place, not negative [num]."""
 
     def at(self, place: Float) -> Float:
         """The response at places of any shape, with the same bits everywhere."""

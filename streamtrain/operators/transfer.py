@@ -126,7 +126,7 @@ class TransferFunction(Operator):
     slices: SliceFilter
     """Each wave along frequency, times sqrt(T) [n_freq / 2 + 1, n_ra, n_dec]."""
     digest: str
-    """Of the table."""
+    """Digest of the table."""
 
     @classmethod
     def from_config(
