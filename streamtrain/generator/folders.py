@@ -166,7 +166,11 @@ class ComapFolder:
                 file[name] = self._stored(seen)
         if noise.hits is not None:
             file["nhit_coadd"] = self._stored(np.broadcast_to(noise.hits, cube.shape))
-        done = {"is_pca_subtr": False, "is_highpassed": False, "is_sim": True, "is_simcube": True}
+        steps = self.generator.observation.steps
+        modes = sum(step.section.modes for step in steps if step.operator.pipeline == "pca")
+        filtered = any(step.operator.pipeline == "filter" for step in steps)
+        done = {"is_pca_subtr": modes > 0, "n_pca": modes, "is_highpassed": False, "is_sim": True,
+                "is_simcube": not filtered}  # fmt: skip
         for key, value in done.items():
             file[key] = value
 
@@ -231,14 +235,15 @@ class NoiseLevels:
         known = all(step.operator in (*NOISE, RadioSources) for step in steps[first:])
         noise = [step for step in steps[first:] if known and step.operator in NOISE]
         self.operators = [step.build() for step in noise]
-        self.unseen: NDArray[np.bool_] = np.zeros(generator.observation.state.shape[1:], bool)
-        """Pixels that a hit map leaves out [n_dec, n_ra]."""
+        self.unseen: NDArray[np.bool_] = np.zeros(generator.observation.state.shape, bool)
+        """Voxels that nobody observed [n_freq, n_dec, n_ra]."""
         for operator in self.operators:
             unseen = operator.unseen()
             self.unseen |= False if unseen is None else unseen
         mapped = [step for step in noise if getattr(step.section, "hits", None) is not None]
         self.hits: Float | None = None
-        """Time on every pixel [n_dec, n_ra]; None unless there is one hit map."""
+        """Time on every pixel [n_dec, n_ra] or voxel [n_freq, n_dec, n_ra]; None unless there is one
+        hit map."""
         if len(mapped) == 1:
             [step] = mapped
             self.hits = read_hits(step.section.hits, step.before, f"observe.{step.name}.hits")
@@ -248,12 +253,10 @@ class NoiseLevels:
         not known, or where a voxel has no noise."""
         square = np.zeros(shape)
         for operator in self.operators:
-            relative = None
-            if isinstance(operator, Noise):
-                relative = operator.pixels if operator.voxels is None else operator.voxels
-            elif isinstance(operator, EdgeNoise):
-                relative = operator.pixels
-            factor = 1.0 if relative is None else relative.values.astype(np.float64)
+            pattern = operator.sigma_pattern()
+            if isinstance(operator, EdgeNoise):
+                pattern = operator.pixels.values
+            factor = 1.0 if pattern is None else pattern.astype(np.float64)
             level = draw[operator.name]
             square = square + (level.get("voxel_sigma", level["sigma_uK"]) * factor) ** 2
         return np.sqrt(square) if square.all() else None

@@ -42,7 +42,7 @@ class RowSums:
     source: Table
     """Row of each term, int32 [num_out, num_terms]."""
     weights: Table
-    """Its weight, real and imaginary part, float32 [num_out, num_terms, 2]."""
+    """Weight of each term, real and imaginary part, float32 [num_out, num_terms, 2]."""
 
     @classmethod
     def of(cls, num_in: int, source: NDArray[np.int64], weights: NDArray[np.float64]) -> RowSums:

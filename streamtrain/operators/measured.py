@@ -37,7 +37,7 @@ NOTHING = 1e-7
 NEGLIGIBLE = 1e-3
 """A curve that ends with more than this share of its peak does not reach zero."""
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
-UNITS = r"\b(arcmin|arcsec|degrees?|deg|rad|radians?|[kKMG]?Hz)\b"
+UNITS = r"(?<![A-Za-z])(arcmin|arcsec|degrees?|deg|rad|radians?|[kKMG]?Hz)(?![A-Za-z])"
 """Words in a table's head that are taken for the unit of its first column."""
 
 
@@ -100,9 +100,9 @@ class Curve:
     """A response that was measured at places, straight between them and nothing beyond."""
 
     place: Float
-    """Rising [num]."""
+    """Places where it was measured, rising [num]."""
     response: Float
-    """Not negative [num]."""
+    """Response at each place, not negative [num]."""
 
     def at(self, place: Float) -> Float:
         """The response at places of any shape, with the same bits everywhere."""

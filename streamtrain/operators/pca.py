@@ -37,6 +37,7 @@ class PCA(Operator):
     words = "principal components subtracted"
     turn = Turn.FILTER
     random = False
+    pipeline = "pca"
 
     modes: int
     sigma: Table

@@ -39,7 +39,7 @@ class Window:
     values: Float
     """[num + 3], the last ones for the cubic at the end."""
     step: float
-    """[1/deg]"""
+    """From one wavenumber to the next [1/deg]."""
 
     @classmethod
     def of(cls, profile: Curve, highest: float) -> Window:
@@ -80,7 +80,7 @@ class ProfileBeam:
     slices: SliceFilter
     """Each channel, times B(k): one for each or one for all."""
     digest: str
-    """Of the profile."""
+    """Digest of the profile."""
 
     @classmethod
     def of(

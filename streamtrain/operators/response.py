@@ -98,8 +98,9 @@ class ChannelResponse(Operator):
     files = ("file",)
 
     sums: RowSums
+    """Weights of all channels for each."""
     digest: str | None
-    """Of the file's numbers; None without a file."""
+    """Digest of the file's numbers; None without a file."""
 
     @classmethod
     def from_config(

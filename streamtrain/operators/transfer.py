@@ -120,13 +120,14 @@ class TransferFunction(Operator):
     turn = Turn.BEAM
     random = False
     telescope = True
+    pipeline = "filter"
     files = ("file",)
 
     freq: Axis
     slices: SliceFilter
     """Each wave along frequency, times sqrt(T) [n_freq / 2 + 1, n_ra, n_dec]."""
     digest: str
-    """Of the table."""
+    """Digest of the table."""
 
     @classmethod
     def from_config(

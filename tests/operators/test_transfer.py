@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.integrate import quad
-from streamtrain.evaluate.prepare import prepare
 from support import map_runs as runs
 from support import small
 from support.operator_tools import operators
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
+from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
 from streamtrain.numerics.backend import Kernels
