@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, number, numbers, whole_number
 from streamtrain.numerics import portable
-from streamtrain.schema import setting
+from streamtrain.schema import number_text, setting
 
 Float = NDArray[np.float64]
 
@@ -29,10 +29,12 @@ SOURCE_UK = 0.032548286
 DEG = np.pi / 180.0
 SMALLEST_PIXEL_DEG = 1e-7
 """Less is a mistake of units, and rounds away in the positions of halos."""
-
-
+WIDEST_DEG = 20.0
 BRIGHTEST_LSUN = 1e9
 """What a cube has room for unless a grid says more."""
+BRIGHTEST_RANGE_LSUN = (1e6, 1e15)
+"""What a grid may say."""
+Units = Literal["uK", "Jy/sr"]
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,20 @@ class Grid:
     ValueError, one sentence, for what is no grid.
     """
 
-    fov_deg: tuple[float, float] = setting((1.4, 1.4), "field (ra, dec) [deg]", above=0, high=20)
+    fov_deg: tuple[float, float] = setting(
+        (1.4, 1.4), "field (ra, dec) [deg]", above=0, high=WIDEST_DEG
+    )
     shape: tuple[int, int, int] = setting(
         (100, 256, 256), "voxels (freq, dec, ra)", low=1, high=4096
     )
     nu_GHz: tuple[float, float] = setting((34.0, 26.0), "band, high to low [GHz]", above=0)
     nu_rest_GHz: float = setting(115.27, "rest frequency of the line [GHz]", above=0)
-    units: Literal["uK", "Jy/sr"] = setting("uK", "brightness temperature or intensity")
+    units: Units = setting("uK", "brightness temperature or intensity")
     brightest_Lsun: float | None = setting(
         None,
         "a luminosity that the cube's fixed-point numbers have room for [Lsun]; default: 1e9",
-        low=1e6,
-        high=1e15,
+        low=BRIGHTEST_RANGE_LSUN[0],
+        high=BRIGHTEST_RANGE_LSUN[1],
         later=True,
     )
 
@@ -70,8 +74,8 @@ class Grid:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
-        if not all(0.0 < side <= 20.0 for side in self.fov_deg):
-            raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..20 deg")
+        if not all(0.0 < side <= WIDEST_DEG for side in self.fov_deg):
+            raise ValueError(f"fov_deg = {self.fov_deg} is outside 0..{WIDEST_DEG:g} deg")
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape = {self.shape} must be three positive numbers")
         pixel = min(self.fov_deg[0] / self.shape[2], self.fov_deg[1] / self.shape[1])
@@ -86,10 +90,14 @@ class Grid:
             raise ValueError(
                 f"nu_GHz = {list(self.nu_GHz)} must lie below nu_rest_GHz = {self.nu_rest_GHz:g}"
             )
-        if self.brightest_Lsun is not None and not 1e6 <= self.brightest_Lsun <= 1e15:
-            raise ValueError(f"brightest_Lsun = {self.brightest_Lsun:g} is outside 1e6..1e15")
-        if self.units not in ("uK", "Jy/sr"):
-            raise ValueError(f"units '{self.units}' is none of uK, Jy/sr")
+        low, high = BRIGHTEST_RANGE_LSUN
+        if self.brightest_Lsun is not None and not low <= self.brightest_Lsun <= high:
+            raise ValueError(
+                f"brightest_Lsun = {self.brightest_Lsun:g} is outside "
+                f"{number_text(low)}..{number_text(high)}"
+            )
+        if self.units not in get_args(Units):
+            raise ValueError(f"units '{self.units}' is none of {', '.join(get_args(Units))}")
 
     @property
     def dnu_GHz(self) -> float:

@@ -13,7 +13,6 @@ from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import LineConfig
-from streamtrain.operators.pool import PoolConfig
 from streamtrain.schema import ModelRangeWarning
 
 REFERENCE = "breysse15"
@@ -48,9 +47,11 @@ def operator_cost(config: Config, seconds: float) -> dict[str, float]:
     return {**found, "ratio": found["all_ms"] / found["paint_ms"]}
 
 
-def leading_pool(config: Config) -> dict[str, PoolConfig]:
-    """The pool at the head of the operators, if there is one: it is a part of painting."""
-    return {name: o for name, o in list(config.observe.items())[:1] if isinstance(o, PoolConfig)}
+def leading_pool(config: Config) -> dict[str, Any]:
+    """The section of the pool at the head of the operators, if there is one: it is a part of
+    painting."""
+    pooled = config.observation.leading_pool is not None
+    return dict(list(config.observe.items())[:pooled])
 
 
 def _painter(config: Config, name: str) -> Callable[[], Any]:
