@@ -242,8 +242,7 @@ class NoiseLevels:
             self.unseen |= False if unseen is None else unseen
         mapped = [step for step in noise if getattr(step.section, "hits", None) is not None]
         self.hits: Float | None = None
-        """Time on every pixel [n_dec, n_ra] or voxel [n_freq, n_dec, n_ra]; None unless there is one
-        hit map."""
+        """Time on every pixel [n_dec, n_ra] or voxel [n_freq, n_dec, n_ra], of one hit map."""
         if len(mapped) == 1:
             [step] = mapped
             self.hits = read_hits(step.section.hits, step.before, f"observe.{step.name}.hits")
