@@ -49,6 +49,18 @@ class RadiometerConfig:
 
 
 @dataclass(frozen=True)
+class HitsConfig:
+    """Time on a field that falls off from its middle as a Gaussian, to nothing beyond a radius."""
+
+    fwhm_deg: float = setting(
+        help="where the time is half that in the middle, twice [deg]", above=0
+    )
+    radius_deg: float | None = setting(
+        None, "nothing is observed beyond this [deg]; default: all is", above=0
+    )
+
+
+@dataclass(frozen=True)
 class NoiseConfig:
     """Independent Gaussian noise in every voxel."""
 
@@ -62,8 +74,10 @@ class NoiseConfig:
     radiometer: RadiometerConfig | None = setting(
         None, "sigma from the instrument, instead of sigma_uK"
     )
-    hits: str | None = setting(
-        None, "file of the time on every pixel or voxel of the map; without time: set to 0"
+    hits: str | HitsConfig | None = setting(
+        None,
+        "file of the time on every pixel or voxel of the map, or {fwhm_deg, radius_deg}; without "
+        "time: set to 0",
     )
     index: float = setting(
         0.0,
@@ -387,9 +401,11 @@ MOST = 1e20
 """Larger numbers are no hits, but marks of missing values."""
 
 
-def read_hits(path: str, state: MapState, where: str) -> Float:
+def read_hits(path: str | HitsConfig, state: MapState, where: str) -> Float:
     """Hits, or any measure of time, float64 [n_dec, n_ra] or [n_freq, n_dec, n_ra] from a file, see
-    `read_voxels`. Raises ConfigError, one sentence that begins with `where`."""
+    `read_voxels`, or by a formula. Raises ConfigError, one sentence that begins with `where`."""
+    if isinstance(path, HitsConfig):
+        return _hits_by_formula(path, state, where)
     hits = read_voxels(path, "hits", state, where).astype(np.float64)
     if not (np.isfinite(hits).all() and (hits >= 0.0).all() and (hits < MOST).all()):
         raise ConfigError(
@@ -397,6 +413,26 @@ def read_hits(path: str, state: MapState, where: str) -> Float:
         )
     if not hits.any():
         raise ConfigError(f"{where}: {path} holds no pixel that was hit")
+    return hits
+
+
+def _hits_by_formula(config: HitsConfig, state: MapState, where: str) -> Float:
+    """exp(-4 ln 2 r^2 / FWHM^2) at the pixels' centres [n_dec, n_ra], r from the field's middle."""
+    _, num_dec, num_ra = state.shape
+    fov_ra, fov_dec = state.grid.fov_deg
+    dec, ra = (
+        ((np.arange(num) + 0.5) / num - 0.5) * fov
+        for num, fov in ((num_dec, fov_dec), (num_ra, fov_ra))
+    )
+    square = dec[:, None] * dec[:, None] + ra * ra
+    hits = portable.exp2(-4.0 * square / (config.fwhm_deg * config.fwhm_deg))
+    if config.radius_deg is not None:
+        hits = np.where(square <= config.radius_deg * config.radius_deg, hits, 0.0)
+    if not hits.any():
+        raise ConfigError(
+            f"{where}.radius_deg = {config.radius_deg:g} leaves no pixel of a map of {fov_ra:g} x "
+            f"{fov_dec:g} deg"
+        )
     return hits
 
 

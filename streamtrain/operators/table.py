@@ -50,7 +50,7 @@ def without_paths(name: str, section: dict[str, Any]) -> dict[str, Any]:
     """An operator's settings as plain data, with 'file' for the path of each of its files."""
     operator = operator_of(name)
     files = () if operator is None else operator.files
-    return {k: "file" if k in files and v is not None else v for k, v in section.items()}
+    return {k: "file" if k in files and isinstance(v, str) else v for k, v in section.items()}
 
 
 def of_the_map(names: Iterable[str]) -> dict[str, bool]:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Table, Turn
 from streamtrain.operators.fourier import Axis, SliceFilter
 from streamtrain.operators.measured import arrays_digest, assume, read_arrays, reading
-from streamtrain.schema import setting
+from streamtrain.schema import ConfigError, setting
 from streamtrain.spectra import Box
 
 Float = NDArray[np.float64]
@@ -104,7 +105,13 @@ def _bin(edges: Float, k: Float) -> NDArray[np.int64]:
 class TransferFunctionConfig:
     """Every wave of the cube is left with a share T of its power."""
 
-    file: str = setting(help="HDF5 or npz file of T(k_perp, k_par) [1/Mpc]")
+    file: str | None = setting(None, "HDF5 or npz file of T(k_perp, k_par) [1/Mpc]")
+    k_half: tuple[float, float] | None = setting(
+        None, "or k_perp and k_par [1/Mpc] where half of the power is left, of a formula", above=0
+    )
+    slope: tuple[float, float] = setting(
+        (2.7, 3.6), "powers of k_perp and k_par that T falls with below these", above=0, high=20
+    )
     mean: Literal["remove", "keep"] = setting(
         "remove", "the mean of the cube, of which a table says nothing"
     )
@@ -126,25 +133,39 @@ class TransferFunction(Operator):
     freq: Axis
     slices: SliceFilter
     """Each wave along frequency, times sqrt(T) [n_freq / 2 + 1, n_ra, n_dec]."""
-    digest: str
-    """Digest of the table."""
+    digest: str | None
+    """Digest of the table; None of a formula."""
 
     @classmethod
     def from_config(
         cls, name: str, stage: int, config: TransferFunctionConfig, state: MapState
     ) -> TransferFunction:
-        where = f"observe.{name}.file"
-        table = reading(TransferTable.read, config.file, where)
         freq, dec, ra = (Axis.fourier(num, half=axis == 0) for axis, num in enumerate(state.shape))
         k_par, k_dec, k_ra = (np.abs(k) for k in _waves(Box.of_grid(state.grid, state.joined)))
         k_perp = np.sqrt(k_ra[:, None] * k_ra[:, None] + k_dec * k_dec)
-        _say(table, k_perp, k_par, partial(assume, f"{where}: {config.file}"))
-        power = table.at(k_perp, k_par[: freq.num_waves, None, None])
+        digest = None
+        if config.k_half is not None:
+            power = _by_formula(config.k_half, config.slope, k_perp, k_par[: freq.num_waves])
+        else:
+            assert config.file is not None
+            where = f"observe.{name}.file"
+            table = reading(TransferTable.read, config.file, where)
+            _say(table, k_perp, k_par, partial(assume, f"{where}: {config.file}"))
+            power = table.at(k_perp, k_par[: freq.num_waves, None, None])
+            digest = arrays_digest([table.power, table.perp, table.par])
         factors = np.sqrt(power)
         factors[0, 0, 0] = 1.0 if config.mean == "keep" else 0.0
-        digest = arrays_digest([table.power, table.perp, table.par])
         slices = SliceFilter(dec, ra, Table(factors.astype(np.float32)))
         return cls(name, stage, freq, slices, digest)
+
+    @classmethod
+    def check(cls, section: TransferFunctionConfig, where: str, state: MapState) -> None:
+        if (section.file is None) == (section.k_half is None):
+            raise ConfigError(
+                f"{where} needs either a file or k_half: [k_perp, k_par] (COMAP: [0.052, 0.023])"
+            )
+        if section.k_half is None and section.slope != TransferFunctionConfig.slope:
+            raise ConfigError(f"{where}.slope is of the formula with {where}.k_half, not of a file")
 
     @classmethod
     def needs_units(cls, section: TransferFunctionConfig) -> bool:
@@ -159,6 +180,21 @@ class TransferFunction(Operator):
         waves = self.slices.apply(kernels, waves.view(2, -1, num_dec, num_ra))
         waves = waves.view(2, samples, self.freq.num_waves, num_dec * num_ra)
         return self.freq.to_rows(kernels, waves, real=True).view(cube.shape)
+
+
+def _by_formula(
+    k_half: tuple[float, float], slope: tuple[float, float], k_perp: Float, k_par: Float
+) -> Float:
+    """T = 1 / (1 + (k_half / k)^slope) of k_perp times that of k_par, 0 where one of them is 0."""
+    perp, par = (
+        np.where(k > 0.0, 1.0 / (1.0 + _power(half / np.where(k > 0.0, k, half), steepness)), 0.0)
+        for k, half, steepness in zip((k_perp, k_par), k_half, slope, strict=True)
+    )
+    return par[:, None, None] * perp
+
+
+def _power(base: Float, exponent: float) -> Float:
+    return portable.exp2(exponent * portable.log2(base))
 
 
 def _waves(box: Box) -> tuple[Float, Float, Float]:

@@ -303,6 +303,24 @@ def test_noise_of_the_cii_preset() -> None:
     assert of_plan / noise.sigma_uK == pytest.approx(0.78, abs=0.01)
 
 
+def test_hits_by_a_formula(kernels: Kernels) -> None:
+    """Half the time at half the FWHM is sqrt(2) the noise; beyond the radius there is none."""
+    grid: dict[str, Any] = {"fov_deg": [1.2, 0.8], "shape": [2, 80, 120]}
+    hits = {"fwhm_deg": 0.4, "radius_deg": 0.35}
+    (operator,) = operators({"noise": {"sigma_uK": 3.0, "hits": hits}}, **grid)
+    pattern = operator.sigma_pattern()
+    assert pattern is not None and pattern.shape == (80, 120)
+    ra, dec = (np.arange(120) - 59.5) * 0.01, (np.arange(80) - 39.5) * 0.01
+    square = dec[:, None] ** 2 + ra**2
+    seen = square <= 0.35**2
+    time = np.where(seen, 0.5 ** (square / 0.2**2), 0.0)
+    expected = np.where(seen, np.sqrt(time[seen].mean() / np.where(seen, time, 1.0)), -1.0)
+    np.testing.assert_allclose(pattern, expected, rtol=1e-5)
+    np.testing.assert_array_equal(operator.unseen(), ~seen)
+    with pytest.raises(ConfigError, match=r"radius_deg = 0\.001 leaves no pixel"):
+        operators({"noise": {"hits": {"fwhm_deg": 0.4, "radius_deg": 0.001}}}, **grid)
+
+
 def test_even_hits_change_nothing(kernels: Kernels, tmp_path: Path) -> None:
     path = save(tmp_path / "even.npz", np.full((32, 32), 3), "anything")
     (plain,) = operators({"noise": {}})

@@ -160,6 +160,36 @@ def test_power_that_is_left_is_the_tables(kernels: Kernels, tmp_path: Path, kind
     assert compared >= 5
 
 
+def test_power_that_a_formula_leaves(kernels: Kernels) -> None:
+    """Of every wave, by NumPy; half of it at k_half, nothing at k = 0 along either direction."""
+    section = {"k_half": [0.1, 0.05], "slope": [2.0, 3.0]}
+    (operator,) = operators({"transfer_function": section}, **GRID)
+    cube = white(1)
+    given = torch.from_numpy(cube.copy())
+    made = operator.apply(kernels, given, torch.zeros(1, 6, dtype=torch.int32), {})
+    k_perp, k_par = wavenumbers()
+    with np.errstate(divide="ignore"):
+        left = 1 / (1 + (0.1 / k_perp) ** 2) / (1 + (0.05 / k_par) ** 3)
+    expected = np.fft.ifftn(np.fft.fftn(cube[0].astype(float)) * np.sqrt(left)).real
+    np.testing.assert_allclose(made[0], expected, rtol=0, atol=5e-6)
+    assert operator.identity() is None and float(made.mean()) == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({}, "needs either a file or k_half"),
+        ({"file": "t.h5", "k_half": [0.1, 0.1]}, "needs either a file or k_half"),
+        ({"file": "t.h5", "slope": [1.0, 1.0]}, "slope is of the formula"),
+        ({"k_half": [0.1, 0.0]}, "above 0"),
+        ({"k_half": 0.1}, "k_half"),
+    ],
+)
+def test_formulas_that_are_none(section: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        operators({"transfer_function": section}, **GRID)
+
+
 def test_every_wave_by_itself(kernels: Kernels, tmp_path: Path) -> None:
     """Beyond the table waves take the nearest bin; phases stay; the mean goes, or stays."""
     power = power_table()
@@ -248,7 +278,7 @@ def test_what_is_no_file_of_one(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=sentence):
             operators({"transfer_function": {"file": str(tmp_path / name)}})
-    with pytest.raises(ConfigError, match=r"'observe\.transfer_function\.file' is missing"):
+    with pytest.raises(ConfigError, match="needs either a file or k_half"):
         operators({"transfer_function": {}})
 
 
