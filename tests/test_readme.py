@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import ROOT, small
+from support import ROOT, TESTS, small
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
@@ -74,8 +74,11 @@ def test_models_page(tmp_path: Path) -> None:
         assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
 
 
-def test_observe_page() -> None:
-    """Every YAML block of docs/observe.md is a configuration whose operators can be built."""
+@small.ASSUMES
+def test_observe_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every YAML block of docs/observe.md is a configuration whose operators can be built, from
+    files of the names that they say."""
+    monkeypatch.chdir(TESTS / "data")
     text = (README.parent / "docs" / "observe.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 3

@@ -104,6 +104,7 @@ for command in sys.argv[1:]:
 """
 
 
+@small.ASSUMES
 def test_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends well; the CPU then finds the bits of the GPU's test set."""
     result = python(folder, "-c", EACH, *COMMANDS)
