@@ -127,7 +127,7 @@ def test_limlam_maps_are_means_where_voxels_are_summed(config: Config, tmp_path:
 SURVEY = {
     "map_coadd", "sigma_wn_coadd", "nhit_coadd", "freq_centers", "freq_edges", "ra_centers",
     "ra_edges", "dec_centers", "dec_edges", "n_ra", "n_dec", "n_sidebands", "n_channels",
-    "patch_center", "is_pca_subtr", "is_highpassed", "is_sim", "is_simcube",
+    "patch_center", "is_pca_subtr", "n_pca", "is_highpassed", "is_sim", "is_simcube",
     *(f"wcs/{key}{axis}" for key in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "NAXIS")
       for axis in (1, 2)),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ MAX_SHARED = 48 << 10
 """Bytes of shared memory that a kernel gets without asking for more."""
 FEW = 2, 4
 """Blocks and threads of a kernel whose threads share nothing: it is correct for any numbers."""
+TEAMS = re.compile(r"FOR_EACH_CUBE\((\w+)")
+"""Kernels whose threads wait for one another without shared memory: here one thread alone."""
 _alone = threading.Lock()
 """blockIdx, threadIdx and the sums of atomicAdd are the process's."""
 
@@ -30,8 +33,8 @@ class Function:
 
     num_regs = local_size_bytes = 0
 
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        self._library, self._name = library, name
+    def __init__(self, library: ctypes.CDLL, name: str, team: bool) -> None:
+        self._library, self._name, self._team = library, name, team
 
     def __call__(
         self,
@@ -44,7 +47,8 @@ class Function:
         assert all(0 < n <= most for n, most in zip(grid, MAX_GRID, strict=True)), grid
         assert 0 < block[0] <= 1024 and shared_mem <= MAX_SHARED
         given = [self._c(a) for a in arguments]
-        blocks, threads = (grid[0], 1) if shared_mem else (min(grid[0], FEW[0]), FEW[1])
+        alone = shared_mem or self._team
+        blocks, threads = (grid[0], 1) if alone else (min(grid[0], FEW[0]), FEW[1])
         kernel, place = getattr(self._library, self._name), self._library.set_thread
         with _alone:
             for row in range(grid[1]):
@@ -80,7 +84,7 @@ class RawModule:
         self._library = ctypes.CDLL(str(library))
 
     def get_function(self, name: str) -> Function:
-        return Function(self._library, name)
+        return Function(self._library, name, name in TEAMS.findall(self._code))
 
 
 class Device:
