@@ -24,12 +24,12 @@ def steps_done(
     pca, filters = (_of(plan, name) for name in ("pca", "filter"))
     modes = sum(step.section.modes for step in pca)
     had, lines = [], []
-    if sky.sigma is not None and not any(s.operator.random and s.operator.adds for s in plan.steps):
-        had.append("has noise in every voxel")
-        lines.append(f"noise: {{rms: {sky.source}}}")
     if sky.filtered and not filters:
         had.append("has been filtered by its survey's pipeline")
         lines.append("transfer_function: {file: FILE}")
+    if sky.sigma is not None and not any(s.operator.random and s.operator.adds for s in plan.steps):
+        had.append("has noise in every voxel")
+        lines.append(f"noise: {{rms: {sky.source}}}")
     if sky.pca_modes and sky.pca_modes != modes:
         known = sky.pca_modes != UNKNOWN_MODES
         had.append(
