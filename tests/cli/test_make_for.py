@@ -27,6 +27,7 @@ from streamtrain.machine.files import find_config
 PRESETS = (
     "comap.yaml", "comap_co21.yaml", "cii.yaml", "quickstart.yaml", "pfeffer2019/published.yaml",
     "pfeffer2019/experiments/frequency_1.yaml", "freeform.yaml", "freeform_cii.yaml",
+    "comap_pathfinder.yaml",
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
     "seed": 3,
