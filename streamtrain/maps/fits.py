@@ -159,7 +159,7 @@ def _read(image: Image, path: Path, nu_rest_GHz: float | None, sum_feeds: bool) 
             None if hits is None else hits[0],
         )
     survey = _is_survey(image)
-    modes, filtered, done = _processing(image, path) if survey else (None, False, ())
+    modes, filtered, done = _processing(image, path) if survey else (None, None, ())
     return SkyMap(
         summed.cube,
         placed.freq,

@@ -87,8 +87,9 @@ class SkyMap:
     units; NaN where nothing was observed, None where the file does not say."""
     hits: NDArray[Any] | None = field(default=None, repr=False)
     """Samples in each voxel, of the cube's shape and order; None where the file does not say."""
-    filtered: bool = False
-    """Whether the file is a pipeline's that filters the data before it makes a map."""
+    filtered: bool | None = None
+    """Whether the file is a pipeline's that filters the data before it makes a map; None where the
+    file does not say."""
     pca_modes: int | None = None
     """Modes along frequency that were subtracted from it by principal components, 0 for none,
     `UNKNOWN_MODES` for an unknown number; None where the file does not say."""

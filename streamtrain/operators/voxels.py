@@ -9,6 +9,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from streamtrain.maps.skymap import (
     parse_units,
     rayleigh_jeans_uK,
 )
-from streamtrain.operators.base import MapState, Shape
+from streamtrain.operators.base import MapState, Operator, Shape
 from streamtrain.schema import AssumptionWarning, ConfigError
 
 Float = NDArray[np.float64]
@@ -331,15 +332,13 @@ def sigma_before(state: MapState, where: str) -> NDArray[np.float32]:
     """Sigma of every voxel over a level of the sample, float32 [n_freq, n_dec, n_ra]: that of the
     last noise before it which differs between voxels, 1 where there is none; -1 in voxels that were
     masked or not observed. Several noises are said to be one, with an AssumptionWarning."""
-    sigma, unseen, uneven = np.ones(state.shape), np.zeros(state.shape, bool), []
-    for made in state.through:
-        operator = made()
-        pattern, lost = operator.sigma_pattern(), operator.unseen()
+    sigma, uneven = np.ones(state.shape), []
+    operators = [made() for made in state.through]
+    for operator in operators:
+        pattern = operator.sigma_pattern()
         if pattern is not None:
             uneven.append(operator.name)
             sigma = _joined(pattern.astype(np.float64), state.shape)
-        if lost is not None:
-            unseen |= _joined(np.where(lost, -1.0, 1.0), state.shape) < 0.0
     if len(uneven) > 1:
         warnings.warn(
             f"{where} takes the noise of each voxel from observe.{uneven[-1]}, not also from "
@@ -347,7 +346,22 @@ def sigma_before(state: MapState, where: str) -> NDArray[np.float32]:
             AssumptionWarning,
             stacklevel=2,
         )
-    return np.where(unseen, -1.0, sigma).astype(np.float32)
+    return np.where(_unseen(operators, state.shape), -1.0, sigma).astype(np.float32)
+
+
+def unseen_before(state: MapState) -> NDArray[np.bool_]:
+    """Voxels [n_freq, n_dec, n_ra] of the map in `state` that operators before it have masked, or
+    that were not observed; of joined voxels those of which no part is left."""
+    return _unseen([made() for made in state.through], state.shape)
+
+
+def _unseen(operators: Sequence[Operator], shape: Shape) -> NDArray[np.bool_]:
+    unseen = np.zeros(shape, bool)
+    for operator in operators:
+        lost = operator.unseen()
+        if lost is not None:
+            unseen |= _joined(np.where(lost, -1.0, 1.0), shape) < 0.0
+    return unseen
 
 
 def _joined(sigma: Float, shape: Shape) -> Float:

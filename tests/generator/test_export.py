@@ -127,7 +127,7 @@ def test_limlam_maps_are_means_where_voxels_are_summed(config: Config, tmp_path:
 SURVEY = {
     "map_coadd", "sigma_wn_coadd", "nhit_coadd", "freq_centers", "freq_edges", "ra_centers",
     "ra_edges", "dec_centers", "dec_edges", "n_ra", "n_dec", "n_sidebands", "n_channels",
-    "patch_center", "is_pca_subtr", "is_highpassed", "is_sim", "is_simcube",
+    "patch_center", "is_pca_subtr", "n_pca", "is_highpassed", "is_sim", "is_simcube",
     *(f"wcs/{key}{axis}" for key in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "NAXIS")
       for axis in (1, 2)),
 }  # fmt: skip
@@ -184,6 +184,30 @@ def test_maps_as_the_survey_has_them(config: Config, tmp_path: Path) -> None:
     }
     assert from_mapping(yaml.safe_load(about["config"])) == raw(made)
     assert (about["index"], about["seed"], about["split"]) == ("8", "11", "train")
+
+
+@pytest.mark.parametrize("first", ["noise", "pool"])
+def test_a_file_of_a_filtered_sample_is_read_as_the_sample(
+    config: Config, tmp_path: Path, first: str
+) -> None:
+    """Also where the survey's filters, its noise and its components come before the pool."""
+    seen_by(tmp_path / "hits.npz")
+    operators: dict[str, Any] = {
+        "channel_response": {"resolving_power": 40.0},
+        "transfer_function": {"k_half": [0.05, 0.02]},
+        "noise": {"sigma_uK": [1.0, 3.0], "hits": str(tmp_path / "hits.npz")},
+        "correlated_noise": {"sigma_uK": 2.0, "knee_per_GHz": 0.5},
+        "pca": {"modes": 2},
+    }
+    pool = {"pool": {"factor": [3, 1, 1]}}
+    operators = operators | pool if first == "noise" else pool | operators
+    made = runs.with_settings(config, observe=operators | {"log_modulus": {}})
+    folder = export(made, tmp_path / "maps", samples=1, format="comap", split="test")
+    sky = read_map(folder / "sample_000000.h5")
+    assert sky.filtered and sky.pca_modes == 0
+    found = prepare(sky, made)
+    assert np.array_equal(found.cube, Generator(made, "test").generate([0]).cube[0])
+    assert found.left_out == [name for name in operators if name not in ("pool", "pca")]
 
 
 def test_a_survey_file_is_read_as_the_sample(config: Config, tmp_path: Path) -> None:
