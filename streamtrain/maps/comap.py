@@ -301,7 +301,8 @@ def _edges_note(
     if not is_dataset(file, name):
         return ()
     edges = np.asarray(ra_in_order(array_of(file, name, source)), np.float64)
-    if edges.shape == (*centres.shape[:-1], centres.shape[-1] + 1):
+    if edges.size == centres.size + len(np.atleast_2d(centres)):
+        edges = edges.reshape(*centres.shape[:-1], -1)
         off = 0.5 * (edges[..., 1:] + edges[..., :-1]) - centres
         turn = np.abs((off + 180.0) % 360.0 - 180.0)  # ra may pass 0
         if turn.max() <= BETWEEN * np.median(np.abs(np.diff(edges))):

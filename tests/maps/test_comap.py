@@ -308,6 +308,12 @@ def test_one_channel_has_the_width_of_its_edges(tmp_path: Path) -> None:
         read_map(survey.write(tmp_path / "b.h5", freq_edges=None))
 
 
+def test_edges_of_one_sideband(tmp_path: Path) -> None:
+    """Edges [1, n + 1] lie about centres [1, n]."""
+    survey = Survey(((26, 34),), num_channels=5)
+    assert "freq_edges" not in " ".join(read_map(survey.write(tmp_path / "a.h5")).notes)
+
+
 def test_edges_that_do_not_lie_about_centres(tmp_path: Path) -> None:
     """The pipeline's last edge is wrong where dec falls; the centres count."""
     survey = Survey(dec_falls=True)
