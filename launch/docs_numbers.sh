@@ -5,6 +5,8 @@
 #   bash launch/docs_numbers.sh scenarios      docs/evaluation.md: the published scenarios
 #   bash launch/docs_numbers.sh limlam FOLDER  docs/infer.md: maps that limlam_mocker painted, in
 #                                              FOLDER as tests/data/README.md describes them
+#   bash launch/docs_numbers.sh comap FOLDER   docs/comap.md: a map in COMAP's layout; FOLDER has
+#                                              halos.npz, beam.txt and transfer.h5, see there
 # Further arguments key=value are settings of every training, such as train.threads=1. Skies, runs and
 # chains that are there already are used, and what was interrupted goes on.
 # $STREAMTRAIN: a python that has the packages, instead of .venv, which is made where it is not there.
@@ -13,7 +15,7 @@ cd "$(dirname "$0")/.."
 section="${1:-none}"
 shift || true
 case "$section" in
-chain | experiments | scenarios | limlam) ;;
+chain | experiments | scenarios | limlam | comap) ;;
 *)
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
   exit 2
@@ -35,6 +37,11 @@ skies() { # those of the quickstart, with twice as many for tests
 }
 data=('data.train=[lightcones/docs/train_*.h5]' 'data.validation=[lightcones/docs/validation_*.h5]'
   'data.test=[lightcones/docs/test_*.h5]')
+
+# From docs/comap.md, the block that a comment names.
+named() { awk -v name="<!-- $1 -->" \
+  'p && $0 == "```" {exit} p {print} $0 == name {on = 1} on && /^```[a-z]/ {p = 1; on = 0}' \
+  docs/comap.md; }
 
 # From docs/infer.md, the block of a language that follows a heading.
 block() { awk -v head="$1" -v fence="\`\`\`$2" \
@@ -117,5 +124,32 @@ for name, options in (("v1_li_square", {}), ("v3_breysse_offset", {"regrid": Tru
             bottom, top = getattr(posterior, kind)(level)
             print(f"{kind} {level}: holds {np.mean((bottom <= true) & (true <= top)):.2f} of the bins")
 END
+  ;;
+comap)
+  survey="$(cd "${1:?the folder of halos.npz, beam.txt and transfer.h5}" && pwd)"
+  shift
+  skies
+  mkdir -p runs/docs/comap
+  named survey_map.py >runs/docs/comap/survey_map.py
+  "$STREAMTRAIN" runs/docs/comap/survey_map.py "$survey/halos.npz" "$survey/beam.txt" \
+    "$survey/transfer.h5" runs/docs/comap/field.h5
+  named survey.yaml | sed "s,beam.txt,$survey/beam.txt,; s,transfer.h5,$survey/transfer.h5,
+    s,field.h5,$PWD/runs/docs/comap/field.h5," >runs/docs/comap/survey.yaml
+  mkdir -p runs/docs/comap/filtered
+  { echo "# Maps as the survey's pipeline leaves them."; cat runs/docs/comap/survey.yaml; } \
+    >runs/docs/comap/filtered/filtered.yaml
+  of=(runs/docs/comap/survey.yaml "${data[@]}" train.steps=4000 test.samples=4096 "$@")
+  noise="noise: {rms: $PWD/runs/docs/comap/field.h5}"
+  streamtrain train "${of[@]}" run=runs/docs/comap/with
+  streamtrain train "${of[@]}" run=runs/docs/comap/without \
+    "observe={beam: {profile: $survey/beam.txt}, $noise, asinh: {scale: 10.0}}"
+  for run in with without; do
+    streamtrain alarm "runs/docs/comap/$run" --maps 4000
+    streamtrain evaluate "runs/docs/comap/$run" --calibration
+  done
+  streamtrain evaluate runs/docs/comap/without --scenarios runs/docs/comap/filtered
+  streamtrain infer runs/docs/comap/with runs/docs/comap/field.h5 --check
+  streamtrain infer runs/docs/comap/without runs/docs/comap/field.h5 --anyway
+  "$STREAMTRAIN" launch/elsewhere.py runs/docs/comap/without runs/docs/comap/survey.yaml "${data[@]}"
   ;;
 esac

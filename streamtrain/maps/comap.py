@@ -163,11 +163,12 @@ def _voxels(file: Any, names: dict[str, str], source: str) -> Voxels:
         notes += (f"its {nu.shape[0]} sidebands were put in the order of frequency",)
     notes += order_notes(freq)
     ra_deg, dec_deg = ra_in_order(ra_deg).reshape(-1), dec_deg.reshape(-1)
-    sides = (
+    ra_edges, dec_edges = (
         edges_of_centres(centres, names[axis], source, _step(file, f"{axis}_edges"))
         for axis, centres in (("ra", ra_deg), ("dec", dec_deg))
     )
-    ra, dec, place = sky_axes(*sides)
+    ra, dec, place, narrowed = sky_axes(ra_edges, dec_edges, source)
+    notes += narrowed
     for axis, centres in (("freq", nu), ("ra", ra_deg), ("dec", dec_deg)):
         notes += _edges_note(file, f"{axis}_edges", centres, names[axis], source)
     axes = {"sideband": nu.shape[0], "channel": nu.shape[1], "dec": dec_deg.size, "ra": ra_deg.size}
@@ -301,7 +302,8 @@ def _edges_note(
     if not is_dataset(file, name):
         return ()
     edges = np.asarray(ra_in_order(array_of(file, name, source)), np.float64)
-    if edges.shape == (*centres.shape[:-1], centres.shape[-1] + 1):
+    if edges.size == centres.size + len(np.atleast_2d(centres)):
+        edges = edges.reshape(*centres.shape[:-1], -1)
         off = 0.5 * (edges[..., 1:] + edges[..., :-1]) - centres
         turn = np.abs((off + 180.0) % 360.0 - 180.0)  # ra may pass 0
         if turn.max() <= BETWEEN * np.median(np.abs(np.diff(edges))):

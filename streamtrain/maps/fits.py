@@ -32,6 +32,7 @@ from streamtrain.maps.skymap import (
     SkyMap,
     check_numbers,
     frequency_axis,
+    narrowing_notes,
     no_feeds,
     number_of,
     order_notes,
@@ -158,8 +159,11 @@ def _read(image: Image, path: Path, nu_rest_GHz: float | None, sum_feeds: bool) 
             None if sigma is None else sigma[0],
             None if hits is None else hits[0],
         )
+    if str(placed.plane.wcs.wcs.ctype[0]).endswith("CAR"):  # equal steps in ra
+        dec, half = placed.centre_deg[1], 0.5 * placed.dec.width
+        notes += narrowing_notes(dec - half, dec + half)
     survey = _is_survey(image)
-    modes, filtered, done = _processing(image, path) if survey else (None, False, ())
+    modes, filtered, done = _processing(image, path) if survey else (None, None, ())
     return SkyMap(
         summed.cube,
         placed.freq,

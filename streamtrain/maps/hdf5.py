@@ -134,7 +134,7 @@ def _with_edges(
     reverse = "MATLAB_class" in about
     cube, turned = in_order(cube, axes, name, source, reverse)
     freq = frequency_axis(nu)
-    ra, dec, place = sky_axes(x, y)
+    ra, dec, place, narrowed = sky_axes(x, y, source)
     cube, marks, scaled = unpacked(cube, file[name], source)
     done, units, rest = (said(about, key) for key in ("observe_done", "units", "nu_rest_GHz"))
     noise, hits = (
@@ -150,7 +150,7 @@ def _with_edges(
         nu_rest_GHz=rest_of(rest, "nu_rest_GHz", source, nu_rest_GHz),
         source=source,
         layout=layout,
-        notes=(*turned, *scaled, *order_notes(freq)),
+        notes=(*turned, *scaled, *order_notes(freq), *narrowed),
         marks=marks,
         done=None if done is None else _done(done, source),
         sigma=noise,

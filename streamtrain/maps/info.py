@@ -200,7 +200,7 @@ def _hits(facts: dict[str, Any]) -> str:
 
 def _filtered(facts: dict[str, Any]) -> str:
     modes = facts["pca_modes"]
-    if not facts["filtered"] and modes is None:
+    if facts["filtered"] is None:
         return "not stated"
     number = "an unknown number of" if modes == UNKNOWN_MODES else modes
     told = "PCA modes: not stated" if modes is None else f"{number} PCA modes subtracted"

@@ -70,7 +70,7 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
     axes = {"ra": len(x) - 1, "dec": len(y) - 1, "freq": len(nu) - 1}
     cube, turned = in_order(cube, axes, name, source)
     freq = frequency_axis(nu)
-    ra, dec, place = sky_axes(x, y)
+    ra, dec, place, narrowed = sky_axes(x, y, source)
     beside = []
     for names in (SIGMA, HITS):
         key = next((n for n in names if n in arrays), None)
@@ -87,7 +87,7 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
         nu_rest_GHz=rest_of(arrays.get("nu_rest"), "nu_rest", source, nu_rest_GHz),
         source=source,
         layout=layout,
-        notes=(*turned, *order_notes(freq)),
+        notes=(*turned, *order_notes(freq), *narrowed),
         sigma=beside[0],
         hits=beside[1],
         axes=tuple(axes)[::-1] if turned else tuple(axes),

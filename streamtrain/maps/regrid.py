@@ -59,6 +59,18 @@ def mean_over(cube: NDArray[np.floating], shares: tuple[Float, Float, Float]) ->
     return np.where(known, total / np.where(known, weight, 1.0), np.nan)
 
 
+def sigma_of_mean(sigma: NDArray[np.floating], shares: tuple[Float, Float, Float]) -> Float:
+    """Sigma of `mean_over` of a cube whose voxels have independent noise of this sigma; NaN where
+    it has no value."""
+    given = np.asarray(sigma, np.float64)
+    valid = np.isfinite(given)
+    weight = _contract(valid.astype(np.float64), shares)
+    freq, dec, ra = (share * share for share in shares)
+    square = _contract(np.where(valid, given * given, 0.0), (freq, dec, ra))
+    known = weight >= LEAST_VALID - 1e-12
+    return np.where(known, np.sqrt(square) / np.where(known, weight, 1.0), np.nan)
+
+
 def _contract(values: Float, shares: tuple[Float, Float, Float]) -> Float:
     freq, dec, ra = shares
     first = np.tensordot(freq, values, axes=(1, 0))

@@ -18,6 +18,9 @@ SHOWN = 40
 """Characters of a message's longest quotation."""
 UNKNOWN_MODES = -1
 """A number of principal components that a file does not say, though it says that some are gone."""
+NARROWING = 0.1
+"""Share of a pixel's width in ra that may be lost towards a pole before it is said."""
+POLE_DEG = 90.0 + 1e-6
 EVEN = 1e-3
 """How far steps of an axis may differ from their mean, in steps."""
 
@@ -87,8 +90,9 @@ class SkyMap:
     units; NaN where nothing was observed, None where the file does not say."""
     hits: NDArray[Any] | None = field(default=None, repr=False)
     """Samples in each voxel, of the cube's shape and order; None where the file does not say."""
-    filtered: bool = False
-    """Whether the file is a pipeline's that filters the data before it makes a map."""
+    filtered: bool | None = None
+    """Whether the file is a pipeline's that filters the data before it makes a map; None where the
+    file does not say."""
     pca_modes: int | None = None
     """Modes along frequency that were subtracted from it by principal components, 0 for none,
     `UNKNOWN_MODES` for an unknown number; None where the file does not say."""
@@ -122,9 +126,15 @@ def sky_axis(edges: Float) -> Axis:
     return Axis(ordered - 0.5 * (ordered[0] + ordered[-1]), bool(falling))
 
 
-def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, dict[str, Any]]:
+def sky_axes(
+    ra_edges: Float, dec_edges: Float, source: str
+) -> tuple[Axis, Axis, dict[str, Any], tuple[str, ...]]:
     """The axes (ra, dec) of coordinates [deg] in the order of the file, ra shrunk by cos(dec) of
-    the middle, and `locate` and `centre_deg` of a `SkyMap`."""
+    the middle, `locate` and `centre_deg` of a `SkyMap`, and what to say of them. Raises MapError
+    for what lies beyond a pole."""
+    low, high = sorted((float(dec_edges[0]), float(dec_edges[-1])))
+    if low < -POLE_DEG or high > POLE_DEG:
+        raise MapError(f"{source}: its dec, {low:g} to {high:g} deg, lies beyond a pole")
     middle = tuple(0.5 * float(e[0] + e[-1]) for e in (ra_edges, dec_edges))
     shrink = float(np.cos(np.radians(middle[1])))
 
@@ -134,7 +144,19 @@ def sky_axes(ra_edges: Float, dec_edges: Float) -> tuple[Axis, Axis, dict[str, A
 
     ra_axis = sky_axis(ra_edges * shrink if shrink < 1.0 - 1e-3 else ra_edges)
     place = {"locate": locate, "centre_deg": (round(middle[0], 9) % 360.0, middle[1])}
-    return ra_axis, sky_axis(dec_edges), place
+    return ra_axis, sky_axis(dec_edges), place, narrowing_notes(low, high)
+
+
+def narrowing_notes(low: float, high: float) -> tuple[str, ...]:
+    """What to say of a map whose pixels have equal steps in ra, from one dec [deg] to another."""
+    ends = [float(np.cos(np.radians(dec))) for dec in (low, high)]
+    share = 1.0 - min(ends) / max(ends)
+    if share <= NARROWING:
+        return ()
+    return (
+        f"its pixels are {100.0 * share:.0f} % narrower in ra at one end of dec than at the other, "
+        "and were taken to be as wide as in its middle",
+    )
 
 
 def checked_edges(values: ArrayLike, name: str, source: str, *, even: bool = True) -> Float:

@@ -155,6 +155,12 @@ class TransferFunction(Operator):
             digest = arrays_digest([table.power, table.perp, table.par])
         factors = np.sqrt(power)
         factors[0, 0, 0] = 1.0 if config.mean == "keep" else 0.0
+        if not factors.any():
+            num_freq, num_dec, num_ra = state.shape
+            raise ConfigError(
+                f"observe.{name} leaves nothing of a map of {num_freq} x {num_dec} x {num_ra} "
+                "voxels (freq, dec, ra), as T is 0 for all of its waves"
+            )
         slices = SliceFilter(dec, ra, Table(factors.astype(np.float32)))
         return cls(name, stage, freq, slices, digest)
 

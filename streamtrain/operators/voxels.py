@@ -9,6 +9,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,14 @@ from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, re
 from streamtrain.maps.missing import BEYOND
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import LEAST_VALID, SLACK, overlap
-from streamtrain.maps.skymap import MapError, SkyMap, order_notes, parse_units
-from streamtrain.operators.base import MapState, Shape
+from streamtrain.maps.skymap import (
+    MapError,
+    SkyMap,
+    order_notes,
+    parse_units,
+    rayleigh_jeans_uK,
+)
+from streamtrain.operators.base import MapState, Operator, Shape
 from streamtrain.schema import AssumptionWarning, ConfigError
 
 Float = NDArray[np.float64]
@@ -159,8 +166,8 @@ def read_voxels(
             )
         return pixels
     try:
-        units = None if in_units else "uK"
-        sky = read_map(path, units=units, no_value=float("nan"), hdu=hdu)
+        units = None if quantity == "sigma" else "uK"  # which matter to no other
+        sky = read_map(path, units=units, no_value=float("nan"), hdu=hdu, need_units=in_units)
     except MapError as error:
         if "--units" not in str(error):
             raise ConfigError(f"{where}: {error}") from None
@@ -173,6 +180,8 @@ def read_voxels(
     values = _quantity_of(sky, quantity, where)
     if in_units:
         values = values * _in_grid_units(sky, state, where, notes)
+    elif quantity == "sigma":
+        values = values * _ratio_of_units(sky, state, notes)[:, None, None]
     if not _lies_alike(sky, state):
         values = _regridded(values, quantity, sky, state, where)
         shapes = (" x ".join(map(str, shape)) for shape in (sky.shape, state.shape))
@@ -237,6 +246,23 @@ def _in_grid_units(sky: SkyMap, state: MapState, where: str, notes: list[str]) -
     return units.factor * state.weight
 
 
+def _ratio_of_units(sky: SkyMap, state: MapState, notes: list[str]) -> Float:
+    """From sigma in the file's units to that in the kind of units of the map, but for a factor, for
+    each channel of the file: the ratio of temperature and intensity depends on frequency."""
+    try:
+        kind = parse_units(sky.units or "", sky.source).kind
+    except MapError:
+        kind = state.grid.units  # it does not say it
+    if kind == state.grid.units:
+        notes[:] = [note for note in notes if "its units" not in note]  # nothing rests on them
+        return np.ones(sky.shape[0])
+    notes.append(
+        f"its sigma was converted from {sky.units} to {state.grid.units} at each channel's centre"
+    )
+    kelvin = rayleigh_jeans_uK(0.5 * (sky.freq.edges[1:] + sky.freq.edges[:-1]))
+    return kelvin if state.grid.units == "uK" else 1.0 / kelvin
+
+
 def _edges(state: MapState) -> tuple[Float, Float, Float]:
     """Edges of the map's voxels: frequency [GHz], dec and ra from the middle [deg]."""
     num_freq, num_dec, num_ra = state.shape
@@ -281,10 +307,10 @@ def _regridded(
         share = overlap(axis.edges, edges, what)
         shares.append(share)
         parts.append(share * step / np.abs(np.diff(axis.edges)))
-    if quantity == "hits":
-        return _contracted(values, parts)
     covered = _contracted((values > 0.0).astype(np.float64), shares)
     known = covered >= LEAST_VALID - 1e-12
+    if quantity == "hits":
+        return np.where(known, _contracted(values, parts), 0.0)
     if quantity == "mask":
         return known.astype(np.float64)
     square = _contracted(values * values, [share * share for share in shares])
@@ -306,15 +332,13 @@ def sigma_before(state: MapState, where: str) -> NDArray[np.float32]:
     """Sigma of every voxel over a level of the sample, float32 [n_freq, n_dec, n_ra]: that of the
     last noise before it which differs between voxels, 1 where there is none; -1 in voxels that were
     masked or not observed. Several noises are said to be one, with an AssumptionWarning."""
-    sigma, unseen, uneven = np.ones(state.shape), np.zeros(state.shape, bool), []
-    for made in state.through:
-        operator = made()
-        pattern, lost = operator.sigma_pattern(), operator.unseen()
+    sigma, uneven = np.ones(state.shape), []
+    operators = [made() for made in state.through]
+    for operator in operators:
+        pattern = operator.sigma_pattern()
         if pattern is not None:
             uneven.append(operator.name)
             sigma = _joined(pattern.astype(np.float64), state.shape)
-        if lost is not None:
-            unseen |= _joined(np.where(lost, -1.0, 1.0), state.shape) < 0.0
     if len(uneven) > 1:
         warnings.warn(
             f"{where} takes the noise of each voxel from observe.{uneven[-1]}, not also from "
@@ -322,7 +346,22 @@ def sigma_before(state: MapState, where: str) -> NDArray[np.float32]:
             AssumptionWarning,
             stacklevel=2,
         )
-    return np.where(unseen, -1.0, sigma).astype(np.float32)
+    return np.where(_unseen(operators, state.shape), -1.0, sigma).astype(np.float32)
+
+
+def unseen_before(state: MapState) -> NDArray[np.bool_]:
+    """Voxels [n_freq, n_dec, n_ra] of the map in `state` that operators before it have masked, or
+    that were not observed; of joined voxels those of which no part is left."""
+    return _unseen([made() for made in state.through], state.shape)
+
+
+def _unseen(operators: Sequence[Operator], shape: Shape) -> NDArray[np.bool_]:
+    unseen = np.zeros(shape, bool)
+    for operator in operators:
+        lost = operator.unseen()
+        if lost is not None:
+            unseen |= _joined(np.where(lost, -1.0, 1.0), shape) < 0.0
+    return unseen
 
 
 def _joined(sigma: Float, shape: Shape) -> Float:

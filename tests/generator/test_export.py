@@ -186,6 +186,30 @@ def test_maps_as_the_survey_has_them(config: Config, tmp_path: Path) -> None:
     assert (about["index"], about["seed"], about["split"]) == ("8", "11", "train")
 
 
+@pytest.mark.parametrize("first", ["noise", "pool"])
+def test_a_file_of_a_filtered_sample_is_read_as_the_sample(
+    config: Config, tmp_path: Path, first: str
+) -> None:
+    """Also where the survey's filters, its noise and its components come before the pool."""
+    seen_by(tmp_path / "hits.npz")
+    operators: dict[str, Any] = {
+        "channel_response": {"resolving_power": 40.0},
+        "transfer_function": {"k_half": [0.05, 0.02]},
+        "noise": {"sigma_uK": [1.0, 3.0], "hits": str(tmp_path / "hits.npz")},
+        "correlated_noise": {"sigma_uK": 2.0, "knee_per_GHz": 0.5},
+        "pca": {"modes": 2},
+    }
+    pool = {"pool": {"factor": [3, 1, 1]}}
+    operators = operators | pool if first == "noise" else pool | operators
+    made = runs.with_settings(config, observe=operators | {"log_modulus": {}})
+    folder = export(made, tmp_path / "maps", samples=1, format="comap", split="test")
+    sky = read_map(folder / "sample_000000.h5")
+    assert sky.filtered and sky.pca_modes == 0
+    found = prepare(sky, made)
+    assert np.array_equal(found.cube, Generator(made, "test").generate([0]).cube[0])
+    assert found.left_out == [name for name in operators if name not in ("pool", "pca")]
+
+
 def test_a_survey_file_is_read_as_the_sample(config: Config, tmp_path: Path) -> None:
     """The network's input of the file is that of the generator to the last bit, also where voxels
     are summed; three channels are one sideband."""

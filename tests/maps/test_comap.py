@@ -308,6 +308,24 @@ def test_one_channel_has_the_width_of_its_edges(tmp_path: Path) -> None:
         read_map(survey.write(tmp_path / "b.h5", freq_edges=None))
 
 
+@pytest.mark.parametrize(("high", "note"), [(86.0, "50 % narrower in ra at one end"), (54.0, "")])
+def test_pixels_that_narrow_towards_a_pole(tmp_path: Path, high: float, note: str) -> None:
+    """Equal steps in ra are half as wide at 86 deg as at 82 deg; COMAP's own fields lose 9 %."""
+    edges = np.linspace(high - 4.0, high, 6)
+    dec = {"dec_edges": edges, "dec_centers": 0.5 * (edges[1:] + edges[:-1])}
+    said = " ".join(read_map(Survey().write(tmp_path / "a.h5", **dec)).notes)
+    assert note in said and ("narrower" in said) == bool(note)
+    beyond = {"dec_edges": edges + 5 - high + 86, "dec_centers": dec["dec_centers"] + 91 - high}
+    with pytest.raises(MapError, match=r"b.h5: its dec, 87 to 91 deg, lies beyond a pole"):
+        read_map(Survey().write(tmp_path / "b.h5", **beyond))
+
+
+def test_edges_of_one_sideband(tmp_path: Path) -> None:
+    """Edges [1, n + 1] lie about centres [1, n]."""
+    survey = Survey(((26, 34),), num_channels=5)
+    assert "freq_edges" not in " ".join(read_map(survey.write(tmp_path / "a.h5")).notes)
+
+
 def test_edges_that_do_not_lie_about_centres(tmp_path: Path) -> None:
     """The pipeline's last edge is wrong where dec falls; the centres count."""
     survey = Survey(dec_falls=True)

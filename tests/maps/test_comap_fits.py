@@ -271,3 +271,17 @@ def test_a_map_per_feed(tmp_path: Path) -> None:
         read(paths, sum_feeds=True)
     with pytest.raises(MapError, match="holds no map per feed: --sum-feeds is of"):
         read(write(tmp_path / "coadded", cubes()), sum_feeds=True)
+
+
+def test_pixels_that_narrow_towards_a_pole(tmp_path: Path) -> None:
+    """In plate carree, whose pixels have equal steps in ra."""
+
+    def said(folder: str, **changes: Any) -> str:
+        paths = write(tmp_path / folder, cubes(), **changes)
+        return " ".join(read_map(paths["temperature"], nu_rest_GHz=115.27).notes)
+
+    assert "narrower in ra" not in said("own")
+    height, step = 4.0, 4.0 / NUM_DEC
+    high = {"CDELT2": step, "CRPIX2": (NUM_DEC + 1) / 2 - 84.0 / step, "CDELT1": -0.1}
+    share = 1.0 - np.cos(np.radians(84 + height / 2)) / np.cos(np.radians(84 - height / 2))
+    assert f"are {100 * share:.0f} % narrower in ra at one end of dec" in said("high", **high)

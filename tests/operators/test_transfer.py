@@ -24,7 +24,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
 from streamtrain.numerics.backend import Kernels
 from streamtrain.operators.fourier import Axis, cheap_length, radices
-from streamtrain.operators.transfer import TransferTable, without_information
+from streamtrain.operators.transfer import TransferFunction, TransferTable, without_information
 from streamtrain.schema import AssumptionWarning
 
 GRID: dict[str, Any] = {"shape": [32, 64, 64], "fov_deg": [2.0, 2.0]}
@@ -188,6 +188,16 @@ def test_power_that_a_formula_leaves(kernels: Kernels) -> None:
 def test_formulas_that_are_none(section: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         operators({"transfer_function": section}, **GRID)
+
+
+@pytest.mark.parametrize("shape", [[1, 6, 5], [4, 1, 1]])
+def test_a_formula_that_leaves_nothing_is_refused(shape: list[int]) -> None:
+    """A map of one channel, or of one pixel, has only waves that it takes; their mean can stay."""
+    section: dict[str, Any] = {"k_half": [0.05, 0.02]}
+    with pytest.raises(ConfigError, match=r"transfer_function leaves nothing of a map of"):
+        operators({"transfer_function": section}, shape=shape)
+    (kept,) = operators({"transfer_function": section | {"mean": "keep"}}, shape=shape)
+    assert isinstance(kept, TransferFunction) and kept.slices.factors.values.sum() == 1.0
 
 
 def test_every_wave_by_itself(kernels: Kernels, tmp_path: Path) -> None:

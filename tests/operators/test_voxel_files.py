@@ -108,6 +108,19 @@ def test_units_of_sigma(tmp_path: Path) -> None:
     np.testing.assert_allclose(ratios, PATTERN, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("grid", "file"), [("Jy/sr", "K"), ("uK", "kJy/sr")])
+def test_ratios_of_sigma_in_the_other_kind_of_units(tmp_path: Path, grid: str, file: str) -> None:
+    """Intensity over temperature goes as the square of frequency, also where a level is given."""
+    nu = np.array([32.667, 30.0, 27.333])
+    power = 2.0 if grid == "Jy/sr" else -2.0
+    path = runs.write_hdf5(tmp_path / "s.h5", np.full(runs.SHAPE, 5.0), units=file)
+    with pytest.warns(AssumptionWarning, match=f"converted from {file} to {grid} at each channel"):
+        (noise,) = built(units=grid, noise={"rms": str(path), "sigma_uK": 4.0})
+    sigma = noise.sigma_pattern()[:, 0, 0]
+    np.testing.assert_allclose(sigma / sigma[1], (nu / 30.0) ** power, rtol=1e-4)
+    assert (1 / sigma.astype(float) ** 2).mean() == pytest.approx(1.0, rel=1e-6)
+
+
 def test_sigma_of_voxels_that_are_summed(tmp_path: Path) -> None:
     """The file's is that of a brightness; a sum of 6 has six times that."""
     path = runs.write_hdf5(tmp_path / "s.h5", SIGMA)
@@ -162,11 +175,12 @@ def test_sigma_on_other_voxels(tmp_path: Path) -> None:
 
 
 def test_hits_and_masks_on_other_voxels(tmp_path: Path) -> None:
-    """Voxels of 2 x 2 x 2: hits are their sum, and half of a voxel decides a mask; hits of voxels
-    that lie across two are shared by volume."""
+    """Voxels of 2 x 2 x 2: hits are their sum, and half of a voxel decides whether it was hit, and
+    a mask; hits of voxels that lie across two are shared by volume."""
     rng = np.random.default_rng(2)
     hits = rng.integers(0, 9, (6, 40, 48)).astype(float)
-    sums = hits.reshape(3, 2, 20, 2, 24, 2).sum(axis=(1, 3, 5))
+    blocks = hits.reshape(3, 2, 20, 2, 24, 2)
+    sums = np.where((blocks > 0).sum(axis=(1, 3, 5)) >= 4, blocks.sum(axis=(1, 3, 5)), 0.0)
     path = on_other_voxels(tmp_path / "hits.h5", hits, 0.0, units=None)
     noise = noise_of(path, "hits", sigma_uK=2.0)
     expected = np.sqrt(sums[sums > 0].mean() / sums[sums > 0])
@@ -179,6 +193,16 @@ def test_hits_and_masks_on_other_voxels(tmp_path: Path) -> None:
     even = on_other_voxels(tmp_path / "even.h5", np.full((7, 31, 37), 3.0), 0.0, units=None)
     (noise,) = built(noise={"hits": str(even)})
     np.testing.assert_allclose(noise.sigma_pattern(), 1.0, rtol=1e-6)
+
+
+def test_hits_leave_the_voxels_that_the_regridded_map_has(tmp_path: Path) -> None:
+    """A voxel of which less than half was hit has no value in a map, and no hits."""
+    hits = np.random.default_rng(8).integers(0, 2, (6, 40, 48)).astype(float)
+    path = on_other_voxels(tmp_path / "hits.h5", hits, 0.0, units=None)
+    mean = mean_over(np.where(hits > 0, 1.0, np.nan), shares_of(path, runs.SHAPE))
+    unseen = noise_of(path, "hits", sigma_uK=2.0).unseen()
+    assert unseen is not None and 0.1 < unseen.mean() < 0.9
+    np.testing.assert_array_equal(unseen, np.isnan(mean))
 
 
 def test_mask_of_voxels(kernels: Kernels, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers
 from streamtrain.config import Config
-from streamtrain.evaluate.inference.processing import steps_done
+from streamtrain.evaluate.inference.processing import say_other_noise, steps_done
 from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
-from streamtrain.maps.regrid import mean_over, overlap
+from streamtrain.maps.regrid import mean_over, overlap, sigma_of_mean
 from streamtrain.maps.skymap import MapError, SkyMap, parse_units, rayleigh_jeans_uK
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.operators.base import MapState
 from streamtrain.operators.plan import ObservationPlan
 from streamtrain.operators.table import of_the_map, without_paths
+from streamtrain.operators.voxels import unseen_before
 from streamtrain.schema import operator_kind, to_dict
 
 Float = NDArray[np.float64]
@@ -75,7 +76,9 @@ def prepare(
     _check_line(sky, grid, notes)
     done = steps_done(sky, plan, notes, anyway=anyway)
     starts = _starts(sky, plan, done, notes)
-    cube = _in_units(sky, grid, rayleigh_jeans, notes)
+    cube, sigma = _in_units(sky, grid, rayleigh_jeans, notes), None
+    if sky.sigma is not None:
+        sigma = np.asarray(_in_units(replace(sky, cube=sky.sigma), grid, rayleigh_jeans, []))
     first, state = _fitting(sky, starts)
     problem = _difference(sky, grid, state, starts)
     if problem and not regrid:
@@ -85,16 +88,24 @@ def prepare(
             what = "sums of voxels" if sky.units else "numbers without a unit"
             raise MapError(f"{sky.source} holds {what}, which cannot be regridded")
         first, state = starts[-1]
-        cube = _regridded(cube, sky, grid, state, centre_deg)
+        shares = _shares(sky, grid, state, centre_deg)
+        cube = mean_over(cube, shares)
+        sigma = None if sigma is None else sigma_of_mean(sigma, shares)
         notes.append(
             f"it was brought from {_times(sky.shape)} to {_times(state.shape)} voxels (freq, dec, "
             "ra), means over the voxels it covers"
         )
     if state.weight != 1.0 and sky.done is None:
         cube = cube * state.weight
+        sigma = None if sigma is None else sigma * state.weight
         notes.append(
             f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
         )
+    if sigma is not None:
+        say_other_noise(sigma, plan, first, grid.units, notes)
+    if sky.done is None and (unseen := unseen_before(state)).any():
+        cube = np.where(unseen, 0.0, cube)
+        notes.append(f"{int(unseen.sum())} voxels that training does not observe were set to 0")
     return _observed(cube, plan, first, done, notes, sky, device)
 
 
@@ -254,14 +265,10 @@ def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in shape)
 
 
-def _regridded(
-    cube: NDArray[Any],
-    sky: SkyMap,
-    grid: Grid,
-    state: MapState,
-    centre_deg: tuple[float, float] | None,
-) -> Float:
-    """The map on the voxels of `state`."""
+def _shares(
+    sky: SkyMap, grid: Grid, state: MapState, centre_deg: tuple[float, float] | None
+) -> tuple[Float, Float, Float]:
+    """Of each axis, the shares of the map's voxels in those of `state`, see `overlap`."""
     ra, dec = 0.0, 0.0
     if centre_deg is not None:
         if sky.locate is None:
@@ -274,14 +281,13 @@ def _regridded(
         ra + np.linspace(-0.5, 0.5, num_ra + 1) * grid.fov_deg[0],
     )
     try:
-        shares = (
+        return (
             overlap(sky.freq.edges, edges[0], "GHz"),
             overlap(sky.dec.edges, edges[1], "deg in dec"),
             overlap(sky.ra.edges, edges[2], "deg in ra"),
         )
     except MapError as error:
         raise MapError(f"{sky.source} cannot be regridded: {error}") from None
-    return mean_over(cube, shares)
 
 
 def _observed(
@@ -306,7 +312,7 @@ def _observed(
             if step.name in done:
                 left_out.append(step.name)
                 unseen = operator.unseen()
-                if unseen is not None:
+                if unseen is not None and unseen.any():
                     values.masked_fill_(torch.from_numpy(unseen).to(target), 0.0)
                     what = "pixels" if unseen.ndim == 2 else "voxels"
                     notes.append(f"{what} without hits in {step.name} were set to 0")

@@ -1,14 +1,39 @@
-"""What a survey's pipeline has done to a map, beside what the training's maps have been through.
+"""What a survey has done to a map, beside what the training's maps have been through.
 
 Whatever the data have had, the training's maps must have had: a map is given only what is left.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamtrain.maps.skymap import UNKNOWN_MODES, MapError, SkyMap
+from streamtrain.operators.base import Turn
+from streamtrain.operators.noise import EdgeNoise, Noise
 from streamtrain.operators.plan import ObservationPlan, Step
+from streamtrain.operators.pool import Pool
+from streamtrain.schema import AssumptionWarning
+
+Float = NDArray[np.float64]
+
+FAR = 1.2
+"""Noise that is so many times larger or smaller than in training is said: the alarm finds it in
+nearly every map."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that a map and the training's maps do not have in common."""
+
+    of_map: str
+    of_training: str
+    remedy: str
+    """How a network is trained for such a map: with or without a line of YAML."""
 
 
 def steps_done(
@@ -21,38 +46,24 @@ def steps_done(
     are missing, for a map that has been through more or something else than the training's maps;
     with `anyway` that is a note.
     """
-    pca, filters = (_of(plan, name) for name in ("pca", "filter"))
-    modes = sum(step.section.modes for step in pca)
-    had, lines = [], []
-    if sky.filtered and not filters:
-        had.append("has been filtered by its survey's pipeline")
-        lines.append("transfer_function: {file: FILE}")
-    if sky.sigma is not None and not any(s.operator.random and s.operator.adds for s in plan.steps):
-        had.append("has noise in every voxel")
-        lines.append(f"noise: {{rms: {sky.source}}}")
-    if sky.pca_modes and sky.pca_modes != modes:
-        known = sky.pca_modes != UNKNOWN_MODES
-        had.append(
-            f"has lost {sky.pca_modes if known else 'some'} principal components along frequency"
-            + ("" if known else ", it does not say how many")
-        )
-        lines.append(f"pca: {{modes: {sky.pca_modes if known else 'NUMBER'}}}")
-    if had:
-        theirs = f"{modes} components" if modes and sky.pca_modes else "not"
-        problem = f"{_listed(had)}, the training's maps {theirs}"
+    filters = [s for s in plan.steps if s.operator.pipeline == "filter" and s.of_the_map]
+    pca = [s for s in plan.steps if s.operator.pipeline == "pca" and s.in_units]
+    found = _differences(sky, plan, filters, pca)
+    if found:
+        problem = "; it ".join(f"{d.of_map}, the training's maps {d.of_training}" for d in found)
         if not anyway:
             raise MapError(
-                f"{sky.source} {problem}: train a network with {_listed(lines)} in the section "
-                "observe of its configuration; --anyway reads the map as it is"
+                f"{sky.source} {problem}: train a network {_listed([d.remedy for d in found])} in "
+                "the section observe of its configuration; --anyway reads the map as it is"
             )
         notes.append(f"it {problem}: it is unlike all of them (--anyway)")
-    if filters and not sky.filtered and sky.done is None:
+    if filters and sky.filtered is None and sky.done is None:
         names = ", ".join(step.name for step in filters)
         notes.append(f"it does not say that it was filtered, and is taken to be ({names})")
     if pca and sky.pca_modes is None and sky.done is None:
         notes.append(
-            f"it does not say whether principal components were subtracted: {modes} are, as in "
-            "training"
+            f"it does not say whether principal components were subtracted: {_modes(pca)} are, as "
+            "in training"
         )
     done = [step.name for step in plan.steps if step.of_the_map]
     if sky.pca_modes:
@@ -60,9 +71,118 @@ def steps_done(
     return frozenset(done)
 
 
-def _of(plan: ObservationPlan, name: str) -> list[Step]:
-    return [step for step in plan.steps if step.operator.pipeline == name]
+def _differences(
+    sky: SkyMap, plan: ObservationPlan, filters: Sequence[Step], pca: Sequence[Step]
+) -> list[Difference]:
+    found = []
+    if sky.filtered and not filters:
+        line = "with transfer_function: {file: FILE}"
+        found.append(Difference("was filtered by its survey's pipeline", "were not", line))
+    if sky.filtered is False and filters:
+        names = ", ".join(step.name for step in filters)
+        line = f"without {names}"
+        found.append(Difference("says that it was not filtered", f"were ({names})", line))
+    if sky.sigma is not None and not any(s.operator.turn is Turn.NOISE for s in plan.steps):
+        found.append(Difference("has noise", "have none", f"with noise: {{rms: {sky.source}}}"))
+    if sky.pca_modes:
+        found += _of_modes(sky, pca)
+    return found
+
+
+def _of_modes(sky: SkyMap, pca: Sequence[Step]) -> list[Difference]:
+    """How its principal components differ from those of training, in number or in channels."""
+    lost, ours, channels = sky.pca_modes, _modes(pca), sky.shape[0]
+    fewest = min((step.before.shape[0] for step in pca), default=channels)
+    if lost == ours and channels <= fewest:  # fewer: they were joined afterwards
+        return []
+    known = lost != UNKNOWN_MODES
+    of_map = f"has lost {lost if known else 'an unknown number'} of {channels} modes by PCA"
+    line = f"with pca: {{modes: {lost if known else 'NUMBER'}}}"
+    if lost == ours:
+        line += f" of {channels} channels, before these are joined,"
+    return [Difference(of_map, f"{ours} of {fewest}" if pca else "none", line)]
+
+
+def _modes(pca: Sequence[Step]) -> int:
+    return sum(step.section.modes for step in pca)
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def say_other_noise(
+    sigma: Float, plan: ObservationPlan, first: int, units: str, notes: list[str]
+) -> None:
+    """Add to `notes` how the white noise of a map differs from that of the training's maps, in its
+    typical level or from voxel to voxel, where both are known.
+
+    sigma: of the map [n_freq, n_dec, n_ra], in `units`, those of the grid, and on the voxels that
+    the step `first` takes; NaN where nothing was observed.
+    """
+    ours = [np.broadcast_to(0.0, plan.grid.shape)] * 2
+    for step in plan.steps[:first]:
+        ours = _variances_after(step, ours)
+    every = [sigma * sigma, *ours]
+    for step in plan.steps[first:]:
+        every = _variances_after(step, every)
+    theirs, low, high = (np.sqrt(square) for square in every)
+    known = np.isfinite(theirs) & np.isfinite(high)
+    if not (known.any() and high[known].any()):
+        return
+    level, least, most = (float(np.median(values[known])) for values in (theirs, low, high))
+    if not least / FAR <= level <= most * FAR:
+        of_training = f"{most:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+        notes.append(
+            f"sigma of its noise is {level:.3g} {units} in a voxel (median), that of the "
+            f"training's maps {of_training}: the prediction is an extrapolation"
+        )
+    known &= high > 0.0
+    ratio = theirs[known] / high[known]
+    few, many = np.quantile(ratio / np.median(ratio), (0.16, 0.84))
+    if many > FAR * FAR * few:
+        notes.append(
+            "its noise differs from voxel to voxel otherwise than in training: over that of the "
+            f"training's maps, sigma is {few:.2g} to {many:.2g} of the median in 68 % of the voxels"
+        )
+
+
+def _variances_after(step: Step, before: Sequence[Float]) -> list[Float]:
+    """Variances of white noise after a step, the last two the lowest and the highest of training,
+    to which noise adds; NaN where nothing was observed, and where noise was smoothed."""
+    if not step.in_units:
+        return [*before]
+    if step.operator in (Noise, EdgeNoise):
+        *others, low, high = before
+        added = _variances_of_noise(step)
+        return [*others, low + added[0], high + added[1]]
+    if step.operator.reshapes:
+        return [_pooled(square, step) for square in before]
+    if step.operator.telescope:
+        return [*before[:-2], *(np.where(square > 0.0, np.nan, square) for square in before[-2:])]
+    return [*before]
+
+
+def _variances_of_noise(step: Step) -> list[Float]:
+    """The lowest and the highest that it has in each voxel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumptionWarning)  # said where it is used
+        operator = step.build()
+    assert isinstance(operator, Noise | EdgeNoise)
+    pattern, factor = operator.sigma_pattern(), 1.0
+    if isinstance(operator, EdgeNoise):
+        pattern = operator.pixels.values
+    else:
+        factor = operator.factor
+    relative = np.ones(()) if pattern is None else np.where(pattern < 0.0, np.nan, pattern)
+    return [(level * factor * relative) ** 2 for level in operator.sigma]
+
+
+def _pooled(square: Float, step: Step) -> Float:
+    """The variance of voxels that were joined; NaN where one of them was not observed."""
+    operator = step.build()
+    assert isinstance(operator, Pool)
+    freq, dec, ra = step.after.shape
+    by_freq, by_dec, by_ra = operator.factor
+    total: Float = square.reshape(freq, by_freq, dec, by_dec, ra, by_ra).sum(axis=(1, 3, 5))
+    return total / (by_freq * by_dec * by_ra) ** 2 if operator.mean else total

@@ -24,6 +24,7 @@ from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.voxels import unseen_before
 
 Float = NDArray[np.float64]
 
@@ -48,6 +49,7 @@ class NoiseLevel:
             and (operator.sigma[0] < operator.sigma[1] or 0.0 < operator.absent < 1.0)
         ]
         self.stated = stated
+        self.seen = torch.from_numpy(~unseen_before(generator.observation.state))
         if stated is not None and not self.drawn:
             raise ValueError(
                 "the level of the noise was given, but no noise of this run's observe has a level "
@@ -96,7 +98,7 @@ class NoiseLevel:
         """
         operator, found = self.drawn[0], self.prior(number, rng)
         low, high = operator.sigma
-        here, x = roughness(one)[0], roughness(pilot)
+        here, x = roughness(one, self.seen)[0], roughness(pilot, self.seen)
         square = np.asarray(levels[operator.name], np.float64) ** 2
         weight = 1.0 / np.maximum(x, 1e-30)
         terms = np.stack([np.ones(len(x)), square], axis=1) * weight[:, None]
@@ -131,11 +133,16 @@ class NoiseLevel:
         return said
 
 
-def roughness(maps: torch.Tensor) -> Float:
+def roughness(maps: torch.Tensor, seen: torch.Tensor) -> Float:
     """Squared scatter of differences between neighbouring voxels along the line of sight, or along
-    declination where there is one channel [B]: robust, so that few bright voxels do not count."""
+    declination where there is one channel [B]: robust, so that few bright voxels do not count.
+
+    seen: which voxels were observed [n_freq, n_dec, n_ra]; the others are the same in all maps.
+    """
     axis = 1 if maps.shape[1] > 1 else 2
-    away = maps.diff(dim=axis).abs().flatten(1).double()
+    near, far = (seen.narrow(axis - 1, k, seen.shape[axis - 1] - 1) for k in (0, 1))
+    both = (near & far).to(maps.device)
+    away = maps.diff(dim=axis).abs()[:, both if both.any() else torch.ones_like(both)].double()
     return np.asarray((1.4826 * away.median(dim=1).values / np.sqrt(2.0)).cpu().numpy() ** 2)
 
 

@@ -130,7 +130,7 @@ def test_the_files_own_words_decide(folder: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(made.cube, np.arcsinh(micro / 10.0), rtol=0, atol=2e-5)
     assert float(torch.count_nonzero(made.cube)) == sky.hits.astype(bool).sum()
     plain = load_config("survey.yaml", ["observe={noise: {sigma_uK: 8.0}, asinh: {scale: 10.0}}"])
-    with pytest.raises(MapError, match=r"transfer_function: .* and pca: \{modes: 5\}"):
+    with pytest.raises(MapError, match=r"transfer_function: .* and with pca: \{modes: 5\}"):
         prepare(sky, plain)
 
 

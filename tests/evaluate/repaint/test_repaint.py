@@ -260,6 +260,27 @@ def test_the_level_of_noise_is_read_off_a_map(config: Config) -> None:
     generator.close()
 
 
+def test_the_level_of_noise_is_read_off_the_voxels_that_were_observed(config: Config) -> None:
+    """Six voxels of ten are masked, so that most differences between neighbours are 0."""
+    observe = {"pool": {"factor": [3, 1, 1]}, "noise": {"sigma_uK": [1.0, 3.0]},
+               "mask": {"edge_pixels": 4}}  # fmt: skip
+    generator = Generator(runs.with_settings(config, observe=observe), "train")
+    noise, rng = NoiseLevel(generator), np.random.default_rng(8)
+    levels = noise.prior(24, rng)
+
+    def maps(level: Float) -> torch.Tensor:
+        made = torch.zeros((len(level), 3, 20, 24), dtype=torch.float64)
+        inner = level[:, None, None, None] * rng.standard_normal((len(level), 3, 12, 16))
+        made[:, :, 4:-4, 4:-4] = torch.from_numpy(inner)
+        return made
+
+    for true in (1.3, 2.7):
+        found = noise.read_off(maps(np.array([true])), maps(levels["noise"]), levels, 500, rng)
+        assert found["noise"].mean() == pytest.approx(true, rel=0.2)
+        assert found["noise"].std() / true < 0.12
+    generator.close()
+
+
 def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
     config: Config,
 ) -> None:
