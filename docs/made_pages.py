@@ -1,4 +1,4 @@
-"""What the site shows of the code: commands, settings, public names.
+"""What the site shows of the code: commands, settings, public names, examples.
 
 A page says where with a comment, `<!-- made: settings -->`, which GitHub does not show. The text is
 made when the page is read, so that it cannot be older than the code.
@@ -7,6 +7,7 @@ made when the page is read, so that it cannot be older than the code.
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import re
 import types
@@ -14,6 +15,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import streamtrain
@@ -23,6 +25,7 @@ from streamtrain.luminosity.settings import EMIT
 from streamtrain.operators.table import OPERATORS
 from streamtrain.schema import number_text
 
+ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"<!-- made: (\w+) ?(.*?) -->")
 MERMAID = re.compile(r"```mermaid\nflowchart LR\n(.*?)```", re.DOTALL)
 EDGE = re.compile(r"^ +(\S+) -->\|(\d+) (\w+)\| (\S+)$", re.MULTILINE)
@@ -289,7 +292,18 @@ def as_plain_text(app: Any, what: str, name: str, of: Any, options: Any, lines: 
     lines[:] = "`".join(parts).split("\n")
 
 
-# Pictures
+# Examples and pictures
+
+
+def examples(names: str) -> str:
+    """Scripts of examples/, each after the first sentence of its docstring."""
+    return "\n\n".join(map(example_section, names.split()))
+
+
+def example_section(name: str) -> str:
+    code = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    title = (ast.get_docstring(ast.parse(code)) or "").partition(".")[0]
+    return f"## {title}\n\n`examples/{name}.py`\n\n```python\n{code}```"
 
 
 def as_table(mermaid: re.Match[str]) -> str:
@@ -305,6 +319,7 @@ MADE: dict[str, Callable[..., str]] = {
     "commands": commands,
     "settings": settings,
     "api": api,
+    "examples": examples,
 }
 
 

@@ -121,6 +121,15 @@ def test_all_public_names_are_shown() -> None:
     assert sorted(shown) == [name for name in dir(streamtrain) if name != "__version__"]
 
 
+def test_all_examples_are_shown() -> None:
+    page = (DOCS / "examples.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- made: examples (.*) -->", page)[0].split()
+    there = sorted(file.stem for file in (ROOT / "examples").glob("*.py"))
+    assert sorted(shown) == there == sorted(re.findall(r"^\| \[(\w+)\.py\]", page, re.M))
+    code = (ROOT / "examples" / "sweep.py").read_text(encoding="utf-8")
+    assert code in made_pages.examples("sweep own_loop")
+
+
 def test_numbers_of_the_first_page_are_measured() -> None:
     """Each number in bold stands in the section of docs/benchmarks.md that follows it as a link."""
     page = (DOCS / "index.md").read_text(encoding="utf-8")
