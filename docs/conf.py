@@ -19,13 +19,10 @@ smartquotes = False
 toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 6
-myst_links_external_new_tab = False
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {
-    name: name for name in ("ArrayLike", "ModelFunction", "Float", "Float32", "Split", "Draws")
-}
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "ModelFunction", "Split")}
 autodoc_typehints_format = "short"
 add_module_names = False
 python_use_unqualified_type_names = True

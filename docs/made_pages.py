@@ -31,12 +31,13 @@ MERMAID = re.compile(r"```mermaid\nflowchart LR\n(.*?)```", re.DOTALL)
 EDGE = re.compile(r"^ +(\S+) -->\|(\d+) (\w+)\| (\S+)$", re.MULTILINE)
 MADE_BY_OTHERS = ("Batch", "Config", "Lightcone", "Posterior")
 """Classes whose constructors nobody calls."""
-UNITS = ("deg", "deg^2", "arcmin", "pixels", "GHz", "MHz", "K", "h", "Lsun", "Msun", "Mpc", "1/Mpc")
-UNITS = (*UNITS, "km/s", "mJy", "GB", "nat", "map units")
+UNITS = ("deg", "deg^2", "arcmin", "pixels", "GHz", "MHz", "K", "mJy", "Lsun", "Msun", "1/Mpc")
+UNITS = (*UNITS, "h", "GB", "map units")
 """Units that the help of a setting gives in brackets."""
-SUFFIXES = {"uK": "uK", "GHz": "GHz", "deg": "deg", "arcmin": "arcmin", "Msun": "Msun", "K": "K"}
-SUFFIXES |= {"kms": "km/s", "mJy": "mJy", "MHz": "MHz", "log10_L": "log10 L/Lsun", "GB": "GB"}
-SUFFIXES |= {"deg2": "deg^2", "Lsun": "Lsun", "Mpc": "Mpc", "hours": "h", "pixels": "pixels"}
+SUFFIXES = {
+    unit: unit for unit in ("uK", "K", "mJy", "GHz", "MHz", "deg", "arcmin", "GB", "pixels")
+}
+SUFFIXES |= {"Lsun": "Lsun", "Msun": "Msun", "hours": "h", "log10_L": "log10 L/Lsun"}
 """Units that are part of a setting's name."""
 ORDERED: dict[str, dict[str, Any]] = {
     "emit": EMIT,
@@ -286,9 +287,11 @@ def signature(
 
 
 def as_plain_text(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings have code in backticks, and no other markup: stars and bars are what they are."""
+    """Docstrings have code in backticks, which is a link where it is a public name, and no other
+    markup: stars and bars are what they are. `observe` is the section, not the function."""
     parts = "\n".join(lines).split("`")
     parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{part}`" if part in ORDERED else part for part in parts[1::2]]
     lines[:] = "`".join(parts).split("\n")
 
 

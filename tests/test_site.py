@@ -130,6 +130,15 @@ def test_all_examples_are_shown() -> None:
     assert code in made_pages.examples("sweep own_loop")
 
 
+def test_pictures_of_steps_become_tables() -> None:
+    """Every step of docs/architecture.md is a row, and none is left in the language of Mermaid."""
+    source = [(DOCS / "architecture.md").read_text(encoding="utf-8")]
+    steps = re.findall(r"-->\|(\d+) ", source[0])
+    made_pages.fill(None, "architecture", source)
+    assert "mermaid" not in source[0]
+    assert re.findall(r"^\| (\d+) \| `", source[0], re.MULTILINE) == steps and len(steps) > 10
+
+
 def test_numbers_of_the_first_page_are_measured() -> None:
     """Each number in bold stands in the section of docs/benchmarks.md that follows it as a link."""
     page = (DOCS / "index.md").read_text(encoding="utf-8")
@@ -167,6 +176,7 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {file.name: Links(file.read_text(encoding="utf-8")) for file in tmp_path.glob("*.html")}
     assert {f"{file.stem}.html" for file in DOCS.glob("*.md")} <= set(pages)
+    assert "TypeAliasForwardRef" not in (tmp_path / "api.html").read_text(encoding="utf-8")
     for name, page in pages.items():
         for target in page.targets:
             file, _, anchor = target.partition("#")
