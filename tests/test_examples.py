@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from support import ROOT, small
 
 from streamtrain import load_config, paint
 from streamtrain.maps.read import read_map
+from streamtrain.train import monitor
 
 EXAMPLES = ROOT / "examples"
 MAX_LINES = 60
@@ -75,8 +78,12 @@ def test_own_model_is_the_function() -> None:
 
 
 @small.ASSUMES
-def test_fits_to_posterior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A network of eight steps; its map comes back out of the FITS file."""
+def test_fits_to_posterior(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of eight steps, with empty figures; its map comes back out of the FITS file."""
+    for name in ("map_slices", "luminosity_function"):
+        monkeypatch.setattr(monitor, name, lambda *_, **__: Figure(figsize=(1, 1)))
     folder = tmp_path / "lightcones" / "examples"
     folder.mkdir(parents=True)
     for number, name in enumerate(("train_0000", "validation_1000", "test_2000")):
@@ -108,6 +115,18 @@ def test_into_sbi(_sbi: None) -> None:
     ranks = example("into_sbi").main(steps=4, tests=128)
     assert ranks.shape == (128, 5)
     assert int(ranks.min()) >= 0 and int(ranks.max()) <= 300
+
+
+def test_notebook_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    """The texts that are stored below its cells are those that it prints on this machine."""
+    notebook = json.loads((EXAMPLES / "first_maps.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        exec(compile("".join(cell["source"]), "first_maps.ipynb", "exec"), names)
+        shown = [line for output in cell["outputs"] for line in output.get("text", [])]
+        assert capsys.readouterr().out == "".join(shown)
 
 
 def test_small_configuration_is_one() -> None:
