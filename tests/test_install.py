@@ -38,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheel of a copy of the checkout, and that of its source distribution."""
     folder = tmp_path_factory.mktemp("built")
     copy = folder / "checkout"
-    for name in ("streamtrain", "kernels", "configs", "tests", "launch", "docs"):
+    for name in ("streamtrain", "kernels", "configs", "tests", "launch", "docs", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.iterdir():
         if file.is_file():

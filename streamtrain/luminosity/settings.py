@@ -119,8 +119,8 @@ class InterloperConfig(ModelConfig):
 
     nu_rest_GHz: float = setting(115.27, "its rest frequency [GHz]", above=0)
     train: list[str] = setting([], "its own lightcones; default: those of the line")
-    validation: list[str] = setting([], "likewise")
-    test: list[str] = setting([], "likewise")
+    validation: list[str] = setting([], "its own lightcones; default: those of the line")
+    test: list[str] = setting([], "its own lightcones; default: those of the line")
 
     @property
     def line(self) -> LineConfig:

@@ -85,7 +85,9 @@ class NoiseConfig:
         low=-10,
         high=10,
     )
-    reference_GHz: float | None = setting(None, "default: the middle of the band", above=0)
+    reference_GHz: float | None = setting(
+        None, "frequency that sigma is for [GHz]; default: the middle of the band", above=0
+    )
     rms: str | None = setting(
         None,
         "file of sigma in every voxel of the map; where it is missing: set to 0; with sigma_uK "

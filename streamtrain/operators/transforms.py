@@ -60,7 +60,7 @@ class Log10Config:
     """The transform log10(T + epsilon)."""
 
     epsilon: float = setting(
-        help="[map units]; T + epsilon below a thousandth of it counts as that",
+        help="added to T [map units]; a sum below a thousandth of it counts as that",
         low=1e-30,
         high=1e30,
     )
