@@ -4,7 +4,7 @@
 # needs it). --quick: the core of every room alone, for each commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=test,compiler
+extras=test,compiler,docs
 . launch/setup_venv.sh
 
 ruff check .
