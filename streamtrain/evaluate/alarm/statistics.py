@@ -28,6 +28,9 @@ MOST_CHANNELS = 48
 """Channels that are looked at one by one; of more, blocks of neighbours are."""
 FRAMES = 4
 """Nested frames of the field of about as many pixels each, from its edge to its middle."""
+COMPONENTS = (0, 1, 2, 4, 8)
+"""Which principal components along frequency, from the largest and from the smallest one. Smooth
+foregrounds are in the largest; a survey's cleaning takes these away and leaves empty ones."""
 EDGE_MAPS = 64
 """Maps that choose the bins of T and the scales of powers and voxels."""
 SMALLEST = 1e-6
@@ -41,7 +44,8 @@ POWER, VOXELS, MEANS, SCATTER = (
     "channel scatter",
 )
 EXTREME, FRAME = "extreme voxel", "scatter by distance from the edge"
-KINDS = (POWER, VOXELS, MEANS, SCATTER, EXTREME, FRAME)
+COMPONENT = "scatter of principal components along frequency"
+KINDS = (POWER, VOXELS, MEANS, SCATTER, EXTREME, FRAME, COMPONENT)
 """What the statistics are of."""
 
 
@@ -58,7 +62,8 @@ class Place:
 
 class MapStatistics:
     """P(k_perp, k_par), the voxel intensity distribution, mean and scatter of every channel, the
-    brightest and the faintest voxel, and the scatter by distance from the edge of the field.
+    brightest and the faintest voxel, the scatter by distance from the edge of the field, and that
+    of principal components along frequency, of channels that are scaled to one scatter.
 
     input_map: what a network's inputs show. scales: as `choose` found them.
     """
@@ -70,6 +75,8 @@ class MapStatistics:
         self._power = Power.cylindrical(box, self._across, self._along)
         self._blocks = np.array_split(np.arange(box.shape[0]), min(box.shape[0], MOST_CHANNELS))
         self._frames = _frames(box.shape[1:])
+        last = box.shape[0] - 1
+        self._components = sorted({c for k in COMPONENTS if k <= last for c in (k, last - k)})
         num = len(self._power.modes)
         parts = (num, VOXEL_BINS - 1, 1, 1)
         if len(self.scales) != sum(parts):
@@ -95,7 +102,8 @@ class MapStatistics:
         device = cubes.device
         maps = self._input_map.restore(cubes).double()
         means = maps.mean((2, 3))
-        square = (maps - means[:, :, None, None]).square()
+        apart = maps - means[:, :, None, None]
+        square = apart.square()
         variance = square.mean((2, 3))
         frames = torch.stack(
             [square[:, :, torch.from_numpy(f).to(device)].mean((1, 2)) for f in self._frames], 1
@@ -112,6 +120,7 @@ class MapStatistics:
             (self._of_blocks(variance) + least).log() / 2.0,
             torch.asinh((extremes - self._offset[0]) / self._unit[0]),
             ((frames + least).log() - whole) / 2.0,
+            self._of_components(apart / (variance + least).sqrt()[:, :, None, None]),
         ]
         return np.asarray(torch.cat(parts, 1).cpu().numpy())
 
@@ -137,7 +146,16 @@ class MapStatistics:
         for number in range(len(self._frames)):
             where = f"frame {number + 1} of {len(self._frames)}, from the edge"
             found.append(Place(FRAME, where, True))
+        num = self._input_map.box.shape[0]
+        found += [Place(COMPONENT, f"number {c + 1} of {num}", True) for c in self._components]
         return found
+
+    def _of_components(self, scaled: torch.Tensor) -> torch.Tensor:
+        """ln of the scatter of the principal components of maps [B, n_freq, n_dec, n_ra] whose
+        channels have mean 0 and scatter 1, [B, number of components]."""
+        rows = scaled.flatten(2)
+        rising = torch.linalg.eigvalsh(rows @ rows.transpose(1, 2) / rows.shape[2])
+        return (rising.flip(1)[:, self._components].clamp(min=0.0) + SMALLEST).log() / 2.0
 
     def _of_blocks(self, values: torch.Tensor) -> torch.Tensor:
         """Means over blocks of channels [B, n_freq] to [B, num_blocks]."""

@@ -32,7 +32,7 @@ from streamtrain.tables import range_title
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
-PROCEDURE = 2
+PROCEDURE = 3
 """Goes up when other distances come out."""
 NETWORKS = "prediction of another network"
 """Kind of the statistics that compare networks."""

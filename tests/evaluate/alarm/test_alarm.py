@@ -22,6 +22,7 @@ from streamtrain.cli import main
 from streamtrain.config import Config, load_config
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, Alarm, Reference
 from streamtrain.evaluate.alarm.statistics import (
+    COMPONENT,
     EXTREME,
     FRAME,
     MEANS,
@@ -163,6 +164,11 @@ def test_statistics_of_white_noise(statistics: tuple[MapStatistics, torch.Tensor
     spread = np.exp(numbers[:, kinds == SCATTER])
     assert spread == pytest.approx(cubes.std((2, 3), correction=0).numpy(), rel=1e-5)
     assert abs(numbers[:, kinds == FRAME]).mean() < 0.05
+    components = np.exp(numbers[:, kinds == COMPONENT])
+    flat = cubes.double().flatten(2).numpy()
+    flat = (flat - flat.mean(2, keepdims=True)) / flat.std(2, keepdims=True)
+    singular = np.linalg.svd(flat / np.sqrt(flat.shape[2]), compute_uv=False)
+    assert components == pytest.approx(singular, rel=1e-5)
     brightest, faintest = np.sinh(numbers[:, kinds == EXTREME]).T
     assert 2.0 * brightest == pytest.approx(cubes.amax((1, 2, 3)).numpy() - 5.0, abs=0.02)
     assert 2.0 * faintest == pytest.approx(cubes.amin((1, 2, 3)).numpy() - 5.0, abs=0.02)
@@ -175,6 +181,8 @@ def test_statistics_of_white_noise(statistics: tuple[MapStatistics, torch.Tensor
         ("channel", SCATTER, "channel 4"),
         ("edge", FRAME, "frame "),
         ("smooth", POWER, "k_perp"),
+        ("cleaned", COMPONENT, "number 6 of 6"),
+        ("foreground", COMPONENT, "number 1 of 6"),
     ],
 )
 def test_a_change_moves_its_statistic_most(
@@ -188,6 +196,12 @@ def test_a_change_moves_its_statistic_most(
         changed[:, 4] = 5.0 + 1.6 * (cubes[:, 4] - 5.0)
     elif change == "edge":
         changed[:, :, :2] = 5.0 + 2.0 * (cubes[:, :, :2] - 5.0)
+    elif change == "cleaned":
+        u, s, v = torch.linalg.svd(cubes.flatten(2) - 5.0, full_matrices=False)
+        s[:, :1] = 0.0
+        changed = 5.0 + (u * s[:, None] @ v).view(cubes.shape)
+    elif change == "foreground":
+        changed = cubes + 0.8 * cubes[:1, :1].roll(3, 2) - 4.0
     else:
         changed = (cubes + cubes.roll(1, 3)) / 2.0**0.5 + 5.0 - 5.0 * 2.0**0.5
     moved = (found(changed) - before).mean(0) / before.std(0)
