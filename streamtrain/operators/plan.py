@@ -121,11 +121,13 @@ class ObservationPlan:
                 )
 
     def operators(self) -> list[Operator]:
-        """The operators. Raises ConfigError, also for a file that cannot be used. Warns
-        (OrderWarning) of voxels that are set to 0 and then filled by what a user's map has in it
-        already, as they stay 0 there."""
-        made = [step.build() for step in self.steps]
-        for (name, by), voxels in self._filled(made).items():
+        """The operators. Raises ConfigError, also for a file that cannot be used."""
+        return [step.build() for step in self.steps]
+
+    def check_filled(self, operators: Sequence[Operator]) -> None:
+        """Warn (OrderWarning) of voxels that one of the operators sets to 0 and another fills that
+        a user's map has in it already, as they stay 0 there."""
+        for (name, by), voxels in self._filled(operators).items():
             if voxels.any():
                 warnings.warn(
                     f"observe.{by} fills voxels that observe.{name} has set to 0, and that stay 0 "
@@ -133,7 +135,6 @@ class ObservationPlan:
                     OrderWarning,
                     stacklevel=2,
                 )
-        return made
 
     def _filled(self, operators: Sequence[Operator]) -> dict[tuple[str, str], NDArray[np.bool_]]:
         """Voxels that stay filled, by the operator that had set them to 0 and the one that filled

@@ -319,4 +319,4 @@ def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> N
     grid = {"fov_deg": [0.8, 0.8], "shape": [6, 20, 20]}
     plan = from_mapping({"grid": grid, "observe": observe}).observation
     with pytest.warns(OrderWarning, match=filled) if filled else nullcontext():
-        plan.operators()
+        plan.check_filled(plan.operators())
