@@ -110,6 +110,7 @@ class Generator:
         self.bins = self.label.bins
         self.observation = config.observation
         self.operators = self.observation.operators()
+        self.observation.check_filled(self.operators)
         self._leading_pool = self.observation.leading_pool
         if self._leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits

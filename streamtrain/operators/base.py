@@ -98,6 +98,8 @@ class Operator(ABC):
     """Whether voxels are joined: see `state_after`."""
     selects: ClassVar[bool] = False
     """Whether it takes voxels out of the map, whatever they hold, also those without a value."""
+    spares: ClassVar[bool] = False
+    """Whether it leaves voxels as they are that were masked or not observed before it."""
     files: ClassVar[tuple[str, ...]] = ()
     """Settings that name a file: it counts by what is in it, not by where it lies."""
     pipeline: ClassVar[Literal["", "filter", "pca"]] = ""

@@ -52,6 +52,7 @@ class CorrelatedNoise(Operator):
     turn = Turn.NOISE
     random = True
     adds = True
+    spares = True
 
     sigma: tuple[float, float]
     """Lowest and highest sigma [map units]."""

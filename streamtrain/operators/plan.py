@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.grid import Grid
@@ -122,6 +124,34 @@ class ObservationPlan:
         """The operators. Raises ConfigError, also for a file that cannot be used."""
         return [step.build() for step in self.steps]
 
+    def check_filled(self, operators: Sequence[Operator]) -> None:
+        """Warn (OrderWarning) of voxels that one of the operators sets to 0 and another fills that
+        a user's map has in it already, as they stay 0 there."""
+        for (name, by), voxels in self._filled(operators).items():
+            if voxels.any():
+                warnings.warn(
+                    f"observe.{by} fills voxels that observe.{name} has set to 0, and that stay 0 "
+                    "in a map for infer: put it before, or a mask of them after it",
+                    OrderWarning,
+                    stacklevel=2,
+                )
+
+    def _filled(self, operators: Sequence[Operator]) -> dict[tuple[str, str], NDArray[np.bool_]]:
+        """Voxels that stay filled, by the operator that had set them to 0 and the one that filled
+        them."""
+        zero: dict[str, NDArray[np.bool_]] = {}
+        filled: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        for step, operator in zip(self.steps, operators, strict=True):
+            if step.operator.reshapes:
+                zero = {name: _whole(voxels, step.after) for name, voxels in zero.items()}
+                filled = {names: _whole(voxels, step.after) for names, voxels in filled.items()}
+            if step.of_the_map and not step.operator.spares:
+                filled |= {(name, step.name): voxels for name, voxels in zero.items()}
+            if (unseen := operator.unseen()) is not None:
+                filled = {names: voxels & ~unseen for names, voxels in filled.items()}
+                zero[step.name] = np.broadcast_to(unseen, step.after.shape)
+        return filled
+
     @property
     def random(self) -> list[str]:
         """Names of the steps that differ from sample to sample."""
@@ -202,6 +232,18 @@ def place_operator(observe: Mapping[str, Any], name: str) -> dict[str, Any]:
             stacklevel=2,
         )
     return {n: observe[n] for n in order}
+
+
+def _whole(voxels: NDArray[np.bool_], after: MapState) -> NDArray[np.bool_]:
+    """Voxels of a map that were joined to those of `after`, where all parts of one are among
+    them."""
+    blocks = (
+        size
+        for new, old in zip(after.shape, voxels.shape, strict=True)
+        for size in (new, old // new)
+    )
+    joined: NDArray[np.bool_] = np.all(voxels.reshape(*blocks), axis=(1, 3, 5))
+    return joined
 
 
 def _turn(name: str) -> Turn:

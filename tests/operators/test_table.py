@@ -291,3 +291,32 @@ def test_what_a_class_must_say() -> None:
         reshapes = operator.state_after.__func__ is not Operator.state_after.__func__  # type: ignore[attr-defined]
         assert operator.reshapes == reshapes, kind
         assert set(operator.files) <= set(operator.section.__dataclass_fields__)
+
+
+MASK: dict[str, Any] = {"edge_pixels": 2}
+NOISE: dict[str, Any] = {"sigma_uK": 1.0}
+HITS: dict[str, Any] = {"sigma_uK": 1.0, "hits": {"fwhm_deg": 0.5, "radius_deg": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("observe", "filled"),
+    [
+        ({"mask": MASK, "noise": NOISE}, "observe.noise fills voxels that observe.mask has set"),
+        ({"noise": HITS, "noise_2": NOISE}, "observe.noise_2 fills voxels that observe.noise has"),
+        ({"noise": HITS, "pool": {"factor": [1, 2, 2]}, "radio_sources": {}},
+         "observe.radio_sources fills voxels that observe.noise has set"),
+        ({"noise": HITS, "beam": {"fwhm_arcmin": 4.0}}, "observe.beam fills voxels that"),
+        ({"mask": MASK, "noise": NOISE, "mask_2": MASK}, ""),
+        ({"noise": HITS, "noise_2": NOISE, "pool": {"factor": [1, 2, 2]}, "noise_3": HITS}, ""),
+        ({"noise": HITS, "noise_2": HITS}, ""),
+        ({"noise": NOISE, "mask": MASK, "pca": {"modes": 2}, "log_modulus": {}}, ""),
+        ({"noise": HITS, "correlated_noise": {"sigma_uK": 1.0, "knee_per_GHz": 1.0}}, ""),
+        ({"noise": {"sigma_uK": 1.0, "hits": {"fwhm_deg": 0.5}}, "noise_2": NOISE}, ""),
+    ],
+)  # fmt: skip
+def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> None:
+    """What was set to 0 and is filled by what a user's map has already stays 0 there."""
+    grid = {"fov_deg": [0.8, 0.8], "shape": [6, 20, 20]}
+    plan = from_mapping({"grid": grid, "observe": observe}).observation
+    with pytest.warns(OrderWarning, match=filled) if filled else nullcontext():
+        plan.check_filled(plan.operators())
