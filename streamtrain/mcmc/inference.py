@@ -17,8 +17,6 @@ from streamtrain.mcmc.likelihood import (
     Density,
     Likelihood,
     covariance,
-    exponent,
-    hartlap_factor,
 )
 from streamtrain.mcmc.sampling import Chain, sample
 from streamtrain.mcmc.simulations import (
@@ -34,10 +32,8 @@ Float = NDArray[np.float64]
 FEWEST_VOXELS = 5.0
 """A bin of T is used where simulations near the posterior have this many voxels in it on average:
 the square root of fewer is not Gaussian."""
-ROUNDS = 2
-"""Times that the covariance is simulated again, at the parameters of the chain before."""
 PILOT_STEPS = 1500
-"""Steps that each walker takes in the chains before the last, at most."""
+"""Steps that each walker takes, at most, in the chain that finds where the covariance is made."""
 POSTERIOR_SAMPLES = 256
 """Samples of the chain, evenly spaced, whose luminosity functions are worked out."""
 LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
@@ -51,8 +47,8 @@ class Options:
     simulations: int = 2000
     """At parameters from the prior, for the emulator."""
     covariance: int = 400
-    """For the covariance: at parameters from the prior, for each noise level, and in each of
-    `ROUNDS` for each map."""
+    """For a covariance: one for each noise level, at parameters from the prior, and one for each
+    map, at those of a first chain."""
     walkers: int = 32
     steps: int = 6000
     """Steps that each walker takes."""
@@ -68,12 +64,20 @@ class Noise:
     """Numbers of the data vector that take part [size]."""
     likelihood: Likelihood
     """Likelihood with the covariance of the simulations' distances from the emulator."""
+    centre: Float
+    """Mean parameters of these simulations [num_names]."""
     shift: Float
-    """What is added to the emulator, so that these are 0 on average [size]."""
+    """What is added to the emulator at the centre [size],"""
+    slope: Float
+    """and for each unit of the parameters away from it [num_names, size], by least squares."""
     offset: float
     """chi^2 of that; a shift of one posterior width has 1."""
     fields: Float
     """Halos of each simulated field over their mean number at its parameters [num]."""
+
+    def correction(self, theta: Float) -> Float:
+        """What is added to the emulator at parameters [num, num_names]: [num, size]."""
+        return np.asarray(self.shift + (theta - self.centre) @ self.slope)
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,9 @@ class Inference:
         _check_options(options, len(self.density.names))
         self.levels = drawn_levels(config)
         self.vector = data_vector(self.generator)
-        most = self.vector.size - 1
-        hartlap_factor(options.covariance, most)
-        if options.likelihood != "hartlap":
-            exponent(options.likelihood, options.covariance, most, len(self.density.names))
+        self._free = options.covariance - len(self.density.names)
+        """Simulations of a covariance less the slopes that are fitted to them."""
+        _check_covariance(options, self.vector.size - 1, len(self.density.names))
         num = options.simulations
         self.simulations = simulate(
             self.generator,
@@ -175,17 +178,22 @@ class Inference:
             theta=theta,
             levels=levels,
         )
-        away = made.vectors - self.mean(made.theta, levels)
-        used, shift = self._used(made), away.mean(axis=0)
-        scatter = covariance(away[:, used])
+        away, centre = made.vectors - self.mean(made.theta, levels), made.theta.mean(axis=0)
+        straight = np.column_stack([np.ones(num), made.theta - centre])
+        line = np.linalg.lstsq(straight, away, rcond=None)[0]
+        used, free = self._used(made), self._free
+        rest = (away - straight @ line)[:, used]
+        scatter = covariance(rest) * (num - 1) / (free - 1)
         kind, parameters = self.options.likelihood, len(self.density.names)
         fields = made.halos / self.rates(made.theta)[:, :-1].sum(axis=1)
         return Noise(
             used=used,
-            # the mean model is moved onto the mean of these simulations, which scatters too
-            likelihood=Likelihood(scatter * (1.0 + 1.0 / num), num, kind, parameters),
-            shift=shift,
-            offset=float(Likelihood(scatter, num).chi2(shift[used])),
+            # the line through these simulations scatters too
+            likelihood=Likelihood(scatter * (1.0 + len(line) / num), free, kind, parameters),
+            centre=centre,
+            shift=line[0],
+            slope=line[1:],
+            offset=float(Likelihood(scatter, free).chi2(line[0][used])),
             fields=fields / fields.mean(),
         )
 
@@ -211,7 +219,7 @@ class Inference:
                 total[inside[~enough]] = -np.inf
                 inside = inside[enough]
             if len(inside):
-                away = data - noise.shift - self.mean(theta[inside], levels)
+                away = data - self.mean(theta[inside], levels) - noise.correction(theta[inside])
                 total[inside] += noise.likelihood.log(away[:, noise.used])
             return total
 
@@ -219,17 +227,16 @@ class Inference:
 
     def infer(self, data: Float, levels: Float, seed: int = 0) -> Posterior:
         """The posterior given the data vector [size] of a map and its noise levels [num_levels]."""
-        noise, pilot_steps = self.noise(levels), min(PILOT_STEPS, self.options.steps)
-        for _ in range(ROUNDS):
-            pilot = self._chain(self.log_posterior(data, levels, noise), pilot_steps, seed)
-            noise = self.noise_near(pilot, levels)
-        chain = self._chain(self.log_posterior(data, levels, noise), self.options.steps, seed)
+        most, wide = self.options.steps, self.noise(levels)
+        pilot = self._chain(self.log_posterior(data, levels, wide), min(PILOT_STEPS, most), seed)
+        noise = self.noise_near(pilot, levels)
+        chain = self._chain(self.log_posterior(data, levels, noise), most, seed)
         theta = chain.spread(POSTERIOR_SAMPLES)
         rate = self.rates(theta)
         random = np.random.default_rng(seed)
         fields = random.choice(noise.fields, len(theta))[:, None]
         own = np.maximum(self._of_label(random.poisson(rate * fields).astype(float)), 1.0)
-        away = data - noise.shift - self.mean(theta, levels)
+        away = data - self.mean(theta, levels) - noise.correction(theta)
         return Posterior(
             chain,
             np.percentile(chain.samples, LEVELS, axis=0),
@@ -278,4 +285,14 @@ def _check_options(options: Options, num_parameters: int) -> None:
         raise ValueError(
             f"{options.simulations} simulations are too few for a mean model and "
             f"{options.walkers} walkers: take at least {least}"
+        )
+
+
+def _check_covariance(options: Options, size: int, num_parameters: int) -> None:
+    """Raise ValueError for too few simulations of a covariance of up to `size` numbers."""
+    least = size + num_parameters + (5 if options.likelihood == "percival" else 3)
+    if options.covariance < least:
+        raise ValueError(
+            f"a covariance of {size} numbers around a line in {num_parameters} parameters needs at "
+            f"least {least} simulations, not {options.covariance}"
         )

@@ -245,7 +245,7 @@ def test_a_networks_parameters_beside_the_chains(
     [
         ([], ["--walkers", "8"], "8 walkers are too few for 5 parameters: take at least 10"),
         ([], ["--simulations", "99"], "99 simulations are too few for a mean model and 32"),
-        ([], ["--covariance", "20"], "numbers needs at least"),
+        ([], ["--covariance", "20"], "numbers around a line in 5 parameters needs at least"),
         (["emit.line.prior=fiducial"], [], "no parameter of emit.line is drawn: choose a prior"),
         (["emit.blank={}"], [], "emit.blank changes the halos' light beyond it"),
         (["emit.line={mixture: {li16: {}, chung22: {}}}"], [], "emit.line.mixture has li16, chung"),
