@@ -29,6 +29,8 @@ from streamtrain.mcmc.simulations import (
 
 Float = NDArray[np.float64]
 
+METHOD = 2
+"""Goes up when the same options give other posteriors."""
 FEWEST_VOXELS = 5.0
 """A bin of T is used where simulations near the posterior have this many voxels in it on average:
 the square root of fewer is not Gaussian."""

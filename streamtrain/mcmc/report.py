@@ -34,7 +34,7 @@ from streamtrain.figures import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
+from streamtrain.mcmc.inference import LEVELS, METHOD, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
 from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
@@ -109,7 +109,7 @@ def run(
 
 def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
     """sha256 of what decides the chains; identity: of the generator."""
-    settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
+    settings = [config.sample_settings(), asdict(config.test), asdict(options), METHOD, *identity]
     return sha256_of(settings)
 
 
@@ -122,8 +122,8 @@ def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
         return []
     if not same:
         raise ValueError(
-            f"{path} is of other settings, options or lightcones, and stays as it is: --out writes "
-            "elsewhere"
+            f"{path} is of other settings, options or lightcones, or of another version of the "
+            "method, and stays as it is: --out writes elsewhere"
         )
     return maps
 

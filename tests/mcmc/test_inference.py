@@ -353,4 +353,7 @@ def test_interrupted_chain_leaves_whole_maps(
     assert not list((tmp_path / "run").glob("*.part"))
     report.run(config, options, maps=2)
     assert calls == [0, 1, 1]
+    monkeypatch.setattr(report, "METHOD", 1)
+    with pytest.raises(ValueError, match="another version of the method, and stays as it is"):
+        report.run(config, options, maps=2)
     assert torch.is_grad_enabled()
