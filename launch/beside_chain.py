@@ -26,16 +26,17 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
-from streamtrain.evaluate.functionals import functionals  # noqa: E402
 
 from streamtrain.config import load_config  # noqa: E402
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES  # noqa: E402
 from streamtrain.evaluate.bootstrap import Bootstrap  # noqa: E402
+from streamtrain.evaluate.posterior.functions import functionals  # noqa: E402
 from streamtrain.evaluate.run import Run  # noqa: E402
 from streamtrain.evaluate.scores import score  # noqa: E402
 from streamtrain.labels import Label, LuminosityBins  # noqa: E402
 from streamtrain.luminosity.scores import NormalScores, in_label  # noqa: E402
 from streamtrain.machine.progress import Progress  # noqa: E402
+from streamtrain.machine.workers import Resources  # noqa: E402
 from streamtrain.mcmc.inference import Inference, Options  # noqa: E402
 from streamtrain.mcmc.maps import make_maps  # noqa: E402
 from streamtrain.tables import columns, plus_minus, range_title, rms_cell  # noqa: E402
@@ -69,10 +70,10 @@ def main() -> int:
     config = load_config(arguments.config, arguments.settings)
     progress = Progress()
     began = time.process_time()
-    inference = Inference(config, Options(), report=progress.update)
+    inference = Inference(config, Options(), Resources(progress=progress))
     once = time.process_time() - began
     runs = {"counts": Run.open(arguments.counts), "parameters": Run.open(arguments.parameters)}
-    test = make_maps(inference, arguments.maps, runs, device="cpu", threads=1)
+    test = make_maps(inference, arguments.maps, runs)
     generator = runs["counts"].testing()
     batch = generator.generate(range(arguments.maps))
     generator.close()
@@ -122,22 +123,21 @@ def network_of(run: Run) -> Any:
 
 
 def sampled(inference: Inference, test: Any, number: int) -> dict[str, Any]:
-    """What is kept of the chain of a map, with the CPU seconds of its simulations and its own."""
+    """What is kept of the chain of a map, with the CPU seconds of the simulations over the prior
+    and of all that follows."""
     began = time.process_time()
     inference.noise(test.levels[number])
     simulated = time.process_time()
     posterior = inference.infer(test.vectors[number], test.levels[number], seed=number)
     done = time.process_time()
     chain = posterior.chain
-    chosen = np.linspace(0, len(chain.samples) - 1, DRAWN).astype(int)
     return {
-        "theta": chain.samples[chosen],
+        "theta": chain.spread(DRAWN),
         "tau": chain.tau,
         "acceptance": chain.acceptance,
         "independent": len(chain.samples) / chain.tau,
         "chi2": posterior.chi2,
-        "numbers": posterior.numbers,
-        "missed": posterior.missed,
+        "numbers": int(posterior.noise.used.sum()),
         "mean": posterior.mean[2],
         "field": posterior.field,
         "simulated_s": simulated - began,
@@ -349,10 +349,10 @@ def times(
 
     lines = [
         f"chain: simulations and mean model once {once:.1f} s; for each map simulations "
-        f"{spread('simulated_s')} s, chain {spread('sampled_s')} s (CPU)",
+        f"over the prior {spread('simulated_s')} s, chains and simulations near them "
+        f"{spread('sampled_s')} s (CPU)",
         f"tau {spread('tau')} steps, {spread('independent')} independent samples, acceptance "
-        f"{spread('acceptance')}, chi^2 {spread('chi2')} of {spread('numbers')} numbers, mean "
-        f"model's share of the variance {spread('missed')}",
+        f"{spread('acceptance')}, chi^2 {spread('chi2')} of {spread('numbers')} numbers",
     ]
     for name, (passed, drawn) in seconds.items():
         lines.append(

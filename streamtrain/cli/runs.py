@@ -122,10 +122,11 @@ distribution say of the luminosity model's parameters, and so of the luminosity 
 
 For each of the first test maps a Markov chain (emcee) draws from the posterior of the parameters
 under the prior of emit.line. The mean of the summaries is learnt from simulations on the stream of
-training samples, their covariance is that of simulations at the fiducial parameters and of the
-mean's own error, and noise levels that are drawn per sample count as known. Writes mcmc.json and
-figures into the run folder, and prints errors beside those of the run's network, if it has been
-trained. The same command continues where it was interrupted. More in docs/classical.md."""
+training samples, their covariance, with the mean's own error, is that of simulations at the
+parameters that a first chain has found, and noise levels that are drawn per sample count as
+known. Writes mcmc.json and figures into the run folder, and prints errors beside those of the run's
+network, if it has been trained. The same command continues where it was interrupted.
+More in docs/classical.md."""
 
 
 def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -159,7 +160,8 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         type=_positive,
         default=400,
         metavar="N",
-        help="simulations at the fiducial parameters, for each noise level [%(default)s]",
+        help="simulations for each covariance: one for each noise level, one for each map "
+        "[%(default)s]",
     )
     add("--walkers", type=_positive, default=32, help="walkers of the ensemble [%(default)s]")
     add("--steps", type=_positive, default=6000, help="steps of each walker [%(default)s]")

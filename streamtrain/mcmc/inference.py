@@ -9,19 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.windows import LightconeWindows
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.mcmc.emulator import FEWEST_SIMULATIONS, Emulator
 from streamtrain.mcmc.likelihood import (
     Density,
     Likelihood,
     covariance,
-    error_of_mean,
-    exponent,
-    hartlap_factor,
 )
 from streamtrain.mcmc.sampling import Chain, sample
 from streamtrain.mcmc.simulations import (
@@ -29,17 +24,18 @@ from streamtrain.mcmc.simulations import (
     check,
     data_vector,
     drawn_levels,
-    held,
     simulate,
 )
 
 Float = NDArray[np.float64]
 
+METHOD = 2
+"""Goes up when the same options give other posteriors."""
 FEWEST_VOXELS = 5.0
-"""A bin of T is used where the fiducial maps have this many voxels in it on average: the square
-root of fewer is not Gaussian."""
-CHECK_POINTS, CHECK_FIELDS = 16, 20
-"""Parameters from the prior, and fields at each of them, that the emulator is compared with."""
+"""A bin of T is used where simulations near the posterior have this many voxels in it on average:
+the square root of fewer is not Gaussian."""
+PILOT_STEPS = 1500
+"""Steps that each walker takes, at most, in the chain that finds where the covariance is made."""
 POSTERIOR_SAMPLES = 256
 """Samples of the chain, evenly spaced, whose luminosity functions are worked out."""
 LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
@@ -53,7 +49,8 @@ class Options:
     simulations: int = 2000
     """At parameters from the prior, for the emulator."""
     covariance: int = 400
-    """At the fiducial parameters, for each noise level."""
+    """For a covariance: one for each noise level, at parameters from the prior, and one for each
+    map, at those of a first chain."""
     walkers: int = 32
     steps: int = 6000
     """Steps that each walker takes."""
@@ -63,24 +60,26 @@ class Options:
 
 @dataclass(frozen=True)
 class Noise:
-    """What scatters around the mean model at one noise level: from the fiducial simulations."""
+    """What scatters around the mean model at one noise level and near some parameters."""
 
     used: NDArray[np.bool_]
     """Numbers of the data vector that take part [size]."""
     likelihood: Likelihood
-    """Likelihood with the covariance of these simulations."""
-    missed: float
-    """Variance of the emulator's error over that of the fields and the noise: the mean over all
-    directions."""
-    most_missed: float
-    """The largest over all directions."""
+    """Likelihood with the covariance of the simulations' distances from the emulator."""
+    centre: Float
+    """Mean parameters of these simulations [num_names]."""
     shift: Float
-    """What is added to the emulator, so that it is the mean of the fiducial simulations there
-    [size]."""
+    """What is added to the emulator at the centre [size],"""
+    slope: Float
+    """and for each unit of the parameters away from it [num_names, size], by least squares."""
     offset: float
     """chi^2 of that; a shift of one posterior width has 1."""
     fields: Float
-    """Halos of each simulated field over their mean [num]."""
+    """Halos of each simulated field over their mean number at its parameters [num]."""
+
+    def correction(self, theta: Float) -> Float:
+        """What is added to the emulator at parameters [num, num_names]: [num, size]."""
+        return np.asarray(self.shift + (theta - self.centre) @ self.slope)
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,8 @@ class Posterior:
     number of halos [5, num_bins]."""
     chi2: float
     """Chi squared of the best sample."""
-    numbers: int
-    """How many numbers of the data vector took part."""
-    offset: float
-    """Offset of the mean model, see `Noise.offset`."""
-    missed: float
-    """Error of the mean model, see `Noise.missed`."""
-    most_missed: float
+    noise: Noise
+    """What scatters around the mean model at the parameters of the samples."""
 
 
 class Inference:
@@ -124,10 +118,9 @@ class Inference:
         _check_options(options, len(self.density.names))
         self.levels = drawn_levels(config)
         self.vector = data_vector(self.generator)
-        most = self.vector.size - 1
-        hartlap_factor(options.covariance, most)
-        if options.likelihood != "hartlap":
-            exponent(options.likelihood, options.covariance, most, len(self.density.names))
+        self._free = options.covariance - len(self.density.names)
+        """Simulations of a covariance less the slopes that are fitted to them."""
+        _check_covariance(options, self.vector.size - 1, len(self.density.names))
         num = options.simulations
         self.simulations = simulate(
             self.generator,
@@ -144,7 +137,6 @@ class Inference:
             report=lambda step, steps: report(f"mean model: step {step}/{steps}"),
         )
         self._noise: dict[tuple[float, ...], Noise] = {}
-        self._scenes: dict[str, LightconeWindows] = {}
 
     def close(self) -> None:
         """Stop the generator's threads."""
@@ -157,112 +149,69 @@ class Inference:
         return self.emulator(np.concatenate([theta, rows], axis=1))
 
     def noise(self, levels: Float) -> Noise:
-        """The likelihood at these noise levels [num_levels], from simulations at the fiducial
-        parameters, that are made once."""
+        """What scatters at these noise levels [num_levels] over the whole prior, from simulations
+        that are made once."""
         key = tuple(float(level) for level in levels)
         if key not in self._noise:
-            self._noise[key] = self._make_noise(levels)
+            self._noise[key] = self._scatter(levels)
         return self._noise[key]
 
-    def _make_noise(self, levels: Float) -> Noise:
-        num, centre = self.options.covariance, self.density.centre()
-        fiducial = self._simulate_at(
-            [centre],
-            levels,
-            self.options.simulations,  # fields that the emulator has not seen
-            num,
-            "simulations for the covariance",
-        )
-        used = self._used(fiducial)
-        scatter = covariance(fiducial.vectors[:, used])
-        kind, parameters = self.options.likelihood, len(self.density.names)
-        bare = Likelihood(scatter, num, kind, parameters)
-        theta = np.array([[centre[name] for name in self.density.names]])
-        shift = fiducial.vectors.mean(axis=0) - self.mean(theta, levels)[0]
-        missed = self._missed(levels, shift, used, scatter)
-        # the mean model is moved onto the mean of these simulations, which scatters too
-        likelihood = Likelihood(scatter * (1.0 + 1.0 / num) + missed, num, kind, parameters)
-        shares = np.linalg.eigvals(np.linalg.solve(scatter, missed)).real
-        return Noise(
-            used=used,
-            likelihood=likelihood,
-            missed=float(shares.mean()),
-            most_missed=float(shares.max()),
-            shift=shift,
-            offset=float(bare.chi2(shift[used])),
-            fields=fiducial.halos / fiducial.halos.mean(),
-        )
+    def noise_near(self, chain: Chain, levels: Float) -> Noise:
+        """What scatters at these noise levels [num_levels] at the parameters of a chain.
 
-    def _missed(
-        self, levels: Float, shift: Float, used: NDArray[np.bool_], scatter: Float
-    ) -> Float:
-        """Covariance of the emulator's error at these noise levels, of the numbers that are used:
-        from the mean vectors of about `CHECK_FIELDS` fields at each of `CHECK_POINTS` parameters.
-        Nothing was learnt from these simulations. Where the fields scatter more than the fiducial
-        ones, whose covariance is `scatter`, the error is taken in units of that."""
-        first = self.options.simulations + self.options.covariance
-        points = simulate(self.generator, self.density, self.vector, first, CHECK_POINTS).theta
-        names = self.density.names
-        found = self._simulate_at(
-            [dict(zip(names, map(float, theta), strict=True)) for theta in points],
-            levels,
-            first + CHECK_POINTS,
-            CHECK_POINTS * CHECK_FIELDS,
-            "simulations that the mean model is compared with",
-        )
-        away, of_means = [], []
-        for theta in points:
-            here = found.vectors[(found.theta == theta).all(axis=1)][:, used]
-            if len(here) < 2:
-                continue
-            there = covariance(here)
-            with np.errstate(divide="ignore"):
-                unit = np.minimum(1.0, np.sqrt(np.diag(scatter) / np.diag(there)))
-            mean = self.mean(theta[None], levels)[0] + shift
-            away.append(unit * (here.mean(axis=0) - mean[used]))
-            of_means.append(np.outer(unit, unit) * there / len(here))
-        return error_of_mean(np.array(away), np.array(of_means), scatter)
+        How much fields scatter depends on the parameters. The covariance that is that of the truth
+        is found by making it again where the chain before has led (Eifler, Schneider and Hartlap
+        2009, arXiv:0810.4254), and is fixed within a chain, since a Gaussian likelihood whose
+        covariance varies claims information that is not there (Carron 2013, arXiv:1204.4724).
+        """
+        return self._scatter(levels, chain.spread(self.options.covariance))
 
-    def _simulate_at(
-        self,
-        parameters: list[dict[str, float]],
-        levels: Float,
-        first: int,
-        num: int,
-        doing: str,
-    ) -> Simulations:
-        """Fields at some sets of parameters, one of which is drawn for each, and noise levels."""
-        drawn = dict(zip(self.levels, map(float, levels), strict=True))
-        config = held(self.config, parameters, drawn)
-        skies = self.generator.skies if isinstance(self.generator.skies, LightconeFiles) else None
-        scenes = self._scenes.get(repr(parameters))  # noise levels differ in `observe` alone
-        generator = Generator(config, "train", lightcones=skies, scenes=scenes, **self._how)
-        self._scenes[repr(parameters)] = generator.scenes
+    def _scatter(self, levels: Float, theta: Float | None = None) -> Noise:
+        """From simulations at the parameters [num, num_names]; None: from the prior. What the
+        emulator misses at these is part of it."""
+        num = self.options.covariance
         made = simulate(
-            generator,
+            self.generator,
             self.density,
             self.vector,
-            first,
+            self.options.simulations,  # fields that the emulator has not seen
             num,
-            lambda done: self._report(f"{doing}: {done}/{num}"),
+            lambda done: self._report(f"simulations for the covariance: {done}/{num}"),
+            theta=theta,
+            levels=levels,
         )
-        generator.close()
-        return made
+        away, centre = made.vectors - self.mean(made.theta, levels), made.theta.mean(axis=0)
+        straight = np.column_stack([np.ones(num), made.theta - centre])
+        line = np.linalg.lstsq(straight, away, rcond=None)[0]
+        used, free = self._used(made), self._free
+        rest = (away - straight @ line)[:, used]
+        scatter = covariance(rest) * (num - 1) / (free - 1)
+        kind, parameters = self.options.likelihood, len(self.density.names)
+        fields = made.halos / self.rates(made.theta)[:, :-1].sum(axis=1)
+        return Noise(
+            used=used,
+            # the line through these simulations scatters too
+            likelihood=Likelihood(scatter * (1.0 + len(line) / num), free, kind, parameters),
+            centre=centre,
+            shift=line[0],
+            slope=line[1:],
+            offset=float(Likelihood(scatter, free).chi2(line[0][used])),
+            fields=fields / fields.mean(),
+        )
 
-    def _used(self, fiducial: Simulations) -> NDArray[np.bool_]:
+    def _used(self, made: Simulations) -> NDArray[np.bool_]:
         """P(k), and the bins of T that are not nearly empty, without the fullest: the number of
         voxels is known."""
-        voxels = self.vector.voxels(fiducial.vectors).mean(axis=0)
+        voxels = self.vector.voxels(made.vectors).mean(axis=0)
         enough = voxels >= FEWEST_VOXELS
         enough[np.argmax(voxels)] = False
         power = np.ones(self.vector.num_power, bool)
         used = np.concatenate([power, enough])
-        return used & (fiducial.vectors.std(axis=0) > 0.0)
+        return used & (made.vectors.std(axis=0) > 0.0)
 
-    def log_posterior(self, data: Float, levels: Float) -> Callable[[Float], Float]:
+    def log_posterior(self, data: Float, levels: Float, noise: Noise) -> Callable[[Float], Float]:
         """ln posterior, up to a constant, of parameters [num, num_names], given a map's data vector
-        [size] and noise levels [num_levels]."""
-        noise = self.noise(levels)
+        [size], its noise levels [num_levels] and what scatters."""
 
         def log_density(theta: Float) -> Float:
             total = self.density.log(theta)
@@ -272,7 +221,7 @@ class Inference:
                 total[inside[~enough]] = -np.inf
                 inside = inside[enough]
             if len(inside):
-                away = data - noise.shift - self.mean(theta[inside], levels)
+                away = data - self.mean(theta[inside], levels) - noise.correction(theta[inside])
                 total[inside] += noise.likelihood.log(away[:, noise.used])
             return total
 
@@ -280,32 +229,32 @@ class Inference:
 
     def infer(self, data: Float, levels: Float, seed: int = 0) -> Posterior:
         """The posterior given the data vector [size] of a map and its noise levels [num_levels]."""
-        log_density = self.log_posterior(data, levels)
-        steps = self.options.steps
-        chain = sample(
-            log_density,
-            self._start(log_density, seed),
-            steps,
-            seed=seed,
-            report=lambda step: self._report(f"chain: step {step}/{steps}"),
-        )
-        chosen = np.linspace(0, len(chain.samples) - 1, POSTERIOR_SAMPLES).astype(int)
-        theta = chain.samples[chosen]
+        most, wide = self.options.steps, self.noise(levels)
+        pilot = self._chain(self.log_posterior(data, levels, wide), min(PILOT_STEPS, most), seed)
+        noise = self.noise_near(pilot, levels)
+        chain = self._chain(self.log_posterior(data, levels, noise), most, seed)
+        theta = chain.spread(POSTERIOR_SAMPLES)
         rate = self.rates(theta)
-        noise, random = self.noise(levels), np.random.default_rng(seed)
+        random = np.random.default_rng(seed)
         fields = random.choice(noise.fields, len(theta))[:, None]
         own = np.maximum(self._of_label(random.poisson(rate * fields).astype(float)), 1.0)
-        away = data - noise.shift - self.mean(theta, levels)
+        away = data - self.mean(theta, levels) - noise.correction(theta)
         return Posterior(
             chain,
             np.percentile(chain.samples, LEVELS, axis=0),
             np.percentile(np.log10(np.maximum(self._of_label(rate), 1.0)), LEVELS, axis=0),
             np.percentile(np.log10(own), LEVELS, axis=0),
             float(noise.likelihood.chi2(away[:, noise.used]).min()),
-            int(noise.used.sum()),
-            noise.offset,
-            noise.missed,
-            noise.most_missed,
+            noise,
+        )
+
+    def _chain(self, log_density: Callable[[Float], Float], steps: int, seed: int) -> Chain:
+        return sample(
+            log_density,
+            self._start(log_density, seed),
+            steps,
+            seed=seed,
+            report=lambda step: self._report(f"chain: step {step}/{steps}"),
         )
 
     def _start(self, log_density: Callable[[Float], Float], seed: int) -> Float:
@@ -338,4 +287,14 @@ def _check_options(options: Options, num_parameters: int) -> None:
         raise ValueError(
             f"{options.simulations} simulations are too few for a mean model and "
             f"{options.walkers} walkers: take at least {least}"
+        )
+
+
+def _check_covariance(options: Options, size: int, num_parameters: int) -> None:
+    """Raise ValueError for too few simulations of a covariance of up to `size` numbers."""
+    least = size + num_parameters + (5 if options.likelihood == "percival" else 3)
+    if options.covariance < least:
+        raise ValueError(
+            f"a covariance of {size} numbers around a line in {num_parameters} parameters needs at "
+            f"least {least} simulations, not {options.covariance}"
         )

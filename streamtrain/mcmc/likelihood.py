@@ -114,22 +114,6 @@ class Likelihood:
         return -0.5 * self._exponent * np.log1p(chi2 / self.factor / (self._num - 1))
 
 
-def error_of_mean(differences: Float, scatter: Float, known: Float) -> Float:
-    """Covariance [n, n] of what a mean model misses, from its differences to the means of some
-    simulations at points [num_points, n].
-
-    scatter: covariance of these means themselves [num_points, n, n], which is taken off; known: a
-    covariance [n, n], in whose units directions that come out negative are set to zero.
-    """
-    products = differences[:, :, None] * differences[:, None, :]
-    found = (products - scatter).mean(axis=0)
-    root = np.linalg.cholesky(known)
-    inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ found @ inverse.T)
-    kept = root @ vectors
-    return np.asarray((kept * np.maximum(values, 0.0)) @ kept.T)
-
-
 @dataclass(frozen=True)
 class Density:
     """The prior of the parameters that a model draws, as a density.
@@ -163,22 +147,6 @@ class Density:
             if isinstance(given, Normal) and given.width == 0.0:
                 raise ConfigError(f"the prior of {name} has no width: hold it at a value")
         return cls(sorted(drawn), prior, defaults)
-
-    def centre(self) -> dict[str, float]:
-        """The fiducial parameters: means of the distributions, middles of ranges."""
-        place = {}
-        for name in self.names:
-            given = self.prior.parameters.get(name)
-            if isinstance(given, Normal):
-                place[name] = given.mean
-            elif isinstance(given, Uniform):
-                ends = np.array([given.low, given.high])
-                place[name] = float(np.sqrt(ends.prod()) if given.log else ends.mean())
-            else:
-                assert self.prior.correlated is not None
-                joint = self.prior.correlated
-                place[name] = joint.mean[joint.names.index(name)]
-        return place
 
     def whole(self, theta: Float) -> dict[str, Float]:
         """All parameters of the model, [num] each, from the drawn ones [num, num_names]."""

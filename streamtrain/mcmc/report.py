@@ -34,7 +34,7 @@ from streamtrain.figures import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.mcmc.inference import LEVELS, Inference, Options, Posterior
+from streamtrain.mcmc.inference import LEVELS, METHOD, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
 from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
@@ -42,7 +42,7 @@ from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, witho
 Float = NDArray[np.float64]
 
 LARGEST_OFFSET = 4.0
-"""chi^2 of the emulator against fiducial simulations beyond which a warning says so."""
+"""chi^2 of the emulator against simulations near the posterior beyond which a warning says so."""
 FILE = "mcmc.json"
 SHOWN = 3
 """Maps in a figure, at most."""
@@ -109,7 +109,7 @@ def run(
 
 def _digest(config: Config, options: Options, *identity: dict[str, Any]) -> str:
     """sha256 of what decides the chains; identity: of the generator."""
-    settings = [config.sample_settings(), asdict(config.test), asdict(options), *identity]
+    settings = [config.sample_settings(), asdict(config.test), asdict(options), METHOD, *identity]
     return sha256_of(settings)
 
 
@@ -122,8 +122,8 @@ def _read(path: Path, key: str, digest: str) -> list[dict[str, Any]]:
         return []
     if not same:
         raise ValueError(
-            f"{path} is of other settings, options or lightcones, and stays as it is: --out writes "
-            "elsewhere"
+            f"{path} is of other settings, options or lightcones, or of another version of the "
+            "method, and stays as it is: --out writes elsewhere"
         )
     return maps
 
@@ -132,10 +132,10 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
     """What is kept of a posterior, with the truth."""
     chain, names = posterior.chain, inference.density.names
     warnings = [chain.warning()] if chain.warning() else []
-    if posterior.offset > LARGEST_OFFSET:
+    if posterior.noise.offset > LARGEST_OFFSET:
         warnings.append(
-            f"the mean model missed the fiducial simulations by chi^2 = {posterior.offset:.1f} "
-            "before it was moved onto them: raise --simulations"
+            f"the mean model missed simulations near the posterior by chi^2 = "
+            f"{posterior.noise.offset:.1f} before it was moved onto them: raise --simulations"
         )
     columns = (posterior.theta.T.tolist(), test.theta[number].tolist())
     return {
@@ -162,20 +162,17 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
         "acceptance": chain.acceptance,
         "tau": chain.tau if np.isfinite(chain.tau) else None,
         "chi2": posterior.chi2,
-        "numbers": posterior.numbers,
-        "mean_model_chi2": posterior.offset,
-        "mean_model_variance": {"mean": posterior.missed, "largest": posterior.most_missed},
+        "numbers": int(posterior.noise.used.sum()),
+        "mean_model_chi2": posterior.noise.offset,
         "warnings": warnings,
     }
 
 
 def _line(entry: dict[str, Any], number: int) -> str:
     tau = "unknown" if entry["tau"] is None else f"{entry['tau']:.0f} steps"
-    missed, most = (100 * entry["mean_model_variance"][key] for key in ("mean", "largest"))
     return (
         f"test map {number}: chi^2 = {entry['chi2']:.1f} of {entry['numbers']} numbers, acceptance "
-        f"{entry['acceptance']:.2f}, autocorrelation time {tau} of {entry['steps']}, mean model's "
-        f"error {missed:.0f} % of the variance (in one direction {most:.0f} %)"
+        f"{entry['acceptance']:.2f}, autocorrelation time {tau} of {entry['steps']}"
     )
 
 

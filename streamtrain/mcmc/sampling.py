@@ -37,6 +37,10 @@ class Chain:
         """Whether it is at least `ENOUGH_TAU` autocorrelation times long."""
         return bool(self.steps >= ENOUGH_TAU * self.tau)
 
+    def spread(self, num: int) -> Float:
+        """Evenly spaced ones of the samples [num, num_parameters]."""
+        return self.samples[np.linspace(0, len(self.samples) - 1, num).astype(int)]
+
     def warning(self) -> str:
         """A sentence if it is too short, else nothing."""
         if self.long_enough:

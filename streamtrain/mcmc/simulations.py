@@ -5,8 +5,8 @@ A data vector is the power spectrum and the voxel intensity distribution of a ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.line import Chosen
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
-from streamtrain.luminosity.settings import LineConfig
 from streamtrain.mcmc.likelihood import Density
+from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import NoiseConfig
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts
@@ -78,28 +79,6 @@ def drawn_levels(config: Config) -> list[str]:
     ]
 
 
-def held(
-    config: Config, parameters: Sequence[dict[str, float]], levels: dict[str, float]
-) -> Config:
-    """The configuration with these noise levels, and one of some sets of parameters of its model
-    for every sample."""
-    (component,) = config.line.components.values()
-    sets = {
-        f"set{number}": replace(
-            component,
-            parameters={**component.parameters, **given},
-            multivariate=None,
-            constraints=[],
-        )
-        for number, given in enumerate(parameters)
-    }
-    line = replace(LineConfig(), mixture=sets)
-    observe = dict(config.observe)
-    for name, level in levels.items():
-        observe[name] = replace(observe[name], sigma_uK=level, absent=0.0)
-    return replace(config, emit={**config.emit, "line": line}, observe=observe)
-
-
 def levels_of(batch: Batch, names: list[str]) -> Float:
     """The noise levels of a batch's samples [B, num_names]."""
     rows = [[draw[name]["sigma_uK"] for name in names] for draw in batch.draws]
@@ -125,28 +104,50 @@ def simulate(
     first: int,
     num: int,
     report: Report = lambda done: None,
+    *,
+    theta: Float | None = None,
+    levels: Float | None = None,
 ) -> Simulations:
-    """Samples first .. first + num - 1 of a generator. density: names the parameters."""
+    """Samples first .. first + num - 1 of a generator. density: names the parameters. theta,
+    levels: parameters [num, num_names] and noise levels [num_levels] that they have; None: those
+    that they draw."""
     names = drawn_levels(generator.config)
-    theta: list[list[float]] = []
-    levels, vectors, counts, halos = [], [], [], []
-    for batch in _batches(generator, first, num):
-        theta += [[draw["parameters"][n] for n in density.names] for draw in batch.draws]
-        levels.append(levels_of(batch, names))
+    given = None if levels is None else dict(zip(names, levels, strict=True))
+    drawn: list[list[float]] = []
+    drawn_noise, vectors, counts, halos = [], [], [], []
+    for batch in _batches(generator, first, num, density, theta, given):
+        drawn += [[draw["parameters"][n] for n in density.names] for draw in batch.draws]
+        drawn_noise.append(levels_of(batch, names))
         vectors.append(vector(batch.cube))
         counts.append(generator.label.log10_counts(batch.label, batch.unit_label).cpu().numpy())
         halos.append(batch.counts.sum(1).cpu().numpy().astype(np.float64))
-        report(len(theta))
-    whole = [np.concatenate(parts) for parts in (levels, vectors, counts, halos)]
-    return Simulations(np.array(theta), *whole)
+        report(len(drawn))
+    whole = [np.concatenate(parts) for parts in (drawn_noise, vectors, counts, halos)]
+    return Simulations(np.array(drawn), *whole)
 
 
-def _batches(generator: Generator, first: int, num: int) -> Iterator[Batch]:
+def _batches(
+    generator: Generator,
+    first: int,
+    num: int,
+    density: Density | None = None,
+    theta: Float | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Iterator[Batch]:
+    """Samples in batches of one window of lightcones each."""
     for start in range(first, first + num, BATCH_SIZE):
-        with torch.inference_mode():
-            batch = generator.generate(range(start, min(start + BATCH_SIZE, first + num)))
-        batch.check()
-        yield batch
+        indices = range(start, min(start + BATCH_SIZE, first + num))
+        for _, begin, end in generator.schedule.runs(indices):
+            part, chosen, noise = indices[begin:end], None, None
+            if density is not None and theta is not None:
+                rows = theta[part.start - first : part.stop - first]
+                chosen = Chosen(np.zeros(len(part), np.int64), [density.whole(rows)])
+            if levels is not None:
+                noise = {name: np.full(len(part), level) for name, level in levels.items()}
+            drawing = generator.draw(part, chosen, noise)
+            batch = generator.make(drawing, 0, len(part), FreshMemory(generator.device))
+            batch.check()
+            yield batch
 
 
 POWER_BINS = 16
@@ -159,10 +160,9 @@ class DataVector:
     """ln P(k) in shells, then sqrt(n + 3/8) of the n voxels in each bin of T, of maps before their
     transform.
 
-    Both are functions of the summaries whose scatter hardly depends on their mean: that of ln P is
+    Both are functions of the summaries whose scatter depends less on their mean: that of ln P is
     sqrt(2 / modes) for a Gaussian field, that of the square root 1/2 for independent voxels
-    (Anscombe 1948). So a covariance from one set of parameters serves for others, and a Gaussian
-    likelihood is closer to the truth than for P and n.
+    (Anscombe 1948). So a Gaussian likelihood is closer to the truth than for P and n.
 
     voxel_edges: of T [map units] [num_edges]
     """

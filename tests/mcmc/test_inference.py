@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.registry import find_model
+from streamtrain.mcmc import inference as of_maps
 from streamtrain.mcmc import report
+from streamtrain.mcmc.emulator import Emulator
 from streamtrain.mcmc.inference import LEVELS, Inference, Options
-from streamtrain.mcmc.likelihood import Density
-from streamtrain.mcmc.simulations import data_vector, drawn_levels, held, levels_of, simulate
+from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
+from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.priors import Normal
 from streamtrain.spectra import Power, shells
 from streamtrain.train.trainer import Trainer
@@ -52,7 +55,7 @@ def config_of(files: dict[str, list[str]], **sections: Any) -> Config:
 def test_expected_counts_are_the_mean_of_painted_fields(skies: dict[str, list[str]]) -> None:
     """Of 400 fields at one set of parameters: to the scatter of their mean, and their strata."""
     parameters = {"alpha": 1.2, "beta": -1.2, "sigma_lco": 0.35}
-    config = held(config_of(skies, label={"bins": 12}), [parameters], {})
+    config = config_of(skies, label={"bins": 12}, emit={"line": {"parameters": parameters}})
     generator = Generator(config, "train")
     counts = generator.generate(range(400)).counts.double().numpy()
     defaults = generator.mixture.components[0].model.defaults | parameters
@@ -103,18 +106,29 @@ def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]])
     plain.close()
 
 
-def test_held_samples_differ_in_fields_alone(skies: dict[str, list[str]]) -> None:
-    parameters = {"alpha": 1.3, "beta": -1.7, "sigma_sfr": 0.3, "sigma_lco": 0.2}
-    parameters["log10_delta_mf"] = 0.0
-    config = held(config_of(skies), [parameters], {"noise": 0.4})
-    generator = Generator(config, "train")
-    draws = generator.generate(range(30)).draws
+def test_simulations_at_given_parameters_are_those_of_a_prior_that_holds_them(
+    skies: dict[str, list[str]],
+) -> None:
+    """And of a configuration with that noise level."""
+    generator = Generator(config_of(skies), "train")
+    component = generator.mixture.components[0]
+    density = Density.of(component.prior, component.model.defaults)
+    vector = data_vector(generator)
+    assert list(density.names) == ["alpha", "beta", "log10_delta_mf", "sigma_lco", "sigma_sfr"]
+    rows = np.array([[1.3, -1.7, 0.0, 0.2, 0.3], [1.4, -1.2, 0.1, 0.4, 0.1]])
+    theta = rows[np.arange(40) % 2]
+    made = simulate(generator, density, vector, 5, 40, theta=theta, levels=np.array([0.4]))
     generator.close()
-    whole = {**parameters, "r_J1": 1.0}
-    assert all(draw["parameters"] == whole for draw in draws)
-    levels = [draw["noise"]["sigma_uK"] for draw in draws]
-    assert levels == pytest.approx([0.4] * 30)
-    assert len({draw["roll_deg"] for draw in draws}) == 30
+    assert np.array_equal(made.theta, theta)
+    np.testing.assert_allclose(made.levels, 0.4, rtol=1e-6)
+    for number, row in enumerate(rows):
+        line = {"parameters": dict(zip(density.names, map(float, row), strict=True))}
+        noise = {"sigma_uK": 0.4, "per": "map_voxel"}
+        config = config_of(skies, emit={"line": line}, observe={"noise": noise, "log_modulus": {}})
+        there = Generator(config, "train")
+        batch = there.generate(range(5 + number, 45, 2))
+        there.close()
+        assert np.array_equal(made.vectors[number::2], vector(batch.cube))
 
 
 FEW = ["--simulations", "160", "--covariance", "60", "--walkers", "12", "--steps", "120"]
@@ -153,8 +167,6 @@ def test_command_beside_a_network_and_again(
     assert second["training_skies"] == 1 == second["scores"]["bootstrap"]["skies"]
     assert "warning: the simulations are of one sky" in captured.out
     assert "bootstrap over maps\n" in captured.out
-    missed = second["maps"][0]["mean_model_variance"]
-    assert 0.0 < missed["mean"] < missed["largest"]
     head = captured.out.splitlines()[2]
     assert head.split() == ["log10", "L", "summaries", "mcmc", "mean", "label"]
     generator = open_generator(config)
@@ -233,7 +245,7 @@ def test_a_networks_parameters_beside_the_chains(
     [
         ([], ["--walkers", "8"], "8 walkers are too few for 5 parameters: take at least 10"),
         ([], ["--simulations", "99"], "99 simulations are too few for a mean model and 32"),
-        ([], ["--covariance", "20"], "numbers needs at least"),
+        ([], ["--covariance", "20"], "numbers around a line in 5 parameters needs at least"),
         (["emit.line.prior=fiducial"], [], "no parameter of emit.line is drawn: choose a prior"),
         (["emit.blank={}"], [], "emit.blank changes the halos' light beyond it"),
         (["emit.line={mixture: {li16: {}, chung22: {}}}"], [], "emit.line.mixture has li16, chung"),
@@ -262,6 +274,36 @@ def test_without_emcee(monkeypatch: pytest.MonkeyPatch, skies: dict[str, list[st
         report.run(config_of(skies), Options())
 
 
+def test_the_covariance_is_that_of_the_parameters_that_the_chain_finds(
+    skies: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a map that is 0.6 dex brighter than the prior's centre: other fields with its parameters
+    scatter by chi^2 = 1 per number, and by twice that in the covariance of fields at the centre."""
+    noise = {"sigma_uK": 0.3, "per": "map_voxel"}
+    config = config_of(skies, observe={"noise": noise, "log_modulus": {}})
+    monkeypatch.setattr(of_maps, "Emulator", partial(Emulator, steps=200))
+    inference = Inference(config, Options(300, 200, 12, 200))
+    bright, centre = np.array([[1.37, -2.55, 0.0, 0.3, 0.3], [1.37, -1.74, 0.0, 0.3, 0.3]])
+
+    def fields(theta: np.ndarray, first: int, num: int) -> np.ndarray:
+        rows = np.tile(theta, (num, 1))
+        of = (inference.generator, inference.density, inference.vector)
+        return simulate(*of, first, num, theta=rows).vectors
+
+    levels = np.zeros(0)
+    posterior = inference.infer(fields(bright, 10**6, 1)[0], levels)
+    used, others = posterior.noise.used, fields(bright, 2 * 10**6, 400)[:, posterior.noise.used]
+    away = others - others.mean(axis=0)
+    at_centre = covariance(fields(centre, 3 * 10**6, 200)[:, used])
+    found, fixed = (
+        likelihood.chi2(away).mean() / used.sum()
+        for likelihood in (posterior.noise.likelihood, Likelihood(at_centre, 200))
+    )
+    inference.close()
+    assert abs(found - 1.0) < 0.2
+    assert fixed > 1.8
+
+
 @pytest.mark.slow
 def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
     """24 maps of the sky of the simulations: the place of the true parameters among the samples is
@@ -279,7 +321,7 @@ def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
         found = inference.infer(vectors[k], levels[k], seed=k)
         theta = [batch.draws[k]["parameters"][name] for name in inference.density.names]
         places.append((found.chain.samples < theta).mean(axis=0))
-        chi2.append(found.chi2 / found.numbers)
+        chi2.append(found.chi2 / found.noise.used.sum())
         held_in = (found.field[1] <= true[k]) & (true[k] <= found.field[3])
         inside.append(held_in[true[k] > 1.0].mean())
     inference.close()
@@ -311,4 +353,7 @@ def test_interrupted_chain_leaves_whole_maps(
     assert not list((tmp_path / "run").glob("*.part"))
     report.run(config, options, maps=2)
     assert calls == [0, 1, 1]
+    monkeypatch.setattr(report, "METHOD", 1)
+    with pytest.raises(ValueError, match="another version of the method, and stays as it is"):
+        report.run(config, options, maps=2)
     assert torch.is_grad_enabled()
