@@ -151,7 +151,7 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     add(
         "--simulations",
         type=_positive,
-        default=2000,
+        default=6000,
         metavar="N",
         help="at parameters from the prior, for the mean [%(default)s]",
     )

@@ -46,7 +46,7 @@ LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
 class Options:
     """How much is simulated and sampled."""
 
-    simulations: int = 2000
+    simulations: int = 6000
     """At parameters from the prior, for the emulator."""
     covariance: int = 400
     """For a covariance: one for each noise level, at parameters from the prior, and one for each
