@@ -135,9 +135,6 @@ comap)
     "$survey/transfer.h5" runs/docs/comap/field.h5
   named survey.yaml | sed "s,beam.txt,$survey/beam.txt,; s,transfer.h5,$survey/transfer.h5,
     s,field.h5,$PWD/runs/docs/comap/field.h5," >runs/docs/comap/survey.yaml
-  mkdir -p runs/docs/comap/filtered
-  { echo "# Maps as the survey's pipeline leaves them."; cat runs/docs/comap/survey.yaml; } \
-    >runs/docs/comap/filtered/filtered.yaml
   of=(runs/docs/comap/survey.yaml "${data[@]}" train.steps=4000 test.samples=4096 "$@")
   noise="noise: {rms: $PWD/runs/docs/comap/field.h5}"
   streamtrain train "${of[@]}" run=runs/docs/comap/with
@@ -147,9 +144,34 @@ comap)
     streamtrain alarm "runs/docs/comap/$run" --maps 4000
     streamtrain evaluate "runs/docs/comap/$run" --calibration
   done
-  streamtrain evaluate runs/docs/comap/without --scenarios runs/docs/comap/filtered
   streamtrain infer runs/docs/comap/with runs/docs/comap/field.h5 --check
   streamtrain infer runs/docs/comap/without runs/docs/comap/field.h5 --anyway
-  "$STREAMTRAIN" launch/elsewhere.py runs/docs/comap/without runs/docs/comap/survey.yaml "${data[@]}"
+  "$STREAMTRAIN" - runs/docs/comap/without runs/docs/comap/survey.yaml "${data[@]}" <<'END'
+import sys
+
+from streamtrain import Generator, Run, load_config
+from streamtrain.evaluate.alarm.alarm import alarm_scores
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.evaluate.calibration.calibration import Prior, Ranking
+from streamtrain.evaluate.calibration.report import numbers
+
+folder, maps, *settings = sys.argv[1:]
+generator = Generator(load_config(maps, settings), split="test")
+with Run.open(folder) as run:
+    watch = run.kept_watch()
+    ranking = Ranking(run.network(generator), generator, 1000, Prior.of_run(run), watch)
+    for first in range(0, 2048, 64):
+        ranking.add(generator.generate(range(first, first + 64)))
+    ranked = ranking.ranked()
+    skies = Bootstrap.choose(ranked.skies, "auto")
+    for row in numbers(ranked, skies, 6.0)["statistics"]:
+        said = (
+            f"{key} {row[key]:.3f} +- {row[f'{key}_error']:.3f}"
+            for key in ("coverage_68", "coverage_95", "bias_sigma")
+            if key in row
+        )
+        print(f"{row['name']:24s}", *said)
+    print(alarm_scores(ranked.alarm, watch.reference, skies))
+END
   ;;
 esac

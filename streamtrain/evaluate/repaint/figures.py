@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
@@ -104,6 +105,9 @@ def check_figure(
     _bands(power, drawn.k, of["power"])
     power.set_xscale("log")
     power.set_yscale("log")
+    power.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    power.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    power.xaxis.set_minor_formatter(NullFormatter())
     _words(power, r"$k$ [Mpc$^{-1}$]", f"$P(k)$ [{unit}$^2$ Mpc$^3$]" if unit else "$P(k)$")
     power.legend(fontsize=TICK_SIZE - 2, frameon=False)
     _two_dimensional(figure, panels[1], of["power_2d"], drawn)
