@@ -80,6 +80,10 @@ CASES: list[tuple[str, int, tuple[str, ...], str]] = [
     ("scenes", 0, (*EVALUATE, "--scenarios", "scenes"), "scenes"),
     ("scenes/a.yaml", 0, (*EVALUATE, "--scenarios", "scenes"), "scenes/a.yaml"),
     ("mask.npz", 0, ("preview", "c.yaml", "observe.mask.file=mask.npz", *INFER), "mask.npz"),
+    *(
+        ("mask.npz", 0, ("preview", "c.yaml", f"observe.{setting}=mask.npz", *INFER), "mask.npz")
+        for setting in ("noise.rms", "transfer_function.file", "channel_response.file")
+    ),
     ("sfr.dat", 0, ("preview", "c.yaml", "data.sfr=sfr.dat", *INFER), "sfr.dat"),
     ("map.fits", 0, ("infer", "run", "map.fits", *INFER), "map.fits"),
     ("map.h5", 0, ("infer", "run", "map.h5", *INFER), "map.h5"),
@@ -119,7 +123,7 @@ CASES: list[tuple[str, int, tuple[str, ...], str]] = [
 @pytest.mark.parametrize(
     ("path", "mode", "command", "named"),
     CASES,
-    ids=[f"{path}-{mode:o}-{'-'.join(words[:2])}" for path, mode, words, _ in CASES],
+    ids=[f"{path}-{mode:o}-{'-'.join(words[:3])}" for path, mode, words, _ in CASES],
 )
 def test_one_sentence_that_names_the_file(
     made: Path,

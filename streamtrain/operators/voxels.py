@@ -196,7 +196,7 @@ def read_voxels(
 def _is_cube(path: str, quantity: Quantity, hdu: str | None) -> bool:
     """Whether `read_map` is to read a file, of a FITS file the image `hdu`; not one that is not
     there, or of pixels."""
-    if not Path(path).is_file():
+    if why_not_a_file(path):
         return False
     if path.lower().endswith(FITS_SUFFIXES):
         for axes, name in ((2, quantity.upper()), (3, "MAP")):

@@ -154,8 +154,10 @@ class MapStatistics:
         """ln of the scatter of the principal components of maps [B, n_freq, n_dec, n_ra] whose
         channels have mean 0 and scatter 1, [B, number of components]."""
         rows = scaled.flatten(2)
-        rising = torch.linalg.eigvalsh(rows @ rows.transpose(1, 2) / rows.shape[2])
-        return (rising.flip(1)[:, self._components].clamp(min=0.0) + SMALLEST).log() / 2.0
+        covariance = rows @ rows.transpose(1, 2) / rows.shape[2]
+        falling = np.linalg.eigvalsh(covariance.cpu().numpy())[:, ::-1]
+        scatter = np.log(np.maximum(falling[:, self._components], 0.0) + SMALLEST) / 2.0
+        return torch.from_numpy(scatter).to(scaled.device)
 
     def _of_blocks(self, values: torch.Tensor) -> torch.Tensor:
         """Means over blocks of channels [B, n_freq] to [B, num_blocks]."""
