@@ -27,6 +27,7 @@ from streamtrain.machine.fitsimage import (
 )
 from streamtrain.maps.comap import Coadded, sum_of_feeds
 from streamtrain.maps.skymap import (
+    UNKNOWN_MODES,
     Axis,
     MapError,
     SkyMap,
@@ -264,8 +265,8 @@ def _survey_channels(image: Image, nu: Float, kind: str) -> tuple[Float, tuple[s
 
 
 def _processing(image: Image, path: Path) -> tuple[int | None, bool, tuple[str, ...]]:
-    """PCA modes that were subtracted (None: not said), whether the map went through the pipeline's
-    filters, and what to say of what was done to it."""
+    """PCA modes that were subtracted (`SkyMap.pca_modes`), whether the map went through the
+    pipeline's filters, and what to say of what was done to it."""
     header, notes = image.primary, ["it was taken to be a map of COMAP's pipeline"]
     named = SUBTRACTED.search(path.name) or SUBTRACTED.search(path.resolve().parent.name)
     modes = 0 if header.get("ISPCASBR") is False else None
@@ -273,6 +274,7 @@ def _processing(image: Image, path: Path) -> tuple[int | None, bool, tuple[str, 
         modes = int(named[1])
         notes.append(f"{modes} modes along frequency were subtracted, as its name says")
     elif modes is None and header.get("ISPCASBR"):
+        modes = UNKNOWN_MODES
         notes.append("modes along frequency were subtracted, it does not say how many")
     pure = bool(header.get("ISCUBE"))
     if pure or header.get("ISSIM"):

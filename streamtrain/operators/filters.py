@@ -46,11 +46,7 @@ class HighPass(Operator):
 
     @classmethod
     def check(cls, section: HighPassConfig, where: str, state: MapState) -> None:
-        if section.modes >= state.shape[0]:
-            raise ConfigError(
-                f"{where}.modes = {section.modes} must be below the number of frequencies, "
-                f"{state.shape[0]}"
-            )
+        check_modes(section.modes, where, state)
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
@@ -68,6 +64,14 @@ class HighPass(Operator):
             "subtract_modes", samples * num_freq, groups, *sizes, modes, amplitudes, cube
         )
         return cube
+
+
+def check_modes(modes: int, where: str, state: MapState) -> None:
+    """Raise ConfigError where modes along frequency are as many as the map's channels, or more."""
+    if modes >= state.shape[0]:
+        raise ConfigError(
+            f"{where}.modes = {modes} must be below the number of frequencies, {state.shape[0]}"
+        )
 
 
 def polynomials(num: int, num_freq: int) -> NDArray[np.float64]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
+from streamtrain.operators.filters import check_modes
 from streamtrain.operators.voxels import sigma_before
-from streamtrain.schema import ConfigError, setting
+from streamtrain.schema import setting
 
 PIXELS_OF_CHUNK = 256
 """Pixels whose products are added before those of other chunks, as in kernels/pca.cuh."""
@@ -51,11 +52,7 @@ class PCA(Operator):
 
     @classmethod
     def check(cls, section: PCAConfig, where: str, state: MapState) -> None:
-        if section.modes >= state.shape[0]:
-            raise ConfigError(
-                f"{where}.modes = {section.modes} must be below the number of frequencies, "
-                f"{state.shape[0]}"
-            )
+        check_modes(section.modes, where, state)
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         samples, num_freq = cube.shape[:2]
