@@ -186,6 +186,20 @@ def test_maps_as_the_survey_has_them(config: Config, tmp_path: Path) -> None:
     assert (about["index"], about["seed"], about["split"]) == ("8", "11", "train")
 
 
+def test_the_surveys_keys_say_what_was_done(config: Config, tmp_path: Path) -> None:
+    """Components that are subtracted before the last noise are in the exported map."""
+    observe: dict[str, Any] = {
+        "transfer_function": {"k_half": [0.05, 0.02]},
+        "noise": {"sigma_uK": 2.0},
+        "pca": {"modes": 2},
+        "noise_2": {"sigma_uK": 1.0},
+    }
+    made = runs.with_settings(config, observe=observe)
+    folder = export(made, tmp_path / "maps", samples=1, format="comap")
+    sky = read_map(folder / "sample_000000.h5")
+    assert sky.filtered is True and sky.pca_modes == 2
+
+
 @pytest.mark.parametrize("first", ["noise", "pool"])
 def test_a_file_of_a_filtered_sample_is_read_as_the_sample(
     config: Config, tmp_path: Path, first: str
