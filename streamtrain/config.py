@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
 from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
+from streamtrain.luminosity.source import source_of
 from streamtrain.machine.files import (
     MAX_YAML_BYTES,
     find_config,
@@ -37,8 +36,10 @@ from streamtrain.schema import (
     nearest,
     operator_kind,
     parse_yaml,
+    plain,
     setting,
     to_dict,
+    yaml_text,
 )
 from streamtrain.train.settings import TrainConfig, check_training, said_of_training
 
@@ -77,7 +78,7 @@ class Config:
     def to_yaml(self) -> str:
         """The resolved whole, as YAML that `load_config` reads back. Raises ConfigError where
         it is too long for that."""
-        text = yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        text = yaml_text(to_dict(self))
         if len(text) > MAX_YAML_BYTES:
             raise ConfigError(
                 f"the resolved configuration has {len(text)} bytes, more than can be read again "
@@ -211,26 +212,31 @@ def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> d
     return merged
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML configuration and apply `dotted.key=value` overrides.
+def load_config(
+    config: str | Path | Mapping[str, Any] | Config,
+    overrides: Iterable[str] = (),
+    **changes: Any,
+) -> Config:
+    """Read a configuration, and change settings of it.
 
-    path: a file, the name of one that ships with streamtrain, or the folder of a run, wherever that
-    lies now. A file may start from another: `extends: other.yaml`, beside it, and change some
-    settings; `emit` and `observe`, whose order matters, are replaced as a whole. An operator that
-    an override adds to `observe` takes its place in the order of an instrument, which is said
-    (`place_operator`). Relative lightcone paths start from the current folder.
+    config: a YAML file, the name of one that ships with streamtrain, the folder of a run, wherever
+    that lies now, a mapping of settings as such a file has them, or a `Config`. A file or mapping
+    may start from another: `extends: other.yaml`, beside it, and change some settings; `emit` and
+    `observe`, whose order matters, are replaced as a whole. changes: sections or settings of the
+    top in the same way, `seed=3`, `train={"steps": 200}`. overrides: texts `dotted.key=value` as on
+    the command line, last. An operator that one adds to `observe` takes its place in the order of
+    an instrument, which is said (`place_operator`). In Python a luminosity model may be a function
+    of (mass_Msun, z, *, parameters=defaults), whose source takes its place (see `source_of`).
+    Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
     """
-    if not isinstance(path, str | Path):
-        hint = ": streamtrain.config.from_mapping takes one" if isinstance(path, Mapping) else ""
-        raise ConfigError(
-            f"load_config reads a YAML file or the folder of a run, not a {type(path).__name__}"
-            + hint
-        )
     if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
         raise ConfigError(f"overrides must be a list like ['train.steps=200'], not {overrides!r}")
-    data = _of_run(Path(path)) if Path(path).is_dir() else _read(path, ())
-    for override in overrides:
+    texts = list(overrides)
+    if isinstance(config, Config) and not texts and not changes:
+        return config
+    data = _merge(_given(config), _with_sources(plain(changes)))
+    for override in texts:
         if not isinstance(override, str):
             raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")
         before = {key: _names(data, key) for key in ("emit", "observe")}
@@ -239,9 +245,41 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             data["observe"] = place_operator(data["observe"], added)
         if added := _added(data, override, before["emit"], "emit"):
             note_modifier(data["emit"], added)
-    config = from_mapping(data)
-    config.observation.check_order()
-    return config
+    built = from_mapping(data)
+    built.observation.check_order()
+    return built
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """The settings of what is given to `load_config`."""
+    if isinstance(config, Config):
+        return dict(to_dict(config))
+    if isinstance(config, str | Path):
+        return _of_run(Path(config)) if Path(config).is_dir() else _read(config, ())
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            "load_config reads a YAML file, the folder of a run, a mapping of settings or a "
+            f"Config, not a {type(config).__name__}"
+        )
+    data = _with_sources(plain(config))
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"extends must name a configuration file, not {base!r}")
+    return _merge(_read(base, ()), data)
+
+
+def _with_sources(data: Any) -> Any:
+    """Plain data in which luminosity models that are functions are texts."""
+    if isinstance(data, list):
+        return [_with_sources(value) for value in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: source_of(value) if key == "model" and callable(value) else _with_sources(value)
+        for key, value in data.items()
+    }
 
 
 def _names(data: Mapping[str, Any], key: str) -> list[str]:

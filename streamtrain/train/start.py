@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError
+from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import near_run, read_text
 from streamtrain.networks.network import BODIES, Network
 from streamtrain.schema import build, parse_yaml, to_dict
@@ -126,7 +127,7 @@ def _without_room(config: dict[str, Any]) -> dict[str, Any]:
 
 def _classes(config: dict[str, Any]) -> list[str]:
     line = config["emit"]["line"]
-    return list(line["mixture"]) or [str(line["model"]).rpartition(":")[2]]
+    return list(line["mixture"]) or [model_name(str(line["model"]))]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

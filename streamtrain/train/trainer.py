@@ -187,7 +187,7 @@ class Trainer:
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            models = list(self.config.line.components)
+            models = self.config.line.class_names
             refuse_other_samples(state["samples"], self.generator.identity(), models)
 
     def _open(self, stack: ExitStack) -> None:

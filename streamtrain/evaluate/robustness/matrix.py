@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from streamtrain.evaluate.alarm.alarm import LEVELS, share
 from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
 from streamtrain.labels import QUANTITIES
+from streamtrain.luminosity.source import model_name
 from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, range_title, rms_cell, without_lines
 
 FLOOR = "#009E73"
@@ -98,7 +99,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
         "mean of scenario: always the mean of the scenario's own test maps",
     ]
     if any(not row["models_trained"] for row in rows):
-        known = ", ".join(result["trained_models"])
+        known = ", ".join(map(model_name, result["trained_models"]))
         notes.append(
             f"+ a luminosity model that the network was not trained on (it was on {known})"
         )

@@ -16,6 +16,7 @@ from streamtrain.config import Config, ConfigError, from_mapping, read_settings
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, find_model
+from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import resource_dir, why_nothing_found
 from streamtrain.schema import differences, nearest, to_dict
 
@@ -55,7 +56,7 @@ class Scenario:
         said = []
         for name in self.models:
             text = find_model(name).extrapolated(self.config.grid.z_range)
-            said += [f"{name.rpartition(':')[2]} {text}"] if text else []
+            said += [f"{model_name(name)} {text}"] if text else []
         return said
 
 
