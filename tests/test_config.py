@@ -214,8 +214,11 @@ def test_an_added_modifier_says_where_it_acts(file: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "overrides", "message"),
     [
-        ({"seed": 1}, [], "load_config reads a YAML file .* not a dict: streamtrain.config.from_"),
-        (None, [], "load_config reads a YAML file or the folder of a run, not a NoneType"),
+        ([("seed", 1)], [], "load_config reads a YAML file, .* or a Config, not a list"),
+        (None, [], "load_config reads a YAML file, .* a mapping of settings or a Config, not a No"),
+        ({"sed": 1}, [], "unknown setting 'sed': did you mean 'seed'"),
+        ({"extends": 3}, [], "extends must name a configuration file, not 3"),
+        ({"extends": "nowhere.yaml"}, [], "no configuration file 'nowhere.yaml'"),
         (3, [], "not a int"),
         ("comap.yaml", "seed=3", "overrides must be a list like .* not 'seed=3'"),
         ("comap.yaml", {"seed": 3}, "overrides must be a list like"),

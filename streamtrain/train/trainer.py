@@ -22,7 +22,7 @@ from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.open import refuse_missing_files
 from streamtrain.machine.files import write_text
-from streamtrain.machine.interrupt import Stopped, StopRequest
+from streamtrain.machine.interrupt import Stopped, StopRequest, Unfinished
 from streamtrain.machine.progress import Progress
 from streamtrain.machine.workers import own_cores
 from streamtrain.networks.network import Network, build_network, describe
@@ -513,13 +513,22 @@ class Trainer:
         self._record.write(self.step, lambda monitor: monitor.busy(text))
 
 
-def train(config: Config, device: str | torch.device | None = None) -> int:
-    """Train, or continue training; the exit status.
+def train(
+    config: Config, device: str | torch.device | None = None, max_steps: int | None = None
+) -> Trainer:
+    """Train, or continue training; returns what has trained, whose `config` is that of the run.
 
-    0 both for a finished run and for one that was asked to stop: its work is safe in a checkpoint,
-    and a launcher treats any other status of a rank as a failure. Raises ValueError for what the
-    user can put right, TrainingError if the loss is not finite.
+    device, max_steps: see `Trainer`. Raises ValueError for what the user can put right,
+    TrainingError if the loss is not finite, and Unfinished, a KeyboardInterrupt, where somebody
+    asked to stop: the work is safe in a checkpoint.
     """
-    with contextlib.suppress(Stopped):  # the lightcones of the first samples were still made
-        Trainer(config, device).run()
-    return 0
+    try:
+        trainer = Trainer(config, device, max_steps)
+    except Stopped:  # the lightcones of the first samples were still made
+        raise Unfinished("stopped before the first step; the same call continues") from None
+    summary = trainer.run()
+    if summary.stopped:
+        raise Unfinished(
+            f"stopped after step {summary.step} of {config.train.steps}; the same call continues"
+        )
+    return trainer
