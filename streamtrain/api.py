@@ -36,11 +36,9 @@ def train(
     not finite too often.
 
     >>> import streamtrain
-    >>> sky = {"train": ["reference_0000.h5"], "validation": [], "test": []}
-    >>> run = streamtrain.train(
-    ...     "reference.yaml", run="runs/mine", data=sky,
-    ...     train={"steps": 4, "batch_size": 8, "validation_samples": 8},
-    ... )
+    >>> skies = {name: [f"lightcones/{name}_*.h5"] for name in ("train", "validation", "test")}
+    >>> few = {"steps": 4, "batch_size": 8, "validation_samples": 8}
+    >>> run = streamtrain.train("reference.yaml", run="runs/mine", data=skies, train=few)
     >>> run
     Run('runs/mine', step 4 of 4, counts, hybrid)
     """

@@ -60,9 +60,22 @@ DATA_SETTINGS = ("roll", "mirror", "min_mass_Msun", "active", "active_samples", 
 """What of the section `data` decides samples."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
-    """Everything that decides a run."""
+    """Everything that decides a run: the settings of its YAML file, checked, with their defaults.
+
+    `load_config` makes it. Its sections are attributes; none can be changed, `load_config` makes
+    another.
+
+    >>> from streamtrain import load_config
+    >>> config = load_config("reference.yaml", seed=3)
+    >>> config
+    Config('runs/reference': line(li16) > pool > noise > log_modulus, cube [20, 64, 64] of ...
+    >>> config.grid.fov_deg
+    (0.35, 0.35)
+    >>> config.to_yaml().splitlines()[0]
+    'seed: 3'
+    """
 
     seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
@@ -74,6 +87,16 @@ class Config:
     network: NetworkConfig = setting(HybridConfig(), "")
     train: TrainConfig = setting(TrainConfig(), "")
     test: TestSetConfig = setting(TestSetConfig(), "")
+
+    def __repr__(self) -> str:
+        emit, grid = dict(self.emit), self.grid
+        line = emit.pop("line", None)
+        models = ", ".join(line.class_names) if isinstance(line, LineConfig) else ""
+        steps = " > ".join([f"line({models})", *emit, *self.observe])
+        cube = f"{list(grid.shape)} of {grid.fov_deg[0]:g} x {grid.fov_deg[1]:g} deg at "
+        cube += f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz"
+        label = f"{self.label.quantity}, {self.network.kind}"
+        return f"Config({self.run!r}: {steps}, cube {cube}, {label})"
 
     def to_yaml(self) -> str:
         """The resolved whole, as YAML that `load_config` reads back. Raises ConfigError where
@@ -229,6 +252,13 @@ def load_config(
     of (mass_Msun, z, *, parameters=defaults), whose source takes its place (see `source_of`).
     Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
+
+    >>> from streamtrain import load_config
+    >>> load_config("reference.yaml", ["train.steps=200"], seed=3).train.steps
+    200
+    >>> config = load_config({"extends": "reference.yaml", "observe": {"noise": {"sigma_uK": 2}}})
+    >>> list(config.observe), config.observe["noise"].sigma_uK
+    (['noise'], 2.0)
     """
     if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
         raise ConfigError(f"overrides must be a list like ['train.steps=200'], not {overrides!r}")

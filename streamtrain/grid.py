@@ -43,6 +43,13 @@ class Grid:
 
     The band runs from high to low. Angles and frequencies may have units of astropy. Raises
     ValueError, one sentence, for what is no grid.
+
+    >>> from streamtrain import Grid
+    >>> grid = Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64), nu_GHz=(34.0, 26.0))
+    >>> grid
+    Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64), nu_GHz=(34.0, 26.0), nu_rest_GHz=115.27, ...
+    >>> grid.dnu_GHz, [round(z, 3) for z in grid.z_range]
+    (0.4, [2.39, 3.433])
     """
 
     fov_deg: tuple[float, float] = setting(

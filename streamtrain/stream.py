@@ -43,6 +43,16 @@ class SampleStream(IterableDataset[Batch]):
 
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
+
+    >>> from streamtrain import Generator, SampleStream, load_config
+    >>> stream = SampleStream(Generator(load_config("reference.yaml"), "test"), batch_size=4)
+    >>> for step, batch in zip(range(2), stream):
+    ...     print(batch.indices)
+    [0, 1, 2, 3]
+    [4, 5, 6, 7]
+    >>> stream.state_dict()
+    {'next_index': 8}
+    >>> stream.close()
     """
 
     def __init__(
@@ -78,6 +88,10 @@ class SampleStream(IterableDataset[Batch]):
         self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
+
+    def __repr__(self) -> str:
+        state = f"batches of {self.batch_size}, next index {self._next_index}"
+        return f"SampleStream({self.generator!r}, {state})"
 
     def state_dict(self) -> dict[str, int]:
         """The first global index that has not been yielded."""

@@ -56,7 +56,15 @@ _REST = 200_000
 
 
 class Lightcone(Rows):
-    """Halos seen by one observer. Made by `from_arrays` and `open`; its arrays are read-only."""
+    """Halos seen by one observer. Made by `from_arrays` and `open`; its arrays are read-only.
+
+    >>> from streamtrain import Lightcone
+    >>> sky = Lightcone.open("reference_0000.h5")  # a file, or one that ships with streamtrain
+    >>> sky
+    <Lightcone ...: ... halos above 5e+10 Msun, z = ..., ... x ... deg, ...reference_0000.h5>
+    >>> sky.mass_Msun.shape, sky.cosmology["h"]
+    ((...,), 0.7)
+    """
 
     @classmethod
     def from_arrays(

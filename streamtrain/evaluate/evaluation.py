@@ -24,7 +24,6 @@ from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.alarm.alarm import alarm_scores
 from streamtrain.evaluate.alarm.watch import Watch
-from streamtrain.evaluate.bootstrap import UNITS
 from streamtrain.evaluate.baselines import (
     TRAINED_ON,
     MeanLabelBaseline,
@@ -33,6 +32,7 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.bootstrap import UNITS
 from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure

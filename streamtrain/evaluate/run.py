@@ -67,10 +67,10 @@ class Run:
     """A trained network with its configuration, test set and evaluation, from the folder of a run.
 
     `train` returns one, `Run.open` opens one from disk. Generators of its samples that were opened
-    are closed with `close`, or at the end of a `with`. config: of the run, see `run_config`; device,
-    threads: for generators and the network [threads: train.threads, or one per core]; recalibrated:
-    whether its posterior is shifted and widened as `streamtrain calibrate` has learned, if it has;
-    progress: of what takes long.
+    are closed with `close`, or at the end of a `with`. config: of the run, see `run_config`;
+    device, threads: for generators and the network [threads: train.threads, or one per core];
+    recalibrated: whether its posterior is shifted and widened as `streamtrain calibrate` has
+    learned, if it has; progress: of what takes long.
 
     >>> from streamtrain import Generator, Run
     >>> with Run.open("runs/example") as run:
@@ -79,7 +79,7 @@ class Run:
     ...     posterior = run.infer(batch.cube[0], functions=200, compare_with=0)
     Run('runs/example', step 8 of 8, counts, hybrid)
     >>> posterior.functional("rho_L").unit
-    'Lsun Mpc^-3'
+    'Lsun Mpc-3'
     """
 
     def __init__(

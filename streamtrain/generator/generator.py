@@ -59,6 +59,15 @@ class Generator:
     again. report: called while the first lightcones are made, with (fraction done, what is being
     done).
     Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
+
+    >>> from streamtrain import Generator, load_config
+    >>> generator = Generator(load_config("reference.yaml"), "test")
+    >>> generator
+    Generator('test', 1 lightcone, cube [10, 16, 16], 49 outputs, on cpu)
+    >>> batch = generator.generate([0, 7, 10**12])
+    >>> batch.cube.shape
+    torch.Size([3, 10, 16, 16])
+    >>> generator.close()
     """
 
     def __init__(
@@ -136,6 +145,15 @@ class Generator:
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        made = "fresh lightcones"
+        if isinstance(self.skies, LightconeFiles):
+            made = f"{len(self.skies)} lightcone{'s'[: len(self.skies) != 1]}"
+        return (
+            f"Generator({self.split!r}, {made}, cube {list(self.input_shape)}, "
+            f"{self.num_outputs} outputs, on {self.device})"
+        )
 
     def _interloper(self, name: str, section: InterloperConfig, stage: int) -> LinePlan:
         """Another line in the same band, in the field of the line or in one of its own."""
@@ -350,6 +368,7 @@ class Generator:
         records = drawing.records[first:last]
         unit_label = self.label.unit_label_of(known)
         batch = Batch(cube, label, counts, records, numbers, Counts(raw).saturated, unit_label)
+        batch.bin_edges = self.bin_edges
         if self.device.type == "cpu":
             batch.check()
         return batch

@@ -155,9 +155,7 @@ def _coordinates(
     return cards | {"RADESYS": "ICRS", "RESTFRQ": 1e9 * grid.nu_rest_GHz}
 
 
-def _pole_deg(
-    centre_deg: tuple[float, ...], roll_deg: float
-) -> tuple[tuple[float, float], float]:
+def _pole_deg(centre_deg: tuple[float, ...], roll_deg: float) -> tuple[tuple[float, float], float]:
     """(ra, dec) of the pole of a field's own frame, and the ra in that frame of the sky's pole."""
     ra, dec, roll = (angle * DEG for angle in (*centre_deg, roll_deg))
     first = np.array([np.cos(ra), 0.0, np.sin(ra)])  # rows of C, see generator/pose.py

@@ -90,6 +90,19 @@ class Posterior:
     `Run.infer` makes it. It knows halos within the luminosity bins of the label alone: N(>L) ends
     at the last edge, and integrals leave out what is fainter or brighter. It can be pickled, and
     written with `save`.
+
+    >>> from streamtrain import Posterior, Run
+    >>> with Run.open("runs/example") as run:
+    ...     cube = run.testing().generate([3]).cube[0]
+    ...     posterior = run.infer(cube, functions=1000, compare_with=0)
+    >>> posterior.samples.shape, posterior.bin_edges.shape
+    ((1000, 49), (50,))
+    >>> low, high = posterior.above.band(0.95)  # of N(>L) as a whole
+    >>> posterior.functional("rho_L").interval_68
+    (..., ...)
+    >>> posterior.save("posterior.npz")
+    >>> Posterior.load("posterior.npz")
+    Posterior(1000 functions, 49 bins of log10 L/Lsun = 3.5..7, counts, joint...)
     """
 
     samples: Float
