@@ -8,7 +8,7 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +265,7 @@ def load_config(
     texts = list(overrides)
     if isinstance(config, Config) and not texts and not changes:
         return config
+    _refuse_unknown(changes)
     data = _merge(_given(config), _with_sources(plain(changes)))
     for override in texts:
         if not isinstance(override, str):
@@ -278,6 +279,25 @@ def load_config(
     built = from_mapping(data)
     built.observation.check_order()
     return built
+
+
+def _refuse_unknown(changes: Mapping[str, Any]) -> None:
+    """ConfigError for keywords that are no sections, with the section that has such a setting."""
+    sections = {field.name: field for field in fields(Config)}
+    for name in changes:
+        first, _, rest = name.partition(".")
+        where = [key for key, of in sections.items() if hasattr(of.default, "__dataclass_fields__")]
+        inside = [key for key in where if hasattr(sections[key].default, name)]
+        if rest and first in sections:
+            raise ConfigError(
+                f"'{name}' is no keyword: use the text '{name}=...', or {first}={{...}}"
+            )
+        if name not in sections and inside:
+            raise ConfigError(
+                f"'{name}' is a setting of {inside[0]}: {inside[0]}={{'{name}': ...}}"
+            )
+        if name not in sections:
+            raise ConfigError(f"unknown setting '{name}': {nearest(name, sections)}")
 
 
 def _given(config: Any) -> dict[str, Any]:

@@ -310,7 +310,8 @@ def plain(value: Any) -> Any:
     """What a caller hands over in Python as plain data: paths as text, arrays and numbers of NumPy
     as Python's, sections as mappings. What is none of that stays as it is."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
+        is_section = all("help" in field.metadata for field in dataclasses.fields(value))
+        return to_dict(value) if is_section else value
     if isinstance(value, Mapping):
         return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -11,7 +11,7 @@ no further ahead than there are slots.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from streamtrain.arguments import whole_number
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import DrawAhead, DrawsSamples, SampleGenerator
 from streamtrain.numerics.workspace import Workspace
@@ -69,6 +70,14 @@ class SampleStream(IterableDataset[Batch]):
     ) -> None:
         """Raises ValueError for sizes that do not fit."""
         super().__init__()
+        if not hasattr(generator, "generate"):
+            raise ValueError(
+                f"a SampleStream takes a Generator, not a {type(generator).__name__}: "
+                "Generator(config) makes one"
+            )
+        given = {"batch_size": batch_size, "rank": rank, "world_size": world_size, "start": start}
+        for name, value in (given | {"queue": queue, "processes": processes}).items():
+            whole_number(value, name)
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size = {batch_size} must be a positive multiple of the {world_size} ranks"
@@ -99,7 +108,9 @@ class SampleStream(IterableDataset[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a stored index, with any number of ranks and the same batch_size."""
-        index = int(state["next_index"])
+        if not isinstance(state, Mapping) or "next_index" not in state:
+            raise ValueError("the state of a stream is what state_dict returned, {'next_index': N}")
+        index = whole_number(state["next_index"], "next_index")
         if index < 0 or index % self.batch_size:
             raise ValueError(
                 f"next_index = {index} is not a multiple of batch_size = {self.batch_size}: "

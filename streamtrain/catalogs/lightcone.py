@@ -66,6 +66,13 @@ class Lightcone(Rows):
     ((...,), 0.7)
     """
 
+    def __init__(self, *values: Any, **fields: Any) -> None:
+        if values or not fields:
+            raise CatalogError(
+                "Lightcone.open(path) reads a file, Lightcone.from_arrays(...) takes halos"
+            )
+        super().__init__(**fields)
+
     @classmethod
     def from_arrays(
         cls,
@@ -154,6 +161,8 @@ class Lightcone(Rows):
         folder. Raises `CatalogError` for a file that is missing, truncated, damaged, not a
         lightcone, or of an unknown format version.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise CatalogError(f"a lightcone is opened by the name of its file, not {path!r:.80}")
         path = find_shipped(Path(path))
         with opened(path) as file:
             return cls._from_file(file, path)

@@ -101,6 +101,15 @@ def evaluate(
         config = replace(config, test=replace(config.test, samples=samples))
     if isinstance(on, str | Path):
         on = [on]
+    if not (on is None or isinstance(on, Sequence)):
+        raise ValueError(f"on must be lightcone files or globs, not {on!r}")
+    if not (out is None or isinstance(out, str | Path)):
+        raise ValueError(f"out must be the name of a folder, not {out!r}")
+    if not (resources is None or isinstance(resources, Resources)):
+        raise ValueError(
+            f"resources must be Resources, not {resources!r}: "
+            "Run.open(run, device=..., threads=...) says what an open run computes with"
+        )
     files = None if on is None else [str(file) for file in on]
     if bootstrap not in UNITS:
         raise ValueError(f"bootstrap over {bootstrap!r} is none of {', '.join(UNITS)}")

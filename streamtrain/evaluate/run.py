@@ -98,6 +98,8 @@ class Run:
             )
         self.config, self.folder, self.device = config, run_folder(config), device
         self.recalibrated = recalibrated
+        if threads is not None and whole_number(threads, "threads") < 0:
+            raise ValueError(f"threads = {threads} must be 0, one per core, or more")
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
@@ -116,6 +118,11 @@ class Run:
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
         """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
         options: of the constructor."""
+        if isinstance(run, Config) and list(settings):
+            raise ValueError(
+                "settings change the configuration in the folder of a run; load_config changes a "
+                "Config"
+            )
         return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
 
     @classmethod

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.arguments import whole_number
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
@@ -88,6 +90,9 @@ class Generator:
             )
         if split not in SPLITS:
             raise ConfigError(f"split '{split}' is none of {', '.join(SPLITS)}")
+        threads = whole_number(threads, "threads")
+        if threads < 0:
+            raise ConfigError(f"threads = {threads} must be 0, one per core, or more")
         self.config, self.split = config, split
         self.seed = config.seed
         if split == "test" and config.test.seed is not None:
@@ -98,8 +103,11 @@ class Generator:
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
         elif not isinstance(lightcones, LightconeFiles | FreshSkies):
-            if isinstance(lightcones, Lightcone | str):
+            if isinstance(lightcones, Lightcone | str | Path):
                 raise ConfigError("lightcones must be a list of them, not one")
+            if not isinstance(lightcones, Sequence):
+                kind = type(lightcones).__name__
+                raise ConfigError(f"lightcones must be a list of Lightcone, not a {kind}")
             lightcones = LightconeFiles(lightcones)
         self.skies = lightcones
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)

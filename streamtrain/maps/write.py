@@ -71,6 +71,8 @@ def write_fits(
         header[key] = value
     if bunit:
         header["BUNIT"], header["BTYPE"] = bunit, KINDS[parse_units(bunit, "units").kind]
+    if not (about is None or isinstance(about, Mapping)):
+        raise MapError(f"about must be a mapping like {{'model': 'li16'}}, not {about!r:.80}")
     header["ORIGIN"] = f"streamtrain {__version__}"
     for name, value in (about or {}).items():
         header.add_comment(f"{name}: {value}".encode("ascii", "replace").decode())
@@ -96,6 +98,10 @@ def _values(cube: Any, grid: Any) -> NDArray[Any]:
     """The cube's numbers, as they are written."""
     if not isinstance(grid, Grid):
         raise MapError(f"write_fits needs the Grid of the cube, not a {type(grid).__name__}")
+    if isinstance(cube, tuple) or hasattr(cube, "draws"):
+        raise MapError(
+            "write_fits takes a cube, not what it came with: painted.cube, or batch.cube[0]"
+        )
     given = given_numbers(cube, "write_fits: the cube")
     values = given.to(grid.units)
     if values.ndim == 4:

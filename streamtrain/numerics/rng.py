@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.arguments import whole_number
+from streamtrain.machine.files import one_line
 from streamtrain.numerics import portable
 
 Split = Literal["train", "validation", "test"]
@@ -127,7 +128,11 @@ def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
     """Global sample indices as uint64 [B]; ValueError, one sentence, for what is no row of whole
     numbers, and outside 0..2^64-1."""
     if not isinstance(indices, Iterable) or getattr(indices, "ndim", 1) != 1:
-        raise ValueError(f"sample indices must be a row of whole numbers, not {indices!r}")
+        shown = one_line(repr(indices), 80)
+        raise ValueError(
+            f"sample indices must be a row of whole numbers, not {shown}; one sample is [3], the "
+            "first eight are range(8)"
+        )
     whole = [whole_number(index, "a sample index") for index in indices]
     for index in whole:
         if not 0 <= index < 2**64:

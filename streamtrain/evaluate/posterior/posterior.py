@@ -338,6 +338,8 @@ class Posterior:
     def load(cls, path: str | Path) -> Posterior:
         """The posterior of a file that `save` wrote. Raises ValueError, one sentence, for a file
         that is none."""
+        if not isinstance(path, str | Path):
+            raise ValueError(f"a posterior is loaded by the name of its file, not {path!r:.80}")
         file = Path(path)
         with reading(file, ValueError, "is no file of a posterior"), file.open("rb") as stream:
             if not is_zipfile(stream):
