@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"<!-- made: (\w+) ?(.*?) -->")
 MERMAID = re.compile(r"```mermaid\nflowchart LR\n(.*?)```", re.DOTALL)
 EDGE = re.compile(r"^ +(\S+) -->\|(\d+) (\w+)\| (\S+)$", re.MULTILINE)
-MADE_BY_OTHERS = ("Batch", "Config", "Lightcone", "Posterior")
+MADE_BY_OTHERS = ("Batch", "Config", "Evaluation", "Lightcone", "Painted", "Posterior")
 """Classes whose constructors nobody calls."""
 UNITS = ("deg", "deg^2", "arcmin", "pixels", "GHz", "MHz", "K", "mJy", "Lsun", "Msun", "1/Mpc")
 UNITS = (*UNITS, "h", "GB", "map units")
@@ -271,7 +271,7 @@ def api(names: str) -> str:
 
 
 def api_section(name: str) -> str:
-    is_class = isinstance(getattr(streamtrain, name), type)
+    is_class = isinstance(getattr(streamtrain, name), type)  # rooms that are called are functions
     lines = [f".. auto{'class' if is_class else 'function'}:: streamtrain.{name}"]
     lines += ["   :members:"] if is_class else []
     return "\n".join(["```{eval-rst}", *lines, "```"])
@@ -288,11 +288,14 @@ def signature(
 
 def as_plain_text(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
     """Docstrings have code in backticks, which is a link where it is a public name, and no other
-    markup: stars and bars are what they are. `observe` is the section, not the function."""
-    parts = "\n".join(lines).split("`")
+    markup: stars and bars are what they are. `observe` is the section, not the function. An example
+    at the end stays."""
+    examples = [k for k, line in enumerate(lines) if line.startswith(">>> ")]
+    prose = lines[: min(examples, default=len(lines))]
+    parts = "\n".join(prose).split("`")
     parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [f"`{part}`" if part in ORDERED else part for part in parts[1::2]]
-    lines[:] = "`".join(parts).split("\n")
+    lines[: len(prose)] = "`".join(parts).split("\n")
 
 
 # Examples and pictures

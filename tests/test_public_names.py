@@ -1,12 +1,16 @@
-"""Every public name has a docstring with an example, and the examples are right."""
+"""Public names: what `dir` and `help` show, an example of each that is right, short reprs."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import pickle
+import pydoc
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from support import small
 
@@ -95,7 +99,7 @@ def test_reprs_are_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Posterior(200 functions, 49 bins of log10 L/Lsun = 3.5..7, counts, joint": run.infer(
             cube, functions=200, compare_with=0
         ),
-        "LuminosityModel(li16: alpha=1.37, beta=-1.74, ": MODELS["li16"],
+        "LuminosityModel(li16: log10_delta_mf=0, alpha=1.37, beta=-1.74, ": MODELS["li16"],
         "LuminosityModel(freeform: ": MODELS["freeform"],
         "<Lightcone small-3: 20000 halos above 2.5e+10 Msun, z = 2.3..3.5, 1.2 x 1.2 deg, ": (
             generator.lightcones[0]
