@@ -92,6 +92,7 @@ def evaluate(
     """
     if isinstance(run, Run):
         recalibrated, resources = recalibrated and run.recalibrated, resources or run.resources
+        vars(run).pop("evaluation", None)  # it is read again
         run = run.config
     config = run if isinstance(run, Config) else run_config(run)
     if samples is not None:

@@ -84,7 +84,7 @@ def function_of(text: str) -> Callable[..., Any]:
     tree = _parsed(text, name)
     _check(tree, name)
     file = f"<the luminosity model {name}>"
-    code = compile(tree, file, "exec")
+    code = _compiled(tree, name, file)
     for used in _names(code):
         if used not in KNOWN and used not in _defined(tree):
             raise ConfigError(f"the model {name} uses '{used}', {_missing(used, name, None)}")
@@ -120,7 +120,7 @@ def _text(function: Callable[..., Any], name: str) -> str:
         raise ConfigError(f"the model {name} is decorated, which a run cannot keep: leave that out")
     tree = _parsed(text, name)
     _check(tree, name)
-    code = compile(tree, name, "exec")
+    code = _compiled(tree, name, name)
     for used in _names(code):
         there = function.__globals__.get(used, KNOWN.get(used))
         if used not in KNOWN or there is not KNOWN[used]:
@@ -145,6 +145,14 @@ def _parsed(text: str, name: str) -> ast.Module:
         elif isinstance(node, ast.arg):
             node.annotation = None
     return tree
+
+
+def _compiled(tree: ast.Module, name: str, file: str) -> CodeType:
+    try:
+        code: CodeType = compile(tree, file, "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"the source of the model {name} is no Python: {error}") from None
+    return code
 
 
 def _defined(tree: ast.Module) -> list[str]:

@@ -216,6 +216,8 @@ def test_a_function_whose_file_was_edited_since(monkeypatch: pytest.MonkeyPatch)
         ("def f(mass_Msun, z):\n    return z\nf.prior = open('x')\n", "the model f uses 'open'"),
         ("def f(mass_Msun, z):\n    return z\nf.__code__ = 3\n", "line 3 .* is neither a function"),
         ("def f(mass_Msun, z):\n    return (\n", "is no Python"),
+        ("def f(mass_Msun, z):\n    z = 1\n    global z\n    return z\n", "line 3 .* holds global"),
+        ("def f(mass_Msun, z):\n    break\n", "is no Python: 'break' outside loop"),
         ("import os\ndef f(mass_Msun, z):\n    return z\n", "must begin with def"),
         ("def f(z):\n    return z\n", "must start with the arguments mass_Msun, z"),
         ("def f(mass_Msun, z):\n    return z\nf.prior = {'a': 1 / 0}\n", "division by zero"),

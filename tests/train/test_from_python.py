@@ -203,8 +203,10 @@ def test_evaluate_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     """The file, the table and the scores with their errors."""
     run = trained("runs/a")
     before = surroundings()
+    assert run.evaluation is None
     found = streamtrain.evaluate(run)
     assert surroundings() == before and isinstance(found, Evaluation)
+    assert run.evaluation is not None and run.evaluation["network"] == found["network"]
     written = Path("runs/a/evaluation.json").read_bytes()
     assert json.loads(written) == json.loads(json.dumps(dict(found)))
     capsys.readouterr()
