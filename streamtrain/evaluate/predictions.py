@@ -30,6 +30,7 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, point_of
 
@@ -217,8 +218,9 @@ def predictions_of(run: Run) -> Predictions:
     manifest, generator = run.reopened(testset.default_path(run.config))
     made = predict(run.network(generator), manifest, generator, run.progress)
     assert isinstance(made, Predictions)
-    with contextlib.suppress(OSError):  # it only saves time
-        _save(file, key, made)
+    if not is_shipped(run.folder):
+        with contextlib.suppress(OSError):  # it only saves time
+            _save(file, key, made)
     return made
 
 

@@ -38,6 +38,7 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
@@ -75,7 +76,7 @@ class Options:
     measure: bool = False
     """Measure the errors and look at maps of the prior, though the run has them."""
     out: Path | None = None
-    """Folder; default: `infer` in the run folder."""
+    """Folder; default: `infer` in the run folder, NAME_infer for a network that ships."""
     functions: int = NUM_FUNCTIONS
     """Luminosity functions that are drawn from the posterior."""
     seed: int = 0
@@ -132,7 +133,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         device=run.device,
     )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = run.folder / "infer" if options.out is None else options.out
+    target = _default_folder(run.folder) if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
@@ -285,6 +286,10 @@ def predict_map(
         uncertainty,
         posterior,
     )
+
+
+def _default_folder(run: Path) -> Path:
+    return Path(f"{run.name}_infer") if is_shipped(run) else run / "infer"
 
 
 def _stem(path: Path) -> str:

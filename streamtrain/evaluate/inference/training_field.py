@@ -16,6 +16,7 @@ from typing import Any
 from streamtrain.config import Config
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import sha256_of, write_json
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.train.folder import run_folder
 
 FILE = "infer_reference.json"
@@ -78,7 +79,7 @@ class Kept:
 
     def save(self) -> None:
         """Write the file, if anything is new, and the folder may be written into."""
-        if self.data != self._before:
+        if self.data != self._before and not is_shipped(self.path.parent):
             with contextlib.suppress(OSError):
                 write_json(self.path, {**self.data, "of": self._identity()})
             self._before = dict(self.data)

@@ -38,7 +38,8 @@ from streamtrain.generator.needed import sky_of
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import find_model
-from streamtrain.machine.files import read_text, reading, resource_dir, sha256_of, write_json
+from streamtrain.machine.files import read_text, reading, sha256_of, write_json
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.schema import ModelRangeWarning, convert, nearest, parse_yaml, to_dict
