@@ -116,7 +116,7 @@ class Inference:
         component = self.generator.mixture.components[0]
         self.density = Density.of(component.prior, component.model.defaults)
         _check_options(options, len(self.density.names))
-        self.levels = drawn_levels(config)
+        self.levels = drawn_levels(self.generator)
         self.vector = data_vector(self.generator)
         self._free = options.covariance - len(self.density.names)
         """Simulations of a covariance less the slopes that are fitted to them."""

@@ -90,7 +90,7 @@ def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]])
     edges = np.concatenate([[-np.inf], vector.voxel_edges, [np.inf]])
     truth = np.array([np.histogram(cube.numpy(), edges)[0] for cube in maps])
     assert np.abs(voxels - truth).max() < 5  # roundings of the transform at an edge
-    names = drawn_levels(config)
+    names = drawn_levels(generator)
     assert names == ["noise"]
     levels = levels_of(batch, names)
     assert levels[:, 0].tolist() == [draw["noise"]["sigma_uK"] for draw in batch.draws]
