@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from support import small
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
@@ -22,7 +23,7 @@ from streamtrain.luminosity.registry import find_model
 from streamtrain.mcmc import inference as of_maps
 from streamtrain.mcmc import report
 from streamtrain.mcmc.emulator import Emulator
-from streamtrain.mcmc.inference import LEVELS, Inference, Options
+from streamtrain.mcmc.inference import Inference, Options
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.priors import Normal
@@ -233,7 +234,7 @@ def test_a_networks_parameters_beside_the_chains(
     for parameter, values in entry["parameters"].items():
         given = prior[parameter]
         assert isinstance(given, Normal)
-        exact = given.mean + given.width * ndtri(np.array(LEVELS) / 100)
+        exact = given.mean + given.width * ndtri(np.array(PERCENTILES) / 100)
         found = np.array(values["networks"][name])
         np.testing.assert_allclose(found, exact, atol=0.15 * given.width)
     [figure] = drawn

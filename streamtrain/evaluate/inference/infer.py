@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from streamtrain._version import __version__
+from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.watch import check_maps
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
 from streamtrain.evaluate.inference.parameters import parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
-from streamtrain.evaluate.inference.reference import LEVELS, ErrorReference, Measurement
+from streamtrain.evaluate.inference.reference import ErrorReference, Measurement
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -251,7 +252,7 @@ def predict_map(
     spread = None
     if posterior is None or not posterior.joint:  # which has quantiles of its own
         with torch.inference_mode():
-            spread = network.head.spread(output, unit_label, LEVELS)
+            spread = network.head.spread(output, unit_label, INTERVAL_ENDS)
     if label.is_class:
         chances = point.double().softmax(dim=1)[0].tolist()
         return dict(zip(label.classes, chances, strict=True))
@@ -269,7 +270,7 @@ def predict_map(
     unit = label.unit_of(unit_label)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
     if posterior is not None and posterior.joint:
-        drawn = np.log10(np.maximum(posterior.quantiles([*LEVELS, 0.5]) / one, 1.0))
+        drawn = np.log10(np.maximum(posterior.quantiles([*INTERVAL_ENDS, 0.5]) / one, 1.0))
         interval, log10 = drawn[:-1], drawn[-1]
         uncertainty = (
             f"{len(posterior.samples)} luminosity functions drawn from the network's joint "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config
+from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.shipped import is_shipped
@@ -28,9 +29,9 @@ class TrainingField:
 
     volume_Mpc3: float
     """Comoving volume of the field [Mpc^3], in the cosmology of the first training lightcone."""
-    Omega_m: float = 0.286
+    Omega_m: float = OMEGA_M
     """Matter density of the first training lightcone."""
-    h: float = 0.7
+    h: float = HUBBLE
     """Hubble constant of the first training lightcone [100 km/s/Mpc]."""
 
 
@@ -59,7 +60,7 @@ class Kept:
             try:
                 self.data.update(_measured(training))
             except (ValueError, OSError) as error:
-                problems.append(f"volume and distances are those of Omega_m = 0.286: {error}")
+                problems.append(f"volume and distances are those of Omega_m = {OMEGA_M:g}: {error}")
         found = {
             name: float(value)
             for name, value in dict(self.data.get("cosmology", {})).items()

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import special
 
+from streamtrain.calibration import BAND
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
@@ -49,8 +50,6 @@ Float = NDArray[np.float64]
 
 FOLDER = "blind"
 """In the output folder: the lightcones."""
-LEVEL = 0.95
-"""Level of the band and the intervals that an answer is held to."""
 ACROSS = 6
 """Panels of the figure in a row."""
 
@@ -297,8 +296,8 @@ def _spoilt(cube: torch.Tensor, one: Blind, config: Config, number: int) -> torc
 
 def _row(one: Blind, posterior: Posterior, counts: Float) -> dict[str, Any]:
     """What became of a map."""
-    band_low, band_high = posterior.band(LEVEL)
-    low, high = posterior.interval(LEVEL)
+    band_low, band_high = posterior.band(BAND)
+    low, high = posterior.interval(BAND)
     true = counts * posterior.unit
     inside = (true >= low) & (true <= high)
     integrals = {}
