@@ -43,7 +43,7 @@ QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 INTERVAL_ENDS = tuple(q for q in QUANTILES if q != 0.5)
 """The ends of the 95 % and 68 % intervals from low to high, without the median."""
 PERCENTILES = tuple(100.0 * q for q in QUANTILES)
-"""The same numbers in percent."""
+"""The numbers of `QUANTILES`, in percent."""
 LEVELS = ("density", "curve", "distance")
 """Names of the ranks that are levels of a region of the whole posterior."""
 BINS = "bins"
