@@ -18,14 +18,8 @@ from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
 from streamtrain.luminosity.source import source_of
-from streamtrain.machine.files import (
-    MAX_YAML_BYTES,
-    find_config,
-    read_text,
-    reading,
-    sha256_of,
-    why_not_a_file,
-)
+from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256_of, why_not_a_file
+from streamtrain.machine.shipped import find_config, find_run
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
@@ -243,13 +237,14 @@ def load_config(
     """Read a configuration, and change settings of it.
 
     config: a YAML file, the name of one that ships with streamtrain, the folder of a run, wherever
-    that lies now, a mapping of settings as such a file has them, or a `Config`. A file or mapping
-    may start from another: `extends: other.yaml`, beside it, and change some settings; `emit` and
-    `observe`, whose order matters, are replaced as a whole. changes: sections or settings of the
-    top in the same way, `seed=3`, `train={"steps": 200}`. overrides: texts `dotted.key=value` as on
-    the command line, last. An operator that one adds to `observe` takes its place in the order of
-    an instrument, which is said (`place_operator`). In Python a luminosity model may be a function
-    of (mass_Msun, z, *, parameters=defaults), whose source takes its place (see `source_of`).
+    that lies now, the name of a trained network that ships (`streamtrain runs list`), a mapping of
+    settings as such a file has them, or a `Config`. A file or mapping may start from another:
+    `extends: other.yaml`, beside it, and change some settings; `emit` and `observe`, whose order
+    matters, are replaced as a whole. changes: sections or settings of the top in the same way,
+    `seed=3`, `train={"steps": 200}`. overrides: texts `dotted.key=value` as on the command line,
+    last. An operator that one adds to `observe` takes its place in the order of an instrument,
+    which is said (`place_operator`). In Python a luminosity model may be a function of (mass_Msun,
+    z, *, parameters=defaults), whose source takes its place (see `source_of`).
     Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
 
@@ -305,7 +300,8 @@ def _given(config: Any) -> dict[str, Any]:
     if isinstance(config, Config):
         return dict(to_dict(config))
     if isinstance(config, str | Path):
-        return _of_run(Path(config)) if Path(config).is_dir() else _read(config, ())
+        folder = find_run(config)
+        return _of_run(folder) if folder.is_dir() else _read(config, ())
     if not isinstance(config, Mapping):
         raise ConfigError(
             "load_config reads a YAML file, the folder of a run, a mapping of settings or a "
