@@ -58,8 +58,10 @@ def write_fits(
     except ImportError:
         raise MapError("FITS needs `pip install astropy`") from None
     target = _target(path, truth_value(overwrite, "overwrite"))
-    values = _values(cube, grid)
+    if not isinstance(grid, Grid):
+        raise MapError(f"write_fits needs the Grid of the cube, not a {type(grid).__name__}")
     bunit = grid.units if units is None else _units(units)
+    values = _values(cube, grid, bunit)
     header = fits.Header()
     for key, value in _coordinates(
         values.shape,
@@ -94,16 +96,14 @@ def _target(path: Any, overwrite: bool) -> Path:
     return target
 
 
-def _values(cube: Any, grid: Any) -> NDArray[Any]:
-    """The cube's numbers, as they are written."""
-    if not isinstance(grid, Grid):
-        raise MapError(f"write_fits needs the Grid of the cube, not a {type(grid).__name__}")
+def _values(cube: Any, grid: Grid, units: str) -> NDArray[Any]:
+    """The cube's numbers in these units, as they are written."""
     if isinstance(cube, tuple) or hasattr(cube, "draws"):
         raise MapError(
             "write_fits takes a cube, not what it came with: painted.cube, or batch.cube[0]"
         )
     given = given_numbers(cube, "write_fits: the cube")
-    values = given.to(grid.units)
+    values = given.to(units)
     if values.ndim == 4:
         raise MapError(f"the cube holds {len(values)} maps, a file one: write cube[0], cube[1] ...")
     fits_in = values.ndim == 3 and all(

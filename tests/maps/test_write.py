@@ -126,6 +126,8 @@ def test_what_else_may_be_written(tmp_path: Path) -> None:
     units = pytest.importorskip("astropy.units")
     file = write_fits(tmp_path / "a.fits", 1e-3 * CUBE * units.mK, GRID)
     np.testing.assert_allclose(fits.getdata(file), CUBE, rtol=1e-6)
+    kelvin = write_fits(tmp_path / "k.fits", CUBE * units.uK, GRID, units="K")
+    np.testing.assert_allclose(fits.getdata(kelvin), 1e-6 * CUBE, rtol=1e-6)
     masked = np.ma.masked_array(CUBE, CUBE > 1.0)
     found = fits.getdata(write_fits(tmp_path / "b.fits", masked, GRID))
     assert np.array_equal(np.isnan(found), CUBE > 1.0)
