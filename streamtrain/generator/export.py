@@ -92,7 +92,7 @@ def export(
                     batch.check()
                     write(batch)
                     if progress is not None:
-                        progress.update(f"{stop}/{samples} samples written")
+                        progress.count("export", stop, samples, "samples")
     finally:
         generator.close()
     return target
