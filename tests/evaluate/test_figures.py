@@ -1,17 +1,28 @@
 """What the figures show, read back from their artists."""
 
 import io
+import re
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from support import ROOT
 
 from streamtrain.evaluate import figures
 from streamtrain.evaluate.baselines import ihle2019, published
 from streamtrain.evaluate.robustness.matrix import matrix_figure
 from streamtrain.evaluate.scores import delta_percentiles
-from streamtrain.figures import Slices, confusion, map_slices
+from streamtrain.figures import (
+    CHAIN,
+    NETWORK,
+    REFERENCE,
+    SERIES,
+    TRUTH,
+    Slices,
+    confusion,
+    map_slices,
+)
 from streamtrain.networks.joint import JointCountsHead
 
 EDGES = np.linspace(3.5, 7.0, 50)
@@ -330,6 +341,18 @@ def test_maps_of_long_fields_fill_their_figures(fov_deg, number):
     assert right - left > 0.85 * figure.bbox.width
     filled = sum(axes.bbox.width * axes.bbox.height for axes in figure.axes if axes.images)
     assert filled > 0.35 * figure.bbox.width * figure.bbox.height
+
+
+def test_all_colours_are_of_one_palette():
+    """In streamtrain/figures.py, by name; matplotlib's own names are black, white and none."""
+    for file in (ROOT / "streamtrain").rglob("*.py"):
+        if file.name != "figures.py" or file.parent.name != "streamtrain":
+            text = file.read_text(encoding="utf-8")
+            strange = re.findall(
+                r"""["']#[0-9A-Fa-f]{6}["']|colou?rs?=["'](?!white)\w+|cmap=["']|colormaps""", text
+            )
+            assert not strange, f"{file}: {strange}"
+    assert len({NETWORK, REFERENCE, TRUTH, CHAIN, *SERIES}) == 8
 
 
 def test_residuals_stay_on_their_axis(functions):

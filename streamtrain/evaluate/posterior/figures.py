@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.calibration import BAND, BANDS
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.figures import (
     GREY,
@@ -28,7 +29,6 @@ from streamtrain.labels import QUANTITIES
 
 Float = NDArray[np.float64]
 
-BAND, INTERVALS = 0.95, (0.95, 0.68)
 UNITS = {"Lsun": r"$L_\odot$", "Mpc-3": r"Mpc$^{-3}$", "uK": r"$\mu$K", "sr-1": r"sr$^{-1}$"}
 NAMES = {"rho_L": r"$\rho_L$", "<T>": r"$\langle T \rangle$", "<I>": r"$\langle I \rangle$"}
 
@@ -98,7 +98,7 @@ def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:
 
     with suppress(ValueError):  # of few samples
         fill(curve.band(BAND), SHADES[0], f"whole curve, {100 * BAND:g} %")
-    for level, colour in zip(INTERVALS, SHADES[1:], strict=True):
+    for level, colour in zip(BANDS[::-1], SHADES[1:], strict=True):
         fill(curve.interval(level), colour, f"each bin alone, {100 * level:g} %")
     (median,) = np.maximum(curve.quantiles([0.5]), 0.1 * bottom)
     axes.plot(curve.L_Lsun, median, color=NETWORK, lw=1.8, label="median")
