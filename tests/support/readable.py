@@ -24,7 +24,7 @@ def problems(figure: Figure) -> list[str]:
             found += _names(figure, data, way)
     for legend in _legends(figure, shown):
         found += _covers(legend, data)
-    return found
+    return found + _overlaps(figure, shown)
 
 
 def _title(figure: Figure, shown: list[Axes]) -> list[str]:
@@ -60,6 +60,22 @@ def _words(axes: Axes, way: str) -> bool:
 def _legends(figure: Figure, shown: list[Axes]) -> Iterator[Legend]:
     every = [*figure.legends, *(axes.get_legend() for axes in shown)]
     yield from (legend for legend in every if legend is not None and legend.get_visible())
+
+
+def _overlaps(figure: Figure, shown: list[Axes]) -> list[str]:
+    """Titles and legends that lie on one another."""
+    words = [(figure.get_suptitle(), figure._suptitle)]  # type: ignore[attr-defined]
+    for axes in shown:
+        words += [(t.get_text(), t) for t in (axes.title, axes._left_title)]  # type: ignore[attr-defined]
+    words += [("a legend", legend) for legend in _legends(figure, shown)]
+    boxes = [(text, artist.get_window_extent()) for text, artist in words if text.strip()]
+    return [
+        f"'{text}' lies on '{other}'"
+        for k, (text, box) in enumerate(boxes)
+        for other, its in boxes[:k]
+        if min(box.x1, its.x1) - max(box.x0, its.x0) > 2.0
+        and min(box.y1, its.y1) - max(box.y0, its.y0) > 2.0
+    ]
 
 
 def _covers(legend: Legend, data: list[Axes]) -> list[str]:

@@ -50,11 +50,11 @@ def styles(runs: Sequence[RunRecord]) -> Styles:
 
 
 def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> None:
-    """One legend for all panels, above them."""
+    """One legend for all panels, below them."""
     handles = [Line2D([], [], color=drawn[n][0], ls=drawn[n][1], lw=2, label=n) for n in names]
     figure.legend(
         handles=[*handles, *more],
-        loc="outside upper left",
+        loc="outside lower center",
         ncols=min(COLUMNS, len(handles) + len(more)),
         fontsize=TICK_SIZE,
         frameon=False,
