@@ -107,7 +107,7 @@ class Example:
     cube: NDArray[np.float32]
     """The network's input of one sample [n_freq, n_dec, n_ra]."""
     nothing: NDArray[np.float32]
-    """The same had there been no halo."""
+    """What that input would be without a halo [n_freq, n_dec, n_ra]."""
     draw: dict[str, Any]
     functions: ExampleFunctions | None
     """None where the label is no function of luminosity."""
