@@ -235,7 +235,7 @@ def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> Non
 
 def test_hyper_parameters_begin_with_those_in_which_runs_differ(tmp_path: Path) -> None:
     """As TensorBoard lists them for the folder of all runs, and so in its first columns."""
-    for name, more in (("a", {"learning_rate": 3e-3}), ("b", {"weight_decay": 0.1})):
+    for name, more in (("a", {"learning_rate": 7e-4}), ("b", {"weight_decay": 0.1})):
         train(tiny_config(tmp_path / name, **more))
     runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     board = Context(TBContext(data_provider=MultiplexerDataProvider(runs, str(tmp_path))))

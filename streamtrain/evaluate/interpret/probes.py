@@ -378,7 +378,8 @@ def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
                 axes.plot(at, 10.0**probe.true, "o", color=colour, ms=2.6, mfc="none")
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
-    panels[0].set_ylabel("halos per bin, geometric mean of the maps", fontsize=LABEL_SIZE)
+    for axes in panels[:2]:
+        axes.set_ylabel("halos per bin, geometric mean of the maps", fontsize=LABEL_SIZE)
     titles = [
         "maps without halos, and shuffled", "halos fainter and brighter", "copies of one field"
     ]  # fmt: skip

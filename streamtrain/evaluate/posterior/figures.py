@@ -85,7 +85,9 @@ def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
         mean = shown.above.samples.mean(axis=0)
         axes.plot(shown.above.L_Lsun, mean, color=NETWORK, lw=1.8, label="mean")
     _finish(axes, shown.above, shown.bin_edges, 0.6)
-    rows = [",   ".join(shown.texts[k : k + 2]) for k in range(0, len(shown.texts), 2)]
+    numbers = [text for text in shown.texts if "=" in text]
+    rows = [",   ".join(numbers[k : k + 2]) for k in range(0, len(numbers), 2)]
+    rows += [text for text in shown.texts if "=" not in text]
     axes.set_title("\n".join(rows), fontsize=TICK_SIZE - 1, linespacing=1.5)
 
 
