@@ -184,6 +184,14 @@ def name_of(kind: type) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Config")).lower()
 
 
+def anchor_of(section: Section, name: str) -> str:
+    """Where a setting has its row: settings.html#setting-train-clip-norm. One of several kinds of a
+    section has its kind in it, a section that stands in several places its own name."""
+    where = section.path or ("" if section.kind is Config else name_of(section.kind))
+    kind = section.kind.kind if section.one_of else ""  # type: ignore[attr-defined]
+    return re.sub(r"[^a-z0-9]+", "-", f"setting {where} {kind} {name}".lower()).strip("-")
+
+
 def link_to(title: str) -> str:
     """A link to a heading of the page; anchors are made as GitHub makes them."""
     return f"[{title}](#{re.sub(r'[^a-z0-9_ -]', '', title.lower()).replace(' ', '-')})"
@@ -200,7 +208,9 @@ def setting_row(
         values = link_to(f"`{name}`")
     links = [link_to(titles[kind]) for kind in within(hint)]
     values = " or ".join(filter(None, [values, *links]))
-    return [f"`{name}`", meaning, default_of(field, section.default), values, unit]
+    anchor = anchor_of(section, field.name)
+    shown = f"[`{name}`](#{anchor}){{#{anchor}}}"
+    return [shown, meaning, default_of(field, section.default), values, unit]
 
 
 def default_of(field: dataclasses.Field[Any], section: Any) -> str:

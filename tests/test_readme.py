@@ -72,6 +72,13 @@ def test_models_page(tmp_path: Path) -> None:
         batch = Generator(config, "test").generate(range(8))
         assert batch.counts.sum(1).median() > 100
         assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
+    mean = {
+        model: Generator(load_config("configs/reference.yaml", [*line, "observe={}"]), "test")
+        .generate(range(8))
+        .cube.mean()
+        for model, line in (("own", own), ("li16", ["emit.line.model=li16"]))
+    }
+    assert 0.3 < mean["own"] / mean["li16"] < 3.0  # as bright as what is published
 
 
 @small.ASSUMES

@@ -107,7 +107,8 @@ class Trainer:
         with self._request, closing(Progress(active=world.is_main)) as progress:
 
             def report(done: float, what: str) -> None:
-                progress.update(f"{what}, {100 * done:.0f} %")
+                left = progress.left(what.partition(":")[0], done, 1.0)
+                progress.update(f"{what}, {100 * done:.0f} %{left}")
                 if world.agree(self._request.requested):
                     progress.note("stopped before the first step")
                     raise Stopped
@@ -370,6 +371,17 @@ class Trainer:
         true, drawn = (head.log_prob(prediction, given) for given in (counts, samples))
         return Drawn(samples.cpu().numpy(), (true.cpu().numpy(), drawn.cpu().numpy()))
 
+    def _mean_label_loss(self, batch: Batch) -> Tensor:
+        """The loss of what an untrained head makes of zeros: the mean label of the training."""
+        head = self.network.head
+        with torch.random.fork_rng(devices=[]):
+            untrained = type(head)(head.label, head.name, self.config.network.monotonic)
+        untrained.load_state_dict(dict(head.named_buffers()), strict=False)
+        untrained.to(self._device)
+        zeros = torch.zeros(len(batch), head.num_numbers, device=self._device)
+        given = (batch.label, batch.counts, batch.unit_label)
+        return untrained.loss(untrained(zeros), *(values.to(self._device) for values in given))
+
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""
         steps = self.step - self._logged
@@ -439,6 +451,7 @@ class Trainer:
                 chunk=self._share,
                 stopped=stopped,
                 draw=self._draw if self.network.head.joint else None,
+                mean_label=self._mean_label_loss if self._validation.label.is_function else None,
             )
         if result is None:
             return True

@@ -251,6 +251,7 @@ class Posterior:
             )
         if isinstance(target, Axes):
             draw_function(target, self._shown(), known)
+            target.legend(fontsize=TICK_SIZE - 1, loc="lower left", framealpha=1.0)
             target.set_title(title, fontsize=TICK_SIZE)
             drawn = target.get_figure(root=True)
             assert drawn is not None

@@ -167,7 +167,8 @@ def _scenario(file: Path, run: Config) -> Scenario:
     if ours != theirs:
         raise ConfigError(
             f"{file} does not fit the run: it writes maps by {_listed(theirs)}, the network reads "
-            f"maps written by {_listed(ours)}"
+            f"maps written by {_listed(ours)}: --scenarios {PUBLISHED_MODELS} keeps the run's "
+            "observe, and so can a folder of scenarios of your own"
         )
     name = re.sub(r"^\d+[_-]", "", file.stem)
     return Scenario(name, _about(file), config, _differences(run, config))
