@@ -193,6 +193,7 @@ class CudaKernels:
     """
 
     THREADS = 256
+    WARP = 32
     MAX_BLOCKS = 65535
     BLOCKS_PER_ITEM = 16
 
@@ -212,24 +213,31 @@ class CudaKernels:
             known.touch()
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
-        """Launch a FOR_EACH kernel over samples x elements."""
-        blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
-        scalars = (np.int64(samples), np.int64(elements))
-        self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
+        """Launch a FOR_EACH kernel over samples x elements; of few elements a block has no more
+        warps than they fill."""
+        threads = max(1, min(self.THREADS // self.WARP, -(-elements // self.WARP))) * self.WARP
+        blocks = min(-(-elements // threads), self.MAX_BLOCKS)
+        grid, scalars = (blocks, min(samples, self.MAX_BLOCKS)), (samples, elements)
+        self._launch(name, grid, threads, 0, (*map(np.int64, scalars), *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         """Launch a kernel with `BLOCKS_PER_ITEM` blocks per work item."""
         grid = items, self.BLOCKS_PER_ITEM
-        self._launch(name, grid, shared_bytes, (np.int64(items), *arguments))
+        self._launch(name, grid, self.THREADS, shared_bytes, (np.int64(items), *arguments))
 
     def _launch(
-        self, name: str, grid: tuple[int, int], shared: int, arguments: tuple[Argument, ...]
+        self,
+        name: str,
+        grid: tuple[int, int],
+        threads: int,
+        shared: int,
+        arguments: tuple[Argument, ...],
     ) -> None:
         if grid[0] == 0 or grid[1] == 0:
             return
         if _launching.device is None:
             with launching(self.device):
-                return self._launch(name, grid, shared, arguments)
+                return self._launch(name, grid, threads, shared, arguments)
         assert _launching.device == self.device, "launched on another GPU than all around it"
         number, values = self.device.index, list[Any]()
         for argument in arguments:
@@ -238,7 +246,7 @@ class CudaKernels:
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)
-        self._function(name)(grid, (self.THREADS,), tuple(values), shared_mem=shared)
+        self._function(name)(grid, (threads,), tuple(values), shared_mem=shared)
 
     def _function(self, name: str) -> Any:
         if name not in self._functions:
