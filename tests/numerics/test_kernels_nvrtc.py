@@ -99,7 +99,7 @@ def loose_instructions(ptx: str) -> list[str]:
 
 @pytest.mark.parametrize(("file", "model"), SOURCES, ids=["-".join(s) for s in SOURCES])
 def test_ptx_is_plain_ieee_arithmetic(file: str, model: str) -> None:
-    """The same for every architecture, so that executing one (test_ptx.py) stands for the others."""
+    """The same for every architecture: test_ptx.py executes that of one."""
     source = source_of(file, model)
     found = {a: compile_ptx(source, [*CUDA_FLAGS, f"-arch={a}"]) for a in ARCHITECTURES}
     assert len({ptx.replace(f".target {a}", "") for a, ptx in found.items()}) == 1
@@ -110,6 +110,7 @@ def test_ptx_is_plain_ieee_arithmetic(file: str, model: str) -> None:
     assert re.search(r"\bmul\.rn\.f32\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
+    assert "local" not in ptx or file == "observe.cu", "a halo's numbers are not in registers"
 
 
 @pytest.mark.parametrize("file", ["observe.cu", "paint.cu"])
