@@ -1,0 +1,504 @@
+// A machine that executes PTX, one instruction of one thread at a time. Which thread is next, and
+// for how long, is random; blocks begin in random order, some of them at once. Arithmetic is what
+// the PTX ISA says: IEEE 754 to nearest, never contracted. Where it leaves a NaN's bits open they
+// are random, as are registers and memory that nobody has written.
+//
+// What is wrong stops it: an address outside of the arrays that the kernel was given, one that its
+// access is not aligned to, two threads at the same four bytes without an atomic operation or a
+// barrier between them, memory that is written and read as if it were constant, a barrier that part
+// of a block does not reach, a division by zero. ptx.py has the sentences.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef short i16;
+typedef int i32;
+typedef long long i64;
+typedef unsigned __int128 u128;
+typedef __int128 i128;
+
+enum Fault { NONE, OUTSIDE, MISALIGNED, RACE, CONSTANT, BARRIER, DIVISION, ENDLESS, NOT_COVERED };
+enum State { RUNNING, WAITING, ENDED, FAULTY };
+enum Use { READ, READ_CONSTANT, WRITE, ATOMIC };
+enum { TID_X, NTID_X, CTAID_X, CTAID_Y, NCTAID_X, NCTAID_Y };  // the first registers of a thread
+enum { MOST_BLOCKS = 8 };                                       // at once
+
+struct Instruction {
+    i32 op, guard, negated, d, a, b, c, offset;
+};
+
+// Who used four bytes since the launch began.
+struct Shadow {
+    u32 writer, write_epoch;  // thread + 1, and the number of barriers it had passed
+    u32 reader, read_epoch;
+    u32 atomic, constant;
+    u32 readers;  // 0, one thread, several of a block, several of several blocks
+};
+
+struct Launch {
+    const Instruction* code;
+    const u64* first;  // registers of a thread when it begins
+    u64* registers;
+    u8 *shared, *local;
+    Shadow *shadow, *shared_shadow;
+    const u64 *region_begin, *region_size, *region_shadow;
+    const u32* order;  // of blocks
+    i32* ready;  // threads that can go on, then where each thread is
+    u64 shared_base, local_base, shared_size, local_size, seed, most;
+    u64 executed, fault_address;
+    i32 slots, threads, grid_x, grid_y, resident, regions;
+    i32 fault, fault_at, fault_block, fault_thread, fault_other;
+};
+
+struct Block {
+    u32 number;
+    i32 alive, waiting, at;
+    u32 epoch;
+};
+
+struct Machine {
+    Launch* launch;
+    Block blocks[MOST_BLOCKS];
+    u64 random;
+    int region;  // of the last access
+};
+
+static inline u64 next_random(Machine* m) {
+    m->random ^= m->random << 13;
+    m->random ^= m->random >> 7;
+    m->random ^= m->random << 17;
+    return m->random;
+}
+
+static inline u32 bits(float x) { u32 b; __builtin_memcpy(&b, &x, 4); return b; }
+static inline u64 bits(double x) { u64 b; __builtin_memcpy(&b, &x, 8); return b; }
+static inline float f32(u32 b) { float x; __builtin_memcpy(&x, &b, 4); return x; }
+static inline double f64(u64 b) { double x; __builtin_memcpy(&x, &b, 8); return x; }
+
+static inline u64 result(Machine* m, float x) {
+    return x == x ? bits(x) : 0x7fc00000u | ((u32)next_random(m) & 0x803fffffu);
+}
+static inline u64 result(Machine* m, double x) {
+    return x == x ? bits(x) : 0x7ff8000000000000u | (next_random(m) & 0x8007ffffffffffffu);
+}
+
+// With .ftz a subnormal number is zero, as operand and as result.
+static inline float flush(float x) {
+    return __builtin_fabsf(x) < 1.17549435e-38f ? f32(bits(x) & 0x80000000u) : x;
+}
+
+static inline float size(float x) { return __builtin_fabsf(x); }
+static inline double size(double x) { return __builtin_fabs(x); }
+static inline float root(float x) { return __builtin_sqrtf(x); }
+static inline double root(double x) { return __builtin_sqrt(x); }
+
+// The other one of a number and a NaN; -0 is below 0.
+template <typename T>
+static inline T least(T x, T y) {
+    if (x != x) return y;
+    if (y != y) return x;
+    return x == y ? (__builtin_signbit(x) ? x : y) : (x < y ? x : y);
+}
+template <typename T>
+static inline T most_of(T x, T y) {
+    if (x != x) return y;
+    if (y != y) return x;
+    return x == y ? (__builtin_signbit(x) ? y : x) : (x > y ? x : y);
+}
+
+// Towards zero, to the ends of the range; NaN as the ISA has it.
+static inline i32 to_i32(float x) {
+    return x != x ? 0 : x >= 2147483648.0f ? 2147483647 : x < -2147483648.0f ? -2147483647 - 1
+                                                                             : (i32)x;
+}
+static inline i32 to_i32(double x) {
+    return x != x || x <= -2147483648.0 ? -2147483647 - 1
+           : x >= 2147483648.0          ? 2147483647
+                                        : (i32)x;
+}
+static inline i64 to_i64(double x) {
+    const i64 lowest = -9223372036854775807ll - 1;
+    return x != x || x < -9223372036854775808.0 ? lowest
+           : x >= 9223372036854775808.0         ? 9223372036854775807ll
+                                                : (i64)x;
+}
+static inline u32 to_u32(double x) {
+    return x != x ? 0x80000000u : x >= 4294967296.0 ? 0xffffffffu : x <= 0.0 ? 0u : (u32)x;
+}
+static inline u64 to_u64(double x) {
+    return x != x                        ? 0x8000000000000000u
+           : x >= 18446744073709551616.0 ? 0xffffffffffffffffu
+           : x <= 0.0                    ? 0u
+                                         : (u64)x;
+}
+
+static inline u64 insert(u64 a, u64 b, u32 position, u32 length, u32 width) {
+    position &= 0xff, length &= 0xff;
+    for (u32 k = 0; k < length && position + k < width; ++k) {
+        const u64 bit = 1ull << (position + k);
+        b = (b & ~bit) | ((a >> k & 1) ? bit : 0);
+    }
+    return b;
+}
+
+static State stop(Machine* m, Fault fault, u64 address, int other) {
+    m->launch->fault = fault;
+    m->launch->fault_address = address;
+    m->launch->fault_other = other;
+    return FAULTY;
+}
+
+// Whether a use of four bytes goes with those before it; if not, the fault.
+static inline Fault uses(Shadow* s, Use use, u32 me, u32 threads, u32 epoch, u32* other) {
+    const u32 block = (me - 1) / threads;
+    const bool same = s->writer == me;
+    const bool after = s->writer && (s->writer - 1) / threads == block && s->write_epoch < epoch;
+    *other = s->writer;
+    if (use == READ_CONSTANT && s->writer) return CONSTANT;
+    if (use == READ || use == READ_CONSTANT) {
+        if (s->writer && !same && !after) return RACE;
+        const bool in_block = s->readers && s->readers < 3 && (s->reader - 1) / threads == block;
+        if (s->readers == 0 || (in_block && s->read_epoch < epoch))
+            s->readers = 1;
+        else if (!in_block)
+            s->readers = s->reader == me ? 1 : 3;
+        else if (s->reader != me)
+            s->readers = 2;
+        s->reader = me, s->read_epoch = epoch;
+        s->constant |= use == READ_CONSTANT;
+        return NONE;
+    }
+    if (s->writer && !same && !after && !(use == ATOMIC && s->atomic)) return RACE;
+    if (s->constant) return CONSTANT;
+    const bool own = s->readers == 0 || (s->readers == 1 && s->reader == me) ||
+                     (s->readers < 3 && (s->reader - 1) / threads == block && s->read_epoch < epoch);
+    *other = s->reader;
+    if (!own) return RACE;
+    s->readers = 0, s->writer = me, s->write_epoch = epoch, s->atomic = use == ATOMIC;
+    return NONE;
+}
+
+static inline Shadow* region_of(Machine* m, u64 address, u64 size) {
+    const Launch* l = m->launch;
+    if (l->regions == 0) return 0;
+    int k = m->region;
+    if (address - l->region_begin[k] >= l->region_size[k]) {
+        int low = 0, high = l->regions;
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            (l->region_begin[middle] <= address ? low : high) = middle;
+        }
+        m->region = k = low;
+    }
+    const u64 inside = address - l->region_begin[k];
+    if (inside >= l->region_size[k] || inside + size > l->region_size[k]) return 0;
+    return l->shadow + l->region_shadow[k] + inside / 4;
+}
+
+enum Space { GLOBAL, SHARED, LOCAL };
+
+// Where an access finds its bytes; null for a fault.
+static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address, u32 size) {
+    Launch* l = m->launch;
+    const int slot = thread / l->threads;
+    u8* found = (u8*)address;
+    Shadow* shadow = 0;
+    if (address % size) return stop(m, MISALIGNED, address, 0), (u8*)0;
+    if (space == LOCAL) {
+        const u64 at = address - l->local_base;
+        if (at >= l->local_size || at + size > l->local_size)
+            return stop(m, OUTSIDE, address, 0), (u8*)0;
+        return l->local + thread * l->local_size + at;
+    }
+    if (space == SHARED) {
+        const u64 at = address - l->shared_base;
+        if (at >= l->shared_size || at + size > l->shared_size)
+            return stop(m, OUTSIDE, address, 0), (u8*)0;
+        found = l->shared + slot * l->shared_size + at;
+        shadow = l->shared_shadow + slot * ((l->shared_size + 3) / 4) + at / 4;
+    } else {
+        shadow = region_of(m, address, size);
+        if (!shadow) return stop(m, OUTSIDE, address, 0), (u8*)0;
+    }
+    const Block* block = m->blocks + slot;
+    const u32 me = block->number * l->threads + thread % l->threads + 1;
+    for (u32 k = 0; k < (size + 3) / 4; ++k) {
+        u32 other;
+        const Fault fault = uses(shadow + k, use, me, l->threads, block->epoch, &other);
+        if (fault) return stop(m, fault, address, (int)other - 1), (u8*)0;
+    }
+    return found;
+}
+
+#define A32 ((u32)r[i->a])
+#define B32 ((u32)r[i->b])
+#define C32 ((u32)r[i->c])
+#define A64 (r[i->a])
+#define B64 (r[i->b])
+#define C64 (r[i->c])
+#define FA f32(A32)
+#define FB f32(B32)
+#define ZA flush(FA)
+#define ZB flush(FB)
+#define DA f64(A64)
+#define DB f64(B64)
+#define D32(x) r[i->d] = (u32)(x)
+#define D64(x) r[i->d] = (u64)(x)
+#define DF(x) r[i->d] = result(m, x)
+#define DD(x) DF(x)
+#define DZ(x) DF(flush(x))
+#define DIVIDE(zero, x)                                      \
+    if (zero) return stop(m, DIVISION, 0, 0);                \
+    x
+#define LOAD(space, use, T)                                                       \
+    {                                                                             \
+        const u8* p = find(m, thread, space, use, A64 + (i64)i->offset, sizeof(T)); \
+        if (!p) return FAULTY;                                                    \
+        T value;                                                                  \
+        __builtin_memcpy(&value, p, sizeof(T));                                   \
+        r[i->d] = value;                                                          \
+    }
+#define STORE(space, T)                                                             \
+    {                                                                               \
+        u8* p = find(m, thread, space, WRITE, A64 + (i64)i->offset, sizeof(T));     \
+        if (!p) return FAULTY;                                                      \
+        const T value = (T)B64;                                                     \
+        __builtin_memcpy(p, &value, sizeof(T));                                     \
+    }
+#define ADD_AT(space, T)                                                            \
+    {                                                                               \
+        u8* p = find(m, thread, space, ATOMIC, A64 + (i64)i->offset, sizeof(T));    \
+        if (!p) return FAULTY;                                                      \
+        T value;                                                                    \
+        __builtin_memcpy(&value, p, sizeof(T));                                     \
+        const T sum = (T)(value + (T)B64);                                          \
+        __builtin_memcpy(p, &sum, sizeof(T));                                       \
+        r[i->d] = value;                                                            \
+    }
+
+// OP(its name with _ for ., number of operands, what it does)
+#define SAME(T, W)                                                                       \
+    OP(add_##T, 3, D##W(A##W + B##W))                                                    \
+    OP(sub_##T, 3, D##W(A##W - B##W))                                                    \
+    OP(mul_lo_##T, 3, D##W(A##W * B##W))                                                 \
+    OP(mad_lo_##T, 4, D##W(A##W * B##W + C##W))
+#define ORDERED(T, C, W)                                                                 \
+    OP(min_##T, 3, D##W((C)A##W < (C)B##W ? A##W : B##W))                                \
+    OP(max_##T, 3, D##W((C)A##W > (C)B##W ? A##W : B##W))                                \
+    OP(setp_lt_##T, 3, D64((C)A##W < (C)B##W))                                           \
+    OP(setp_le_##T, 3, D64((C)A##W <= (C)B##W))                                          \
+    OP(setp_gt_##T, 3, D64((C)A##W > (C)B##W))                                           \
+    OP(setp_ge_##T, 3, D64((C)A##W >= (C)B##W))                                          \
+    OP(setp_eq_##T, 3, D64(A##W == B##W))                                                \
+    OP(setp_ne_##T, 3, D64(A##W != B##W))                                                \
+    OP(shr_##T, 3, D##W(B32 < W ? (C)A##W >> B32 : (C)A##W >> (W - 1) >> 1))
+#define DIVIDED(T, C, W, LOWEST)                                                         \
+    OP(div_##T, 3, DIVIDE(!B##W || (LOWEST), D##W((C)A##W / (C)B##W)))                   \
+    OP(rem_##T, 3, DIVIDE(!B##W || (LOWEST), D##W((C)A##W % (C)B##W)))
+#define BITWISE(T, W)                                                                    \
+    OP(and_##T, 3, D##W(A##W & B##W))                                                    \
+    OP(or_##T, 3, D##W(A##W | B##W))                                                     \
+    OP(xor_##T, 3, D##W(A##W ^ B##W))
+#define PLAIN(T, W)                                                                      \
+    OP(mov_##T, 2, D##W(A##W))                                                           \
+    OP(selp_##T, 4, D##W(C64 & 1 ? A##W : B##W))
+#define FLOATING(T, F)                                                                   \
+    OP(add_rn_##T, 3, D##F(F##A + F##B))                                                   \
+    OP(sub_rn_##T, 3, D##F(F##A - F##B))                                                   \
+    OP(mul_rn_##T, 3, D##F(F##A * F##B))                                                   \
+    OP(div_rn_##T, 3, D##F(F##A / F##B))                                                   \
+    OP(rcp_rn_##T, 2, D##F(1 / F##A))                                                      \
+    OP(neg_##T, 2, D##F(-F##A))                                                            \
+    OP(min_##T, 3, D##F(least(F##A, F##B)))                                                \
+    OP(max_##T, 3, D##F(most_of(F##A, F##B)))                                              \
+    OP(setp_eq_##T, 3, D64(F##A == F##B))                                                \
+    OP(setp_ne_##T, 3, D64(F##A < F##B || F##A > F##B))                                  \
+    OP(setp_lt_##T, 3, D64(F##A < F##B))                                                 \
+    OP(setp_le_##T, 3, D64(F##A <= F##B))                                                \
+    OP(setp_gt_##T, 3, D64(F##A > F##B))                                                 \
+    OP(setp_ge_##T, 3, D64(F##A >= F##B))                                                \
+    OP(setp_equ_##T, 3, D64(!(F##A < F##B || F##A > F##B)))                              \
+    OP(setp_neu_##T, 3, D64(F##A != F##B))                                               \
+    OP(setp_ltu_##T, 3, D64(!(F##A >= F##B)))                                            \
+    OP(setp_leu_##T, 3, D64(!(F##A > F##B)))                                             \
+    OP(setp_gtu_##T, 3, D64(!(F##A <= F##B)))                                            \
+    OP(setp_geu_##T, 3, D64(!(F##A < F##B)))                                             \
+    OP(setp_num_##T, 3, D64(F##A == F##A && F##B == F##B))                               \
+    OP(setp_nan_##T, 3, D64(F##A != F##A || F##B != F##B))                               \
+    OP(abs_##T, 2, D##F(size(F##A)))                                                     \
+    OP(sqrt_rn_##T, 2, D##F(root(F##A)))
+#define MEMORY(T, C)                                                                     \
+    OP(ld_global_##T, 2, LOAD(GLOBAL, READ, C))                                          \
+    OP(ld_global_nc_##T, 2, LOAD(GLOBAL, READ_CONSTANT, C))                              \
+    OP(ld_shared_##T, 2, LOAD(SHARED, READ, C))                                          \
+    OP(ld_local_##T, 2, LOAD(LOCAL, READ, C))                                            \
+    OP(st_global_##T, 2, STORE(GLOBAL, C))                                               \
+    OP(st_shared_##T, 2, STORE(SHARED, C))                                               \
+    OP(st_local_##T, 2, STORE(LOCAL, C))
+#define OPERATIONS                                                                       \
+    SAME(s32, 32) SAME(u32, 32) SAME(s64, 64) SAME(u64, 64)                              \
+    ORDERED(s32, i32, 32) ORDERED(u32, u32, 32) ORDERED(s64, i64, 64) ORDERED(u64, u64, 64) \
+    OP(setp_eq_b32, 3, D64(A32 == B32))                                                  \
+    OP(setp_ne_b32, 3, D64(A32 != B32))                                                  \
+    OP(setp_eq_b64, 3, D64(A64 == B64))                                                  \
+    OP(setp_ne_b64, 3, D64(A64 != B64))                                                  \
+    DIVIDED(s32, i32, 32, A32 == 0x80000000u && B32 == ~0u)                              \
+    DIVIDED(s64, i64, 64, A64 == 0x8000000000000000u && B64 == ~0ull)                    \
+    DIVIDED(u32, u32, 32, 0) DIVIDED(u64, u64, 64, 0)                                    \
+    OP(mul_wide_s32, 3, D64((i64)(i32)A32 * (i32)B32))                                   \
+    OP(mul_wide_u32, 3, D64((u64)A32 * B32))                                             \
+    OP(mad_wide_s32, 4, D64((i64)(i32)A32 * (i32)B32 + (i64)C64))                        \
+    OP(mad_wide_u32, 4, D64((u64)A32 * B32 + C64))                                       \
+    OP(mul_hi_s32, 3, D32((u64)((i64)(i32)A32 * (i32)B32) >> 32))                        \
+    OP(mul_hi_u32, 3, D32((u64)A32 * B32 >> 32))                                         \
+    OP(mul_hi_s64, 3, D64((u128)((i128)(i64)A64 * (i64)B64) >> 64))                      \
+    OP(mul_hi_u64, 3, D64((u128)A64 * B64 >> 64))                                        \
+    OP(neg_s32, 2, D32(-A32))                                                            \
+    OP(neg_s64, 2, D64(-A64))                                                            \
+    BITWISE(b32, 32) BITWISE(b64, 64) BITWISE(pred, 64)                                  \
+    OP(not_b32, 2, D32(~A32))                                                            \
+    OP(not_b64, 2, D64(~A64))                                                            \
+    OP(not_pred, 2, D64(~A64 & 1))                                                       \
+    OP(mov_pred, 2, D64(A64 & 1))                                                        \
+    OP(shl_b32, 3, D32(B32 < 32 ? A32 << B32 : 0))                                       \
+    OP(shl_b64, 3, D64(B32 < 64 ? A64 << B32 : 0))                                       \
+    OP(shf_l_wrap_b32, 4, D32(((u64)B32 << 32 | A32) << (C32 & 31) >> 32))               \
+    OP(shf_r_wrap_b32, 4, D32(((u64)B32 << 32 | A32) >> (C32 & 31)))                     \
+    OP(bfi_b32, 5, D32(insert(A32, B32, C32, (u32)r[i->offset], 32)))                    \
+    OP(bfi_b64, 5, D64(insert(A64, B64, C32, (u32)r[i->offset], 64)))                    \
+    PLAIN(b32, 32) PLAIN(b64, 64)                                                        \
+    OP(cvta_to_global_u64, 2, D64(A64))                                                  \
+    OP(cvta_to_local_u64, 2, D64(A64))                                                   \
+    OP(cvta_to_shared_u64, 2, D64(A64))                                                  \
+    OP(cvta_global_u64, 2, D64(A64))                                                     \
+    OP(cvta_local_u64, 2, D64(A64))                                                      \
+    OP(cvta_shared_u64, 2, D64(A64))                                                     \
+    FLOATING(f32, F) FLOATING(f64, D) FLOATING(ftz_f32, Z)                               \
+    OP(cvt_f64_f32, 2, DF((double)FA))                                                   \
+    OP(cvt_ftz_f64_f32, 2, DF((double)ZA))                                               \
+    OP(cvt_rn_f32_f64, 2, DF((float)DA))                                                 \
+    OP(cvt_rn_ftz_f32_f64, 2, DZ((float)DA))                                             \
+    OP(cvt_rn_f32_s32, 2, DF((float)(i32)A32))                                           \
+    OP(cvt_rn_f32_u32, 2, DF((float)A32))                                                \
+    OP(cvt_rn_f64_s32, 2, DF((double)(i32)A32))                                          \
+    OP(cvt_rn_f64_u32, 2, DF((double)A32))                                               \
+    OP(cvt_rn_f64_s64, 2, DF((double)(i64)A64))                                          \
+    OP(cvt_rn_f64_u64, 2, DF((double)A64))                                               \
+    OP(cvt_rzi_s32_f32, 2, D32(to_i32(FA)))                                              \
+    OP(cvt_rzi_ftz_s32_f32, 2, D32(to_i32(ZA)))                                          \
+    OP(cvt_rzi_s32_f64, 2, D32(to_i32(DA)))                                              \
+    OP(cvt_rzi_u32_f64, 2, D32(to_u32(DA)))                                              \
+    OP(cvt_rzi_s64_f64, 2, D64(to_i64(DA)))                                              \
+    OP(cvt_rzi_u64_f64, 2, D64(to_u64(DA)))                                              \
+    OP(cvt_s64_s32, 2, D64((i64)(i32)A32))                                               \
+    OP(cvt_u64_u32, 2, D64(A32))                                                         \
+    OP(cvt_u32_u64, 2, D32(A64))                                                         \
+    OP(cvt_s32_s16, 2, D32((i32)(i16)A32))                                               \
+    OP(cvt_u32_u16, 2, D32((u16)A32))                                                    \
+    MEMORY(b8, u8) MEMORY(b16, u16) MEMORY(b32, u32) MEMORY(b64, u64)                    \
+    OP(atom_global_add_u32, 3, ADD_AT(GLOBAL, u32))                                      \
+    OP(atom_global_add_u64, 3, ADD_AT(GLOBAL, u64))                                      \
+    OP(atom_shared_add_u32, 3, ADD_AT(SHARED, u32))                                      \
+    OP(bra, 1, next = i->d; continue)                                                    \
+    OP(bar_sync, 1, if (A64) return stop(m, NOT_COVERED, 0, 0); *counter = next + 1; return WAITING) \
+    OP(ret, 0, return ENDED)
+
+#define OP(name, operands, ...) op_##name,
+enum Operation { OPERATIONS };
+#undef OP
+#define OP(name, operands, ...) #name " " #operands " "
+extern "C" const char* ptx_operations() { return OPERATIONS; }
+#undef OP
+
+static State run_thread(Machine* m, int thread, u64 turns) {
+    Launch* l = m->launch;
+    u64* r = l->registers + (u64)thread * l->slots;
+    i32* counter = l->ready + l->resident * l->threads + thread;
+    i32 next = *counter;
+    for (u64 turn = 0; turn < turns; ++turn) {
+        const Instruction* i = l->code + next;
+        l->fault_at = next;
+        l->executed += 1;
+        if (i->guard >= 0 && (r[i->guard] & 1) == (u64)i->negated) {
+            ++next;
+            continue;
+        }
+        switch (i->op) {
+#define OP(name, operands, ...) \
+    case op_##name: {           \
+        __VA_ARGS__;            \
+        break;                  \
+    }
+            OPERATIONS
+#undef OP
+        }
+        ++next;
+    }
+    *counter = next;
+    return RUNNING;
+}
+
+// Its threads find in their registers what those of the block before them left there.
+static void begin_block(Machine* m, int slot, u32 number, int* num_ready) {
+    Launch* l = m->launch;
+    Block* block = m->blocks + slot;
+    *block = {number, l->threads, 0, -1, 0};
+    for (u64 k = 0; k < l->shared_size; ++k)
+        l->shared[slot * l->shared_size + k] = (u8)next_random(m);
+    const u64 shadows = (l->shared_size + 3) / 4;
+    __builtin_memset(l->shared_shadow + slot * shadows, 0, shadows * sizeof(Shadow));
+    for (int k = 0; k < l->threads; ++k) {
+        const int thread = slot * l->threads + k;
+        u64* r = l->registers + (u64)thread * l->slots;
+        r[TID_X] = (u64)k, r[NTID_X] = (u64)l->threads;
+        r[CTAID_X] = number % (u32)l->grid_x, r[CTAID_Y] = number / (u32)l->grid_x;
+        r[NCTAID_X] = (u64)l->grid_x, r[NCTAID_Y] = (u64)l->grid_y;
+        for (u64 b = 0; b < l->local_size; ++b)
+            l->local[thread * l->local_size + b] = (u8)next_random(m);
+        l->ready[l->resident * l->threads + thread] = 0;
+        l->ready[(*num_ready)++] = thread;
+    }
+}
+
+extern "C" int ptx_run(Launch* l) {
+    Machine machine = {};
+    Machine* m = &machine;
+    m->launch = l;
+    m->random = l->seed | 1;
+    const u32 num_blocks = (u32)l->grid_x * (u32)l->grid_y;
+    u32 begun = 0;
+    int num_ready = 0;
+    for (i64 k = 0; k < (i64)l->resident * l->threads; ++k)
+        __builtin_memcpy(l->registers + k * l->slots, l->first, l->slots * sizeof(u64));
+    for (int slot = 0; slot < l->resident && begun < num_blocks; ++slot)
+        begin_block(m, slot, l->order[begun++], &num_ready);
+    while (num_ready) {
+        const u64 chance = next_random(m);
+        const int at = (int)((chance >> 20) % (u64)num_ready);
+        const int thread = l->ready[at], slot = thread / l->threads;
+        Block* block = m->blocks + slot;
+        l->fault_block = (i32)block->number, l->fault_thread = thread % l->threads;
+        // mostly for long, at times for a few instructions
+        const u64 turns = 1 + (chance >> 8 & (chance & 3 ? 2047 : 15));
+        State state = run_thread(m, thread, turns);
+        if (state == RUNNING && l->executed > l->most) state = stop(m, ENDLESS, 0, 0);
+        if (state == FAULTY) return l->fault;
+        if (state == RUNNING) continue;
+        l->ready[at] = l->ready[--num_ready];
+        if (state == WAITING) {
+            if (block->alive < l->threads || (block->waiting && block->at != l->fault_at))
+                return stop(m, BARRIER, 0, 0), l->fault;
+            block->at = l->fault_at;
+            if (++block->waiting < l->threads) continue;
+            block->waiting = 0;
+            block->epoch += 1;
+            for (int k = 0; k < l->threads; ++k) l->ready[num_ready++] = slot * l->threads + k;
+            continue;
+        }
+        if (block->waiting) return stop(m, BARRIER, 0, 0), l->fault;
+        if (--block->alive == 0 && begun < num_blocks)
+            begin_block(m, slot, l->order[begun++], &num_ready);
+    }
+    return NONE;
+}
