@@ -7,7 +7,6 @@ instruction set and the optimisation level are free.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 
 from streamtrain.machine.files import resource_dir
+from streamtrain.numerics.gpu_code import CUDA_FLAGS, GpuCodeError, compiled, gpu_code
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
 
@@ -45,7 +45,6 @@ vectorise and change no bit."""
 OPTIMISE = ("-O3", "-march=native", "-mprefer-vector-width=512")
 """Changes no bit. Compilers prefer vectors of 256 bits where a processor has 512, as the first that
 had them slowed down; painting takes 1.4 times as long then."""
-CUDA_FLAGS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
 _C_TYPES = {
     np.int64: ctypes.c_longlong,
     np.int32: ctypes.c_int,
@@ -187,9 +186,9 @@ _streams: dict[tuple[int, int], Any] = {}
 
 
 class CudaKernels:
-    """Kernels compiled by NVRTC through CuPy, launched on torch's current stream.
+    """Kernels compiled by NVRTC, launched on torch's current stream.
 
-    All memory is torch's; CuPy only launches.
+    All memory is torch's; CuPy only loads and launches.
     """
 
     THREADS = 256
@@ -201,16 +200,14 @@ class CudaKernels:
         cupy = import_cupy()
         self.device = device
         self._functions: dict[str, Any] = {}
-        capability, options = torch.cuda.get_device_capability(device), (*CUDA_FLAGS, *flags)
-        identity = "\0".join([source, *options, str(capability), cupy.__version__])
-        known = cache_dir() / f"cuda-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.compiled"
-        # CuPy keeps what it compiled in a cache of its own; `known` says that it is there
-        alone = contextlib.nullcontext() if known.is_file() else one_at_a_time(known.parent)
-        with alone, cupy.cuda.Device(device.index):
-            self._module = cupy.RawModule(code=source, options=options)
-            self._module.compile()
-        with contextlib.suppress(OSError):  # a full disk: the next process waits for its turn
-            known.touch()
+        capability = torch.cuda.get_device_capability(device)
+        try:
+            code = gpu_code(cupy.cuda.nvrtc, source, capability, flags)
+        except GpuCodeError as error:
+            raise BackendError(str(error)) from None
+        with cupy.cuda.Device(device.index):
+            self._module = cupy.cuda.function.Module()
+            self._module.load(code)
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         """Launch a FOR_EACH kernel over samples x elements; of few elements a block has no more
@@ -255,9 +252,13 @@ class CudaKernels:
 
     def resources(self, name: str) -> tuple[int, int]:
         """Registers of a thread of a kernel, and its bytes of local memory."""
-        with import_cupy().cuda.Device(self.device.index):
-            function = self._function(name)
-            return function.num_regs, function.local_size_bytes
+        cuda = import_cupy().cuda
+        with cuda.Device(self.device.index):
+            driver, function = cuda.driver, self._function(name).ptr
+            return (
+                driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_NUM_REGS, function),
+                driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, function),
+            )
 
 
 class _TorchStream:
@@ -410,15 +411,9 @@ def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
     time, without vectors, so that instructions can be counted. None without such a compiler."""
     source = kernel_source(name, prologue)
     if device.type == "cuda":
-        nvrtc = import_cupy().cuda.nvrtc
         major, minor = torch.cuda.get_device_capability(device)
-        program = nvrtc.createProgram(source, name, (), ())
-        try:
-            nvrtc.compileProgram(program, (*CUDA_FLAGS, f"-arch=compute_{major}{minor}"))
-            ptx = nvrtc.getPTX(program)
-        finally:
-            nvrtc.destroyProgram(program)
-        return ptx.decode() if isinstance(ptx, bytes) else str(ptx)
+        options = (*CUDA_FLAGS, f"-arch=compute_{major}{minor}")
+        return compiled(import_cupy().cuda.nvrtc, source, options).decode()
     command = compiler_command()
     if command is None:
         return None

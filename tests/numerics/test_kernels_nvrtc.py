@@ -13,7 +13,8 @@ from streamtrain.bench.variants import VARIANTS
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.trace import trace
-from streamtrain.numerics.backend import CUDA_FLAGS, kernel_source
+from streamtrain.numerics.backend import kernel_source
+from streamtrain.numerics.gpu_code import CUDA_FLAGS
 
 ARCHITECTURES = ("sm_80", "sm_90")
 SOURCES = [
@@ -111,15 +112,6 @@ def test_ptx_is_plain_ieee_arithmetic(file: str, model: str) -> None:
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
     assert "local" not in ptx or file == "observe.cu", "a halo's numbers are not in registers"
-
-
-@pytest.mark.parametrize("file", ["observe.cu", "paint.cu"])
-def test_with_the_flag_that_cupy_appends(file: str) -> None:
-    """-ftz=true changes how subnormals are treated, of which there are none, and nothing else."""
-    source = source_of(file, "padmanabhan18" if file == "paint.cu" else "")
-    ptx = compile_ptx(source, [*CUDA_FLAGS, "-arch=sm_80", "-ftz=true"])
-    assert ".ftz" in ptx
-    assert loose_instructions(ptx.replace(".ftz", "")) == []
 
 
 def test_instructions_of_a_halo_are_counted() -> None:

@@ -14,7 +14,7 @@ from support.both_kernels import PATTERNS
 from support.nvrtc import compile_ptx
 from support.ptx import Program, PtxError
 
-from streamtrain.numerics.backend import CUDA_FLAGS
+from streamtrain.numerics.gpu_code import CUDA_FLAGS
 
 FORMATS: dict[str, tuple[str, str, Any]] = {
     "f32": ("f32", "%f", np.float32),

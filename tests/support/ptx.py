@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.numerics.backend import CUDA_FLAGS, Argument, CudaKernels, compile_host
+from streamtrain.numerics.backend import Argument, CudaKernels, compile_host
+from streamtrain.numerics.gpu_code import CUDA_FLAGS
 from support import SUPPORT
 from support.nvrtc import compile_ptx
 
