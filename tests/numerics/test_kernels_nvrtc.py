@@ -16,7 +16,11 @@ from streamtrain.luminosity.trace import trace
 from streamtrain.numerics.backend import kernel_source
 from streamtrain.numerics.gpu_code import CUDA_FLAGS
 
-ARCHITECTURES = ("sm_80", "sm_90")
+ARCHITECTURES = [
+    ("sm_80", "sm_90"),
+    pytest.param(("sm_100", "sm_120"), marks=pytest.mark.slow),
+]
+"""For those of a row, NVRTC emits the same instructions: Blackwell's come from a newer compiler."""
 SOURCES = [
     ("observe.cu", ""),
     ("label.cu", ""),
@@ -99,15 +103,18 @@ def loose_instructions(ptx: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("file", "model"), SOURCES, ids=["-".join(s) for s in SOURCES])
-def test_ptx_is_plain_ieee_arithmetic(file: str, model: str) -> None:
-    """The same for every architecture: test_ptx.py executes that of one."""
+@pytest.mark.parametrize("architectures", ARCHITECTURES, ids="-".join)
+def test_ptx_is_plain_ieee_arithmetic(
+    file: str, model: str, architectures: tuple[str, ...]
+) -> None:
+    """The same for all of them: test_ptx.py executes that of one."""
     source = source_of(file, model)
-    found = {a: compile_ptx(source, [*CUDA_FLAGS, f"-arch={a}"]) for a in ARCHITECTURES}
+    found = {a: compile_ptx(source, [*CUDA_FLAGS, f"-arch={a}"]) for a in architectures}
     assert len({ptx.replace(f".target {a}", "") for a, ptx in found.items()}) == 1
-    ptx = found[ARCHITECTURES[-1]]
+    ptx = found[architectures[-1]]
     static = ["fill_static"] if "#define NUM_STATIC" in source else []
     assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
-    assert f".target {ARCHITECTURES[-1]}" in ptx
+    assert f".target {architectures[-1]}" in ptx
     assert re.search(r"\bmul\.rn\.f32\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)

@@ -70,9 +70,13 @@ def run(name: str, kinds: list[str], result: str, values: list[tuple[Any, ...]])
     if result == "pred":
         lines += ["selp.u32 %r51, 1, 0, %p50;"]
         target = "%r51"
+    wide = dtype
+    if np.dtype(dtype).itemsize == 2:  # two of them would share four bytes
+        lines += [f"cvt.u32.u16 %r51, {target};"]
+        store, target, wide = "b32", "%r51", np.uint32
     n = len(kinds)
     lines += [f"ld.param.u64 %rd{n + 1}, [k_param_{n}];"]
-    lines += [f"mad.wide.u32 %rd{n + 11}, %r100, {np.dtype(dtype).itemsize}, %rd{n + 1};"]
+    lines += [f"mad.wide.u32 %rd{n + 11}, %r100, {np.dtype(wide).itemsize}, %rd{n + 1};"]
     lines += [f"st.global.{store} [%rd{n + 11}], {target};", "ret;"]
     parameters = ",\n".join(f"\t.param .u64 k_param_{k}" for k in range(n + 1))
     body = "\n".join(["mov.u32 %r100, %tid.x;", *lines])
@@ -81,11 +85,11 @@ def run(name: str, kinds: list[str], result: str, values: list[tuple[Any, ...]])
         np.array(column, FORMATS[kind][2])
         for kind, column in zip(kinds, zip(*values, strict=True), strict=True)
     ]
-    out = np.zeros(len(values), dtype)
+    out = np.zeros(len(values), wide)
     arrays = [*columns, out]
     tensors = [torch.from_numpy(a.view(f"i{a.itemsize}")) for a in arrays]
     ptx.launch(program, "k", (1, 1), len(values), 0, tuple(tensors))
-    return out
+    return out if wide is dtype else out.astype(np.uint16).view(dtype)
 
 
 def whole(value: int, kind: str) -> int:
@@ -132,19 +136,16 @@ Spec = tuple[list[str], str, Callable[..., Any]]
 
 def of_integers() -> dict[str, Spec]:
     made: dict[str, Spec] = {}
-    for t in ("s32", "u32", "s64", "u64"):
+    for t in ("s16", "u16", "s32", "u32", "s64", "u64"):
         bits = int(t[1:])
         made |= {
             f"add.{t}": ([t, t], t, lambda a, b: a + b),
             f"sub.{t}": ([t, t], t, lambda a, b: a - b),
             f"mul.lo.{t}": ([t, t], t, lambda a, b: a * b),
             f"mad.lo.{t}": ([t, t, t], t, lambda a, b, c: a * b + c),
-            f"mul.hi.{t}": ([t, t], t, lambda a, b, n=bits: a * b >> n),
             f"min.{t}": ([t, t], t, min),
             f"max.{t}": ([t, t], t, max),
             f"shr.{t}": ([t, "u32"], t, lambda a, b: a >> b),
-            f"div.{t}": ([t, t], t, lambda a, b: abs(a) // abs(b) * (-1 if a * b < 0 else 1)),
-            f"rem.{t}": ([t, t], t, lambda a, b: abs(a) % abs(b) * (-1 if a < 0 else 1)),
             f"setp.lt.{t}": ([t, t], "pred", lambda a, b: a < b),
             f"setp.le.{t}": ([t, t], "pred", lambda a, b: a <= b),
             f"setp.gt.{t}": ([t, t], "pred", lambda a, b: a > b),
@@ -152,7 +153,13 @@ def of_integers() -> dict[str, Spec]:
             f"setp.eq.{t}": ([t, t], "pred", lambda a, b: a == b),
             f"setp.ne.{t}": ([t, t], "pred", lambda a, b: a != b),
         }
-    for bits in (32, 64):
+        if bits > 16:
+            made |= {
+                f"mul.hi.{t}": ([t, t], t, lambda a, b, n=bits: a * b >> n),
+                f"div.{t}": ([t, t], t, lambda a, b: abs(a) // abs(b) * (-1 if a * b < 0 else 1)),
+                f"rem.{t}": ([t, t], t, lambda a, b: abs(a) % abs(b) * (-1 if a < 0 else 1)),
+            }
+    for bits in (16, 32, 64):
         t, s, b = f"u{bits}", f"s{bits}", f"b{bits}"
         made |= {
             f"setp.eq.{b}": ([t, t], "pred", lambda a, b: a == b),
@@ -165,9 +172,10 @@ def of_integers() -> dict[str, Spec]:
             f"shl.{b}": ([t, "u32"], t, lambda a, b, n=bits: a << min(b, n)),
             f"mov.{b}": ([t], t, lambda a: a),
             f"selp.{b}": ([t, t, "pred"], t, lambda a, b, p: a if p else b),
-            f"bfi.{b}": ([t, t, "u32", "u32"], t, lambda *v, n=bits: inserted(*v, n)),
         }
     made |= {
+        "bfi.b32": (["u32"] * 4, "u32", lambda *v: inserted(*v, 32)),
+        "bfi.b64": (["u64", "u64", "u32", "u32"], "u64", lambda *v: inserted(*v, 64)),
         "mul.wide.s32": (["s32", "s32"], "s64", lambda a, b: a * b),
         "mul.wide.u32": (["u32", "u32"], "u64", lambda a, b: a * b),
         "mad.wide.s32": (["s32", "s32", "s64"], "s64", lambda a, b, c: a * b + c),
@@ -183,7 +191,11 @@ def of_integers() -> dict[str, Spec]:
         "cvt.u64.u32": (["u32"], "u64", lambda a: a),
         "cvt.u32.u64": (["u64"], "u32", lambda a: a),
         "cvt.s32.s16": (["s16"], "s32", lambda a: a),
+        "cvt.s64.s16": (["s16"], "s64", lambda a: a),
         "cvt.u32.u16": (["u16"], "u32", lambda a: a),
+        "cvt.u64.u16": (["u16"], "u64", lambda a: a),
+        "cvt.u16.u32": (["u32"], "u16", lambda a: a),
+        "cvt.u16.u64": (["u64"], "u16", lambda a: a),
     }
     for name in ("cvta.to.global", "cvta.to.local", "cvta.to.shared"):
         made[f"{name}.u64"] = made[f"{name.replace('.to', '')}.u64"] = made["mov.b64"]

@@ -1,8 +1,9 @@
 """PTX, executed: what NVRTC makes of kernels/*.cu runs on a CPU as full grids of threads.
 
 ptx_machine.cpp executes; this file reads the text. Of PTX there is what NVRTC makes of our kernels
-and what it may make of the next one: anything else is refused by its name, never guessed. An
-instruction's arithmetic is in tests/numerics/test_ptx.py against what the PTX ISA says of it.
+and what it may make of the next one: anything else is refused by its name, never guessed. Each
+instruction is tested in tests/numerics/test_ptx_machine.py against what the PTX ISA says of it.
+Memory has one order for all threads here, which a GPU does not promise.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ class Entry:
     """A thread's registers when it begins, constants among them."""
     parameters: list[tuple[int, int]]
     """Register and bytes of each."""
-    shared: int
     local: int
+    """Bytes of a thread's local memory."""
+    most_threads: int
 
 
 @dataclass
@@ -108,14 +110,12 @@ class Program:
             )
         }
         """Arrays of the source."""
-        top = re.sub(r"(?ms)^\{.*?^\}", "", self.text)
-        for line in re.findall(r"(?m)^\.(?:global|const|shared|extern|func).*", top):
-            known = line.startswith(".global") or re.match(
-                r"\.extern \.shared \.align \d+ \.b8 \w+\[\];", line
-            )
-            if not known:
-                raise PtxError(f"'{line}' is not covered")
-        self.dynamic = re.findall(r"(?m)^\.extern \.shared \.align \d+ \.b8 (\w+)\[\];", top)
+        self.dynamic = re.findall(r"(?m)^\.extern \.shared \.align \d+ \.b8 (\w+)\[\];", self.text)
+        """Names of the shared memory that a launch asks for."""
+        for line in re.findall(r"(?m)^\.(?:global|const|shared|extern|func).*", self.text):
+            named = re.search(r" (\w+)\[\d*\]", line)
+            if named is None or named[1] not in (*self.tables, *self.dynamic):
+                raise PtxError(f"'{line[:100]}' is not covered")
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +130,10 @@ class Program:
             )
             if found is None:
                 raise PtxError(f"no kernel {name}")
-            self._entries[name] = _Reader(self, found[1]).read(found[3])
+            most = re.search(r"\.maxntid (\d+)", found[2])
+            self._entries[name] = _Reader(self, found[1]).read(
+                found[3], int(most[1]) if most else 1024
+            )
         return self._entries[name]
 
 
@@ -144,7 +147,9 @@ class _Reader:
         self._symbols |= {name: a.ctypes.data for name, a in program.tables.items()}
         self._parameters: list[tuple[int, int]] = []
         self._local = 0
-        for bits, name in re.findall(r"\.param \.[uf](\d+) (\w+)", parameters):
+        for bits, name in re.findall(
+            r"\.param \.[bfsu](\d+)(?: \.ptr \.align \d+)? (\w+)", parameters
+        ):
             self._parameters.append((self._slot(f"[{name}]"), int(bits) // 8))
         if len(self._parameters) != parameters.count(".param"):
             raise PtxError(f"parameters are not covered: {parameters}")
@@ -175,7 +180,7 @@ class _Reader:
             raise PtxError(f"address '{text}' is not covered")
         return self._operand(found[1]), int(found[2] or 0)
 
-    def read(self, body: str) -> Entry:
+    def read(self, body: str, most_threads: int) -> Entry:
         lines: list[str] = []
         labels: dict[str, int] = {}
         code: list[list[int]] = []
@@ -202,7 +207,9 @@ class _Reader:
         first = poison.integers(0, 1 << 64, len(self._slots), np.uint64)
         for slot, value in self._constants.items():
             first[slot] = value
-        return Entry(np.array(code, np.int32), lines, first, self._parameters, 0, self._local)
+        return Entry(
+            np.array(code, np.int32), lines, first, self._parameters, self._local, most_threads
+        )
 
     def _instruction(
         self, name: str, operands: list[str], waiting: list[tuple[int, str]], place: int
@@ -279,6 +286,8 @@ def launch(
     entry = program.entry(name)
     if len(arguments) != len(entry.parameters):
         raise PtxError(f"{name} takes {len(entry.parameters)} arguments, not {len(arguments)}")
+    if threads > entry.most_threads:
+        raise PtxError(f"{name} is for {entry.most_threads} threads a block, not {threads}")
     first = entry.first.copy()
     regions = {a.ctypes.data: a.nbytes for a in program.tables.values()}
     for argument, (slot, size) in zip(arguments, entry.parameters, strict=True):
@@ -344,7 +353,9 @@ class PtxKernels(CudaKernels):
         self, source: str, flags: tuple[str, ...] = (), architecture: str = ARCHITECTURE
     ) -> None:
         self.device = torch.device("cpu")
-        self.program = Program(compile_ptx(source, [*CUDA_FLAGS, *flags, f"-arch={ARCHITECTURE}"]))
+        names = {flag.partition("=")[0] for flag in flags}
+        kept = [flag for flag in CUDA_FLAGS if flag.partition("=")[0] not in names]
+        self.program = Program(compile_ptx(source, [*kept, *flags, f"-arch={architecture}"]))
         self.executed = self._launches = 0
 
     def _launch(

@@ -231,6 +231,9 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
     return found;
 }
 
+#define A16 ((u32)(u16)r[i->a])
+#define B16 ((u32)(u16)r[i->b])
+#define C16 ((u32)(u16)r[i->c])
 #define A32 ((u32)r[i->a])
 #define B32 ((u32)r[i->b])
 #define C32 ((u32)r[i->c])
@@ -243,6 +246,7 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
 #define ZB flush(FB)
 #define DA f64(A64)
 #define DB f64(B64)
+#define D16(x) r[i->d] = (u16)(x)
 #define D32(x) r[i->d] = (u32)(x)
 #define D64(x) r[i->d] = (u64)(x)
 #define DF(x) r[i->d] = result(m, x)
@@ -337,8 +341,12 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
     OP(st_shared_##T, 2, STORE(SHARED, C))                                               \
     OP(st_local_##T, 2, STORE(LOCAL, C))
 #define OPERATIONS                                                                       \
+    SAME(s16, 16) SAME(u16, 16)                                                          \
     SAME(s32, 32) SAME(u32, 32) SAME(s64, 64) SAME(u64, 64)                              \
+    ORDERED(s16, i16, 16) ORDERED(u16, u16, 16)                                          \
     ORDERED(s32, i32, 32) ORDERED(u32, u32, 32) ORDERED(s64, i64, 64) ORDERED(u64, u64, 64) \
+    OP(setp_eq_b16, 3, D64(A16 == B16))                                                  \
+    OP(setp_ne_b16, 3, D64(A16 != B16))                                                  \
     OP(setp_eq_b32, 3, D64(A32 == B32))                                                  \
     OP(setp_ne_b32, 3, D64(A32 != B32))                                                  \
     OP(setp_eq_b64, 3, D64(A64 == B64))                                                  \
@@ -354,20 +362,23 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
     OP(mul_hi_u32, 3, D32((u64)A32 * B32 >> 32))                                         \
     OP(mul_hi_s64, 3, D64((u128)((i128)(i64)A64 * (i64)B64) >> 64))                      \
     OP(mul_hi_u64, 3, D64((u128)A64 * B64 >> 64))                                        \
+    OP(neg_s16, 2, D16(-A16))                                                            \
     OP(neg_s32, 2, D32(-A32))                                                            \
     OP(neg_s64, 2, D64(-A64))                                                            \
-    BITWISE(b32, 32) BITWISE(b64, 64) BITWISE(pred, 64)                                  \
+    BITWISE(b16, 16) BITWISE(b32, 32) BITWISE(b64, 64) BITWISE(pred, 64)                                  \
+    OP(not_b16, 2, D16(~A16))                                                            \
     OP(not_b32, 2, D32(~A32))                                                            \
     OP(not_b64, 2, D64(~A64))                                                            \
     OP(not_pred, 2, D64(~A64 & 1))                                                       \
     OP(mov_pred, 2, D64(A64 & 1))                                                        \
+    OP(shl_b16, 3, D16(B32 < 16 ? A16 << B32 : 0))                                       \
     OP(shl_b32, 3, D32(B32 < 32 ? A32 << B32 : 0))                                       \
     OP(shl_b64, 3, D64(B32 < 64 ? A64 << B32 : 0))                                       \
     OP(shf_l_wrap_b32, 4, D32(((u64)B32 << 32 | A32) << (C32 & 31) >> 32))               \
     OP(shf_r_wrap_b32, 4, D32(((u64)B32 << 32 | A32) >> (C32 & 31)))                     \
     OP(bfi_b32, 5, D32(insert(A32, B32, C32, (u32)r[i->offset], 32)))                    \
     OP(bfi_b64, 5, D64(insert(A64, B64, C32, (u32)r[i->offset], 64)))                    \
-    PLAIN(b32, 32) PLAIN(b64, 64)                                                        \
+    PLAIN(b16, 16) PLAIN(b32, 32) PLAIN(b64, 64)                                                        \
     OP(cvta_to_global_u64, 2, D64(A64))                                                  \
     OP(cvta_to_local_u64, 2, D64(A64))                                                   \
     OP(cvta_to_shared_u64, 2, D64(A64))                                                  \
@@ -394,8 +405,12 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
     OP(cvt_s64_s32, 2, D64((i64)(i32)A32))                                               \
     OP(cvt_u64_u32, 2, D64(A32))                                                         \
     OP(cvt_u32_u64, 2, D32(A64))                                                         \
-    OP(cvt_s32_s16, 2, D32((i32)(i16)A32))                                               \
-    OP(cvt_u32_u16, 2, D32((u16)A32))                                                    \
+    OP(cvt_s32_s16, 2, D32((i32)(i16)A16))                                               \
+    OP(cvt_s64_s16, 2, D64((i64)(i16)A16))                                               \
+    OP(cvt_u32_u16, 2, D32(A16))                                                         \
+    OP(cvt_u64_u16, 2, D64(A16))                                                         \
+    OP(cvt_u16_u32, 2, D16(A32))                                                         \
+    OP(cvt_u16_u64, 2, D16(A64))                                                         \
     MEMORY(b8, u8) MEMORY(b16, u16) MEMORY(b32, u32) MEMORY(b64, u64)                    \
     OP(atom_global_add_u32, 3, ADD_AT(GLOBAL, u32))                                      \
     OP(atom_global_add_u64, 3, ADD_AT(GLOBAL, u64))                                      \
