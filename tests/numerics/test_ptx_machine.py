@@ -66,7 +66,10 @@ def run(name: str, kinds: list[str], result: str, values: list[tuple[Any, ...]])
         operands.append(f"{register}{k + 21}")
     store, register, dtype = FORMATS[result]
     target = f"{register}50"
-    lines += [f"{name} {target}, {', '.join(operands)};"]
+    text = f"{name} {target}, {', '.join(operands)};"
+    if name == "high.half":
+        text = f"{{ .reg .b32 tmp; mov.b64 {{tmp, {target}}}, {operands[0]}; }}"
+    lines.append(text)
     if result == "pred":
         lines += ["selp.u32 %r51, 1, 0, %p50;"]
         target = "%r51"
@@ -190,6 +193,7 @@ def of_integers() -> dict[str, Spec]:
         "cvt.s64.s32": (["s32"], "s64", lambda a: a),
         "cvt.u64.u32": (["u32"], "u64", lambda a: a),
         "cvt.u32.u64": (["u64"], "u32", lambda a: a),
+        "high.half": (["u64"], "u32", lambda a: a >> 32),
         "cvt.s32.s16": (["s16"], "s32", lambda a: a),
         "cvt.s64.s16": (["s16"], "s64", lambda a: a),
         "cvt.u32.u16": (["u16"], "u32", lambda a: a),

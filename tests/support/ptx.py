@@ -24,6 +24,8 @@ from support import SUPPORT
 from support.nvrtc import compile_ptx
 
 ARCHITECTURE = "sm_90"
+HIGH_HALF = r"\{ \.reg \.b32 tmp; mov\.b64 \{tmp, (%r\d+)\}, (%rd\d+); \}"
+"""A statement of three instructions; for the machine it is one."""
 SPECIAL = ("%tid.x", "%ntid.x", "%ctaid.x", "%ctaid.y", "%nctaid.x", "%nctaid.y")
 SHARED, LOCAL = 1 << 40, 1 << 41
 """Where the addresses of shared and local memory begin, far from those of arrays."""
@@ -186,6 +188,7 @@ class _Reader:
         code: list[list[int]] = []
         waiting: list[tuple[int, str]] = []
         for line in (part.strip() for part in body.splitlines()):
+            line = re.sub(HIGH_HALF, r"high.half \1, \2;", line)
             if not line or line.startswith(("//", ".reg", ".pragma")):
                 continue
             if found := re.fullmatch(r"(\$\w+):", line):

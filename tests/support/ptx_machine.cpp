@@ -404,6 +404,7 @@ static inline u8* find(Machine* m, int thread, Space space, Use use, u64 address
     OP(cvt_rzi_u64_f64, 2, D64(to_u64(DA)))                                              \
     OP(cvt_s64_s32, 2, D64((i64)(i32)A32))                                               \
     OP(cvt_u64_u32, 2, D64(A32))                                                         \
+    OP(high_half, 2, D32(A64 >> 32))                                                     \
     OP(cvt_u32_u64, 2, D32(A64))                                                         \
     OP(cvt_s32_s16, 2, D32((i32)(i16)A16))                                               \
     OP(cvt_s64_s16, 2, D64((i64)(i16)A16))                                               \
