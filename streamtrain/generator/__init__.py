@@ -2,5 +2,6 @@
 
 Start with `generator`. A sample is drawn on the host (`draws`), painted from a window of lightcones
 (`windows`, `painter`) and observed (`pipeline`). `paint` and `observe` are the same for one map,
-`export` writes samples to files.
+`export` writes samples to files. `open` opens the lightcones of a configuration, and refuses more
+halos than memory holds.
 """

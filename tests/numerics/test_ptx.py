@@ -39,7 +39,7 @@ from streamtrain.generator.painter import PaintArguments
 from streamtrain.grid import Grid
 from streamtrain.luminosity.model import ModelFunction
 from streamtrain.luminosity.registry import MODELS
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.numerics.backend import CudaKernels, kernel_source, kernels_for
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]

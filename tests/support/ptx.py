@@ -1,6 +1,6 @@
 """PTX, executed: what NVRTC makes of kernels/*.cu runs on a CPU as full grids of threads.
 
-ptx_machine.cpp executes; this file reads the text. Of PTX there is what NVRTC makes of our kernels
+ptx_machine.cpp executes, ptx_instructions.h has the arithmetic; this file reads the text. Of PTX there is what NVRTC makes of our kernels
 and what it may make of the next one: anything else is refused by its name, never guessed. Each
 instruction is tested in tests/numerics/test_ptx_machine.py against what the PTX ISA says of it.
 Memory has one order for all threads here, which a GPU does not promise.
@@ -68,7 +68,8 @@ class _Launch(ctypes.Structure):
 
 @cache
 def _machine() -> Any:
-    source = (SUPPORT / "ptx_machine.cpp").read_text(encoding="ascii")
+    parts = ("ptx_instructions.h", "ptx_machine.cpp")
+    source = "\n".join((SUPPORT / part).read_text(encoding="ascii") for part in parts)
     library = ctypes.CDLL(str(compile_host(source, ("-O2",))))
     library.ptx_operations.restype = ctypes.c_char_p
     return library
