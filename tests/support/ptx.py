@@ -1,9 +1,10 @@
 """PTX, executed: what NVRTC makes of kernels/*.cu runs on a CPU as full grids of threads.
 
-ptx_machine.cpp executes, ptx_instructions.h has the arithmetic; this file reads the text. Of PTX there is what NVRTC makes of our kernels
-and what it may make of the next one: anything else is refused by its name, never guessed. Each
-instruction is tested in tests/numerics/test_ptx_machine.py against what the PTX ISA says of it.
-Memory has one order for all threads here, which a GPU does not promise.
+ptx_machine.cpp executes, ptx_instructions.h has the arithmetic; this file reads the text. Of PTX
+there is what NVRTC makes of our kernels and what it may make of the next one: anything else is
+refused by its name, never guessed. Each instruction is tested in tests/numerics/test_ptx_machine.py
+against what the PTX ISA says of it. Memory has one order for all threads here, which a GPU does not
+promise.
 """
 
 from __future__ import annotations
