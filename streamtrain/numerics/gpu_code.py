@@ -16,9 +16,9 @@ from typing import Any
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 
 CUDA_FLAGS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
-"""Those after the first are load-bearing: each operation is rounded by itself, to nearest."""
+"""NVRTC's options; all but the first decide bits: every operation is rounded to nearest."""
 SUFFIX = ".gpu"
-"""Of the files that hold code of a GPU."""
+"""The suffix of files that hold code of a GPU."""
 
 
 class GpuCodeError(RuntimeError):
