@@ -15,6 +15,7 @@ from support import ROOT, small
 
 from streamtrain import load_config, paint
 from streamtrain.evaluate import evaluation
+from streamtrain.machine.shipped import trained_networks
 from streamtrain.maps.read import read_map
 from streamtrain.train import monitor
 
@@ -42,7 +43,7 @@ def _random_state_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_they_are_short_and_say_what_they_are_for() -> None:
     files = sorted(EXAMPLES.glob("*.py"))
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) < MAX_LINES, file.name
@@ -57,6 +58,19 @@ def test_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     means, bright = ([float(line[k]) for line in lines] for k in (5, 7))
     assert means == sorted(means, reverse=True) and bright == sorted(bright, reverse=True)
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif("quickstart" not in trained_networks(), reason="it does not ship")
+def test_ready_network(tmp_path: Path) -> None:
+    """The truth of a model that the network was not trained on lies within its bands."""
+    module = example("ready_network")
+    posterior = module.main(str(tmp_path))
+    assert posterior.alarm is not None and not posterior.alarm.extrapolated
+    true = module.write_map(tmp_path / "again.fits").numpy()
+    low, high = posterior.above.band(0.95)
+    above = true[::-1].cumsum()[::-1]
+    assert ((low <= above) & (above <= high)).all()
+    assert (tmp_path / "posterior.png").stat().st_size > 10_000
 
 
 def test_own_loop_learns(capsys: pytest.CaptureFixture[str]) -> None:
