@@ -74,6 +74,9 @@ class Kernels(Protocol):
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         """Launch a kernel with a few blocks (GPU) or one loop turn (CPU) per work item."""
 
+    def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with a small block (GPU) or one loop turn (CPU) per sample."""
+
 
 def full_device(device: torch.device | str) -> torch.device:
     """A device of this machine, with its number. Raises BackendError, one sentence."""
@@ -139,6 +142,8 @@ class HostKernels:
         """Call a kernel with one loop turn per work item; the host needs no shared memory."""
         self._call(name, (np.int64(items), *arguments))
 
+    per_sample = per_item
+
     def _call(self, name: str, arguments: tuple[Argument, ...]) -> None:
         values: list[Any] = []
         for argument in arguments:
@@ -195,6 +200,7 @@ class CudaKernels:
     THREADS = 256
     MAX_BLOCKS = 65535
     BLOCKS_PER_ITEM = 16
+    THREADS_PER_SAMPLE = 64
 
     def __init__(self, source: str, device: torch.device, flags: Sequence[str] = ()) -> None:
         cupy = import_cupy()
@@ -222,14 +228,24 @@ class CudaKernels:
         grid = items, self.BLOCKS_PER_ITEM
         self._launch(name, grid, shared_bytes, (np.int64(items), *arguments))
 
+    def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with a block of `THREADS_PER_SAMPLE` per sample."""
+        arguments = (np.int64(samples), *arguments)
+        self._launch(name, (samples, 1), shared_bytes, arguments, self.THREADS_PER_SAMPLE)
+
     def _launch(
-        self, name: str, grid: tuple[int, int], shared: int, arguments: tuple[Argument, ...]
+        self,
+        name: str,
+        grid: tuple[int, int],
+        shared: int,
+        arguments: tuple[Argument, ...],
+        threads: int = THREADS,
     ) -> None:
         if grid[0] == 0 or grid[1] == 0:
             return
         if _launching.device is None:
             with launching(self.device):
-                return self._launch(name, grid, shared, arguments)
+                return self._launch(name, grid, shared, arguments, threads)
         assert _launching.device == self.device, "launched on another GPU than all around it"
         number, values = self.device.index, list[Any]()
         for argument in arguments:
@@ -238,7 +254,7 @@ class CudaKernels:
                 values.append(np.uint64(argument.data_ptr()))
             else:
                 values.append(argument)
-        self._function(name)(grid, (self.THREADS,), tuple(values), shared_mem=shared)
+        self._function(name)(grid, (threads,), tuple(values), shared_mem=shared)
 
     def _function(self, name: str) -> Any:
         if name not in self._functions:
