@@ -17,7 +17,7 @@
 //   items, pose, values, keys         as in paint.cu; `slots` items per sample (0 rows where there is
 //                                     none) for each model, which has all of its samples' and no other
 //   lightcone, model   int64 [B]
-//   failed     uint32 [B, stride]     1 is added where a sample cannot be drawn
+//   counts     uint32 [B, num_counts] 1 is added to the last where a sample cannot be drawn
 //
 // A GPU's block draws a sample, a CPU's thread one after the other.
 
@@ -147,7 +147,7 @@ DRAWS draw_line(i64 num_samples, const i64* __restrict__ index, const u32* __res
                 const i64* __restrict__ tile_rows, const double* __restrict__ outline,
                 i64 together, i64* __restrict__ items, i64* __restrict__ lightcone,
                 i64* __restrict__ model, double* __restrict__ pose, float* __restrict__ values,
-                u32* __restrict__ keys, u32* __restrict__ failed, i64 failed_stride) {
+                u32* __restrict__ keys, u32* __restrict__ counts, i64 num_counts) {
     ROOM;
     double *ra = room, *dec = room + MAX_OUTLINE, *terms = room + 2 * MAX_OUTLINE;
     const int slots = layout[SLOTS], models = layout[MODELS], points = layout[POINTS];
@@ -187,7 +187,7 @@ DRAWS draw_line(i64 num_samples, const i64* __restrict__ index, const u32* __res
         keys[6 * sample + 5] = (u32)(i64)cone[FIRST_ROW];
         lightcone[sample] = number;
         model[sample] = chosen;
-        failed[sample * failed_stride] += !good;
+        counts[sample * num_counts + num_counts - 1] += !good;
     }
 }
 
@@ -195,11 +195,11 @@ DRAWS draw_line(i64 num_samples, const i64* __restrict__ index, const u32* __res
 DRAWS draw_numbers(i64 num_samples, const i64* __restrict__ index, const u32* __restrict__ seed,
                    const int* __restrict__ program, int length,
                    const double* __restrict__ numbers, float* __restrict__ out,
-                   u32* __restrict__ failed, i64 failed_stride) {
+                   u32* __restrict__ counts, i64 num_counts) {
     ROOM;
     EACH_SAMPLE {
         const Sample of = sample_of(index, sample, seed);
         const int good = run(program, 0, length, numbers, &of, room, out + sample, num_samples, 1e30f);
-        if (TURN == 0) failed[sample * failed_stride] += !good;
+        if (TURN == 0) counts[sample * num_counts + num_counts - 1] += !good;
     }
 }

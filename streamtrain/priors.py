@@ -223,8 +223,8 @@ class Prior:
         return trial, accepted
 
     def attempt(self, draws: Draws, attempt: int) -> Parameters:
-        """What B samples draw at an attempt, [B] each; a distribution's random numbers depend on its
-        place among the others."""
+        """What B samples draw at an attempt, [B] each; a distribution's random numbers depend on
+        its place among the others."""
         first = attempt * ELEMENTS_PER_ATTEMPT
         trial: Parameters = {}
         if self.correlated is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
@@ -18,7 +19,7 @@ from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
 from streamtrain.generator.compiled_model import CompiledModel, num_columns, traced_for
 from streamtrain.generator.halos import LINE_BYTES, Bank
-from streamtrain.generator.line_draws import LineDraws, Stages
+from streamtrain.generator.kernel_draws import LineDraws, Stages
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
@@ -28,6 +29,7 @@ from streamtrain.luminosity.modifiers import Adjustments, Modifiers
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.numerics.backend import BackendError
 from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays, Workspace
 from streamtrain.operators.pool import Pool
 from streamtrain.priors import Condition, Parameters
 from streamtrain.schema import ConfigError
@@ -146,15 +148,15 @@ class EmissionLine:
         self._check_held()
         self._accept = [self._condition(compiled) for compiled in self.painter.compiled_models]
         self._check_luminosities()
-        self.kernel: LineDraws | None = None
-        """What draws the same on the device; None where NumPy alone can, because"""
+        self._kernel: LineDraws | None = None
         self.why_not = ""
+        """Why no kernel draws the same on the device, and NumPy has to."""
         try:
-            self.kernel = self._line_draws(compiler_flags)
+            self._kernel = self._line_draws(compiler_flags)
         except Exception as error:  # whatever a user's functions make of what is no array
             if isinstance(error, BackendError):
                 raise
-            self.why_not = str(error)
+            self.why_not = str(error) or type(error).__name__
 
     def _line_draws(self, compiler_flags: Sequence[str]) -> LineDraws:
         data = self._data
@@ -222,7 +224,9 @@ class EmissionLine:
             values = component.prior.held(component.model.defaults)
             constraint = component.prior.constraint
             broken = (
-                "its constraints" if constraint is not None and not np.all(constraint(values)) else ""
+                "its constraints"
+                if constraint is not None and not np.all(constraint(values))
+                else ""
             )
             if self._requires and not self._enough(compiled, values)[0]:
                 broken = "emit.line.require"
@@ -363,6 +367,24 @@ class EmissionLine:
             draws=draws.of_stage(self.stages.paint),
         )
         return arguments, self._records(fields, choice, parameters)
+
+    def draw_on_device(
+        self,
+        index: torch.Tensor,
+        seed: torch.Tensor,
+        counts: torch.Tensor,
+        memory: Workspace,
+        name: str,
+    ) -> DeviceArrays:
+        """What `draw` gives the painter, of global indices on the device, drawn there; see
+        `LineDraws.draw`."""
+        assert self._kernel is not None, self.why_not
+        return self._kernel.draw(index, seed, counts, memory, name)
+
+    def part(self, arrays: DeviceArrays, first: int, last: int) -> DeviceArrays:
+        """The arrays of samples first..last-1 of those that `draw_on_device` made."""
+        assert self._kernel is not None, self.why_not
+        return self._kernel.part(arrays, first, last)
 
     def _records(
         self, fields: Fields, choice: NDArray[np.int64], parameters: list[Parameters]

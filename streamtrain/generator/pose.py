@@ -87,7 +87,10 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
     widest = np.hypot(*fov_deg)
     need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
     have = footprint[1] - footprint[0], footprint[3] - footprint[2]
-    if need[0] * float(stretch(np.array(footprint))) > have[0] + MARGIN_DEG or need[1] > have[1] + MARGIN_DEG:
+    if (
+        need[0] * float(stretch(np.array(footprint))) > have[0] + MARGIN_DEG
+        or need[1] > have[1] + MARGIN_DEG
+    ):
         hint = "a smaller field, a wider lightcone" + (
             " or data.roll=quarter" if roll == "any" else ""
         )

@@ -97,7 +97,7 @@ class Recorder:
 
 
 def exact(value: Symbol | float) -> Symbol:
-    """`value`, if NumPy's own arithmetic gives the bits that a kernel's gives. Raises TraceError."""
+    """`value`, if NumPy's own arithmetic has the bits of a kernel's. Raises TraceError."""
     for node in operations([symbol(value)]):
         portable = node.op in ("log2", "exp2") and node.name == PORTABLE
         if not portable and node.op not in (*EXACT, *LEAVES):

@@ -176,9 +176,9 @@ class Symbol:
             return Symbol("where", (symbol(args[0]), symbol(args[1]), symbol(args[2])))
         if function is np.clip and len(args) == 3 and not options:
             return _binary("min", _binary("max", args[0], args[1]), args[2])
-        if function is np.searchsorted and not (self.varying or self.has_parameters):
-            if len(args) == 2 and options == {"side": "right"}:
-                return Symbol("count", (self, *(symbol(edge) for edge in args[0])))
+        drawn = not (self.varying or self.has_parameters)
+        if function is np.searchsorted and drawn and options == {"side": "right"}:
+            return Symbol("count", (self, *(symbol(edge) for edge in args[0])))
         raise TraceError(_blame(f"np.{function.__name__}"))
 
 

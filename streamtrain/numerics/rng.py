@@ -145,6 +145,9 @@ def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
     numbers, and outside 0..2^64-1."""
     if not isinstance(indices, Iterable) or getattr(indices, "ndim", 1) != 1:
         raise ValueError(f"sample indices must be a row of whole numbers, not {indices!r}")
+    if isinstance(indices, range) and indices and 0 <= indices[0] <= indices[-1] < 2**64:
+        steps = np.arange(len(indices), dtype=np.uint64) * np.uint64(abs(indices.step))
+        return np.uint64(indices[0]) + steps
     whole = [whole_number(index, "a sample index") for index in indices]
     for index in whole:
         if not 0 <= index < 2**64:
