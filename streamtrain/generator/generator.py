@@ -369,17 +369,11 @@ class Generator:
 
     def _generate(self, scene: Scene, indices: Sequence[int], memory: Workspace) -> Batch:
         """Samples of one window, which kernels draw, or NumPy where they cannot."""
-        size, operators = len(indices), self._operator_draws
-        if operators is None or scene.numpy_because:
+        size = len(indices)
+        if self.numpy_because or scene.numpy_because:
             return self._make(self.draw_for(scene, indices), 0, size, memory)
         with launching(self.device):
-            raw = self._no_counts(size, memory)
-            index = self._index(indices, memory)
-            lines = [
-                line.draw_on_device(index, self._seed, raw, memory, f"line {k}")
-                for k, line in enumerate(scene.lines)
-            ]
-            numbers = operators.draw(index, self._seed, raw, memory)
+            raw, lines, numbers = self.draw_on_device(scene, indices, memory)
 
         def part(begin: int, end: int) -> list[DeviceArrays]:
             of_lines = zip(scene.lines, lines, strict=True)
@@ -395,6 +389,22 @@ class Generator:
             return self.draw_for(there, indices).records
 
         return self._painted(scene, indices, raw, part, lines[0], DrawnLater(records, size), memory)
+
+    def draw_on_device(
+        self, scene: Scene, indices: Sequence[int], memory: Workspace
+    ) -> tuple[torch.Tensor, list[DeviceArrays], list[DeviceArrays]]:
+        """Draw samples of one window by kernels, which `numpy_because` must not rule out.
+
+        Returns the paint kernel's counts, int32 [B, bins + 3], 0 but in the last place of samples
+        that could not be drawn; what it reads of each line; what each map operator reads.
+        """
+        assert self._operator_draws is not None
+        raw, index = self._no_counts(len(indices), memory), self._index(indices, memory)
+        lines = [
+            line.draw_on_device(index, self._seed, raw, memory, f"line {k}")
+            for k, line in enumerate(scene.lines)
+        ]
+        return raw, lines, self._operator_draws.draw(index, self._seed, raw, memory)
 
     def _no_counts(self, size: int, memory: Workspace) -> torch.Tensor:
         return memory.zeros("counts", (size, self.bins.num_counts), torch.int32)

@@ -239,7 +239,6 @@ class Trainer:
             world_size=world.size,
             start=self._next_index,
             queue=config.train.queue,
-            processes=config.train.processes,
             own=False,
         )
         stack.callback(self._stream.close)

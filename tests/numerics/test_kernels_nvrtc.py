@@ -15,6 +15,7 @@ from support.user_models import everything
 
 from streamtrain.bench.roofline import count
 from streamtrain.bench.variants import VARIANTS
+from streamtrain.generator import kernel_draws
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.trace import trace
@@ -26,6 +27,7 @@ SOURCES = [
     ("observe.cu", ""),
     ("label.cu", ""),
     ("rates.cu", ""),
+    ("draw.cu", ""),
     *(("paint.cu", n) for n in MODELS),
 ]
 SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
@@ -66,6 +68,7 @@ ENTRIES = {
         "white_noise",
     ],
     "label.cu": ["make_label"],
+    "draw.cu": ["draw_line", "draw_numbers"],
     "rates.cu": ["rate_deposits", "rate_float32", "rate_float64", "rate_lanes"],
 }
 
@@ -123,7 +126,7 @@ def compile_ptx() -> Compile:
 
 def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
     if not model:
-        return kernel_source(file)
+        return kernel_source(file, kernel_draws.source() if file == "draw.cu" else "")
     if model == "emitters":
         return (
             "#define NUM_ADJUSTMENTS 3\n#define LINE_WIDTH 1\n#define LINE_INCLINED\n"
@@ -164,7 +167,7 @@ def test_ptx_is_plain_ieee_arithmetic(
     static = ["fill_static"] if "#define NUM_STATIC" in source else []
     assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
     assert f".target {architecture}" in ptx
-    assert re.search(r"\bmul\.rn\.f32\b", ptx) or file == "label.cu"
+    assert re.search(r"\bmul\.rn\.f(32|64)\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
 
