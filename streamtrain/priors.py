@@ -165,7 +165,7 @@ class Prior:
         bounds and conditions.
         """
         if draws.recorder is not None:
-            return draws.recorder.accepted(self, draws, defaults, accept)  # type: ignore[no-any-return]
+            return draws.recorder.accepted(self, draws, defaults, accept)
         size = len(draws.indices)
         values = self._start(defaults, size)
         if not self.varies:

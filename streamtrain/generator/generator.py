@@ -195,12 +195,12 @@ class Generator:
                 sfr=self.sfr,
                 compiler_flags=self._compiler_flags,
             )
-        numbers, volumes = np.array(self.schedule.lightcones(window)), None
+        in_use, volumes = np.array(self.schedule.lightcones(window)), None
         if self._own_volumes:
             cosmologies = [cone.cosmology for cone in lines["line"].lightcones]
             volumes = np.array([self._volume_of(c["Omega_m"], c["h"]) for c in cosmologies])
-        unit_label = self.label.unit_label(numbers, volumes)
-        return Scene(numbers, lines.pop("line"), lines, unit_label)
+        unit_label = self.label.unit_label(in_use, volumes)
+        return Scene(in_use, lines.pop("line"), lines, unit_label)
 
     @property
     def line(self) -> EmissionLine:
@@ -308,9 +308,10 @@ class Generator:
         consecutive indices, as a `range`, no more than the first is sent to it.
         """
         start = time.perf_counter()
-        numbers = sample_indices(indices)
-        if not isinstance(indices, range):
-            indices = numbers.tolist()
+        if isinstance(indices, range) and indices:
+            sample_indices([indices[0], indices[-1]])
+        else:
+            indices = sample_indices(indices).tolist()
         with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
             runs = list(self.schedule.runs(indices))
             given = memory or FreshMemory(self.device)
@@ -344,28 +345,34 @@ class Generator:
 
     def _make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch:
         """Samples that NumPy has drawn."""
-        scene, arguments, parameters = drawing.scene, drawing.arguments, drawing.parameters
-        drawn = {"model": arguments.model[first:last], "lightcone": arguments.lightcone[first:last]}
-        if parameters is not None:
-            drawn["parameters"] = parameters[first:last]
-        raw = self._no_counts(last - first, memory)
+        scene, arguments, some = drawing.scene, drawing.arguments, slice(first, last)
+        known: dict[str, NDArray[np.generic]] = {
+            "model": arguments.model[some],
+            "lightcone": arguments.lightcone[some],
+        }
+        if drawing.parameters is not None:
+            known["parameters"] = drawing.parameters[some]
 
-        def sent(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
-            begin, end = first + begin, first + end
-            arrays = self.pipeline.kernel_arguments(scene, arguments, drawing.operators, begin, end)
+        def send(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
+            arrays = self.pipeline.kernel_arguments(
+                scene, arguments, drawing.operators, first + begin, first + end
+            )
             return memory.send([*arrays, *more])
 
+        whole: list[DeviceArrays] = []
         if self.device.type == "cuda":
-            *arrays, known = sent(0, last - first, drawn)
-            return self._painted(
-                scene, drawing.indices[first:last], raw, lambda *_: arrays, known,
-                drawing.records[first:last], memory,
-            )  # fmt: skip
-        (known,) = memory.send([drawn])
+            *whole, drawn = send(0, last - first, known)  # one copy
+        else:
+            (drawn,) = memory.send([known])
         return self._painted(
-            scene, drawing.indices[first:last], raw, sent, known, drawing.records[first:last],
+            scene,
+            drawing.indices[some],
+            self._no_counts(last - first, memory),
+            lambda begin, end: whole or send(begin, end),
+            drawn,
+            drawing.records[some],
             memory,
-        )  # fmt: skip
+        )
 
     def _generate(self, scene: Scene, indices: Sequence[int], memory: Workspace) -> Batch:
         """Samples of one window, which kernels draw, or NumPy where they cannot."""

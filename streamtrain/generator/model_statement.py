@@ -132,7 +132,7 @@ class ModelStatement:
         for made in both:
             values += [made.threshold, exact(made.shift)]  # type: ignore[arg-type]
         for uniform in self._compiled.traced.uniforms:
-            least = np.where(np.abs(uniform) < SMALLEST, 0.0, uniform)  # type: ignore[arg-type]
+            least = np.where(np.abs(uniform) < SMALLEST, 0.0, uniform)
             values.append(np.clip(least, -3e38, 3e38))
         return [symbol(value) for value in values]
 

@@ -14,10 +14,14 @@ from streamtrain.luminosity.symbol import Symbol, TraceError, evaluate
 from streamtrain.numerics import portable
 from streamtrain.priors import MAX_ATTEMPTS
 
-ARITHMETIC = ("add", "sub", "mul", "div", "neg", "abs", "min", "max", "sqrt", "exp2", "log2", "lt")
-ARITHMETIC += ("le", "where")
-OPERATIONS = ("number", "halo", "drawn", *ARITHMETIC, "uniform", "normal", "count", "keep", "begin")
-OPERATIONS += ("accept", "require", "all", "sum", "out")
+ARITHMETIC: tuple[str, ...] = (
+    *("add", "sub", "mul", "div", "neg", "abs", "min", "max", "sqrt", "exp2", "log2"),
+    *("lt", "le", "where"),
+)
+OPERATIONS: tuple[str, ...] = (
+    *("number", "halo", "drawn", *ARITHMETIC, "uniform", "normal", "count"),
+    *("keep", "begin", "accept", "require", "all", "sum", "out"),
+)
 REGISTERS = 64
 """Numbers that are worked on at a time."""
 MAX_DRAWN = 160
@@ -121,8 +125,7 @@ class Program:
             if operation == OPERATIONS.index("accept"):
                 rest[1] += first
             elif operation in (OPERATIONS.index("all"), OPERATIONS.index("sum")):
-                section = rest[0]
-                rest[:2] = starts[section], starts[section + 1]
+                rest[:2] = starts[rest[0]], starts[rest[0] + 1]
             self._lines.append((operation, target, *rest))
         for section in sections:
             self._lines += section
@@ -150,9 +153,9 @@ class _Writer:
         for place, value in one.kept.items():
             lines.say("keep", lines.register(value), place=place)
         for condition in one.conditions:
-            value = lines.value(condition)
-            if not isinstance(value, float) or value != 1.0:
-                lines.say("accept", lines.in_register(value), numbers=(begin + 1,))
+            held = lines.value(condition)
+            if not isinstance(held, float) or held != 1.0:
+                lines.say("accept", lines.in_register(held), numbers=(begin + 1,))
         self.main += lines.encoded()
 
     def results(self, results: Sequence[Symbol], requirements: Sequence[Symbol]) -> None:

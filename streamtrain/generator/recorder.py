@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamtrain.luminosity.symbol import PORTABLE, Symbol, TraceError, operations, symbol
 from streamtrain.numerics.rng import Draws, Split
@@ -58,7 +59,7 @@ class Recorder:
         """Draws of any sample."""
         return Draws(0, split, np.zeros(1, np.uint64), stage, self)
 
-    def leaves(self, kind: str, stage: int, elements: Sequence[int]) -> Columns:
+    def leaves(self, kind: str, stage: int, elements: Sequence[int] | NDArray[np.int64]) -> Columns:
         """See `rng.Recorder`: symbols named by stage, element, and elements from one attempt to the
         next."""
 

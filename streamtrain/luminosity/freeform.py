@@ -135,7 +135,7 @@ class Plausible:
             log10_L = p["log10_L"] + _bent(log10_mass - LOG10_PIVOT, *bends) - cut
             light = number * portable.exp10(np.clip(log10_L, -300.0, 300.0))
             total = total + np.where(log10_mass > p["log10_Medge"], light, 0.0)
-        return p["duty"] * total  # type: ignore[no-any-return]
+        return p["duty"] * total
 
     def __call__(self, p: Parameters) -> NDArray[np.bool_]:
         """For which of B sets of parameters it is so, [B]."""

@@ -78,7 +78,7 @@ def stage_word(split: Split, stage: int) -> int:
 class Recorder(Protocol):
     """What writes down what would be drawn, see `generator.recorder`."""
 
-    def leaves(self, kind: str, stage: int, elements: Sequence[int]) -> Any:
+    def leaves(self, kind: str, stage: int, elements: Sequence[int] | NDArray[np.int64]) -> Any:
         """What stands for random numbers of a `kind`, uniform or normal, and has columns
         `[:, k]`."""
 
@@ -113,14 +113,14 @@ class Draws:
     def uniform(self, elements: Sequence[int] | NDArray[np.int64]) -> Float:
         """Uniform in (0, 1) with 52 random bits."""
         if self.recorder is not None:
-            return self.recorder.leaves("uniform", self.stage, elements)  # type: ignore[no-any-return]
+            return self.recorder.leaves("uniform", self.stage, elements)
         words = self.words(elements)
         return _unit(words[..., 0], words[..., 1])
 
     def normal(self, elements: Sequence[int] | NDArray[np.int64]) -> Float:
         """Standard normal (Box-Muller, the cosine branch)."""
         if self.recorder is not None:
-            return self.recorder.leaves("normal", self.stage, elements)  # type: ignore[no-any-return]
+            return self.recorder.leaves("normal", self.stage, elements)
         words = self.words(elements)
         radius = np.sqrt(-2.0 * portable.log(_unit(words[..., 0], words[..., 1])))
         _, cosine = portable.sincos_turns(_unit(words[..., 2], words[..., 3]))
