@@ -142,7 +142,6 @@ class Generator:
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self.pipeline = Pipeline(self.operators, observe, self.device, self.bins)
         self._seed = seed_of(self.seed, split, self.device)
-        self._steps = torch.zeros(0, dtype=torch.int64)
         self._operator_draws: OperatorDraws | None = None
         self.numpy_because = self._why_numpy(compiler_flags)
         """Why NumPy draws samples, which takes longer; empty where kernels do."""
@@ -418,12 +417,9 @@ class Generator:
 
     def _index(self, indices: Sequence[int], memory: Workspace) -> torch.Tensor:
         """Global indices on the device, int64 [B], of the bits of uint64."""
-        if self.device.type == "cuda" and isinstance(indices, range) and indices.step == 1:
-            if len(self._steps) < len(indices):
-                self._steps = torch.arange(len(indices), device=self.device)
-            first = indices.start - (2**64 if indices.start >= 2**63 else 0)
+        if self.device.type == "cuda" and isinstance(indices, range) and indices.stop <= 2**63:
             index = memory.empty("index", (len(indices),), torch.int64)
-            return torch.add(self._steps[: len(indices)], first, out=index)
+            return torch.arange(indices.start, indices.stop, indices.step, out=index)
         return memory.send([{"index": sample_indices(indices).view(np.int64)}])[0]["index"]
 
     def _painted(
