@@ -36,8 +36,14 @@ Bool = NDArray[np.bool_]
 
 BANDS = (0.68, 0.95)
 """Levels of the intervals, bands and regions whose coverage is quoted."""
+BAND = BANDS[-1]
+"""Level of the simultaneous band that is quoted."""
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
-"""Ends of the 95 % and 68 % intervals whose widths are quoted, and the median."""
+"""Ends of the 95 % and 68 % intervals that are quoted, and the median."""
+INTERVAL_ENDS = tuple(q for q in QUANTILES if q != 0.5)
+"""The ends of the 95 % and 68 % intervals from low to high, without the median."""
+PERCENTILES = tuple(100.0 * q for q in QUANTILES)
+"""The numbers of `QUANTILES`, in percent."""
 LEVELS = ("density", "curve", "distance")
 """Names of the ranks that are levels of a region of the whole posterior."""
 BINS = "bins"

@@ -19,14 +19,8 @@ from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
-from streamtrain.machine.files import (
-    MAX_YAML_BYTES,
-    find_config,
-    read_text,
-    reading,
-    sha256_of,
-    why_not_a_file,
-)
+from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256_of, why_not_a_file
+from streamtrain.machine.shipped import find_config, find_run
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
@@ -214,11 +208,12 @@ def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> d
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML configuration and apply `dotted.key=value` overrides.
 
-    path: a file, the name of one that ships with streamtrain, or the folder of a run, wherever that
-    lies now. A file may start from another: `extends: other.yaml`, beside it, and change some
-    settings; `emit` and `observe`, whose order matters, are replaced as a whole. An operator that
-    an override adds to `observe` takes its place in the order of an instrument, which is said
-    (`place_operator`). Relative lightcone paths start from the current folder.
+    path: a file, the name of one that ships with streamtrain, the folder of a run, wherever that
+    lies now, or the name of a trained network that ships (`streamtrain runs list`). A file may
+    start from another: `extends: other.yaml`, beside it, and change some settings; `emit` and
+    `observe`, whose order matters, are replaced as a whole. An operator that an override adds to
+    `observe` takes its place in the order of an instrument, which is said (`place_operator`).
+    Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
     """
     if not isinstance(path, str | Path):
@@ -229,7 +224,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         )
     if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
         raise ConfigError(f"overrides must be a list like ['train.steps=200'], not {overrides!r}")
-    data = _of_run(Path(path)) if Path(path).is_dir() else _read(path, ())
+    folder = find_run(path)
+    data = _of_run(folder) if folder.is_dir() else _read(path, ())
     for override in overrides:
         if not isinstance(override, str):
             raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")

@@ -29,6 +29,8 @@ GYR_KM_S_PER_MPC = 977.7922216807891
 """One Mpc/(km/s) [Gyr], the Julian year."""
 RHO_CRIT_H2 = 2.77536627e11
 """Critical density today over h^2 [Msun/Mpc^3]."""
+OMEGA_M, HUBBLE = 0.286, 0.7
+"""Omega_m and h where nothing else is said: those of limlam_mocker and COMAP."""
 T_CMB_K = 2.7255
 """CMB temperature today [K] (Fixsen 2009), arXiv:0911.1955."""
 DELTA_C = 1.68647
@@ -50,13 +52,13 @@ class Cosmology:
     """
 
     Omega_m: float = setting(
-        0.286,
+        OMEGA_M,
         "matter density over the critical density, baryons included",
         low=0.05,
         high=1.0,
     )
     Omega_b: float = setting(0.047, "baryon density over the critical density", low=0.001, high=0.5)
-    h: float = setting(0.7, "Hubble constant over 100 km/s/Mpc", low=0.2, high=2.0)
+    h: float = setting(HUBBLE, "Hubble constant over 100 km/s/Mpc", low=0.2, high=2.0)
     n_s: float = setting(0.96, "slope of the primordial spectrum", low=0.3, high=2.0)
     sigma8: float = setting(
         0.82, "linear rms density contrast today in spheres of 8/h Mpc", low=0.05, high=3.0

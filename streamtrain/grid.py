@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, number, numbers, whole_number
+from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.numerics import portable
 from streamtrain.schema import number_text, setting
 
@@ -115,7 +116,7 @@ class Grid:
         """Redshifts of the band's ends."""
         return self.nu_rest_GHz / self.nu_GHz[0] - 1.0, self.nu_rest_GHz / self.nu_GHz[1] - 1.0
 
-    def volume_Mpc3(self, Omega_m: float = 0.286, h: float = 0.7) -> float:
+    def volume_Mpc3(self, Omega_m: float = OMEGA_M, h: float = HUBBLE) -> float:
         """Comoving volume of the field between the band's redshifts [Mpc^3], flat LCDM."""
         solid_angle = (
             self.fov_deg[0] * DEG * 2.0 * float(portable.sincos_deg(self.fov_deg[1] / 2)[0])
@@ -180,7 +181,7 @@ def _edges(first: float, last: float, bins: int) -> Float:
     return edges
 
 
-def distance_Mpc(z: float, Omega_m: float = 0.286, h: float = 0.7) -> float:
+def distance_Mpc(z: float, Omega_m: float = OMEGA_M, h: float = HUBBLE) -> float:
     """Comoving distance [Mpc], flat LCDM, in plain float64 (midpoint rule, 1e-6 relative)."""
     steps = 512
     total = 0.0

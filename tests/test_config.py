@@ -12,7 +12,7 @@ import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.grid import Grid
-from streamtrain.machine.files import OPTION_FILES, resource_dir
+from streamtrain.machine.shipped import resource_dir, shipped_configs
 from streamtrain.operators.noise import NoiseConfig, VoxelSize
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.operators.transforms import LogModulusConfig
@@ -453,10 +453,10 @@ def test_extends_finds_shipped_files_and_refuses_nonsense(tmp_path: Path) -> Non
             load_config(file)
 
 
-PRESETS = [p for p in resource_dir("configs").rglob("*.yaml") if p.name not in OPTION_FILES]
+PRESETS = [resource_dir("configs") / path for path in shipped_configs()]
 
 
-@pytest.mark.parametrize("path", sorted(PRESETS), ids=str)
+@pytest.mark.parametrize("path", PRESETS, ids=str)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     """And say something of themselves at the top."""
     config = load_config(path)

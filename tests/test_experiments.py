@@ -13,7 +13,7 @@ from support import ROOT, small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.optimiser import build_optimiser

@@ -45,8 +45,9 @@ from streamtrain.catalogs.rows import (
     tile_numbers,
     tile_shape,
 )
-from streamtrain.machine.files import find_shipped, one_line, reserve, writing
+from streamtrain.machine.files import one_line, reserve, writing
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
+from streamtrain.machine.shipped import find_shipped
 
 __all__ = ["CatalogError", "Lightcone", "sky_angles_deg", "tile_shape"]
 

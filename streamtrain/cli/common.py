@@ -49,7 +49,12 @@ def with_device() -> Parser:
 
 def add_run(command: argparse.ArgumentParser) -> None:
     """Add the run that a command takes."""
-    command.add_argument("folder", type=Path, metavar="RUN", help="the folder of a run")
+    command.add_argument(
+        "folder",
+        type=Path,
+        metavar="RUN",
+        help="the folder of a run, or the name of a network that ships (runs list)",
+    )
 
 
 def add_settings(command: argparse.ArgumentParser, text: str = SETTINGS) -> None:

@@ -26,7 +26,7 @@ from streamtrain.cli.common import (
 )
 from streamtrain.cli.evaluate import add_evaluate, add_testset
 from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
-from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc
+from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
 from streamtrain.schema import AssumptionWarning, nearest
@@ -176,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add_infer(commands, device)
     add_export(commands, configured, device)
     add_compare_runs(commands, [device])
+    add_runs(commands)
     add_layers(commands, [device])
     add_bench(commands, [configured, device])
     add_mcmc(commands, [configured, device])

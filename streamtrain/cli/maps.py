@@ -10,6 +10,7 @@ from streamtrain.cli.common import (
     add_no_recalibration,
     add_run,
     add_settings,
+    config_of,
     config_of_run,
     resources_of,
 )
@@ -57,26 +58,20 @@ def add_export(
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.config import load_config
     from streamtrain.generator.export import export
-    from streamtrain.machine.progress import Progress
-    from streamtrain.machine.workers import num_cores
-    from streamtrain.train.distributed import choose_device
 
-    config, progress = load_config(arguments.config, arguments.settings), Progress()
+    resources = resources_of(arguments)
     path = export(
-        config,
+        config_of(arguments),
         arguments.out,
         samples=arguments.samples,
         first_index=arguments.first_index,
         split=arguments.split,
         format=arguments.format,
         before_transforms=arguments.raw,
-        device=str(choose_device(arguments.device)),
-        threads=config.train.threads or num_cores(),
-        progress=progress,
+        resources=resources,
     )
-    progress.close()
+    resources.progress.close()
     print(f"wrote {path}: {arguments.samples} samples")
     return 0
 

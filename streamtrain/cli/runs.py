@@ -1,4 +1,5 @@
-"""The commands that take finished runs: `streamtrain calibrate`, `compare`, `mcmc`, `layers`."""
+"""The commands that take finished runs: `streamtrain runs`, `calibrate`, `compare`, `mcmc`,
+`layers`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,66 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.cli.common import add_run, add_settings, config_of, resources_of
+
+LIST_DESCRIPTION = """\
+The trained networks that ship with streamtrain, and the runs in FOLDER.
+
+Of each: the line and its band, the luminosity models of its training, its maps, its label, its
+optimiser steps, and its mean squared error on its test maps beside that of always the mean label.
+Commands that take RUN also take the name of a network that ships: streamtrain infer comap MAP."""
+PACK_DESCRIPTION = """\
+Copy what a run needs to predict into FOLDER, which commands take as they take the run.
+
+The copy has the weights that predict, without the optimiser, and the numbers that were measured of
+the network (evaluation, calibration, alarm), without figures and lightcones."""
+
+
+def add_runs(commands: Any) -> None:
+    """Add the command to those of `streamtrain`."""
+    kinds = commands.add_parser(
+        "runs",
+        help="list trained networks, copy one to hand on",
+        description="List trained networks, and copy one to hand on.",
+    ).add_subparsers(metavar="COMMAND", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+    command = kinds.add_parser(
+        "list",
+        help="the networks that ship with streamtrain, and the runs in a folder",
+        description=LIST_DESCRIPTION,
+        formatter_class=raw,
+    )
+    command.add_argument(
+        "folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER", help="[%(default)s]"
+    )
+    command.set_defaults(run=run_list)
+    command = kinds.add_parser(
+        "pack",
+        help="a small copy of a run that predicts as it does",
+        description=PACK_DESCRIPTION,
+        formatter_class=raw,
+    )
+    add_run(command)
+    command.add_argument("--out", type=Path, required=True, help="folder; must be new")
+    command.set_defaults(run=run_pack)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from streamtrain.evaluate.packed import describe_runs
+
+    print("\n".join(describe_runs(arguments.folder)))
+    return 0
+
+
+def run_pack(arguments: argparse.Namespace) -> int:
+    """Run the command; raises ValueError with one sentence for bad input."""
+    from streamtrain.evaluate.packed import pack
+
+    target = pack(arguments.folder, arguments.out)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(f"wrote {target}: {size / 1e6:.1f} MB")
+    return 0
+
 
 CALIBRATE_DESCRIPTION = """\
 Learn from a few skies of another maker of halos how far a run's posterior is off.

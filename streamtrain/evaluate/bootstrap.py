@@ -162,8 +162,6 @@ def _first_above(reached: Float, ranks: Float) -> NDArray[np.int64]:
     return np.stack([(reached <= rank[:, None]).sum(axis=1) for rank in ranks])
 
 
-LEVELS = (0.025, 0.16, 0.84, 0.975)
-"""Probabilities of the quantiles."""
 TOLERANCE_DEX = 1e-6
 """Labels are float32; a truth this far outside an interval lies on its end."""
 
@@ -198,7 +196,8 @@ def score_intervals(
 ) -> IntervalScore:
     """Coverage and sharpness of predicted quantiles.
 
-    quantiles: of log10 dN at `LEVELS` [4, num_samples, num_bins]; true: [num_samples, num_bins].
+    quantiles: of log10 dN at `INTERVAL_ENDS` [4, num_samples, num_bins]; true: [num_samples,
+    num_bins].
     """
     low95, low68, high68, high95 = quantiles
     made = [

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from streamtrain.calibration import BAND
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.alarm.alarm import alarm_scores
@@ -304,7 +305,7 @@ def _band(generator: Generator, network: Network, numbers: Sequence[int]) -> Flo
         prediction = network(generator.generate(list(numbers)).cube)
         luck = torch.Generator().manual_seed(0)
         drawn = network.head.sample(prediction, NUM_FUNCTIONS, luck).cpu().numpy()
-    ends = [simultaneous_band(drawn[:, k], 0.95)[0] for k in range(len(numbers))]
+    ends = [simultaneous_band(drawn[:, k], BAND)[0] for k in range(len(numbers))]
     return np.log10(np.maximum(np.stack(ends, axis=1), 1.0))
 
 

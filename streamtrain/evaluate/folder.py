@@ -12,19 +12,21 @@ from typing import Any
 from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.files import near_run
+from streamtrain.machine.shipped import find_run, is_shipped, near_run
 from streamtrain.schema import Difference, differences, to_dict
 from streamtrain.train.checkpoint import is_free
 from streamtrain.train.folder import run_folder
 
 
 def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
-    """The configuration of a run from its folder, wherever that folder lies now.
+    """The configuration of a run from its folder, wherever that folder lies now, or of a trained
+    network that ships with streamtrain from its name.
 
     settings: `dotted.key=value`, where files lie now and how to compute. Raises ConfigError, one
     sentence, for one that would change what the network was trained on.
     """
-    if not Path(folder).is_dir():
+    folder = find_run(folder)
+    if not folder.is_dir():
         raise ValueError(f"there is no run '{folder}': {near_run(folder)}")
     own = load_config(folder)
     given = list(settings)
@@ -64,7 +66,14 @@ def own_config(config: Config) -> Config:
 
 
 def check_writable(folder: Path) -> None:
-    """ValueError, before any work, for the folder of another user's run."""
+    """ValueError, before any work, for the folder of another user's run, and of one that ships with
+    streamtrain."""
+    if is_shipped(folder):
+        raise ValueError(
+            f"{folder.name} ships with streamtrain and stays as it is: --out FOLDER writes "
+            f"elsewhere where the command has it, and `streamtrain runs pack {folder.name} --out "
+            "FOLDER` makes a copy of yours"
+        )
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} may not be written into by you; --out FOLDER writes elsewhere")
 

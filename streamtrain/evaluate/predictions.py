@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import Watch
-from streamtrain.evaluate.bootstrap import LEVELS
 from streamtrain.evaluate.parameters import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
@@ -30,6 +30,7 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, point_of
 
@@ -53,8 +54,8 @@ class Predictions:
     skies: list[str] | None = None
     """The sky that each map was cut from [num_samples]; None: one for each map."""
     quantiles: Float | None = None
-    """Quantiles of log10 of the count at `LEVELS`, [4, num_samples, num_bins]; None where the head
-    has none."""
+    """Quantiles of log10 of the count at `INTERVAL_ENDS`, [4, num_samples, num_bins]; None where
+    the head has none."""
     alarm: Float | None = None
     """p-value of each map's alarm [num_samples]; None where the run has no reference for one."""
 
@@ -172,7 +173,7 @@ def _part(
     unit = label.unit_of(batch.unit_label)
     if unit is not None:
         part["unit"] = np.broadcast_to(unit, true.shape)
-    quantiles = head.spread(output, batch.unit_label.to(output.device), LEVELS)
+    quantiles = head.spread(output, batch.unit_label.to(output.device), INTERVAL_ENDS)
     if quantiles is not None:
         part["quantiles"] = np.stack(
             [label.log10_counts(row, batch.unit_label).cpu().numpy() for row in quantiles]
@@ -217,8 +218,9 @@ def predictions_of(run: Run) -> Predictions:
     manifest, generator = run.reopened(testset.default_path(run.config))
     made = predict(run.network(generator), manifest, generator, run.progress)
     assert isinstance(made, Predictions)
-    with contextlib.suppress(OSError):  # it only saves time
-        _save(file, key, made)
+    if not is_shipped(run.folder):
+        with contextlib.suppress(OSError):  # it only saves time
+            _save(file, key, made)
     return made
 
 

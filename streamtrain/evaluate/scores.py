@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.labels import bright_above, ranges_with_bins
 
 Bool = NDArray[np.bool_]
 Pair = tuple[float, float]
-
-PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 
 
 @dataclass(frozen=True)

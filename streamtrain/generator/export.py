@@ -24,7 +24,7 @@ from streamtrain.generator.batch import Batch
 from streamtrain.generator.folders import ComapFolder, Geometry, LimlamFolder, flattened
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import reserve, writing
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import Split
 from streamtrain.schema import to_dict
 
@@ -48,9 +48,7 @@ def export(
     split: Split = "train",
     format: Format = "hdf5",
     before_transforms: bool = False,
-    device: str = "cpu",
-    threads: int = 1,
-    progress: Progress | None = None,
+    resources: Resources = ALONE,
 ) -> Path:
     """Write samples first_index, first_index + 1, ... of a split to `out`, a file (hdf5) or a
     folder (limlam, comap), which appears whole or not at all.
@@ -74,7 +72,7 @@ def export(
             "hdf5 and limlam hold intensities"
         )
     made_of = raw(config) if before_transforms or format != "hdf5" else config
-    generator = Generator(made_of, split, device, threads)
+    generator = Generator(made_of, split, **resources.of_generator(config.train.threads))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         writer = WRITERS[format]
@@ -91,8 +89,7 @@ def export(
                     batch = generator.generate(range(first_index + start, first_index + stop))
                     batch.check()
                     write(batch)
-                    if progress is not None:
-                        progress.update(f"{stop}/{samples} samples written")
+                    resources.progress.update(f"{stop}/{samples} samples written")
     finally:
         generator.close()
     return target

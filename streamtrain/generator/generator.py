@@ -51,7 +51,7 @@ from streamtrain.numerics.backend import (
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators.base import draw_finite
-from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -567,7 +567,7 @@ class Generator:
         ]
         for k, operator in enumerate(self.operators):
             if levels is not None and operator.name in levels:
-                assert isinstance(operator, Noise | EdgeNoise)
+                assert isinstance(operator, LevelNoise)
                 drawn[k] = operator.at_level(levels[operator.name])
         for operator, values in zip(self.operators, drawn, strict=True):
             if values:

@@ -22,7 +22,8 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.pose import Pose, tile_columns
 from streamtrain.grid import Grid
-from streamtrain.machine.files import shipped, why_nothing_found
+from streamtrain.machine.files import why_nothing_found
+from streamtrain.machine.shipped import shipped
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import full_device
 

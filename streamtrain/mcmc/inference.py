@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.workers import ALONE, Resources
@@ -38,8 +39,6 @@ PILOT_STEPS = 1500
 """Steps that each walker takes, at most, in the chain that finds where the covariance is made."""
 POSTERIOR_SAMPLES = 256
 """Samples of the chain, evenly spaced, whose luminosity functions are worked out."""
-LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
-"""Percentiles that are kept."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Posterior:
 
     chain: Chain
     theta: Float
-    """Percentiles `LEVELS` of the parameters [5, num_names]."""
+    """`PERCENTILES` of the parameters [5, num_names]."""
     mean: Float
     """Percentiles of log10 of the mean counts of fields with such parameters [5, num_bins]."""
     field: Float
@@ -116,7 +115,7 @@ class Inference:
         component = self.generator.mixture.components[0]
         self.density = Density.of(component.prior, component.model.defaults)
         _check_options(options, len(self.density.names))
-        self.levels = drawn_levels(config)
+        self.levels = drawn_levels(self.generator)
         self.vector = data_vector(self.generator)
         self._free = options.covariance - len(self.density.names)
         """Simulations of a covariance less the slopes that are fitted to them."""
@@ -241,9 +240,9 @@ class Inference:
         away = data - self.mean(theta, levels) - noise.correction(theta)
         return Posterior(
             chain,
-            np.percentile(chain.samples, LEVELS, axis=0),
-            np.percentile(np.log10(np.maximum(self._of_label(rate), 1.0)), LEVELS, axis=0),
-            np.percentile(np.log10(own), LEVELS, axis=0),
+            np.percentile(chain.samples, PERCENTILES, axis=0),
+            np.percentile(np.log10(np.maximum(self._of_label(rate), 1.0)), PERCENTILES, axis=0),
+            np.percentile(np.log10(own), PERCENTILES, axis=0),
             float(noise.likelihood.chi2(away[:, noise.used]).min()),
             noise,
         )

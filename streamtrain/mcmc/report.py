@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
@@ -34,7 +35,7 @@ from streamtrain.figures import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import sha256_of, write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.mcmc.inference import LEVELS, METHOD, Inference, Options, Posterior
+from streamtrain.mcmc.inference import METHOD, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
 from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
@@ -95,7 +96,7 @@ def run(
         "training_skies": inference.generator.schedule.num,
         "label": config.label.quantity,
         "bin_edges_log10_L": inference.generator.bin_edges.tolist(),
-        "percentiles": list(LEVELS),
+        "percentiles": list(PERCENTILES),
         "maps": kept,
         "scores": _scores(kept, test, inference),
     }
@@ -145,7 +146,7 @@ def _plain(posterior: Posterior, inference: Inference, test: Maps, number: int) 
                 "percentiles": spread,
                 "true": true,
                 "networks": {
-                    network: np.percentile(samples[number][:, k], LEVELS).tolist()
+                    network: np.percentile(samples[number][:, k], PERCENTILES).tolist()
                     for network, samples in test.posteriors.items()
                 },
             }

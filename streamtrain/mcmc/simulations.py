@@ -20,7 +20,7 @@ from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.numerics.workspace import FreshMemory
-from streamtrain.operators.noise import NoiseConfig
+from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts
 
@@ -68,15 +68,10 @@ def check(config: Config) -> None:
             )
 
 
-def drawn_levels(config: Config) -> list[str]:
+def drawn_levels(generator: Generator) -> list[str]:
     """The noise operators whose level differs from sample to sample."""
-    return [
-        name
-        for name, section in config.observe.items()
-        if isinstance(section, NoiseConfig)
-        and section.radiometer is None
-        and (isinstance(section.sigma_uK, tuple) or section.absent > 0.0)
-    ]
+    noise = (each for each in generator.operators if isinstance(each, LevelNoise))
+    return [operator.name for operator in noise if operator.level_varies]
 
 
 def levels_of(batch: Batch, names: list[str]) -> Float:
@@ -111,7 +106,7 @@ def simulate(
     """Samples first .. first + num - 1 of a generator. density: names the parameters. theta,
     levels: parameters [num, num_names] and noise levels [num_levels] that they have; None: those
     that they draw."""
-    names = drawn_levels(generator.config)
+    names = drawn_levels(generator)
     given = None if levels is None else dict(zip(names, levels, strict=True))
     drawn: list[list[float]] = []
     drawn_noise, vectors, counts, halos = [], [], [], []

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
 

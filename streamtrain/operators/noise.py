@@ -5,6 +5,7 @@ edges, the "geometric" noise of 1905.10376.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,7 +98,38 @@ class NoiseConfig:
 
 
 @dataclass
-class Noise(Operator):
+class LevelNoise(Operator):
+    """What noise has whose level is fixed, or drawn for every sample."""
+
+    turn = Turn.NOISE
+    random = True
+    adds = True
+
+    sigma: tuple[float, float]
+    """Lowest and highest level [map units], as it is quoted."""
+    absent: float
+    """Probability of a sample without it."""
+
+    @property
+    def level_varies(self) -> bool:
+        """Whether the level differs from sample to sample."""
+        return self.sigma[0] < self.sigma[1] or 0.0 < self.absent < 1.0
+
+    def draw(self, draws: Draws) -> Drawn:
+        return self.at_level(draw_level(draws, self.sigma, self.absent))
+
+    @abstractmethod
+    def at_level(self, sigma: Float) -> Drawn:
+        """What is drawn where the level is given; sigma: [B], as it is quoted."""
+
+    @abstractmethod
+    def levels_of_voxels(self) -> list[Float]:
+        """The lowest and the highest sigma [map units] in each voxel, or one number for all; NaN
+        where nothing was observed."""
+
+
+@dataclass
+class Noise(LevelNoise):
     """White Gaussian noise of fixed or drawn level.
 
     With a hit map sigma goes as 1 / sqrt(hits), and is the given one where a pixel has the mean of
@@ -108,16 +140,10 @@ class Noise(Operator):
 
     section = NoiseConfig
     words = "detector noise"
-    turn = Turn.NOISE
-    random = True
-    adds = True
     files = ("hits", "rms")
 
-    sigma: tuple[float, float]
-    """Lowest and highest sigma [map units] per voxel as it was quoted."""
     factor: float
     """From the quoted voxel to the voxel of the cube at this point."""
-    absent: float
     pixels: Table | None = None
     """Sigma of a pixel over that of the sample, float32 [n_dec, n_ra]; -1 where it was not hit."""
     digest: str | None = None
@@ -145,7 +171,7 @@ class Noise(Operator):
             pattern = _of_channel(config, state)[:, None, None] * of_pixel
         table = None if pattern is None else Table(pattern)
         pixels, voxels = (table, None) if pattern is None or pattern.ndim == 2 else (None, table)
-        return cls(name, stage, levels, factor, config.absent, pixels, digest, voxels)
+        return cls(name, stage, levels, config.absent, factor, pixels, digest, voxels)
 
     @classmethod
     def check(cls, section: NoiseConfig, where: str, state: MapState) -> None:
@@ -177,15 +203,16 @@ class Noise(Operator):
         table = self.pixels if self.voxels is None else self.voxels
         return None if table is None else np.asarray(table.values, np.float32)
 
-    def draw(self, draws: Draws) -> Drawn:
-        return self.at_level(draw_level(draws, self.sigma, self.absent))
-
     def at_level(self, sigma: Float) -> Drawn:
-        """What is drawn where the level is given; sigma: [B], as it is quoted."""
         return {
             "sigma_uK": sigma.astype(np.float32),
             "voxel_sigma": (sigma * self.factor).astype(np.float32),
         }
+
+    def levels_of_voxels(self) -> list[Float]:
+        pattern = self.sigma_pattern()
+        relative = np.ones(()) if pattern is None else np.where(pattern < 0.0, np.nan, pattern)
+        return [level * self.factor * relative for level in self.sigma]
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         sigma = drawn["voxel_sigma"]
@@ -338,21 +365,15 @@ class EdgeNoiseConfig:
 
 
 @dataclass
-class EdgeNoise(Operator):
+class EdgeNoise(LevelNoise):
     """White noise of sigma * max(1 - d / width, 0), d = distance of a pixel's centre to the nearest
     edge over the side; where it is quoted for fine voxels theirs is pooled as the map was."""
 
     section = EdgeNoiseConfig
     words = "noise at the edges"
-    turn = Turn.NOISE
-    random = True
-    adds = True
 
-    sigma: tuple[float, float]
-    """Lowest and highest sigma [map units] at the very edge."""
-    absent: float
     pixels: Table
-    """Sigma of a pixel over that, float32 [n_dec, n_ra]."""
+    """Sigma of a pixel over that at the very edge, float32 [n_dec, n_ra]."""
 
     @classmethod
     def from_config(
@@ -370,12 +391,11 @@ class EdgeNoise(Operator):
     def check(cls, section: EdgeNoiseConfig, where: str, state: MapState) -> None:
         check_levels(section.sigma_uK, where)
 
-    def draw(self, draws: Draws) -> Drawn:
-        return self.at_level(draw_level(draws, self.sigma, self.absent))
-
     def at_level(self, sigma: Float) -> Drawn:
-        """What is drawn where the level is given; sigma: [B], at the very edge."""
         return {"sigma_uK": sigma.astype(np.float32)}
+
+    def levels_of_voxels(self) -> list[Float]:
+        return [level * self.pixels.values.astype(np.float64) for level in self.sigma]
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return add_pixel_noise(kernels, cube, keys, self.stage, drawn["sigma_uK"], self.pixels)

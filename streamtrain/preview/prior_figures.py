@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.figures import (
     LABEL_SIZE,
     NETWORK,
@@ -27,10 +28,6 @@ Int = NDArray[np.int64]
 
 
 Bool = NDArray[np.bool_]
-
-
-PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
-"""Median, 68 % and 95 %."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any
 from streamtrain.config import Config, ConfigError
 from streamtrain.machine.files import one_line, open_plain, write_text
 from streamtrain.machine.interrupt import Stopped
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.schema import differences
 
 _LONGEST_LINE = 1_000_000
@@ -34,6 +35,16 @@ def run_folder(config: Config) -> Path:
     if not config.run.strip():
         raise ConfigError(f"run = '{config.run}' must be the name of a folder")
     return Path(config.run)
+
+
+def check_trainable(folder: Path) -> None:
+    """Raise ValueError for a folder that ships with streamtrain."""
+    if is_shipped(folder):
+        name = folder.name
+        raise ValueError(
+            f"{name} ships with streamtrain and is not trained on: give the training a folder of "
+            f"its own, which begins with these weights (run=runs/{name} train.start_from={name})"
+        )
 
 
 class RunLock:

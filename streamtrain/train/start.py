@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError
-from streamtrain.machine.files import near_run, read_text
+from streamtrain.machine.files import read_text
+from streamtrain.machine.shipped import find_run, near_run
 from streamtrain.networks.network import BODIES, Network
 from streamtrain.schema import build, parse_yaml, to_dict
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
@@ -50,7 +51,7 @@ class Start:
         folder = run_folder(config)
         if run is None or any((folder / "checkpoints").glob("step_*")):
             return None
-        other = Path(run)
+        other = find_run(run)
         if not other.is_dir():
             raise ConfigError(f"train.start_from: there is no run '{run}': {near_run(run)}")
         if other.resolve() == folder.resolve():

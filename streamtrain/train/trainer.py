@@ -35,7 +35,7 @@ from streamtrain.train.checkpoint import (
     remove_leftovers,
 )
 from streamtrain.train.distributed import World, wait_for
-from streamtrain.train.folder import RunLock, refuse_other_samples, run_folder
+from streamtrain.train.folder import RunLock, check_trainable, refuse_other_samples, run_folder
 from streamtrain.train.monitor import Logged, Monitor, Record
 from streamtrain.train.nonfinite import FILE, Guard, Skipped, SkipRecord, describe_stop
 from streamtrain.train.normalisation import refuse_equal_labels, set_normalisation
@@ -100,6 +100,7 @@ class Trainer:
         self._cores = own_cores()
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
+        check_trainable(self._folder)
         refuse_missing_files(config, ("train", "validation"))
         self._start = world.on_main(lambda: Start.of(config))
         self._request = StopRequest()
@@ -382,7 +383,8 @@ class Trainer:
         self._sums.zero_()
         if totals[3]:
             raise TrainingError(
-                f"halos too bright for the cube's fixed-point range among the {samples}"
+                "halos too bright for the cube's fixed-point range, or parameters that no attempt "
+                f"could draw, among the {samples}"
             )
         if skipped.stop:
             raise TrainingError(describe_stop(skipped, self.config, last_bad))

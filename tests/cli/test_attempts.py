@@ -28,14 +28,10 @@ from support.halo_files import at_most
 from streamtrain.cli.main import MAX_MESSAGE, main
 from streamtrain.config import Config, ConfigError, from_mapping, load_config, read_settings
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.files import OPTION_FILES
+from streamtrain.machine.shipped import shipped_configs
 from streamtrain.train.folder import read_history
 
-PRESETS = sorted(
-    str(path.relative_to(ROOT / "configs"))
-    for path in (ROOT / "configs").rglob("*.yaml")
-    if path.name not in OPTION_FILES
-)
+PRESETS = [str(path) for path in shipped_configs()]
 Counts = Counter[str]
 
 

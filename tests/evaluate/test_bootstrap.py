@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, LEVELS, Bootstrap, score_intervals
+from streamtrain.calibration import INTERVAL_ENDS
+from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap, score_intervals
 from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
 
@@ -110,7 +111,7 @@ def test_a_calibrated_gaussian_covers_68_and_95_percent():
     rng = np.random.default_rng(6)
     mean, sigma = 3.0 + rng.normal(size=(NUM, 49)), rng.uniform(0.05, 0.3, (NUM, 49))
     true = mean + sigma * rng.normal(size=mean.shape)
-    quantiles = np.stack([mean + stats.norm.ppf(p) * sigma for p in LEVELS])
+    quantiles = np.stack([mean + stats.norm.ppf(p) * sigma for p in INTERVAL_ENDS])
     result = score_intervals(quantiles, true, EDGES, Bootstrap.of_maps(NUM))
     for values in [*result.ranges, result.whole]:
         assert values.coverage_68 == pytest.approx(0.68, abs=4 * values.coverage_68_error)
@@ -123,7 +124,7 @@ def test_a_calibrated_gaussian_covers_68_and_95_percent():
 
 def test_a_network_too_sure_of_itself_covers_less():
     true = 0.2 * np.random.default_rng(7).normal(size=(NUM, 49))
-    quantiles = np.stack([np.full_like(true, 0.1 * stats.norm.ppf(p)) for p in LEVELS])
+    quantiles = np.stack([np.full_like(true, 0.1 * stats.norm.ppf(p)) for p in INTERVAL_ENDS])
     result = score_intervals(quantiles, true, EDGES, Bootstrap.of_maps(NUM))
     for values in [*result.ranges, result.whole]:
         expected = 2 * stats.norm.cdf(0.5 * stats.norm.ppf(0.84)) - 1
@@ -144,7 +145,7 @@ def test_heads_of_counts_cover_counts_that_follow_them(name):
     parts = [np.log(mean)] + [np.full(3, np.log(dispersion))] * (name != "poisson")
     answer = torch.from_numpy(np.concatenate(parts)).tile(2000, 1)
     unit_label = torch.zeros(1, 3)
-    quantiles = head.spread(answer, unit_label, LEVELS).numpy()
+    quantiles = head.spread(answer, unit_label, INTERVAL_ENDS).numpy()
     true = counts.float().clamp(min=1.0).log10().double().numpy()
     edges = np.linspace(3.5, 7.0, 4)
     result = score_intervals(quantiles, true, edges, Bootstrap.of_maps(2000))

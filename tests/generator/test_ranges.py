@@ -20,7 +20,7 @@ from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.trace import Traced, TraceError, trace
-from streamtrain.machine.files import resource_dir
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.priors import Correlated, Fixed, Normal, Prior, Uniform
 
 CONFIG = "configs/reference.yaml"

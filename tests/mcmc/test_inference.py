@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from support import small
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
@@ -22,7 +23,7 @@ from streamtrain.luminosity.registry import find_model
 from streamtrain.mcmc import inference as of_maps
 from streamtrain.mcmc import report
 from streamtrain.mcmc.emulator import Emulator
-from streamtrain.mcmc.inference import LEVELS, Inference, Options
+from streamtrain.mcmc.inference import Inference, Options
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.priors import Normal
@@ -90,7 +91,7 @@ def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]])
     edges = np.concatenate([[-np.inf], vector.voxel_edges, [np.inf]])
     truth = np.array([np.histogram(cube.numpy(), edges)[0] for cube in maps])
     assert np.abs(voxels - truth).max() < 5  # roundings of the transform at an edge
-    names = drawn_levels(config)
+    names = drawn_levels(generator)
     assert names == ["noise"]
     levels = levels_of(batch, names)
     assert levels[:, 0].tolist() == [draw["noise"]["sigma_uK"] for draw in batch.draws]
@@ -233,7 +234,7 @@ def test_a_networks_parameters_beside_the_chains(
     for parameter, values in entry["parameters"].items():
         given = prior[parameter]
         assert isinstance(given, Normal)
-        exact = given.mean + given.width * ndtri(np.array(LEVELS) / 100)
+        exact = given.mean + given.width * ndtri(np.array(PERCENTILES) / 100)
         found = np.array(values["networks"][name])
         np.testing.assert_allclose(found, exact, atol=0.15 * given.width)
     [figure] = drawn

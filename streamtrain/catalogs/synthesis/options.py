@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 
 from streamtrain.catalogs.synthesis.vary import SkyPrior, nested
 from streamtrain.cosmology import Cosmology
-from streamtrain.machine.files import find_shipped, read_text, reading
+from streamtrain.machine.files import read_text, reading
+from streamtrain.machine.shipped import find_shipped
 from streamtrain.schema import convert, nearest, parse_yaml, setting
 
 DEFAULT_COSMOLOGY = Cosmology()

@@ -24,6 +24,7 @@ from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
 from streamtrain.schema import differences, to_dict
@@ -104,8 +105,9 @@ def open_watch(
     reference, statistics = _made(
         network, input_map, generators, maps or NUM_MAPS, tuple(others), has_validation, progress
     )
-    with contextlib.suppress(OSError):
-        reference.save(folder / FILE, about)
+    if not is_shipped(folder):
+        with contextlib.suppress(OSError):
+            reference.save(folder / FILE, about)
     return Watch(network, tuple(others), statistics, reference)
 
 

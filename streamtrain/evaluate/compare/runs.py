@@ -20,6 +20,7 @@ from streamtrain.evaluate.folder import read_evaluation, read_json, run_config
 from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of
+from streamtrain.machine.shipped import find_run
 from streamtrain.networks.network import build_network, loss_name, multiply_adds
 
 COUNTS = ("counts", "phi", "phi_L")
@@ -154,7 +155,7 @@ def read_runs(folders: Sequence[str | Path], given: Sequence[str] = ()) -> list[
     given: settings, see `run_config`. Raises ValueError for a folder that is none of a run, or is
     given twice.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [find_run(folder) for folder in folders]
     known: dict[Path, Path] = {}
     for path in paths:
         if path.resolve() in known:

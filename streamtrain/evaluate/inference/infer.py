@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from streamtrain._version import __version__
+from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.watch import check_maps
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
 from streamtrain.evaluate.inference.parameters import parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
-from streamtrain.evaluate.inference.reference import LEVELS, ErrorReference, Measurement
+from streamtrain.evaluate.inference.reference import ErrorReference, Measurement
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -38,6 +39,7 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
@@ -75,7 +77,7 @@ class Options:
     measure: bool = False
     """Measure the errors and look at maps of the prior, though the run has them."""
     out: Path | None = None
-    """Folder; default: `infer` in the run folder."""
+    """Folder; default: `infer` in the run folder, NAME_infer for a network that ships."""
     functions: int = NUM_FUNCTIONS
     """Luminosity functions that are drawn from the posterior."""
     seed: int = 0
@@ -132,7 +134,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         device=run.device,
     )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = run.folder / "infer" if options.out is None else options.out
+    target = _default_folder(run.folder) if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
@@ -250,7 +252,7 @@ def predict_map(
     spread = None
     if posterior is None or not posterior.joint:  # which has quantiles of its own
         with torch.inference_mode():
-            spread = network.head.spread(output, unit_label, LEVELS)
+            spread = network.head.spread(output, unit_label, INTERVAL_ENDS)
     if label.is_class:
         chances = point.double().softmax(dim=1)[0].tolist()
         return dict(zip(label.classes, chances, strict=True))
@@ -268,7 +270,7 @@ def predict_map(
     unit = label.unit_of(unit_label)
     one = np.ones(len(log10)) if unit is None else np.asarray(unit[0])
     if posterior is not None and posterior.joint:
-        drawn = np.log10(np.maximum(posterior.quantiles([*LEVELS, 0.5]) / one, 1.0))
+        drawn = np.log10(np.maximum(posterior.quantiles([*INTERVAL_ENDS, 0.5]) / one, 1.0))
         interval, log10 = drawn[:-1], drawn[-1]
         uncertainty = (
             f"{len(posterior.samples)} luminosity functions drawn from the network's joint "
@@ -285,6 +287,10 @@ def predict_map(
         uncertainty,
         posterior,
     )
+
+
+def _default_folder(run: Path) -> Path:
+    return Path(f"{run.name}_infer") if is_shipped(run) else run / "infer"
 
 
 def _stem(path: Path) -> str:

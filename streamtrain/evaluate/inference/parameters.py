@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.calibration import PERCENTILES
 from streamtrain.figures import NETWORK, corner
 from streamtrain.luminosity.mixture import Component, Mixture
 from streamtrain.luminosity.scores import NormalScores
@@ -22,7 +23,6 @@ Float = NDArray[np.float64]
 
 DRAWN = 4000
 """Samples of the posterior of each model."""
-LEVELS = (2.5, 16.0, 50.0, 84.0, 97.5)
 """Percentiles of each parameter that files and the screen have."""
 NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
 """Names of the percentiles, in files."""
@@ -47,7 +47,7 @@ class ModelPosterior:
     @property
     def percentiles(self) -> Float:
         """[5, num_parameters], in the order of `NAMES`."""
-        return np.percentile(self.samples, LEVELS, axis=0)
+        return np.percentile(self.samples, PERCENTILES, axis=0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain.maps.skymap import UNKNOWN_MODES, MapError, SkyMap
 from streamtrain.operators.base import Turn
-from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.plan import ObservationPlan, Step
 from streamtrain.operators.pool import Pool
 from streamtrain.schema import AssumptionWarning
@@ -152,7 +152,7 @@ def _variances_after(step: Step, before: Sequence[Float]) -> list[Float]:
     to which noise adds; NaN where nothing was observed, and where noise was smoothed."""
     if not step.in_units:
         return [*before]
-    if step.operator in (Noise, EdgeNoise):
+    if issubclass(step.operator, LevelNoise):
         *others, low, high = before
         added = _variances_of_noise(step)
         return [*others, low + added[0], high + added[1]]
@@ -168,14 +168,8 @@ def _variances_of_noise(step: Step) -> list[Float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)  # said where it is used
         operator = step.build()
-    assert isinstance(operator, Noise | EdgeNoise)
-    pattern, factor = operator.sigma_pattern(), 1.0
-    if isinstance(operator, EdgeNoise):
-        pattern = operator.pixels.values
-    else:
-        factor = operator.factor
-    relative = np.ones(()) if pattern is None else np.where(pattern < 0.0, np.nan, pattern)
-    return [(level * factor * relative) ** 2 for level in operator.sigma]
+    assert isinstance(operator, LevelNoise)
+    return [sigma**2 for sigma in operator.levels_of_voxels()]
 
 
 def _pooled(square: Float, step: Step) -> Float:

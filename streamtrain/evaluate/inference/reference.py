@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.evaluate.inference.training_field import FILE, Kept, TrainingField
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Run
@@ -22,8 +23,6 @@ from streamtrain.labels import LuminosityBins
 Float = NDArray[np.float64]
 
 EVALUATION = "evaluation.json"
-LEVELS = (0.025, 0.16, 0.84, 0.975)
-"""Probabilities of the ends of a 95 % and a 68 % interval."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Errors:
     """The errors of a network on its test set."""
 
     residuals: Float
-    """Quantiles of predicted minus true log10 count at `LEVELS`, [4, num_bins]."""
+    """Quantiles of predicted minus true log10 count at `INTERVAL_ENDS`, [4, num_bins]."""
     test_samples: int
     step: int
     """Step of the checkpoint that the errors were measured with."""
@@ -107,7 +106,7 @@ class Measurement:
         data = self.run.evaluation or {}
         try:
             kept = {
-                "residuals": [data["residuals"][f"{100 * level:g}"] for level in LEVELS],
+                "residuals": [data["residuals"][f"{100 * level:g}"] for level in INTERVAL_ENDS],
                 "test_samples": data["test_set"]["samples"],
                 "checkpoint_step": data["checkpoint_step"],
                 "generator_version": data["test_set"]["generator_version"],
@@ -121,7 +120,7 @@ class Measurement:
         predictions = predict(self.run.network(generator), manifest, generator, self.run.progress)
         generator.close()
         assert isinstance(predictions, Predictions)
-        quantiles = np.quantile(predictions.predicted - predictions.true, LEVELS, axis=0)
+        quantiles = np.quantile(predictions.predicted - predictions.true, INTERVAL_ENDS, axis=0)
         return {
             "residuals": quantiles.tolist(),
             "test_samples": len(predictions.true),
@@ -136,7 +135,7 @@ def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | 
         residuals = np.array(kept["residuals"], np.float64)
         names = ("test_samples", "checkpoint_step", "generator_version")
         test_samples, step, version = (int(kept[name]) for name in names)
-        if residuals.shape != (len(LEVELS), num_bins) or not np.isfinite(residuals).all():
+        if residuals.shape != (len(INTERVAL_ENDS), num_bins) or not np.isfinite(residuals).all():
             return None
         return Errors(residuals, test_samples, step, version, source)
     except (ValueError, KeyError, TypeError):

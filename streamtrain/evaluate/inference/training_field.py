@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config
+from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import sha256_of, write_json
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.train.folder import run_folder
 
 FILE = "infer_reference.json"
@@ -27,9 +29,9 @@ class TrainingField:
 
     volume_Mpc3: float
     """Comoving volume of the field [Mpc^3], in the cosmology of the first training lightcone."""
-    Omega_m: float = 0.286
+    Omega_m: float = OMEGA_M
     """Matter density of the first training lightcone."""
-    h: float = 0.7
+    h: float = HUBBLE
     """Hubble constant of the first training lightcone [100 km/s/Mpc]."""
 
 
@@ -58,7 +60,7 @@ class Kept:
             try:
                 self.data.update(_measured(training))
             except (ValueError, OSError) as error:
-                problems.append(f"volume and distances are those of Omega_m = 0.286: {error}")
+                problems.append(f"volume and distances are those of Omega_m = {OMEGA_M:g}: {error}")
         found = {
             name: float(value)
             for name, value in dict(self.data.get("cosmology", {})).items()
@@ -78,7 +80,7 @@ class Kept:
 
     def save(self) -> None:
         """Write the file, if anything is new, and the folder may be written into."""
-        if self.data != self._before:
+        if self.data != self._before and not is_shipped(self.path.parent):
             with contextlib.suppress(OSError):
                 write_json(self.path, {**self.data, "of": self._identity()})
             self._before = dict(self.data)

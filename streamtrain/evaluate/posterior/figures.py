@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredText
 from numpy.typing import NDArray
 
+from streamtrain.calibration import BAND, BANDS
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, style
 from streamtrain.labels import QUANTITIES
 
 Float = NDArray[np.float64]
 
-BAND, INTERVALS = 0.95, (0.95, 0.68)
 SHADES = ("#CFE2F0", "#93BFDF", "#4C93C6")
 """From the whole curve's band to the narrowest interval: `NETWORK` on white, opaque, so that each
 has one shade wherever it lies."""
@@ -100,7 +100,7 @@ def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:
 
     with suppress(ValueError):  # of few samples
         fill(curve.band(BAND), SHADES[0], f"whole curve, {100 * BAND:g} %")
-    for level, colour in zip(INTERVALS, SHADES[1:], strict=True):
+    for level, colour in zip(BANDS[::-1], SHADES[1:], strict=True):
         fill(curve.interval(level), colour, f"each bin alone, {100 * level:g} %")
     (median,) = np.maximum(curve.quantiles([0.5]), 0.1 * bottom)
     axes.plot(curve.L_Lsun, median, color=NETWORK, lw=1.8, label="median")

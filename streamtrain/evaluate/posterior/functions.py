@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.calibration import depth
+from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.grid import Grid, distance_Mpc
 from streamtrain.labels import LuminosityBins, luminosity_ranges
 
@@ -160,7 +161,7 @@ class Estimate:
 
 
 def functionals(
-    bins: LuminosityBins, grid: Grid, Omega_m: float = 0.286, h: float = 0.7
+    bins: LuminosityBins, grid: Grid, Omega_m: float = OMEGA_M, h: float = HUBBLE
 ) -> list[Functional]:
     """N(>L), rho_L and the mean brightness of the halos in a label's bins.
 

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
+from streamtrain.calibration import BAND
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import Alarm
 from streamtrain.evaluate.alarm.watch import Watch
@@ -458,7 +459,7 @@ def posterior_of(
         source,
     )
     try:
-        found.band(0.95)
+        found.band(BAND)
     except ValueError as few:
         return replace(found, warnings=(*found.warnings, str(few)))
     return found

@@ -23,7 +23,7 @@ from streamtrain.luminosity.priors import Parameters
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.numerics.workspace import FreshMemory
-from streamtrain.operators.noise import EdgeNoise, Noise
+from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.voxels import unseen_before
 
 Float = NDArray[np.float64]
@@ -45,8 +45,7 @@ class NoiseLevel:
         self.drawn = [
             operator
             for operator in generator.operators
-            if isinstance(operator, Noise | EdgeNoise)
-            and (operator.sigma[0] < operator.sigma[1] or 0.0 < operator.absent < 1.0)
+            if isinstance(operator, LevelNoise) and operator.level_varies
         ]
         self.stated = stated
         self.seen = torch.from_numpy(~unseen_before(generator.observation.state))

@@ -47,6 +47,7 @@ from streamtrain.generator.line import Chosen
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.machine.files import check_npz, reading, sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.network import Network, point_of
 from streamtrain.tables import columns
 
@@ -384,8 +385,9 @@ def _calibration(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
     if kept is not None and len(kept) >= maps:
         return kept.first(maps)
     made = _calibrate(run, noise, maps)
-    with contextlib.suppress(OSError):  # a folder that is another's
-        _save(path, made, identity)
+    if not is_shipped(run.folder):
+        with contextlib.suppress(OSError):  # a folder that is another's
+            _save(path, made, identity)
     return made
 
 

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import special
 
+from streamtrain.calibration import BAND
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
@@ -38,7 +39,8 @@ from streamtrain.generator.needed import sky_of
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import find_model
-from streamtrain.machine.files import read_text, reading, resource_dir, sha256_of, write_json
+from streamtrain.machine.files import read_text, reading, sha256_of, write_json
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.schema import ModelRangeWarning, convert, nearest, parse_yaml, to_dict
@@ -48,8 +50,6 @@ Float = NDArray[np.float64]
 
 FOLDER = "blind"
 """In the output folder: the lightcones."""
-LEVEL = 0.95
-"""Level of the band and the intervals that an answer is held to."""
 ACROSS = 6
 """Panels of the figure in a row."""
 
@@ -296,8 +296,8 @@ def _spoilt(cube: torch.Tensor, one: Blind, config: Config, number: int) -> torc
 
 def _row(one: Blind, posterior: Posterior, counts: Float) -> dict[str, Any]:
     """What became of a map."""
-    band_low, band_high = posterior.band(LEVEL)
-    low, high = posterior.interval(LEVEL)
+    band_low, band_high = posterior.band(BAND)
+    low, high = posterior.interval(BAND)
     true = counts * posterior.unit
     inside = (true >= low) & (true <= high)
     integrals = {}

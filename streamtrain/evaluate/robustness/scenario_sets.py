@@ -16,7 +16,8 @@ from streamtrain.config import Config, ConfigError, from_mapping, read_settings
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, find_model
-from streamtrain.machine.files import resource_dir, why_nothing_found
+from streamtrain.machine.files import why_nothing_found
+from streamtrain.machine.shipped import resource_dir
 from streamtrain.schema import differences, nearest, to_dict
 
 BAND = ("nu_GHz", "nu_rest_GHz", "units")

@@ -19,6 +19,7 @@ from support import ROOT, small
 from support import map_runs as runs
 
 from streamtrain import Generator
+from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import baselines as mean_label
@@ -217,7 +218,7 @@ def test_a_head_that_knows_its_errors(tmp_path: Path, head: str) -> None:
     batch = generator.generate([INDEX])
     trained = Trained.load(config).network(generator.label)
     with torch.inference_mode():
-        spread = trained.head.spread(trained(batch.cube), batch.unit_label, reference.LEVELS)
+        spread = trained.head.spread(trained(batch.cube), batch.unit_label, INTERVAL_ENDS)
     expected = 10.0 ** np.maximum(spread[:, 0].numpy(), batch.unit_label.numpy())
     names = ("low_95", "low_68", "high_68", "high_95")
     assert np.array([result[n] for n in names]) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,120 @@
+"""Runs to hand on: the small copy of one that predicts as it does, and which runs there are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from streamtrain.config import Config
+from streamtrain.evaluate.folder import read_json, run_config
+from streamtrain.evaluate.run import Run
+from streamtrain.machine.files import discard
+from streamtrain.machine.shipped import find_run, trained_networks
+from streamtrain.tables import columns, rounded
+from streamtrain.train.checkpoint import newest, save_checkpoint
+
+KEPT = (
+    "config.yaml",
+    "history.jsonl",
+    "lightcones.jsonl",
+    "testset.json",
+    "evaluation.json",
+    "calibration.json",
+    "recalibration.json",
+    "infer_reference.json",
+    "alarm.npz",
+    "alarm.json",
+    "scenarios.json",
+    "catalogs.json",
+    "blind.json",
+)
+"""Files of a run that a copy has, where the run has them."""
+OF_A_TRAINING = ("optimiser", "average", "skipped_in_a_row")
+"""Entries of a checkpoint that a copy's lacks; the average of the weights takes their place."""
+
+
+def pack(run: str | Path, out: str | Path) -> Path:
+    """Copy what a run needs to predict into a folder, which `infer`, `evaluate` and `compare` take
+    as they take the run: a checkpoint of the weights that predict, without the optimiser, and the
+    numbers that were measured of the network, without figures and TensorBoard's files.
+
+    run: the folder of a run, or the name of a trained network that ships with streamtrain. out: the
+    folder, which must be new. Returns it. Raises ValueError, one sentence, for a run without an
+    intact checkpoint, and where `out` is there.
+    """
+    folder, target = find_run(run), Path(out)
+    config = run_config(folder)
+    found = newest(folder / "checkpoints")
+    if found is None:
+        raise ValueError(f"the run folder {folder} has no checkpoint; train first")
+    if os.path.lexists(target):
+        raise ValueError(f"{target} is already there, and is not overwritten: name another")
+    state = {name: value for name, value in found.state.items() if name not in OF_A_TRAINING}
+    state["network"] = found.state["network"] | found.state.get("average", {})
+    partial = target.with_name(f".{target.name}.tmp")
+    discard(partial)
+    try:
+        version = int(found.manifest["generator_version"])
+        save_checkpoint(partial / "checkpoints", state, config, version)
+        for name in KEPT:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, partial / name)
+        os.rename(partial, target)
+    except BaseException:
+        discard(partial)
+        raise
+    return target
+
+
+def describe_runs(folder: str | Path = "runs") -> list[str]:
+    """Lines of a table of the trained networks that ship with streamtrain, and of the runs in a
+    folder: what each was trained on, how long, and what it is worth on its test maps."""
+    shipped = trained_networks()
+    where = Path(folder)
+    own = sorted(file.parent for file in where.glob("*/config.yaml")) if where.is_dir() else []
+    head = ("run", "line", "luminosity", "map", "label", "steps", "mse [dex^2]", "mean label's")
+    rows: list[tuple[str, ...] | str] = []
+    for name, path in [*shipped.items(), *((str(path), path) for path in own)]:
+        try:
+            rows.append((name, *_row(path)))
+        except (ValueError, OSError) as error:
+            rows.append(f"{name}: {error}")
+    lines = columns(head, rows, left=range(5))
+    ships = f"Ships with streamtrain: {', '.join(shipped)}." if shipped else ""
+    none = "" if own else f"No run is in {where}."
+    return [*lines, "", *(text for text in (ships, none) if text)]
+
+
+def _row(folder: Path) -> tuple[str, ...]:
+    config = run_config(folder)
+    line, grid = config.line, config.grid
+    models = [f"{one.model} {one.prior}" for one in line.components.values()]
+    shape, fov = config.observation.state.shape, grid.fov_deg
+    evaluation = read_json(folder / "evaluation.json") or {}
+    network, mean = (evaluation.get(name) or {} for name in ("network", "mean_label"))
+    return (
+        f"{grid.nu_rest_GHz:g} GHz at {grid.nu_GHz[1]:g}-{grid.nu_GHz[0]:g}",
+        ", ".join(models),
+        f"{' x '.join(map(str, shape))}, {fov[0]:g} x {fov[1]:g} deg",
+        config.label.quantity,
+        _steps(config),
+        _mse(network),
+        _mse(mean),
+    )
+
+
+def _steps(config: Config) -> str:
+    """Of the newest checkpoint; '-' where there is none that predicts."""
+    with Run(config) as run:
+        try:
+            return str(run.trained.step)
+        except ValueError:
+            return "-"
+
+
+def _mse(scores: Mapping[str, Any]) -> str:
+    mse = scores.get("mse")
+    return "-" if mse is None else rounded(float(mse), scores.get("mse_error"))

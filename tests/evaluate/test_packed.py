@@ -1,0 +1,154 @@
+"""A run handed on predicts as it does; networks that ship have names and stay as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import map_runs as runs
+from support import small
+
+from streamtrain.cli.main import main
+from streamtrain.config import Config, load_config
+from streamtrain.evaluate.alarm.watch import FILE as ALARM
+from streamtrain.evaluate.packed import KEPT, describe_runs, pack
+from streamtrain.evaluate.run import Run
+from streamtrain.machine import shipped
+from streamtrain.machine.shipped import trained_networks
+from streamtrain.train.checkpoint import newest, save_checkpoint
+
+pytestmark = small.EXTRAPOLATES
+LARGEST_MB = 3.0
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run with an average of the weights, an optimiser and some of what commands leave."""
+    config = runs.make_run(
+        tmp_path_factory.mktemp("run"), network={"layers": 2, "filters": 4, "dense": 8,
+                                                 "head": "joint_counts"}
+    )  # fmt: skip
+    folder = Path(config.run)
+    found = newest(folder / "checkpoints")
+    assert found is not None
+    weights = found.state["network"]
+    average = {name: w + 0.01 for name, w in weights.items() if name.startswith("body")}
+    state = {**found.state, "step": 9, "average": average}
+    state |= {"optimiser": {"state": torch.zeros(100_000)}, "skipped_in_a_row": 0}
+    save_checkpoint(folder / "checkpoints", state, config, found.manifest["generator_version"])
+    (folder / "history.jsonl").write_text('{"step": 9, "loss": 1.0}\n')
+    (folder / "loss.png").write_bytes(b"a figure")
+    return config
+
+
+def functions(run: Path | str, cube: Any) -> Any:
+    """What a run draws for a map."""
+    with Run.open(run) as opened:
+        return opened.infer(cube, functions=100, compare_with=0).samples
+
+
+def test_a_copy_predicts_as_the_run_does(config: Config, tmp_path: Path) -> None:
+    copy = pack(config.run, tmp_path / "copy")
+    kept = {path.name for path in copy.iterdir()}
+    assert kept == {"checkpoints", *(n for n in KEPT if (Path(config.run) / n).is_file())}
+    assert {"config.yaml", "history.jsonl"} <= kept
+    cube = np.zeros((3, 20, 24), np.float32)
+    assert np.array_equal(functions(copy, cube), functions(config.run, cube))
+    found = newest(copy / "checkpoints")
+    assert found is not None and found.state["step"] == 9
+    assert not {"optimiser", "average", "skipped_in_a_row"} & set(found.state)
+    size = sum(file.stat().st_size for file in (copy / "checkpoints").rglob("*"))
+    assert size < 300_000  # the optimiser alone has 400 000 bytes
+    again = pack(copy, tmp_path / "again")
+    assert np.array_equal(functions(again, cube), functions(copy, cube))
+    with pytest.raises(ValueError, match="copy is already there, and is not overwritten"):
+        pack(config.run, copy)
+    with pytest.raises(ValueError, match="has no checkpoint; train first"):
+        shutil.rmtree(again / "checkpoints")
+        pack(again, tmp_path / "third")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "copy"]
+
+
+@pytest.fixture
+def ours(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run as a network that ships, named `tiny`."""
+    shutil.copytree(shipped.resource_dir("kernels"), tmp_path / "kernels")
+    (tmp_path / "configs" / "trained").mkdir(parents=True)
+    folder = pack(config.run, tmp_path / "configs" / "trained" / "tiny")
+    usual = shipped.resource_dir
+    monkeypatch.setattr(
+        shipped, "resource_dir", lambda name: tmp_path / name if name == "configs" else usual(name)
+    )
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_network_that_ships_is_found_by_its_name(
+    ours: Path, config: Config, tmp_path: Path, capsys: Any
+) -> None:
+    """And nothing is written beside it."""
+    before = state_of(ours)
+    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, 3))
+    assert main(["infer", "tiny", str(path), "--samples", "0"]) == 0
+    assert (tmp_path / "tiny_infer" / "m.json").is_file()
+    assert "tiny_infer/m.ecsv" in capsys.readouterr().out
+    again = json.loads((tmp_path / "tiny_infer" / "m.json").read_text())
+    assert main(["infer", config.run, str(path), "--samples", "0", "--out", "own"]) == 0
+    own = json.loads((tmp_path / "own" / "m.json").read_text())
+    assert again["value"] == own["value"]
+    assert Path(load_config("tiny").run) == ours
+    assert main(["runs", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "Ships with streamtrain: tiny." in out and "breysse15" in out
+    for command, expected in (
+        (["evaluate", "tiny"], "tiny ships with streamtrain and stays as it is"),
+        (["alarm", "tiny"], "tiny ships with streamtrain and stays as it is"),
+        (["calibrate", "tiny", str(path)], "tiny ships with streamtrain and stays as it is"),
+        (["train", "tiny"], "tiny ships with streamtrain and is not trained on"),
+        (["infer", "tini", str(path)], "there is no run 'tini'"),
+    ):
+        assert main(command) == 2, command
+        assert expected in capsys.readouterr().err
+    assert state_of(ours) == before
+
+
+def test_a_folder_of_that_name_comes_first(ours: Path, config: Config) -> None:
+    shutil.copytree(config.run, "tiny")
+    assert load_config("tiny").run == "tiny"
+
+
+def test_runs_are_listed_with_what_cannot_be_read(config: Config, tmp_path: Path) -> None:
+    shutil.copytree(config.run, tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.yaml").write_text("emit: 3\n")
+    lines = describe_runs(tmp_path)
+    (good,) = (line for line in lines if "good" in line)
+    assert "breysse15 fiducial" in good and "3 x 20 x 24, 0.8 x 0.7 deg" in good
+    assert " 9 " in good and " - " in good
+    assert any(line.startswith(f"{tmp_path / 'bad'}: ") for line in lines)
+    assert describe_runs(tmp_path / "none")[-1] == f"No run is in {tmp_path / 'none'}."
+
+
+@pytest.mark.parametrize("name", sorted(trained_networks()))
+def test_networks_that_ship_are_whole(name: str, tmp_path: Path) -> None:
+    """Small, of this generator, with errors, calibration and an alarm that need no lightcone."""
+    folder = trained_networks()[name]
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert size < LARGEST_MB * 1e6
+    with Run.open(name) as run:
+        cube = np.zeros(run.trained.input_shape, np.float32)
+        posterior = run.infer(cube)
+        assert posterior.alarm is not None and posterior.alarm.maps >= 1000
+        assert posterior.alarm.extrapolated  # a map without noise
+        assert not any("lightcone" in text for text in posterior.warnings)
+        assert run.evaluation is not None and run.evaluation["network"]["mse"] > 0.0
+    assert (folder / "calibration.json").is_file() and (folder / ALARM).is_file()
