@@ -24,7 +24,7 @@ from streamtrain.numerics import portable
 LIMIT, WEIGHT, INTENSITY = " limit", " weight", " intensity"
 """Columns of the halos that conditions look at, which no lightcone has."""
 BRIGHT, TYPICAL = "bright", "typical"
-"""Those halos, see `CompiledModel`."""
+"""Names of the groups of halos that conditions look at, see `CompiledModel`."""
 
 
 class ModelStatement:

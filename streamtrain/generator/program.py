@@ -75,12 +75,12 @@ class Program:
 
     @property
     def instructions(self) -> NDArray[np.int32]:
-        """[n, 5]."""
+        """The instructions, int32 [n, 5]: operation, target, and three numbers more."""
         return np.array(self._lines, np.int32).reshape(-1, FIELDS)
 
     @property
     def numbers(self) -> Float:
-        """All numbers [n]."""
+        """All numbers that instructions read, float64 [n]."""
         return np.concatenate([*self._numbers, np.zeros(1)])
 
     def place(self, values: Float) -> int:

@@ -35,7 +35,7 @@ class Attempts:
     kept: dict[int, Symbol]
     """What is kept of an attempt, by place."""
     conditions: list[Symbol]
-    """Of what has been kept, the cheapest first."""
+    """What must hold of the numbers that are kept, the cheapest first."""
 
 
 class Columns:
@@ -60,8 +60,8 @@ class Recorder:
         return Draws(0, split, np.zeros(1, np.uint64), stage, self)
 
     def leaves(self, kind: str, stage: int, elements: Sequence[int] | NDArray[np.int64]) -> Columns:
-        """See `rng.Recorder`: symbols named by stage, element, and elements from one attempt to the
-        next."""
+        """Symbols of random numbers of a `kind`, uniform or normal, named by stage, element, and
+        the elements from one attempt to the next."""
 
         def leaf(element: int) -> Symbol:
             step = MOST_PARAMETERS if element >= FIRST_CHOICE else ELEMENTS_PER_ATTEMPT
@@ -76,7 +76,8 @@ class Recorder:
         defaults: Mapping[str, float],
         accept: Accept | None,
     ) -> Symbols:
-        """See `Prior.draw`. accept: gives the symbol of a further condition."""
+        """Symbols of the parameters that a prior draws, and of those that it holds; the attempts are
+        written down. accept: gives the symbol of a further condition."""
         held = {name: symbol(float(v[0])) for name, v in prior.held(defaults).items()}
         if not prior.varies:
             return held

@@ -43,9 +43,9 @@ class Adjusted:
     """An adjustment of B samples."""
 
     threshold: float
-    """Of log2 L; what is brighter is shifted."""
+    """The log2 L above which luminosities are shifted, the same for all samples."""
     shift: Float
-    """Of log2 L [B]."""
+    """How much log2 L is shifted [B]."""
     record: dict[str, Float]
     """What a sample's record says of it, [B] each."""
 
