@@ -89,13 +89,15 @@ def join(parts: Sequence[Batch]) -> Batch:
     def together(name: str) -> torch.Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
+    draws = [part.draws for part in parts]
+    indices = [index for part in parts for index in part.indices]
     rows = [part.unit_label.expand(len(part), -1) for part in parts]
     return Batch(
         together("cube"),
         together("label"),
         together("counts"),
-        [record for part in parts for record in part.draws],
-        [index for part in parts for index in part.indices],
+        DrawnLater(lambda: [record for part in draws for record in part], len(indices)),
+        indices,
         together("saturated"),
         torch.cat(rows),
     )

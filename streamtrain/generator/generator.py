@@ -145,6 +145,8 @@ class Generator:
         self._operator_draws: OperatorDraws | None = None
         self.numpy_because = self._why_numpy(compiler_flags)
         """Why NumPy draws samples, which takes longer; empty where kernels do."""
+        if self.device.type == "cuda":  # any stream may read what was sent there
+            torch.cuda.current_stream(self.device).synchronize()
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None

@@ -141,7 +141,8 @@ class LineDraws:
             bank.tile_rows,
             border,
         )
-        self._arrays = [torch.from_numpy(a).to(self._device) for a in arrays]
+        self.arrays = [torch.from_numpy(a).to(self._device) for a in arrays]
+        """All that the kernel reads of bank and models, on the device."""
 
     def draw(
         self, index: Tensor, seed: Tensor, counts: Tensor, memory: Workspace, name: str
@@ -172,7 +173,7 @@ class LineDraws:
             ROOM,
             index,
             seed,
-            *self._arrays,
+            *self.arrays,
             np.int64(together),
             items,
             *arrays.values(),

@@ -381,6 +381,11 @@ class EmissionLine:
         assert self._kernel is not None, self.why_not
         return self._kernel.draw(index, seed, counts, memory, name)
 
+    @property
+    def drawn_with(self) -> list[torch.Tensor]:
+        """What `draw_on_device` reads of the lightcones and models, on the device."""
+        return [] if self._kernel is None else self._kernel.arrays
+
     def part(self, arrays: DeviceArrays, first: int, last: int) -> DeviceArrays:
         """The arrays of samples first..last-1 of those that `draw_on_device` made."""
         assert self._kernel is not None, self.why_not

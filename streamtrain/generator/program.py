@@ -22,10 +22,10 @@ OPERATIONS: tuple[str, ...] = (
     *("number", "halo", "drawn", *ARITHMETIC, "uniform", "normal", "count"),
     *("keep", "begin", "accept", "require", "all", "sum", "out"),
 )
-REGISTERS = 64
-"""Numbers that are worked on at a time."""
-MAX_DRAWN = 160
-"""Numbers that are kept for a sample."""
+REGISTERS = 32
+"""Numbers that are worked on at a time; the widest prior with its conditions takes 15."""
+MAX_DRAWN = 80
+"""Numbers that are kept for a sample, of which the widest prior keeps 19."""
 MAX_TERMS = 128
 """Halos that a condition may look at."""
 PADDED = 16

@@ -76,8 +76,8 @@ class Recorder:
         defaults: Mapping[str, float],
         accept: Accept | None,
     ) -> Symbols:
-        """Symbols of the parameters that a prior draws, and of those that it holds; the attempts are
-        written down. accept: gives the symbol of a further condition."""
+        """Symbols of the parameters that a prior draws, and of those that it holds; its attempts
+        are written down. accept: gives the symbol of a further condition."""
         held = {name: symbol(float(v[0])) for name, v in prior.held(defaults).items()}
         if not prior.varies:
             return held

@@ -157,7 +157,8 @@ class Scene:
         stream = torch.cuda.current_stream(device)
         if stream.cuda_stream in self._streams:
             return
-        for tensor in self.tensors:
+        drawn_with = [tensor for line in self.lines for tensor in line.drawn_with]
+        for tensor in [*self.tensors, self.unit_label, *drawn_with]:
             tensor.record_stream(stream)
         self._streams.add(stream.cuda_stream)
 
