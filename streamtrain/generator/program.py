@@ -229,7 +229,7 @@ class _Lines:
         """Equal for equal expressions."""
         if id(node) not in self._keys:
             parts = tuple(self._interned[self._key(arg)] for arg in node.args)
-            key = (node.op, parts, node.name, node.value)
+            key = (node.op, parts, node.name, repr(node.value))  # of numbers, -0 is not 0
             self._interned.setdefault(key, len(self._interned))
             self._keys[id(node)] = node, key
         return self._keys[id(node)][1]
