@@ -19,6 +19,7 @@ smartquotes = False
 toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 6
+myst_enable_extensions = ["attrs_inline"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"<!-- made: (\w+) ?(.*?) -->")
 MERMAID = re.compile(r"```mermaid\nflowchart LR\n(.*?)```", re.DOTALL)
 EDGE = re.compile(r"^ +(\S+) -->\|(\d+) (\w+)\| (\S+)$", re.MULTILINE)
-MADE_BY_OTHERS = ("Batch", "Config", "Lightcone", "Posterior")
+MADE_BY_OTHERS = ("Batch", "Config", "Evaluation", "Lightcone", "Painted", "Posterior")
 """Classes whose constructors nobody calls."""
 UNITS = ("deg", "deg^2", "arcmin", "pixels", "GHz", "MHz", "K", "mJy", "Lsun", "Msun", "1/Mpc")
 UNITS = (*UNITS, "h", "GB", "map units")
@@ -184,6 +184,14 @@ def name_of(kind: type) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Config")).lower()
 
 
+def anchor_of(section: Section, name: str) -> str:
+    """Where a setting has its row: settings.html#setting-train-clip-norm. One of several kinds of a
+    section has its kind in it, a section that stands in several places its own name."""
+    where = section.path or ("" if section.kind is Config else name_of(section.kind))
+    kind = section.kind.kind if section.one_of else ""  # type: ignore[attr-defined]
+    return re.sub(r"[^a-z0-9]+", "-", f"setting {where} {kind} {name}".lower()).strip("-")
+
+
 def link_to(title: str) -> str:
     """A link to a heading of the page; anchors are made as GitHub makes them."""
     return f"[{title}](#{re.sub(r'[^a-z0-9_ -]', '', title.lower()).replace(' ', '-')})"
@@ -200,7 +208,9 @@ def setting_row(
         values = link_to(f"`{name}`")
     links = [link_to(titles[kind]) for kind in within(hint)]
     values = " or ".join(filter(None, [values, *links]))
-    return [f"`{name}`", meaning, default_of(field, section.default), values, unit]
+    anchor = anchor_of(section, field.name)
+    shown = f"[`{name}`](#{anchor}){{#{anchor}}}"
+    return [shown, meaning, default_of(field, section.default), values, unit]
 
 
 def default_of(field: dataclasses.Field[Any], section: Any) -> str:
@@ -271,7 +281,7 @@ def api(names: str) -> str:
 
 
 def api_section(name: str) -> str:
-    is_class = isinstance(getattr(streamtrain, name), type)
+    is_class = isinstance(getattr(streamtrain, name), type)  # rooms that are called are functions
     lines = [f".. auto{'class' if is_class else 'function'}:: streamtrain.{name}"]
     lines += ["   :members:"] if is_class else []
     return "\n".join(["```{eval-rst}", *lines, "```"])
@@ -288,11 +298,14 @@ def signature(
 
 def as_plain_text(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
     """Docstrings have code in backticks, which is a link where it is a public name, and no other
-    markup: stars and bars are what they are. `observe` is the section, not the function."""
-    parts = "\n".join(lines).split("`")
+    markup: stars and bars are what they are. `observe` is the section, not the function. An example
+    at the end stays."""
+    examples = [k for k, line in enumerate(lines) if line.startswith(">>> ")]
+    prose = lines[: min(examples, default=len(lines))]
+    parts = "\n".join(prose).split("`")
     parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [f"`{part}`" if part in ORDERED else part for part in parts[1::2]]
-    lines[:] = "`".join(parts).split("\n")
+    lines[: len(prose)] = "`".join(parts).split("\n")
 
 
 # Examples and pictures

@@ -47,6 +47,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
          pair += gridDim.y * blockDim.x) {
         const u32 even = 2u * pair;
         int there[2], slice[2], voxel[2];
+#pragma unroll
         for (u32 k = 0; k < 2; ++k) {
             there[k] = (even + k >= begin) & (even + k < end);
             slice[k] = there[k] ? (channel + even)[k] : -1;
@@ -58,6 +59,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
         }
         if (!(there[0] | there[1])) continue;
         float chi_squared[2];
+#pragma unroll
         for (u32 k = 0; k < 2; ++k) {
             const float px = there[k] ? (x + even)[k] : 1.0f;
             const float py = there[k] ? (y + even)[k] : 1.0f;
@@ -77,6 +79,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
         pair_chance(pair, keys, chance);
         int bin[2];
         i64 q[2];
+#pragma unroll
         for (u32 k = 0; k < 2; ++k) {
             const float mass = there[k] ? (log2_mass + even)[k] : 0.0f;
             const float log2_z = there[k] ? (log2_1pz + even)[k] : 0.0f;
@@ -86,6 +89,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
             q[k] = deposit_of(log2_l, log2_z, chi_squared[k], pose, values);
             bin[k] = bin_of(log2_l, values, num_bins);
         }
+#pragma unroll
         for (u32 k = 0; k < 2; ++k) {
             if (voxel[k] < 0) continue;
 #ifdef LINE_WIDTH

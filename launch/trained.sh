@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a trained network that ships with streamtrain again: bash launch/trained.sh quickstart|comap
 # Lightcones, training, test set, evaluation, calibration, alarm, and the packed copy in
-# configs/trained/NAME. Stop it whenever you like: the same command continues. `comap` wants a GPU
-# or a day of CPU cores for more steps than those below, which two cores did in two hours.
+# configs/trained/NAME. Stop it whenever you like: the same command continues. A GPU, or days of CPU
+# cores, would do for `comap` what these few steps cannot: two cores take two hours for them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=""
@@ -11,14 +11,17 @@ extras=""
 name="${1:?quickstart or comap}"
 case "$name" in
 quickstart)
-    config=configs/quickstart_freeform.yaml settings="train.steps=3000"
+    config=configs/quickstart_freeform.yaml
+    settings=(train.steps=3000)
     make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
     $make 32 --prefix train --first-seed 0
     $make 8 --prefix validation --first-seed 1000
     $make 8 --prefix test --first-seed 2000
     ;;
 comap)
-    config=configs/comap_pathfinder.yaml settings="train.steps=900 train.batch_size=32"
+    config=configs/comap_pathfinder.yaml
+    # any depth that a field of the survey may have
+    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=700 train.batch_size=32)
     streamtrain catalog make --for "$config" --number 16 4 4
     ;;
 *)
@@ -27,7 +30,7 @@ comap)
     ;;
 esac
 run="runs/$name"
-streamtrain train "$config" run="$run" $settings
+streamtrain train "$config" run="$run" "${settings[@]}"
 streamtrain evaluate "$run"
 streamtrain evaluate "$run" --calibration
 streamtrain alarm "$run"

@@ -8,17 +8,16 @@ order of the operations, and a second use of one takes a suffix (`noise_2`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from streamtrain.catalogs.settings import SFR_CHOICES, DataConfig, check_data
 from streamtrain.grid import Grid
 from streamtrain.labels import LabelConfig, check_label
 from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
+from streamtrain.luminosity.source import source_of
 from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256_of, why_not_a_file
 from streamtrain.machine.shipped import find_config, find_run
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
@@ -31,8 +30,10 @@ from streamtrain.schema import (
     nearest,
     operator_kind,
     parse_yaml,
+    plain,
     setting,
     to_dict,
+    yaml_text,
 )
 from streamtrain.train.settings import TrainConfig, check_training, said_of_training
 
@@ -53,9 +54,22 @@ DATA_SETTINGS = ("roll", "mirror", "min_mass_Msun", "active", "active_samples", 
 """What of the section `data` decides samples."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
-    """Everything that decides a run."""
+    """Everything that decides a run: the settings of its YAML file, checked, with their defaults.
+
+    `load_config` makes it. Its sections are attributes; none can be changed, `load_config` makes
+    another.
+
+    >>> from streamtrain import load_config
+    >>> config = load_config("reference.yaml", seed=3)
+    >>> config
+    Config('runs/reference': line(li16) > pool > noise > log_modulus, cube [20, 64, 64] of ...
+    >>> config.grid.fov_deg
+    (0.35, 0.35)
+    >>> config.to_yaml().splitlines()[0]
+    'seed: 3'
+    """
 
     seed: int = setting(0, "64-bit seed of every sample", low=0, high=2**64 - 1)
     run: str = setting("runs/default", "folder of the run: checkpoints, TensorBoard, figures")
@@ -68,10 +82,20 @@ class Config:
     train: TrainConfig = setting(TrainConfig(), "")
     test: TestSetConfig = setting(TestSetConfig(), "")
 
+    def __repr__(self) -> str:
+        emit, grid = dict(self.emit), self.grid
+        line = emit.pop("line", None)
+        models = ", ".join(line.class_names) if isinstance(line, LineConfig) else ""
+        steps = " > ".join([f"line({models})", *emit, *self.observe])
+        cube = f"{list(grid.shape)} of {grid.fov_deg[0]:g} x {grid.fov_deg[1]:g} deg at "
+        cube += f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz"
+        label = f"{self.label.quantity}, {self.network.kind}"
+        return f"Config({self.run!r}: {steps}, cube {cube}, {label})"
+
     def to_yaml(self) -> str:
         """The resolved whole, as YAML that `load_config` reads back. Raises ConfigError where
         it is too long for that."""
-        text = yaml.safe_dump(to_dict(self), sort_keys=False, default_flow_style=None, width=100)
+        text = yaml_text(to_dict(self))
         if len(text) > MAX_YAML_BYTES:
             raise ConfigError(
                 f"the resolved configuration has {len(text)} bytes, more than can be read again "
@@ -205,28 +229,40 @@ def _merge(base: dict[str, Any], changes: dict[str, Any], top: bool = True) -> d
     return merged
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML configuration and apply `dotted.key=value` overrides.
+def load_config(
+    config: str | Path | Mapping[str, Any] | Config,
+    overrides: Iterable[str] = (),
+    **changes: Any,
+) -> Config:
+    """Read a configuration, and change settings of it.
 
-    path: a file, the name of one that ships with streamtrain, the folder of a run, wherever that
-    lies now, or the name of a trained network that ships (`streamtrain runs list`). A file may
-    start from another: `extends: other.yaml`, beside it, and change some settings; `emit` and
-    `observe`, whose order matters, are replaced as a whole. An operator that an override adds to
-    `observe` takes its place in the order of an instrument, which is said (`place_operator`).
+    config: a YAML file, the name of one that ships with streamtrain, the folder of a run, wherever
+    that lies now, the name of a trained network that ships (`streamtrain runs list`), a mapping of
+    settings as such a file has them, or a `Config`. A file or mapping may start from another:
+    `extends: other.yaml`, beside it, and change some settings; `emit` and `observe`, whose order
+    matters, are replaced as a whole. changes: sections or settings of the top in the same way,
+    `seed=3`, `train={"steps": 200}`. overrides: texts `dotted.key=value` as on the command line,
+    last. An operator that one adds to `observe` takes its place in the order of an instrument,
+    which is said (`place_operator`). In Python a luminosity model may be a function of (mass_Msun,
+    z, *, parameters=defaults), whose source takes its place (see `source_of`).
     Relative lightcone paths start from the current folder.
     Raises ConfigError (a ValueError) with one sentence for bad input.
+
+    >>> from streamtrain import load_config
+    >>> load_config("reference.yaml", ["train.steps=200"], seed=3).train.steps
+    200
+    >>> config = load_config({"extends": "reference.yaml", "observe": {"noise": {"sigma_uK": 2}}})
+    >>> list(config.observe), config.observe["noise"].sigma_uK
+    (['noise'], 2.0)
     """
-    if not isinstance(path, str | Path):
-        hint = ": streamtrain.config.from_mapping takes one" if isinstance(path, Mapping) else ""
-        raise ConfigError(
-            f"load_config reads a YAML file or the folder of a run, not a {type(path).__name__}"
-            + hint
-        )
     if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
         raise ConfigError(f"overrides must be a list like ['train.steps=200'], not {overrides!r}")
-    folder = find_run(path)
-    data = _of_run(folder) if folder.is_dir() else _read(path, ())
-    for override in overrides:
+    texts = list(overrides)
+    if isinstance(config, Config) and not texts and not changes:
+        return config
+    _refuse_unknown(changes)
+    data = _merge(_given(config), _with_sources(plain(changes)))
+    for override in texts:
         if not isinstance(override, str):
             raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")
         before = {key: _names(data, key) for key in ("emit", "observe")}
@@ -235,9 +271,61 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             data["observe"] = place_operator(data["observe"], added)
         if added := _added(data, override, before["emit"], "emit"):
             note_modifier(data["emit"], added)
-    config = from_mapping(data)
-    config.observation.check_order()
-    return config
+    built = from_mapping(data)
+    built.observation.check_order()
+    return built
+
+
+def _refuse_unknown(changes: Mapping[str, Any]) -> None:
+    """ConfigError for keywords that are no sections, with the section that has such a setting."""
+    sections = {field.name: field for field in fields(Config)}
+    for name in changes:
+        first, _, rest = name.partition(".")
+        where = [key for key, of in sections.items() if hasattr(of.default, "__dataclass_fields__")]
+        inside = [key for key in where if hasattr(sections[key].default, name)]
+        if rest and first in sections:
+            raise ConfigError(
+                f"'{name}' is no keyword: use the text '{name}=...', or {first}={{...}}"
+            )
+        if name not in sections and inside:
+            raise ConfigError(
+                f"'{name}' is a setting of {inside[0]}: {inside[0]}={{'{name}': ...}}"
+            )
+        if name not in sections:
+            raise ConfigError(f"unknown setting '{name}': {nearest(name, sections)}")
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """The settings of what is given to `load_config`."""
+    if isinstance(config, Config):
+        return dict(to_dict(config))
+    if isinstance(config, str | Path):
+        folder = find_run(config)
+        return _of_run(folder) if folder.is_dir() else _read(config, ())
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            "load_config reads a YAML file, the folder of a run, a mapping of settings or a "
+            f"Config, not a {type(config).__name__}"
+        )
+    data = _with_sources(plain(config))
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"extends must name a configuration file, not {base!r}")
+    return _merge(_read(base, ()), data)
+
+
+def _with_sources(data: Any) -> Any:
+    """Plain data in which luminosity models that are functions are texts."""
+    if isinstance(data, list):
+        return [_with_sources(value) for value in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: source_of(value) if key == "model" and callable(value) else _with_sources(value)
+        for key, value in data.items()
+    }
 
 
 def _names(data: Mapping[str, Any], key: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""Figures that rooms share: luminosity functions, confusion, slices of a map, parameters.
+"""Figures that rooms share: luminosity functions, confusion, slices of a map; and their palette.
 
 Each function returns a matplotlib Figure of its own (no pyplot, no global state), so they serve
-files, TensorBoard and threads alike; `write_png` writes one whole or not at all. Colours are those
-of Okabe & Ito, told apart by colour-blind readers.
+files, TensorBoard and threads alike; `write_png` writes one whole or not at all. Every figure is to
+be read alone: its title says what it shows, its legends lie beside the data. The colours of all
+figures are here, those of Okabe & Ito, told apart by colour-blind readers: what has a name has its
+colour in every figure.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
@@ -27,10 +30,24 @@ Bool = NDArray[np.bool_]
 
 NETWORK = "#0072B2"
 REFERENCE = "#D55E00"
+"""What always predicts the mean label."""
 TRUTH = "#000000"
 CHAIN = "#009E73"
+GREY = "#8C8C8C"
+"""A prior, an exact posterior, one halo, numbers that others have published."""
+SERIES = (NETWORK, "#CC79A7", CHAIN, "#E69F00", "#56B4E9", GREY)
+"""What stands side by side without a colour of its own, such as runs and luminosity models."""
+SHADES = ("#CFE2F0", "#93BFDF", "#4C93C6")
+"""From the widest interval to the narrowest: `NETWORK` on white, opaque, so that each has one shade
+wherever it lies."""
+WRONG = "#FBE3D6"
+"""Behind what is wrong."""
+SKY, SIGNED, SHARES = "cividis", "RdBu_r", "Blues"
+"""Colour maps of maps, of what has a sign, of shares of one."""
 LABEL_SIZE = 11
 TICK_SIZE = 10
+WIDE = 2.5
+"""Width over height beyond which maps stand below one another."""
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
@@ -60,6 +77,7 @@ def luminosity_function(
     unit: Float | None = None,
     slices: Slices | None = None,
     band: Float | None = None,
+    title: str = "predicted and true luminosity functions",
 ) -> Figure:
     """Predicted and true luminosity functions of a few maps, their ratio below.
 
@@ -69,16 +87,18 @@ def luminosity_function(
     network predicts for maps without a halo, in the same form. quantity: of `QUANTITIES`, with
     `unit`, what one halo is worth in it, [num_maps or 1, num_bins] (default: 1). slices: of the
     maps, drawn above. band: ends of the simultaneous 95 % band of each function, log10 of the
-    count, [2, num_maps, num_bins].
+    count, [2, num_maps, num_bins]. titles: of the maps; title: of the whole.
     """
     if predicted.shape != true.shape or true.ndim != 2:
         raise ValueError(f"shape mismatch: predicted {predicted.shape}, true {true.shape}")
     num_maps = len(true)
-    height = 4.8 if slices is None else 8.0
-    figure = Figure(figsize=(1.2 + 3.4 * num_maps, height), dpi=150, layout="constrained")
+    top_height = 0.0 if slices is None else _height(slices.fov_deg, 2.5) + 0.8
+    size = (1.2 + 3.4 * num_maps, 5.5 + top_height)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     part: Figure | SubFigure = figure
     if slices is not None:
-        top, part = figure.subfigures(2, 1, squeeze=False, height_ratios=(3.2, 4.8))[:, 0]
+        heights = (top_height, 4.8)
+        top, part = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_slices(top, slices, titles)
         titles = ()
     panels = part.subplots(
@@ -123,12 +143,12 @@ def luminosity_function(
                 at,
                 unit_label[k] * 10**blank,
                 "-.",
-                color="grey",
+                color=GREY,
                 lw=1.4,
-                label="no halo in the map",
+                label="network, no halo in the map",
             )
         if unit is not None:
-            upper.plot(at, unit_label[k], ":", color="grey", lw=1.2, zorder=1, label="one halo")
+            upper.plot(at, unit_label[k], ":", color=GREY, lw=1.2, zorder=1, label="one halo")
         upper.set_yscale("log")
         upper.set_ylim(0.7 * lowest, 3 * highest)
         if k < len(titles):
@@ -139,8 +159,14 @@ def luminosity_function(
         lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     panels[0, 0].set_ylabel(QUANTITIES[quantity].axis, fontsize=LABEL_SIZE)
     panels[1, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
-    panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    legend_below(figure, panels[0, 0], 5)
+    figure.suptitle(title, fontsize=LABEL_SIZE)
     return figure
+
+
+def _height(fov_deg: tuple[float, float], width: float) -> float:
+    """Of a map of some width [inch], neither a line nor a tower."""
+    return min(max(width * fov_deg[1] / fov_deg[0], 0.4), 3.0 * width)
 
 
 def _draw_slices(figure: SubFigure, slices: Slices, titles: Sequence[str]) -> None:
@@ -165,41 +191,55 @@ def frequency_GHz(nu_GHz: tuple[float, float], channel: float, num: int) -> floa
 
 
 def map_slices(
-    cube: NDArray[np.floating],
+    maps: Mapping[str, NDArray[np.floating]],
     *,
     fov_deg: tuple[float, float] | None = None,
     nu_GHz: tuple[float, float] | None = None,
     num_slices: int = 4,
-    unit: str = "network input",
-    title: str = "",
+    title: str = "slices of a map",
 ) -> Figure:
-    """Frequency slices of a map, evenly spaced, on one colour scale; east is left.
+    """Frequency slices of maps of one field, evenly spaced, each map on a colour scale of its own;
+    east is left. A field much wider than high has its slices below one another.
 
-    cube: [n_freq, n_dec, n_ra]. fov_deg: (ra, dec) [deg]; default: axes count voxels.
-    nu_GHz: band (high, low) [GHz]; default: slices are numbered. unit: what the colours mean.
-    title: above all, such as how the sample was drawn.
+    maps: [n_freq, n_dec, n_ra] each, by what their colours mean. fov_deg: (ra, dec) [deg]; default:
+    axes count voxels. nu_GHz: band (high, low) [GHz]; default: slices are numbered. title: above
+    all.
     """
-    num_freq, num_dec, num_ra = cube.shape
+    num_freq, num_dec, num_ra = next(iter(maps.values())).shape
     chosen = np.unique(np.linspace(0, num_freq - 1, min(num_slices, num_freq)).round().astype(int))
     size_deg = fov_deg if fov_deg is not None else (float(num_ra), float(num_dec))
-    limits = colour_limits(cube[chosen])
-    lines = title.count("\n") + 1 if title else 0
-    size = (1.5 + 2.7 * len(chosen), 3.6 + 0.25 * lines)
+    flat = size_deg[0] > WIDE * size_deg[1]
+    across, down = (len(maps), len(chosen)) if flat else (len(chosen), len(maps))
+    width = 6.0 if flat else 2.6 * min(1.0, max(size_deg[0] / size_deg[1], 0.4))
+    height = _height(size_deg, width) + (0.35 if flat else 0.0)
+    lines = title.count("\n") + 1
+    size = (1.3 + (width + 0.1) * across, 0.95 + 0.2 * lines + (height + 0.1) * down)
+    size = (size[0] + (0.0 if flat else 0.9), size[1] + (0.8 if flat else 0.0))
     figure = Figure(figsize=size, dpi=150, layout="compressed")
-    panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
-    for axes, k in zip(panels, chosen, strict=True):
-        image = draw_slice(axes, cube[k], size_deg, limits)
-        heading = f"frequency slice {k}"
-        if nu_GHz is not None:
-            heading = f"{frequency_GHz(nu_GHz, k, num_freq):.2f} GHz"
-        axes.set_title(heading, fontsize=LABEL_SIZE)
-        axes.set_xlabel(f"ra [{'deg' if fov_deg else 'voxels'}]", fontsize=LABEL_SIZE)
-        axes.tick_params(labelsize=TICK_SIZE)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    by_map = panels.T if flat else panels
+    for number, (unit, cube) in enumerate(maps.items()):
+        row = by_map[number]
+        limits = colour_limits(cube[chosen])
+        for axes, k in zip(row, chosen, strict=True):
+            image = draw_slice(axes, cube[k], size_deg, limits)
+            heading = f"frequency slice {k}"
+            if nu_GHz is not None:
+                heading = f"{frequency_GHz(nu_GHz, k, num_freq):.2f} GHz"
+            if flat or number == 0:
+                axes.set_title(heading, fontsize=LABEL_SIZE)
+            axes.tick_params(labelsize=TICK_SIZE)
+        where = "bottom" if flat else "right"
+        bar = figure.colorbar(image, ax=list(row), pad=0.01, extend="both", location=where)
+        bar.set_label(unit, fontsize=LABEL_SIZE)
+        bar.ax.tick_params(labelsize=TICK_SIZE)
+    panels[0, 0].set_xlim(size_deg[0] / 2, -size_deg[0] / 2)  # shared axes: not inverted twice
+    unit = "deg" if fov_deg else "voxels"
+    for axes in panels[-1]:
+        axes.set_xlabel(f"ra [{unit}]", fontsize=LABEL_SIZE)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"dec [{unit}]", fontsize=LABEL_SIZE)
     figure.suptitle(title, fontsize=TICK_SIZE)
-    panels[0].set_ylabel(f"dec [{'deg' if fov_deg else 'voxels'}]", fontsize=LABEL_SIZE)
-    bar = figure.colorbar(image, ax=list(panels), pad=0.01, extend="both")
-    bar.set_label(unit, fontsize=LABEL_SIZE)
-    bar.ax.tick_params(labelsize=TICK_SIZE)
     return figure
 
 
@@ -225,7 +265,7 @@ def draw_slice(
         values,
         origin="lower",
         extent=(-width / 2, width / 2, -height / 2, height / 2),
-        cmap="cividis",
+        cmap=SKY,
         vmin=limits[0],
         vmax=limits[1],
         interpolation="nearest",
@@ -244,7 +284,7 @@ def confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 0.8, side), dpi=150, layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    image = axes.imshow(shares, cmap=SHARES, vmin=0.0, vmax=1.0)
     for true in range(num):
         for predicted in range(num):
             share = shares[true, predicted]
@@ -263,86 +303,46 @@ def confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> Figure:
     axes.set_ylabel("true model", fontsize=LABEL_SIZE)
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("share of the maps of a model", fontsize=LABEL_SIZE)
+    axes.set_title("which model the network takes a map for", fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=TICK_SIZE)
     return figure
 
 
-def corner(
-    samples: Float,
-    names: Sequence[str],
-    true: Float | None,
-    prior: Float,
-    *,
-    colour: str = CHAIN,
-    beside: Mapping[str, Float] | None = None,
-    title: str = "",
-) -> Figure:
-    """Every parameter against every other, and each alone beside its prior.
-
-    samples: of the posterior [num, num_names]; true: [num_names], None: unknown; prior: draws [num,
-    num_names]. beside: samples of other posteriors by name, drawn as lines.
-    """
-    beside = beside or {}
-    others = dict(zip(beside, (NETWORK, REFERENCE, "#CC79A7"), strict=False))
-    num = len(names)
-    figure = Figure(figsize=(1.5 + 1.7 * num, 1.5 + 1.7 * num), dpi=150, layout="constrained")
-    panels = figure.subplots(num, num, squeeze=False)
-    ends = [np.percentile(values, (0.5, 99.5), axis=0) for values in (prior, samples)]
-    limits = np.stack([np.minimum(*ends)[0], np.maximum(*ends)[1]], axis=1)
-    flat = limits[:, 0] == limits[:, 1]
-    limits[flat] += [-0.5, 0.5]
-    for row in range(num):
-        for column in range(num):
-            axes = panels[row, column]
-            if column > row:
-                axes.set_axis_off()
-                continue
-            low, high = limits[column]
-            bins = np.linspace(low, high, 40)
-            if row == column:
-                axes.hist(prior[:, row], bins, density=True, histtype="step", color="grey")
-                axes.hist(samples[:, row], bins, density=True, color=colour, alpha=0.6)
-                for name, line in others.items():
-                    values = beside[name][:, row]
-                    axes.hist(values, bins, density=True, histtype="step", color=line, label=name)
-                if true is not None:
-                    axes.axvline(true[row], color=TRUTH, lw=1.2)
-                axes.set_yticks([])
-            else:
-                _contours(axes, samples[:, column], samples[:, row], colour)
-                for name, line in others.items():
-                    values = beside[name]
-                    _contours(axes, values[:, column], values[:, row], line, filled=False)
-                if true is not None:
-                    axes.plot(true[column], true[row], "+", color=TRUTH, ms=9, mew=1.5)
-                axes.set_ylim(*limits[row])
-            axes.set_xlim(*limits[column])
-            axes.tick_params(labelsize=TICK_SIZE - 3, labelbottom=row == num - 1)
-            axes.tick_params(labelleft=column == 0 and row > 0)
-            axes.locator_params(nbins=4)
-        panels[num - 1, row].set_xlabel(names[row], fontsize=TICK_SIZE)
-        if row:
-            panels[row, 0].set_ylabel(names[row], fontsize=TICK_SIZE)
-    if others:
-        named = panels[0, 0].get_legend_handles_labels()
-        figure.legend(*named, fontsize=TICK_SIZE, frameon=False, loc="upper right")
-    figure.suptitle(title, fontsize=TICK_SIZE)
-    return figure
+def legend_above(axes: Axes, columns: int, title: str = "") -> None:
+    """What a panel shows, above it, where it covers nothing. title: of the panel."""
+    axes.legend(
+        title=title,
+        title_fontsize=TICK_SIZE,
+        fontsize=TICK_SIZE - 1,
+        frameon=False,
+        ncols=columns,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.99),
+        columnspacing=1.2,
+        handlelength=1.5,
+        borderaxespad=0.2,
+    )
 
 
-def _contours(axes: Axes, x: Float, y: Float, colour: str, *, filled: bool = True) -> None:
-    """Regions that hold 68 % and 95 % of the samples."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=24)
-    falling = np.sort(counts.ravel())[::-1]
-    share = np.cumsum(falling) / falling.sum()
-    heights = [falling[np.searchsorted(share, part)] for part in (0.95, 0.68)]
-    middles = [0.5 * (edges[1:] + edges[:-1]) for edges in (x_edges, y_edges)]
-    if not filled:
-        axes.contour(*middles, counts.T, levels=np.unique(heights), colors=colour, linewidths=1.0)
-        return
-    levels = np.unique([*heights, falling[0] + 1.0])
-    colours = [to_rgba(colour, alpha) for alpha in (0.3, 0.65)][-(len(levels) - 1) :]
-    axes.contourf(*middles, counts.T, levels=levels, colors=colours)
+def legend_below(figure: Figure, axes: Axes, columns: int, *more: Artist) -> None:
+    """One legend for all panels of a figure, below them. axes: the panel that has all entries;
+    more: handles of what no panel has."""
+    entries = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    entries |= {str(handle.get_label()): handle for handle in more}
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(columns, max(len(entries), 1)),
+        fontsize=TICK_SIZE,
+        frameon=False,
+    )
+
+
+def graded(number: int) -> list[tuple[float, ...]]:
+    """Colours of what has an order, such as luminosity ranges, from the first to the last."""
+    shades = colormaps["viridis"](np.linspace(0.0, 0.88, max(number, 1)))
+    return [tuple(shade) for shade in shades]
 
 
 def positions(bin_edges: Float, quantity: str) -> Float:

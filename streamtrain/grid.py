@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,13 @@ class Grid:
 
     The band runs from high to low. Angles and frequencies may have units of astropy. Raises
     ValueError, one sentence, for what is no grid.
+
+    >>> from streamtrain import Grid
+    >>> grid = Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64), nu_GHz=(34.0, 26.0))
+    >>> grid
+    Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64), nu_GHz=(34.0, 26.0), nu_rest_GHz=115.27, ...
+    >>> grid.dnu_GHz, [round(z, 3) for z in grid.z_range]
+    (0.4, [2.39, 3.433])
     """
 
     fov_deg: tuple[float, float] = setting(
@@ -64,6 +71,8 @@ class Grid:
     )
 
     def __post_init__(self) -> None:
+        _refuse_one("fov_deg", "(ra, dec)", self.fov_deg, 2)
+        _refuse_one("shape", "(freq, dec, ra)", self.shape, 3)
         plain = {
             "fov_deg": numbers(self.fov_deg, "fov_deg", "(ra, dec)", "deg"),
             "nu_GHz": numbers(self.nu_GHz, "nu_GHz", "(high, low)", "GHz"),
@@ -92,6 +101,9 @@ class Grid:
                 f"nu_GHz = {list(self.nu_GHz)} must lie below nu_rest_GHz = {self.nu_rest_GHz:g}"
             )
         low, high = BRIGHTEST_RANGE_LSUN
+        if self.brightest_Lsun is not None:
+            brightest = number(self.brightest_Lsun, "brightest_Lsun", "Lsun")
+            object.__setattr__(self, "brightest_Lsun", brightest)
         if self.brightest_Lsun is not None and not low <= self.brightest_Lsun <= high:
             raise ValueError(
                 f"brightest_Lsun = {self.brightest_Lsun:g} is outside "
@@ -172,6 +184,13 @@ class Grid:
         if self.units == "Jy/sr":
             brightest = brightest / ((1.0 + near) * (1.0 + near))
         return 40 - int(np.ceil(portable.log2(brightest)))
+
+
+def _refuse_one(name: str, form: str, given: Any, several: int) -> None:
+    """ValueError with what to write instead, for one number in the place of several."""
+    if isinstance(given, int | float):
+        same = ", ".join([f"{given:g}"] * several)
+        raise ValueError(f"{name} must be {form}, not {given:g}: if all are the same, ({same})")
 
 
 def _edges(first: float, last: float, bins: int) -> Float:

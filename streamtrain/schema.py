@@ -289,6 +289,38 @@ def to_dict(section: Any) -> Any:
     return section
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as it stands."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain data as YAML that `parse_yaml` reads back, in the order that they have."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+def plain(value: Any) -> Any:
+    """What a caller hands over in Python as plain data: paths as text, arrays and numbers of NumPy
+    as Python's, sections as mappings. What is none of that stays as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        is_section = all("help" in field.metadata for field in dataclasses.fields(value))
+        return to_dict(value) if is_section else value
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 class _Absent:
     """What a configuration has in the place of a setting that it does not have."""
 

@@ -11,7 +11,7 @@ no further ahead than there are slots.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from streamtrain.arguments import whole_number
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.numerics.workspace import Workspace
@@ -41,6 +42,16 @@ class SampleStream(IterableDataset[Batch]):
 
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
+
+    >>> from streamtrain import Generator, SampleStream, load_config
+    >>> stream = SampleStream(Generator(load_config("reference.yaml"), "test"), batch_size=4)
+    >>> for step, batch in zip(range(2), stream):
+    ...     print(batch.indices)
+    [0, 1, 2, 3]
+    [4, 5, 6, 7]
+    >>> stream.state_dict()
+    {'next_index': 8}
+    >>> stream.close()
     """
 
     def __init__(
@@ -56,6 +67,14 @@ class SampleStream(IterableDataset[Batch]):
     ) -> None:
         """Raises ValueError for sizes that do not fit."""
         super().__init__()
+        if not hasattr(generator, "generate"):
+            raise ValueError(
+                f"a SampleStream takes a Generator, not a {type(generator).__name__}: "
+                "Generator(config) makes one"
+            )
+        given = {"batch_size": batch_size, "rank": rank, "world_size": world_size, "start": start}
+        for name, value in (given | {"queue": queue}).items():
+            whole_number(value, name)
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size = {batch_size} must be a positive multiple of the {world_size} ranks"
@@ -75,13 +94,19 @@ class SampleStream(IterableDataset[Batch]):
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
 
+    def __repr__(self) -> str:
+        state = f"batches of {self.batch_size}, next index {self._next_index}"
+        return f"SampleStream({self.generator!r}, {state})"
+
     def state_dict(self) -> dict[str, int]:
         """The first global index that has not been yielded."""
         return {"next_index": self._next_index}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a stored index, with any number of ranks and the same batch_size."""
-        index = int(state["next_index"])
+        if not isinstance(state, Mapping) or "next_index" not in state:
+            raise ValueError("the state of a stream is what state_dict returned, {'next_index': N}")
+        index = whole_number(state["next_index"], "next_index")
         if index < 0 or index % self.batch_size:
             raise ValueError(
                 f"next_index = {index} is not a multiple of batch_size = {self.batch_size}: "

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from support import SHARED, TESTS, small
+from support import SHARED, TESTS, readable, small
 from support.processes import answer_signals, one_thread
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -108,6 +108,21 @@ def empty_figures(request: pytest.FixtureRequest) -> Iterator[None]:
 
             for name in ("map_slices", "luminosity_function"):
                 patch.setattr(monitor, name, lambda *_, **__: Figure(figsize=(1, 1)))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _figures_are_readable() -> Iterator[None]:
+    """Every figure that any test has written can be read alone."""
+    save = Figure.savefig
+
+    def checked(figure: Figure, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        problems = readable.problems(figure)
+        assert not problems, "; ".join(problems)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", checked)
         yield
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -204,6 +205,23 @@ def test_an_order_that_is_given_whole_stays(file: Path) -> None:
             load_config(file, [f"observe={{log10: {{epsilon: 1}}, {late}}}"])
 
 
+def test_changes_in_python_are_those_of_a_file(file: Path, tmp_path: Path) -> None:
+    """A mapping, keywords and texts; what Python has besides plain data becomes that."""
+    start = {"extends": str(file), "observe": {"noise": {"sigma_uK": np.float32(2.0)}}}
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {file}\nobserve: {{noise: {{sigma_uK: 2.0}}}}\nrun: runs/a\n")
+    expected = load_config(child, ["grid.shape=[4, 8, 8]", "train.steps=7"])
+    grid = Grid(fov_deg=expected.grid.fov_deg, shape=(np.int64(4), 8, 8))
+    found = load_config(
+        start, ["train.steps=7"], run=Path("runs/a"), grid=grid, train={"steps": np.int64(9)}
+    )
+    assert found == expected and found.digest() == expected.digest()
+    assert load_config(found) is found
+    again = load_config(found, train={"steps": 9})
+    assert again.train.steps == 9 and again.train.batch_size == found.train.batch_size
+    assert load_config(found, observe={}).observe == {}, "emit and observe are replaced as a whole"
+
+
 def test_an_added_modifier_says_where_it_acts(file: Path) -> None:
     first = "emit.dim.above_log10_L=6"
     assert list(load_config(file, [first]).emit) == ["line", "dim"]
@@ -214,8 +232,11 @@ def test_an_added_modifier_says_where_it_acts(file: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "overrides", "message"),
     [
-        ({"seed": 1}, [], "load_config reads a YAML file .* not a dict: streamtrain.config.from_"),
-        (None, [], "load_config reads a YAML file or the folder of a run, not a NoneType"),
+        ([("seed", 1)], [], "load_config reads a YAML file, .* or a Config, not a list"),
+        (None, [], "load_config reads a YAML file, .* a mapping of settings or a Config, not a No"),
+        ({"sed": 1}, [], "unknown setting 'sed': did you mean 'seed'"),
+        ({"extends": 3}, [], "extends must name a configuration file, not 3"),
+        ({"extends": "nowhere.yaml"}, [], "no configuration file or run 'nowhere.yaml'"),
         (3, [], "not a int"),
         ("comap.yaml", "seed=3", "overrides must be a list like .* not 'seed=3'"),
         ("comap.yaml", {"seed": 3}, "overrides must be a list like"),

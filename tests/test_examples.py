@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from support import ROOT, small
 
 from streamtrain import load_config, paint
+from streamtrain.evaluate import evaluation
 from streamtrain.maps.read import read_map
 from streamtrain.train import monitor
 
@@ -84,22 +85,25 @@ def test_fits_to_posterior(
     """A network of eight steps, with empty figures; its map comes back out of the FITS file."""
     for name in ("map_slices", "luminosity_function"):
         monkeypatch.setattr(monitor, name, lambda *_, **__: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(evaluation, "_function_figures", lambda *_: {})
     folder = tmp_path / "lightcones" / "examples"
     folder.mkdir(parents=True)
     for number, name in enumerate(("train_0000", "validation_1000", "test_2000")):
         small.lightcone(number + 1).save(folder / f"{name}.h5")
-    settings = ["train.steps=8", "train.validation_samples=16", "train.validate_every=8"]
-    posterior = example("fits_to_posterior").main(*settings, skies=(1, 1, 1), maps=0)
+    few = {"steps": 8, "validation_samples": 16, "validate_every": 8}
+    module = example("fits_to_posterior")
+    posterior = module.main((1, 1, 1), maps=0, train=few, test={"samples": 8})
     assert posterior.samples.shape == (4000, 49)
-    assert "N(>10^6.5 Lsun)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "N(>10^6.5 Lsun)" in shown and "8 test maps" in shown
     run = tmp_path / "runs/examples/small"
-    assert (run / "posterior.png").is_file()
+    assert (run / "posterior.png").is_file() and (run / "evaluation.json").is_file()
     sky, grid = small.lightcone(3), load_config(EXAMPLES / "small.yaml").grid
     cube, _ = paint(sky, grid, "li16", seed=1, min_mass_Msun=5e10)
-    noise = np.random.default_rng(1).normal(0.0, 2.0, cube.shape)
+    noise = 2.0 * torch.randn(cube.shape, generator=torch.Generator().manual_seed(1))
     written = read_map(run / "map.fits")
-    assert written.units == "K"
-    np.testing.assert_allclose(written.cube, 1e-6 * (cube.numpy() + noise), rtol=1e-6)
+    assert written.units == "uK" and written.centre_deg == pytest.approx((150.1, 2.2))
+    np.testing.assert_allclose(written.cube, (cube + noise).numpy(), rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ PACKAGE = Path(streamtrain.__file__).parent
 ROOMS = (
     "__main__",
     "cli",
-    "check",
+    "api check",
     "bench",
     "mcmc preview",
     "evaluate",

@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(README.parent)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -72,6 +72,13 @@ def test_models_page(tmp_path: Path) -> None:
         batch = Generator(config, "test").generate(range(8))
         assert batch.counts.sum(1).median() > 100
         assert batch.draws[0]["parameters"] != batch.draws[1]["parameters"]
+    mean = {
+        model: Generator(load_config("configs/reference.yaml", [*line, "observe={}"]), "test")
+        .generate(range(8))
+        .cube.mean()
+        for model, line in (("own", own), ("li16", ["emit.line.model=li16"]))
+    }
+    assert 0.3 < mean["own"] / mean["li16"] < 3.0  # as bright as what is published
 
 
 @small.ASSUMES

@@ -44,7 +44,7 @@ EVERY = {kind for section in SECTIONS for kind in found_in(section)}
 
 def rows(page: str) -> dict[str, list[str]]:
     """Cells of the tables' rows by the name in the first of them."""
-    lines = re.findall(r"^\| `([^`]+)` \| (.*) \|$", page, re.MULTILINE)
+    lines = re.findall(r"^\| \[?`([^`]+)`\S* \| (.*) \|$", page, re.MULTILINE)
     return {name: re.split(r"(?<!\\) ?\| ?", cells) for name, cells in lines}
 
 
@@ -62,6 +62,13 @@ def test_index_has_every_setting_of_every_section() -> None:
     assert len(EVERY) > 40
     for kind in EVERY:
         assert tuple(field.name for field in dataclasses.fields(kind)) in shown, kind.__name__
+
+
+def test_every_setting_has_an_anchor_of_its_own() -> None:
+    page = made_pages.settings()
+    anchors = re.findall(r"\(#([\w-]+)\)\{#\1\} \|", page)
+    assert len(anchors) == len(set(anchors)) > 250
+    assert {"setting-train-clip-norm", "setting-network-hybrid-layers"} <= set(anchors)
 
 
 @pytest.mark.parametrize("preset", ["reference", "comap"])

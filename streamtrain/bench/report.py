@@ -22,7 +22,9 @@ from streamtrain.bench.speed import measure
 from streamtrain.bench.training import report_options, training_options
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config
+from streamtrain.luminosity.registry import MODELS
 from streamtrain.machine.files import write_text
+from streamtrain.machine.progress import Progress, duration
 from streamtrain.machine.workers import num_cores
 
 
@@ -41,6 +43,19 @@ class Wanted:
     figure: Path | None = None
     """Where to draw the scaling."""
 
+    def least(self) -> int:
+        """Numbers that are measured, at least."""
+        return (
+            3
+            + 3 * self.floor
+            + 4 * self.alternatives
+            + (2 + len(MODELS)) * self.models
+            + 2 * self.training
+            + 4 * self.scaling
+            + 2 * (self.cut is not None)
+            + self.ranks
+        )
+
 
 def processor_name() -> str:
     """What the numbers were measured on."""
@@ -57,6 +72,8 @@ def bench(
 ) -> int:
     """Measure, print tables, write JSON if asked. seconds: about, per measurement."""
     wanted = wanted or Wanted()
+    least = duration(seconds * wanted.least())
+    Progress().note(f"measuring for {least} or more, {seconds:g} s for each number")
     report: dict[str, Any] = {
         "streamtrain": __version__,
         "torch": torch.__version__,

@@ -13,7 +13,8 @@ network's input, K the map operators, bins and outputs those of the label:
                   and written: what stays in a cache there stays in it here
     deposits      P additions to 64-bit integers; for each halo, the one to its luminosity bin goes
                   to a handful of addresses and is left out
-    deposits / s  the same additions at random addresses of cubes of V voxels (atomic on a GPU)
+    deposits / s  the same additions at random addresses of cubes of V voxels (atomic on a GPU,
+                  where neighbouring halos share the bytes that memory adds to: no strict bound)
     instructions  those of one halo as compiled (`count`), on 32-bit and on 64-bit
                   numbers: R times on a CPU, whose vectors compute all rows, P times on a GPU.
                   On a CPU with what few halos need (their place in float64) and with what two

@@ -17,7 +17,7 @@ from streamtrain.bench.timing import ONE_THREAD, batch_maker, in_turn, one_torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.config import Config
-from streamtrain.figures import write_png
+from streamtrain.figures import LABEL_SIZE, NETWORK, write_png
 from streamtrain.generator.generator import Generator
 
 HALOS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000)
@@ -170,7 +170,7 @@ AXES = {
 
 def draw_scaling(rows: list[Row], path: Path) -> None:
     """Four panels, one per series, milliseconds per sample."""
-    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    figure = Figure(figsize=(9.0, 6.8), layout="constrained")
     top = 1.3 * max(row["ms_per_sample"] for row in rows)
     low = min(row["ms_per_sample"] for row in rows) / 1.3
     for axes, (series, (key, name)) in zip(
@@ -178,11 +178,12 @@ def draw_scaling(rows: list[Row], path: Path) -> None:
     ):
         mine = [row for row in rows if row["series"] == series]
         axes.loglog(
-            [row[key] for row in mine], [row["ms_per_sample"] for row in mine], "o-", color="C0"
+            [row[key] for row in mine], [row["ms_per_sample"] for row in mine], "o-", color=NETWORK
         )
         axes.set(xlabel=name, ylim=(low, top))
         axes.grid(alpha=0.3, which="both")
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("one sample [ms]")
+    figure.suptitle("time to make one sample, against what it is made of", fontsize=LABEL_SIZE)
     figure.set_dpi(110)
     write_png(figure, path)

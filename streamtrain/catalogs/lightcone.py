@@ -57,7 +57,22 @@ _REST = 200_000
 
 
 class Lightcone(Rows):
-    """Halos seen by one observer. Made by `from_arrays` and `open`; its arrays are read-only."""
+    """Halos seen by one observer. Made by `from_arrays` and `open`; its arrays are read-only.
+
+    >>> from streamtrain import Lightcone
+    >>> sky = Lightcone.open("reference_0000.h5")  # a file, or one that ships with streamtrain
+    >>> sky
+    <Lightcone ...: ... halos above 5e+10 Msun, z = ..., ... x ... deg, ...reference_0000.h5>
+    >>> sky.mass_Msun.shape, sky.cosmology["h"]
+    ((...,), 0.7)
+    """
+
+    def __init__(self, *values: Any, **fields: Any) -> None:
+        if values or not fields:
+            raise CatalogError(
+                "Lightcone.open(path) reads a file, Lightcone.from_arrays(...) takes halos"
+            )
+        super().__init__(**fields)
 
     @classmethod
     def from_arrays(
@@ -147,6 +162,8 @@ class Lightcone(Rows):
         folder. Raises `CatalogError` for a file that is missing, truncated, damaged, not a
         lightcone, or of an unknown format version.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise CatalogError(f"a lightcone is opened by the name of its file, not {path!r:.80}")
         path = find_shipped(Path(path))
         with opened(path) as file:
             return cls._from_file(file, path)

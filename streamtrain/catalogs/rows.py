@@ -100,7 +100,12 @@ class Rows:
         )
 
     def __repr__(self) -> str:
-        return f"<Lightcone {self.realisation}: {len(self)} halos, {self.path or 'in memory'}>"
+        ra_min, ra_max, dec_min, dec_max = self.footprint_deg
+        return (
+            f"<Lightcone {self.realisation}: {len(self)} halos above {self.min_mass_Msun:.3g} "
+            f"Msun, z = {self.z_range[0]:.3g}..{self.z_range[1]:.3g}, {ra_max - ra_min:.3g} x "
+            f"{dec_max - dec_min:.3g} deg, {self.path or 'in memory'}>"
+        )
 
 
 def sky_angles_deg(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> tuple[Float64, Float64]:

@@ -189,7 +189,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         recalibrated = arguments.recalibrated
         blind_test(config, out=arguments.out, recalibrated=recalibrated, **options)
     elif arguments.scenarios is None:
-        evaluate(config, samples=samples, **elsewhere, **options, **usual)
+        print(evaluate(config, samples=samples, **elsewhere, **options, **usual))
     else:
         evaluate_scenarios(config, arguments.scenarios, out=arguments.out, **options, **usual)
     return 0

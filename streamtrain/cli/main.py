@@ -47,9 +47,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from streamtrain.train.trainer import train
+    from streamtrain.api import train
+    from streamtrain.machine.interrupt import Unfinished
 
-    return train(config_of(arguments), arguments.device)
+    with contextlib.suppress(Unfinished):  # a launcher takes another status than 0 for a failure
+        train(config_of(arguments), device=arguments.device)
+    return 0
 
 
 def _preview(arguments: argparse.Namespace) -> int:

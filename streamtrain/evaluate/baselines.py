@@ -81,9 +81,8 @@ def mean_label(generator: Generator, progress: Progress = SILENT) -> MeanLabelBa
             counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
         labels.append(values.cpu().numpy())
         skies += [draw["lightcone"] for draw in batch.draws]
-        progress.update(
-            f"mean training label: {start + testset.BATCH_SIZE}/{MEAN_LABEL_SAMPLES} samples"
-        )
+        done = start + testset.BATCH_SIZE
+        progress.count("mean label", done, MEAN_LABEL_SAMPLES, "training samples")
     return MeanLabelBaseline.of(np.concatenate(labels), np.concatenate(counts), skies)
 
 

@@ -67,7 +67,7 @@ class Bootstrap:
         skies: what each map was cut from [num_maps]. Raises ValueError where there is one sky.
         """
         if unit not in UNITS:
-            raise ValueError(f"bootstrap over '{unit}' is none of {', '.join(UNITS)}")
+            raise ValueError(f"bootstrap over {unit!r} is none of {', '.join(UNITS)}")
         names, block = np.unique(np.asarray(skies), return_inverse=True)
         if unit == "lightcones" and len(names) < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Evaluate a trained network on its test set: table, JSON, figures.
+"""Evaluate a trained network on its test set: scores, JSON, figures.
 
 The test set is made again from its manifest and compared with it, the newest intact checkpoint
 predicts, and its errors are put beside those of the plainest predictor, which predicts the mean
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from streamtrain.arguments import whole_number
 from streamtrain.calibration import BAND
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
@@ -32,6 +33,7 @@ from streamtrain.evaluate.baselines import (
     mean_label,
     published,
 )
+from streamtrain.evaluate.bootstrap import UNITS
 from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
@@ -44,57 +46,83 @@ from streamtrain.evaluate.predictions import (
     predict,
     predict_batches,
 )
-from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of, table
+from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of
+from streamtrain.evaluate.result import Evaluation
 from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Float
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
-from streamtrain.machine.workers import ALONE, Resources
+from streamtrain.machine.workers import Resources
 from streamtrain.networks.network import Network, loss_name
 from streamtrain.train.folder import read_history, run_folder
 
 
 def evaluate(
-    run: Config | str | Path,
+    run: Run | Config | str | Path,
     *,
-    on: Sequence[str] | None = None,
+    on: str | Path | Sequence[str | Path] | None = None,
     samples: int | None = None,
     out: str | Path | None = None,
     bootstrap: str = "auto",
     recalibrated: bool = True,
-    resources: Resources = ALONE,
-) -> dict[str, Any]:
-    """Evaluate the newest intact checkpoint of a run: print the table, write evaluation.json and
-    the figures into the run folder, return what the JSON file holds.
+    resources: Resources | None = None,
+) -> Evaluation:
+    """Evaluate the newest intact checkpoint of a run, and write evaluation.json and the figures
+    into the run folder, as the command `evaluate` does.
 
-    run: a configuration, or the folder of a run. on: lightcone files or globs to evaluate on
-    instead of the run's test skies, and out: the new folder that all is then written into, its
-    manifest too (default: RUN_on_NAME in the current folder); with either the run stays as it is,
-    and settings may be others than the run's. samples: instead of test.samples. bootstrap: what
-    errors resample, maps, lightcones or auto (see `Bootstrap.choose`). recalibrated: whether a
-    recalibration of the run is applied (see `recalibrate`). The manifest testset.json of
+    run: an open run, a configuration, or the folder of a run. on: lightcone files or globs to
+    evaluate on instead of the run's test skies, and out: the new folder that all is then written
+    into, its manifest too (default: RUN_on_NAME in the current folder); with either the run stays
+    as it is, and settings may be others than the run's. samples: instead of test.samples.
+    bootstrap: what errors resample, maps, lightcones or auto (see `Bootstrap.choose`).
+    recalibrated: whether a recalibration of the run is applied (see `recalibrate`). resources: what
+    is computed with; default: as an open run does, else the CPU. The manifest testset.json of
     the run folder is made if it is absent, and every sample is compared with it. Raises ValueError
     with one sentence if there is no checkpoint, if the test set is not the manifest's, or for a
     folder `out` that is not new and a sky `on` that the network was trained on.
+
+    >>> import streamtrain
+    >>> found = streamtrain.evaluate("runs/example", samples=16, out="runs/of_16_maps")
+    >>> for name, score in found.scores.items():
+    ...     print(name, score)
+    3.5-4.5 ... +- ... dex (plainest predictor ... dex)
+    ...
+    3.5-7 ... +- ... dex (plainest predictor ... dex)
     """
+    if isinstance(run, Run):
+        recalibrated, resources = recalibrated and run.recalibrated, resources or run.resources
+        vars(run).pop("evaluation", None)  # it is read again
+        run = run.config
     config = run if isinstance(run, Config) else run_config(run)
     if samples is not None:
+        samples = whole_number(samples, "samples")
         if samples < 1:
             raise ValueError(f"--samples {samples} must be 1 or more")
         config = replace(config, test=replace(config.test, samples=samples))
-    with Run.using(resources, config, recalibrated=recalibrated) as opened:
-        if on is None and out is None:
-            result = _of_the_run(opened, bootstrap)
+    if isinstance(on, str | Path):
+        on = [on]
+    if not (on is None or isinstance(on, Sequence)):
+        raise ValueError(f"on must be lightcone files or globs, not {on!r}")
+    if not (out is None or isinstance(out, str | Path)):
+        raise ValueError(f"out must be the name of a folder, not {out!r}")
+    if not (resources is None or isinstance(resources, Resources)):
+        raise ValueError(
+            f"resources must be Resources, not {resources!r}: "
+            "Run.open(run, device=..., threads=...) says what an open run computes with"
+        )
+    files = None if on is None else [str(file) for file in on]
+    if bootstrap not in UNITS:
+        raise ValueError(f"bootstrap over {bootstrap!r} is none of {', '.join(UNITS)}")
+    with Run.using(resources or Resources(threads=None), config, recalibrated=recalibrated) as own:
+        if files is None and out is None:
+            target, result = own.folder, _of_the_run(own, bootstrap)
         else:
-            target = other_skies.default_folder(opened, on) if out is None else Path(out)
-            with other_skies.new_folder(target, opened) as folder:
-                result = _elsewhere(opened, on, folder, bootstrap)
-    print(table(result))
-    where = opened.folder if on is None and out is None else target
-    print(f"wrote {where}: evaluation.json, testset.json, {', '.join(result['figures'])}")
-    return result
+            target = other_skies.default_folder(own, files) if out is None else Path(out)
+            with other_skies.new_folder(target, own) as folder:
+                result = _elsewhere(own, files, folder, bootstrap)
+    return Evaluation(result, target)
 
 
 def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:

@@ -7,23 +7,26 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import Published
 from streamtrain.evaluate.baselines import bin_edges as published_edges
 from streamtrain.evaluate.scores import Bool, Float, delta_percentiles
 from streamtrain.figures import (
+    GREY,
     LABEL_SIZE,
     NETWORK,
     RATIO_TICKS,
     REFERENCE,
+    SERIES,
     TICK_SIZE,
     TRUTH,
     Slices,
+    graded,
+    legend_below,
     luminosity_function,
     positions,
     ratio_axis,
@@ -31,6 +34,10 @@ from streamtrain.figures import (
 )
 from streamtrain.labels import QUANTITIES
 
+LINEAR = 5.0
+"""Largest delta on a linear axis."""
+DELTAS = (-1.0, -0.5, 0.0, 0.5, *(m * 10.0**k for k in range(7) for m in (1, 2, 5)))
+"""Ticks of delta beyond it."""
 RANGE_ERROR = "error_dex_"
 """Start of the history's names of errors in a luminosity range."""
 
@@ -62,6 +69,7 @@ def comparison(
         unit=None if unit is None else unit[chosen],
         slices=slices(chosen.tolist()) if slices is not None else None,
         band=band(chosen.tolist()) if band is not None else None,
+        title="luminosity functions of three test maps, predicted by the network and true",
     )
 
 
@@ -80,7 +88,7 @@ def ratio_bands(
     predicted, true: log10 dN, [num_samples, num_bins]; reference: [num_bins]; only occupied bins
     count.
     """
-    figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.6, 4.8), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     cases = (("network", predicted, NETWORK), ("always the mean label", reference, REFERENCE))
     at = positions(bin_edges, quantity)
@@ -93,13 +101,16 @@ def ratio_bands(
         axes.set_title(name, fontsize=LABEL_SIZE)
         axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
         style(axes, bin_edges)
-        axes.legend(fontsize=TICK_SIZE, frameon=False, loc="lower left")
         ends = np.abs(np.log10(np.concatenate([low95, high95])))
         extreme = max(extreme, float(np.nanmax(ends, initial=0.0)))
     limit = 10 ** min(extreme, np.log10(RATIO_TICKS[-1]))
     ratio_axis(panels[0], (1 / limit, limit))
     ratio_axis(panels[1], (1 / limit, limit))
     panels[0].set_ylabel(r"predicted / true $= 1 + \delta$", fontsize=LABEL_SIZE)
+    legend_below(figure, panels[0], 3)
+    figure.suptitle(
+        "predicted over true function of all test maps, bin by bin", fontsize=LABEL_SIZE
+    )
     return figure
 
 
@@ -116,7 +127,7 @@ def functions(
     """Output and truth of the maps of `comparison` on a logarithmic and a linear axis, their
     ratio, and the same from 0.7 to 1.3. Arguments as there."""
     chosen, titles = _three_maps(predicted, true, occupied)
-    figure = Figure(figsize=(1.2 + 3.4 * len(chosen), 9.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(1.2 + 3.4 * len(chosen), 10.2), dpi=150, layout="constrained")
     panels = figure.subplots(
         4, len(chosen), sharex=True, sharey="row", squeeze=False, height_ratios=(1.6, 1.6, 1, 1)
     )
@@ -148,8 +159,12 @@ def functions(
     for row, name in ((0, QUANTITIES[quantity].axis), (1, QUANTITIES[quantity].axis)):
         panels[row, 0].set_ylabel(name, fontsize=LABEL_SIZE)
     panels[2, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
-    panels[3, 0].set_ylabel("the same, closer", fontsize=LABEL_SIZE)
-    panels[0, 0].legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    panels[3, 0].set_ylabel("predicted / true,\n0.7 to 1.3", fontsize=LABEL_SIZE)
+    legend_below(figure, panels[0, 0], 3)
+    figure.suptitle(
+        "luminosity functions of three test maps, on a logarithmic and a linear axis",
+        fontsize=LABEL_SIZE,
+    )
     return figure
 
 
@@ -162,15 +177,16 @@ def residual_bands(
     quantity: str = "counts",
     published: Published | None = None,
     limits: tuple[Float, Float] | None = None,
-    title: str = "",
+    title: str = "relative error of the network on all test maps, bin by bin",
 ) -> Figure:
     """Median, 68 % and 95 % of delta = predicted/true - 1 in each luminosity bin, on the published
     network's and the 95 % limits of Ihle et al. 2019.
 
     predicted, true: log10 dN, [num_samples, num_bins]; only occupied bins count. published,
-    limits: in the published bins (see `published`); None: left out.
+    limits: in the published bins (see `published`); None: left out. The axis is logarithmic above 1
+    where delta is large, so that all of it is shown.
     """
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7.2, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     low95, low68, median, high68, high95 = delta_percentiles(predicted - true, occupied)
     heights = [high95]
@@ -178,17 +194,17 @@ def residual_bands(
     if published is not None:
         named = "published network" + (" (other maps)" if published.note else "")
         axes.fill_between(
-            theirs, published.percentiles[0], published.percentiles[4], color="grey", alpha=0.3,
+            theirs, published.percentiles[0], published.percentiles[4], color=GREY, alpha=0.3,
             lw=0, label=f"95 %, {named}",
         )  # fmt: skip
         for k, row in enumerate(published.percentiles[[1, 3]]):
             label = f"68 %, {named}" if k == 0 else None
-            axes.plot(theirs, row, ":", color="dimgrey", lw=1.4, label=label)
+            axes.plot(theirs, row, ":", color=TRUTH, lw=1.4, label=label)
         heights.append(published.percentiles[4])
     if limits is not None:
         for k, row in enumerate(limits):
             label = "95 %, Ihle et al. 2019" if k == 0 else None
-            axes.plot(theirs, row, "--", color=REFERENCE, lw=1.6, label=label)
+            axes.plot(theirs, row, "--", color=SERIES[1], lw=1.6, label=label)
     at = positions(bin_edges, quantity)
     axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.22, lw=0, label="95 % of maps")
     axes.fill_between(at, low68, high68, color=NETWORK, alpha=0.45, lw=0, label="68 % of maps")
@@ -196,11 +212,16 @@ def residual_bands(
     axes.axhline(0.0, color=TRUTH, lw=0.8, zorder=1)
     style(axes, bin_edges)
     top = max(float(np.nanmax(h, initial=1.0)) for h in heights)
-    axes.set_ylim(-1.05, min(1.05 * top, 5.0))
+    if top > LINEAR:
+        axes.set_yscale("symlog", linthresh=1.0, linscale=1.0)
+        axes.yaxis.set_major_locator(FixedLocator(DELTAS))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-1.05, 1.05 * top)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel(r"$\delta$ = predicted / true $-$ 1", fontsize=LABEL_SIZE)
     axes.set_title(title, fontsize=LABEL_SIZE)
-    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc="upper left", ncols=2)
+    legend_below(figure, axes, 2)
     return figure
 
 
@@ -209,15 +230,16 @@ def loss_history(
 ) -> Figure:
     """Training and validation loss against the step, and below it the validation's errors per
     luminosity range; entries: of a run's history (step, loss, and where they were measured
-    validation_loss and error_dex_RANGE, or accuracy). name: what the loss is."""
+    validation_loss, mean_label_loss and error_dex_RANGE, or accuracy). name: what the loss is."""
     ranges = [e for e in entries if any(key.startswith(RANGE_ERROR) for key in e)]
     accuracies = [e for e in entries if e.get("accuracy") is not None]
     rows = 2 if ranges or accuracies else 1
     figure = Figure(figsize=(6.4, 1.2 + 2.8 * rows), dpi=150, layout="constrained")
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     curves = (
-        ("loss", "training", NETWORK, "-"),
-        ("validation_loss", "validation", REFERENCE, "o-"),
+        ("loss", "training", GREY, "-"),
+        ("validation_loss", "validation", NETWORK, "o-"),
+        ("mean_label_loss", "mean label,\nvalidation", REFERENCE, "s--"),
     )
     drawn: list[float] = []
     for key, title, colour, line in curves:
@@ -229,14 +251,18 @@ def loss_history(
     if drawn and min(drawn) > 0:
         panels[0].set_yscale("log")
     panels[0].set_ylabel("loss", fontsize=LABEL_SIZE)
-    panels[0].set_title(fill(f"loss: {name}", 75), fontsize=TICK_SIZE)
+    panels[0].set_title(
+        "\n".join(["training of the network", fill(f"loss: {name}", 75)]), fontsize=TICK_SIZE
+    )
     if drawn:
-        panels[0].legend(fontsize=TICK_SIZE, frameon=False)
+        panels[0].legend(
+            fontsize=TICK_SIZE - 1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
+        )
     if ranges:
         _range_histories(panels[1], ranges)
     elif accuracies:
         at = [e["step"] for e in accuracies]
-        panels[1].plot(at, [e["accuracy"] for e in accuracies], "o-", color=REFERENCE, ms=4)
+        panels[1].plot(at, [e["accuracy"] for e in accuracies], "o-", color=NETWORK, ms=4)
         panels[1].set_ylabel("accuracy, validation", fontsize=LABEL_SIZE)
     for axes in panels:
         axes.tick_params(labelsize=TICK_SIZE, which="both")
@@ -254,7 +280,7 @@ def loss_history(
 def _range_histories(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
     """The validation's rms in each luminosity range against the step."""
     keys = list(dict.fromkeys(k for e in entries for k in e if k.startswith(RANGE_ERROR)))
-    colours = colormaps["viridis"](np.linspace(0.0, 0.85, max(len(keys) - 1, 1)))
+    colours = graded(len(keys) - 1)
     for k, key in enumerate(keys):
         points = [(e["step"], e[key]) for e in entries if key in e]
         name = key.removeprefix(RANGE_ERROR)

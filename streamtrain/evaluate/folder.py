@@ -22,9 +22,12 @@ def run_config(folder: str | Path, settings: Iterable[str] = ()) -> Config:
     """The configuration of a run from its folder, wherever that folder lies now, or of a trained
     network that ships with streamtrain from its name.
 
-    settings: `dotted.key=value`, where files lie now and how to compute. Raises ConfigError, one
-    sentence, for one that would change what the network was trained on.
+    settings: `dotted.key=value`, where files lie now and how to compute. Raises ValueError where
+    there is no such folder, and ConfigError, one sentence, for a setting that would change what the
+    network was trained on.
     """
+    if not isinstance(folder, str | Path):
+        raise ValueError(f"a run is named by its folder, not by a {type(folder).__name__}")
     folder = find_run(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no run '{folder}': {near_run(folder)}")

@@ -298,7 +298,7 @@ def parameter_figure(predictions: ParameterPredictions) -> Figure:
     label, names = predictions.label, predictions.label.parameter_names
     of = np.repeat(np.arange(len(label.parameters)), [len(m.names) for m in label.parameters])
     rows, wide = -(-len(names) // COLUMNS), min(len(names), COLUMNS)
-    figure = Figure(figsize=(1.0 + 2.6 * wide, 4.4 * rows), dpi=130, layout="constrained")
+    figure = Figure(figsize=(1.0 + 2.6 * wide, 0.5 + 4.4 * rows), dpi=130, layout="constrained")
     heights = [2.4, 1.4] * rows
     panels = figure.subplots(2 * rows, wide, squeeze=False, height_ratios=heights)
     for axes in panels.ravel():
@@ -329,4 +329,5 @@ def parameter_figure(predictions: ParameterPredictions) -> Figure:
     for row in range(rows):
         panels[2 * row, 0].set_ylabel("posterior, 68 %", fontsize=LABEL_SIZE)
         panels[2 * row + 1, 0].set_ylabel("maps", fontsize=LABEL_SIZE)
+    figure.suptitle("parameters of the luminosity model on all test maps", fontsize=LABEL_SIZE)
     return figure

@@ -142,7 +142,7 @@ def predict_batches(
         if watch is not None:
             alarms.append(watch.p_values(batch.cube))
         done += len(indices)
-        progress.update(f"{doing}: {done}/{count} samples")
+        progress.count(doing, done, count, "samples")
     alarm = np.concatenate(alarms) if alarms else None
     if posterior is not None:
         return replace(together(parts, posterior, label, skies), alarm=alarm)

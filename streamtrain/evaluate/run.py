@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -59,15 +59,27 @@ from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
+from streamtrain.train.checkpoint import last_step
 from streamtrain.train.folder import run_folder
 
 
 class Run:
-    """What a run has in its folder, and generators of its samples, to use with `with`.
+    """A trained network with its configuration, test set and evaluation, from the folder of a run.
 
-    config: of the run, see `run_config`; device, threads: for generators and the network [threads:
-    train.threads, or one per core]; recalibrated: whether its posterior is shifted and widened as
-    `streamtrain calibrate` has learned, if it has; progress: of what takes long.
+    `train` returns one, `Run.open` opens one from disk. Generators of its samples that were opened
+    are closed with `close`, or at the end of a `with`. config: of the run, see `run_config`;
+    device, threads: for generators and the network [threads: train.threads, or one per core];
+    recalibrated: whether its posterior is shifted and widened as `streamtrain calibrate` has
+    learned, if it has; progress: of what takes long.
+
+    >>> from streamtrain import Generator, Run
+    >>> with Run.open("runs/example") as run:
+    ...     print(run)
+    ...     batch = Generator(run.config, "test").generate([0])
+    ...     posterior = run.infer(batch.cube[0], functions=200, compare_with=0)
+    Run('runs/example', step 8 of 8, counts, hybrid)
+    >>> posterior.functional("rho_L").unit
+    'Lsun Mpc-3'
     """
 
     def __init__(
@@ -79,8 +91,15 @@ class Run:
         recalibrated: bool = True,
         progress: Progress | None = None,
     ) -> None:
+        if not isinstance(config, Config):
+            raise ValueError(
+                f"a Run is of what load_config returns, not of a {type(config).__name__}: "
+                "Run.open takes a folder"
+            )
         self.config, self.folder, self.device = config, run_folder(config), device
-        self._recalibrated = recalibrated
+        self.recalibrated = recalibrated
+        if threads is not None and whole_number(threads, "threads") < 0:
+            raise ValueError(f"threads = {threads} must be 0, one per core, or more")
         self.threads = threads or config.train.threads or num_cores()
         self.progress = progress or SILENT
         self._generators: weakref.WeakSet[Generator] = weakref.WeakSet()
@@ -88,12 +107,22 @@ class Run:
         self._watches: dict[tuple[int | None, tuple[str, ...]], Watch] = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        steps, label = self.config.train.steps, self.config.label.quantity
+        last = None
+        with suppress(OSError, ValueError):
+            last = last_step(self.folder / "checkpoints")
+        trained = "not trained" if last is None else f"step {last} of {steps}"
+        return f"Run({str(self.folder)!r}, {trained}, {label}, {self.config.network.kind})"
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
         """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
         options: of the constructor."""
+        if isinstance(run, Config) and list(settings):
+            raise ValueError(
+                "settings change the configuration in the folder of a run; load_config changes a "
+                "Config"
+            )
         return cls(run if isinstance(run, Config) else run_config(run, settings), **options)
 
     @classmethod
@@ -129,7 +158,7 @@ class Run:
     @cached_property
     def trained(self) -> Trained:
         """The newest intact checkpoint. Raises ValueError, one sentence, see `Trained.load`."""
-        return Trained.load(self.config, recalibrated=self._recalibrated)
+        return Trained.load(self.config, recalibrated=self.recalibrated)
 
     @cached_property
     def evaluation(self) -> dict[str, Any] | None:
@@ -389,7 +418,7 @@ class Run:
 
     def testing(self, config: Config | None = None, **more: Any) -> Generator:
         """A generator of test samples; see `training`."""
-        return self.keep(testset.open_generator(config or self.config, self._resources, **more))
+        return self.keep(testset.open_generator(config or self.config, self.resources, **more))
 
     def test_set(self) -> tuple[testset.Manifest, Generator]:
         """The run's test set, which is made if it is not there, and the generator of its samples.
@@ -399,14 +428,14 @@ class Run:
         path = testset.default_path(self.config)
         if not path.exists():
             output_folder(self.config, None, test=False)
-            testset.make(self.config, path, self._resources)
+            testset.make(self.config, path, self.resources)
         return self.reopened(path)
 
     def reopened(
         self, path: Path, config: Config | None = None, **more: Any
     ) -> tuple[testset.Manifest, Generator]:
         """`testset.reopen`. config, more: see `training`."""
-        found = testset.reopen(path, config or self.config, self._resources, **more)
+        found = testset.reopen(path, config or self.config, self.resources, **more)
         self.keep(found[1])
         return found
 
@@ -431,5 +460,6 @@ class Run:
         return {"device": self.device, "threads": self.threads}
 
     @property
-    def _resources(self) -> Resources:
+    def resources(self) -> Resources:
+        """What the run computes with."""
         return Resources(**self._options, progress=self.progress)

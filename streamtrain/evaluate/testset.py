@@ -87,7 +87,7 @@ def make(
     done = 0
     for indices, _ in made(config, target, generator):
         done += len(indices)
-        resources.progress.update(f"test set: {done}/{config.test.samples} samples made")
+        resources.progress.count("test set, made", done, config.test.samples, "samples")
     generator.close()
     return target
 
@@ -168,7 +168,7 @@ def verify(
     for indices, batch in regenerate(manifest, generator):
         differing += differing_samples(manifest, indices, batch)
         done += len(indices)
-        resources.progress.update(f"test set: {done}/{manifest.count} samples compared")
+        resources.progress.count("test set, compared", done, manifest.count, "samples")
     generator.close()
     if differing:
         problems.append(

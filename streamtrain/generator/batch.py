@@ -12,9 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 
-@dataclass
+@dataclass(repr=False)
 class Batch:
-    """B samples on one device."""
+    """B samples on one device.
+
+    >>> from streamtrain import Generator, load_config
+    >>> batch = Generator(load_config("reference.yaml"), "test").generate([0, 7])
+    >>> batch
+    Batch(samples 0, 7: cube [2, 10, 16, 16], label [2, 49], counts [2, 49], on cpu)
+    >>> batch.draws[0]["model"]
+    'li16'
+    >>> float(batch.bin_edges[-1])  # plt.stairs(batch.counts[0], batch.bin_edges)
+    7.0
+    """
 
     cube: torch.Tensor
     """Network input, float32 [B, n_freq, n_dec, n_ra]."""
@@ -35,6 +45,18 @@ class Batch:
     """Host seconds spent on this batch."""
     marks: tuple[Any, Any] | None = field(default=None, repr=False)
     """CUDA events before and after its making, where that is beside something else."""
+    bin_edges: NDArray[np.float64] | None = None
+    """Edges of the luminosity bins of `counts`, log10(L/Lsun) [n_bins + 1]; a `Generator` sets
+    it."""
+
+    def __repr__(self) -> str:
+        first, *others = [str(index) for index in self.indices] or ["none"]
+        shown = ", ".join([first, *others])
+        if len(others) > 3:
+            shown = f"{first}, {others[0]}, ... {others[-1]}"
+        names = ("cube", "label", "counts")
+        shapes = ", ".join(f"{name} {list(getattr(self, name).shape)}" for name in names)
+        return f"Batch(samples {shown}: {shapes}, on {self.cube.device})"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -100,6 +122,7 @@ def join(parts: Sequence[Batch]) -> Batch:
         indices,
         together("saturated"),
         torch.cat(rows),
+        bin_edges=parts[0].bin_edges if parts else None,
     )
 
 

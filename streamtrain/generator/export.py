@@ -89,7 +89,7 @@ def export(
                     batch = generator.generate(range(first_index + start, first_index + stop))
                     batch.check()
                     write(batch)
-                    resources.progress.update(f"{stop}/{samples} samples written")
+                    resources.progress.count("export", stop, samples, "samples")
     finally:
         generator.close()
     return target

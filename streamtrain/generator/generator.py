@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.arguments import whole_number
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
@@ -67,6 +69,15 @@ class Generator:
     again. report: called while the first lightcones are made, with (fraction done, what is being
     done).
     Raises ConfigError or CatalogError, one sentence each, for input that cannot be used.
+
+    >>> from streamtrain import Generator, load_config
+    >>> generator = Generator(load_config("reference.yaml"), "test")
+    >>> generator
+    Generator('test', 1 lightcone, cube [10, 16, 16], 49 outputs, on cpu)
+    >>> batch = generator.generate([0, 7, 10**12])
+    >>> batch.cube.shape
+    torch.Size([3, 10, 16, 16])
+    >>> generator.close()
     """
 
     def __init__(
@@ -87,6 +98,9 @@ class Generator:
             )
         if split not in SPLITS:
             raise ConfigError(f"split '{split}' is none of {', '.join(SPLITS)}")
+        threads = whole_number(threads, "threads")
+        if threads < 0:
+            raise ConfigError(f"threads = {threads} must be 0, one per core, or more")
         self.config, self.split = config, split
         self.seed = config.seed
         if split == "test" and config.test.seed is not None:
@@ -97,8 +111,11 @@ class Generator:
         if lightcones is None:
             lightcones = open_skies(config, split, report, device=str(self.device))
         elif not isinstance(lightcones, LightconeFiles | FreshSkies):
-            if isinstance(lightcones, Lightcone | str):
+            if isinstance(lightcones, Lightcone | str | Path):
                 raise ConfigError("lightcones must be a list of them, not one")
+            if not isinstance(lightcones, Sequence):
+                kind = type(lightcones).__name__
+                raise ConfigError(f"lightcones must be a list of Lightcone, not a {kind}")
             lightcones = LightconeFiles(lightcones)
         self.skies = lightcones
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
@@ -161,6 +178,15 @@ class Generator:
         except Exception as error:  # whatever a user's operator makes of what is no array
             return str(error)
         return self.scenes.latest.numpy_because
+
+    def __repr__(self) -> str:
+        made = "fresh lightcones"
+        if isinstance(self.skies, LightconeFiles):
+            made = f"{len(self.skies)} lightcone{'s'[: len(self.skies) != 1]}"
+        return (
+            f"Generator({self.split!r}, {made}, cube {list(self.input_shape)}, "
+            f"{self.num_outputs} outputs, on {self.device})"
+        )
 
     def _interloper(self, name: str, section: InterloperConfig, stage: int) -> LinePlan:
         """Another line in the same band, in the field of the line or in one of its own."""
@@ -461,6 +487,7 @@ class Generator:
         counts.copy_(Counts(raw).bins)
         saturated = Counts(raw).saturated
         batch = Batch(cube, label, counts, records, list(indices), saturated, unit_label)
+        batch.bin_edges = self.bin_edges
         if self.device.type == "cpu":
             batch.check()
         return batch

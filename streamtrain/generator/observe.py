@@ -46,6 +46,14 @@ def observe(
     Raises ValueError, one sentence, for a cube of another shape, for another number of indices than
     cubes, for what is no array of real numbers or of another unit, or for voxels without a value
     unless `mask`, at the head of the list, removes them.
+
+    >>> import numpy as np
+    >>> from streamtrain import load_config, observe
+    >>> settings = {"grid": {"shape": [10, 32, 32]}, "observe": {"noise": {"sigma_uK": 2}}}
+    >>> config = load_config(settings)
+    >>> noisy = observe(np.zeros((10, 32, 32)), config, seed=1)
+    >>> 1.9 < float(noisy.std()) < 2.1
+    True
     """
     if not isinstance(config, Config):
         raise ValueError(

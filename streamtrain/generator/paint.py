@@ -1,16 +1,18 @@
-"""Maps of one lightcone, without a configuration: `paint` for one, a `Painter` for many."""
+"""Maps of one lightcone, without a configuration: `paint` for one, a `Painter` for many; what both
+return is `Painted`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.arguments import number, numbers, truth_value
+from streamtrain.arguments import number, numbers, truth_value, whole_number
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import sfr_source
 from streamtrain.generator.halos import Bank
@@ -20,12 +22,91 @@ from streamtrain.generator.pose import Pose, check_covers, single_pose
 from streamtrain.grid import Grid
 from streamtrain.labels import Counts, LuminosityBins
 from streamtrain.luminosity.registry import ModelFunction, find_model
+from streamtrain.maps.write import write_fits
 from streamtrain.numerics.backend import kernels_for
 from streamtrain.numerics.rng import STAGE_PAINT, Draws
 
 
+class Painted(tuple[torch.Tensor, torch.Tensor]):
+    """A map and its halos per luminosity bin, as a pair: `cube, counts = paint(...)`.
+
+    It also says what they are: `counts` against `bin_edges` is the luminosity function, and
+    `write_fits` knows where the voxels lie. With B sets of parameters it holds B maps.
+
+    >>> from streamtrain import Grid, Lightcone, paint
+    >>> sky = Lightcone.open("reference_0000.h5")
+    >>> painted = paint(sky, Grid(fov_deg=(0.35, 0.35), shape=(10, 32, 32)), "li16",
+    ...                 min_mass_Msun=5e10)
+    >>> painted
+    Painted(li16 in reference_0000.h5, cube [10, 32, 32] in uK, 18765 halos in 49 bins)
+    >>> painted.bin_edges[:3]  # log10 L/Lsun; plt.stairs(painted.counts, painted.bin_edges)
+    array([3.5       , 3.57142857, 3.64285714])
+    >>> painted.write_fits("painted.fits")
+    PosixPath('painted.fits')
+    """
+
+    grid: Grid
+    """The voxels, with the units of the cube."""
+    bin_edges: NDArray[np.float64]
+    """Edges of the luminosity bins, log10(L/Lsun) [50]."""
+    about: dict[str, Any]
+    """What the map was made of: lightcone, model, parameters (a list where several were given),
+    seed, centre_deg, roll_deg, mirror."""
+
+    def __new__(
+        cls,
+        cube: torch.Tensor,
+        counts: torch.Tensor,
+        grid: Grid,
+        bin_edges: NDArray[np.float64],
+        about: dict[str, Any],
+    ) -> Painted:
+        """Together what a painter has made."""
+        made = super().__new__(cls, (cube, counts))
+        made.grid, made.bin_edges, made.about = grid, bin_edges, about
+        return made
+
+    def __reduce__(self) -> Any:
+        return Painted, (*self, self.grid, self.bin_edges, self.about)
+
+    @property
+    def cube(self) -> torch.Tensor:
+        """The map, float32 [n_freq, n_dec, n_ra], after an axis of B for a list of parameters."""
+        return self[0]
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """Halos per luminosity bin, int32 [49], after an axis of B for a list of parameters."""
+        return self[1]
+
+    def write_fits(
+        self, path: str | Path, number: int | None = None, *, overwrite: bool = False
+    ) -> Path:
+        """Write the map as a FITS file, see `streamtrain.write_fits`. number: which of several."""
+        cube, about = self.cube, dict(self.about)
+        if cube.ndim == 4:
+            if number is None:
+                raise ValueError(f"there are {len(cube)} maps: write_fits(path, number) writes one")
+            chosen = whole_number(number, "number")
+            if not 0 <= chosen < len(cube):
+                raise ValueError(f"number = {chosen} is outside 0..{len(cube) - 1}")
+            cube, about["parameters"] = cube[chosen], about["parameters"][chosen]
+        elif number is not None:
+            raise ValueError(f"there is one map: number = {number!r} is of several")
+        pose = {name: about[name] for name in ("centre_deg", "roll_deg", "mirror")}
+        return write_fits(path, cube, self.grid, **pose, about=about, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        halos = int(self.counts.sum())
+        return (
+            f"Painted({self.about['model']} in {self.about['lightcone']}, cube "
+            f"{list(self.cube.shape)} in {self.grid.units}, {halos} halos in "
+            f"{len(self.bin_edges) - 1} bins)"
+        )
+
+
 def paint(
-    lightcone: Lightcone,
+    lightcone: Lightcone | str | Path,
     grid: Grid,
     model: str | ModelFunction,
     parameters: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
@@ -39,24 +120,32 @@ def paint(
     device: torch.device | str = "cpu",
     sfr: str = "auto",
     allow_empty: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Painted:
     """Paint the halos of a lightcone into an intensity cube.
 
-    model: the name of a published model, or a function of (mass_Msun, z, *, parameters=defaults)
-    that returns L [Lsun]; `parameters` replace its defaults, and a list of them makes as many maps
-    (see `Painter.paint`). The field lies at `centre_deg` (ra, dec), rolled about its centre, then
-    mirrored. Halos must be above `min_mass_Msun`, down to which the lightcone must be complete.
-    `sfr` is where star-formation rates come from: "auto" (the lightcone's column if it has one,
-    else the fit), "fit", "fit_in_range" (no star formation beyond the fitted table), "column", or
-    the path of a table (see `SFRTable`). allow_empty: also paint a field or a band that the
-    lightcone does not reach over; where it does not, the cube is empty. Angles and the mass may
-    have units of astropy. A `Painter` makes further maps of the same lightcone, grid and model much
-    faster.
+    lightcone: one that is open, or its file. model: the name of a published model, or a function of
+    (mass_Msun, z, *, parameters=defaults) that returns L [Lsun]; `parameters` replace its defaults,
+    and a list of them makes as many maps (see `Painter.paint`). The field lies at `centre_deg` (ra,
+    dec), rolled about its centre, then mirrored. Halos must be above `min_mass_Msun`, down to which
+    the lightcone must be complete. `sfr` is where star-formation rates come from: "auto" (the
+    lightcone's column if it has one, else the fit), "fit", "fit_in_range" (no star formation beyond
+    the fitted table), "column", or the path of a table (see `SFRTable`). allow_empty: also paint a
+    field or a band that the lightcone does not reach over; where it does not, the cube is empty.
+    Angles and the mass may have units of astropy. A `Painter` makes further maps of the same
+    lightcone, grid and model much faster.
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
-    the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]. The scatter is a
-    function of the seed and of the halo's row. Raises ValueError, one sentence, for an argument
-    that cannot be used, for a halo whose L is negative or no number, and when no halo is left.
+    the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]: a pair, which also
+    has the edges of the bins (see `Painted`). The scatter is a function of the seed and of the
+    halo's row. Raises ValueError, one sentence, for an argument that cannot be used, for a halo
+    whose L is negative or no number, and when no halo is left.
+
+    >>> from streamtrain import Grid, Lightcone, paint
+    >>> sky = Lightcone.open("reference_0000.h5")
+    >>> grid = Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64))
+    >>> cube, counts = paint(sky, grid, "li16", {"alpha": 1.3}, seed=7, min_mass_Msun=5e10)
+    >>> cube.shape, int(counts.sum()) > 1000
+    (torch.Size([20, 64, 64]), True)
     """
     painter = Painter(
         lightcone,
@@ -85,11 +174,18 @@ class Painter:
     lightcone, grid, model, scatter, min_mass_Msun, units, device, sfr: as for `paint`. What these
     decide is computed once; `paint` of a painter takes what varies from map to map. Raises
     ValueError, one sentence, for an argument that cannot be used.
+
+    >>> from streamtrain import Grid, Painter
+    >>> grid = Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64))
+    >>> painter = Painter("reference_0000.h5", grid, "li16", min_mass_Msun=5e10)
+    >>> cubes, counts = painter.paint([{"alpha": 1.2}, {"alpha": 1.4}], seed=7)
+    >>> cubes.shape, counts.shape
+    (torch.Size([2, 20, 64, 64]), torch.Size([2, 49]))
     """
 
     def __init__(
         self,
-        lightcone: Lightcone,
+        lightcone: Lightcone | str | Path,
         grid: Grid,
         model: str | ModelFunction,
         *,
@@ -99,9 +195,11 @@ class Painter:
         device: torch.device | str = "cpu",
         sfr: str = "auto",
     ) -> None:
+        if isinstance(lightcone, str | Path):
+            lightcone = Lightcone.open(lightcone)
         if not isinstance(lightcone, Lightcone):
             raise ValueError(
-                "paint needs a Lightcone, as of Lightcone.open(path), not a "
+                "paint needs a Lightcone, or the name of its file, not a "
                 f"{type(lightcone).__name__}"
             )
         if not isinstance(grid, Grid):
@@ -148,7 +246,7 @@ class Painter:
         centre_deg: tuple[float, float] = (0.0, 0.0),
         allow_empty: bool = False,
         check_all: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Painted:
         """Paint one map, or one for each of several sets of parameters.
 
         parameters, seed, roll_deg, mirror, centre_deg, allow_empty: as for `paint`. A list of B
@@ -157,22 +255,32 @@ class Painter:
         else at those of a halo in each of 96 ranges of mass, as a `Generator` does.
 
         Returns the cube, float32 [n_freq, n_dec, n_ra], and the halos per bin, int32 [49], with a
-        leading axis of B for a list. The same arguments make the same bits as `paint`. Raises
-        ValueError, one sentence, as `paint`.
+        leading axis of B for a list, see `Painted`. The same arguments make the same bits as
+        `paint`. Raises ValueError, one sentence, as `paint`.
         """
-        several = isinstance(parameters, Sequence)
-        sets: list[Any] = list(parameters) if isinstance(parameters, Sequence) else [parameters]
+        several = isinstance(parameters, Sequence) and not isinstance(parameters, str)
+        sets: list[Any] = list(parameters) if several else [parameters]  # type: ignore[arg-type]
         if not sets:
             raise ValueError("parameters = [] holds no set of parameters")
-        pose = single_pose(
-            numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
-            number(roll_deg, "roll_deg", "deg"),
-            truth_value(mirror, "mirror"),
-        )
+        turned: dict[str, Any] = {
+            "centre_deg": numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
+            "roll_deg": number(roll_deg, "roll_deg", "deg"),
+            "mirror": truth_value(mirror, "mirror"),
+        }
+        pose = single_pose(**turned)
         if not truth_value(allow_empty, "allow_empty"):
             self._check_full(pose)
-        cubes, counts = self._painted(self._arguments(sets, pose, seed, check_all), pose)
-        return (cubes, counts) if several else (cubes[0], counts[0])
+        chosen = [self._values(one) for one in sets]
+        cubes, counts = self._painted(self._arguments(chosen, pose, seed, check_all), pose)
+        about = {
+            "lightcone": self.lightcone.name,
+            "model": self._model.name,
+            "parameters": chosen if several else chosen[0],
+            "seed": seed,
+            **turned,
+        }
+        made = (cubes, counts) if several else (cubes[0], counts[0])
+        return Painted(*made, self.grid, self.bin_edges, about)
 
     def _values(self, given: Mapping[str, float] | None) -> dict[str, float]:
         """A set of parameters, checked."""
@@ -182,12 +290,11 @@ class Painter:
         return model.parameters({k: number(v, f"the parameter {k}") for k, v in chosen.items()})
 
     def _arguments(
-        self, sets: Sequence[Mapping[str, float] | None], pose: Pose, seed: int, check_all: bool
+        self, chosen: Sequence[Mapping[str, float]], pose: Pose, seed: int, check_all: bool
     ) -> PaintArguments:
         """What the kernel needs for sets of parameters at one pose."""
-        chosen = [self._values(one) for one in sets]
         values = {name: np.array([one[name] for one in chosen]) for name in chosen[0]}
-        size = len(sets)
+        size = len(chosen)
         arguments = self._painter.arguments(
             np.zeros(size, np.int64),
             pose.repeated(size),

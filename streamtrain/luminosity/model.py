@@ -34,7 +34,7 @@ def lsun_per_lprime(nu_rest_GHz: float) -> float:
     return 4.9e-5 * ratio * ratio * ratio  # products: a power would depend on the C library
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LuminosityModel:
     """A luminosity model: function, default parameters, scatter, priors."""
 
@@ -63,6 +63,11 @@ class LuminosityModel:
     """Redshifts it was published for; None: unknown, as of a user's model."""
     mass_range_Msun: Range | None = None
     """Halo masses likewise; 0 and infinity where the paper sets no end."""
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value:g}" for name, value in self.defaults.items())
+        priors = f"; priors {', '.join(self.priors)}" if self.priors else ""
+        return f"LuminosityModel({self.name}: {values or 'no parameters'}{priors})"
 
     def prior(self, name: str) -> Prior:
         """The prior `name`; 'fiducial' keeps every parameter at its default."""

@@ -1,4 +1,4 @@
-"""Luminosity models by name, from a user's file, or from a function."""
+"""Luminosity models by name, from a user's file, or from a function or its source."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from streamtrain.luminosity.cii_lya import OTHER_MODELS
 from streamtrain.luminosity.co import CO_MODELS
 from streamtrain.luminosity.freeform import FREEFORM
 from streamtrain.luminosity.model import LuminosityModel, ModelFunction, mean_preserving
+from streamtrain.luminosity.source import function_of, is_source
 from streamtrain.priors import Distribution, Normal, Prior, Sometimes, Uniform
 from streamtrain.schema import ConfigError, nearest
 
@@ -97,12 +98,14 @@ def _range(function: ModelFunction, attribute: str, name: str) -> tuple[float, f
 
 
 def find_model(model: str | ModelFunction) -> LuminosityModel:
-    """A model by its name, as `file.py:function`, or from a function.
+    """A model by its name, as `file.py:function`, as the text of a function, or from a function.
 
     Raises ConfigError with the nearest valid name, or what is wrong with the file.
     """
     if not isinstance(model, str):
         return user_model(model)
+    if is_source(model):
+        return user_model(function_of(model))
     match = re.fullmatch(r"(.+\.py):(\w+)", model)
     if match is None:
         if model not in MODELS:

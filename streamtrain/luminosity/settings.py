@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from streamtrain.luminosity.modifiers import MODIFIERS, BrightnessConfig, ModifierConfig
+from streamtrain.luminosity.source import model_name
 from streamtrain.priors import (
     DistributionConfig,
     MultivariateConfig,
@@ -21,7 +22,7 @@ from streamtrain.schema import ConfigError, setting
 class ModelConfig:
     """A luminosity model, and how its parameters are drawn for every sample."""
 
-    model: str = setting("li16", "a model's name, or file.py:function")
+    model: str = setting("li16", "a model's name, file.py:function, or the source of a function")
     prior: str = setting("fiducial", "a prior of the model, or 'fiducial': its fixed parameters")
     prior_scale: float = setting(1.0, "factor on every width of the prior", low=0, high=100)
     parameters: dict[str, float | DistributionConfig | SometimesConfig] = setting(
@@ -40,7 +41,9 @@ class ModelConfig:
 class ComponentConfig(ModelConfig):
     """One of the models that a sample may be made with."""
 
-    model: str = setting("", "a model's name, or file.py:function; default: the component's name")
+    model: str = setting(
+        "", "a model's name, file.py:function, or a source; default: the component's name"
+    )
     weight: float = setting(
         1.0, "its share of the samples, relative to the others", above=0, high=1e9
     )
@@ -69,10 +72,10 @@ class LineConfig(ModelConfig):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the models; of a function in a file, the function's."""
+        """Names of the models; of a function, also of one in a file, the function's."""
         if self.mixture:
             return list(self.mixture)
-        return [self.model.rpartition(":")[2]]
+        return [model_name(self.model)]
 
     @property
     def components(self) -> dict[str, ComponentConfig]:

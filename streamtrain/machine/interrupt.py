@@ -25,6 +25,11 @@ class Stopped(Exception):
     """Somebody asked to stop before the first step."""
 
 
+class Unfinished(KeyboardInterrupt):
+    """Somebody stopped a training; what it has done is in a checkpoint, and the same call goes on
+    from there."""
+
+
 class StopRequest:
     """While entered: one of `SIGNALS` sets `requested`, a second SIGINT leaves at once.
 

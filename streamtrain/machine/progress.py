@@ -1,4 +1,7 @@
-"""A progress line: rewritten in place on a terminal, one line every ten seconds elsewhere."""
+"""A progress line: rewritten in place on a terminal, one line every ten seconds elsewhere.
+
+What takes minutes says within its first seconds how long it will take: `Progress.count`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import sys
 import time
 from contextlib import suppress
 from typing import TextIO
+
+SOON_S = 1.0
+"""After a line that cannot say how long it will take, the next may follow as soon [s]."""
 
 
 class Progress:
@@ -25,6 +31,24 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._last = -float("inf")
         self._width = 0
+        self._what, self._since, self._first = "", 0.0, 0.0
+
+    def count(self, what: str, done: float, total: float, unit: str) -> None:
+        """Show how far something is, and how long the rest will take: 'evaluating: 64/256 samples
+        left 0:09'. Another `what` is another thing."""
+        left = self.left(what, done, total)
+        self.update(f"{what}: {done:.0f}/{total:.0f} {unit}{left}")
+        if not left and done < total:  # the line that has it is not to wait long
+            self._last = min(self._last, time.monotonic() - self._every_s + SOON_S)
+
+    def left(self, what: str, done: float, total: float) -> str:
+        """'  left 0:09', for the end of a line of one's own; '' where it is not known: after the
+        first part, which holds what is done once."""
+        now = time.monotonic()
+        if what != self._what or done <= self._first:
+            self._what, self._since, self._first = what, now, done
+        rate = (done - self._first) / max(now - self._since, 1e-9)
+        return f"  left {duration((total - done) / rate)}" if rate > 0.0 and done < total else ""
 
     def update(self, text: str) -> None:
         """Show the line `text`, in place of the one before."""

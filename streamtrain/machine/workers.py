@@ -114,7 +114,9 @@ def _alone(work: Work, seed: int, threads: int, label: str, progress: Progress) 
     note = work(
         seed,
         threads,
-        lambda share, what: progress.update(f"{label}: {100 * share:3.0f} % {what}"),
+        lambda share, what: progress.update(
+            f"{label}: {100 * share:3.0f} % {what}{progress.left(label, share, 1.0)}"
+        ),
     )
     progress.note(f"{label}: {note}, {time.perf_counter() - start:.1f} s")
 
@@ -150,9 +152,10 @@ def _together(
                 progress.note(f"{rank}lightcone {done}/{len(seeds)}: {value}, at {seconds:.1f} s")
                 continue
             shares[pipe] = value
-            total = 100 * (done + sum(shares.values())) / len(seeds)
+            share = (done + sum(shares.values())) / len(seeds)
             progress.update(
-                f"{rank}{done}/{len(seeds)} lightcones, {total:.0f} %, {processes} processes"
+                f"{rank}{done}/{len(seeds)} lightcones, {100 * share:.0f} %, {processes} processes"
+                f"{progress.left('lightcones', share, 1.0)}"
             )
     finally:
         for child in children.values():

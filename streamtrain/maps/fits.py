@@ -103,6 +103,16 @@ class Placed:
         return (num_ra - 1) / 2.0, (num_dec - 1) / 2.0
 
     @property
+    def native_ends_deg(self) -> tuple[float, float]:
+        """The projection's own latitudes [deg] of the ends along dec; in CAR without CRVAL2 they
+        are dec."""
+        middle, num_dec = self.middle[0], self.cubes.shape[2]
+        ends = [(middle, place) for place in (-0.5, num_dec - 0.5)]
+        places = [end[::-1] for end in ends] if self.plane.swapped else ends
+        low, high = sorted(self.plane.wcs.wcs.p2s(places, 0)["theta"])
+        return float(low), float(high)
+
+    @property
     def centre_deg(self) -> tuple[float, float]:
         """(ra, dec) [deg] of the middle."""
         middle = self.middle[::-1] if self.plane.swapped else self.middle
@@ -160,9 +170,8 @@ def _read(image: Image, path: Path, nu_rest_GHz: float | None, sum_feeds: bool) 
             None if sigma is None else sigma[0],
             None if hits is None else hits[0],
         )
-    if str(placed.plane.wcs.wcs.ctype[0]).endswith("CAR"):  # equal steps in ra
-        dec, half = placed.centre_deg[1], 0.5 * placed.dec.width
-        notes += narrowing_notes(dec - half, dec + half)
+    if str(placed.plane.wcs.wcs.ctype[0]).endswith("CAR"):  # equal steps in its own longitude
+        notes += narrowing_notes(*placed.native_ends_deg)
     survey = _is_survey(image)
     modes, filtered, done = _processing(image, path) if survey else (None, None, ())
     return SkyMap(

@@ -109,7 +109,7 @@ class Inference:
     def __init__(self, config: Config, options: Options, resources: Resources = ALONE) -> None:
         check(config)
         self.config, self.options, self.resources = config, options, resources
-        self._report = report = resources.progress.update
+        self._count = count = resources.progress.count
         self._how = resources.of_generator(config.train.threads)
         self.generator = Generator(config, "train", **self._how)
         component = self.generator.mixture.components[0]
@@ -127,13 +127,13 @@ class Inference:
             self.vector,
             0,
             num,
-            lambda done: report(f"simulations for the mean model: {done}/{num}"),
+            lambda done: count("simulations for the mean model", done, num, "maps"),
         )
         self.emulator = Emulator(
             np.concatenate([self.simulations.theta, self.simulations.levels], axis=1),
             self.simulations.vectors,
             seed=config.seed % 2**63,
-            report=lambda step, steps: report(f"mean model: step {step}/{steps}"),
+            report=lambda step, steps: count("fitting the mean model", step, steps, "steps"),
         )
         self._noise: dict[tuple[float, ...], Noise] = {}
 
@@ -175,7 +175,7 @@ class Inference:
             self.vector,
             self.options.simulations,  # fields that the emulator has not seen
             num,
-            lambda done: self._report(f"simulations for the covariance: {done}/{num}"),
+            lambda done: self._count("simulations for the covariance", done, num, "maps"),
             theta=theta,
             levels=levels,
         )
@@ -253,7 +253,7 @@ class Inference:
             self._start(log_density, seed),
             steps,
             seed=seed,
-            report=lambda step: self._report(f"chain: step {step}/{steps}"),
+            report=lambda step: self._count("chain", step, steps, "steps"),
         )
 
     def _start(self, log_density: Callable[[Float], Float], seed: int) -> Float:

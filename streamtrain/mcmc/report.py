@@ -18,15 +18,15 @@ from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.folder import output_folder
+from streamtrain.evaluate.posterior.corner import corner
 from streamtrain.evaluate.scores import score
 from streamtrain.figures import (
     CHAIN,
     LABEL_SIZE,
-    NETWORK,
-    REFERENCE,
+    SERIES,
     TICK_SIZE,
     TRUTH,
-    corner,
+    legend_below,
     positions,
     ratio_axis,
     style,
@@ -264,7 +264,9 @@ def _draw(
             inference.density.names,
             test.theta[0],
             inference.simulations.theta,
-            beside={name: of[0] for name, of in test.posteriors.items()},
+            title="parameters of the luminosity model, from test map 0",
+            name="Markov chain",
+            beside={f"network {name}": of[0] for name, of in test.posteriors.items()},
         )
     for name, figure in drawn.items():
         write_png(figure, folder / name)
@@ -287,13 +289,13 @@ def luminosity_bands(
     log10(L/Lsun) [num_bins + 1]. quantity, unit: as in `figures.luminosity_function`.
     """
     num = min(len(true), SHOWN)
-    figure = Figure(figsize=(1.2 + 3.6 * num, 5.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(1.2 + 3.6 * num, 5.8), dpi=150, layout="constrained")
     panels = figure.subplots(
         2, num, sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1.2)
     )
     at = positions(bin_edges, quantity)
     worth = np.broadcast_to(1.0 if unit is None else unit, true.shape)
-    colours = [NETWORK, REFERENCE, "#CC79A7", "#56B4E9"]
+    colours = [own for own in SERIES if own != CHAIN]
     for k in range(num):
         upper, lower = panels[:, k]
         shown = occupied[k]
@@ -317,5 +319,9 @@ def luminosity_bands(
         lower.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     panels[0, 0].set_ylabel(QUANTITIES[quantity].axis, fontsize=LABEL_SIZE)
     panels[1, 0].set_ylabel("posterior / true", fontsize=LABEL_SIZE)
-    panels[0, 0].legend(fontsize=TICK_SIZE - 2, frameon=False, loc="lower left")
+    legend_below(figure, panels[0, 0], 4)
+    figure.suptitle(
+        "luminosity functions of test maps, by Markov chain from P(k) and voxel intensities",
+        fontsize=LABEL_SIZE,
+    )
     return figure

@@ -7,7 +7,6 @@ instruction set and the optimisation level are free.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 
 from streamtrain.machine.shipped import resource_dir
+from streamtrain.numerics.gpu_code import CUDA_FLAGS, GpuCodeError, compiled, gpu_code
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
 
@@ -45,7 +45,6 @@ vectorise and change no bit."""
 OPTIMISE = ("-O3", "-march=native", "-mprefer-vector-width=512")
 """Changes no bit. Compilers prefer vectors of 256 bits where a processor has 512, as the first that
 had them slowed down; painting takes 1.4 times as long then."""
-CUDA_FLAGS = ("-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true")
 _C_TYPES = {
     np.int64: ctypes.c_longlong,
     np.int32: ctypes.c_int,
@@ -192,12 +191,13 @@ _streams: dict[tuple[int, int], Any] = {}
 
 
 class CudaKernels:
-    """Kernels compiled by NVRTC through CuPy, launched on torch's current stream.
+    """Kernels compiled by NVRTC, launched on torch's current stream.
 
-    All memory is torch's; CuPy only launches.
+    All memory is torch's; CuPy only loads and launches.
     """
 
     THREADS = 256
+    WARP = 32
     MAX_BLOCKS = 65535
     BLOCKS_PER_ITEM = 16
     THREADS_PER_SAMPLE = 64
@@ -206,46 +206,46 @@ class CudaKernels:
         cupy = import_cupy()
         self.device = device
         self._functions: dict[str, Any] = {}
-        capability, options = torch.cuda.get_device_capability(device), (*CUDA_FLAGS, *flags)
-        identity = "\0".join([source, *options, str(capability), cupy.__version__])
-        known = cache_dir() / f"cuda-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.compiled"
-        # CuPy keeps what it compiled in a cache of its own; `known` says that it is there
-        alone = contextlib.nullcontext() if known.is_file() else one_at_a_time(known.parent)
-        with alone, cupy.cuda.Device(device.index):
-            self._module = cupy.RawModule(code=source, options=options)
-            self._module.compile()
-        with contextlib.suppress(OSError):  # a full disk: the next process waits for its turn
-            known.touch()
+        capability = torch.cuda.get_device_capability(device)
+        try:
+            code = gpu_code(cupy.cuda.nvrtc, source, capability, flags)
+        except GpuCodeError as error:
+            raise BackendError(str(error)) from None
+        with cupy.cuda.Device(device.index):
+            self._module = cupy.cuda.function.Module()
+            self._module.load(code)
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
-        """Launch a FOR_EACH kernel over samples x elements."""
-        blocks = min(-(-elements // self.THREADS), self.MAX_BLOCKS)
-        scalars = (np.int64(samples), np.int64(elements))
-        self._launch(name, (blocks, min(samples, self.MAX_BLOCKS)), 0, (*scalars, *arguments))
+        """Launch a FOR_EACH kernel over samples x elements; of few elements a block has no more
+        warps than they fill."""
+        threads = max(1, min(self.THREADS // self.WARP, -(-elements // self.WARP))) * self.WARP
+        blocks = min(-(-elements // threads), self.MAX_BLOCKS)
+        grid, scalars = (blocks, min(samples, self.MAX_BLOCKS)), (samples, elements)
+        self._launch(name, grid, threads, 0, (*map(np.int64, scalars), *arguments))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         """Launch a kernel with `BLOCKS_PER_ITEM` blocks per work item."""
         grid = items, self.BLOCKS_PER_ITEM
-        self._launch(name, grid, shared_bytes, (np.int64(items), *arguments))
+        self._launch(name, grid, self.THREADS, shared_bytes, (np.int64(items), *arguments))
 
     def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
         """Launch a kernel with a block of `THREADS_PER_SAMPLE` per sample."""
         arguments = (np.int64(samples), *arguments)
-        self._launch(name, (samples, 1), shared_bytes, arguments, self.THREADS_PER_SAMPLE)
+        self._launch(name, (samples, 1), self.THREADS_PER_SAMPLE, shared_bytes, arguments)
 
     def _launch(
         self,
         name: str,
         grid: tuple[int, int],
+        threads: int,
         shared: int,
         arguments: tuple[Argument, ...],
-        threads: int = THREADS,
     ) -> None:
         if grid[0] == 0 or grid[1] == 0:
             return
         if _launching.device is None:
             with launching(self.device):
-                return self._launch(name, grid, shared, arguments, threads)
+                return self._launch(name, grid, threads, shared, arguments)
         assert _launching.device == self.device, "launched on another GPU than all around it"
         number, values = self.device.index, list[Any]()
         for argument in arguments:
@@ -263,9 +263,13 @@ class CudaKernels:
 
     def resources(self, name: str) -> tuple[int, int]:
         """Registers of a thread of a kernel, and its bytes of local memory."""
-        with import_cupy().cuda.Device(self.device.index):
-            function = self._function(name)
-            return function.num_regs, function.local_size_bytes
+        cuda = import_cupy().cuda
+        with cuda.Device(self.device.index):
+            driver, function = cuda.driver, self._function(name).ptr
+            return (
+                driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_NUM_REGS, function),
+                driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, function),
+            )
 
 
 class _TorchStream:
@@ -418,15 +422,9 @@ def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
     time, without vectors, so that instructions can be counted. None without such a compiler."""
     source = kernel_source(name, prologue)
     if device.type == "cuda":
-        nvrtc = import_cupy().cuda.nvrtc
         major, minor = torch.cuda.get_device_capability(device)
-        program = nvrtc.createProgram(source, name, (), ())
-        try:
-            nvrtc.compileProgram(program, (*CUDA_FLAGS, f"-arch=compute_{major}{minor}"))
-            ptx = nvrtc.getPTX(program)
-        finally:
-            nvrtc.destroyProgram(program)
-        return ptx.decode() if isinstance(ptx, bytes) else str(ptx)
+        options = (*CUDA_FLAGS, f"-arch=compute_{major}{minor}")
+        return compiled(import_cupy().cuda.nvrtc, source, options).decode()
     command = compiler_command()
     if command is None:
         return None

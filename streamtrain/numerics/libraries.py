@@ -1,7 +1,7 @@
 """Compiled libraries on disk: in a folder that nobody else can write, checked before they are used.
 
-A library is a file `kernels-KEY-DIGEST.so`: KEY tells what it was made of, DIGEST is the start of
-the sha256 of its bytes, so that a damaged one is seen before it is loaded, and made again.
+A library is a file `kernels-KEY-DIGEST.so`, or .gpu: KEY tells what it was made of, DIGEST is the
+start of the sha256 of its bytes, so that a damaged one is seen before it is loaded, and made again.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def _lock(file: int) -> bool:
     return False
 
 
-def find_library(folder: Path, key: str) -> Path | None:
+def find_library(folder: Path, key: str, suffix: str = ".so") -> Path | None:
     """The intact library of a key, or None; damaged ones, and what is no file of this user, are
     removed."""
-    for path in sorted(folder.glob(f"kernels-{key}-*.so")):
+    for path in sorted(folder.glob(f"kernels-{key}-*{suffix}")):
         try:
             intact = path.stem.rpartition("-")[2] == _digest(path)
         except (OSError, ValueError):
@@ -151,11 +151,11 @@ def _digest(path: Path) -> str:
         return sha256(file)[:32]
 
 
-def keep_library(built: Path, folder: Path, key: str) -> Path:
+def keep_library(built: Path, folder: Path, key: str, suffix: str = ".so") -> Path:
     """Move a library that was just built into the folder, whole or not at all."""
     built.chmod(0o700)
     with built.open("rb+") as file:
         os.fsync(file.fileno())
-    kept = folder / f"kernels-{key}-{_digest(built)}.so"
+    kept = folder / f"kernels-{key}-{_digest(built)}{suffix}"
     built.replace(kept)
     return kept

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.arguments import whole_number
+from streamtrain.machine.files import one_line
 from streamtrain.numerics import portable
 
 Split = Literal["train", "validation", "test"]
@@ -144,7 +145,11 @@ def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
     """Global sample indices as uint64 [B]; ValueError, one sentence, for what is no row of whole
     numbers, and outside 0..2^64-1."""
     if not isinstance(indices, Iterable) or getattr(indices, "ndim", 1) != 1:
-        raise ValueError(f"sample indices must be a row of whole numbers, not {indices!r}")
+        shown = one_line(repr(indices), 80)
+        raise ValueError(
+            f"sample indices must be a row of whole numbers, not {shown}; one sample is [3], the "
+            "first eight are range(8)"
+        )
     if isinstance(indices, range) and indices and 0 <= indices[0] <= indices[-1] < 2**64:
         steps = np.arange(len(indices), dtype=np.uint64) * np.uint64(abs(indices.step))
         return np.uint64(indices[0]) + steps

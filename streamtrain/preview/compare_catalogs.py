@@ -159,7 +159,7 @@ def compare(
     progress = Progress()
     rows = []
     for number, lightcone in enumerate(lightcones, 1):
-        progress.update(f"lightcone {number}/{len(lightcones)}")
+        progress.count("measuring", number - 1, len(lightcones), "lightcones")
         rows.append(measure(lightcone, chosen))
     progress.close()
     head = (

@@ -91,7 +91,7 @@ def paint_samples(
                     counts.append(numbers)
                 records += drawing.records
             if progress is not None:
-                progress.update(f"painting: {len(records)}/{len(indices)} samples")
+                progress.count("painting", len(records), len(indices), "samples")
     found = Counts(np.concatenate(counts).astype(np.int64))
     return PaintedSamples(
         counts=found.bins,

@@ -8,18 +8,21 @@ from functools import cached_property
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from streamtrain.calibration import PERCENTILES
 from streamtrain.figures import (
+    GREY,
     LABEL_SIZE,
     NETWORK,
-    REFERENCE,
+    SERIES,
     TICK_SIZE,
     TRUTH,
     Float,
+    legend_above,
     positions,
     style,
 )
@@ -94,10 +97,10 @@ class LuminosityFunctions:
     """log10(L/Lsun) [num_bins + 1]."""
 
 
-COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = SERIES[:-1]
 LINES = ("-", "--", ":")
-"""Models beyond the sixth begin again with the first colour and the next line."""
-BELOW, INSIDE, ABOVE = "#8C8C8C", "#E4E4E4", "#000000"
+"""Models beyond the last begin again with the first colour and the next line."""
+BELOW, INSIDE, ABOVE = GREY, to_hex("0.89"), TRUTH
 """Colours of halos below, inside and above the label's luminosities; no model has them."""
 FLOOR = 0.4
 """Where dN = 0 is drawn on the logarithmic axis."""
@@ -125,7 +128,7 @@ def prior(painted: PaintedSamples, unit: str) -> Figure:
     _shares(figure.add_subplot(places[1, 1]), painted)
     names = list(painted.num_of_model)
     figure.suptitle(
-        f"{len(painted)} training samples" + (f": {names[0]}" if len(names) == 1 else ""),
+        f"what {len(painted)} training samples show" + (f": {names[0]}" if len(names) == 1 else ""),
         fontsize=LABEL_SIZE,
     )
     return figure
@@ -162,22 +165,8 @@ def _functions(axes: Axes, painted: PaintedSamples) -> None:
     count_axis(axes, float(painted.counts.max()))
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel("halos per bin, $dN$", fontsize=LABEL_SIZE)
-    legend(axes, 4 if alone else 3, "" if alone else "all samples, and the median of each model")
-
-
-def legend(axes: Axes, columns: int, title: str = "") -> None:
-    """Above the panel, where it covers nothing."""
-    axes.legend(
-        title=title,
-        title_fontsize=TICK_SIZE,
-        fontsize=TICK_SIZE - 1,
-        frameon=False,
-        ncols=columns,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.99),
-        columnspacing=1.2,
-        handlelength=1.5,
-        borderaxespad=0.2,
+    legend_above(
+        axes, 4 if alone else 3, "" if alone else "all samples, and the median of each model"
     )
 
 
@@ -262,7 +251,7 @@ def _shares(axes: Axes, painted: PaintedSamples) -> None:
         )
     axes.tick_params(labelsize=TICK_SIZE)
     low, high = (f"10^{{{painted.bin_edges[k]:.3g}}}" for k in (0, -1))
-    legend(axes, 3, rf"halos and the label's range, ${low}$ to ${high}$ $L_\odot$")
+    legend_above(axes, 3, rf"halos and the label's range, ${low}$ to ${high}$ $L_\odot$")
 
 
 def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
@@ -274,8 +263,8 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
     edges = positions(functions.bin_edges, "cumulative")
     curves = (
         ("$N(>L)$", "", functions.above, edges, "--", TRUTH),
-        (r"$\phi = dn/dL$", density, functions.phi, centres, "-s", NETWORK),
-        (r"$\phi L = dn/d\ln L$", volume, functions.phi_L, centres, "-^", REFERENCE),
+        (r"$\phi = dn/dL$", density, functions.phi, centres, "-s", SERIES[0]),
+        (r"$\phi L = dn/d\ln L$", volume, functions.phi_L, centres, "-^", SERIES[1]),
     )
     lowest = 0.1
     for name, unit, values, at, line, colour in curves:
@@ -293,7 +282,7 @@ def luminosity(functions: LuminosityFunctions, title: str = "") -> Figure:
     axes.set_ylabel("each over its maximum", fontsize=LABEL_SIZE)
     figure.suptitle(title, fontsize=LABEL_SIZE)
     if axes.lines:
-        legend(axes, 1)
+        legend_above(axes, 1)
     else:
         empty = "no halo has a luminosity of the label's range"
         axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", fontsize=LABEL_SIZE)

@@ -21,11 +21,12 @@ from streamtrain.figures import (
     Float,
     colour_limits,
     draw_slice,
+    legend_above,
     positions,
     style,
 )
 from streamtrain.grid import Grid
-from streamtrain.preview.prior_figures import PaintedSamples, count_axis, legend, on_axis
+from streamtrain.preview.prior_figures import PaintedSamples, count_axis, on_axis
 
 
 @dataclass(frozen=True)
@@ -272,4 +273,4 @@ def _function(axes: Axes, one: PaintedSamples, prior: PaintedSamples) -> None:
     count_axis(axes, float(max(np.max(prior.counts), np.max(one.counts))))
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel("halos per bin, $dN$", fontsize=LABEL_SIZE)
-    legend(axes, 3)
+    legend_above(axes, 3)

@@ -249,6 +249,12 @@ class Checkpoint:
     """The state of the training, its tensors on the CPU."""
 
 
+def last_step(folder: Path) -> int | None:
+    """The step of the last checkpoint by its name, which may be damaged; None where there is
+    none."""
+    return next((step for step, _ in _checkpoints(folder)), None)
+
+
 def newest(folder: Path, sections: Collection[str] = ()) -> Checkpoint | None:
     """The newest checkpoint that verifies; None where there is none.
 

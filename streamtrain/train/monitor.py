@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from streamtrain.catalogs.synthesis.fresh import MadeLightcone
@@ -61,7 +63,12 @@ class Monitor:
     ) -> None:
         self._config, self._label, self._device = config, label, device
         self._history = History(folder / "history.jsonl", step)
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        purge = step + 1 if step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        self._mean_label = None
+        if label.is_function:
+            of_mean = folder / tensorboard.MEAN_LABEL
+            self._mean_label = SummaryWriter(str(of_mean), purge_step=purge)
         if not step:
             tensorboard.begin(
                 self._writer, config, range_names(label.bins.edges) if label.is_function else []
@@ -89,7 +96,11 @@ class Monitor:
 
     def flush(self) -> None:
         """What was recorded outlives this process from now on."""
-        self._writer.flush()
+        for writer in self._writers():
+            writer.flush()
+
+    def _writers(self) -> list[SummaryWriter]:
+        return [writer for writer in (self._writer, self._mean_label) if writer is not None]
 
     def busy(self, text: str) -> None:
         """A progress line for something other than training steps."""
@@ -150,8 +161,10 @@ class Monitor:
         entry: dict[str, Any] = {"step": step, "validation_loss": result.loss}
         self._writer.add_scalar("loss/validation", result.loss, step)
         for error in result.ranges:
-            self._writer.add_scalar(tensorboard.error_tag(error.name), error.rms_dex, step)
-            self._writer.add_scalar(tensorboard.baseline_tag(error.name), error.baseline_dex, step)
+            tag = tensorboard.error_tag(error.name)
+            self._writer.add_scalar(tag, error.rms_dex, step)
+            if self._mean_label is not None:
+                self._mean_label.add_scalar(tag, error.baseline_dex, step)
             entry[f"error_dex_{error.name}"] = error.rms_dex
             entry[f"baseline_dex_{error.name}"] = error.baseline_dex
         for parameter in result.parameters:
@@ -159,6 +172,11 @@ class Monitor:
             self._writer.add_scalar(f"prior_error/{parameter.name}", parameter.baseline, step)
             entry[f"parameter_error_{parameter.name}"] = parameter.rms
         self._validation = f"  validation {result.loss:.4g}"
+        if result.mean_label_loss is not None:
+            self._validation += f" (mean label {result.mean_label_loss:.4g})"
+            entry["mean_label_loss"] = result.mean_label_loss
+            if self._mean_label is not None:
+                self._mean_label.add_scalar("loss/validation", result.mean_label_loss, step)
         if self._label.is_parameters:
             self._validation += " (prior 0)"
         if result.classes is not None:
@@ -189,7 +207,7 @@ class Monitor:
             self._draw(step, result.example)
         if step == self._config.train.steps:
             tensorboard.end(self._writer, step)
-        self._writer.flush()
+        self.flush()
 
     def _probe(self, step: int, dependence: Dependence) -> dict[str, float]:
         """Show how far predictions depend on the maps, and warn once if they do not; returns what
@@ -207,14 +225,7 @@ class Monitor:
 
     def _draw(self, step: int, example: Example) -> None:
         """Figures of a few samples."""
-        grid = self._config.grid
-        slices = map_slices(
-            example.cube,
-            fov_deg=grid.fov_deg,
-            nu_GHz=grid.nu_GHz,
-            title=textwrap.fill(describe(example.draw), 110),
-        )
-        self._writer.add_figure("map", slices, step)
+        self._writer.add_figure("map", self._maps(example), step)
         if example.functions is not None:
             functions = luminosity_function(
                 example.functions.predicted,
@@ -224,27 +235,54 @@ class Monitor:
                 quantity=self._config.label.quantity,
                 blank=example.functions.blank,
                 unit=example.functions.unit,
+                title=f"validation samples: luminosity functions as the network of step {step} "
+                "predicts them, and true ones",
             )
             self._writer.add_figure("luminosity_function", functions, step)
+
+    def _maps(self, example: Example) -> Figure:
+        """What the network sees, and below it the light of the halos alone: how the map differs
+        from the same without a halo, in map units where these are not lost."""
+        grid, of = self._config.grid, self._config.observation.input_map
+        cube, nothing = torch.from_numpy(np.stack([example.cube, example.nothing])).unsqueeze(1)
+        light = (of.restore(cube) - of.restore(nothing))[0].numpy()
+        rows = {
+            "network input": example.cube,
+            f"halos' light [{of.units or 'network input'}]": light,
+        }
+        return map_slices(
+            rows,
+            fov_deg=grid.fov_deg,
+            nu_GHz=grid.nu_GHz,
+            title=f"validation sample 0: the map that the network sees, and the light of its halos "
+            f"in it\n{textwrap.fill(drawn_in_words(example.draw), 110)}".replace("\0", " "),
+        )
 
     def close(self) -> None:
         """Write out everything and close the files."""
         self._progress.close()
         self._history.close()
-        self._writer.close()
+        for writer in self._writers():
+            writer.close()
 
 
-def describe(value: Any) -> str:
-    """A draw in a line or two: 'model li16, parameters (alpha 1.37, ...), ...'."""
-    if isinstance(value, Mapping):
-        parts = (
-            f"{k} ({describe(v)})" if isinstance(v, Mapping) else f"{k} {describe(v)}"
-            for k, v in value.items()
-        )
-        return ", ".join(parts)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(describe, value)) + "]"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def drawn_in_words(record: Mapping[str, Any]) -> str:
+    """What was drawn for a sample, an entry of `Batch.draws`: 'model li16 (alpha = 1.37, ...);
+    noise (sigma_uK = 2)'. Where its field lies is left out."""
+    said = [f"model {record['model']}{_numbers(record.get('parameters', {}))}"]
+    for name, value in record.items():
+        if name == "parameters" or not isinstance(value, Mapping):
+            continue
+        if "model" in value:
+            said.append(f"{name}: {drawn_in_words(value)}")
+        else:
+            said.append(f"{name.replace('_', ' ')}{_numbers(value)}")
+    return "; ".join(said)
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    shown = ", ".join(f"{name}\0=\0{value:.3g}" for name, value in values.items())
+    return f" ({shown})" if shown else ""
 
 
 class Record:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.config import Config, ConfigError
+from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import read_text
 from streamtrain.machine.shipped import find_run, near_run
 from streamtrain.networks.network import BODIES, Network
@@ -127,7 +128,7 @@ def _without_room(config: dict[str, Any]) -> dict[str, Any]:
 
 def _classes(config: dict[str, Any]) -> list[str]:
     line = config["emit"]["line"]
-    return list(line["mixture"]) or [str(line["model"]).rpartition(":")[2]]
+    return list(line["mixture"]) or [model_name(str(line["model"]))]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

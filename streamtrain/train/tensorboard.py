@@ -33,6 +33,9 @@ OF_TRAINING = (
     "warmup_steps",
     "weight_decay",
 )
+MEAN_LABEL = "mean_label"
+"""Folder in that of a run: what always predicting the mean label makes of the same curves. As a run
+of its own it has a colour of its own in all of TensorBoard."""
 GROUPS = {
     "loss": ("loss/train", "loss/validation"),
     "speed": ("speed/generate_ms", "speed/train_ms", "speed/wait_ms"),
@@ -67,19 +70,17 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def begin(writer: SummaryWriter, config: Config, ranges: Sequence[str]) -> None:
     """Once per run: configuration, groups of curves, hyper-parameters.
 
+    No list of hyper-parameters is written for all runs together: TensorBoard then makes one of all
+    that it shows, with those first in which runs differ.
+
     ranges: names of the label's luminosity ranges; none where it is no function of luminosity.
     """
     writer.add_text("config", f"```yaml\n{config.to_yaml()}```", 0)
-    errors = {f"error, log L {name}": (error_tag(name), baseline_tag(name)) for name in ranges}
+    errors = {f"error, log L {name}": (error_tag(name),) for name in ranges}
     layout = {title: ["Multiline", list(tags)] for title, tags in (GROUPS | errors).items()}
     writer.add_custom_scalars({"together": layout})
-    last = [error_tag(name) for name in ranges[-1:]]
-    if config.label.quantity == "class":
-        last = ["classes/accuracy"]
-    metrics = ["loss/train", "loss/validation", "probe/skill", *last]
-    experiment, session, _ = hparams(hyper_parameters(config), dict.fromkeys(metrics, 0.0))
-    for summary in (experiment, session):
-        writer.file_writer.add_summary(summary, 0)  # type: ignore[attr-defined]
+    _, session, _ = hparams(hyper_parameters(config), {})
+    writer.file_writer.add_summary(session, 0)  # type: ignore[attr-defined]
 
 
 def end(writer: SummaryWriter, step: int) -> None:
@@ -91,11 +92,6 @@ def end(writer: SummaryWriter, step: int) -> None:
 def error_tag(name: str) -> str:
     """The curve of a luminosity range's rms error."""
     return f"error_dex/logL_{name}"
-
-
-def baseline_tag(name: str) -> str:
-    """The curve of what always predicting the mean label makes of it."""
-    return f"mean_label_dex/logL_{name}"
 
 
 def add_residuals(writer: SummaryWriter, residuals: Residuals, step: int) -> None:

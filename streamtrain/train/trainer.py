@@ -22,7 +22,7 @@ from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.generator.open import refuse_missing_files
 from streamtrain.machine.files import write_text
-from streamtrain.machine.interrupt import Stopped, StopRequest
+from streamtrain.machine.interrupt import Stopped, StopRequest, Unfinished
 from streamtrain.machine.progress import Progress
 from streamtrain.machine.workers import own_cores
 from streamtrain.networks.network import Network, build_network, describe
@@ -107,7 +107,8 @@ class Trainer:
         with self._request, closing(Progress(active=world.is_main)) as progress:
 
             def report(done: float, what: str) -> None:
-                progress.update(f"{what}, {100 * done:.0f} %")
+                left = progress.left(what.partition(":")[0], done, 1.0)
+                progress.update(f"{what}, {100 * done:.0f} %{left}")
                 if world.agree(self._request.requested):
                     progress.note("stopped before the first step")
                     raise Stopped
@@ -188,7 +189,7 @@ class Trainer:
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            models = list(self.config.line.components)
+            models = self.config.line.class_names
             refuse_other_samples(state["samples"], self.generator.identity(), models)
 
     def _open(self, stack: ExitStack) -> None:
@@ -369,6 +370,17 @@ class Trainer:
         true, drawn = (head.log_prob(prediction, given) for given in (counts, samples))
         return Drawn(samples.cpu().numpy(), (true.cpu().numpy(), drawn.cpu().numpy()))
 
+    def _mean_label_loss(self, batch: Batch) -> Tensor:
+        """The loss of what an untrained head makes of zeros: the mean label of the training."""
+        head = self.network.head
+        with torch.random.fork_rng(devices=[]):
+            untrained = type(head)(head.label, head.name, self.config.network.monotonic)
+        untrained.load_state_dict(dict(head.named_buffers()), strict=False)
+        untrained.to(self._device)
+        zeros = torch.zeros(len(batch), head.num_numbers, device=self._device)
+        given = (batch.label, batch.counts, batch.unit_label)
+        return untrained.loss(untrained(zeros), *(values.to(self._device) for values in given))
+
     def _log(self) -> None:
         """Means since the last log; the one place that waits for the GPU in a step."""
         steps = self.step - self._logged
@@ -439,6 +451,7 @@ class Trainer:
                 chunk=self._share,
                 stopped=stopped,
                 draw=self._draw if self.network.head.joint else None,
+                mean_label=self._mean_label_loss if self._validation.label.is_function else None,
             )
         if result is None:
             return True
@@ -514,13 +527,22 @@ class Trainer:
         self._record.write(self.step, lambda monitor: monitor.busy(text))
 
 
-def train(config: Config, device: str | torch.device | None = None) -> int:
-    """Train, or continue training; the exit status.
+def train(
+    config: Config, device: str | torch.device | None = None, max_steps: int | None = None
+) -> Trainer:
+    """Train, or continue training; returns what has trained, whose `config` is that of the run.
 
-    0 both for a finished run and for one that was asked to stop: its work is safe in a checkpoint,
-    and a launcher treats any other status of a rank as a failure. Raises ValueError for what the
-    user can put right, TrainingError if the loss is not finite.
+    device, max_steps: see `Trainer`. Raises ValueError for what the user can put right,
+    TrainingError if the loss is not finite, and Unfinished, a KeyboardInterrupt, where somebody
+    asked to stop: the work is safe in a checkpoint.
     """
-    with contextlib.suppress(Stopped):  # the lightcones of the first samples were still made
-        Trainer(config, device).run()
-    return 0
+    try:
+        trainer = Trainer(config, device, max_steps)
+    except Stopped:  # the lightcones of the first samples were still made
+        raise Unfinished("stopped before the first step; the same call continues") from None
+    summary = trainer.run()
+    if summary.stopped:
+        raise Unfinished(
+            f"stopped after step {summary.step} of {config.train.steps}; the same call continues"
+        )
+    return trainer

@@ -105,6 +105,9 @@ class Example:
     """A few samples for the figures; in rank 0."""
 
     cube: NDArray[np.float32]
+    """The network's input of one sample [n_freq, n_dec, n_ra]."""
+    nothing: NDArray[np.float32]
+    """What that input would be without a halo [n_freq, n_dec, n_ra]."""
     draw: dict[str, Any]
     functions: ExampleFunctions | None
     """None where the label is no function of luminosity."""
@@ -140,6 +143,8 @@ class ValidationResult:
     posterior: dict[str, float] = field(default_factory=dict)
     """Whether the joint posterior means what it says, see `calibration.scalars`; empty where bins
     are not predicted together."""
+    mean_label_loss: float | None = None
+    """The loss of always predicting the mean label; None where the label is no function."""
 
 
 def validate(
@@ -151,6 +156,7 @@ def validate(
     chunk: int,
     stopped: Callable[[int], bool],
     draw: Callable[[Batch], Drawn] | None = None,
+    mean_label: Callable[[Batch], Tensor] | None = None,
 ) -> ValidationResult | None:
     """Mean loss and errors over samples 0..num_samples-1 of the generator's split.
 
@@ -158,6 +164,7 @@ def validate(
     stopped: called before each chunk with the number of samples done; True abandons the validation
     in all ranks, and None is returned.
     draw: the joint posterior of a batch, where the head has one
+    mean_label: the mean loss of always predicting the mean label, where the head has one
     Raises ValueError if a sample is too bright for the cube.
     """
     mine = range(world.rank, num_samples, world.size)
@@ -167,7 +174,7 @@ def validate(
     if num_samples < world.size:
         draw = None  # a rank without a sample has no mean
     posterior = _Posterior(label.bins) if draw is not None else None
-    total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
+    losses = torch.zeros(2, dtype=torch.float64, device=world.device)
     example = None
     for start in range(0, longest, chunk):
         if stopped(start * world.size):
@@ -181,11 +188,16 @@ def validate(
         sums.add(batch, prediction)
         if draw is not None and posterior is not None:
             posterior.add(batch, draw(batch))
-        total_loss += loss.double() * len(indices) / num_samples
+        losses[0] += loss.double() * len(indices) / num_samples
+        if mean_label is not None:
+            losses[1] += mean_label(batch).double() * len(indices) / num_samples
         if start == 0 and world.is_main:
-            blank, _ = evaluate(replace(batch, cube=generator.blank(indices)))
-            example = _example(label, batch, prediction, blank)
-    result = sums.result(world, float(world.sum(total_loss)), example)
+            nothing = replace(batch, cube=generator.blank(indices))
+            example = _example(label, batch, prediction, nothing, evaluate(nothing)[0])
+    of_network, of_mean = world.sum(losses).tolist()
+    result = sums.result(world, of_network, example)
+    if mean_label is not None:
+        result = replace(result, mean_label_loss=of_mean)
     return replace(result, posterior=posterior.result(world)) if posterior else result
 
 
@@ -320,7 +332,10 @@ def _confusion(one_hot: Tensor, prediction: Tensor) -> Tensor:
     return true.T @ predicted
 
 
-def _example(label: Label, batch: Batch, prediction: Tensor, blank: Tensor) -> Example:
+def _example(
+    label: Label, batch: Batch, prediction: Tensor, without: Batch, blank: Tensor
+) -> Example:
+    """without: the batch had there been no halo, of which `blank` is the prediction."""
     functions = None
     if label.is_function:
         some = slice(NUM_EXAMPLES)
@@ -332,7 +347,8 @@ def _example(label: Label, batch: Batch, prediction: Tensor, blank: Tensor) -> E
         nothing = label.log10_counts(blank, batch.unit_label).mean(0).cpu().numpy()
         unit = label.unit_of(unit_label)
         functions = ExampleFunctions(true, predicted, occupied, unit, nothing)
-    return Example(batch.cube[0].cpu().numpy(), batch.draws[0], functions)
+    cube, nothing = (of.cube[0].cpu().numpy() for of in (batch, without))
+    return Example(cube, nothing, batch.draws[0], functions)
 
 
 def _range_errors(totals: F64, ranges: list[tuple[str, NDArray[np.bool_]]]) -> list[RangeError]:

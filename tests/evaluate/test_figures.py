@@ -1,17 +1,28 @@
 """What the figures show, read back from their artists."""
 
 import io
+import re
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from support import ROOT
 
 from streamtrain.evaluate import figures
 from streamtrain.evaluate.baselines import ihle2019, published
 from streamtrain.evaluate.robustness.matrix import matrix_figure
 from streamtrain.evaluate.scores import delta_percentiles
-from streamtrain.figures import Slices, confusion, map_slices
+from streamtrain.figures import (
+    CHAIN,
+    NETWORK,
+    REFERENCE,
+    SERIES,
+    TRUTH,
+    Slices,
+    confusion,
+    map_slices,
+)
 from streamtrain.networks.joint import JointCountsHead
 
 EDGES = np.linspace(3.5, 7.0, 50)
@@ -184,11 +195,12 @@ def test_loss_history_joins_training_and_validation():
     entries = [
         {"step": 10, "loss": 0.5},
         {"step": 20, "loss": 0.25},
-        {"step": 20, "validation_loss": 0.3},
+        {"step": 20, "validation_loss": 0.3, "mean_label_loss": 0.6},
     ]
     axes = figures.loss_history(entries).axes[0]
     assert line(axes, "training").get_xydata().tolist() == [[10, 0.5], [20, 0.25]]
     assert line(axes, "validation").get_xydata().tolist() == [[20, 0.3]]
+    assert line(axes, "mean label,\nvalidation").get_xydata().tolist() == [[20, 0.6]]
     assert axes.get_yscale() == "log"
 
 
@@ -294,15 +306,59 @@ def test_loss_history_of_an_empty_run_is_an_empty_figure():
 
 def test_map_slices_lie_as_on_the_sky():
     cube = np.arange(10 * 4 * 6, dtype=np.float32).reshape(10, 4, 6)
-    figure = map_slices(cube, fov_deg=(1.5, 1.0), nu_GHz=(34.0, 26.0), num_slices=3, title="li16")
+    maps = {"network input": cube, "light [uK]": 1e3 * cube}
+    figure = map_slices(maps, fov_deg=(1.5, 1.0), nu_GHz=(34.0, 26.0), num_slices=3, title="li16")
     assert figure.get_suptitle() == "li16"
     panels = figure.axes[:3]
     assert [axes.get_title() for axes in panels] == ["33.60 GHz", "30.40 GHz", "26.40 GHz"]
     assert (panels[2].images[0].get_array() == cube[9]).all()
     assert panels[0].get_xlim() == (0.75, -0.75)  # east, positive ra, is left
     assert panels[0].images[0].get_extent() == [-0.75, 0.75, -0.5, 0.5]
+    beside = figure.axes[3:6]  # each map on its own colours
+    assert (beside[2].images[0].get_array() == 1e3 * cube[9]).all()
+    assert beside[0].get_xlim() == (0.75, -0.75) and not beside[0].get_title()
+    assert [axes.get_ylabel() for axes in figure.axes[6:]] == ["network input", "light [uK]"]
     assert png_size(figure) > 5_000
 
 
 def test_map_slices_of_a_constant_cube():
-    assert png_size(map_slices(np.zeros((1, 4, 4), np.float32))) > 1000
+    assert png_size(map_slices({"input": np.zeros((1, 4, 4), np.float32)})) > 1000
+
+
+@pytest.mark.parametrize("fov_deg", [(2.0, 2.0), (8.0, 1.0), (1.0, 3.0)])
+@pytest.mark.parametrize("number", [1, 2])
+def test_maps_of_long_fields_fill_their_figures(fov_deg, number):
+    """Maps and colour bars cover the figure but for words and ticks, whatever the field's shape."""
+    shape = (6, round(16 * fov_deg[1]), round(16 * fov_deg[0]))
+    maps = {f"map {k} [uK]": np.random.default_rng(k).normal(size=shape) for k in range(number)}
+    figure = map_slices(maps, fov_deg=fov_deg, nu_GHz=(34.0, 26.0), title="a field")
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    low, high = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
+    left, right = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
+    title = 0.35 * figure.dpi
+    assert high - low > 0.85 * (figure.bbox.height - title)
+    assert right - left > 0.85 * figure.bbox.width
+    filled = sum(axes.bbox.width * axes.bbox.height for axes in figure.axes if axes.images)
+    assert filled > 0.35 * figure.bbox.width * figure.bbox.height
+
+
+def test_all_colours_are_of_one_palette():
+    """In streamtrain/figures.py, by name; matplotlib's own names are black, white and none."""
+    for file in (ROOT / "streamtrain").rglob("*.py"):
+        if file.name != "figures.py" or file.parent.name != "streamtrain":
+            text = file.read_text(encoding="utf-8")
+            strange = re.findall(
+                r"""["']#[0-9A-Fa-f]{6}["']|colou?rs?=["'](?!white)\w+|cmap=["']|colormaps""", text
+            )
+            assert not strange, f"{file}: {strange}"
+    assert len({NETWORK, REFERENCE, TRUTH, CHAIN, *SERIES}) == 8
+
+
+def test_residuals_stay_on_their_axis(functions):
+    """However wrong: 95 % of the maps are shown, up to a hundred times the truth."""
+    predicted, true, occupied, _ = functions
+    wild = predicted + np.linspace(-2.0, 2.0, 60)[:, None]
+    axes = figures.residual_bands(wild, true, occupied, EDGES, published=published("basic")).axes[0]
+    tops = [c.get_paths()[0].vertices[:, 1].max() for c in axes.collections]
+    assert max(tops) > 50 and axes.get_ylim()[1] > max(tops) and axes.get_yscale() == "symlog"

@@ -12,22 +12,32 @@ import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import SUPPORT, TESTS, small
+from support import SUPPORT, small
 from support import reference as ref
+from support.gpu_batches import (
+    EMIT,
+    EMITTED,
+    FILTERS,
+    LABELS,
+    MIXTURE,
+    NOISY,
+    UNSURE,
+    edited,
+    made,
+    survey,
+)
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator import kernel_draws
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.painter import PaintArguments
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
-from streamtrain.numerics.workspace import FreshMemory, Workspace, layout, pack, unpack
+from streamtrain.numerics.workspace import FreshMemory
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
@@ -44,11 +54,7 @@ class EmulatedCuda(HostKernels):
     def __init__(
         self, name: str, prologue: str = "", edits: Mapping[str, str] | None = None
     ) -> None:
-        source = kernel_source(name, prologue)
-        for old, new in (edits or {}).items():
-            assert old in source
-            source = source.replace(old, new)
-        super().__init__(SHIM + source)
+        super().__init__(SHIM + edited(kernel_source(name, prologue), edits or {}))
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         scalars = (np.int64(samples), np.int64(elements))
@@ -106,68 +112,8 @@ class ThreadedBlocks(EmulatedCuda):
     per_sample = per_item
 
 
-MIXTURE = {"li16": {}, "yang22_co10": {}, "breysse15": {"prior": "published"}}
-EMIT: dict[str, dict[str, Any]] = {
-    "li16": {"line": {"model": "li16"}},
-    "padmanabhan18": {"line": {"model": "padmanabhan18"}},
-    "yang22_co10": {"line": {"model": "yang22_co10"}},
-    "mixture": {"line": {"mixture": MIXTURE}},
-    "emitters": {
-        "line": {"mixture": MIXTURE},
-        "line_width": {"inclination": True, "factor": 20.0},
-        "dim": {"above_log10_L": 5.0},
-        "brightness": {"factor": {"log_uniform": [0.3, 3]}},
-        "interloper": {"model": "chung22", "nu_rest_GHz": 117.0},
-    },
-    "duty cycle": {"line": {"model": "pullen13"}, "line_width": {"factor": 20.0}},
-}
-LABELS: dict[str, dict[str, Any]] = {
-    "cumulative": {"quantity": "cumulative"},
-    "phi in unequal bins": {"quantity": "phi", "edges": [3.0, 4.0, 4.2, 5.5, 5.51, 7.0]},
-}
-
-
-UNSURE = {"0.5f - 1.9073486328125e-06f * number": "0.2f"}
-"""Five in six halos are too close to a voxel's edge for float32 to tell."""
-
-
-def made(
-    generator: Generator, indices: list[int]
-) -> tuple[torch.Tensor, torch.Tensor, PaintArguments]:
-    """Cubes and counts as a GPU makes them: the whole batch at once, its arguments in one piece of
-    memory, in tensors that hold something else before."""
-    drawing = generator.draw(indices)
-    arguments = drawing.arguments
-    cube = torch.full((len(arguments), *generator.input_shape), torch.nan)
-    raw = torch.zeros((len(arguments), generator.bins.num_counts), dtype=torch.int32)
-    scene = generator.scenes.latest
-    arrays = generator.pipeline.kernel_arguments(
-        scene, arguments, drawing.operators, 0, len(arguments)
-    )
-    starts, size = layout(arrays)
-    packed = torch.empty(size, dtype=torch.uint8)
-    pack(arrays, starts, packed)
-    arrays = unpack(arrays, starts, packed)
-    generator.pipeline.make(scene, arrays, cube, raw, Workspace(torch.device("cpu")))
-    return cube, raw, arguments
-
-
 def test_bits_of_the_filters(small_sky: Lightcone) -> None:
-    """Map operators that work on slices, rows or groups of pixels (441 are no multiple of 8)."""
-    observe = {
-        "beam": {"fwhm_arcmin": 6.0, "reference_GHz": 30.0},
-        "beam_2": {"profile": str(TESTS / "data" / "beam.csv")},
-        "channel_response": {"fwhm_MHz": 1500.0},
-        "transfer_function": {"file": str(TESTS / "data" / "transfer.npz")},
-        "noise": {"sigma_uK": [0, 5]},
-        "mask": {"edge_pixels": 1},
-        "high_pass": {"modes": 3},
-        "subtract_mean": {"skip_zeros": True},
-        "asinh": {"scale": 0.5},
-        "log10": {"epsilon": 2.0},
-        "standardise": {},
-    }
-    generator = Generator(small.config(observe=observe), lightcones=[small_sky])
+    generator = Generator(small.config(observe=FILTERS), lightcones=[small_sky])
     expected = generator.generate([0, 5])
     generator.pipeline.observe = EmulatedCuda("observe.cu")
     cube, _, _ = made(generator, [0, 5])
@@ -178,24 +124,8 @@ def test_bits_of_the_filters(small_sky: Lightcone) -> None:
 def test_bits_of_a_survey(
     small_sky: Lightcone, tmp_path: Path, kernels: type[EmulatedCuda]
 ) -> None:
-    """Noise and masks per voxel, noise that is correlated along frequency, principal components,
-    whose eigenvectors the threads of a block work out together."""
-    shape = (9, 21, 21)
-    rng = np.random.default_rng(4)
-    grid = {"nu_binedges": np.linspace(34, 26, 10)}
-    grid |= {f"pix_binedges_{axis}": np.linspace(-0.4, 0.4, 22) for axis in "xy"}
-    for name, values in (
-        ("sigma", rng.uniform(-0.3, 2.0, shape).clip(0.0)),
-        ("mask", rng.uniform(size=shape) > 0.1),
-    ):
-        np.savez(tmp_path / f"{name}.npz", map=values.astype(float).T, units="uK", **grid)
-    observe = {
-        "noise": {"rms": str(tmp_path / "sigma.npz")},
-        "correlated_noise": {"sigma_uK": [0, 3], "knee_per_GHz": 0.5},
-        "mask": {"file": str(tmp_path / "mask.npz")},
-        "pca": {"modes": 4},
-    }
-    generator = Generator(small.config(observe=observe), lightcones=[small_sky])
+    """The threads of a block work out eigenvectors together."""
+    generator = Generator(small.config(observe=survey(tmp_path)), lightcones=[small_sky])
     expected = generator.generate([0, 5])
     generator.pipeline.observe = kernels("observe.cu")
     cube, _, _ = made(generator, [0, 5])
@@ -203,17 +133,7 @@ def test_bits_of_a_survey(
 
 
 @pytest.mark.parametrize("edits", [{}, UNSURE], ids=["sure", "unsure"])
-@pytest.mark.parametrize(
-    ("emit", "label"),
-    [
-        ("li16", "cumulative"),
-        ("padmanabhan18", "phi in unequal bins"),
-        ("yang22_co10", "cumulative"),
-        ("mixture", "phi in unequal bins"),
-        ("emitters", "cumulative"),
-        ("duty cycle", "cumulative"),
-    ],
-)
+@pytest.mark.parametrize(("emit", "label"), EMITTED)
 def test_bits_of_the_cpu(
     small_sky: Lightcone, emit: str, label: str, edits: dict[str, str]
 ) -> None:
@@ -221,13 +141,7 @@ def test_bits_of_the_cpu(
     middle of a pair."""
     config = small.config(
         emit=EMIT[emit],
-        observe={
-            "noise": {"sigma_uK": [0, 5], "absent": 0.3},
-            "pool": {"factor": [3, 3, 3], "reduce": "sum"},
-            "radio_sources": {"density": {"uniform": [20, 2000]}},
-            "edge_noise": {"width": 0.4},
-            "log_modulus": {},
-        },
+        observe=NOISY,
         label=LABELS[label],
     )
     other = small.lightcone(2, cosmology={**Cosmology().to_dict(), "Omega_m": 0.29})

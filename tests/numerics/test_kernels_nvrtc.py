@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import site
-from collections.abc import Callable, Sequence
-from ctypes.util import find_library
-from pathlib import Path
 
 import pytest
+from support.nvrtc import compile_ptx
 from support.user_models import everything
 
 from streamtrain.bench.roofline import count
@@ -19,10 +14,14 @@ from streamtrain.generator import kernel_draws
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.trace import trace
-from streamtrain.numerics.backend import CUDA_FLAGS, kernel_source
+from streamtrain.numerics.backend import kernel_source
+from streamtrain.numerics.gpu_code import CUDA_FLAGS
 
-Compile = Callable[[str, Sequence[str]], str]
-ARCHITECTURES = ("sm_80", "sm_90")
+ARCHITECTURES = [
+    ("sm_80", "sm_90"),
+    pytest.param(("sm_100", "sm_120"), marks=pytest.mark.slow),
+]
+"""For those of a row, NVRTC emits the same instructions: Blackwell's come from a newer compiler."""
 SOURCES = [
     ("observe.cu", ""),
     ("label.cu", ""),
@@ -73,57 +72,6 @@ ENTRIES = {
 }
 
 
-def nvrtc_library() -> Path | None:
-    """libnvrtc of the pip wheels, of a CUDA toolkit, or of the system."""
-    packages = [Path(p) for p in site.getsitepackages()]
-    folders = [f for p in packages for f in sorted(p.glob("nvidia/*/lib"))]
-    folders += [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
-    folders += [Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "lib64"]
-    for folder in folders:
-        if found := sorted(folder.glob("libnvrtc.so*")):
-            return found[-1]
-    name = find_library("nvrtc")
-    return Path(name) if name else None
-
-
-@pytest.fixture(scope="module")
-def compile_ptx() -> Compile:
-    """source, options -> PTX; fails with the compiler's log."""
-    path = nvrtc_library()
-    if path is None:
-        pytest.skip("no libnvrtc here: pip install nvidia-cuda-nvrtc-cu12")
-    for builtins in sorted(path.parent.glob("libnvrtc-builtins.so*")):
-        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
-    nvrtc = ctypes.CDLL(str(path))
-    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-
-    def check(status: int) -> None:
-        assert status == 0, nvrtc.nvrtcGetErrorString(status).decode()
-
-    def text(program: ctypes.c_void_p, what: str) -> str:
-        size = ctypes.c_size_t()
-        check(getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
-        buffer = ctypes.create_string_buffer(size.value)
-        check(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
-        return buffer.value.decode()
-
-    def compile_ptx(source: str, options: Sequence[str]) -> str:
-        program = ctypes.c_void_p()
-        check(
-            nvrtc.nvrtcCreateProgram(
-                ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
-            )
-        )
-        array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
-        status = nvrtc.nvrtcCompileProgram(program, len(options), array)
-        assert status == 0, text(program, "ProgramLog")
-        ptx = text(program, "PTX")
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        return ptx
-
-    return compile_ptx
-
-
 def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
     if not model:
         return kernel_source(file, kernel_draws.source() if file == "draw.cu" else "")
@@ -157,31 +105,26 @@ def loose_instructions(ptx: str) -> list[str]:
     return bad
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("file", "model"), SOURCES, ids=["-".join(s) for s in SOURCES])
+@pytest.mark.parametrize("architectures", ARCHITECTURES, ids="-".join)
 def test_ptx_is_plain_ieee_arithmetic(
-    compile_ptx: Compile, file: str, model: str, architecture: str
+    file: str, model: str, architectures: tuple[str, ...]
 ) -> None:
+    """The same for all of them: test_ptx.py executes that of one."""
     source = source_of(file, model)
-    ptx = compile_ptx(source, [*CUDA_FLAGS, f"-arch={architecture}"])
+    found = {a: compile_ptx(source, [*CUDA_FLAGS, f"-arch={a}"]) for a in architectures}
+    assert len({ptx.replace(f".target {a}", "") for a, ptx in found.items()}) == 1
+    ptx = found[architectures[-1]]
     static = ["fill_static"] if "#define NUM_STATIC" in source else []
     assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
-    assert f".target {architecture}" in ptx
+    assert f".target {architectures[-1]}" in ptx
     assert re.search(r"\bmul\.rn\.f(32|64)\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
+    assert "local" not in ptx or file == "observe.cu", "a halo's numbers are not in registers"
 
 
-@pytest.mark.parametrize("file", ["observe.cu", "paint.cu"])
-def test_with_the_flag_that_cupy_appends(compile_ptx: Compile, file: str) -> None:
-    """-ftz=true changes how subnormals are treated, of which there are none, and nothing else."""
-    source = source_of(file, "padmanabhan18" if file == "paint.cu" else "")
-    ptx = compile_ptx(source, [*CUDA_FLAGS, "-arch=sm_80", "-ftz=true"])
-    assert ".ftz" in ptx
-    assert loose_instructions(ptx.replace(".ftz", "")) == []
-
-
-def test_instructions_of_a_halo_are_counted(compile_ptx: Compile) -> None:
+def test_instructions_of_a_halo_are_counted() -> None:
     """By hand, of float64: a halo's place takes 12 multiplications, 8 additions and 7 conversions,
     its deposit 6 more. In the rest, Philox's 10 rounds of two products, four xors and two additions
     for two halos are most. A model that computes more costs more."""
@@ -195,7 +138,7 @@ def test_instructions_of_a_halo_are_counted(compile_ptx: Compile) -> None:
     assert many.bits32 > few.bits32 and many.bits64 == few.bits64
 
 
-def test_the_check_sees_contraction(compile_ptx: Compile) -> None:
+def test_the_check_sees_contraction() -> None:
     """Without --fmad=false the compiler fuses, and `loose_instructions` says so."""
     flags = [f for f in CUDA_FLAGS if not f.startswith("--fmad")]
     ptx = compile_ptx(source_of("paint.cu", "li16"), [*flags, "-arch=sm_80"])
@@ -205,7 +148,7 @@ def test_the_check_sees_contraction(compile_ptx: Compile) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variants_are_compiled_as_they_say(compile_ptx: Compile, name: str) -> None:
+def test_variants_are_compiled_as_they_say(name: str) -> None:
     """Bounds of threads and blocks, or none, and the same plain arithmetic."""
     variant = VARIANTS[name]
     options = [*CUDA_FLAGS, *variant.flags, "-arch=sm_90"]

@@ -113,6 +113,21 @@ def test_another_gpu_is_refused(entered: Entered) -> None:
         launch(entered.kernels(OTHER), "there")
 
 
+@pytest.mark.parametrize(
+    ("elements", "blocks", "threads"),
+    [(0, 0, 32), (1, 1, 32), (33, 1, 64), (256, 1, 256), (257, 2, 256), (1 << 30, 65535, 256)],
+)
+def test_threads_fit_the_elements(
+    entered: Entered, monkeypatch: pytest.MonkeyPatch, elements: int, blocks: int, threads: int
+) -> None:
+    kernels, launched = entered.kernels(GPU), list[Any]()
+    monkeypatch.setattr(
+        kernels, "_launch", lambda _, grid, block, *rest: launched.append((grid, block))
+    )
+    kernels.elementwise("each", 3, elements)
+    assert launched == [((blocks, 3), threads)]
+
+
 def test_a_cpu_has_none(entered: Entered) -> None:
     with launching(torch.device("cpu")):
         assert entered.log == []

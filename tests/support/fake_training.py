@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return batch
 
     class Victim(FakeTrainer):
-        def __init__(self, config: Config, device: str) -> None:
-            super().__init__(config, device, generator=Recorder)
+        def __init__(self, config: Config, device: str, max_steps: int | None = None) -> None:
+            super().__init__(config, device, max_steps, generator=Recorder)
 
         def _step(self, batches: Iterator[Batch]) -> bool:
             if self.step == given.kill_at and rank == given.kill_rank and first_start:

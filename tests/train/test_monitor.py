@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.fake_generator import FakeGenerator, FakeTrainer, tiny_config
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.backend_context import Context
 from torch import Tensor
 
 from streamtrain import load_config
@@ -17,9 +23,11 @@ from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.windows import SkiesInUse
 from streamtrain.machine.memory import memory_use
+from streamtrain.machine.progress import Progress
 from streamtrain.train.folder import read_history
+from streamtrain.train.monitor import Monitor
 from streamtrain.train.tensorboard import hyper_parameters
-from streamtrain.train.validation import RESIDUAL_EDGES, Summary
+from streamtrain.train.validation import RESIDUAL_EDGES, Example, Summary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,7 +121,7 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     ranges = [error.name for error in result.ranges]
     assert ranges[-1] == "all" and len(ranges) == 6
     wanted = {
-        *(f"{kind}_dex/logL_{name}" for kind in ("error", "mean_label") for name in ranges),
+        *(f"error_dex/logL_{name}" for name in ranges),
         "loss/train",
         "loss/validation",
         "memory/process_GB",
@@ -134,6 +142,83 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     assert set(events.Tags()["images"]) == {"map", "luminosity_function"}
 
 
+def test_the_mean_label_is_a_run_of_its_own(tmp_path: Path) -> None:
+    """It has the names of the network's curves, and so another colour in the same charts."""
+    result = train(tiny_config(tmp_path)).validation
+    assert result is not None
+    beside, own = events_of(tmp_path / "mean_label"), events_of(tmp_path)
+    wanted = {f"error_dex/logL_{error.name}": error.baseline_dex for error in result.ranges}
+    assert result.mean_label_loss is not None
+    wanted["loss/validation"] = result.mean_label_loss
+    assert set(wanted) == set(beside.Tags()["scalars"]) <= set(own.Tags()["scalars"])
+    for tag, value in wanted.items():
+        assert [e.step for e in beside.Scalars(tag)] == [e.step for e in own.Scalars(tag)]
+        assert beside.Scalars(tag)[-1].value == pytest.approx(value)
+    train(tiny_config(tmp_path / "class", label={"quantity": "class"}))
+    assert not (tmp_path / "class" / "mean_label").exists()
+
+
+@pytest.mark.parametrize("head", ["mse", "poisson", "joint_counts"])
+def test_mean_label_loss_is_that_of_an_untrained_network(
+    tmp_path: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose prediction is the mean label; the line of the progress has it."""
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "note", lambda self, text: said.append(text))
+    monkeypatch.setattr(Progress, "update", lambda self, text: said.append(text))
+    network = {"kind": "means", "layers": 1, "filters": 4, "dense": 8, "head": head}
+    config = tiny_config(
+        tmp_path, network=network, validation_samples=16, steps=6, learning_rate=1e-2
+    )
+    trainer = FakeTrainer(config)
+    batch = FakeGenerator(config, "validation").generate(range(16))
+    untrained = []
+    step = trainer._step
+
+    def first(batches: Iterator[Batch]) -> bool:
+        if not untrained:
+            with torch.no_grad():
+                prediction = trainer.network.eval()(batch.cube)
+                given = (batch.label, batch.counts, batch.unit_label)
+                untrained.append(float(trainer.network.head.loss(prediction, *given)))
+        return step(batches)
+
+    monkeypatch.setattr(trainer, "_step", first)
+    result = trainer.run().validation
+    assert result is not None and result.mean_label_loss is not None
+    assert result.mean_label_loss == pytest.approx(untrained[0], rel=1e-5)
+    assert abs(result.loss / untrained[0] - 1.0) > 1e-3
+    [*_, entry] = [e for e in read_history(tmp_path / "history.jsonl") if "validation_loss" in e]
+    assert entry["mean_label_loss"] == result.mean_label_loss
+    assert any(f"(mean label {result.mean_label_loss:.4g})" in text for text in said)
+
+
+def test_the_map_is_shown_with_the_light_of_its_halos(tmp_path: Path) -> None:
+    """In map units: what the transforms at the end did to the map is undone."""
+    file = tmp_path / "c.yaml"
+    file.write_text("grid: {shape: [2, 8, 8]}\nobserve: {noise: {sigma_uK: 1}, log_modulus: {}}\n")
+    config = load_config(str(file), [f"run={tmp_path / 'run'}"])
+    label = FakeGenerator(tiny_config(tmp_path)).label
+    shown = Monitor(tmp_path / "run", config, label, torch.device("cpu"), 0)
+    rng = np.random.default_rng(3)
+    signal, noise = np.abs(rng.normal(size=(2, 8, 8))), rng.normal(size=(2, 8, 8))
+    cube, nothing = (np.sign(v) * np.log10(1 + np.abs(v)) for v in (signal + noise, noise))
+    draw = {
+        "lightcone": "sky.h5",
+        "model": "li16",
+        "parameters": {"alpha": 1.37},
+        "noise": {"a": 2},
+    }
+    figure = shown._maps(Example(cube, nothing, draw, None))
+    shown.close()
+    title = figure.get_suptitle()
+    assert title.startswith("validation sample 0: the map that the network sees, and the light")
+    assert "model li16 (alpha = 1.37); noise (a = 2)" in title and "sky.h5" not in title
+    assert np.allclose(figure.axes[0].images[0].get_array(), cube[0])
+    assert np.allclose(figure.axes[2].images[0].get_array(), signal[0])
+    assert figure.axes[5].get_ylabel() == "halos' light [uK]"
+
+
 def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, learning_rate=3e-3)
     train(config, steps=5)
@@ -145,12 +230,21 @@ def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> Non
     assert shown["train.learning_rate"].number_value == 3e-3
     assert shown["network.kind"].string_value == "hybrid"
     assert set(shown) == set(hyper_parameters(config))
-    experiment = plugin(tmp_path, metadata.EXPERIMENT_TAG)
-    assert experiment is not None
-    metrics = [info.name.tag for info in experiment.experiment.metric_infos]
-    assert set(metrics) <= set(events_of(tmp_path).Tags()["scalars"])
-    assert {"loss/validation", "error_dex/logL_all", "probe/skill"} <= set(metrics)
     assert plugin(tmp_path, metadata.SESSION_END_INFO_TAG) is not None
+
+
+def test_hyper_parameters_begin_with_those_in_which_runs_differ(tmp_path: Path) -> None:
+    """As TensorBoard lists them for the folder of all runs, and so in its first columns."""
+    for name, more in (("a", {"learning_rate": 7e-4}), ("b", {"weight_decay": 0.1})):
+        train(tiny_config(tmp_path / name, **more))
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    board = Context(TBContext(data_provider=MultiplexerDataProvider(runs, str(tmp_path))))
+    written = board.hparams_metadata(RequestContext(), "")
+    experiment = board.experiment_from_metadata(RequestContext(), "", True, written, [])
+    names = [info.name for info in experiment.hparam_infos]
+    assert names[:2] == ["train.learning_rate", "train.weight_decay"] and len(names) > 20
+    shown = {info.name.tag for info in experiment.metric_infos}
+    assert {"loss/validation", "error_dex/logL_all", "probe/skill"} <= shown
 
 
 def plugin(folder: Path, tag: str) -> metadata.plugin_data_pb2.HParamsPluginData | None:

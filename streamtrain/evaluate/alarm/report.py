@@ -19,7 +19,7 @@ from streamtrain.evaluate.folder import check_writable
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.report import bootstrap_of
 from streamtrain.evaluate.run import Run
-from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, write_png
+from streamtrain.figures import GREY, LABEL_SIZE, NETWORK, TICK_SIZE, legend_below, write_png
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
 
@@ -96,14 +96,15 @@ def _to_tensorboard(folder: Path, p: Float, result: Mapping[str, Any]) -> None:
 
 def alarm_figure(p: Float) -> Figure:
     """How the p-values of test maps are distributed, beside what maps of the prior have."""
-    figure = Figure(figsize=(5.2, 3.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(5.6, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     low, high = rank_band(len(p))
-    axes.fill_between(POINTS, low, high, color="grey", alpha=0.3, lw=0, label="95 % of test sets")
+    axes.fill_between(POINTS, low, high, color=GREY, alpha=0.3, lw=0, label="95 % of exact ones")
     axes.plot(POINTS, rank_curve(p), color=NETWORK, lw=1.8, label=f"{len(p)} test maps")
-    axes.axhline(0.0, color="grey", lw=0.8)
+    axes.axhline(0.0, color=GREY, lw=0.8)
     axes.set_xlabel("p-value of the alarm", fontsize=LABEL_SIZE)
     axes.set_ylabel("share of maps below, minus p", fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=TICK_SIZE)
-    axes.legend(fontsize=TICK_SIZE - 1, frameon=False)
+    legend_below(figure, axes, 2)
+    axes.set_title("how often the alarm is false: p-values of test maps", fontsize=LABEL_SIZE)
     return figure

@@ -175,7 +175,7 @@ def _made(
                     statistics = MapStatistics.choose(input_map, cubes)
                 parts.append(_look(statistics, network, others, batch.cube))
                 done = len(found) * number + sum(len(part[0]) for part in parts)
-                progress.update(f"alarm: maps of the prior {done}/{2 * number}")
+                progress.count("alarm", done, 2 * number, "maps of the prior")
         numbers, outputs = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         found.append((numbers, outputs))
     assert statistics is not None

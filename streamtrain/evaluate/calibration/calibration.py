@@ -165,7 +165,9 @@ class Prior:
                 batch = generator.generate(range(first, first + testset.BATCH_SIZE))
                 batch.check()
                 counts.append(batch.counts.double().cpu().numpy())
-                run.progress.update(f"training maps: {first + testset.BATCH_SIZE}/{number}")
+                run.progress.count(
+                    "mean label", first + testset.BATCH_SIZE, number, "training samples"
+                )
             return cls(np.concatenate(counts), generator.label)
 
     @torch.no_grad()
@@ -285,7 +287,7 @@ def _ranked(
     """Rank the truths of the maps of some batches, `count` in all."""
     ranking = Ranking(run.network(generator), generator, draws, prior, run.kept_watch())
     for indices, _ in ranking.watching(batches):
-        run.progress.update(f"drawing functions: {indices[-1] + 1}/{count} maps")
+        run.progress.count("drawing functions", indices[-1] + 1, count, "maps")
     return ranking.ranked()
 
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 from streamtrain.calibration import BANDS, BINS, LEVELS, POINTS, Ranks
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.report import TITLES
-from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
+from streamtrain.figures import GREY, LABEL_SIZE, SERIES, TICK_SIZE, TRUTH, graded, legend_above
 from streamtrain.labels import ranges_with_bins
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of Okabe and Ito for lines."""
 HISTOGRAM = 10
 """Number of cells in the histograms of ranks."""
 
@@ -36,11 +33,12 @@ def calibration_figure(
     ranks: of the test maps; result: of `numbers` for them; bin_edges: log10(L/Lsun)
     [num_bins + 1]; bootstrap: makes the histograms' errors.
     """
-    figure = Figure(figsize=(13.5, 8.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(13.5, 9.6), dpi=150, layout="constrained")
     skies = result["bootstrap"]["skies"]
     whence = "one sky" if skies == 1 else f"{skies} skies"
     figure.suptitle(
-        f"{result['maps']} test maps of {whence}, {result['draws']} functions drawn for each",
+        f"does the posterior mean what it says? {result['maps']} test maps of {whence}, "
+        f"{result['draws']} functions drawn for each",
         fontsize=LABEL_SIZE,
     )
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
@@ -48,16 +46,13 @@ def calibration_figure(
     num_ranges = sum(1 for _ in ranges_with_bins(bin_edges))
     names = list(ranks.sums)
     ranges, others = names[:num_ranges], names[num_ranges:]
-    _ranks(panels[0, 0], result, ranges, "halos of a luminosity range")
-    _ranks(panels[0, 1], result, others, "integrals")
-    _ranks(panels[0, 2], result, list(ranks.levels), "the function as a whole")
+    shades = graded(len(ranges))
+    _ranks(panels[0, 0], result, ranges, shades, r"halos of a range of $\log_{10} L/L_\odot$")
+    _ranks(panels[0, 1], result, others, SERIES, "integrals")
+    _ranks(panels[0, 2], result, list(ranks.levels), SERIES, "the function as a whole")
     _coverage(panels[1, 0], result, [BINS, *others[-1:], *LEVELS])
     _histograms(panels[1, 1], ranks, bin_edges, bootstrap)
     _groups(panels[1, 2], result)
-    for axes in panels[1, :2]:  # room for the legend
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.35 * (high - low))
-        axes.legend(fontsize=TICK_SIZE - 2, frameon=False, loc="upper left", ncols=2)
     highest = max(np.abs(axes.get_ylim()).max() for axes in panels[0])
     panels[0, 0].set_ylim(-highest, highest)
     panels[0, 0].set_ylabel("distribution of ranks - uniform", fontsize=LABEL_SIZE)
@@ -65,16 +60,19 @@ def calibration_figure(
     return figure
 
 
-def _ranks(axes: Axes, result: Mapping[str, Any], names: Sequence[str], title: str) -> None:
+def _ranks(
+    axes: Axes, result: Mapping[str, Any], names: Sequence[str], colours: Sequence[Any], title: str
+) -> None:
     """Empirical distributions of ranks minus the uniform one."""
     curves = result["rank_curves"]
     low, high = curves["band_95"]
     axes.fill_between(
-        POINTS, low, high, color="grey", alpha=0.25, lw=0, label="exact posterior, 95 %"
+        POINTS, low, high, color=GREY, alpha=0.25, lw=0, label="exact posterior, 95 %"
     )
     axes.axhline(0.0, color=TRUTH, lw=0.8)
     p = {row["name"]: row["p"] for row in result["statistics"]}
-    for colour, name in zip(_colours(len(names)), names, strict=True):
+    for k, name in enumerate(names):
+        colour = colours[k % len(colours)]
         label = f"{TITLES.get(name, name)}: p = {p[name]:.2g}"
         axes.plot(POINTS, curves[name], color=colour, lw=1.6, label=label)
     axes.set_xlim(0.0, 1.0)
@@ -87,7 +85,7 @@ def _coverage(axes: Axes, result: Mapping[str, Any], names: Sequence[str]) -> No
     levels = 100 * np.array(curves["levels"])
     axes.axhline(0.0, color=TRUTH, lw=0.8)
     shown = [name for name in names if name in curves]
-    for k, (colour, name) in enumerate(zip(_colours(len(shown)), shown, strict=True)):
+    for k, (colour, name) in enumerate(zip(SERIES, shown, strict=False)):
         share = 100 * np.array(curves[name]["share"])
         error = [100 * (value or 0.0) for value in curves[name]["error"]]
         axes.errorbar(
@@ -110,7 +108,7 @@ def _histograms(axes: Axes, ranks: Ranks, bin_edges: Float, bootstrap: Bootstrap
     ends = np.linspace(0.0, 1.0, HISTOGRAM + 1)
     axes.axhline(1.0, color=TRUTH, lw=0.8)
     ranges = list(ranges_with_bins(bin_edges))
-    for k, (colour, (span, inside)) in enumerate(zip(_colours(len(ranges)), ranges, strict=True)):
+    for k, (colour, (span, inside)) in enumerate(zip(graded(len(ranges)), ranges, strict=True)):
         rank = ranks.bins[:, inside]
         per_map = np.stack(
             [
@@ -138,7 +136,7 @@ def _groups(axes: Axes, result: Mapping[str, Any]) -> None:
     at = np.arange(len(groups))[::-1]
     for level, marker in zip(BANDS, ("o", "s"), strict=True):
         axes.vlines(100 * level, -0.6, len(groups) - 0.4, color=TRUTH, lw=0.8)
-        for name, colour, off in ((BINS, NETWORK, 0.12), ("curve", REFERENCE, -0.12)):
+        for name, colour, off in ((BINS, SERIES[0], 0.12), ("curve", SERIES[1], -0.12)):
             key = f"{name}_coverage_{100 * level:g}"
             axes.errorbar(
                 [100 * row[key] for row in groups],
@@ -151,13 +149,9 @@ def _groups(axes: Axes, result: Mapping[str, Any]) -> None:
                 label=f"{TITLES[name]}, {100 * level:g} %",
             )
     axes.set_yticks(at, [_group_title(row) for row in groups], fontsize=TICK_SIZE - 2)
-    axes.set_ylim(-2.2, len(groups) - 0.4)
-    _finish(axes, "groups of maps", "share of truths inside [%]", "")
+    axes.set_ylim(-0.6, len(groups) - 0.4)
     bright = f"halos: expected above $10^{{{result['bright_log10_L']:g}}}$ $L_\\odot$"
-    legend = axes.legend(
-        fontsize=TICK_SIZE - 2, frameon=False, loc="lower left", ncols=2, title=bright
-    )
-    legend.get_title().set_fontsize(TICK_SIZE - 2)
+    _finish(axes, f"groups of maps; {bright}", "share of truths inside [%]", "")
 
 
 def _group_title(row: Mapping[str, Any]) -> str:
@@ -165,18 +159,9 @@ def _group_title(row: Mapping[str, Any]) -> str:
     return f"{row['group']}{units.get(row['by'], '')}"
 
 
-def _colours(num: int) -> list[Any]:
-    return (
-        list(COLOURS[:num])
-        if num <= len(COLOURS)
-        else list(colormaps["viridis"].resampled(num)(range(num)))
-    )
-
-
 def _finish(axes: Axes, title: str, across: str, up: str) -> None:
-    axes.set_title(title, fontsize=LABEL_SIZE)
     axes.set_xlabel(across, fontsize=LABEL_SIZE)
     axes.set_ylabel(up, fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=TICK_SIZE)
     axes.grid(alpha=0.25, lw=0.6)
-    axes.legend(fontsize=TICK_SIZE - 2, frameon=False)
+    legend_above(axes, 2, title)

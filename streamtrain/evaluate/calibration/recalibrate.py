@@ -84,7 +84,7 @@ def recalibrate(
         before = Ranking(network, generator, RANK_DRAWS, prior)
         learned = _Maps(network, before, generator)
         for done in learned.batches(maps):
-            opened.progress.update(f"drawing functions: {done}/{maps} maps")
+            opened.progress.count("drawing functions", done, maps, "maps")
         opened.progress.update("looking for shift and width")
         found = learned.fit()
         recalibration = Recalibration(
@@ -108,7 +108,7 @@ def recalibrate(
         network.head = recalibration.moved(network.head)
         after = Ranking(network, generator, RANK_DRAWS, prior)
         for done in _Maps(network, after, generator).batches(maps, fit=False):
-            opened.progress.update(f"drawing functions again: {done}/{maps} maps")
+            opened.progress.count("drawing functions again", done, maps, "maps")
         opened.progress.close()
         path = recalibration.save(opened.folder)
         rows = []

@@ -45,7 +45,7 @@ def compare_runs(
     if make_evaluations:
         for run in runs:
             if run.evaluation is None:
-                evaluate(run.config, resources=resources)
+                print(evaluate(run.config, resources=resources))
         runs = read_runs(folders, settings)
     found: dict[str, Predictions] = {}
     for record in runs if predictions else []:

@@ -21,8 +21,8 @@ from streamtrain.evaluate.predictions import Predictions
 from streamtrain.evaluate.scores import Float, delta_percentiles
 from streamtrain.figures import (
     LABEL_SIZE,
-    NETWORK,
     REFERENCE,
+    SERIES,
     TICK_SIZE,
     TRUTH,
     positions,
@@ -31,7 +31,6 @@ from streamtrain.figures import (
 )
 from streamtrain.labels import NO_FUNCTION
 
-COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 LINES = ("-", "--", ":", "-.")
 """Runs beyond the last colour begin again with the first and the next line."""
 COLUMNS = 4
@@ -46,16 +45,16 @@ Keys = dict[str, tuple[str, str]]
 
 def styles(runs: Sequence[RunRecord]) -> Styles:
     """Colour and line of each run, by its name."""
-    num = len(COLOURS)
-    return {r.name: (COLOURS[k % num], LINES[k // num % len(LINES)]) for k, r in enumerate(runs)}
+    num = len(SERIES)
+    return {r.name: (SERIES[k % num], LINES[k // num % len(LINES)]) for k, r in enumerate(runs)}
 
 
 def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> None:
-    """One legend for all panels, above them."""
+    """One legend for all panels, below them."""
     handles = [Line2D([], [], color=drawn[n][0], ls=drawn[n][1], lw=2, label=n) for n in names]
     figure.legend(
         handles=[*handles, *more],
-        loc="outside upper left",
+        loc="outside lower center",
         ncols=min(COLUMNS, len(handles) + len(more)),
         fontsize=TICK_SIZE,
         frameon=False,
@@ -77,7 +76,7 @@ def comparison(
         return None
     rows = [-(-len(histories) // COLUMNS), -(-len(evaluated) // COLUMNS), 1 if evaluated else 0]
     heights = [n for n in rows if n]
-    size = (COLUMNS * PANEL[0], PANEL[1] * sum(heights) + 0.7)
+    size = (COLUMNS * PANEL[0], PANEL[1] * sum(heights) + 1.1)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     grid = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     parts = iter(np.asarray(grid).ravel())
@@ -89,19 +88,28 @@ def comparison(
             axes.set_ylabel(unit, fontsize=TICK_SIZE)
     if evaluated:
         part = next(parts)
-        panels = _panels(part, len(evaluated), share=True)
+        panels = _panels(part, len(evaluated), share=_same_ranges(evaluated))
         for axes, run in zip(panels, evaluated, strict=True):
             _band(axes, run, drawn[run.name][0], (predictions or {}).get(run.name))
         for axes in panels[::COLUMNS]:
             axes.set_ylabel("predicted / true", fontsize=TICK_SIZE)
         _bars(next(parts).subplots(), evaluated, drawn)
-    always = Line2D([], [], color=TRUTH, ls=":", lw=1.4, label="always the mean label")
+    always = Line2D([], [], color=REFERENCE, ls=":", lw=1.6, label="always the mean label")
     key(figure, [run.name for run in runs], drawn, always)
+    shown = ["training"] if histories else []
+    shown += ["predicted over true functions", "errors on the test maps"] if evaluated else []
+    figure.suptitle(f"runs side by side: {', '.join(shown)}", fontsize=LABEL_SIZE)
     return figure
 
 
+def _same_ranges(runs: Sequence[RunRecord]) -> bool:
+    """Whether the labels of these evaluated runs have one range of luminosity, and so one axis."""
+    wholes = [run.evaluation["network"]["whole"]["log10_L"] for run in runs if run.evaluation]
+    return all(whole == wholes[0] for whole in wholes)
+
+
 def _panels(part: Any, number: int, share: bool = False) -> list[Axes]:
-    """So many panels in rows; the places left over stay empty."""
+    """So many panels in rows; the places left over stay empty. share: their axes."""
     rows = -(-number // COLUMNS)
     grid = part.subplots(rows, COLUMNS, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[number:]:
@@ -160,7 +168,7 @@ def _history(
             if name == "loss":
                 look |= {"lw": 0.8, "alpha": 0.45}
             elif is_mean:
-                look = {"color": TRUTH, "ls": ":", "lw": 1.4}
+                look = {"color": REFERENCE, "ls": ":", "lw": 1.6}
                 mean = float(points[:, 1].max())
             else:
                 look |= {"marker": "o", "ms": 2.5}
@@ -264,7 +272,7 @@ def _bars(axes: Axes, runs: Sequence[RunRecord], drawn: Styles) -> None:
             )
             if mean["rms_dex"] is not None:
                 ends = [x - width / 2, x + width / 2]
-                axes.plot(ends, [mean["rms_dex"]] * 2, ":", color=TRUTH, lw=1.4)
+                axes.plot(ends, [mean["rms_dex"]] * 2, ":", color=REFERENCE, lw=1.6)
     names = [f"{low:g}-{high:g}" for low, high in ranges]
     axes.set_xticks(range(len(ranges)), names)
     axes.set_xlabel(r"$\log_{10}(L/L_\odot)$", fontsize=LABEL_SIZE)
@@ -339,10 +347,13 @@ def same_maps(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions])
     _zoom_ticks(panels[2, 0])
     function = runs[0].function
     panels[0, 0].set_ylabel(f"{function}", fontsize=LABEL_SIZE)
-    for axes, text in zip(panels[1:, 0], ("predicted / true", "the same, close to 1"), strict=True):
+    for axes, text in zip(
+        panels[1:, 0], ("predicted / true", "predicted / true,\n0.8 to 1.25"), strict=True
+    ):
         axes.set_ylabel(text, fontsize=LABEL_SIZE)
     truth = Line2D([], [], color=TRUTH, marker="o", ms=3, ls="", label="true")
     key(figure, [run.name for run in runs], drawn, truth)
+    figure.suptitle("what the runs predict for the same three test maps", fontsize=LABEL_SIZE)
     return figure
 
 

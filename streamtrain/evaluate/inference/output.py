@@ -18,7 +18,17 @@ from streamtrain.evaluate.inference.parameters import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior
-from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, positions, style, write_png
+from streamtrain.figures import (
+    GREY,
+    LABEL_SIZE,
+    NETWORK,
+    SHADES,
+    TRUTH,
+    legend_below,
+    positions,
+    style,
+    write_png,
+)
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import write_json, write_text
 from streamtrain.maps.skymap import SkyMap
@@ -125,13 +135,13 @@ def write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Pa
     if isinstance(prediction, dict):
         files.pop()
     else:
-        title = Path(result["map"]["file"]).name
+        title = f"of the map {Path(result['map']['file']).name}"
         if result["alarm"] is not None and result["alarm"]["extrapolated"]:
             title += f" (extrapolated, p = {result['alarm']['p']:.2g})"
         if isinstance(prediction, ParameterPosterior):
-            figure = prediction.figure(title)
+            figure = prediction.figure(f"parameters {title}")
         else:
-            figure = prediction_figure(prediction, title)
+            figure = prediction_figure(prediction, f"luminosity function {title}")
         write_png(figure, files[2])
     write_json(files[1], result)
     text = _ecsv(result, prediction)
@@ -259,21 +269,25 @@ def _rows(prediction: Function) -> list[str]:
     return columns(["log10 L", symbol, *(name for name, _, _ in ends)], rows)
 
 
-def prediction_figure(prediction: Function, title: str = "", true: Float | None = None) -> Figure:
+def prediction_figure(
+    prediction: Function,
+    title: str = "luminosity function of a map",
+    true: Float | None = None,
+) -> Figure:
     """An inferred function with its 68 % and 95 %; true: the truth where it is known, in the same
     quantity [num_bins], not drawn where it is 0."""
     if prediction.posterior is not None:
         known = None if true is None else true / prediction.unit_label
         return prediction.posterior.plot(title=title, true=known)
-    figure = Figure(figsize=(6.4, 4.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     at = positions(prediction.bin_edges, prediction.quantity)
     if prediction.interval is not None:
         low95, low68, high68, high95 = prediction.interval
-        axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.2, lw=0, label="95 %")
-        axes.fill_between(at, low68, high68, color=NETWORK, alpha=0.4, lw=0, label="68 %")
+        axes.fill_between(at, low95, high95, color=SHADES[0], lw=0, label="95 %")
+        axes.fill_between(at, low68, high68, color=SHADES[1], lw=0, label="68 %")
     axes.plot(at, prediction.value, color=NETWORK, lw=1.8, label="network")
-    axes.plot(at, prediction.unit_label, ":", color="grey", lw=1.2, zorder=1, label="one halo")
+    axes.plot(at, prediction.unit_label, ":", color=GREY, lw=1.2, zorder=1, label="one halo")
     if true is not None:
         some = true > 0
         axes.plot(at[some], true[some], "o", color=TRUTH, ms=2.8, zorder=4, label="true")
@@ -282,6 +296,6 @@ def prediction_figure(prediction: Function, title: str = "", true: Float | None 
     style(axes, prediction.bin_edges)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel(QUANTITIES[prediction.quantity].axis, fontsize=LABEL_SIZE)
-    axes.set_title(title, fontsize=TICK_SIZE)
-    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc="lower left")
+    axes.set_title(title, fontsize=LABEL_SIZE)
+    legend_below(figure, axes, 5)
     return figure

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.calibration import PERCENTILES
-from streamtrain.figures import NETWORK, corner
+from streamtrain.evaluate.posterior.corner import corner
+from streamtrain.figures import NETWORK
 from streamtrain.luminosity.mixture import Component, Mixture
 from streamtrain.luminosity.scores import NormalScores
 from streamtrain.luminosity.settings import LineConfig
@@ -114,7 +115,7 @@ class ParameterPosterior:
                 made += columns(["parameter", "median", "68 %", "95 %"], rows)
         return made
 
-    def figure(self, title: str) -> Figure:
+    def figure(self, title: str = "parameters of a map") -> Figure:
         """Every parameter of the likeliest model against every other, and its prior."""
         best = self.likeliest
         title = f"{title}: {best.name}"

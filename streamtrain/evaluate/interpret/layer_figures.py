@@ -15,12 +15,15 @@ from torch import Tensor
 from streamtrain.figures import (
     LABEL_SIZE,
     NETWORK,
+    SIGNED,
+    SKY,
     TICK_SIZE,
     TRUTH,
     Float,
     colour_limits,
     draw_slice,
     frequency_GHz,
+    legend_above,
 )
 
 
@@ -98,7 +101,7 @@ def filters(
                 weights[number, frequency],
                 origin="lower",
                 extent=(-half[0], half[0], -half[1], half[1]),
-                cmap="RdBu_r",
+                cmap=SIGNED,
                 vmin=-limit,
                 vmax=limit,
                 aspect="auto",
@@ -219,8 +222,8 @@ def gradient(
     per = f"{target.unit} / {unit}" if found.unit != "network input" else target.unit
     largest = float(np.percentile(np.abs(found.gradient[chosen]), 99.8)) or 1.0
     rows = (
-        (found.values, colour_limits(found.values[chosen]), "cividis", f"map [{unit}]"),
-        (found.gradient, (-largest, largest), "RdBu_r", f"gradient\n[{per} per voxel]"),
+        (found.values, colour_limits(found.values[chosen]), SKY, f"map [{unit}]"),
+        (found.gradient, (-largest, largest), SIGNED, f"gradient\n[{per} per voxel]"),
     )
     for row, (cube, limits, colours, name) in enumerate(rows):
         panels = [figure.add_subplot(places[row, k]) for k in range(columns)]
@@ -256,6 +259,6 @@ def _spectrum(axes: Axes, found: Gradient, nu_GHz: tuple[float, float], per: str
     axes.axhline(0.0, color=TRUTH, lw=0.8)
     axes.set_xlabel("frequency [GHz]", fontsize=TICK_SIZE)
     axes.set_ylabel(f"gradient, summed\n[{per}]", fontsize=TICK_SIZE)
-    axes.legend(fontsize=TICK_SIZE, frameon=False)
+    legend_above(axes, 2)
     axes.tick_params(labelsize=TICK_SIZE - 1)
     axes.grid(alpha=0.25, lw=0.6)

@@ -256,13 +256,18 @@ def show_layers(
             first_filters(network),
             shape=filtered_shape(network, trained.input_shape),
             dimensions=3 if isinstance(network.body, Hybrid) else network.body.dimensions,
-            title=title,
+            title=f"filters of the first layer\n{title}",
             **sky,
         ),
         "activations.png": layer_figures.activations(
-            cube.cpu().numpy(), activations(network, cube), title=sample, **sky
+            cube.cpu().numpy(),
+            activations(network, cube),
+            title=f"what the layers make of a map: {sample}",
+            **sky,
         ),
-        "gradient.png": layer_figures.gradient(found, target, title=sample + of_sums, **sky),
+        "gradient.png": layer_figures.gradient(
+            found, target, title=f"what the prediction depends on: {sample}{of_sums}", **sky
+        ),
     }
     for name, figure in figures.items():
         write_png(figure, target_folder / name)

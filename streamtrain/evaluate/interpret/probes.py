@@ -21,7 +21,7 @@ from streamtrain.evaluate.alarm.alarm import shares_below
 from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.robustness.other_skies import default_folder, new_folder, on_other_skies
 from streamtrain.evaluate.run import Run
-from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH, style, write_png
+from streamtrain.figures import LABEL_SIZE, SERIES, legend_above, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
 from streamtrain.labels import NO_FUNCTION, ranges_with_bins
@@ -156,7 +156,7 @@ class _ProbedMaps:
             occupied = label.occupied(batch.label.cpu(), batch.counts.cpu())
             parts.append((batch.cube, true, occupied, unit_label))
             records += batch.draws
-            self.progress.update(f"test maps: {batch_indices[-1] + 1}/{len(self.indices)}")
+            self.progress.count("making", batch_indices[-1] + 1, len(self.indices), "test maps")
         cubes, trues, filled, one = (torch.cat(values) for values in zip(*parts, strict=True))
         return cubes, trues.numpy(), filled.numpy(), one, records
 
@@ -281,7 +281,7 @@ class _ProbedMaps:
                         signal, self.config, seed, list(batch), "test", device, noise_seed=other
                     )
                 )
-            self.progress.update(f"noise: {batch[-1] + 1}/{len(self.indices)} maps")
+            self.progress.count("other noise", batch[-1] + 1, len(self.indices), "maps")
         painter.close()
         copies = [self.predict(torch.cat(parts)) for parts in signal_parts]
         middle = np.mean(copies, axis=0)
@@ -359,15 +359,11 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-COLOURS = (NETWORK, REFERENCE, "#009E73", "#CC79A7")
-"""Colours of the probes, from the palette of Okabe & Ito."""
-
-
 def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
     """Mean predictions for maps without a halo and with shuffled frequencies; for fainter and
     brighter halos, with the truth; and how far predictions for copies of one field scatter, beside
     the error."""
-    figure = Figure(figsize=(13.2, 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(13.2, 5.2), dpi=150, layout="constrained")
     panels = figure.subplots(1, 3, sharex=True)
     at = 10.0 ** (0.5 * (bin_edges[1:] + bin_edges[:-1]))
     unchanged = probes[0]
@@ -375,29 +371,32 @@ def probes_figure(probes: Sequence[Probe], bin_edges: Float) -> Figure:
     bright = [p for p in probes if p.name.startswith("brightness")]
     copies = [p for p in probes if p.name in ("turned and mirrored", "other noise")]
     for axes, shown in ((panels[0], changed), (panels[1], bright)):
-        for colour, probe in zip(COLOURS, [unchanged, *shown], strict=False):
+        for colour, probe in zip(SERIES, [unchanged, *shown], strict=False):
             dashes = "--" if probe.name == "frequencies shuffled" else "-"
             axes.plot(at, 10.0**probe.predictions, dashes, color=colour, lw=1.8, label=probe.name)
             if probe.true is not None and probe.name != "no halo":
                 axes.plot(at, 10.0**probe.true, "o", color=colour, ms=2.6, mfc="none")
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
-    panels[0].set_ylabel("halos per bin, geometric mean of the maps", fontsize=LABEL_SIZE)
-    panels[0].set_title("predictions (lines), truth (circles)", fontsize=TICK_SIZE)
-    panels[1].set_title(
-        "predictions and truth when halos are fainter or brighter", fontsize=TICK_SIZE
-    )
-    panels[2].plot(at, _rms(unchanged), color=TRUTH, lw=1.8, label="error")
-    for colour, probe in zip(COLOURS, copies, strict=False):
+    for axes in panels[:2]:
+        axes.set_ylabel("halos per bin, geometric mean of the maps", fontsize=LABEL_SIZE)
+    titles = [
+        "maps without halos, and shuffled", "halos fainter and brighter", "copies of one field"
+    ]  # fmt: skip
+    panels[2].plot(at, _rms(unchanged), color=SERIES[0], lw=1.8, label="error, unchanged")
+    for colour, probe in zip(SERIES[1:], copies, strict=False):
         axes = panels[2]
         axes.plot(at, _rms(probe), color=colour, lw=1.8, label=f"spread, {probe.name}")
     panels[2].set_ylim(bottom=0.0)
     panels[2].set_ylabel("rms of log10 of the count [dex]", fontsize=LABEL_SIZE)
-    panels[2].set_title("copies of one field", fontsize=TICK_SIZE)
-    for axes in panels:
+    for axes, title in zip(panels, titles, strict=True):
         style(axes, bin_edges)
         axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
-        axes.legend(fontsize=TICK_SIZE - 1, frameon=False)
+        legend_above(axes, 2, title)
+    figure.suptitle(
+        "what the network makes of changed maps: predictions (lines) and truth (circles)",
+        fontsize=LABEL_SIZE,
+    )
     return figure
 
 

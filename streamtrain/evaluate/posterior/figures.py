@@ -7,24 +7,28 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, log10
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnchoredText
 from numpy.typing import NDArray
 
 from streamtrain.calibration import BAND, BANDS
 from streamtrain.evaluate.posterior.functions import Curve
-from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH, style
+from streamtrain.figures import (
+    GREY,
+    LABEL_SIZE,
+    NETWORK,
+    SHADES,
+    TICK_SIZE,
+    TRUTH,
+    legend_above,
+    style,
+)
 from streamtrain.labels import QUANTITIES
 
 Float = NDArray[np.float64]
 
-SHADES = ("#CFE2F0", "#93BFDF", "#4C93C6")
-"""From the whole curve's band to the narrowest interval: `NETWORK` on white, opaque, so that each
-has one shade wherever it lies."""
 UNITS = {"Lsun": r"$L_\odot$", "Mpc-3": r"Mpc$^{-3}$", "uK": r"$\mu$K", "sr-1": r"sr$^{-1}$"}
 NAMES = {"rho_L": r"$\rho_L$", "<T>": r"$\langle T \rangle$", "<I>": r"$\langle I \rangle$"}
 
@@ -48,15 +52,16 @@ class Shown:
 
 
 def posterior_figure(shown: Shown, title: str = "", true: Float | None = None) -> Figure:
-    """The luminosity function, and N(>L) beside it with the integrals written in.
+    """The luminosity function, and N(>L) beside it with the integrals above it.
 
-    title: above both; true: halos per bin where they are known [num_bins].
+    title: above both; default: what they are. true: halos per bin where they are known [num_bins].
     """
-    figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.6, 5.0), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_function(left, shown, true)
+    legend_above(left, 2)
     draw_above(right, shown, true)
-    figure.suptitle(title, fontsize=TICK_SIZE)
+    figure.suptitle(title or "luminosity function of a map", fontsize=LABEL_SIZE)
     return figure
 
 
@@ -67,13 +72,12 @@ def draw_function(axes: Axes, shown: Shown, true: Float | None = None) -> None:
     _draw(axes, shown.function, bottom, known)
     if shown.function.quantity != "counts":
         at = shown.function.L_Lsun
-        axes.plot(at, shown.one_halo, ":", color="grey", lw=1.2, zorder=1, label="one halo")
+        axes.plot(at, shown.one_halo, ":", color=GREY, lw=1.2, zorder=1, label="one halo")
     _finish(axes, shown.function, shown.bin_edges, bottom)
-    axes.legend(fontsize=TICK_SIZE - 1, frameon=False, loc=_corner(shown))
 
 
 def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
-    """N(>L) with the integrals written in."""
+    """N(>L) with the integrals above it."""
     known = None if true is None else np.flip(np.cumsum(np.flip(true)))
     if shown.joint:
         _draw(axes, shown.above, 0.6, known)
@@ -81,14 +85,10 @@ def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
         mean = shown.above.samples.mean(axis=0)
         axes.plot(shown.above.L_Lsun, mean, color=NETWORK, lw=1.8, label="mean")
     _finish(axes, shown.above, shown.bin_edges, 0.6)
-    words = {"size": TICK_SIZE, "linespacing": 1.7}
-    axes.add_artist(AnchoredText("\n".join(shown.texts), _corner(shown), prop=words, frameon=False))
-
-
-def _corner(shown: Shown) -> Literal["lower left", "upper right"]:
-    """The corner that curves leave free, which fall from upper left to lower right."""
-    middle = shown.above.samples.shape[1] // 2
-    return "lower left" if shown.above.samples[:, middle].mean() > 1.0 else "upper right"
+    numbers = [text for text in shown.texts if "=" in text]
+    rows = [",   ".join(numbers[k : k + 2]) for k in range(0, len(numbers), 2)]
+    rows += [text for text in shown.texts if "=" not in text]
+    axes.set_title("\n".join(rows), fontsize=TICK_SIZE - 1, linespacing=1.5)
 
 
 def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:

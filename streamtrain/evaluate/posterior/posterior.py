@@ -91,6 +91,19 @@ class Posterior:
     `Run.infer` makes it. It knows halos within the luminosity bins of the label alone: N(>L) ends
     at the last edge, and integrals leave out what is fainter or brighter. It can be pickled, and
     written with `save`.
+
+    >>> from streamtrain import Posterior, Run
+    >>> with Run.open("runs/example") as run:
+    ...     cube = run.testing().generate([3]).cube[0]
+    ...     posterior = run.infer(cube, functions=1000, compare_with=0)
+    >>> posterior.samples.shape, posterior.bin_edges.shape
+    ((1000, 49), (50,))
+    >>> low, high = posterior.above.band(0.95)  # of N(>L) as a whole
+    >>> posterior.functional("rho_L").interval_68
+    (..., ...)
+    >>> posterior.save("posterior.npz")
+    >>> Posterior.load("posterior.npz")
+    Posterior(1000 functions, 49 bins of log10 L/Lsun = 3.5..7, counts, joint...)
     """
 
     samples: Float
@@ -238,6 +251,7 @@ class Posterior:
             )
         if isinstance(target, Axes):
             draw_function(target, self._shown(), known)
+            target.legend(fontsize=TICK_SIZE - 1, loc="lower left", framealpha=1.0)
             target.set_title(title, fontsize=TICK_SIZE)
             drawn = target.get_figure(root=True)
             assert drawn is not None
@@ -326,6 +340,8 @@ class Posterior:
     def load(cls, path: str | Path) -> Posterior:
         """The posterior of a file that `save` wrote. Raises ValueError, one sentence, for a file
         that is none."""
+        if not isinstance(path, str | Path):
+            raise ValueError(f"a posterior is loaded by the name of its file, not {path!r:.80}")
         file = Path(path)
         with reading(file, ValueError, "is no file of a posterior"), file.open("rb") as stream:
             if not is_zipfile(stream):

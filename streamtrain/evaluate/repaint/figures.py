@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.posterior.figures import SHADES
 from streamtrain.evaluate.repaint.statistics import TITLES, PaintedStatistics, Statistic
-from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH
+from streamtrain.figures import LABEL_SIZE, NETWORK, SHADES, SIGNED, TICK_SIZE, TRUTH, legend_below
 
 Float = NDArray[np.float64]
 
@@ -97,7 +102,7 @@ def check_figure(
     p_values: of each statistic, by name; drawn: what their numbers belong to.
     """
     of = {one.name: one for one in statistics}
-    figure = Figure(figsize=(12.0, 6.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12.0, 7.2), dpi=150, layout="constrained")
     panels = figure.subplots(2, 3).ravel()
     unit = UNITS.get(drawn.units, drawn.units)
     brackets = f" [{unit}]" if unit else ""
@@ -109,7 +114,7 @@ def check_figure(
     power.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     power.xaxis.set_minor_formatter(NullFormatter())
     _words(power, r"$k$ [Mpc$^{-1}$]", f"$P(k)$ [{unit}$^2$ Mpc$^3$]" if unit else "$P(k)$")
-    power.legend(fontsize=TICK_SIZE - 2, frameon=False)
+    legend_below(figure, power, 4)
     _two_dimensional(figure, panels[1], of["power_2d"], drawn)
     _voxels(voxels, of["voxels"], drawn)
     _words(voxels, f"$T${brackets}", "voxels / painted median")
@@ -128,7 +133,7 @@ def check_figure(
         axes.tick_params(labelsize=TICK_SIZE - 1)
     if "network" in p_values:
         title += f"; {TITLES['network']}: p = {p_values['network']:.2g}"
-    figure.suptitle(title, fontsize=TICK_SIZE + 1)
+    figure.suptitle(f"the check of a map: {title}", fontsize=LABEL_SIZE)
     return figure
 
 
@@ -143,7 +148,7 @@ def _bands(axes: Axes, at: Float, one: Statistic) -> None:
     at, value = at[kept], one.value[kept]
     low95, low68, median, high68, high95 = _ends(one.painted[:, kept])
     axes.fill_between(at, low95, high95, color=SHADES[0], lw=0, label="95 % of the painted maps")
-    axes.fill_between(at, low68, high68, color=SHADES[1], lw=0, label="68 %")
+    axes.fill_between(at, low68, high68, color=SHADES[1], lw=0, label="68 % of them")
     axes.plot(at, median, color=NETWORK, lw=1.2, label="their median")
     axes.plot(at, value, "o-", color=TRUTH, ms=3, lw=1.0, label="the map")
 
@@ -167,6 +172,9 @@ def _voxels(axes: Axes, one: Statistic, drawn: Drawn) -> None:
     if edges[-1] - edges[-2] > 20.0 * (edges[len(edges) // 2 + 1] - edges[len(edges) // 2]):
         width = float(edges[len(edges) // 2 + 1] - edges[len(edges) // 2])
         axes.set_xscale("symlog", linthresh=max(4.0 * width, 1e-30))
+        powers = 10.0 ** np.arange(np.ceil(np.log10(12.0 * width)), np.log10(edges[-1]))
+        below = [-power for power in powers if -power > edges[0]]
+        axes.xaxis.set_major_locator(FixedLocator([*below, 0.0, *powers]))
 
 
 def _two_dimensional(figure: Figure, axes: Axes, one: Statistic, drawn: Drawn) -> None:
@@ -175,7 +183,7 @@ def _two_dimensional(figure: Figure, axes: Axes, one: Statistic, drawn: Drawn) -
     sigma = one.score.reshape(shape).T
     ratio = (one.value / np.maximum(np.median(one.painted, axis=0), 1e-300)).reshape(shape).T
     image = axes.imshow(
-        sigma, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-COLOUR_SIGMA, vmax=COLOUR_SIGMA
+        sigma, origin="lower", aspect="auto", cmap=SIGNED, vmin=-COLOUR_SIGMA, vmax=COLOUR_SIGMA
     )
     for (slab, ring), value in np.ndenumerate(ratio):
         dark = abs(sigma[slab, ring]) > 0.7 * COLOUR_SIGMA
@@ -187,7 +195,7 @@ def _two_dimensional(figure: Figure, axes: Axes, one: Statistic, drawn: Drawn) -
     axes.set_yticks(np.arange(shape[1] + 1) - 0.5, _labels(drawn.slabs))
     _words(axes, r"$k_\perp$ [Mpc$^{-1}$]", r"$k_\parallel$ [Mpc$^{-1}$]")
     bar = figure.colorbar(image, ax=axes, pad=0.02)
-    bar.set_label("sigma; written: map / painted", fontsize=TICK_SIZE - 2)
+    bar.set_label("deviation [sigma]; written: map / painted", fontsize=TICK_SIZE - 2)
     bar.ax.tick_params(labelsize=TICK_SIZE - 2)
 
 
@@ -197,4 +205,5 @@ def _labels(spans: Float) -> list[str]:
 
 def _brightest(axes: Axes, one: Statistic) -> None:
     axes.hist(one.painted[:, 0], 25, color=SHADES[1])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.axvline(float(one.value[0]), color=TRUTH, lw=1.2)

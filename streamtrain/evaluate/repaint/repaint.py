@@ -236,7 +236,7 @@ class Check:
         return figure
 
     def _title(self, title: str) -> str:
-        said = f"p = {self._text(self.p)}, of {self.painted} painted maps"
+        said = f"p = {self._text(self.p)} among {self.painted} maps painted from its posterior"
         return f"{title}: {said}" if title else said
 
 
@@ -289,7 +289,7 @@ def check(
         noise,
         FIRST_INDEX + seed % 2**20 * 2**24,
         seed,
-        lambda done: run.progress.update(f"painting from the posterior: {done}/{number}"),
+        lambda done: run.progress.count("painting from the posterior", done, number, "maps"),
     )
     run.progress.close()
     p, p_values = calibration.p_values(found.compared.statistics)
@@ -423,9 +423,7 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
             batch = prior.generate(range(first + start, first + min(start + BATCH, maps)))
         batch.check()
         batches.append(batch)
-        run.progress.update(
-            f"check, calibrated once: maps of the prior {start + len(batch)}/{maps}"
-        )
+        run.progress.count("check, calibrated once", start + len(batch), maps, "maps of the prior")
     repainter = Repainter(config, run.network, run.training)
     if config.label.quantity != "parameters" and not _moving(run):
         repainter.of_counts.scatter = field_scatter(*_counts(repainter, batches))
@@ -450,7 +448,7 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
             name = str(draw["lightcone"])
             skies.add(realisation.get(name, name))
             done += 1
-            run.progress.update(f"check, calibrated once: painting beside map {done}/{maps}")
+            run.progress.count("check, calibrated once, painting", done, maps, "maps")
     run.progress.close()
     scores = {name: np.stack(every) for name, every in rows.items()}
     return Calibration(scores, covariance, repainter.of_counts.scatter, len(skies))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import special
 
@@ -33,9 +34,10 @@ from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
 from streamtrain.evaluate.robustness.other_skies import cosmology_of, new_folder
 from streamtrain.evaluate.run import Run
-from streamtrain.figures import TICK_SIZE, write_png
+from streamtrain.figures import LABEL_SIZE, TICK_SIZE, WRONG, legend_below, write_png
 from streamtrain.generator.halos import expand
 from streamtrain.generator.needed import sky_of
+from streamtrain.labels import QUANTITIES
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import find_model
@@ -127,7 +129,7 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
     rows, answers, left_out = [], [], {}
     skies = _Skies(run, folder / FOLDER, wanted)
     for number, one in enumerate(wanted):
-        run.progress.update(f"blind test: map {number + 1}/{len(wanted)}")
+        run.progress.count("blind test", number, len(wanted), "maps")
         try:
             cube, counts = _map_of(run, one, number, skies)
         except ConfigError as error:
@@ -378,7 +380,7 @@ def blind_figure(
     """The luminosity function of each map with its band, and the truth. rows: what became of the
     maps; answers: their posteriors and true halos per bin [num_bins]."""
     down = -(-max(len(answers), 1) // ACROSS)
-    figure = Figure(figsize=(2.6 * ACROSS, 2.4 * down), dpi=110, layout="constrained")
+    figure = Figure(figsize=(2.6 * ACROSS, 1.0 + 2.4 * down), dpi=110, layout="constrained")
     panels = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, row, (posterior, counts) in zip(panels, rows, answers, strict=False):
         posterior.plot(axes, true=counts)
@@ -387,7 +389,7 @@ def blind_figure(
         p = "" if alarm is None else f", p = {alarm.p:.2g}{', ALARM' if raised else ''}"
         weight = "bold" if raised else "normal"
         axes.set_title(f"{row['name']}{p}", fontsize=TICK_SIZE - 2, fontweight=weight)
-        axes.set_facecolor("white" if row["held"] else "#FBE3D6")
+        axes.set_facecolor("white" if row["held"] else WRONG)
         for text in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label):
             if text is not None:
                 text.set_visible(False)
@@ -396,6 +398,10 @@ def blind_figure(
     if answers:  # the axis is shared: no truth is cut off by the panel that was drawn last
         most = max(float((counts * posterior.unit).max()) for posterior, counts in answers)
         panels[0].set_ylim(top=max(2.0 * most, panels[0].get_ylim()[1]))
+    axis = QUANTITIES[answers[0][0].quantity if answers else "counts"].axis
     figure.supxlabel(r"$L$ [$L_\odot$]")
-    figure.supylabel("halos per bin: answer and truth (dots); shaded where it leaves the 95 % band")
+    figure.supylabel(axis)
+    wrong = Patch(color=WRONG, label="the truth leaves the 95 % band")
+    legend_below(figure, panels[0], 6, *([wrong] if answers else []))
+    figure.suptitle("maps made by things that no preset trains on", fontsize=LABEL_SIZE)
     return figure

@@ -7,14 +7,13 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from streamtrain.calibration import BANDS, BINS
 from streamtrain.evaluate.calibration.report import TITLES
-from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
+from streamtrain.figures import LABEL_SIZE, NETWORK, SERIES, TICK_SIZE, TRUTH, graded, legend_above
 from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, plus_minus, without_lines
 
 REGIONS = (BINS, "curve")
@@ -107,7 +106,7 @@ def _wrapped(texts: Sequence[str]) -> list[str]:
 def makers_figure(result: Mapping[str, Any]) -> Figure:
     """Error, bias and coverage of every maker, side by side."""
     rows = result["makers"]
-    figure = Figure(figsize=(13.5, 2.4 + 0.55 * len(rows)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(13.5, 2.8 + 0.55 * len(rows)), dpi=150, layout="constrained")
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1.5, 1.3))
     at = np.arange(len(rows))
     panels[0].errorbar(
@@ -124,20 +123,20 @@ def makers_figure(result: Mapping[str, Any]) -> Figure:
     panels[0].xaxis.set_minor_locator(NullLocator())
     sums = [one["name"] for one in rows[0]["statistics"] if one["kind"] == "sum"]
     panels[1].axvline(0.0, color=TRUTH, lw=0.8)
-    colours = colormaps["viridis"](np.linspace(0.0, 0.92, len(sums)))
+    colours = graded(len(sums))
     for k, (name, colour) in enumerate(zip(sums, colours, strict=True)):
         _marks(panels[1], rows, name, "bias_sigma", 0.09 * (k - (len(sums) - 1) / 2), colour, name)
     panels[1].set_xscale("symlog", linthresh=2.0, linscale=1.0)
     panels[1].xaxis.set_major_locator(FixedLocator(BIASES))
     panels[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panels[1].xaxis.set_minor_locator(NullLocator())
-    shown = [(BINS, NETWORK), ("curve", REFERENCE), (_density(sums), "#009E73")]
+    shown = list(zip((BINS, "curve", _density(sums)), SERIES, strict=False))
     for level, mark in zip(BANDS, ("o", "s"), strict=True):
         panels[2].axvline(level, color=TRUTH, lw=0.8)
-        for k, (name, colour) in enumerate(shown):
+        for k, (name, own) in enumerate(shown):
             label = f"{TITLES.get(name, name)}, {100 * level:g} %"
             key = f"coverage_{100 * level:g}"
-            _marks(panels[2], rows, name, key, 0.18 * (k - 1), colour, label, mark)
+            _marks(panels[2], rows, name, key, 0.18 * (k - 1), own, label, mark)
     names = [f"{row['name']}\n{_skies(row)}, {row['maps']} maps" for row in rows]
     panels[0].set_yticks(at, names, fontsize=TICK_SIZE)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -151,12 +150,11 @@ def makers_figure(result: Mapping[str, Any]) -> Figure:
         axes.tick_params(labelsize=TICK_SIZE)
         axes.grid(alpha=0.25, lw=0.6)
         if axes is not panels[0]:
-            axes.legend(
-                fontsize=TICK_SIZE - 2, frameon=False, loc="lower center",
-                ncols=3 if axes is panels[1] else 2, bbox_to_anchor=(0.5, 1.0),
-            )  # fmt: skip
-    if result["notes"]:
-        figure.suptitle("\n".join(_wrapped(result["notes"])), fontsize=TICK_SIZE - 1)
+            legend_above(axes, 3 if axes is panels[1] else 2)
+    figure.suptitle(
+        "\n".join(["the network on halos of every maker", *_wrapped(result["notes"])]),
+        fontsize=TICK_SIZE,
+    )
     return figure
 
 

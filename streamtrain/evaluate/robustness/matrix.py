@@ -6,22 +6,29 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from streamtrain.evaluate.alarm.alarm import LEVELS, share
-from streamtrain.figures import LABEL_SIZE, NETWORK, REFERENCE, TICK_SIZE, TRUTH
+from streamtrain.figures import (
+    GREY,
+    LABEL_SIZE,
+    NETWORK,
+    REFERENCE,
+    SERIES,
+    TICK_SIZE,
+    TRUTH,
+    graded,
+)
 from streamtrain.labels import QUANTITIES
+from streamtrain.luminosity.source import model_name
 from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, range_title, rms_cell, without_lines
 
-FLOOR = "#009E73"
-PUBLISHED = "grey"
 COLUMNS = (
     ("network", "network", NETWORK, "o"),
     ("mean_label", "mean of training", REFERENCE, "s"),
-    ("scenario_mean", "mean of scenario", "#E69F00", "D"),
-    ("floor", "floor", FLOOR, "^"),
+    ("scenario_mean", "mean of scenario", SERIES[3], "D"),
+    ("floor", "floor", SERIES[4], "^"),
 )
 """Key in a row, name, colour and mark of each predictor."""
 
@@ -98,7 +105,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
         "mean of scenario: always the mean of the scenario's own test maps",
     ]
     if any(not row["models_trained"] for row in rows):
-        known = ", ".join(result["trained_models"])
+        known = ", ".join(map(model_name, result["trained_models"]))
         notes.append(
             f"+ a luminosity model that the network was not trained on (it was on {known})"
         )
@@ -129,7 +136,7 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
     over the floor where nothing is published."""
     rows = result["scenarios"]
     symbol = QUANTITIES[result["label"]].symbol
-    figure = Figure(figsize=(12.0, 1.6 + 0.36 * len(rows)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12.0, 2.0 + 0.36 * len(rows)), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
     at = np.arange(len(rows))
     for key, name, colour, mark in COLUMNS:
@@ -140,7 +147,7 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
     for wrong, mark, name in ((False, "x", "published"), (True, "+", "published (other maps)")):
         points = [(entry["mse"], k) for entry, k in beside if bool(entry["note"]) == wrong]
         if points:
-            left.plot(*zip(*points, strict=True), mark, ms=7, mew=1.8, color=PUBLISHED, label=name)
+            left.plot(*zip(*points, strict=True), mark, ms=7, mew=1.8, color=GREY, label=name)
     left.set_xscale("log")
     left.set_xlabel(rf"mean squared error of $\log_{{10}}$ {symbol} [dex$^2$]", fontsize=LABEL_SIZE)
     left.set_yticks(at, [row["name"] for row in rows], fontsize=TICK_SIZE)
@@ -148,6 +155,7 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
     _range_marks(right, rows)
     if without := without_lines(result["bootstrap"]):
         figure.supxlabel("\n".join(["Errors: " + without[0], *without[1:]]), fontsize=TICK_SIZE - 1)
+    figure.suptitle("errors of the network on the maps of every scenario", fontsize=LABEL_SIZE)
     right.set_xlabel("rms [dex] by luminosity range", fontsize=LABEL_SIZE)
     for axes in (left, right):
         axes.tick_params(labelsize=TICK_SIZE)
@@ -162,7 +170,7 @@ def matrix_figure(result: dict[str, Any]) -> Figure:
 def _range_marks(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """The network's rms in each range as a dot, the published one as a cross of its colour."""
     bounds = [entry["log10_L"] for entry in rows[0]["network"]["ranges"]]
-    colours = colormaps["viridis"](np.linspace(0.0, 0.9, len(bounds)))
+    colours = graded(len(bounds))
     for k in range(len(bounds)):
         for number, row in enumerate(rows):
             height = number + 0.14 * (k - (len(bounds) - 1) / 2)

@@ -16,6 +16,7 @@ from streamtrain.config import Config, ConfigError, from_mapping, read_settings
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, find_model
+from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import why_nothing_found
 from streamtrain.machine.shipped import resource_dir
 from streamtrain.schema import differences, nearest, to_dict
@@ -56,7 +57,7 @@ class Scenario:
         said = []
         for name in self.models:
             text = find_model(name).extrapolated(self.config.grid.z_range)
-            said += [f"{name.rpartition(':')[2]} {text}"] if text else []
+            said += [f"{model_name(name)} {text}"] if text else []
         return said
 
 
@@ -166,7 +167,8 @@ def _scenario(file: Path, run: Config) -> Scenario:
     if ours != theirs:
         raise ConfigError(
             f"{file} does not fit the run: it writes maps by {_listed(theirs)}, the network reads "
-            f"maps written by {_listed(ours)}"
+            f"maps written by {_listed(ours)}: --scenarios {PUBLISHED_MODELS} keeps the run's "
+            "observe, and so can a folder of scenarios of your own"
         )
     name = re.sub(r"^\d+[_-]", "", file.stem)
     return Scenario(name, _about(file), config, _differences(run, config))

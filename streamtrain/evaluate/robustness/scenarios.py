@@ -223,7 +223,7 @@ class _Bench:
             other = self._run.training(scenario.config, lightcones=self._train.skies)
 
             def report(done: int) -> None:
-                self._run.progress.update(f"{self.doing}: floor of {done}/{count} samples")
+                self._run.progress.count(f"{self.doing}, floor", done, count, "samples")
 
             self._fields[key] = repaint_all(
                 generator, other, count, threads=self._run.threads, report=report

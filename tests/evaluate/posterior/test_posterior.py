@@ -217,7 +217,7 @@ def test_independent_bins_have_no_integrals_with_errors(name: str) -> None:
     with pytest.raises(ValueError, match="rho_L has no " + sentence):
         found.values("rho_L")
     assert not found.plot().axes[1].collections
-    texts = found.plot().axes[1].artists[0].txt.get_text()  # type: ignore[attr-defined]
+    texts = found.plot().axes[1].get_title()
     assert "no errors, as the bins are independent" in texts and "^{+" not in texts
 
 
@@ -335,7 +335,7 @@ def test_figure(tmp_path: Path) -> None:
         expected = [drawn.band(0.95), drawn.interval(0.95), drawn.interval(0.68)]
         for vertices, (_, high) in zip(ends, expected, strict=True):
             assert np.asarray(vertices)[:, 1].max() == pytest.approx(high.max())
-    words = right.artists[0].txt.get_text()  # type: ignore[attr-defined]
+    words = right.get_title()
     assert words.count("^{+") == 5 and r"$\rho_L$" in words
     axes = Figure().subplots()
     assert found.plot(axes, title="alone") is axes.get_figure()

@@ -1,4 +1,5 @@
-"""CuPy's part: a module of kernels is compiled for the host, a launch runs its threads in turn."""
+"""CuPy's part: what NVRTC makes is the source, which a module compiles for the host when it is
+loaded; a launch runs its threads in turn."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ _alone = threading.Lock()
 class Function:
     """A kernel: (grid, block, arguments)."""
 
-    num_regs = local_size_bytes = 0
+    ptr = 1
 
     def __init__(self, library: ctypes.CDLL, name: str, team: bool) -> None:
         self._library, self._name, self._team = library, name, team
@@ -65,13 +66,43 @@ class Function:
         return backend._C_TYPES[type(argument)](argument.item())
 
 
-class RawModule:
-    """See cupy.RawModule."""
+class Nvrtc:
+    """See cupy.cuda.nvrtc: its code of a GPU, and its PTX, are the source."""
 
-    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
-        self._code, self._library = SHIM + code, ctypes.CDLL(None)
+    NVRTCError = RuntimeError
 
-    def compile(self) -> None:
+    @staticmethod
+    def getSupportedArchs() -> list[int]:
+        return [80, 90]
+
+    @staticmethod
+    def getVersion() -> tuple[int, int]:
+        return 12, 9
+
+    @staticmethod
+    def createProgram(source: str, name: str, headers: Any, names: Any) -> bytes:
+        return source.encode("ascii")
+
+    @staticmethod
+    def compileProgram(program: bytes, options: tuple[str, ...]) -> None:
+        assert not any("ftz" in option or "fast" in option for option in options)
+
+    @staticmethod
+    def getCUBIN(program: bytes) -> bytes:
+        return program
+
+    getPTX = getCUBIN
+
+    @staticmethod
+    def destroyProgram(program: bytes) -> None:
+        pass
+
+
+class Module:
+    """See cupy.cuda.function.Module."""
+
+    def load(self, code: bytes) -> None:
+        self._code = SHIM + code.decode("ascii")
         identity = hashlib.sha256(self._code.encode()).hexdigest()[:24]
         library = backend.cache_dir() / f"stand-in-{identity}.so"
         if not library.is_file():
@@ -116,6 +147,18 @@ class Stream(Device):
 def install() -> None:
     """For streamtrain alone; there is no module named cupy."""
     runtime = SimpleNamespace(runtimeGetVersion=lambda: 12090)
-    cuda = SimpleNamespace(Device=Device, Stream=Stream, runtime=runtime)
-    cupy = SimpleNamespace(__version__="14.2.0", RawModule=RawModule, cuda=cuda)
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_NUM_REGS=0,
+        CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES=1,
+        funcGetAttribute=lambda attribute, function: 0,
+    )
+    cuda = SimpleNamespace(
+        Device=Device,
+        Stream=Stream,
+        runtime=runtime,
+        driver=driver,
+        nvrtc=Nvrtc,
+        function=SimpleNamespace(Module=Module),
+    )
+    cupy = SimpleNamespace(__version__="14.2.0", cuda=cuda)
     backend.import_cupy = lambda: cupy
