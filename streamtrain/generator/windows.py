@@ -158,7 +158,8 @@ class Scene:
         if stream.cuda_stream in self._streams:
             return
         drawn_with = [tensor for line in self.lines for tensor in line.drawn_with]
-        for tensor in [*self.tensors, self.unit_label, *drawn_with]:
+        read = [*self.tensors, self.unit_label, *drawn_with]
+        for tensor in {tensor.data_ptr(): tensor for tensor in read}.values():
             tensor.record_stream(stream)
         self._streams.add(stream.cuda_stream)
 
