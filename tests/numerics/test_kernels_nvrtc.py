@@ -121,7 +121,8 @@ def test_ptx_is_plain_ieee_arithmetic(
     assert re.search(r"\bmul\.rn\.f(32|64)\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
-    assert "local" not in ptx or file == "observe.cu", "a halo's numbers are not in registers"
+    in_memory = ("observe.cu", "draw.cu")  # rows of a matrix, and a machine's registers
+    assert "local" not in ptx or file in in_memory, "a halo's numbers are not in registers"
 
 
 def test_instructions_of_a_halo_are_counted() -> None:
