@@ -263,11 +263,10 @@ def benchmark(settings: list[str], network: str, result: Result, folder: Path) -
         limit = bar(ratio, LIVE_OVER_RESIDENT[network], at_most=True)
         return f"live / resident step {ratio:.3f} ({limit})"
     speed, host = report["generate_samples_per_s"], report["host_us_per_sample"]
-    own = report["training_process_us_per_sample"]
     memory = report["generator_peak_MB"] / (report["lightcones_MB"] + 2 * report["batch_MB"])
     return (
         f"{speed:.0f} samples/s ({bar(speed, SAMPLES_PER_S, at_most=False)}), host {host:.0f} us "
-        f"per sample ({bar(host, HOST_US, at_most=True)}), {own:.1f} of it while training, memory "
+        f"per sample ({bar(host, HOST_US, at_most=True)}), memory "
         f"{memory:.2f} of lightcones and two batches ({bar(memory, MEMORY, at_most=True)}), live / "
         f"resident step {ratio:.3f}"
     )

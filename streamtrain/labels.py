@@ -19,7 +19,7 @@ from torch import Tensor
 
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
-from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
+from streamtrain.numerics.workspace import DeviceArrays, FreshMemory, Workspace
 from streamtrain.schema import ConfigError, setting
 
 SMALLEST_BIN_DEX = 1e-5
@@ -466,61 +466,42 @@ class Label:
             made[..., columns] = values[..., columns] @ mixing.T
         return made
 
-    def unit_label(self, lightcone: NDArray[np.int64]) -> Tensor:
+    def unit_label(
+        self, lightcone: NDArray[np.int64], volumes_Mpc3: NDArray[np.float64] | None = None
+    ) -> Tensor:
         """The label of one halo in each bin, float32 [B, num_bins], or [1, num_bins] where it is
-        the same for all lightcones. lightcone: number of each sample's [B]."""
+        the same for all lightcones. lightcone: number of each sample's [B]; volumes_Mpc3: of their
+        fields [B], where not even the lightcones' number is known beforehand."""
+        device = self._unit_label.device
+        if volumes_Mpc3 is not None and self.has_unit:
+            return torch.from_numpy(self._labels(self._units(volumes_Mpc3))).to(device)
         if len(self._unit_label) == 1:
             return self._unit_label
-        return self._unit_label[torch.from_numpy(self._row[lightcone]).to(self._unit_label.device)]
-
-    def kernel_arguments(
-        self,
-        lightcone: NDArray[np.int64],
-        model: NDArray[np.int64],
-        parameters: NDArray[np.float32] | None = None,
-        volumes_Mpc3: NDArray[np.float64] | None = None,
-    ) -> Arrays:
-        """What `unit_label_of` and `make` need to know of samples, still on the host.
-
-        lightcone: number of each sample's [B]; model: of its luminosity model [B]; parameters: the
-        label where it is of them, as `of_parameters` makes it; volumes_Mpc3: of each sample's field
-        [B], where not even the lightcones' number is known beforehand.
-        """
-        arrays: dict[str, NDArray[np.generic]] = {}
-        if volumes_Mpc3 is not None and self.has_unit:
-            arrays["unit_label"] = self._labels(self._units(volumes_Mpc3))
-        elif len(self._unit_label) > 1:
-            arrays["row"] = self._row[lightcone]
-        if self.is_class:
-            arrays["drawn"] = np.eye(len(self.classes), dtype=np.float32)[model]
-        if self.is_parameters:
-            assert parameters is not None
-            arrays["drawn"] = parameters
-        return arrays
-
-    def unit_label_of(self, arrays: DeviceArrays) -> Tensor:
-        """`unit_label` of the samples of `arrays`, on the device."""
-        if "unit_label" in arrays:
-            return arrays["unit_label"]
-        return self._unit_label[arrays["row"]] if "row" in arrays else self._unit_label
+        return self._unit_label[torch.from_numpy(self._row[lightcone]).to(device)]
 
     def make(
         self,
         kernels: Kernels,
         counts: Tensor,
-        arrays: DeviceArrays,
+        unit_label: Tensor,
+        drawn: DeviceArrays,
         memory: Workspace | None = None,
     ) -> Tensor:
         """Labels float32 [B, num_outputs].
 
-        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; arrays: see
-        there, on the device; memory: where the labels lie [new].
+        kernels: of label.cu; counts: the paint kernel's, int32 [B, num_bins + 3]; unit_label: of
+        the samples, as `unit_label` gives it; drawn: `model`, number of each sample's luminosity
+        model [B], and `parameters`, the label where it is of them, as `of_parameters` makes it;
+        memory: where the labels lie [new].
         """
         memory = memory or FreshMemory(counts.device)
-        if "drawn" in arrays:
-            drawn = arrays["drawn"]
-            return memory.empty("label", drawn.shape, torch.float32).copy_(drawn)
-        bins, unit_label = self.bins.num, self.unit_label_of(arrays)
+        if self.is_class:
+            chosen = memory.zeros("label", (len(counts), len(self.classes)), torch.float32)
+            return chosen.scatter_(1, drawn["model"][:, None], 1.0)
+        if self.is_parameters:
+            known = drawn["parameters"]
+            return memory.empty("label", known.shape, torch.float32).copy_(known)
+        bins = self.bins.num
         label = memory.empty("label", (len(counts), bins), torch.float32)
         kernels.elementwise(
             "make_label",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +164,8 @@ class Prior:
         accepted draw is a function of the index. Raises ValueError when no attempt satisfies the
         bounds and conditions.
         """
+        if draws.recorder is not None:
+            return draws.recorder.accepted(self, draws, defaults, accept)
         size = len(draws.indices)
         values = self._start(defaults, size)
         if not self.varies:
@@ -211,15 +215,16 @@ class Prior:
         self, draws: Draws, attempt: int, given: Parameters, accept: Condition | None
     ) -> tuple[Parameters, NDArray[np.bool_]]:
         """The drawn parameters of one attempt, and for which samples they are accepted."""
-        trial = self._attempt(draws, attempt)
+        trial = self.attempt(draws, attempt)
         whole = {**given, **trial}
-        accepted = self._accepts(whole, len(draws.indices))
+        accepted = np.ones(len(draws.indices), bool) & self.holds(whole)
         if accept is not None and accepted.any():
             accepted[accepted] = accept({n: v[accepted] for n, v in whole.items()})
         return trial, accepted
 
-    def _attempt(self, draws: Draws, attempt: int) -> Parameters:
-        """What is drawn; a distribution's random numbers depend on its place among the others."""
+    def attempt(self, draws: Draws, attempt: int) -> Parameters:
+        """What B samples draw at an attempt, [B] each; a distribution's random numbers depend on
+        its place among the others."""
         first = attempt * ELEMENTS_PER_ATTEMPT
         trial: Parameters = {}
         if self.correlated is not None:
@@ -227,7 +232,7 @@ class Prior:
             count = len(joint.names)
             normals = draws.normal([first + FIRST_CORRELATED + k for k in range(count)])
             for name, mean, row in zip(joint.names, joint.mean, joint.cholesky(), strict=True):
-                shift = np.zeros(len(draws.indices))
+                shift: Any = 0.0
                 for k, factor in enumerate(row):
                     shift = shift + factor * normals[:, k]
                 if name not in self.parameters:
@@ -245,16 +250,22 @@ class Prior:
                 trial[name] = np.where(choice < given.probability, given.value, trial[name])
         return trial
 
-    def _accepts(self, values: Parameters, size: int) -> NDArray[np.bool_]:
-        inside = np.ones(size, bool)
+    def holds(self, values: Parameters) -> Any:
+        """Whether parameters [B] lie within the bounds of their distributions and satisfy the
+        constraint, [B]; True where there is nothing that they could break."""
+        conditions: list[Any] = []
         for name, given in self.parameters.items():
             prior = given.otherwise if isinstance(given, Sometimes) else given
             if isinstance(prior, Normal):
-                held = (prior.low < values[name]) & (values[name] < prior.high)
+                value: Any = values[name]
+                inside = (prior.low < value) & (value < prior.high)
                 if isinstance(given, Sometimes):
-                    held |= values[name] == given.value
-                inside &= held
-        return inside if self.constraint is None else inside & self.constraint(values)
+                    at = (value <= given.value) & (value >= given.value)
+                    inside = np.where(at, 1.0, inside) > 0.0
+                conditions.append(inside)
+        if self.constraint is not None:
+            conditions.append(self.constraint(values))
+        return reduce(np.logical_and, conditions, True)
 
 
 def _between(prior: Uniform, place: NDArray[np.float64]) -> NDArray[np.float64]:

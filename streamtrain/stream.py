@@ -11,7 +11,7 @@ no further ahead than there are slots.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streamtrain.arguments import whole_number
 from streamtrain.generator.batch import Batch
-from streamtrain.generator.draws import DrawAhead, DrawsSamples, SampleGenerator
+from streamtrain.generator.draws import SampleGenerator
 from streamtrain.numerics.workspace import Workspace
 
 NO_WORKERS = (
@@ -39,8 +39,6 @@ class SampleStream(IterableDataset[Batch]):
     never changes. On a GPU a stream of its own makes one batch ahead, see `ring`, and torch's
     current stream waits for a batch when it is asked for. queue = 0: batches are made when they are
     asked for, on a GPU on the current stream.
-
-    processes: forked to draw samples for a GPU, if there are cores for them, see `DrawAhead`.
 
     own: whether a batch is in tensors of its own. If not, those of a GPU are used again: they hold
     the batch until the next one is asked for, and all work on it has to be enqueued by then.
@@ -65,7 +63,6 @@ class SampleStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: int = 0,
         queue: int = 4,
-        processes: int = 2,
         own: bool = True,
     ) -> None:
         """Raises ValueError for sizes that do not fit."""
@@ -76,7 +73,7 @@ class SampleStream(IterableDataset[Batch]):
                 "Generator(config) makes one"
             )
         given = {"batch_size": batch_size, "rank": rank, "world_size": world_size, "start": start}
-        for name, value in (given | {"queue": queue, "processes": processes}).items():
+        for name, value in (given | {"queue": queue}).items():
             whole_number(value, name)
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
@@ -90,10 +87,9 @@ class SampleStream(IterableDataset[Batch]):
             raise ValueError(f"start = {start} must be a multiple of batch_size = {batch_size}")
         self.generator = generator
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self._ahead, self._own, self._processes = queue, own, processes
+        self._ahead, self._own = queue, own
         self._next_index = start
         self._ring: Ring | None = None
-        self._drawn: DrawAhead | None = None
         self._window: int | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._pending: deque[Future[Batch]] = deque()
@@ -119,7 +115,7 @@ class SampleStream(IterableDataset[Batch]):
         self._drop_pending()
         self._next_index, self._window = index, None
 
-    def indices(self, first: int) -> list[int]:
+    def indices(self, first: int) -> range:
         """This rank's global indices in the step that starts at global index `first`."""
         return _indices(first, self.batch_size, self.rank, self.world_size)
 
@@ -198,13 +194,14 @@ class SampleStream(IterableDataset[Batch]):
     def _start_ring(self, lanes: Lanes) -> Ring:
         """A ring whose first batch is that at `_next_index`."""
         start, size, rank, world = self._next_index, self.batch_size, self.rank, self.world_size
-        self._drawn = DrawAhead(  # which does not know the stream, or both would live on together
-            cast(DrawsSamples, self.generator),
-            lambda number: _indices(start + number * size, size, rank, world),
-            processes=self._processes,
-        )
+        generate = cast(Callable[[Sequence[int], Workspace], Batch], self.generator.generate)
+
+        def make(number: int, memory: Workspace) -> Batch:  # which does not know the stream, or
+            first = start + number * size  # both would live on together
+            return generate(_indices(first, size, rank, world), memory)
+
         scratch = Workspace(self.generator.device)  # the side queue makes one batch at a time
-        return Ring(self._drawn.make, lambda: Workspace(self.generator.device, scratch), lanes)
+        return Ring(make, lambda: Workspace(self.generator.device, scratch), lanes)
 
     def _drop_pending(self) -> None:
         for future in self._pending:
@@ -213,9 +210,6 @@ class SampleStream(IterableDataset[Batch]):
         if self._ring is not None:
             self._ring.close()
             self._ring = None
-        if self._drawn is not None:
-            self._drawn.close()
-            self._drawn = None
 
     def close(self) -> None:
         """Stop making batches; the stream can be iterated again afterwards."""
@@ -225,10 +219,10 @@ class SampleStream(IterableDataset[Batch]):
             self._executor = None
 
 
-def _indices(first: int, batch_size: int, rank: int, world_size: int) -> list[int]:
+def _indices(first: int, batch_size: int, rank: int, world_size: int) -> range:
     """A rank's global indices in the step that starts at global index `first`."""
     local = batch_size // world_size
-    return list(range(first + rank * local, first + (rank + 1) * local))
+    return range(first + rank * local, first + (rank + 1) * local)
 
 
 SLOTS = 2

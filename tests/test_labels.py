@@ -25,7 +25,6 @@ from streamtrain.labels import (
     luminosity_ranges,
     ranges_with_bins,
 )
-from streamtrain.numerics.workspace import Workspace
 
 UNEQUAL = (3.0, 4.0, 4.2, 5.5, 5.51, 5.6, 7.0)
 F64 = np.float64
@@ -289,9 +288,8 @@ def test_a_class_is_one_hot(small_sky: Lightcone) -> None:
     batch = generator.generate([0, 1])
     assert batch.label.tolist() == [[1.0, 0.0], [1.0, 0.0]]
     assert batch.counts.shape == (2, 49)
-    told = generator.label.kernel_arguments(np.array([0, 0]), np.array([1, 0]))
-    (known,) = Workspace(torch.device("cpu")).send([told])
-    made = generator.label.make(generator._label, batch.counts, known)
+    model = {"model": torch.tensor([1, 0])}
+    made = generator.label.make(generator._label, batch.counts, batch.unit_label, model)
     torch.testing.assert_close(made, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
 
 

@@ -153,11 +153,10 @@ def test_the_stream_s_ring_hands_out_the_sequence(generator: Generator) -> None:
     assert made[2].digests() == generator.generate(range(24, 30)).digests()
 
 
-def test_the_stream_ends_what_draws_for_it(
+def test_a_ring_does_not_keep_its_stream(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that works ahead is of no use for another place in the sequence."""
-    monkeypatch.setattr("streamtrain.generator.draws.own_cores", lambda: 2)
+    """Nobody has to look for a cycle before the memory of its batches is free."""
     monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
     stream = SampleStream(generator, 6)
     for start in (0, 600):
@@ -165,30 +164,13 @@ def test_the_stream_ends_what_draws_for_it(
         batches = [stream._from_ring() for _ in range(3)]
         assert [batch.indices[0] for batch in batches] == [start, start + 6, start + 12]
         assert batches[2].digests() == generator.generate(range(start + 12, start + 18)).digests()
-        assert stream._drawn is not None and stream._drawn.drawers is not None
-        (process,) = stream._drawn.drawers.processes
-        assert process.pid is not None
-        stream.close()
-        assert process.pid is None
-    stream._from_ring()
-    assert stream._drawn is not None and stream._drawn.drawers is not None
-    (process,) = stream._drawn.drawers.processes
-    ended = weakref.ref(process)
-    del process
+    ended = weakref.ref(stream)
     gc.disable()
     try:
         del stream
-        assert ended() is None  # nobody has to look for a cycle first
+        assert ended() is None
     finally:
         gc.enable()
-
-
-def test_a_stream_without_processes(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamtrain.generator.draws.own_cores", lambda: 2)
-    monkeypatch.setattr("streamtrain.stream.CudaLanes", lambda device: AtOnce())
-    stream = SampleStream(generator, 6, processes=0)
-    assert stream._from_ring().digests() == generator.generate(range(6)).digests()
-    assert stream._drawn is not None and stream._drawn.drawers is None
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from streamtrain.bench.timing import Grouped, batch_maker, median_seconds
+from streamtrain.bench.timing import batch_maker, median_seconds
 from streamtrain.bench.training import train_step
 from streamtrain.config import Config
-from streamtrain.generator.draws import DrawAhead, SampleDraws, drawn_together
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import Counts
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
-from streamtrain.numerics.workspace import Workspace, layout, pack
+from streamtrain.numerics.workspace import Workspace
 from streamtrain.stream import SampleStream
 from streamtrain.train.normalisation import set_normalisation
 from streamtrain.train.torch_state import TorchState
@@ -65,7 +65,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
             times["train"].append(median_seconds(lambda: step(resident), share, target))
             times["both"].append(_both(config, generator, step, share))
     made, train, both = (statistics.median(found) for found in times.values())
-    host = _host_us(generator, size, config.train.processes)
+    host_us = _host_us(generator, size)
     generator.close()
     return {
         "batch_size": size,
@@ -74,7 +74,7 @@ def measure(config: Config, device: str, seconds: float) -> dict[str, Any]:
         "input_shape": list(generator.input_shape),
         "generate_samples_per_s": size / made,
         "generate_ms_per_sample": 1e3 * made / size,
-        **host,
+        "host_us_per_sample": host_us,
         "train_resident_samples_per_s": size / train,
         "train_resident_ms_per_batch": 1e3 * train,
         "both_samples_per_s": size / both,
@@ -89,66 +89,39 @@ def _both(config: Config, generator: Generator, step: Any, seconds: float) -> fl
     """Seconds of a step that takes its batch from the stream, once the batches are used up that
     were made while nobody trained."""
     train = config.train
-    stream = SampleStream(
-        generator, train.batch_size, queue=train.queue, processes=train.processes, own=False
-    )
+    stream = SampleStream(generator, train.batch_size, queue=train.queue, own=False)
     batches = iter(stream)
     for _ in range(train.queue + 1):
         step(next(batches))
-    trained = Grouped(lambda: step(next(batches)), drawn_together(train.batch_size))
-    both = median_seconds(trained, seconds, generator.device)
+    both = median_seconds(lambda: step(next(batches)), seconds, generator.device)
     stream.close()
     return both
 
 
-def _host_us(generator: Generator, size: int, processes: int) -> dict[str, float]:
-    """What the host spends on a sample [us]: all of it, and what the training's own process spends
-    when so many others draw; the same where none can."""
-    alone = _host_seconds(generator, size, 0)
-    beside = _host_seconds(generator, size, processes, pause=2.0 * alone)
-    return {
-        "host_us_per_sample": 1e6 * alone / size,
-        "training_process_us_per_sample": 1e6 * beside / size,
-    }
-
-
-def _host_seconds(generator: Generator, size: int, processes: int, pause: float = 0.0) -> float:
-    """What the host spends on a batch of a GPU, as `stream` makes it: drawing, choosing tiles and
-    putting the arguments together; on a GPU itself also the copy and the launches. Median of some
-    calls for all the batches that are drawn at once.
-
-    processes: that draw, for `pause` seconds per batch before anything is timed.
-    """
-    ahead = DrawAhead(
-        generator, lambda n: list(range(n * size, (n + 1) * size)), processes=processes
-    )
-    on_gpu = generator.device.type == "cuda"
-    # a workspace's memory for arguments is used again when the GPU has read them: none is here
-    scratch = Workspace(generator.device)
-    memory = [Workspace(generator.device, scratch) for _ in range(ahead.together)]
-    durations = []
+def _host_us(generator: Generator, size: int) -> float:
+    """What the host spends on a sample [us]: on a GPU all that it does, which is to enqueue the
+    kernels; on a CPU the drawing, alone. Median of some calls."""
+    memory, durations = Workspace(generator.device), []
     for call in range(HOST_CALLS + 1):
-        if on_gpu:
+        some = range(call * size, (call + 1) * size)
+        if generator.device.type == "cuda":
             torch.cuda.synchronize(generator.device)
-        time.sleep(pause * ahead.together)
-        start = time.perf_counter()
-        for k, workspace in enumerate(memory, call * ahead.together):
-            if on_gpu:
-                ahead.make(k, workspace)
-            elif drawn := ahead.drawn(k):
-                pack_arguments(generator, *drawn)
+            start = time.perf_counter()
+            generator.generate(some, memory)
+        else:
+            start = time.perf_counter()
+            draw(generator, some, memory)
         durations.append(time.perf_counter() - start)
-    ahead.close()
-    return statistics.median(durations[1:]) / ahead.together
+    return 1e6 * statistics.median(durations[1:]) / size
 
 
-def pack_arguments(generator: Generator, drawing: SampleDraws, first: int, last: int) -> None:
-    """Pack the kernels' arguments for samples of a drawing, as for a GPU."""
-    arrays = generator.pipeline.kernel_arguments(
-        drawing.scene, drawing.arguments, drawing.operators, first, last
-    )
-    starts, size = layout(arrays)
-    pack(arrays, starts, torch.empty(size, dtype=torch.uint8))
+def draw(generator: Generator, indices: Sequence[int], memory: Workspace) -> None:
+    """Draw samples of one window as `Generator.generate` does, and make nothing of it."""
+    scene = generator.scenes.of(generator.window(indices[0]))
+    if generator.numpy_because:
+        generator.draw_for(scene, indices)
+    else:
+        generator.draw_on_device(scene, indices, memory)
 
 
 def lightcone_bytes(generator: Generator) -> int:

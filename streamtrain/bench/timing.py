@@ -11,12 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from streamtrain.generator.draws import drawn_together
+from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.stream import SampleStream
 
@@ -25,23 +24,11 @@ WALL: Clock = time.perf_counter
 ONE_THREAD: Clock = time.thread_time
 """CPU seconds of the calling thread: for work that it does alone."""
 CALLS = 16
-"""Calls that are enqueued on a GPU and timed before the host waits for them, or the next multiple
-of what belongs together; their mean counts."""
+"""Calls that are enqueued on a GPU and timed before the host waits for them; their mean counts."""
 CALLS_IN_TURN = 4
 """Calls per measurement where several ways are measured in turn."""
 CALLS_BEFORE = 4
 """Calls before them, with which the host gets ahead."""
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """A call of which so many in a row are needed for a mean: one of them works for the others."""
-
-    call: Callable[[], Any]
-    together: int = 1
-
-    def __call__(self) -> Any:
-        return self.call()
 
 
 def median_seconds(
@@ -72,11 +59,9 @@ def median_seconds(
 
 
 def _between_events(call: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Seconds per call on the GPU, the mean over at least so many."""
+    """Seconds per call on the GPU, the mean over so many."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     stream = torch.cuda.current_stream(device)
-    together = call.together if isinstance(call, Grouped) else 1
-    calls = -(-calls // together) * together
     for _ in range(CALLS_BEFORE):
         call()
     first.record(stream)
@@ -122,11 +107,11 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def batch_maker(generator: Generator, size: int) -> Grouped:
+def batch_maker(generator: Generator, size: int) -> Callable[[], Batch]:
     """A function that makes the next batch: on a CPU in the calling thread; on a GPU it takes it
     from a stream, whose memory it is valid in until the next call."""
     if generator.device.type == "cuda":
         batches = iter(SampleStream(generator, size, own=False))
-        return Grouped(lambda: next(batches), drawn_together(size))
+        return lambda: next(batches)
     numbers = iter(range(0, 10**15, size))
-    return Grouped(lambda: generator.generate(range(start := next(numbers), start + size)))
+    return lambda: generator.generate(range(start := next(numbers), start + size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -111,13 +111,15 @@ def join(parts: Sequence[Batch]) -> Batch:
     def together(name: str) -> torch.Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
+    draws = [part.draws for part in parts]
+    indices = [index for part in parts for index in part.indices]
     rows = [part.unit_label.expand(len(part), -1) for part in parts]
     return Batch(
         together("cube"),
         together("label"),
         together("counts"),
-        [record for part in parts for record in part.draws],
-        [index for part in parts for index in part.indices],
+        DrawnLater(lambda: [record for part in draws for record in part], len(indices)),
+        indices,
         together("saturated"),
         torch.cat(rows),
         bin_edges=parts[0].bin_edges if parts else None,
@@ -151,6 +153,34 @@ class Records(Sequence[dict[str, Any]]):
             return Records(self._columns, self._places[place])
         at = self._places[place]
         return {name: _plain(column[at]) for name, column in self._columns.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+class DrawnLater(Sequence[dict[str, Any]]):
+    """Records of `size` samples that are made when one of them is asked for."""
+
+    def __init__(self, make: Callable[[], Sequence[dict[str, Any]]], size: int) -> None:
+        self._make, self._size = make, size
+        self._made: Sequence[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[dict[str, Any]]: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made[place]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

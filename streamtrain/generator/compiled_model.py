@@ -57,7 +57,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class _Probes:
+class Probes:
     """Some halos of the bank as the model sees them."""
 
     halos: dict[str, Float]
@@ -102,13 +102,16 @@ class CompiledModel:
         for row, values in [*enumerate(inputs), *enumerate(width, place)]:
             self.columns[row].copy_(torch.from_numpy(values))
         self.fill_static()
-        self._bright = self._probes(_heaviest_and_some(halos), inputs)
+        self.bright = self._probes(_heaviest_and_some(halos), inputs)
+        """The halos that a draw must leave room for in the cube,"""
         largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
-        limit = portable.log2(largest / (halos.scale * self._bright.intensity))
-        self._log2_limit = limit - modifiers.headroom
-        rows, self._weights = _strata(halos)
-        self._typical = self._probes(rows, inputs)
-        self._fine: dict[int, tuple[_Probes, Float]] = {}
+        limit = portable.log2(largest / (halos.scale * self.bright.intensity))
+        self.log2_limit = limit - modifiers.headroom
+        """and what log2 L [Lsun] of each must stay below [n]."""
+        rows, self.weights = _strata(halos)
+        self.typical = self._probes(rows, inputs)
+        """Halos for `expect`, of which each stands for `weights` halos of a field [n]."""
+        self._fine: dict[int, tuple[Probes, Float]] = {}
 
     def fill_static(self) -> None:
         """Compute what of the model is the same in every sample, on the device."""
@@ -119,7 +122,7 @@ class CompiledModel:
                 "fill_static", 1, rows, log2_mass, log2_1pz, self.columns, np.int64(rows)
             )
 
-    def _probes(self, chosen: NDArray[np.int64], inputs: list[NDArray[np.float32]]) -> _Probes:
+    def _probes(self, chosen: NDArray[np.int64], inputs: list[NDArray[np.float32]]) -> Probes:
         bank, grid = self._halos.bank, self._halos.grid
         seen = {
             "mass": portable.exp2(bank.log2_mass[chosen]),
@@ -128,22 +131,19 @@ class CompiledModel:
         for (name, form), column in zip(self.traced.columns, inputs, strict=True):
             values = column[chosen].astype(np.float64)
             seen[name] = portable.exp2(values) if form == "log2" else values
-        return _Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
+        return Probes(seen, _intensity_per_lsun(bank, chosen, seen["one_plus_z"], grid))
 
     def values(self, parameters: Parameters, adjustments: Adjustments) -> NDArray[np.float32]:
         """The kernel's arguments for B samples, float32 [B, 7 + adjustments + uniforms], as in
         kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
         pairs = adjustments.pairs
         size, first = len(pairs), 7 + pairs.shape[1]
-        grid = self._halos.grid
         sigma, mu = self.model.log2_scatter(parameters, size)
         uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
         values = np.empty((size, first + uniforms.shape[1]), np.float32)
-        values[:, 0] = grid.intensity_factor
-        values[:, 1] = 0.0 if grid.units == "uK" else -2.0
+        values[:, :2], values[:, 4:7] = self.constants[:2], self.constants[2:]
         with np.errstate(over="ignore"):  # infinite in float32: refused below
             values[:, 2], values[:, 3] = sigma, mu
-        values[:, 4:7] = self._bins.kernel_values()
         values[:, 4:6] -= adjustments.label_shift[:, None]
         values[:, 7:first] = pairs
         values[:, first:] = uniforms
@@ -153,6 +153,25 @@ class CompiledModel:
             cause = "a negative scatter" if sigma[bad[0]] < 0.0 else "no luminosity"
             raise ValueError(f"{self.model.name} has {cause} for the parameters {drawn}")
         return values
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """What is the same for all samples of `values`, as float32: the factor and the power of
+        1 + z of the intensity, then of the bins what `LuminosityBins.kernel_values` gives."""
+        grid = self._halos.grid
+        power = 0.0 if grid.units == "uK" else -2.0
+        every = (grid.intensity_factor, power, *self._bins.kernel_values())
+        return tuple(float(np.float32(number)) for number in every)
+
+    @property
+    def log2_range(self) -> tuple[float, float]:
+        """First and last edge of the label's bins, log2(L / Lsun)."""
+        return self._bins.kernel_values()[:2]
+
+    @property
+    def num_voxels(self) -> int:
+        """Fine voxels of the cube."""
+        return int(np.prod(self._halos.grid.shape))
 
     def check_luminosities(
         self, parameters: Parameters, rows: NDArray[np.int64] | None = None
@@ -165,7 +184,7 @@ class CompiledModel:
         if rows is not None:
             inputs = list(self.columns[: len(self.traced.columns)].cpu().numpy())
         for start in range(0, 1 if rows is None else len(rows), CHECKED_AT_ONCE):
-            probes = self._typical
+            probes = self.typical
             if rows is not None:
                 probes = self._probes(rows[start : start + CHECKED_AT_ONCE], inputs)
             for output, name in (
@@ -178,7 +197,7 @@ class CompiledModel:
                     most = 1.0 if output == "on_fraction" else np.finfo(np.float64).max
                     self._refuse(~((values >= 0.0) & (values <= most)), values, name, probes)
 
-    def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: _Probes) -> None:
+    def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: Probes) -> None:
         if not bad.any():
             return
         sample, halo = np.argwhere(bad)[0]
@@ -196,7 +215,7 @@ class CompiledModel:
         range, `SAFE_SIGMA` of scatter included; neither scatter nor luminosities may be negative.
         A function of the bank and the parameters."""
         size = _size(parameters)
-        luminosity = self.traced.evaluate("luminosity", parameters, self._bright.halos)
+        luminosity = self.traced.evaluate("luminosity", parameters, self.bright.halos)
         with np.errstate(all="ignore"):
             log2_l = portable.log2(luminosity)
         sigma, mu = self.model.log2_scatter(parameters, size)
@@ -204,13 +223,13 @@ class CompiledModel:
             sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
         bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
         possible = np.isfinite(sigma) & (sigma >= 0.0) & (luminosity >= 0.0).all(axis=1)
-        return np.asarray((bright < self._log2_limit).all(axis=1) & possible)
+        return np.asarray((bright < self.log2_limit).all(axis=1) & possible)
 
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
         each of `STRATA` ranges of mass, before any modifier changes the light. A function of
         the bank and the parameters."""
-        probes, weights = self._typical, self._weights
+        probes, weights = self.typical, self.weights
         log2_l = self._log2_luminosity(parameters, probes)
         sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(log2_l)))
         if self.model.sigma_dex is not None:
@@ -222,15 +241,14 @@ class CompiledModel:
         if "on_fraction" in self.traced.outputs:
             share = self.traced.evaluate("on_fraction", parameters, probes.halos)
             shining = weights * np.clip(share, 0.0, 1.0)
-        low, high, _ = self._bins.kernel_values()
+        low, high = self.log2_range
         narrow = np.maximum(sigma, 1e-6)
         fainter = portable.normal_cdf((low - centre) / narrow)
         brighter = portable.normal_cdf((centre - high) / narrow)
-        voxels = np.prod(self._halos.grid.shape)
         inside = _total(shining * (1.0 - fainter - brighter))
         above = _total(shining * brighter)
         return Expectation(
-            _total(shining * boost * probes.intensity) / voxels,
+            _total(shining * boost * probes.intensity) / self.num_voxels,
             inside,
             np.maximum(_total(weights) - inside - above, 0.0),
             above,
@@ -268,7 +286,7 @@ class CompiledModel:
             brighter[some] = 0.5 * (away + 1.0).mul_(number[..., None]).sum(1).numpy()
         return np.concatenate([brighter[:, :-1] - brighter[:, 1:], brighter[:, -1:]], axis=1)
 
-    def _log2_luminosity(self, parameters: Parameters, probes: _Probes) -> Float:
+    def _log2_luminosity(self, parameters: Parameters, probes: Probes) -> Float:
         luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
         with np.errstate(all="ignore"):
             return portable.log2(luminosity)

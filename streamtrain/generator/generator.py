@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from streamtrain.catalogs.sfr import SFRTable, sfr_source
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.batch import Batch, Column, OfModels, Records, join
+from streamtrain.generator.batch import Batch, Column, DrawnLater, OfModels, Records, join
 from streamtrain.generator.draws import SampleDraws
 from streamtrain.generator.halos import Bank
-from streamtrain.generator.line import Chosen, EmissionLine, LinePlan, Stages
+from streamtrain.generator.kernel_draws import OperatorDraws, Stages, seed_of
+from streamtrain.generator.line import Chosen, EmissionLine, LinePlan
 from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
 from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pipeline import Pipeline
@@ -41,7 +43,13 @@ from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
 from streamtrain.luminosity.scores import in_label, scores_of
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.workers import num_cores
-from streamtrain.numerics.backend import Kernels, full_device, kernels_for, launching
+from streamtrain.numerics.backend import (
+    BackendError,
+    Kernels,
+    full_device,
+    kernels_for,
+    launching,
+)
 from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators.base import draw_finite
@@ -150,9 +158,26 @@ class Generator:
             self.skies.report = None  # what is made in the background interrupts nobody
         observe = kernels_for(self.device, "observe.cu", "", compiler_flags)
         self.pipeline = Pipeline(self.operators, observe, self.device, self.bins)
+        self._seed = seed_of(self.seed, split, self.device)
+        self._operator_draws: OperatorDraws | None = None
+        self.numpy_because = self._why_numpy(compiler_flags)
+        """Why NumPy draws samples, which takes longer; empty where kernels do."""
+        if self.device.type == "cuda":  # any stream may read what was sent there
+            torch.cuda.current_stream(self.device).synchronize()
         self._label: Kernels = kernels_for(self.device, "label.cu", "", compiler_flags)
         self.threads = max(1, threads or num_cores())
         self._pool: ThreadPoolExecutor | None = None
+
+    def _why_numpy(self, compiler_flags: Sequence[str]) -> str:
+        if self.label.is_parameters:
+            return "a label of parameters is worked out on the host"
+        try:
+            self._operator_draws = OperatorDraws(self.operators, self.device, compiler_flags)
+        except BackendError:
+            raise
+        except Exception as error:  # whatever a user's operator makes of what is no array
+            return str(error)
+        return self.scenes.latest.numpy_because
 
     def __repr__(self) -> str:
         made = "fresh lightcones"
@@ -197,7 +222,12 @@ class Generator:
                 sfr=self.sfr,
                 compiler_flags=self._compiler_flags,
             )
-        return Scene(np.array(self.schedule.lightcones(window)), lines.pop("line"), lines)
+        in_use, volumes = np.array(self.schedule.lightcones(window)), None
+        if self._own_volumes:
+            cosmologies = [cone.cosmology for cone in lines["line"].lightcones]
+            volumes = np.array([self._volume_of(c["Omega_m"], c["h"]) for c in cosmologies])
+        unit_label = self.label.unit_label(in_use, volumes)
+        return Scene(in_use, lines.pop("line"), lines, unit_label)
 
     @property
     def line(self) -> EmissionLine:
@@ -277,7 +307,10 @@ class Generator:
             f"{', '.join(line.mixture.names)} at {line.grid.nu_rest_GHz:g} GHz"
             for name, line in self.interlopers.items()
         ]
-        return "\n".join([head, *self.line.describe(self.seed, self.split), *others])
+        drawn = []
+        if self.numpy_because:
+            drawn = [f"samples are drawn by NumPy, which takes longer: {self.numpy_because}"]
+        return "\n".join([head, *self.line.describe(self.seed, self.split), *others, *drawn])
 
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones, models and, if
@@ -298,11 +331,14 @@ class Generator:
 
         memory: where they are made; the batch is then valid until the next is made there. Default:
         new memory, as for samples of several windows of the schedule and of several threads of a
-        CPU. On a GPU all happens on torch's current stream; the host waits for no more than the
-        arguments of the batch before in the same memory to have been copied.
+        CPU. On a GPU all happens on torch's current stream, and the host waits for nothing; of
+        consecutive indices, as a `range`, no more than the first is sent to it.
         """
         start = time.perf_counter()
-        indices = sample_indices(indices).tolist()
+        if isinstance(indices, range) and indices:
+            sample_indices([indices[0], indices[-1]])
+        else:
+            indices = sample_indices(indices).tolist()
         with torch.inference_mode(False), torch.no_grad():  # both are per thread, ours has others
             runs = list(self.schedule.runs(indices))
             given = memory or FreshMemory(self.device)
@@ -313,8 +349,7 @@ class Generator:
             for window, first, last in runs:
                 scene = self.scenes.of(window)
                 given.keep(scene)
-                drawing = self.draw_for(scene, indices[first:last])
-                parts.append(self._make(drawing, 0, last - first, used))
+                parts.append(self._generate(scene, indices[first:last], used))
             batch = parts[0] if len(parts) == 1 else join(parts)
         batch.seconds = time.perf_counter() - start
         return batch
@@ -336,46 +371,122 @@ class Generator:
         return batch
 
     def _make(self, drawing: SampleDraws, first: int, last: int, memory: Workspace) -> Batch:
-        scene, arguments = drawing.scene, drawing.arguments
-        scene.read_from_here(self.device)
-        size = last - first
-        cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
-        raw = memory.empty("counts", (size, self.bins.num_counts), torch.int32)
-        lightcone = scene.numbers[arguments.lightcone[first:last]]
-        parameters, volumes = drawing.parameters, None
-        if self._own_volumes:
-            cosmologies = [cone.cosmology for cone in scene.line.lightcones]
-            every = [self._volume_of(c["Omega_m"], c["h"]) for c in cosmologies]
-            volumes = np.array(every)[arguments.lightcone[first:last]]
-        about_label = self.label.kernel_arguments(
-            lightcone,
-            arguments.model[first:last],
-            None if parameters is None else parameters[first:last],
-            volumes,
-        )
+        """Samples that NumPy has drawn."""
+        scene, arguments, some = drawing.scene, drawing.arguments, slice(first, last)
+        known: dict[str, NDArray[np.generic]] = {
+            "model": arguments.model[some],
+            "lightcone": arguments.lightcone[some],
+        }
+        if drawing.parameters is not None:
+            known["parameters"] = drawing.parameters[some]
 
-        def make(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
+        def send(begin: int, end: int, *more: Arrays) -> list[DeviceArrays]:
             arrays = self.pipeline.kernel_arguments(
                 scene, arguments, drawing.operators, first + begin, first + end
             )
-            sent = memory.send([*arrays, *more])
-            known = sent[: len(sent) - len(more)]
-            self.pipeline.make(scene, known, cube[begin:end], raw[begin:end], memory)
-            return sent[len(known) :]
+            return memory.send([*arrays, *more])
+
+        whole: list[DeviceArrays] = []
+        if self.device.type == "cuda":
+            *whole, drawn = send(0, last - first, known)  # one copy
+        else:
+            (drawn,) = memory.send([known])
+        return self._painted(
+            scene,
+            drawing.indices[some],
+            self._no_counts(last - first, memory),
+            lambda begin, end: whole or send(begin, end),
+            drawn,
+            drawing.records[some],
+            memory,
+        )
+
+    def _generate(self, scene: Scene, indices: Sequence[int], memory: Workspace) -> Batch:
+        """Samples of one window, which kernels draw, or NumPy where they cannot."""
+        size = len(indices)
+        if self.numpy_because or scene.numpy_because:
+            return self._make(self.draw_for(scene, indices), 0, size, memory)
+        with launching(self.device):
+            raw, lines, numbers = self.draw_on_device(scene, indices, memory)
+
+        def part(begin: int, end: int) -> list[DeviceArrays]:
+            of_lines = zip(scene.lines, lines, strict=True)
+            return [
+                *(line.part(arrays, begin, end) for line, arrays in of_lines),
+                *({name: v[begin:end] for name, v in drawn.items()} for drawn in numbers),
+            ]
+
+        kept = ref(scene)  # a batch must not hold on to its lightcones
+
+        def records() -> Records:
+            there = kept() or self.scenes.of(self.schedule.window(indices[0]))
+            return self.draw_for(there, indices).records
+
+        return self._painted(scene, indices, raw, part, lines[0], DrawnLater(records, size), memory)
+
+    def draw_on_device(
+        self, scene: Scene, indices: Sequence[int], memory: Workspace
+    ) -> tuple[torch.Tensor, list[DeviceArrays], list[DeviceArrays]]:
+        """Draw samples of one window by kernels, which `numpy_because` must not rule out.
+
+        Returns the paint kernel's counts, int32 [B, bins + 3], 0 but in the last place of samples
+        that could not be drawn; what it reads of each line; what each map operator reads.
+        """
+        assert self._operator_draws is not None
+        raw, index = self._no_counts(len(indices), memory), self._index(indices, memory)
+        lines = [
+            line.draw_on_device(index, self._seed, raw, memory, f"line {k}")
+            for k, line in enumerate(scene.lines)
+        ]
+        return raw, lines, self._operator_draws.draw(index, self._seed, raw, memory)
+
+    def _no_counts(self, size: int, memory: Workspace) -> torch.Tensor:
+        return memory.zeros("counts", (size, self.bins.num_counts), torch.int32)
+
+    def _index(self, indices: Sequence[int], memory: Workspace) -> torch.Tensor:
+        """Global indices on the device, int64 [B], of the bits of uint64."""
+        if self.device.type == "cuda" and isinstance(indices, range) and indices.stop <= 2**63:
+            index = memory.empty("index", (len(indices),), torch.int64)
+            return torch.arange(indices.start, indices.stop, indices.step, out=index)
+        return memory.send([{"index": sample_indices(indices).view(np.int64)}])[0]["index"]
+
+    def _painted(
+        self,
+        scene: Scene,
+        indices: Sequence[int],
+        raw: torch.Tensor,
+        part: Callable[[int, int], list[DeviceArrays]],
+        drawn: DeviceArrays,
+        records: Sequence[dict[str, Any]],
+        memory: Workspace,
+    ) -> Batch:
+        """Samples of what has been drawn for them.
+
+        raw: the paint kernel's counts, zero but where a sample could not be drawn; part: what
+        `Pipeline.make` reads of some of them; drawn: `lightcone` and `model`, and the label where
+        it is of parameters.
+        """
+        scene.read_from_here(self.device)
+        size = len(indices)
+        cube = memory.empty("cube", (size, *self.input_shape), torch.float32)
+
+        def make(begin: int, end: int) -> None:
+            some = cube[begin:end], raw[begin:end]
+            self.pipeline.make(scene, part(begin, end), *some, memory)
 
         with launching(self.device):
             if self.device.type == "cuda" and size:
-                (known,) = make(0, size, about_label)  # one launch per kernel, one copy
+                make(0, size)  # one launch per kernel
             else:
                 self._for_each(size, lambda k: make(k, k + 1))
-                (known,) = memory.send([about_label])
-            label = self.label.make(self._label, raw, known, memory)
+            unit_label = scene.unit_label
+            if len(unit_label) > 1:
+                unit_label = unit_label[drawn["lightcone"]]
+            label = self.label.make(self._label, raw, unit_label, drawn, memory)
         counts = memory.empty("label counts", (size, self.num_bins), torch.int32)
         counts.copy_(Counts(raw).bins)
-        numbers = [int(i) for i in drawing.indices[first:last]]
-        records = drawing.records[first:last]
-        unit_label = self.label.unit_label_of(known)
-        batch = Batch(cube, label, counts, records, numbers, Counts(raw).saturated, unit_label)
+        saturated = Counts(raw).saturated
+        batch = Batch(cube, label, counts, records, list(indices), saturated, unit_label)
         batch.bin_edges = self.bin_edges
         if self.device.type == "cpu":
             batch.check()

@@ -71,7 +71,7 @@ class Bank:
         """x, y, z, log2_mass, log2_1pz as in kernels/paint.cu, float32 [num_rows]."""
         cones = self.lightcones
         first = zip(self.first_row, cones, strict=False)
-        self._tile_rows = np.concatenate([row + c.tile_offsets for row, c in first])
+        self.tile_rows = np.concatenate([row + c.tile_offsets for row, c in first])
         """First row of every tile of all lightcones, and of each one past its last."""
         self._tiling = (
             self.footprints,
@@ -104,7 +104,7 @@ class Bank:
         tile_rows, columns = tile_columns(pose, fov_deg, footprint, shape, tile_deg)
         tile = columns + (first_tile[:, None] + tile_rows * shape[:, 1:])[:, :, None]
         sample, place = np.nonzero(columns[:, :, 0] < columns[:, :, 1])
-        rows = self._tile_rows[tile[sample, place]]
+        rows = self.tile_rows[tile[sample, place]]
         items = np.stack([sample, rows[:, 0], rows[:, 1] - rows[:, 0]], axis=-1)
         items = items[items[:, 2] > 0]
         start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))

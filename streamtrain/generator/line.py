@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
@@ -18,6 +19,7 @@ from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.batch import Column, OfModels, Records
 from streamtrain.generator.compiled_model import CompiledModel, num_columns, traced_for
 from streamtrain.generator.halos import LINE_BYTES, Bank
+from streamtrain.generator.kernel_draws import LineDraws, Stages
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
@@ -25,7 +27,9 @@ from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import Adjustments, Modifiers
 from streamtrain.luminosity.settings import LineConfig
-from streamtrain.numerics.rng import STAGE_MIXTURE, STAGE_MODEL, STAGE_PAINT, STAGE_POSE, Draws
+from streamtrain.numerics.backend import BackendError
+from streamtrain.numerics.rng import Draws
+from streamtrain.numerics.workspace import DeviceArrays, Workspace
 from streamtrain.operators.pool import Pool
 from streamtrain.priors import Condition, Parameters
 from streamtrain.schema import ConfigError
@@ -37,16 +41,6 @@ CHECKED_DRAWS = 64
 """Draws of a prior whose luminosities are looked at before samples are made."""
 MASS_TOLERANCE = 1.1
 Z_TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Random stages of a line's draws."""
-
-    pose: int = STAGE_POSE
-    mixture: int = STAGE_MIXTURE
-    model: int = STAGE_MODEL
-    paint: int = STAGE_PAINT
 
 
 @dataclass(frozen=True)
@@ -154,6 +148,32 @@ class EmissionLine:
         self._check_held()
         self._accept = [self._condition(compiled) for compiled in self.painter.compiled_models]
         self._check_luminosities()
+        self._kernel: LineDraws | None = None
+        self.why_not = ""
+        """Why no kernel draws the same on the device, and NumPy has to."""
+        try:
+            self._kernel = self._line_draws(compiler_flags)
+        except Exception as error:  # whatever a user's functions make of what is no array
+            if isinstance(error, BackendError):
+                raise
+            self.why_not = str(error) or type(error).__name__
+
+    def _line_draws(self, compiler_flags: Sequence[str]) -> LineDraws:
+        data = self._data
+        return LineDraws(
+            self.bank,
+            self.painter.compiled_models,
+            self.mixture.components,
+            self.mixture.upper,
+            self.modifiers,
+            self._section.require,
+            self.stages,
+            fov_deg=self.grid.fov_deg,
+            roll=data.roll,
+            mirror=data.mirror,
+            scale=self.painter.scale,
+            compiler_flags=compiler_flags,
+        )
 
     def _check(self, lightcone: Lightcone) -> None:
         """Refuse a lightcone that cannot fill the cube."""
@@ -204,7 +224,9 @@ class EmissionLine:
             values = component.prior.held(component.model.defaults)
             constraint = component.prior.constraint
             broken = (
-                "its constraints" if constraint is not None and not constraint(values)[0] else ""
+                "its constraints"
+                if constraint is not None and not np.all(constraint(values))
+                else ""
             )
             if self._requires and not self._enough(compiled, values)[0]:
                 broken = "emit.line.require"
@@ -345,6 +367,29 @@ class EmissionLine:
             draws=draws.of_stage(self.stages.paint),
         )
         return arguments, self._records(fields, choice, parameters)
+
+    def draw_on_device(
+        self,
+        index: torch.Tensor,
+        seed: torch.Tensor,
+        counts: torch.Tensor,
+        memory: Workspace,
+        name: str,
+    ) -> DeviceArrays:
+        """What `draw` gives the painter, of global indices on the device, drawn there; see
+        `LineDraws.draw`."""
+        assert self._kernel is not None, self.why_not
+        return self._kernel.draw(index, seed, counts, memory, name)
+
+    @property
+    def drawn_with(self) -> list[torch.Tensor]:
+        """What `draw_on_device` reads of the lightcones and models, on the device."""
+        return [] if self._kernel is None else self._kernel.arrays
+
+    def part(self, arrays: DeviceArrays, first: int, last: int) -> DeviceArrays:
+        """The arrays of samples first..last-1 of those that `draw_on_device` made."""
+        assert self._kernel is not None, self.why_not
+        return self._kernel.part(arrays, first, last)
 
     def _records(
         self, fields: Fields, choice: NDArray[np.int64], parameters: list[Parameters]

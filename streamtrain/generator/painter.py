@@ -170,7 +170,7 @@ class LinePainter:
         for number in [0] if one else np.unique(arguments.model[first:last]):
             mine = items.copy() if one else items[arguments.model[items[:, 0]] == number]
             mine[:, 0] -= first
-            arrays[_items_of(number)] = mine
+            arrays[items_of(number)] = mine
         return arrays
 
     def deposit(self, arrays: DeviceArrays, total: torch.Tensor, counts: torch.Tensor) -> None:
@@ -178,7 +178,7 @@ class LinePainter:
         and to the counts, int32 [B, bins + 3]: one launch per luminosity model. arrays: see
         `kernel_arguments`, on the device."""
         for number, compiled in enumerate(self.compiled_models):
-            items = arrays.get(_items_of(number))
+            items = arrays.get(items_of(number))
             if items is None:
                 continue
             compiled.kernels.per_item(
@@ -215,5 +215,6 @@ class LinePainter:
         return total, counts
 
 
-def _items_of(model: int) -> str:
+def items_of(model: int) -> str:
+    """Name of the work items of a model's samples among the arrays of `LinePainter.deposit`."""
     return f"items of model {model}"

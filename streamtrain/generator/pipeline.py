@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.generator.windows import Scene
 from streamtrain.labels import Counts, LuminosityBins
@@ -38,7 +37,7 @@ class Pipeline:
     ) -> list[Arrays]:
         """What `make` needs of samples first..last-1, still on the host: the arrays of each line,
         then of each operator."""
-        every_line = zip(_lines(scene), [arguments, *arguments.others], strict=True)
+        every_line = zip(scene.lines, [arguments, *arguments.others], strict=True)
         painted = [line.painter.kernel_arguments(part, first, last) for line, part in every_line]
         return [
             *painted,
@@ -54,13 +53,13 @@ class Pipeline:
         memory: Workspace,
     ) -> None:
         """Paint and observe B samples into `cube`, the network's input, float32
-        [B, n_freq, n_dec, n_ra], and `counts`, int32 [B, bins + 3].
+        [B, n_freq, n_dec, n_ra], and add to `counts`, int32 [B, bins + 3].
 
         arrays: see there, on the device; memory: for all between.
         """
-        lines = _lines(scene)
+        lines = scene.lines
         total = self.blank_total(scene, len(cube), memory)
-        scene.line.painter.deposit(arrays[0], total, counts.zero_())
+        scene.line.painter.deposit(arrays[0], total, counts)
         for line, part in zip(lines[1:], arrays[1 : len(lines)], strict=True):
             others = memory.scratch.zeros("interloper counts", counts.shape, torch.int32)
             line.painter.deposit(part, total, others)
@@ -105,7 +104,3 @@ class Pipeline:
         self.observe.elementwise(
             "from_fixed_point", len(total), total[0].numel(), unit, total, cube
         )
-
-
-def _lines(scene: Scene) -> list[EmissionLine]:
-    return [scene.line, *scene.interlopers.values()]

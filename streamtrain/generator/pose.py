@@ -87,8 +87,10 @@ def check_fits(footprint: Footprint, fov_deg: tuple[float, float], roll: Roll, n
     widest = np.hypot(*fov_deg)
     need = {"any": (widest, widest), "none": fov_deg}.get(roll, (max(fov_deg), max(fov_deg)))
     have = footprint[1] - footprint[0], footprint[3] - footprint[2]
-    stretch = float(_stretch(np.array(footprint)))
-    if need[0] * stretch > have[0] + MARGIN_DEG or need[1] > have[1] + MARGIN_DEG:
+    if (
+        need[0] * float(stretch(np.array(footprint))) > have[0] + MARGIN_DEG
+        or need[1] > have[1] + MARGIN_DEG
+    ):
         hint = "a smaller field, a wider lightcone" + (
             " or data.roll=quarter" if roll == "any" else ""
         )
@@ -114,7 +116,7 @@ def check_covers(footprint: Footprint, pose: Pose, fov_deg: tuple[float, float],
         )
 
 
-def _stretch(footprints: Float) -> Float:
+def stretch(footprints: Float) -> Float:
     """1 / cos(dec) at the far edge of footprints [..., 4]: an angle on the sky seen as a difference
     in ra."""
     return 1.0 / portable.sincos_deg(np.abs(footprints[..., 2:]).max(axis=-1))[1]
@@ -139,7 +141,7 @@ def draw_poses(
     sine, cosine = (np.abs(a) for a in portable.sincos_deg(roll_deg))
     half_ra = 0.5 * (cosine * fov_deg[0] + sine * fov_deg[1])
     half_dec = 0.5 * (sine * fov_deg[0] + cosine * fov_deg[1])
-    half_ra = half_ra * _stretch(footprints)
+    half_ra = half_ra * stretch(footprints)
     span_ra = np.maximum(footprints[:, 1] - footprints[:, 0] - 2.0 * half_ra, 0.0)
     span_dec = np.maximum(footprints[:, 3] - footprints[:, 2] - 2.0 * half_dec, 0.0)
     middle_ra = 0.5 * (footprints[:, 0] + footprints[:, 1])
@@ -150,21 +152,26 @@ def draw_poses(
 
 
 def outline_deg(pose: Pose, fov_deg: tuple[float, float]) -> tuple[Float, Float]:
-    """The field's border on the lightcone's sky: ra, dec [B, num_points] [deg], closed.
+    """The field's border on the lightcone's sky: ra, dec [B, num_points] [deg], closed."""
+    highest = np.abs(pose.centre_deg[:, 1]).max(initial=0.0) + max(fov_deg)
+    sky = np.einsum("pi,bij->bpj", outline_of(fov_deg, highest), pose.matrix)  # inverse rotation
+    return np.arctan2(-sky[..., 0], sky[..., 2]) / DEG, np.arcsin(sky[..., 1]) / DEG
+
+
+def outline_of(fov_deg: tuple[float, float], highest_deg: float) -> Float:
+    """Directions [num_points, 3] on the border of a field whose centre is +z, in turn.
 
     Between points it is drawn as a straight line in ra and dec, which leaves the great circle by
-    L^2 / 8 tan(dec) for pieces of length L [rad]: 9.5e-4 deg at dec = 60 deg.
+    L^2 / 8 tan(dec) for pieces of length L [rad]: 9.5e-4 deg at dec = 60 deg. highest_deg: size of
+    the declinations that it reaches on its lightcone [deg].
     """
-    highest = np.abs(pose.centre_deg[:, 1]).max(initial=0.0) + max(fov_deg)
-    piece = PIECE_DEG if highest < STEEP_DEG else PIECE_DEG / 2
+    piece = PIECE_DEG if highest_deg < STEEP_DEG else PIECE_DEG / 2
     per_side = math.ceil(max(fov_deg) / piece)
     step = np.linspace(-0.5, 0.5, per_side, endpoint=False)
     side = np.full(per_side, 0.5)
     u = np.concatenate([step, side, -step, -side]) * fov_deg[0] * DEG
     v = np.concatenate([-side, step, side, -step]) * fov_deg[1] * DEG
-    field = np.stack([-np.sin(u) * np.cos(v), np.sin(v), np.cos(u) * np.cos(v)], -1)
-    sky = np.einsum("pi,bij->bpj", field, pose.matrix)  # the inverse rotation
-    return np.arctan2(-sky[..., 0], sky[..., 2]) / DEG, np.arcsin(sky[..., 1]) / DEG
+    return np.stack([-np.sin(u) * np.cos(v), np.sin(v), np.cos(u) * np.cos(v)], -1)
 
 
 def tile_columns(

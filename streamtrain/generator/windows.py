@@ -83,6 +83,10 @@ class Schedule:
         if not self.turns or not len(indices):
             yield 0, 0, len(indices)
             return
+        ends = self.window(indices[0]), self.window(indices[-1])
+        if isinstance(indices, range) and ends[0] == ends[1]:
+            yield ends[0], 0, len(indices)
+            return
         start = 0
         for k in range(1, len(indices) + 1):
             if k == len(indices) or self.window(indices[k]) != self.window(indices[start]):
@@ -121,6 +125,8 @@ class Scene:
     """Numbers of the lightcones among all of the split."""
     line: EmissionLine
     interlopers: dict[str, EmissionLine]
+    unit_label: torch.Tensor
+    """The label of one halo in each bin, of each lightcone or of all, see `Label.unit_label`."""
     _streams: set[int] = field(default_factory=set, compare=False)
     """The streams of a GPU in which it has been read."""
 
@@ -128,12 +134,18 @@ class Scene:
     def tensors(self) -> list[torch.Tensor]:
         """All that its lines read on the device, each once: lines of the same lightcones share
         their bank's."""
-        every = [
-            tensor
-            for line in (self.line, *self.interlopers.values())
-            for tensor in line.painter.tensors
-        ]
+        every = [tensor for line in self.lines for tensor in line.painter.tensors]
         return list({id(tensor): tensor for tensor in every}.values())
+
+    @property
+    def lines(self) -> list[EmissionLine]:
+        """The line, then the interlopers."""
+        return [self.line, *self.interlopers.values()]
+
+    @property
+    def numpy_because(self) -> str:
+        """Why NumPy draws its samples; empty where kernels do."""
+        return next((line.why_not for line in self.lines if line.why_not), "")
 
     def read_from_here(self, device: torch.device) -> None:
         """What is enqueued from now on in torch's current stream of a GPU reads the lightcones.
@@ -145,7 +157,9 @@ class Scene:
         stream = torch.cuda.current_stream(device)
         if stream.cuda_stream in self._streams:
             return
-        for tensor in self.tensors:
+        drawn_with = [tensor for line in self.lines for tensor in line.drawn_with]
+        read = [*self.tensors, self.unit_label, *drawn_with]
+        for tensor in {tensor.data_ptr(): tensor for tensor in read}.values():
             tensor.record_stream(stream)
         self._streams.add(stream.cuda_stream)
 

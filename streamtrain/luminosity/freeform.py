@@ -129,13 +129,13 @@ class Plausible:
     def density(self, p: Parameters) -> NDArray[np.float64]:
         """Mean light at the pivot redshift [Lsun/Mpc^3] by B sets of parameters, [B]."""
         bends = [p[name] for name in ("slope", "bend_1", "bend_2", "bend_3")]
-        total = np.zeros(len(p["log10_L"]))
+        total: Any = 0.0
         for log10_mass, number in self.halos.items():
             cut = portable.exp10(p["log10_Mcut"] - log10_mass) * (1 / LN10)
             log10_L = p["log10_L"] + _bent(log10_mass - LOG10_PIVOT, *bends) - cut
             light = number * portable.exp10(np.clip(log10_L, -300.0, 300.0))
             total = total + np.where(log10_mass > p["log10_Medge"], light, 0.0)
-        return np.asarray(p["duty"] * total)
+        return p["duty"] * total
 
     def __call__(self, p: Parameters) -> NDArray[np.bool_]:
         """For which of B sets of parameters it is so, [B]."""
@@ -144,9 +144,9 @@ class Plausible:
         density = self.density(p)
         heavy = _bent(13.0 - LOG10_PIVOT, p["slope"], p["bend_1"], p["bend_2"], p["bend_3"])
         inside = (self.low <= density) & (density <= self.high)
-        inside &= p["log10_L"] + heavy <= self.log10_brightest
+        inside = inside & (p["log10_L"] + heavy <= self.log10_brightest)
         for slope in slopes:
-            inside &= (SLOPES[0] <= slope) & (slope <= SLOPES[1])
+            inside = inside & (SLOPES[0] <= slope) & (slope <= SLOPES[1])
         return inside
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +82,9 @@ class Mixture:
         sections = zip(line.class_names, line.components.values(), strict=True)
         self.components = [Component.from_config(name, section) for name, section in sections]
         weights = np.array([c.weight for c in self.components])
-        self._upper = np.add.accumulate(weights)
-        self._upper /= self._upper[-1]
+        self.upper = np.add.accumulate(weights)
+        self.upper /= self.upper[-1]
+        """Shares of the samples, up to and with each component, the last of which is 1."""
 
     @property
     def names(self) -> list[str]:
@@ -96,14 +98,14 @@ class Mixture:
 
     def share(self, number: int) -> float:
         """Fraction of the samples that a component makes."""
-        return float(np.diff(self._upper, prepend=0.0)[number])
+        return float(np.diff(self.upper, prepend=0.0)[number])
 
     def choose(self, draws: Draws) -> NDArray[np.int64]:
         """Number of the component of B samples, [B]."""
         if len(self.components) == 1:
             return np.zeros(len(draws.indices), np.int64)
         u = draws.uniform([0])[:, 0]
-        found = np.searchsorted(self._upper, u, side="right")
+        found = np.searchsorted(self.upper, u, side="right")
         return np.minimum(found, len(self.components) - 1)
 
     def draw(
@@ -145,11 +147,11 @@ def parse_constraint(text: str, parameters: Mapping[str, float]) -> Condition:
 
     def holds(values: Parameters) -> NDArray[np.bool_]:
         numbers = [values[s] if isinstance(s, str) else np.float64(s) for s in sides]
-        size = len(next(iter(values.values())))
-        result = np.ones(size, bool)
-        for left, sign, right in zip(numbers, parts[1::2], numbers[1:], strict=False):
-            result &= _COMPARISONS[sign](left, right)  # type: ignore[arg-type]
-        return result
+        compared = [
+            _COMPARISONS[sign](left, right)  # type: ignore[arg-type]
+            for left, sign, right in zip(numbers, parts[1::2], numbers[1:], strict=False)
+        ]
+        return reduce(np.logical_and, compared)
 
     return holds
 
@@ -171,9 +173,6 @@ def _all(conditions: Sequence[Condition | None]) -> Condition:
     given = [condition for condition in conditions if condition is not None]
 
     def holds(values: Parameters) -> NDArray[np.bool_]:
-        result = given[0](values)
-        for condition in given[1:]:
-            result = result & condition(values)
-        return result
+        return reduce(np.logical_and, [condition(values) for condition in given])
 
     return holds

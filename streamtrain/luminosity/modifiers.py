@@ -40,10 +40,12 @@ SMALLEST_TERM = 1e-18
 
 @dataclass(frozen=True)
 class Adjusted:
-    """An adjustment of B samples: thresholds and shifts of log2 L [B]."""
+    """An adjustment of B samples."""
 
-    threshold: Float
+    threshold: float
+    """The log2 L above which luminosities are shifted, the same for all samples."""
     shift: Float
+    """How much log2 L is shifted [B]."""
     record: dict[str, Float]
     """What a sample's record says of it, [B] each."""
 
@@ -155,16 +157,14 @@ class Brightness:
 
     def draw(self, draws: Draws) -> Adjusted:
         """Draw the factor of each sample, or its number of label bins."""
-        size = len(draws.indices)
         if self.config.poisson_bins is not None:
-            bins = poisson(draws.uniform([0])[:, 0], np.full(size, self.config.poisson_bins))
-            shift = -self.bin_log2 * bins
+            shift = -self.bin_log2 * poisson(draws.uniform([0])[:, 0], self.config.poisson_bins)
         else:
             prior = Prior({"factor": distribution(self.config.factor)})
             shift = portable.log2(prior.draw(draws, {"factor": 1.0})["factor"])
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         shift = np.where(happens, shift, 0.0)
-        return Adjusted(np.full(size, ALL), shift, {"factor": portable.exp2(shift)})
+        return Adjusted(ALL, shift, {"factor": portable.exp2(shift)})
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Dim:
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         factor = self.config.factor
         shift = REMOVED if factor == 0.0 else float(portable.log2(factor))
-        threshold = np.full(len(happens), self.config.above_log10_L * portable.LOG2_10)
+        threshold = self.config.above_log10_L * portable.LOG2_10
         record = {"factor": np.where(happens, factor, 1.0)}
         return Adjusted(threshold, np.where(happens, shift, 0.0), record)
 
@@ -233,7 +233,7 @@ class Blank:
         """Draw which samples are blank."""
         happens = draws.uniform([HAPPENS])[:, 0] < self.config.probability
         shift = np.where(happens, REMOVED, 0.0)
-        return Adjusted(np.full(len(shift), ALL), shift, {"blank": happens.astype(np.float64)})
+        return Adjusted(ALL, shift, {"blank": happens.astype(np.float64)})
 
 
 @dataclass(frozen=True)
@@ -308,19 +308,25 @@ class Modifiers:
             text += "#define LINE_INCLINED\n" if self.width.inclination else ""
         return text
 
+    def drawn(self, draws: Draws) -> tuple[list[Adjusted], list[Adjusted]]:
+        """The adjustments of map and label, then those of the label alone, of the samples of
+        `draws`, which is of any stage."""
+        both, label = (
+            [one.draw(draws.of_stage(one.stage)) for one in some]
+            for some in (self.adjustments, self.in_label)
+        )
+        return both, label
+
     def draw(self, draws: Draws) -> Adjustments:
         """What they do to the samples of `draws`, which is of any stage."""
         size = len(draws.indices)
-        pairs = np.zeros((size, 2 * len(self.adjustments)), np.float32)
-        shift, records = np.zeros(size), {}
-        for k, adjustment in enumerate(self.adjustments):
-            made = adjustment.draw(draws.of_stage(adjustment.stage))
+        both, label = self.drawn(draws)
+        pairs = np.zeros((size, 2 * len(both)), np.float32)
+        for k, made in enumerate(both):
             pairs[:, 2 * k], pairs[:, 2 * k + 1] = made.threshold, made.shift
-            records[adjustment.name] = made.record
-        for brightness in self.in_label:
-            made = brightness.draw(draws.of_stage(brightness.stage))
-            shift = shift + made.shift
-            records[brightness.name] = made.record
+        shift = sum((made.shift for made in label), np.zeros(size))
+        names = [one.name for one in (*self.adjustments, *self.in_label)]
+        records = {n: made.record for n, made in zip(names, [*both, *label], strict=True)}
         return Adjustments(pairs, shift, records)
 
 
@@ -353,20 +359,18 @@ def build_modifiers(emit: Mapping[str, Any], bins: LuminosityBins) -> Modifiers:
     return Modifiers(tuple(adjustments), width, tuple(in_label))
 
 
-def poisson(u: Float, mean: Float) -> Float:
+def poisson(u: Float, mean: float) -> Float:
     """Poisson numbers [n] from uniforms in (0, 1) by the inverse distribution; the same bits on
     every machine."""
-    term = portable.exp(-mean)
-    below = term.copy()
-    number = np.zeros_like(u)
+    term = float(portable.exp(-mean))
+    total, below = term, list[float]()
     for k in range(1, MAX_POISSON):
-        more = u >= below
-        if not more.any() or np.all((k > mean) & (term < SMALLEST_TERM)):
+        if k > mean and term < SMALLEST_TERM:
             break
-        number = np.where(more, float(k), number)
+        below.append(total)
         term = term * mean / k
-        below = below + term
-    return number
+        total = total + term
+    return np.searchsorted(below, u, side="right").astype(np.float64)
 
 
 def note_modifier(emit: Mapping[str, Any], name: str) -> None:

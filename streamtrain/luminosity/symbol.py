@@ -22,6 +22,10 @@ LARGEST = 5000
 """Operations of a model, a few seconds of compilation."""
 
 
+PORTABLE = "portable"
+"""Name of the symbols of log2 and exp2 that NumPy evaluates by `numerics.portable`, too."""
+
+
 class TraceError(ValueError):
     """A model function that cannot be compiled; the message says where and why."""
 
@@ -124,9 +128,26 @@ class Symbol:
     def __ge__(self, other: Any) -> Symbol:
         return _binary("le", other, self)
 
+    def __and__(self, other: Any) -> Symbol:
+        if self.varying or not isinstance(other, Symbol) or other.varying:
+            raise TraceError(_blame("& | ~ (nest np.where)"))
+        return Symbol("min", (self, other))  # of two comparisons, which are 0 or 1
+
+    __rand__ = __and__
+
+    def __portable__(self, function: str) -> Symbol:
+        """A function of `numerics.portable` of it."""
+        return Symbol(function, (self,), name=PORTABLE)
+
+    def astype(self, kind: Any) -> Symbol:
+        """What is drawn for a sample as another type; of a halo's value it is refused."""
+        if self.varying or self.has_parameters:
+            raise TraceError(_blame("the attribute .astype"))
+        return self if kind is np.float64 else Symbol("float32", (self,))
+
     __hash__ = object.__hash__
     __eq__ = __ne__ = _refused("a test for equality (use <= or >=)")
-    __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refused("& | ~ (nest np.where)")
+    __or__ = __ror__ = __invert__ = _refused("& | ~ (nest np.where)")
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refused("// or %")
     __bool__ = _refused("a branch on a halo's value (use np.where)")
     __float__ = __int__ = __round__ = _refused(
@@ -155,6 +176,9 @@ class Symbol:
             return Symbol("where", (symbol(args[0]), symbol(args[1]), symbol(args[2])))
         if function is np.clip and len(args) == 3 and not options:
             return _binary("min", _binary("max", args[0], args[1]), args[2])
+        drawn = not (self.varying or self.has_parameters)
+        if function is np.searchsorted and drawn and options == {"side": "right"}:
+            return Symbol("count", (self, *(symbol(edge) for edge in args[0])))
         raise TraceError(_blame(f"np.{function.__name__}"))
 
 
@@ -313,9 +337,12 @@ _UFUNCS: dict[str, Callable[..., Symbol]] = {
     "minimum": lambda a, b: _binary("min", a, b),
     "less": lambda a, b: _binary("lt", a, b),
     "less_equal": lambda a, b: _binary("le", a, b),
+    "logical_and": lambda a, b: symbol(a) & symbol(b),
     "greater": lambda a, b: _binary("lt", b, a),
     "greater_equal": lambda a, b: _binary("le", b, a),
 }
+_UNNAMED = ("positive", "logical_and")
+"""Those that a message does not recommend."""
 
 
 def evaluate(op: str, args: list[Any]) -> Any:
@@ -353,5 +380,5 @@ def _blame(what: str) -> str:
     return (
         f"{what} {_place()} cannot be compiled "
         "into the kernel; use + - * / **, comparisons, np.where, np.clip and "
-        f"{', '.join('np.' + name for name in sorted(_UFUNCS) if name not in ('positive',))}"
+        f"{', '.join('np.' + name for name in sorted(_UFUNCS) if name not in _UNNAMED)}"
     )

@@ -73,6 +73,9 @@ class Kernels(Protocol):
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         """Launch a kernel with a few blocks (GPU) or one loop turn (CPU) per work item."""
 
+    def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with a small block (GPU) or one loop turn (CPU) per sample."""
+
 
 def full_device(device: torch.device | str) -> torch.device:
     """A device of this machine, with its number. Raises BackendError, one sentence."""
@@ -138,6 +141,8 @@ class HostKernels:
         """Call a kernel with one loop turn per work item; the host needs no shared memory."""
         self._call(name, (np.int64(items), *arguments))
 
+    per_sample = per_item
+
     def _call(self, name: str, arguments: tuple[Argument, ...]) -> None:
         values: list[Any] = []
         for argument in arguments:
@@ -195,6 +200,7 @@ class CudaKernels:
     WARP = 32
     MAX_BLOCKS = 65535
     BLOCKS_PER_ITEM = 16
+    THREADS_PER_SAMPLE = 64
 
     def __init__(self, source: str, device: torch.device, flags: Sequence[str] = ()) -> None:
         cupy = import_cupy()
@@ -221,6 +227,11 @@ class CudaKernels:
         """Launch a kernel with `BLOCKS_PER_ITEM` blocks per work item."""
         grid = items, self.BLOCKS_PER_ITEM
         self._launch(name, grid, self.THREADS, shared_bytes, (np.int64(items), *arguments))
+
+    def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
+        """Launch a kernel with a block of `THREADS_PER_SAMPLE` per sample."""
+        arguments = (np.int64(samples), *arguments)
+        self._launch(name, (samples, 1), self.THREADS_PER_SAMPLE, shared_bytes, arguments)
 
     def _launch(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,17 @@ def stage_word(split: Split, stage: int) -> int:
     return (SPLITS.index(split) << 16) | stage
 
 
+class Recorder(Protocol):
+    """What writes down what would be drawn, see `generator.recorder`."""
+
+    def leaves(self, kind: str, stage: int, elements: Sequence[int] | NDArray[np.int64]) -> Any:
+        """What stands for random numbers of a `kind`, uniform or normal, and has columns
+        `[:, k]`."""
+
+    def accepted(self, prior: Any, draws: Draws, defaults: Any, accept: Any) -> Any:
+        """What stands for the parameters that a prior draws, see `Prior.draw`."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of one purpose (`stage`) for B samples; `elements` numbers them.
@@ -88,6 +99,8 @@ class Draws:
     indices: NDArray[np.uint64]
     """Global sample indices [B]."""
     stage: int
+    recorder: Recorder | None = None
+    """Writes down what is drawn, of any sample, instead; `indices` then stands for one."""
 
     def words(self, elements: Sequence[int] | NDArray[np.int64]) -> U32:
         """Four random words per sample and element."""
@@ -100,11 +113,15 @@ class Draws:
 
     def uniform(self, elements: Sequence[int] | NDArray[np.int64]) -> Float:
         """Uniform in (0, 1) with 52 random bits."""
+        if self.recorder is not None:
+            return self.recorder.leaves("uniform", self.stage, elements)
         words = self.words(elements)
         return _unit(words[..., 0], words[..., 1])
 
     def normal(self, elements: Sequence[int] | NDArray[np.int64]) -> Float:
         """Standard normal (Box-Muller, the cosine branch)."""
+        if self.recorder is not None:
+            return self.recorder.leaves("normal", self.stage, elements)
         words = self.words(elements)
         radius = np.sqrt(-2.0 * portable.log(_unit(words[..., 0], words[..., 1])))
         _, cosine = portable.sincos_turns(_unit(words[..., 2], words[..., 3]))
@@ -133,6 +150,9 @@ def sample_indices(indices: Sequence[int]) -> NDArray[np.uint64]:
             f"sample indices must be a row of whole numbers, not {shown}; one sample is [3], the "
             "first eight are range(8)"
         )
+    if isinstance(indices, range) and indices and 0 <= indices[0] <= indices[-1] < 2**64:
+        steps = np.arange(len(indices), dtype=np.uint64) * np.uint64(abs(indices.step))
+        return np.uint64(indices[0]) + steps
     whole = [whole_number(index, "a sample index") for index in indices]
     for index in whole:
         if not 0 <= index < 2**64:

@@ -35,6 +35,7 @@ class Workspace:
         self.device = device
         self.scratch = scratch or self
         self._tensors: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
         self._staging = torch.empty(0, dtype=torch.uint8)
         self._room = 0
         self._sent: torch.cuda.Event | None = None
@@ -50,11 +51,16 @@ class Workspace:
 
     def empty(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of any content."""
-        size = math.prod(shape)
-        held = self._tensors.get((name, dtype))
-        if held is None or held.numel() < size:
-            held = self._tensors[name, dtype] = torch.empty(size, dtype=dtype, device=self.device)
-        return held[:size].view(*shape)
+        key = name, dtype, tuple(shape)
+        if key not in self._views:
+            size = math.prod(shape)
+            held = self._tensors.get((name, dtype))
+            if held is None or held.numel() < size:
+                held = torch.empty(size, dtype=dtype, device=self.device)
+                self._tensors[name, dtype] = held
+                self._views = {k: v for k, v in self._views.items() if k[:2] != (name, dtype)}
+            self._views[key] = held[:size].view(*shape)
+        return self._views[key]
 
     def zeros(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of zeros."""

@@ -91,7 +91,7 @@ class TrainConfig:
     threads: int = setting(0, "generator threads on a CPU; 0: one per core", low=0, high=1024)
     queue: int = setting(4, "batches made ahead on a CPU", low=1, high=64)
     processes: int = setting(
-        2, "forked to draw for a GPU, if there are cores for them; 0: none", low=0, high=64
+        2, "without effect, read because older configurations say it", low=0, high=64
     )
     extensions: tuple[ExtensionConfig, ...] = setting(
         (), "written by the run: where its steps have changed"

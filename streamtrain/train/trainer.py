@@ -241,7 +241,6 @@ class Trainer:
             world_size=world.size,
             start=self._next_index,
             queue=config.train.queue,
-            processes=config.train.processes,
             own=False,
         )
         stack.callback(self._stream.close)
@@ -396,7 +395,8 @@ class Trainer:
         self._sums.zero_()
         if totals[3]:
             raise TrainingError(
-                f"halos too bright for the cube's fixed-point range among the {samples}"
+                "halos too bright for the cube's fixed-point range, or parameters that no attempt "
+                f"could draw, among the {samples}"
             )
         if skipped.stop:
             raise TrainingError(describe_stop(skipped, self.config, last_bad))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,6 @@ from support import small
 
 from streamtrain.bench import ranks
 from streamtrain.bench.ranks import rank_costs, report_ranks
-from streamtrain.machine.forked import Forked
 from streamtrain.numerics import backend
 from streamtrain.numerics.backend import compile_host, one_at_a_time
 
@@ -44,16 +42,6 @@ def test_an_error_while_compiling_ends_the_waiting(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with one_at_a_time(tmp_path):
         pass
-
-
-def test_a_process_that_is_forked_meanwhile_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """It has the file of the lock, too."""
-    with one_at_a_time(tmp_path):
-        made = Forked(lambda n: n)
-    with (tmp_path / "compiling.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert made.take(0) == 0
-    made.close()
 
 
 def test_a_folder_without_locks_is_no_obstacle(tmp_path: Path) -> None:

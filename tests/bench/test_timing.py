@@ -14,7 +14,6 @@ from streamtrain.bench.timing import (
     CALLS_BEFORE,
     CALLS_IN_TURN,
     ONE_THREAD,
-    Grouped,
     in_turn,
     median_seconds,
     one_torch_thread,
@@ -70,24 +69,6 @@ class Event:
     def elapsed_time(self, other: Event) -> float:
         assert self.at is not None and other.at is not None
         return other.at - self.at
-
-
-@pytest.mark.parametrize("together", [1, 6])
-def test_what_belongs_together_is_timed_together(
-    monkeypatch: pytest.MonkeyPatch, together: int
-) -> None:
-    """Every sixth call costs 13 ms and the others 1: 3 on average, whatever the phase."""
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the current stream")
-    calls: list[float] = []
-
-    def work() -> None:
-        calls.append(Event.now)
-        Event.now += 1.0 if len(calls) % 6 else 13.0
-
-    device = torch.device("cuda", 0)
-    found = in_turn({"work": Grouped(work, together)}, 0.0, device)["work"]
-    assert (found == pytest.approx(3e-3)) == (together == 6)
 
 
 @pytest.mark.parametrize("turns", [False, True])

@@ -329,7 +329,7 @@ class NoTorch(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", SETUPS)
 def test_drawing_leaves_torch_alone(name: str, small_sky: Lightcone) -> None:
-    """It is for a forked process, which has neither torch's threads nor its GPU."""
+    """What is drawn by NumPy waits for no device."""
     generator = Generator(config(name), lightcones=[small_sky])
     scene = generator.scenes.of(0)
     with NoTorch():

@@ -1,215 +1,289 @@
-"""What is drawn ahead makes the same samples, and no lightcone is asked for early."""
+"""Kernels draw what NumPy draws, to the last bit, whatever a configuration draws."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+import gc
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from support import small
+import yaml
+from support import ROOT, small
+from support import reference as ref
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import draws
-from streamtrain.generator.draws import DrawAhead, SampleDraws
+from streamtrain.cosmology import Cosmology
+from streamtrain.generator.draws import SampleDraws
 from streamtrain.generator.generator import Generator
-from streamtrain.machine import forked
-from streamtrain.machine.forked import Forked
-from streamtrain.numerics.workspace import Workspace
+from streamtrain.generator.painter import PaintArguments, items_of
+from streamtrain.generator.recorder import exact
+from streamtrain.generator.windows import Scene
+from streamtrain.luminosity.registry import MODELS
+from streamtrain.luminosity.symbol import Symbol, TraceError
+from streamtrain.numerics import portable
+from streamtrain.numerics.workspace import DeviceArrays, Workspace
+from streamtrain.operators.noise import Noise, draw_level
 
-pytestmark = small.EXTRAPOLATES
+pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
+CPU = torch.device("cpu")
+INDICES = [*range(120), 2**32 - 1, 2**40 + 5, 2**63, 2**64 - 1]
 OBSERVE = {"noise": {"sigma_uK": [0, 5]}, "log_modulus": {}}
 INTERLOPER = {
     "line": {"model": "li16", "prior": "narrow"},
     "interloper": {"model": "chung22", "nu_rest_GHz": 117.0},
 }
+EVERY_DISTRIBUTION = {
+    "alpha": {"normal": [1.17, 0.3], "low": 1.0, "high": 1.5},
+    "beta": {"uniform": [-1.0, 1.0]},
+    "r_J1": {"log_uniform": [0.5, 2.0]},
+    "sigma_lco": {"sometimes": [0.4, 0.0], "normal": [0.3, 0.2], "low": 0.1, "high": 0.6},
+}
+MULTIVARIATE = {
+    "names": ["alpha", "beta", "sigma_lco"],
+    "mean": [1.2, 0.1, 0.3],
+    "covariance": [[0.01, 0.004, 0.0], [0.004, 0.04, 0.001], [0.0, 0.001, 0.01]],
+}
+CASES: dict[str, dict[str, Any]] = {
+    "nothing": {"emit": {"line": {"model": "li16"}}, "data": {"roll": "none", "mirror": False}},
+    "distributions": {
+        "emit": {
+            "line": {
+                "model": "li16",
+                "parameters": EVERY_DISTRIBUTION,
+                "constraints": ["alpha < 1.4", "-0.9 < beta <= 0.8"],
+            },
+            "brightness": {
+                "factor": {"normal": [1.0, 0.6], "low": 0.5, "high": 1.6},
+                "probability": 0.5,
+            },
+            "dim": {"above_log10_L": 5.0, "factor": 0.3, "probability": 0.5},
+            "blank": {"probability": 0.3},
+            "line_width": {"inclination": True},
+        },
+        "data": {"roll": "quarter"},
+    },
+    "multivariate": {
+        "emit": {"line": {"model": "li16", "multivariate": MULTIVARIATE, "prior_scale": 1.5}},
+        "label": {"edges": [3.0, 4.0, 4.2, 5.5, 5.51, 7.0]},
+    },
+    "operators": {
+        "emit": {
+            "line": {"model": "li16", "prior": "narrow"},
+            "brightness": {"poisson_bins": 5.0, "log_map": True, "probability": 0.7},
+        },
+        "observe": {
+            "radio_sources": {"density": {"log_uniform": [20.0, 2000.0]}, "absent": 0.2},
+            "noise": {"sigma_uK": [0.5, 5.0], "absent": 0.3},
+            "edge_noise": {"sigma_uK": [1.0, 2.0], "width": 0.4},
+        },
+    },
+    "mixture": {
+        "emit": {
+            "line": {
+                "mixture": {
+                    "li16": {"prior": "narrow", "weight": 2.0},
+                    "breysse15": {"prior": "published"},
+                    "freeform": {"prior": "co10"},
+                },
+                "require": {"mean_uK": [0.1, 5.0], "halos": [10.0, 1e5]},
+            },
+            "blank": {"probability": 0.2},
+            "interloper": {"model": "chung22", "prior": "correlated", "nu_rest_GHz": 117.0},
+        },
+    },
+}
+for preset in ("comap", "comap_pathfinder", "quickstart_freeform", "reference"):
+    text = (ROOT / "configs" / f"{preset}.yaml").read_text(encoding="utf-8")
+    CASES[preset] = {
+        key: part for key, part in yaml.safe_load(text).items() if key in ("emit", "label")
+    }
+
+
+def generator_of(case: dict[str, Any]) -> Generator:
+    """On two lightcones of two footprints."""
+    return Generator(small.config(**case), lightcones=[small.lightcone(1), small.lightcone(2)])
+
+
+def drawn_both_ways(
+    generator: Generator, indices: Sequence[int]
+) -> tuple[Scene, SampleDraws, torch.Tensor, list[DeviceArrays], list[DeviceArrays]]:
+    scene = generator.scenes.latest
+    assert generator.numpy_because == ""
+    by_numpy = generator.draw_for(scene, indices)
+    return scene, by_numpy, *generator.draw_on_device(scene, indices, Workspace(CPU))
+
+
+def check_line(found: DeviceArrays, expected: PaintArguments, models: int) -> None:
+    """Bits of all but the items; those hold the expected rows of halos, and few more."""
+    for name in ("pose", "values", "keys", "lightcone", "model"):
+        one, other = found[name].numpy(), getattr(expected, name)
+        assert one.shape == other.shape and one.itemsize == other.itemsize
+        assert one.tobytes() == np.ascontiguousarray(other).tobytes(), name
+    size, rows = len(expected), [0, 0]
+    for k in range(size):
+        of_models = [
+            found[items_of(m)].numpy().reshape(size, -1, 3)[k] for m in range(models)
+        ]  # of a CPU, whose samples are made one by one
+        mine = of_models.pop(int(expected.model[k]))
+        assert not any(other.any() for other in of_models) and not mine[:, 0].any()
+        have = {row for _, first, num in mine.tolist() for row in range(first, first + num)}
+        items = expected.items[expected.item_start[k] : expected.item_start[k + 1]].tolist()
+        need = {row for _, first, num in items for row in range(first, first + num)}
+        assert need <= have
+        rows = [rows[0] + len(need), rows[1] + len(have)]
+    assert rows[1] <= 1.02 * rows[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_draw_what_numpy_draws(name: str) -> None:
+    generator = generator_of(CASES[name])
+    scene, by_numpy, raw, lines, operators = drawn_both_ways(generator, INDICES)
+    assert not raw.any()
+    every = [by_numpy.arguments, *by_numpy.arguments.others]
+    for line, found, expected in zip(scene.lines, lines, every, strict=True):
+        check_line(found, expected, len(line.mixture.components))
+    assert [list(drawn) for drawn in operators] == [list(drawn) for drawn in by_numpy.operators]
+    for made, numbers in zip(operators, by_numpy.operators, strict=True):
+        for key, values in numbers.items():
+            assert made[key].numpy().tobytes() == values.tobytes(), key
+    generator.close()
+
+
+@pytest.mark.slow
+def test_every_model_with_every_prior_is_drawn_by_a_kernel() -> None:
+    """Of those for CO(1-0) or any line; the conditions of all published priors among them."""
+    mixture = {}
+    for name, model in MODELS.items():
+        if model.nu_rest_GHz is None or abs(model.nu_rest_GHz / 115.27 - 1.0) < 1e-3:
+            for prior in ("fiducial", *model.priors):
+                mixture[f"{name}_{prior}"] = {"model": name, "prior": prior}
+    generator = generator_of({"emit": {"line": {"mixture": mixture}}})
+    _, by_numpy, raw, (found,), _ = drawn_both_ways(generator, range(400))
+    assert not raw.any() and len(np.unique(by_numpy.arguments.model)) > 0.9 * len(mixture) > 15
+    check_line(found, by_numpy.arguments, len(mixture))
+    generator.close()
+
+
+@pytest.mark.parametrize(("fov", "roll"), [((0.8, 0.3), "any"), ((0.1, 1.1), "none")])
+def test_the_items_of_a_steep_sky(fov: tuple[float, float], roll: str) -> None:
+    """At a declination of 64 deg, where a field is much wider in ra."""
+    rng, number = np.random.default_rng(3), 20_000
+    z = rng.uniform(2.3, 3.5, number)
+    ra, dec = rng.uniform(-2.0, 2.0, number), rng.uniform(63.0, 65.0, number)
+    x, y, depth = ref.position(ra, dec, Cosmology().comoving_distance(z))
+    sky = small.lightcone(
+        1, number, x_Mpc=x, y_Mpc=y, z_Mpc=depth, z_obs=z, footprint_deg=(-2.0, 2.0, 63.0, 65.0)
+    )
+    grid = {**small.GRID, "fov_deg": list(fov)}
+    config = small.config(grid=grid, data={"roll": roll}, emit={"line": {"model": "breysse15"}})
+    generator = Generator(config, lightcones=[sky])
+    _, by_numpy, _, (found,), _ = drawn_both_ways(generator, range(300))
+    check_line(found, by_numpy.arguments, 1)
+
+
+# What only NumPy can draw -------------------------------------------------------------------------
+
+
+def test_an_operator_that_cannot_be_recorded(
+    small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples are those of NumPy's draws, and the generator says who draws."""
+    config = small.config(observe=OBSERVE, emit=INTERLOPER)
+    expected = Generator(config, lightcones=[small_sky]).generate(range(6)).digests()
+    monkeypatch.setattr(
+        Noise,
+        "draw",
+        lambda self, draws: self.at_level(
+            np.sort(np.stack([draw_level(draws, self.sigma, self.absent)]), axis=0)[0]
+        ),
+    )
+    generator = Generator(config, lightcones=[small_sky])
+    assert generator.generate(range(6)).digests() == expected
+    said = generator.describe().splitlines()[-1]
+    assert said.startswith("samples are drawn by NumPy, which takes longer: ")
+
+
+def test_functions_with_other_last_digits_are_not_recorded() -> None:
+    """Those of NumPy may differ from a kernel's; those of numerics.portable do not."""
+    drawn: Any = Symbol("uniform", name="2 0 0")
+    exact(portable.exp10(drawn) + np.sqrt(portable.log2(drawn)))
+    for wrong in (np.exp(drawn), np.log10(drawn), np.abs(drawn) ** 1.5):
+        with pytest.raises(TraceError, match="has other last digits on other machines"):
+            exact(wrong)
+
+
+def test_a_prior_that_no_draw_satisfies(small_sky: Lightcone) -> None:
+    """After so many attempts the sample has no parameters; the message is NumPy's."""
+    line = {
+        "model": "li16",
+        "parameters": {"alpha": {"normal": [1.2, 0.01]}},
+        "constraints": ["alpha > 3"],
+    }
+    generator = Generator(small.config(emit={"line": line}), lightcones=[small_sky])
+    assert generator.numpy_because == ""
+    with pytest.raises(ValueError, match="no draw in 1000 attempts satisfies the prior's bounds"):
+        generator.generate([3])
+
+
+# Batches ------------------------------------------------------------------------------------------
 
 
 class Watched(Generator):
-    """Remembers what was drawn at once."""
+    """Remembers what NumPy has drawn."""
 
-    def draw(self, indices: Sequence[int]) -> SampleDraws:
-        self.drawn = [*getattr(self, "drawn", []), list(indices)]
-        return super().draw(indices)
+    drawn: list[list[int]]
+
+    def draw_for(self, scene: Scene, indices: Sequence[int], *more: Any) -> SampleDraws:
+        self.drawn.append(list(indices))
+        return super().draw_for(scene, indices, *more)
+
+
+def test_records_are_drawn_when_they_are_asked_for(small_sky: Lightcone) -> None:
+    skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
+    config = small.config(observe=OBSERVE, data={"active": 1, "active_samples": 4})
+    generator = Watched(config, lightcones=skies)
+    generator.drawn = []
+    batch = generator.generate(range(3))
+    assert generator.drawn == []
+    expected = generator.draw(range(3)).records
+    assert batch.draws[1] == expected[1] and batch.draws == expected
+    assert generator.drawn == [[0, 1, 2], [0, 1, 2]]
+    generator.close()
+
+
+def test_a_batch_does_not_keep_its_lightcones(small_sky: Lightcone) -> None:
+    """They may fill a GPU; where they have gone, records are drawn from them anew."""
+    skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3, 4))]
+    config = small.config(data={"active": 1, "active_samples": 4})
+    generator = Generator(config, lightcones=skies)
+    batch = generator.generate(range(2))
+    scene = weakref.ref(generator.scenes.of(0))
+    expected = list(generator.draw(range(2)).records)
+    for window in (1, 2, 3):
+        generator.scenes.of(window, ahead=False)
+    gc.collect()
+    assert scene() is None
+    assert batch.draws == expected
+    generator.close()
 
 
 def test_threads_share_no_memory(small_sky: Lightcone) -> None:
     """Samples that several threads make are in memory of their own, whatever is given."""
     generator = Generator(small.config(observe=OBSERVE), threads=2, lightcones=[small_sky])
-    draws, memory = generator.draw(range(12)), Workspace(torch.device("cpu"))
+    draws, memory = generator.draw(range(12)), Workspace(CPU)
     made = [generator.make(draws, first, first + 6, memory) for first in (0, 6)]
     assert [d for b in made for d in b.digests()] == generator.generate(range(12)).digests()
     generator.close()
 
 
-def digests(ahead: DrawAhead, numbers: range) -> list[str]:
-    """Of batches that are drawn ahead and made in one memory after the other."""
-    memory = [Workspace(torch.device("cpu")) for _ in range(2)]
-    return [d for n in numbers for d in ahead.make(n, memory[n % 2]).digests()]
-
-
-def batches(generator: Generator, size: int, number: int, samples: int) -> list[str]:
-    """Digests of the first batches."""
-    ahead = DrawAhead(generator, lambda n: list(range(n * size, (n + 1) * size)), samples)
-    return digests(ahead, range(number))
-
-
-@pytest.mark.parametrize("samples", [1, 12, 24])
-def test_batches_are_those_of_generate(small_sky: Lightcone, samples: int) -> None:
-    """Drawn one, two or four at a time, also of two lines."""
-    config = small.config(observe=OBSERVE, emit=INTERLOPER)
-    generator = Watched(config, lightcones=[small_sky])
-    assert batches(generator, 6, 5, samples) == generator.generate(range(30)).digests()
-    together = max(1, samples // 6)
-    starts = range(0, 5, together)
-    assert generator.drawn == [list(range(6 * s, 6 * (s + together))) for s in starts]
-
-
-def test_windows_are_drawn_for_when_they_are_reached(small_sky: Lightcone) -> None:
-    """Windows of 15 samples: batches 2, 5, ... hold samples of two, and are drawn as before."""
-    skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
-    config = small.config(observe=OBSERVE, data={"active": 1, "active_samples": 15})
-    generator = Watched(config, lightcones=skies)
-    expected = generator.generate(range(42)).digests()
-    assert batches(generator, 6, 7, 24) == expected
-    assert generator.drawn == [
-        [*range(12)],
-        [*range(18, 30)],
-        [*range(30, 42)],
-    ]
-    generator.close()
-
-
-# In processes of their own ------------------------------------------------------------------------
-
-forks = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="this system forks no process"
-)
-
-
-@pytest.fixture
-def elsewhere(
-    small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., DrawAhead]]:
-    """elsewhere(cores): batches of 6 samples, drawn by `cores` - 1 processes for two batches at a
-    time in windows of 12 samples or more; the generator says what this process draws."""
-    monkeypatch.setattr(draws, "WORTH_FORKING", 12)
-    made = []
-
-    def start(cores: int, skies: Sequence[Lightcone] = (small_sky,), **sections: Any) -> DrawAhead:
-        monkeypatch.setattr(draws, "own_cores", lambda: cores)
-        generator = Watched(small.config(observe=OBSERVE, **sections), lightcones=skies)
-        numbers = lambda n: list(range(6 * n, 6 * n + 6))  # noqa: E731
-        made.append(DrawAhead(generator, numbers, 12, processes=2))
-        return made[-1]
-
-    yield start
-    for ahead in made:
-        ahead.close()
-        ahead._generator.close()
-
-
-def drawn_here(ahead: DrawAhead) -> list[int]:
-    """First samples of what this process has drawn at once."""
-    return [indices[0] for indices in getattr(ahead._generator, "drawn", [])]
-
-
-@forks
-@pytest.mark.parametrize("cores", [1, 2, 3, 9])
-def test_who_draws_does_not_matter(elsewhere: Callable[..., DrawAhead], cores: int) -> None:
-    """Nobody else, one process, or two in turn: the same bytes, and the same records."""
-    ahead = elsewhere(cores, emit=INTERLOPER)
-    expected = ahead._generator.generate(range(54))
-    assert digests(ahead, range(9)) == expected.digests()
-    assert drawn_here(ahead) == ([0, 12, 24, 36, 48] if cores == 1 else [])
-    drawn = ahead.drawn(9)
-    assert drawn is not None
-    whole, first, last = drawn
-    records = whole.records[first:last]
-    assert records == ahead._generator.generate(range(54, 60)).draws
-    assert pickle.loads(pickle.dumps(records)) == records
-    if cores > 1:
-        assert ahead.drawers is not None
-        processes = ahead.drawers.processes
-        assert len(processes) == min(2, cores - 1) and all(p.pid for p in processes)
-        ahead.close()
-        assert not any(p.pid for p in processes)
-
-
-@forks
-def test_without_a_process_this_one_draws(elsewhere: Callable[..., DrawAhead]) -> None:
-    """From where the one that was killed had got to."""
-    ahead = elsewhere(3)
-    first = digests(ahead, range(5))
-    assert ahead.drawers is not None
-    ahead.drawers.processes[1].close()
-    made = first + digests(ahead, range(5, 30))
-    assert made == ahead._generator.generate(range(180)).digests()
-    assert drawn_here(ahead) == list(range(36, 180, 24))
-
-
-@forks
-def test_batches_in_another_order_are_drawn_here(elsewhere: Callable[..., DrawAhead]) -> None:
-    ahead = elsewhere(2)
-    expected = ahead._generator.generate(range(60)).digests()
-    for number in (0, 1, 7, 3, 2, 9):
-        found = digests(ahead, range(number, number + 1))
-        assert found == expected[6 * number : 6 * number + 6]
-
-
-@forks
-@pytest.mark.parametrize("cores", [1, 2, 3])
-def test_each_window_has_processes_of_its_own(
-    elsewhere: Callable[..., DrawAhead], small_sky: Lightcone, cores: int
-) -> None:
-    """Windows of 27 samples: batches 0..3, 5..8, 9..12 lie in one each, 4 and 13 in two."""
-    skies = [small_sky, *(small.lightcone(seed) for seed in (2, 3))]
-    ahead = elsewhere(cores, skies, data={"active": 1, "active_samples": 27})
-    expected = ahead._generator.generate(range(84)).digests()
-    found: list[str] = []
-    pids: list[Any] = []
-    for number in range(14):
-        found += digests(ahead, range(number, number + 1))
-        pids.append(None if ahead.drawers is None else ahead.drawers.processes[0].pid)
-    assert found == expected
-    if cores == 1:
-        assert pids == [None] * 14 and drawn_here(ahead) == [0, 12, 30, 42, 54, 66]
-    else:
-        assert pids == [*[pids[0]] * 5, *[pids[5]] * 4, *[pids[9]] * 5]
-        assert len({pids[0], pids[5], pids[9], None}) == 4 and drawn_here(ahead) == []
-        for pid in (pids[0], pids[5]):
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
-
-
-@forks
-def test_short_windows_have_none(elsewhere: Callable[..., DrawAhead], small_sky: Lightcone) -> None:
-    """Forking would take longer than drawing."""
-    ahead = elsewhere(2, [small_sky, small.lightcone(2)], data={"active": 1, "active_samples": 9})
-    assert digests(ahead, range(6)) == ahead._generator.generate(range(36)).digests()
-    assert ahead.drawers is None and drawn_here(ahead) == [0, 12, 18, 30]
-
-
-@forks
-def test_no_process_to_be_had(
-    elsewhere: Callable[..., DrawAhead], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where a user may have no more of them: the first one is ended, too."""
-    started: list[Forked[Any]] = []
-
-    class OnlyOne(Forked[Any]):
-        def __init__(self, make: Callable[[int], Any]) -> None:
-            if started:
-                raise BlockingIOError(11, "Resource temporarily unavailable")
-            super().__init__(make)
-            started.append(self)
-
-    monkeypatch.setattr(forked, "Forked", OnlyOne)
-    ahead = elsewhere(3)
-    assert digests(ahead, range(3)) == ahead._generator.generate(range(18)).digests()
-    assert ahead.drawers is not None and not ahead.drawers.processes and started[0].pid is None
-    assert drawn_here(ahead) == [0, 12]
+@pytest.mark.parametrize("indices", [[5, 6, 7], [7, 5, 2**64 - 1], range(5, 12, 3)])
+def test_any_indices(small_sky: Lightcone, indices: Sequence[int]) -> None:
+    generator = Generator(small.config(observe=OBSERVE, emit=INTERLOPER), lightcones=[small_sky])
+    batch = generator.generate(indices)
+    assert batch.indices == list(indices)
+    alone = [generator.generate([index]).digests()[0] for index in indices]
+    assert batch.digests() == alone

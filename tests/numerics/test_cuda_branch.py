@@ -23,6 +23,7 @@ from support.gpu_batches import (
     EMITTED,
     FILTERS,
     LABELS,
+    MIXTURE,
     NOISY,
     UNSURE,
     edited,
@@ -32,13 +33,15 @@ from support.gpu_batches import (
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
+from streamtrain.generator import kernel_draws
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Argument, HostKernels, kernel_source
-from streamtrain.numerics.workspace import Workspace
+from streamtrain.numerics.workspace import FreshMemory
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
+CPU = torch.device("cpu")
 SHIM = (SUPPORT / "cuda_shim.h").read_text(encoding="ascii")
 BLOCKS, THREADS, PER_ITEM = 2, 3, 2
 TEAM = 2
@@ -68,6 +71,11 @@ class EmulatedCuda(HostKernels):
     def _thread(self, *numbers: int) -> None:
         self._call("set_thread", tuple(np.uint32(n) for n in numbers))
 
+    def per_sample(self, name: str, samples: int, shared_bytes: int, *arguments: Argument) -> None:
+        for block in range(samples):
+            self._thread(block, 0, 0, samples, 1, 1)
+            self._call(name, (np.int64(samples), *arguments))
+
 
 WAITS = """
 extern "C" int sched_yield(void);
@@ -87,10 +95,10 @@ static inline void all_arrive(unsigned int threads) {
 class ThreadedBlocks(EmulatedCuda):
     """The threads of a block run at once and wait for one another where the kernel says so."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, prologue: str = "") -> None:
         shim = SHIM.replace("static Index", "static thread_local Index")
         shim = shim.replace("__syncthreads()", "__syncthreads() all_arrive(blockDim.x)")
-        HostKernels.__init__(self, WAITS + shim + kernel_source(name))
+        HostKernels.__init__(self, WAITS + shim + kernel_source(name, prologue))
 
     def per_item(self, name: str, items: int, shared_bytes: int, *arguments: Argument) -> None:
         def run(item: int, thread: int) -> None:
@@ -100,6 +108,8 @@ class ThreadedBlocks(EmulatedCuda):
         for item in range(items):
             with ThreadPoolExecutor(TEAM) as pool:
                 list(pool.map(run, [item] * TEAM, range(TEAM)))
+
+    per_sample = per_item
 
 
 def test_bits_of_the_filters(small_sky: Lightcone) -> None:
@@ -150,9 +160,27 @@ def test_bits_of_the_cpu(
 
     assert torch.equal(cube, expected.cube)
     assert torch.equal(raw[:, : generator.num_bins], expected.counts)
-    arrays = generator.label.kernel_arguments(arguments.lightcone, arguments.model)
-    (known,) = Workspace(torch.device("cpu")).send([arrays])
-    assert torch.equal(generator.label.make(label_kernels, raw, known), expected.label)
+    made_label = generator.label.make(label_kernels, raw, expected.unit_label, {})
+    assert torch.equal(made_label, expected.label)
+
+
+@pytest.mark.parametrize("kernels", [EmulatedCuda, ThreadedBlocks])
+def test_bits_of_draws(small_sky: Lightcone, kernels: type[EmulatedCuda]) -> None:
+    """One thread draws a sample, or two that share the halos of a condition and the field's border.
+    Items have the number of their sample, which on a CPU is the first one's of each launch."""
+    line = {"mixture": MIXTURE | {"freeform": {"prior": "co10"}}, "require": {"halos": [1, 1e6]}}
+    observe = {"noise": {"sigma_uK": [0, 5]}, "radio_sources": {"density": {"uniform": [20, 200]}}}
+    generator = Generator(small.config(emit={"line": line}, observe=observe),
+                          lightcones=[small_sky, small.lightcone(2)])  # fmt: skip
+    scene, indices = generator.scenes.latest, [0, 1, 2, 2**40 + 5, 2**64 - 1]
+    raw, expected, numbers = generator.draw_on_device(scene, indices, FreshMemory(CPU))
+    emulated = kernels("draw.cu", kernel_draws.source())
+    generator.line._kernel._kernels = generator._operator_draws._kernels = emulated  # type: ignore[union-attr]
+    found_raw, found, found_numbers = generator.draw_on_device(scene, indices, FreshMemory(CPU))
+    assert torch.equal(found_raw, raw) and not raw.any()
+    for one, other in zip([*found, *found_numbers], [*expected, *numbers], strict=True):
+        assert list(one) == list(other)
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def refill(compiled: CompiledModel) -> None:

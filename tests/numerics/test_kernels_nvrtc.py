@@ -10,6 +10,7 @@ from support.user_models import everything
 
 from streamtrain.bench.roofline import count
 from streamtrain.bench.variants import VARIANTS
+from streamtrain.generator import kernel_draws
 from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.trace import trace
@@ -25,6 +26,7 @@ SOURCES = [
     ("observe.cu", ""),
     ("label.cu", ""),
     ("rates.cu", ""),
+    ("draw.cu", ""),
     *(("paint.cu", n) for n in MODELS),
 ]
 SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
@@ -65,13 +67,14 @@ ENTRIES = {
         "white_noise",
     ],
     "label.cu": ["make_label"],
+    "draw.cu": ["draw_line", "draw_numbers"],
     "rates.cu": ["rate_deposits", "rate_float32", "rate_float64", "rate_lanes"],
 }
 
 
 def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
     if not model:
-        return kernel_source(file)
+        return kernel_source(file, kernel_draws.source() if file == "draw.cu" else "")
     if model == "emitters":
         return (
             "#define NUM_ADJUSTMENTS 3\n#define LINE_WIDTH 1\n#define LINE_INCLINED\n"
@@ -115,10 +118,11 @@ def test_ptx_is_plain_ieee_arithmetic(
     static = ["fill_static"] if "#define NUM_STATIC" in source else []
     assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
     assert f".target {architectures[-1]}" in ptx
-    assert re.search(r"\bmul\.rn\.f32\b", ptx) or file == "label.cu"
+    assert re.search(r"\bmul\.rn\.f(32|64)\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
     assert not re.search(r"\bfma|\bmad\.[^;]*f(32|64)|\.ftz|\.approx", ptx)
-    assert "local" not in ptx or file == "observe.cu", "a halo's numbers are not in registers"
+    in_memory = ("observe.cu", "draw.cu")  # rows of a matrix, and a machine's registers
+    assert "local" not in ptx or file in in_memory, "a halo's numbers are not in registers"
 
 
 def test_instructions_of_a_halo_are_counted() -> None:

@@ -48,6 +48,9 @@ pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 KERNELS = resource_dir("kernels")
 HOST_HAS_ANOTHER = {"rate_lanes"}
 """Kernels that say something else on a GPU."""
+ELSEWHERE = {"draw.cu"}
+"""Sources that call functions, which the machine of these tests does not know: their GPU branch is
+run by test_cuda_branch.py."""
 
 
 @pytest.fixture
@@ -60,8 +63,8 @@ def batch(config: Config, sky: Lightcone, indices: list[int]) -> None:
     """Make one as a GPU does, with its label."""
     generator = Generator(config, lightcones=[sky])
     _, raw, arguments = made(generator, indices)
-    arrays = generator.label.kernel_arguments(arguments.lightcone, arguments.model)
-    generator.label.make(generator._label, raw, {n: torch.from_numpy(a) for n, a in arrays.items()})
+    unit_label = generator.label.unit_label(arguments.lightcone)
+    generator.label.make(generator._label, raw, unit_label, {})
     generator.close()
 
 
@@ -114,7 +117,7 @@ def test_every_kernel_leaves_the_bytes_of_the_host(
         launch()
     first_lines = {f.name: f.read_text("ascii").split("\n")[0] for f in KERNELS.glob("*.cu")}
     made = {f for f, line in first_lines.items() if any(line in s for s in both.others)}
-    assert set(first_lines) - made == set(), "nothing here launches the kernels of these files"
+    assert set(first_lines) - made == ELSEWHERE, "nothing here launches the kernels of these files"
     known = {name for other in both.others.values() for name in other.program.names}
     assert known - set(both.launches) == HOST_HAS_ANOTHER, "nothing here launches these kernels"
 

@@ -5,6 +5,7 @@
 #define __device__
 #define __shared__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __syncthreads()
 
@@ -28,6 +29,12 @@ static inline long long __double_as_longlong(double x) {
     __builtin_memcpy(&b, &x, 8);
     return b;
 }
+static inline double __longlong_as_double(long long b) {
+    double x;
+    __builtin_memcpy(&x, &b, 8);
+    return x;
+}
+static inline double fabs(double x) { return __builtin_fabs(x); }
 static inline float fabsf(float x) { return __builtin_fabsf(x); }
 static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
 static inline double __dsqrt_rn(double x) { return __builtin_sqrt(x); }
@@ -46,4 +53,5 @@ extern "C" void set_thread(unsigned int block_x, unsigned int block_y, unsigned 
     gridDim = {blocks, rows, 1};
 }
 
-unsigned int histogram[4096];  // the dynamic shared memory of one block
+unsigned int histogram[4096];  // the dynamic shared memory of one block, by any of its names
+double room[4096];

@@ -92,7 +92,7 @@ def made(
     drawing = generator.draw(indices)
     arguments = arguments or drawing.arguments
     cube = torch.full((len(arguments), *generator.input_shape), torch.nan)
-    raw = torch.full((len(arguments), generator.bins.num_counts), -1, dtype=torch.int32)
+    raw = torch.zeros((len(arguments), generator.bins.num_counts), dtype=torch.int32)
     scene = generator.scenes.latest
     arrays = generator.pipeline.kernel_arguments(
         scene, arguments, drawing.operators, 0, len(arguments)

@@ -320,9 +320,9 @@ def test_run_does_not_go_on_with_other_samples(
 
 
 def test_the_stream_is_as_configured(tmp_path: Path) -> None:
-    trainer = FakeTrainer(tiny_config(tmp_path, queue=3, processes=0), max_steps=1)
+    trainer = FakeTrainer(tiny_config(tmp_path, queue=3), max_steps=1)
     trainer.run()
-    assert (trainer._stream._ahead, trainer._stream._processes) == (3, 0)
+    assert trainer._stream._ahead == 3
 
 
 def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
