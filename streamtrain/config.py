@@ -19,7 +19,6 @@ from streamtrain.luminosity.modifiers import BlankConfig, note_modifier
 from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
 from streamtrain.luminosity.source import source_of
 from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256_of, why_not_a_file
-from streamtrain.machine.shipped import find_config, find_run
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
@@ -35,6 +34,7 @@ from streamtrain.schema import (
     to_dict,
     yaml_text,
 )
+from streamtrain.shipped import find_config, find_run
 from streamtrain.train.settings import TrainConfig, check_training, said_of_training
 
 __all__ = ["Config", "ConfigError", "TrainConfig", "load_config"]

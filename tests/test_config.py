@@ -13,7 +13,6 @@ import yaml
 
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.grid import Grid
-from streamtrain.machine.shipped import resource_dir, shipped_configs
 from streamtrain.operators.noise import NoiseConfig, VoxelSize
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.operators.transforms import LogModulusConfig
@@ -25,6 +24,7 @@ from streamtrain.schema import (
     operator_kind,
     parse_yaml,
 )
+from streamtrain.shipped import resource_dir, shipped_configs
 
 EXAMPLE = """
 seed: 3

@@ -15,8 +15,8 @@ from support import ROOT, small
 
 from streamtrain import load_config, paint
 from streamtrain.evaluate import evaluation
-from streamtrain.machine.shipped import trained_networks
 from streamtrain.maps.read import read_map
+from streamtrain.shipped import trained_networks
 from streamtrain.train import monitor
 
 EXAMPLES = ROOT / "examples"

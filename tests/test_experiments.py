@@ -13,9 +13,9 @@ from support import ROOT, small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
+from streamtrain.shipped import resource_dir
 from streamtrain.train.optimiser import build_optimiser
 
 FOLDER = resource_dir("configs") / "pfeffer2019" / "experiments"

@@ -47,7 +47,7 @@ from streamtrain.catalogs.rows import (
 )
 from streamtrain.machine.files import one_line, reserve, writing
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
-from streamtrain.machine.shipped import find_shipped
+from streamtrain.shipped import find_shipped
 
 __all__ = ["CatalogError", "Lightcone", "sky_angles_deg", "tile_shape"]
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.ranks import PERCENTILES
 
 MEAN_LABEL_SAMPLES = 512
 """Samples of the split "train", from index 0, whose mean label is the baseline."""

@@ -20,7 +20,6 @@ import torch
 from matplotlib.figure import Figure
 
 from streamtrain.arguments import whole_number
-from streamtrain.calibration import BAND
 from streamtrain.config import Config
 from streamtrain.evaluate import figures, testset
 from streamtrain.evaluate.alarm.alarm import alarm_scores
@@ -36,7 +35,7 @@ from streamtrain.evaluate.baselines import (
 from streamtrain.evaluate.bootstrap import UNITS
 from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
-from streamtrain.evaluate.parameters import ParameterPredictions, parameter_figure
+from streamtrain.evaluate.parameter_scores import ParameterPredictions, parameter_figure
 from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.evaluate.posterior.posterior import NUM_FUNCTIONS
 from streamtrain.evaluate.predictions import (
@@ -56,6 +55,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.workers import Resources
 from streamtrain.networks.network import Network, loss_name
+from streamtrain.ranks import BAND
 from streamtrain.train.folder import read_history, run_folder
 
 

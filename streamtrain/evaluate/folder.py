@@ -12,8 +12,8 @@ from typing import Any
 from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.shipped import find_run, is_shipped, near_run
 from streamtrain.schema import Difference, differences, to_dict
+from streamtrain.shipped import find_run, is_shipped, near_run
 from streamtrain.train.checkpoint import is_free
 from streamtrain.train.folder import run_folder
 

@@ -12,7 +12,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate.folder import read_json, run_config
 from streamtrain.evaluate.run import Run
 from streamtrain.machine.files import discard
-from streamtrain.machine.shipped import find_run, trained_networks
+from streamtrain.shipped import find_run, trained_networks
 from streamtrain.tables import columns, rounded
 from streamtrain.train.checkpoint import newest, save_checkpoint
 

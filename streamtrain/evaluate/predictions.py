@@ -20,19 +20,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import Watch
-from streamtrain.evaluate.parameters import ParameterPredictions, PosteriorOf, together
+from streamtrain.evaluate.parameter_scores import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, point_of
+from streamtrain.ranks import INTERVAL_ENDS
+from streamtrain.shipped import is_shipped
 
 
 @dataclass(frozen=True)

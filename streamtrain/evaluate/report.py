@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamtrain.evaluate.alarm.alarm import alarm_lines
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
-from streamtrain.evaluate.parameters import (
+from streamtrain.evaluate.parameter_scores import (
     ParameterPredictions,
     parameter_lines,
     scores_of_parameters,

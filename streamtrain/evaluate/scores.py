@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.labels import bright_above, ranges_with_bins
+from streamtrain.ranks import PERCENTILES
 
 Bool = NDArray[np.bool_]
 Pair = tuple[float, float]

@@ -23,9 +23,9 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.pose import Pose, tile_columns
 from streamtrain.grid import Grid
 from streamtrain.machine.files import why_nothing_found
-from streamtrain.machine.shipped import shipped
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import full_device
+from streamtrain.shipped import shipped
 
 Float32 = NDArray[np.float32]
 

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.machine.files import why_not_a_file
-from streamtrain.machine.fitsimage import (
+from streamtrain.machine.fitsfile import FitsError
+from streamtrain.maps.comap import Coadded, sum_of_feeds
+from streamtrain.maps.fitsimage import (
     LIGHT,
     REST,
-    FitsError,
     Image,
     Plane,
     channel_edges_GHz,
     plane_of,
     read_image,
 )
-from streamtrain.maps.comap import Coadded, sum_of_feeds
 from streamtrain.maps.skymap import (
     UNKNOWN_MODES,
     Axis,

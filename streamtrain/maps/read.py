@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 
 from streamtrain.machine.files import reading
-from streamtrain.machine.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.fits import read_fits
+from streamtrain.maps.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.missing import with_doubtful_zeros, without_marks, without_unseen
 from streamtrain.maps.npz import read_npz

@@ -14,7 +14,7 @@ from streamtrain._version import __version__
 from streamtrain.arguments import given_numbers, number, numbers, truth_value
 from streamtrain.grid import DEG, Grid
 from streamtrain.machine.files import writing
-from streamtrain.machine.fitsimage import FITS_SUFFIXES
+from streamtrain.maps.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.skymap import MapError, parse_units
 
 KINDS = {"uK": "Brightness temperature", "Jy/sr": "Intensity"}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.workers import ALONE, Resources
@@ -27,6 +26,7 @@ from streamtrain.mcmc.simulations import (
     drawn_levels,
     simulate,
 )
+from streamtrain.ranks import PERCENTILES
 
 Float = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.config import Config
-from streamtrain.evaluate.inference.parameters import parameters_of
+from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import open_generator
 from streamtrain.labels import Label

@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
@@ -38,6 +37,7 @@ from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.mcmc.inference import METHOD, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
+from streamtrain.ranks import PERCENTILES
 from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
 
 Float = NDArray[np.float64]

@@ -27,10 +27,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.numerics.gpu_code import CUDA_FLAGS, GpuCodeError, compiled, gpu_code
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
+from streamtrain.shipped import resource_dir
 
 HOST_FLAGS = (
     "-ffp-contract=off",

@@ -15,7 +15,7 @@ from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
 from streamtrain.operators.noise import check_levels, draw_level
-from streamtrain.operators.voxels import sigma_before
+from streamtrain.operators.voxel_files import sigma_before
 from streamtrain.schema import setting
 
 Float = NDArray[np.float64]

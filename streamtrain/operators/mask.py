@@ -11,7 +11,7 @@ from torch import Tensor
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Table, Turn
-from streamtrain.operators.voxels import pixels_digest, read_voxels
+from streamtrain.operators.voxel_files import pixels_digest, read_voxels
 from streamtrain.schema import ConfigError, setting
 
 

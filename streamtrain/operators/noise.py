@@ -19,7 +19,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
-from streamtrain.operators.voxels import pixels_digest, read_voxels
+from streamtrain.operators.voxel_files import pixels_digest, read_voxels
 from streamtrain.schema import ConfigError, setting
 
 Float = NDArray[np.float64]

@@ -12,7 +12,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
 from streamtrain.operators.filters import check_modes
-from streamtrain.operators.voxels import sigma_before
+from streamtrain.operators.voxel_files import sigma_before
 from streamtrain.schema import setting
 
 PIXELS_OF_CHUNK = 256

@@ -16,8 +16,8 @@ from torch import Tensor
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.operators.base import Table
+from streamtrain.operators.curve_files import NEGLIGIBLE, Curve, assume, read_curve
 from streamtrain.operators.fourier import Axis, Edge, SliceFilter, cheap_length
-from streamtrain.operators.measured import NEGLIGIBLE, Curve, assume, read_curve
 from streamtrain.schema import ConfigError
 
 Float = NDArray[np.float64]

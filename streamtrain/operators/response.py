@@ -16,8 +16,8 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Turn
 from streamtrain.operators.beam import FWHM_PER_SIGMA
+from streamtrain.operators.curve_files import NEGLIGIBLE, Curve, assume, read_curve
 from streamtrain.operators.fourier import Edge, RowSums, continued
-from streamtrain.operators.measured import NEGLIGIBLE, Curve, assume, read_curve
 from streamtrain.schema import ConfigError, setting
 
 Float = NDArray[np.float64]

@@ -15,8 +15,8 @@ from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import MapState, Operator, Table, Turn
+from streamtrain.operators.curve_files import arrays_digest, assume, read_arrays, reading
 from streamtrain.operators.fourier import Axis, SliceFilter
-from streamtrain.operators.measured import arrays_digest, assume, read_arrays, reading
 from streamtrain.schema import ConfigError, setting
 from streamtrain.spectra import Box
 

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.figures import (
     GREY,
     LABEL_SIZE,
@@ -26,6 +25,7 @@ from streamtrain.figures import (
     positions,
     style,
 )
+from streamtrain.ranks import PERCENTILES
 
 Int = NDArray[np.int64]
 

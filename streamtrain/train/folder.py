@@ -23,8 +23,8 @@ from typing import Any
 from streamtrain.config import Config, ConfigError
 from streamtrain.machine.files import one_line, open_plain, write_text
 from streamtrain.machine.interrupt import Stopped
-from streamtrain.machine.shipped import is_shipped
 from streamtrain.schema import differences
+from streamtrain.shipped import is_shipped
 
 _LONGEST_LINE = 1_000_000
 """Bytes of a line of a history."""

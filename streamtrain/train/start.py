@@ -14,9 +14,9 @@ from typing import Any
 from streamtrain.config import Config, ConfigError
 from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import read_text
-from streamtrain.machine.shipped import find_run, near_run
 from streamtrain.networks.network import BODIES, Network
 from streamtrain.schema import build, parse_yaml, to_dict
+from streamtrain.shipped import find_run, near_run
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
 from streamtrain.train.folder import run_folder
 from streamtrain.train.optimiser import learning_rate

@@ -32,7 +32,7 @@ from streamtrain.config import from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.export import LimlamFolder
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.shipped import resource_dir
+from streamtrain.shipped import resource_dir
 
 SMALL: dict[str, Any] = {"footprint_deg": 0.2, "z_range": (2.7, 2.8), "min_mass_Msun": 2e11}
 VARY: dict[str, Any] = {

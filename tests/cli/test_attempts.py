@@ -28,7 +28,7 @@ from support.halo_files import at_most
 from streamtrain.cli.main import MAX_MESSAGE, main
 from streamtrain.config import Config, ConfigError, from_mapping, load_config, read_settings
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.shipped import shipped_configs
+from streamtrain.shipped import shipped_configs
 from streamtrain.train.folder import read_history
 
 PRESETS = [str(path) for path in shipped_configs()]

@@ -11,7 +11,7 @@ import torch
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
 from streamtrain.cosmology import Cosmology
-from streamtrain.machine.shipped import resource_dir
+from streamtrain.shipped import resource_dir
 
 REFERENCE = resource_dir("configs") / "reference_0000.h5"
 CONFIG = "configs/reference.yaml"

@@ -22,7 +22,7 @@ from streamtrain.config import from_mapping, load_config
 from streamtrain.generator import needed as neededskies
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.needed import NUMBERS, Needed, needed_skies
-from streamtrain.machine.shipped import find_config
+from streamtrain.shipped import find_config
 
 PRESETS = (
     "comap.yaml", "comap_co21.yaml", "cii.yaml", "quickstart.yaml", "pfeffer2019/published.yaml",

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap, score_intervals
 from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
+from streamtrain.ranks import INTERVAL_ENDS
 
 
 def test_the_error_of_a_mean_is_the_scatter_over_the_root_of_the_number():

@@ -23,7 +23,6 @@ from support import map_runs as runs
 from torch import Tensor
 
 from streamtrain import Generator, Run
-from streamtrain.calibration import RankedTruth, p_value, tell_apart
 from streamtrain.config import Config
 from streamtrain.evaluate.for_sbi import (
     BATCH_SIZE,
@@ -34,6 +33,7 @@ from streamtrain.evaluate.for_sbi import (
     theta_of,
 )
 from streamtrain.networks.heads import Head
+from streamtrain.ranks import RankedTruth, p_value, tell_apart
 
 pytestmark = small.EXTRAPOLATES
 

@@ -13,13 +13,13 @@ import torch
 from support import map_runs as runs
 from support import small
 
+from streamtrain import shipped
 from streamtrain.cli.main import main
 from streamtrain.config import Config, load_config
 from streamtrain.evaluate.alarm.watch import FILE as ALARM
 from streamtrain.evaluate.packed import KEPT, describe_runs, pack
 from streamtrain.evaluate.run import Run
-from streamtrain.machine import shipped
-from streamtrain.machine.shipped import trained_networks
+from streamtrain.shipped import trained_networks
 from streamtrain.train.checkpoint import newest, save_checkpoint
 
 pytestmark = small.EXTRAPOLATES

@@ -15,7 +15,7 @@ from streamtrain import observe
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Generator
-from streamtrain.machine.shipped import resource_dir
+from streamtrain.shipped import resource_dir
 
 pytestmark = small.EXTRAPOLATES
 

@@ -20,8 +20,8 @@ from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.trace import Traced, TraceError, trace
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.priors import Correlated, Fixed, Normal, Prior, Uniform
+from streamtrain.shipped import resource_dir
 
 CONFIG = "configs/reference.yaml"
 Step = Callable[[Any, Any, Any], Any]

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from support import small
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.cli.main import main
 from streamtrain.config import Config
 from streamtrain.evaluate.testset import open_generator
@@ -27,6 +26,7 @@ from streamtrain.mcmc.inference import Inference, Options
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.priors import Normal
+from streamtrain.ranks import PERCENTILES
 from streamtrain.spectra import Power, shells
 from streamtrain.train.trainer import Trainer
 

@@ -39,8 +39,8 @@ from streamtrain.generator.painter import PaintArguments
 from streamtrain.grid import Grid
 from streamtrain.luminosity.model import ModelFunction
 from streamtrain.luminosity.registry import MODELS
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.numerics.backend import CudaKernels, kernel_source, kernels_for
+from streamtrain.shipped import resource_dir
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 

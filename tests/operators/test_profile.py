@@ -20,7 +20,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.measured import Curve
+from streamtrain.operators.curve_files import Curve
 from streamtrain.operators.profile import Window, fwhm_deg
 from streamtrain.schema import AssumptionWarning
 

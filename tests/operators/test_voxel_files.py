@@ -23,7 +23,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import mean_over, overlap
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators import voxels as voxels_module
+from streamtrain.operators import voxel_files as voxels_module
 from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import Noise
 from streamtrain.schema import AssumptionWarning

@@ -32,7 +32,7 @@ from streamtrain.catalogs.readers.text import (
     read_whitespace,
 )
 from streamtrain.machine.files import check_memory, one_line
-from streamtrain.machine.fitsimage import check_fits
+from streamtrain.machine.fitsfile import check_fits
 from streamtrain.machine.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
 

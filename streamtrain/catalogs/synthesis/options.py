@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 from streamtrain.catalogs.synthesis.vary import SkyPrior, nested
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.files import read_text, reading
-from streamtrain.machine.shipped import find_shipped
 from streamtrain.schema import convert, nearest, parse_yaml, setting
+from streamtrain.shipped import find_shipped
 
 DEFAULT_COSMOLOGY = Cosmology()
 """Cosmology of limlam_mocker and COMAP."""

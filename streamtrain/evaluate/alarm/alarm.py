@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from streamtrain.calibration import cauchy
 from streamtrain.evaluate.alarm.statistics import POWER, MapStatistics, Place
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.machine.files import check_npz, reading, writing
+from streamtrain.ranks import cauchy
 from streamtrain.tables import plus_minus
 
 Float = NDArray[np.float64]

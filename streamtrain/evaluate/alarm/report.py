@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.calibration import POINTS, rank_band, rank_curve, uniformity
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.alarm import LEVELS, alarm_lines, alarm_scores
@@ -22,6 +21,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.figures import GREY, LABEL_SIZE, NETWORK, TICK_SIZE, legend_below, write_png
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
+from streamtrain.ranks import POINTS, rank_band, rank_curve, uniformity
 
 Float = NDArray[np.float64]
 

@@ -24,10 +24,10 @@ from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION, ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
 from streamtrain.schema import differences, to_dict
+from streamtrain.shipped import is_shipped
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Whether the posterior of a trained network means what it says: `evaluate RUN --calibration`.
 
 The truth of every test map is ranked among functions that are drawn from its posterior, see
-`streamtrain.calibration`. Coverage, biases and widths have errors that resample skies; p-values
+`streamtrain.ranks`. Coverage, biases and widths have errors that resample skies; p-values
 take the maps for independent.
 """
 
@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.calibration import RankedTruth, tell_apart
 from streamtrain.config import Config
 from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.alarm.watch import Watch
@@ -47,6 +46,7 @@ from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.joint import JointCountsHead
 from streamtrain.networks.network import Network
 from streamtrain.networks.settings import COUNT_HEADS
+from streamtrain.ranks import RankedTruth, tell_apart
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]

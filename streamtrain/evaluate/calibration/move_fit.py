@@ -191,6 +191,6 @@ class _Score:
         return PSEUDO_MAPS / len(self._centre) * CURVATURE * ln_width.square().mean()
 
     def _scales(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Bins as in `streamtrain.calibration.tell_apart`, and log10 of sums."""
+        """Bins as in `streamtrain.ranks.tell_apart`, and log10 of sums."""
         bins = torch.asinh(0.5 * counts) / LN10
         return bins, torch.maximum(counts @ self._weights, self._one).log10()

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.calibration import (
+from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
+from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.ranks import (
     BANDS,
     BINS,
     POINTS,
@@ -28,8 +30,6 @@ from streamtrain.calibration import (
     uniformity,
     usual_deviation,
 )
-from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
-from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, without_lines
 
 Float = NDArray[np.float64]

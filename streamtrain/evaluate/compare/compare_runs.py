@@ -7,7 +7,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from streamtrain.calibration import BINS
 from streamtrain.evaluate.alarm.alarm import share
 from streamtrain.evaluate.compare.runs import RunRecord, read_runs, test_sets
 from streamtrain.evaluate.compare.runs_figures import comparable_runs, comparison, same_maps
@@ -20,6 +19,7 @@ from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import duration
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import short
+from streamtrain.ranks import BINS
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
 from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, range_title, rounded
 

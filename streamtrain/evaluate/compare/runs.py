@@ -20,8 +20,8 @@ from streamtrain.evaluate.folder import read_evaluation, read_json, run_config
 from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of
-from streamtrain.machine.shipped import find_run
 from streamtrain.networks.network import build_network, loss_name, multiply_adds
+from streamtrain.shipped import find_run
 
 COUNTS = ("counts", "phi", "phi_L")
 """Labels whose errors in dex are those of the halos of one bin."""

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from streamtrain._version import __version__
-from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.watch import check_maps
+from streamtrain.evaluate.inference.known_errors import ErrorReference, Measurement
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
-from streamtrain.evaluate.inference.parameters import parameters_of
+from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
-from streamtrain.evaluate.inference.reference import ErrorReference, Measurement
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -39,13 +38,14 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
-from streamtrain.machine.shipped import is_shipped
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
+from streamtrain.ranks import INTERVAL_ENDS
+from streamtrain.shipped import is_shipped
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.alarm.alarm import Alarm
-from streamtrain.evaluate.inference.parameters import ParameterPosterior
+from streamtrain.evaluate.inference.parameter_posterior import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior

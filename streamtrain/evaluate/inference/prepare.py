@@ -26,7 +26,7 @@ from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.operators.base import MapState
 from streamtrain.operators.plan import ObservationPlan
 from streamtrain.operators.table import of_the_map, without_paths
-from streamtrain.operators.voxels import unseen_before
+from streamtrain.operators.voxel_files import unseen_before
 from streamtrain.schema import operator_kind, to_dict
 
 Float = NDArray[np.float64]

@@ -17,7 +17,7 @@ from streamtrain.config import Config
 from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import sha256_of, write_json
-from streamtrain.machine.shipped import is_shipped
+from streamtrain.shipped import is_shipped
 from streamtrain.train.folder import run_folder
 
 FILE = "infer_reference.json"

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.calibration import BAND, BANDS
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.figures import (
     GREY,
@@ -26,6 +25,7 @@ from streamtrain.figures import (
     style,
 )
 from streamtrain.labels import QUANTITIES
+from streamtrain.ranks import BAND, BANDS
 
 Float = NDArray[np.float64]
 

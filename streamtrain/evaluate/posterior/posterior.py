@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
-from streamtrain.calibration import BAND
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import Alarm
 from streamtrain.evaluate.alarm.watch import Watch
@@ -49,6 +48,7 @@ from streamtrain.labels import NO_FUNCTION, cumulative
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
+from streamtrain.ranks import BAND
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from streamtrain.config import Config
-from streamtrain.evaluate.repaint.parameters import ParametersOfCounts
+from streamtrain.evaluate.repaint.model_fit import ParametersOfCounts
 from streamtrain.evaluate.repaint.statistics import BATCH, Compared, Measured, PaintedStatistics
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import Chosen
@@ -24,7 +24,7 @@ from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import LevelNoise
-from streamtrain.operators.voxels import unseen_before
+from streamtrain.operators.voxel_files import unseen_before
 
 Float = NDArray[np.float64]
 

@@ -31,14 +31,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from streamtrain.arguments import whole_number
-from streamtrain.calibration import combine
 from streamtrain.catalogs.headers import Header
 from streamtrain.config import Config
 from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.posterior.posterior import check_posterior, check_seed
 from streamtrain.evaluate.repaint.figures import Drawn, check_figure
+from streamtrain.evaluate.repaint.model_fit import field_scatter
 from streamtrain.evaluate.repaint.painter import PILOT, NoiseLevel, Repainter
-from streamtrain.evaluate.repaint.parameters import field_scatter
 from streamtrain.evaluate.repaint.statistics import BATCH, TITLES, Statistic
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
@@ -47,8 +46,9 @@ from streamtrain.generator.line import Chosen
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.machine.files import check_npz, reading, sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
-from streamtrain.machine.shipped import is_shipped
 from streamtrain.networks.network import Network, point_of
+from streamtrain.ranks import combine
+from streamtrain.shipped import is_shipped
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]

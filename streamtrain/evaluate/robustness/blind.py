@@ -24,7 +24,6 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import special
 
-from streamtrain.calibration import BAND
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
@@ -42,10 +41,11 @@ from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.lost_light import LostLightWarning
 from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.files import read_text, reading, sha256_of, write_json
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
+from streamtrain.ranks import BAND
 from streamtrain.schema import ModelRangeWarning, convert, nearest, parse_yaml, to_dict
+from streamtrain.shipped import resource_dir
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]

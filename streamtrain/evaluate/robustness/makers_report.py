@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from streamtrain.calibration import BANDS, BINS
 from streamtrain.evaluate.calibration.report import TITLES
 from streamtrain.figures import LABEL_SIZE, NETWORK, SERIES, TICK_SIZE, TRUTH, graded, legend_above
+from streamtrain.ranks import BANDS, BINS
 from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, plus_minus, without_lines
 
 REGIONS = (BINS, "curve")

@@ -18,8 +18,8 @@ from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, find_model
 from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import why_nothing_found
-from streamtrain.machine.shipped import resource_dir
 from streamtrain.schema import differences, nearest, to_dict
+from streamtrain.shipped import resource_dir
 
 BAND = ("nu_GHz", "nu_rest_GHz", "units")
 PUBLISHED_MODELS = "published_models"

@@ -17,7 +17,6 @@ from support import small
 from support.map_runs import OBSERVE
 
 from streamtrain import Run
-from streamtrain.calibration import uniformity
 from streamtrain.cli import main
 from streamtrain.config import Config, load_config
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, Alarm, Reference
@@ -36,6 +35,7 @@ from streamtrain.evaluate.calibration.recalibration import Recalibration
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.grid import Grid
 from streamtrain.operators.plan import InputMap
+from streamtrain.ranks import uniformity
 from streamtrain.spectra import Box
 
 pytestmark = small.EXTRAPOLATES

@@ -13,7 +13,6 @@ import torch
 from scipy import stats
 from support import map_runs, small
 
-from streamtrain.calibration import BANDS, RankedTruth
 from streamtrain.cli.main import main
 from streamtrain.evaluate import testset, trained
 from streamtrain.evaluate.bootstrap import Bootstrap
@@ -25,6 +24,7 @@ from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig, LuminosityBins, ranges_with_bins
 from streamtrain.networks.network import build_head
+from streamtrain.ranks import BANDS, RankedTruth
 from streamtrain.train.checkpoint import save_checkpoint
 
 NUM_BINS = 14

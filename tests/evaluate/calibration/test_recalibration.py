@@ -14,7 +14,6 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain import Posterior, Run
-from streamtrain.calibration import RankedTruth
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import baselines, evaluation
@@ -25,6 +24,7 @@ from streamtrain.evaluate.compare import compare_runs
 from streamtrain.evaluate.inference import output as infer_output
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.networks.move import Move
+from streamtrain.ranks import RankedTruth
 from streamtrain.train.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = small.EXTRAPOLATES

@@ -19,7 +19,6 @@ from support import ROOT, small
 from support import map_runs as runs
 
 from streamtrain import Generator
-from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import baselines as mean_label
@@ -28,15 +27,16 @@ from streamtrain.evaluate import run as run_module
 from streamtrain.evaluate.alarm import watch
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS
 from streamtrain.evaluate.folder import run_config
+from streamtrain.evaluate.inference import known_errors as reference
 from streamtrain.evaluate.inference import output as infer_output
-from streamtrain.evaluate.inference import reference
 from streamtrain.evaluate.inference.infer import Function, Options, infer, predict_map
-from streamtrain.evaluate.inference.reference import ErrorReference, Errors
+from streamtrain.evaluate.inference.known_errors import ErrorReference, Errors
 from streamtrain.evaluate.inference.training_field import TrainingField
 from streamtrain.evaluate.predictions import predict
 from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.export import export
 from streamtrain.generator.generator import GENERATOR_VERSION
+from streamtrain.ranks import INTERVAL_ENDS
 
 pytestmark = small.EXTRAPOLATES
 INDEX = 3

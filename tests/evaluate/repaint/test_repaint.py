@@ -19,18 +19,17 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain import Generator, Run
-from streamtrain.calibration import uniformity
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate.calibration.recalibration import Recalibration
-from streamtrain.evaluate.repaint import parameters as repaint_parameters
-from streamtrain.evaluate.repaint.painter import NoiseLevel
-from streamtrain.evaluate.repaint.parameters import (
+from streamtrain.evaluate.repaint import model_fit as repaint_parameters
+from streamtrain.evaluate.repaint.model_fit import (
     FLOOR,
     ParametersOfCounts,
     field_scatter,
     modes,
 )
+from streamtrain.evaluate.repaint.painter import NoiseLevel
 from streamtrain.evaluate.repaint.repaint import Calibration, _calibration, _identity
 from streamtrain.evaluate.repaint.statistics import (
     NAMES,
@@ -42,6 +41,7 @@ from streamtrain.evaluate.repaint.statistics import (
 from streamtrain.generator.line import Chosen
 from streamtrain.numerics.rng import STAGE_POSE, Draws
 from streamtrain.numerics.workspace import FreshMemory
+from streamtrain.ranks import uniformity
 
 pytestmark = small.EXTRAPOLATES
 Float = NDArray[np.float64]

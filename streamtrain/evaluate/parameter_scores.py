@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.calibration import uniformity
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH
 from streamtrain.generator.generator import Batch, Generator
@@ -27,6 +26,7 @@ from streamtrain.luminosity.scores import scores_of
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.heads import Head
 from streamtrain.numerics.rng import Draws
+from streamtrain.ranks import uniformity
 from streamtrain.tables import columns, plus_minus, without_lines
 
 DRAWN = 500
@@ -46,7 +46,7 @@ CONVENTIONS = {
     "ranks": f"maps by the share of the posterior below the truth, in {RANK_BINS} bins: even, if "
     "it is honest",
     "p": "that ranks of an honest posterior would be as uneven (mean, width and shape, see "
-    "streamtrain/calibration.py), for independent maps",
+    "streamtrain/ranks.py), for independent maps",
     "regions": "likewise of all parameters together: of the share of the posterior that is nearer "
     "to a point drawn from the prior than the truth is (TARP, 2302.03026)",
 }

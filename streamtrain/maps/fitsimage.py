@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import re
 import warnings
@@ -14,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.machine.files import DEBUG, check_memory, reason_of
+from streamtrain.machine.files import DEBUG, reason_of
+from streamtrain.machine.fitsfile import FitsError, check_fits
 
 Float = NDArray[np.float64]
 
-_BLOCK, _HEADER_BLOCKS, _MOST = 2880, 1500, 999
-"""Bytes of a block, blocks of a header that are read, and what the standard allows to count."""
 _AS_STORED = {"memmap": False, "do_not_scale_image_data": True}
 ROTATED_DEG = 1.0
 """Angle against ra and dec beyond which an image's turn is noted [deg]."""
@@ -37,10 +34,6 @@ _LOGARITHMIC = {
     "ENER-LOG": lambda energy: energy / PLANCK,
 }
 """Frequency of what wcslib does not turn into one, in SI units."""
-
-
-class FitsError(ValueError):
-    """An image that cannot be used; the message is one sentence without the name of the file."""
 
 
 @dataclass(frozen=True)
@@ -143,50 +136,6 @@ def _mended(given: Any) -> tuple[Any, tuple[str, ...]]:
             raise FitsError(f"{key} = {value!r} in its header must be a number") from None
         notes.append(f"{key} = '{value}' is text in its header, and was read as a number")
     return header, tuple(notes)
-
-
-def check_fits(path: Path) -> None:
-    """FitsError for a FITS file, perhaps compressed, whose headers do not end, claim more columns
-    or axes than the standard allows, or more bytes than fit in memory: astropy would try."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    total = 0
-    with gzip.open(path) if packed else path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            cards: dict[str, str] = {}
-            for _ in range(_HEADER_BLOCKS):
-                lines = [block[k : k + 80].decode("ascii", "replace") for k in range(0, _BLOCK, 80)]
-                cards |= {line[:8].rstrip(): line[10:30] for line in lines if line[8:9] == "="}
-                if any(line.rstrip() == "END" for line in lines):
-                    break
-                block = file.read(_BLOCK)
-                if len(block) < _BLOCK:
-                    return  # cut short, as astropy will say
-            else:
-                raise FitsError(f"has a header of more than {_HEADER_BLOCKS} blocks")
-            for key in ("NAXIS", "TFIELDS"):
-                if not 0 <= _whole(cards, key, 0) <= _MOST:
-                    raise FitsError(f"claims {key} = {cards[key].strip()} (at most {_MOST})")
-            sizes = [_whole(cards, f"NAXIS{k + 1}", 0) for k in range(_whole(cards, "NAXIS", 0))]
-            if min(sizes, default=0) < 0 or _whole(cards, "PCOUNT", 0) < 0:
-                raise FitsError("claims a negative number of bytes")
-            elements = math.prod(sizes) if sizes else 0
-            groups = max(_whole(cards, "GCOUNT", 1), 1)
-            width = abs(_whole(cards, "BITPIX", 8)) // 8
-            size = width * groups * (elements + _whole(cards, "PCOUNT", 0))
-            total += size
-            try:
-                check_memory(total, "claims")
-            except ValueError as error:
-                raise FitsError(str(error)) from None
-            if not packed and file.tell() + size > path.stat().st_size:
-                return  # cut short, as astropy will say
-            file.seek(-(-size // _BLOCK) * _BLOCK, 1)
-
-
-def _whole(cards: dict[str, str], key: str, default: int) -> int:
-    text = cards.get(key, "").partition("/")[0].strip()
-    return int(text) if re.fullmatch(r"[-+]?\d{1,30}", text) else default
 
 
 def _choose(units: Any, axes: int, name: str, hdu: str | None) -> int:

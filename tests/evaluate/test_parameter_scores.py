@@ -21,12 +21,12 @@ from streamtrain.evaluate import evaluation
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.calibration import check_head
 from streamtrain.evaluate.compare.compare_runs import compare_runs
-from streamtrain.evaluate.inference import parameters as infer_parameters
+from streamtrain.evaluate.inference import parameter_posterior as infer_parameters
 from streamtrain.evaluate.inference.infer import Options, infer
-from streamtrain.evaluate.inference.parameters import parameters_of
+from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.interpret.layers import target_of
 from streamtrain.evaluate.interpret.probes import run_probes
-from streamtrain.evaluate.parameters import (
+from streamtrain.evaluate.parameter_scores import (
     DRAWN,
     ParameterPredictions,
     PosteriorOf,

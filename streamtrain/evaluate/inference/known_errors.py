@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.calibration import INTERVAL_ENDS
 from streamtrain.evaluate.inference.training_field import FILE, Kept, TrainingField
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.labels import LuminosityBins
+from streamtrain.ranks import INTERVAL_ENDS
 
 Float = NDArray[np.float64]
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.machine.files import DEBUG, check_npz, reason_of, why_not_a_file
-from streamtrain.machine.fitsimage import FITS_SUFFIXES, FitsError, plane_of, read_image
+from streamtrain.machine.fitsfile import FitsError
+from streamtrain.maps.fitsimage import FITS_SUFFIXES, plane_of, read_image
 from streamtrain.maps.missing import BEYOND
 from streamtrain.maps.read import read_map
 from streamtrain.maps.regrid import LEAST_VALID, SLACK, overlap

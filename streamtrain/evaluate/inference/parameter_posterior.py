@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.calibration import PERCENTILES
 from streamtrain.evaluate.posterior.corner import corner
 from streamtrain.figures import NETWORK
 from streamtrain.luminosity.mixture import Component, Mixture
@@ -18,6 +17,7 @@ from streamtrain.luminosity.scores import NormalScores
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
+from streamtrain.ranks import PERCENTILES
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]

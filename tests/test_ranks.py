@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from streamtrain import calibration
-from streamtrain.calibration import RankedTruth, Ranks, depth, p_value, p_values, rank_band
+from streamtrain import ranks as calibration
+from streamtrain.ranks import RankedTruth, Ranks, depth, p_value, p_values, rank_band
 
 FAULTS = ("narrow", "shift", "shuffled")
 """Widths times 0.8; a shift of 0.3 standard deviations; right marginals without correlation."""
