@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
 TRAINED = "trained"
 """The folder of `configs/` with trained networks."""
 OPTION_FILES = ("skies.yaml", "maps.yaml")
