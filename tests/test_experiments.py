@@ -63,7 +63,8 @@ def test_configurations_are_part_of_the_package() -> None:
     patterns = settings["options.package_data"]["streamtrain.configs"].replace(",", " ").split()
     folder = resource_dir("configs")
     packed = {path for pattern in patterns for path in folder.glob(pattern)}
-    assert set(folder.rglob("*.yaml")) <= packed
+    every = {path for path in folder.rglob("*") if path.is_file() and path.suffix[:3] != ".py"}
+    assert every <= packed
 
 
 def test_frequency_bins_divide_the_band() -> None:
