@@ -40,7 +40,7 @@ def main(folder: Path = Path("runs/examples"), number: int = 9) -> Figure:
     for alpha, halos in zip(alphas, counts, strict=True):
         right.stairs(halos.numpy(), edges, label=f"{alpha:.3f}")
     right.set(yscale="log", xlabel="log10 L/Lsun", ylabel="halos per bin")
-    right.legend(title="alpha", fontsize="x-small", ncols=2)
+    figure.legend(title="alpha", fontsize="x-small", loc="outside right center")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "sweep.png")
     return figure

@@ -96,7 +96,9 @@ def near_run(path: str | Path) -> str:
     runs = _runs(path)
     names = ", ".join(str(run) for run in runs[:8]) + (", ..." if len(runs) > 8 else "")
     beside = f"the runs beside it are {names}" if runs else f"no run is in {Path(path).parent}"
-    return _nearest(path, runs) or beside
+    ours = [Path(name) for name in trained_networks()]
+    ships = f"; networks that ship: {', '.join(map(str, ours))}" if ours else ""
+    return _nearest(path, [*runs, *ours]) or beside + ships
 
 
 def _beside(path: str | Path) -> list[Path]:

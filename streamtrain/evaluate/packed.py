@@ -71,10 +71,17 @@ def pack(run: str | Path, out: str | Path) -> Path:
 
 def describe_runs(folder: str | Path = "runs") -> list[str]:
     """Lines of a table of the trained networks that ship with streamtrain, and of the runs in a
-    folder: what each was trained on, how long, and what it is worth on its test maps."""
+    folder, or of one run: what each was trained on, how long, and what it is worth on its test
+    maps.
+
+    Raises ValueError for a folder that is not there.
+    """
     shipped = trained_networks()
     where = Path(folder)
-    own = sorted(file.parent for file in where.glob("*/config.yaml")) if where.is_dir() else []
+    if not where.is_dir() and where != Path("runs"):
+        raise ValueError(f"there is no folder {where}")
+    found = [*where.glob("config.yaml"), *where.glob("*/config.yaml")]
+    own = sorted(file.parent for file in found)
     head = ("run", "line", "luminosity", "map", "label", "steps", "mse [dex^2]", "mean label's")
     rows: list[tuple[str, ...] | str] = []
     for name, path in [*shipped.items(), *((str(path), path) for path in own)]:
@@ -91,7 +98,8 @@ def describe_runs(folder: str | Path = "runs") -> list[str]:
 def _row(folder: Path) -> tuple[str, ...]:
     config = run_config(folder)
     line, grid = config.line, config.grid
-    models = [f"{one.model} {one.prior}" for one in line.components.values()]
+    priors = [one.prior for one in line.components.values()]
+    models = [f"{name} {prior}" for name, prior in zip(line.class_names, priors, strict=True)]
     shape, fov = config.observation.state.shape, grid.fov_deg
     evaluation = read_json(folder / "evaluation.json") or {}
     network, mean = (evaluation.get(name) or {} for name in ("network", "mean_label"))

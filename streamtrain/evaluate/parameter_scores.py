@@ -310,6 +310,8 @@ def parameter_figure(predictions: ParameterPredictions) -> Figure:
             axes.set_axis_on()
             axes.tick_params(labelsize=TICK_SIZE - 2)
             axes.locator_params(nbins=4)
+        upper.set_ylabel("posterior, 68 %", fontsize=TICK_SIZE)
+        lower.set_ylabel("maps", fontsize=TICK_SIZE)
         if not made.any():
             continue
         low, middle, high = predictions.quantiles[:, made, number]
@@ -326,8 +328,5 @@ def parameter_figure(predictions: ParameterPredictions) -> Figure:
         lower.axhline(len(rank) / RANK_BINS, color=TRUTH, lw=0.8)
         upper.set_xlabel("true", fontsize=TICK_SIZE)
         lower.set_xlabel("rank of the truth", fontsize=TICK_SIZE)
-    for row in range(rows):
-        panels[2 * row, 0].set_ylabel("posterior, 68 %", fontsize=LABEL_SIZE)
-        panels[2 * row + 1, 0].set_ylabel("maps", fontsize=LABEL_SIZE)
     figure.suptitle("parameters of the luminosity model on all test maps", fontsize=LABEL_SIZE)
     return figure

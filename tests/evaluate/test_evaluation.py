@@ -15,6 +15,7 @@ import torch
 from streamtrain.cli import main
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import baselines, evaluation, figures, predictions, testset, trained
+from streamtrain.evaluate.report import table
 from streamtrain.evaluate.scores import deviance
 from streamtrain.networks.network import build_head, build_network
 from streamtrain.schema import to_dict
@@ -58,7 +59,7 @@ def use(monkeypatch, config, network, draw=False, **saved) -> None:
     monkeypatch.setattr(trained, "build_network", lambda *_: network)
 
 
-def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys):
+def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch):
     use(monkeypatch, config, Reader())
     result = evaluation.evaluate(config)
     assert result["network"]["mse"] == 0.0
@@ -66,8 +67,8 @@ def test_a_network_that_knows_the_label_has_no_error(config, monkeypatch, capsys
     assert result["mean_label"]["mse"] > 0.01
     assert result["checkpoint_step"] == 120
     stored = json.loads((Path(config.run) / "evaluation.json").read_text())
-    assert stored == json.loads(json.dumps(result))
-    assert "40 test maps (seed 5), checkpoint of step 120" in capsys.readouterr().out
+    assert stored == json.loads(json.dumps(dict(result)))
+    assert "40 test maps (seed 5), checkpoint of step 120" in str(result)
 
 
 def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
@@ -90,7 +91,7 @@ def test_other_settings_never_reach_the_run(config, monkeypatch, tmp_path):
         out = tmp_path / f"out {len(said)}"
         result = evaluation.evaluate(other, out=out)
         stored = json.loads((out / "evaluation.json").read_text())
-        assert stored == json.loads(json.dumps(result))
+        assert stored == json.loads(json.dumps(dict(result)))
         manifest = testset.load(out / "testset.json")
         assert manifest.count == other.test.samples == result["test_set"]["samples"]
         with pytest.raises(ValueError, match="already there, and is not overwritten"):
@@ -125,7 +126,7 @@ def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale,
     assert result["network"]["mse"] == 0.0
     assert 0.0 < result["network"]["whole"]["excluded"] < 0.5
     symbol = {"counts": "dN", "cumulative": "N(>L)", "phi": "phi", "phi_L": "phi L"}[quantity]
-    assert f"rms of log10 {symbol} in dex" in evaluation.table(result)
+    assert f"rms of log10 {symbol} in dex" in str(result)
 
 
 @pytest.mark.parametrize("quantity", ["phi", "phi_L"])
@@ -180,7 +181,7 @@ def class_config(config):
     return from_mapping(to_dict(config) | {"label": {"bins": NUM_BINS, "quantity": "class"}})
 
 
-def test_a_classifier_is_judged_beside_the_most_frequent_class(config, monkeypatch, capsys):
+def test_a_classifier_is_judged_beside_the_most_frequent_class(config, monkeypatch):
     config = class_config(config)
     use(monkeypatch, config, Classifier(wrong_every=8), draw=True)
     result = evaluation.evaluate(config)
@@ -201,8 +202,8 @@ def test_a_classifier_is_judged_beside_the_most_frequent_class(config, monkeypat
     assert (Path(config.run) / "confusion.png").stat().st_size > 10_000
     assert result["figures"] == ["confusion.png"]
     stored = json.loads((Path(config.run) / "evaluation.json").read_text())
-    assert stored == json.loads(json.dumps(result))
-    text = capsys.readouterr().out
+    assert stored == json.loads(json.dumps(dict(result)))
+    text = str(result)
     assert re.search(r"^network +0\.8750 \+- 0\.0", text, re.MULTILINE)
     assert re.search(r"^always the most frequent +0\.\d{4}", text, re.MULTILINE)
     assert re.search(r"^faint +\d+ +\d+$", text, re.MULTILINE)
@@ -349,12 +350,12 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
     assert len(list(without_error(result["network"]))) == 1
 
 
-def test_lightcones_are_resampled_when_asked_for(config, monkeypatch, capsys):
+def test_lightcones_are_resampled_when_asked_for(config, monkeypatch):
     use(monkeypatch, config, Reader(offset=0.1))
     result = evaluation.evaluate(config, bootstrap="lightcones")
     assert result["bootstrap"]["resampled"] == "lightcones"
     assert result["bootstrap"]["number"] == 2
-    assert "bootstrap over lightcones" in capsys.readouterr().out
+    assert "bootstrap over lightcones" in str(result)
 
 
 def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
@@ -378,7 +379,7 @@ def test_a_folder_is_enough_wherever_it_lies(config, monkeypatch, tmp_path):
 
 def test_table_puts_the_network_above_the_mean_label(config, monkeypatch):
     use(monkeypatch, config, Reader(offset=0.1))
-    lines = evaluation.table(evaluation.evaluate(config)).splitlines()
+    lines = table(evaluation.evaluate(config)).splitlines()
     rows = [line.split() for line in lines if re.search(r" (network|mean label) +[+-]", line)]
     starts = ["3.5-4.5", "4.5-5.5", "5.5-6", "6-6.5", "6.5-7", "3.5-7"]
     assert [row[0] for row in rows[::2]] == starts

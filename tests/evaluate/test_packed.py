@@ -114,7 +114,7 @@ def test_a_network_that_ships_is_found_by_its_name(
         (["alarm", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["calibrate", "tiny", str(path)], "tiny ships with streamtrain and stays as it is"),
         (["train", "tiny"], "tiny ships with streamtrain and is not trained on"),
-        (["infer", "tini", str(path)], "there is no run 'tini'"),
+        (["infer", "tini", str(path)], "there is no run 'tini': did you mean 'tiny'?"),
     ):
         assert main(command) == 2, command
         assert expected in capsys.readouterr().err
@@ -135,7 +135,11 @@ def test_runs_are_listed_with_what_cannot_be_read(config: Config, tmp_path: Path
     assert "breysse15 fiducial" in good and "3 x 20 x 24, 0.8 x 0.7 deg" in good
     assert " 9 " in good and " - " in good
     assert any(line.startswith(f"{tmp_path / 'bad'}: ") for line in lines)
+    (tmp_path / "none").mkdir()
     assert describe_runs(tmp_path / "none")[-1] == f"No run is in {tmp_path / 'none'}."
+    assert any("breysse15 fiducial" in line for line in describe_runs(tmp_path / "good"))
+    with pytest.raises(ValueError, match="there is no folder"):
+        describe_runs(tmp_path / "neither")
 
 
 @pytest.mark.parametrize("name", sorted(trained_networks()))

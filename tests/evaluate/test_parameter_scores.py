@@ -240,13 +240,11 @@ def test_a_destroyed_correlation_with_right_marginals_is_seen(
 
 
 @pytest.mark.parametrize("which", ["config", "mixed"])
-def test_evaluate_says_what_the_network_knows(
-    which: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_says_what_the_network_knows(which: str, request: pytest.FixtureRequest) -> None:
     """The information is that of the head's densities, with the prior's conditions."""
     config: Config = request.getfixturevalue(which)
     result = evaluation.evaluate(config)
-    text = capsys.readouterr().out
+    text = str(result)
     assert "information over the prior:" in text and "bias/sigma" in text
     with Run(config) as run:
         manifest, generator = run.test_set()

@@ -12,9 +12,11 @@ from support import small
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.model_statement import ModelStatement
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import LineConfig
+from streamtrain.luminosity.symbol import symbol
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
 from streamtrain.priors import Normal, Prior
 
@@ -221,6 +223,7 @@ def test_wide_priors_saturate_without_the_check(
         return np.ones(len(next(iter(drawn.values()))), bool)
 
     monkeypatch.setattr(CompiledModel, "fits", anything)
+    monkeypatch.setattr(ModelStatement, "_fits", lambda *_: symbol(1.0))
     config = small.config(emit={"line": {"model": name, "prior": prior}})
     with pytest.raises(ValueError, match="too bright for the cube's fixed-point range"):
         Generator(config, lightcones=[small_sky]).generate(range(200))

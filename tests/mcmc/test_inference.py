@@ -238,7 +238,7 @@ def test_a_networks_parameters_beside_the_chains(
         found = np.array(values["networks"][name])
         np.testing.assert_allclose(found, exact, atol=0.15 * given.width)
     [figure] = drawn
-    assert figure["beside"][name].shape == (4000, 5)
+    assert figure["beside"][f"network {name}"].shape == (4000, 5)
 
 
 @pytest.mark.parametrize(

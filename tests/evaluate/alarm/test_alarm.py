@@ -278,7 +278,7 @@ def test_the_command_and_what_uses_it(
     monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
     found = evaluate(folder)
     assert found["alarm"]["below_0.05"] == report["below_0.05"]
-    assert "alarm, among 100 maps of 1 sky" in capsys.readouterr().out
+    assert "alarm, among 100 maps of 1 sky" in str(found)
     smaller = replace(
         load_config(folder), data=replace(load_config(folder).data, min_mass_Msun=1e11)
     )
@@ -324,11 +324,11 @@ def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> No
     folder = Path(shutil.copytree(config.run, tmp_path / "run"))
     with Run.open(folder) as run:
         made, _ = run.watch(FEWEST_MAPS + 1)
-    before = (folder / "alarm.npz").stat()
+    before = (folder / "alarm.npz").stat().st_mtime_ns
     with Run.open(folder) as run:
         watch, _ = run.watch(FEWEST_MAPS + 1)
     assert made is not None and watch is not None and len(watch.reference) == FEWEST_MAPS // 2
-    assert (folder / "alarm.npz").stat() == before
+    assert (folder / "alarm.npz").stat().st_mtime_ns == before
 
 
 def test_probes_scenarios_and_calibration_tell_the_alarm(
