@@ -12,7 +12,7 @@ name="${1:?quickstart or comap}"
 case "$name" in
 quickstart)
     config=configs/quickstart_freeform.yaml
-    settings=(train.steps=3000)
+    settings=(train.steps=3000 test.samples=2000) maps=4000
     make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
     $make 32 --prefix train --first-seed 0
     $make 8 --prefix validation --first-seed 1000
@@ -21,7 +21,7 @@ quickstart)
 comap)
     config=configs/comap_pathfinder.yaml
     # any depth that a field of the survey may have
-    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=700 train.batch_size=32)
+    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=700 train.batch_size=32) maps=2000
     streamtrain catalog make --for "$config" --number 16 4 4
     ;;
 *)
@@ -33,7 +33,7 @@ run="runs/$name"
 streamtrain train "$config" run="$run" "${settings[@]}"
 streamtrain evaluate "$run"
 streamtrain evaluate "$run" --calibration
-streamtrain alarm "$run"
+streamtrain alarm "$run" --maps "$maps"
 rm -rf "configs/trained/$name"
 mkdir -p configs/trained
 streamtrain runs pack "$run" --out "configs/trained/$name"

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.config import Config
 from streamtrain.evaluate.folder import read_json, run_config
-from streamtrain.evaluate.run import Run
-from streamtrain.machine.files import discard
+from streamtrain.machine.files import discard, write_text
 from streamtrain.shipped import find_run, trained_networks
 from streamtrain.tables import columns, rounded
-from streamtrain.train.checkpoint import newest, save_checkpoint
+from streamtrain.train.checkpoint import last_step, newest, save_checkpoint
 
 KEPT = (
-    "config.yaml",
     "history.jsonl",
     "lightcones.jsonl",
     "testset.json",
@@ -31,7 +29,7 @@ KEPT = (
     "catalogs.json",
     "blind.json",
 )
-"""Files of a run that a copy has, where the run has them."""
+"""Files of a run that a copy has beside its configuration, where the run has them."""
 OF_A_TRAINING = ("optimiser", "average", "skipped_in_a_row")
 """Entries of a checkpoint that a copy's lacks; the average of the weights takes their place."""
 
@@ -46,7 +44,7 @@ def pack(run: str | Path, out: str | Path) -> Path:
     intact checkpoint, and where `out` is there.
     """
     folder, target = find_run(run), Path(out)
-    config = run_config(folder)
+    config = replace(run_config(folder), run=target.name)  # not where it lay
     found = newest(folder / "checkpoints")
     if found is None:
         raise ValueError(f"the run folder {folder} has no checkpoint; train first")
@@ -59,6 +57,7 @@ def pack(run: str | Path, out: str | Path) -> Path:
     try:
         version = int(found.manifest["generator_version"])
         save_checkpoint(partial / "checkpoints", state, config, version)
+        write_text(partial / "config.yaml", config.to_yaml())
         for name in KEPT:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / name)
@@ -96,7 +95,7 @@ def describe_runs(folder: str | Path = "runs") -> list[str]:
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    config = run_config(folder)
+    config, step = run_config(folder), last_step(folder / "checkpoints")
     line, grid = config.line, config.grid
     priors = [one.prior for one in line.components.values()]
     models = [f"{name} {prior}" for name, prior in zip(line.class_names, priors, strict=True)]
@@ -108,19 +107,10 @@ def _row(folder: Path) -> tuple[str, ...]:
         ", ".join(models),
         f"{' x '.join(map(str, shape))}, {fov[0]:g} x {fov[1]:g} deg",
         config.label.quantity,
-        _steps(config),
+        "-" if step is None else str(step),
         _mse(network),
         _mse(mean),
     )
-
-
-def _steps(config: Config) -> str:
-    """Of the newest checkpoint; '-' where there is none that predicts."""
-    with Run(config) as run:
-        try:
-            return str(run.trained.step)
-        except ValueError:
-            return "-"
 
 
 def _mse(scores: Mapping[str, Any]) -> str:

@@ -55,8 +55,12 @@ def functions(run: Path | str, cube: Any) -> Any:
 def test_a_copy_predicts_as_the_run_does(config: Config, tmp_path: Path) -> None:
     copy = pack(config.run, tmp_path / "copy")
     kept = {path.name for path in copy.iterdir()}
-    assert kept == {"checkpoints", *(n for n in KEPT if (Path(config.run) / n).is_file())}
-    assert {"config.yaml", "history.jsonl"} <= kept
+    known = {n for n in KEPT if (Path(config.run) / n).is_file()}
+    assert kept == {"checkpoints", "config.yaml", *known} and "history.jsonl" in known
+    written = [*copy.rglob("config.yaml")]
+    assert len(written) == 2
+    for file in written:  # where it lay is nobody's business
+        assert "run: copy\n" in file.read_text() and str(config.run) not in file.read_text()
     cube = np.zeros((3, 20, 24), np.float32)
     assert np.array_equal(functions(copy, cube), functions(config.run, cube))
     found = newest(copy / "checkpoints")
@@ -146,8 +150,11 @@ def test_runs_are_listed_with_what_cannot_be_read(config: Config, tmp_path: Path
 def test_networks_that_ship_are_whole(name: str, tmp_path: Path) -> None:
     """Small, of this generator, with errors, calibration and an alarm that need no lightcone."""
     folder = trained_networks()[name]
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    assert size < LARGEST_MB * 1e6
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < LARGEST_MB * 1e6
+    for file in files:
+        if file.suffix == ".yaml":
+            assert load_config(file).run == name
     with Run.open(name) as run:
         cube = np.zeros(run.trained.input_shape, np.float32)
         posterior = run.infer(cube)
