@@ -116,8 +116,8 @@ class Run:
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
-        """Open the run of a configuration, or of the folder of a run; settings: see `run_config`;
-        options: of the constructor."""
+        """Open the run of a configuration, of the folder of a run, or of a trained network that
+        ships, by its name; settings: see `run_config`; options: of the constructor."""
         if isinstance(run, Config) and list(settings):
             raise ValueError(
                 "settings change the configuration in the folder of a run; load_config changes a "

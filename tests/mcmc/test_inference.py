@@ -25,6 +25,7 @@ from streamtrain.mcmc.emulator import Emulator
 from streamtrain.mcmc.inference import Inference, Options
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
+from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.priors import Normal
 from streamtrain.ranks import PERCENTILES
 from streamtrain.spectra import Power, shells
@@ -105,6 +106,20 @@ def test_data_vector_is_power_and_voxels_of_the_map(skies: dict[str, list[str]])
     assert made.theta[0].tolist() == [batch.draws[5]["parameters"][n] for n in density.names]
     generator.close()
     plain.close()
+
+
+def test_levels_of_every_kind_of_noise_are_known(skies: dict[str, list[str]]) -> None:
+    """Those that differ from sample to sample, at the edges too; simulations have them as given."""
+    edge = {"sigma_uK": [1.0, 9.0]}
+    noise = {"noise": {"sigma_uK": 2.0}, "noise_2": {"sigma_uK": 2.0, "absent": 0.5}}
+    generator = Generator(config_of(skies, observe={**noise, "edge_noise": edge}), "train")
+    names = drawn_levels(generator)
+    assert names == ["noise_2", "edge_noise"]
+    given = dict(zip(names, (np.full(3, 0.5), np.full(3, 7.0)), strict=True))
+    drawing = generator.draw(range(3), levels=given)
+    batch = generator.make(drawing, 0, 3, FreshMemory(generator.device))
+    assert np.array_equal(levels_of(batch, names), [[0.5, 7.0]] * 3)
+    generator.close()
 
 
 def test_simulations_at_given_parameters_are_those_of_a_prior_that_holds_them(
