@@ -27,13 +27,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
+from streamtrain.bins import LuminosityBins  # noqa: E402
 from streamtrain.config import load_config  # noqa: E402
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES  # noqa: E402
 from streamtrain.evaluate.bootstrap import Bootstrap  # noqa: E402
 from streamtrain.evaluate.posterior.functions import functionals  # noqa: E402
 from streamtrain.evaluate.run import Run  # noqa: E402
 from streamtrain.evaluate.scores import score  # noqa: E402
-from streamtrain.labels import Label, LuminosityBins  # noqa: E402
+from streamtrain.labels import Label  # noqa: E402
 from streamtrain.luminosity.scores import NormalScores, in_label  # noqa: E402
 from streamtrain.machine.progress import Progress  # noqa: E402
 from streamtrain.machine.workers import Resources  # noqa: E402

@@ -20,7 +20,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.numerics.backend import Kernels, kernels_for
 
 QUICK = (
-    *("test_config", "test_layers", "test_stream", "test_labels"),
+    *("test_config", "test_layers", "test_stream", "test_bins", "test_labels"),
     *("catalogs/test_lightcone", "catalogs/test_expressions", "catalogs/test_splits"),
     *("luminosity/test_priors", "luminosity/test_mixture", "operators/test_operators"),
     *("numerics/test_portable", "numerics/test_rng", "generator/test_generator"),

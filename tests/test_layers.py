@@ -27,7 +27,7 @@ ROOMS = (
     "catalogs",
     "tables figures spectra ranks",
     "labels priors",
-    "grid",
+    "bins grid",
     "cosmology",
     "numerics",
     "arguments",

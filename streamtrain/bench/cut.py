@@ -15,7 +15,6 @@ from streamtrain.config import Config
 from streamtrain.generator.halos import Bank
 from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pose import Pose, check_fits, draw_poses, single_pose
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.numerics.rng import STAGE_PAINT, STAGE_POSE, Draws
 
@@ -48,7 +47,7 @@ def _painter(config: Config, lightcone: Lightcone) -> LinePainter:
         Bank([lightcone]),
         config.grid,
         [MODELS[REFERENCE]],
-        LuminosityBins.of(config.label),
+        config.label.luminosity_bins,
         min_mass_Msun=config.data.min_mass_Msun,
         pooling=factors[0] if factors else (1, 1, 1),
     )

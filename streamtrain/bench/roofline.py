@@ -37,12 +37,12 @@ import torch
 
 from streamtrain.bench.speed import lightcone_bytes
 from streamtrain.bench.timing import ONE_THREAD, batch_maker, median_seconds, one_torch_thread
+from streamtrain.bins import Counts
 from streamtrain.config import Config
 from streamtrain.generator.compiled_model import CompiledModel
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import Counts
 from streamtrain.numerics.backend import Kernels, assembly, kernels_for
 
 BYTES_PER_ROW = 22

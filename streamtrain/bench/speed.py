@@ -11,9 +11,9 @@ import torch
 
 from streamtrain.bench.timing import batch_maker, median_seconds
 from streamtrain.bench.training import train_step
+from streamtrain.bins import Counts
 from streamtrain.config import Config
 from streamtrain.generator.generator import Generator
-from streamtrain.labels import Counts
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import build_network
 from streamtrain.numerics.workspace import Workspace

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from streamtrain.bins import ranges_with_bins
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Generator
-from streamtrain.labels import ranges_with_bins
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.ranks import PERCENTILES
 

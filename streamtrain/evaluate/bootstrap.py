@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.labels import ranges_with_bins
+from streamtrain.bins import ranges_with_bins
 
 Float = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.bins import bright_above
 from streamtrain.evaluate.alarm.alarm import alarm_lines
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES, MeanLabelBaseline
 from streamtrain.evaluate.bootstrap import Bootstrap, Float, score_intervals
@@ -32,7 +33,7 @@ from streamtrain.evaluate.scores import (
     score_counts,
     score_groups,
 )
-from streamtrain.labels import QUANTITIES, bright_above
+from streamtrain.labels import QUANTITIES
 from streamtrain.tables import (
     TEXT_WIDTH,
     columns,

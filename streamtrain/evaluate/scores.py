@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.bins import bright_above, ranges_with_bins
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
-from streamtrain.labels import bright_above, ranges_with_bins
 from streamtrain.ranks import PERCENTILES
 
 Bool = NDArray[np.bool_]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.linewidth import line_columns, within_reach
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import model_column
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Modifiers

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain._version import __version__
+from streamtrain.bins import cumulative
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.labels import cumulative
 from streamtrain.operators.noise import EdgeNoise, Noise, read_hits
 from streamtrain.operators.sources import RadioSources
 

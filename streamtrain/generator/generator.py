@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.arguments import whole_number
+from streamtrain.bins import Counts
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
@@ -37,7 +38,7 @@ from streamtrain.generator.windows import (
     SkiesInUse,
     schedule_of,
 )
-from streamtrain.labels import Counts, Label
+from streamtrain.labels import Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
 from streamtrain.luminosity.scores import in_label, scores_of

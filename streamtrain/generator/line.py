@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.settings import DataConfig
@@ -23,7 +24,6 @@ from streamtrain.generator.kernel_draws import LineDraws, Stages
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import Adjustments, Modifiers
 from streamtrain.luminosity.settings import LineConfig

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.arguments import number, numbers, truth_value, whole_number
+from streamtrain.bins import Counts, LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import sfr_source
 from streamtrain.generator.halos import Bank
@@ -20,7 +21,6 @@ from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_covers, single_pose
 from streamtrain.grid import Grid
-from streamtrain.labels import Counts, LuminosityBins
 from streamtrain.luminosity.registry import ModelFunction, find_model
 from streamtrain.maps.write import write_fits
 from streamtrain.numerics.backend import kernels_for

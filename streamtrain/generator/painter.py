@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, CompiledModel, Parameters
 from streamtrain.generator.halos import Bank, Halos
 from streamtrain.generator.pose import Pose
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.columns import warn_of_extrapolated_rates
 from streamtrain.luminosity.lost_light import kept_light, warn_of_lost_light
 from streamtrain.luminosity.model import LuminosityModel

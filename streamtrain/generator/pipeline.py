@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtrain.bins import Counts, LuminosityBins
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.generator.windows import Scene
-from streamtrain.labels import Counts, LuminosityBins
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, Workspace
 from streamtrain.operators.base import Drawn, Operator

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.labels import LuminosityBins
+from streamtrain.bins import LuminosityBins
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import STAGE_EMIT, Draws
 from streamtrain.priors import (

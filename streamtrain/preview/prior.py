@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.bins import Counts, cumulative
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
@@ -20,7 +21,6 @@ from streamtrain.evaluate.folder import output_folder
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
-from streamtrain.labels import Counts, cumulative
 from streamtrain.machine.progress import Progress
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import Split

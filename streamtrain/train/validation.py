@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.bins import LuminosityBins, ranges_with_bins
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import SampleGenerator
-from streamtrain.labels import Label, LuminosityBins, ranges_with_bins
+from streamtrain.labels import Label
 from streamtrain.ranks import RankedTruth, scalars
 from streamtrain.train.distributed import World
 from streamtrain.train.probe import Dependence, class_skill, pair_sums, skill

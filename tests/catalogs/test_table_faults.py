@@ -28,6 +28,7 @@ from support.table_files import (
     table,
 )
 
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import Options, read
 from streamtrain.cli.main import main
@@ -35,7 +36,6 @@ from streamtrain.generator.halos import Bank
 from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import LinePainter
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.abundance import matched_luminosity
 from streamtrain.luminosity.registry import find_model
 

@@ -160,8 +160,8 @@ def test_a_share_of_time_is_one(lightcone: Lightcone, share: float) -> None:
 
 
 def _emission(line: EmissionLine, model: Any) -> Any:
+    from streamtrain.bins import LuminosityBins
     from streamtrain.generator.compiled_model import CompiledModel
-    from streamtrain.labels import LuminosityBins
 
     return CompiledModel(model, line.painter.halos, LuminosityBins())
 

@@ -11,6 +11,7 @@ from scipy.special import ndtr
 from support import reference as ref
 from support import small
 
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.halos import Bank
@@ -18,7 +19,6 @@ from streamtrain.generator.paint import paint
 from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pose import single_pose
 from streamtrain.grid import Grid
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.numerics.rng import STAGE_PAINT, Draws
 

@@ -10,8 +10,8 @@ from support.user_models import everything
 
 from streamtrain.bench.roofline import count
 from streamtrain.bench.variants import VARIANTS
+from streamtrain.bins import LuminosityBins
 from streamtrain.generator import kernel_draws
-from streamtrain.labels import LuminosityBins
 from streamtrain.luminosity.registry import MODELS, user_model
 from streamtrain.luminosity.trace import trace
 from streamtrain.numerics.backend import kernel_source

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.bins import ranges_with_bins
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, NUM_MAPS, Alarm, Reference
 from streamtrain.evaluate.alarm.statistics import EDGE_MAPS, MapStatistics, Place
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.labels import NO_FUNCTION, ranges_with_bins
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamtrain.bins import LuminosityBins, bright_above, ranges_with_bins
 from streamtrain.config import Config
 from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.alarm.watch import Watch
@@ -33,14 +34,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.grid import Grid
-from streamtrain.labels import (
-    NO_FUNCTION,
-    SMALLEST_STD_DEX,
-    Label,
-    LuminosityBins,
-    bright_above,
-    ranges_with_bins,
-)
+from streamtrain.labels import NO_FUNCTION, SMALLEST_STD_DEX, Label
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.joint import JointCountsHead

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.bins import ranges_with_bins
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.report import TITLES
 from streamtrain.figures import GREY, LABEL_SIZE, SERIES, TICK_SIZE, TRUTH, graded, legend_above
-from streamtrain.labels import ranges_with_bins
 from streamtrain.ranks import BANDS, BINS, LEVELS, POINTS, Ranks
 from streamtrain.tables import range_title
 

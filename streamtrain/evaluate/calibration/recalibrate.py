@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain._version import __version__
+from streamtrain.bins import bright_above
 from streamtrain.config import Config
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.calibration import Prior, Ranking, check_head, sums_of
@@ -28,7 +29,6 @@ from streamtrain.evaluate.robustness.other_skies import notes_on, on_other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.labels import bright_above
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.move import Move
 from streamtrain.networks.network import Network

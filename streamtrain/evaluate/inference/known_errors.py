@@ -17,7 +17,6 @@ from streamtrain.evaluate.inference.training_field import FILE, Kept, TrainingFi
 from streamtrain.evaluate.predictions import Predictions, predict
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import GENERATOR_VERSION
-from streamtrain.labels import LuminosityBins
 from streamtrain.ranks import INTERVAL_ENDS
 
 Float = NDArray[np.float64]
@@ -93,7 +92,7 @@ class Measurement:
 
     @property
     def _num_bins(self) -> int:
-        return LuminosityBins.of(self.run.config.label).num
+        return self.run.config.label.luminosity_bins.num
 
     def _errors(self, kept: Mapping[str, Any]) -> Errors | None:
         """The newest that the run has."""

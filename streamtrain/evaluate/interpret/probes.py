@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from streamtrain.bins import ranges_with_bins
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import shares_below
 from streamtrain.evaluate.folder import output_folder
@@ -24,7 +25,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, SERIES, legend_above, style, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.observe import observe
-from streamtrain.labels import NO_FUNCTION, ranges_with_bins
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.luminosity.modifiers import BrightnessConfig
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources

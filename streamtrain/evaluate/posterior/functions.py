@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.bins import LuminosityBins, luminosity_ranges
 from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.grid import Grid, distance_Mpc
-from streamtrain.labels import LuminosityBins, luminosity_ranges
 from streamtrain.ranks import depth
 
 Float = NDArray[np.float64]

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, whole_number
+from streamtrain.bins import cumulative
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import Alarm
 from streamtrain.evaluate.alarm.watch import Watch
@@ -44,7 +45,7 @@ from streamtrain.evaluate.posterior.functions import (
 )
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
-from streamtrain.labels import NO_FUNCTION, cumulative
+from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of

@@ -14,6 +14,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
+from streamtrain.bins import bright_above
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.synthesis.make import Recipe, make_lightcones
 from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
@@ -43,7 +44,6 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.halos import expand
 from streamtrain.generator.line import MASS_TOLERANCE
 from streamtrain.generator.needed import FIRST_SEEDS, MOST, sky_of
-from streamtrain.labels import LuminosityBins, bright_above
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import SPLITS
@@ -150,7 +150,7 @@ class _Table:
         run, config = self._run, self._run.config
         files = {maker.name: self._files_of(maker) for maker in makers}
         kept = MeanLabelBaseline.of_evaluation(run.evaluation) if self._own else None
-        if kept is None or len(kept.mean) != LuminosityBins.of(config.label).num:
+        if kept is None or len(kept.mean) != config.label.luminosity_bins.num:
             training = run.training()
             kept = mean_label(training, run.progress)
             training.close()

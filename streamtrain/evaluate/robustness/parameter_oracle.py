@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.bins import Counts, ranges_with_bins
 from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap, Float
 from streamtrain.evaluate.scores import Bool, score_counts
 from streamtrain.generator.generator import Generator
-from streamtrain.labels import Counts, ranges_with_bins
 from streamtrain.numerics.rng import STAGE_POSE, Draws, sample_indices
 
 FIELDS = 4

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 from support import map_runs, small
 
+from streamtrain.bins import LuminosityBins, ranges_with_bins
 from streamtrain.cli.main import main
 from streamtrain.evaluate import testset, trained
 from streamtrain.evaluate.bootstrap import Bootstrap
@@ -22,7 +23,7 @@ from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers
 from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.grid import Grid
-from streamtrain.labels import Label, LabelConfig, LuminosityBins, ranges_with_bins
+from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
 from streamtrain.ranks import BANDS, RankedTruth
 from streamtrain.train.checkpoint import save_checkpoint

@@ -13,12 +13,12 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain import Generator
+from streamtrain.bins import ranges_with_bins
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import trained as trained_module
 from streamtrain.evaluate.interpret import probes as probes_module
 from streamtrain.evaluate.interpret.probes import run_probes, turned
-from streamtrain.labels import ranges_with_bins
 from streamtrain.networks.network import build_head
 
 pytestmark = small.EXTRAPOLATES

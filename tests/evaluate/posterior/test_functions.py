@@ -9,10 +9,10 @@ from support import reference as ref
 from support import small
 
 from streamtrain import Generator, Grid
+from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.posterior.functions import Functional, functionals
-from streamtrain.labels import LuminosityBins
 
 
 def evenly_spread() -> Lightcone:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from support import small
 
+from streamtrain.bins import Counts
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.robustness.parameter_oracle import (
     OtherFields,
@@ -15,7 +16,6 @@ from streamtrain.evaluate.robustness.parameter_oracle import (
 )
 from streamtrain.evaluate.scores import deviance
 from streamtrain.generator.generator import Generator
-from streamtrain.labels import Counts
 
 EDGES = np.linspace(3.5, 7.0, 50)
 NUM = 1500
