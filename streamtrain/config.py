@@ -22,20 +22,10 @@ from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
-from streamtrain.schema import (
-    ConfigError,
-    apply_override,
-    build,
-    nearest,
-    operator_kind,
-    parse_yaml,
-    plain,
-    setting,
-    to_dict,
-    yaml_text,
-)
+from streamtrain.schema import ConfigError, build, nearest, operator_kind, plain, setting, to_dict
 from streamtrain.shipped import find_config, find_run
 from streamtrain.train.settings import TrainConfig, check_training, said_of_training
+from streamtrain.yamltext import apply_override, parse_yaml, yaml_text
 
 __all__ = ["Config", "ConfigError", "TrainConfig", "load_config"]
 

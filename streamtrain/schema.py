@@ -1,4 +1,4 @@
-"""From a YAML mapping to a typed, checked tree of dataclasses.
+"""From a mapping to a typed, checked tree of dataclasses, and back; how two of them differ.
 
 A section is a frozen dataclass; its fields are declared with `setting(default, help, ...)`. Errors
 are one sentence: where, the offending value, what is allowed.
@@ -13,23 +13,13 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-import yaml
-
-from streamtrain.machine.files import DEBUG, one_line, reason_of
+from streamtrain.machine.files import one_line, reason_of
 
 T = TypeVar("T")
 
-MAX_VALUES = 1_000_000
-"""So many values and no more may a YAML text stand for."""
-MAX_WRITTEN = 30_000
-"""So many of them may be written down, which takes about a second to read."""
-MAX_DIGITS = 1000
-"""Characters of a whole number."""
-MAX_DEPTH = 100
-"""Levels of lists and mappings in a YAML text."""
 MAX_SHOWN = 60
 """Characters of a setting's value in the text of a difference."""
 
@@ -85,7 +75,7 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{label} must be a mapping of settings, not {_show(data)}")
+        raise ConfigError(f"{label} must be a mapping of settings, not {shown(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     held = {name: getattr(default, name) for name in fields} if isinstance(default, cls) else {}
@@ -123,7 +113,7 @@ def convert(value: Any, kind: Any, path: str) -> Any:
         return _convert_union(value, args, path)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{path} = {_show(value)} is none of {', '.join(map(str, args))}")
+            raise ConfigError(f"{path} = {shown(value)} is none of {', '.join(map(str, args))}")
         return value
     if dataclasses.is_dataclass(kind):
         return build(typing.cast(type, kind), value, path)
@@ -131,11 +121,11 @@ def convert(value: Any, kind: Any, path: str) -> Any:
         return _convert_tuple(value, args, path)
     if origin is list:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path} must be a list, not {_show(value)}")
+            raise ConfigError(f"{path} must be a list, not {shown(value)}")
         return [convert(v, args[0], f"{path}[{k}]") for k, v in enumerate(value)]
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path} must be a mapping, not {_show(value)}")
+            raise ConfigError(f"{path} must be a mapping, not {shown(value)}")
         return {str(k): convert(v, args[1], f"{path}.{k}") for k, v in value.items()}
     return _convert_scalar(value, kind, path)
 
@@ -145,7 +135,7 @@ def _convert_scalar(value: Any, kind: Any, path: str) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ConfigError(f"{path} must be a number, not {_show(value)}") from None
+            raise ConfigError(f"{path} must be a number, not {shown(value)}") from None
     if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return _convert_number(value, kind, path)
     if kind in (bool, str) and isinstance(value, kind):
@@ -153,7 +143,7 @@ def _convert_scalar(value: Any, kind: Any, path: str) -> Any:
     if kind is type(None) and value is None:
         return None
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise ConfigError(f"{path} must be {names.get(kind, 'empty')}, not {_show(value)}")
+    raise ConfigError(f"{path} must be {names.get(kind, 'empty')}, not {shown(value)}")
 
 
 def _convert_number(value: int | float, kind: type, path: str) -> int | float:
@@ -161,7 +151,7 @@ def _convert_number(value: int | float, kind: type, path: str) -> int | float:
         raise ConfigError(f"{path} = {value} is not a finite number")
     if kind is int:
         if value != int(value):
-            raise ConfigError(f"{path} must be a whole number, not {_show(value)}")
+            raise ConfigError(f"{path} must be a whole number, not {shown(value)}")
         return int(value)
     try:
         return float(value)
@@ -171,12 +161,12 @@ def _convert_number(value: int | float, kind: type, path: str) -> int | float:
 
 def _convert_tuple(value: Any, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{path} must be a list, not {_show(value)}")
+        raise ConfigError(f"{path} must be a list, not {shown(value)}")
     if len(args) == 2 and args[1] is Ellipsis:
         args = (args[0],) * len(value)
     if len(value) != len(args):
         raise ConfigError(
-            f"{path} must have {len(args)} entries, not {len(value)}: {_show(list(value))}"
+            f"{path} must have {len(args)} entries, not {len(value)}: {shown(list(value))}"
         )
     return tuple(
         convert(v, a, f"{path}[{k}]") for k, (v, a) in enumerate(zip(value, args, strict=True))
@@ -220,7 +210,7 @@ def _of_kind(value: Any, kinds: dict[str, type], path: str) -> type:
     given = value if isinstance(value, Mapping) else {}
     kind = given.get("kind", next(iter(kinds)))
     if not isinstance(kind, str) or kind not in kinds:
-        raise ConfigError(f"{path}.kind = {_show(kind)} is none of {', '.join(kinds)}")
+        raise ConfigError(f"{path}.kind = {shown(kind)} is none of {', '.join(kinds)}")
     names = {k: [f.name for f in dataclasses.fields(c)] for k, c in kinds.items()}
     for key in given:
         others = [k for k in kinds if key in names[k]]
@@ -239,11 +229,11 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
         return
     choices = metadata.get("choices")
     if choices is not None and value is not None and value not in choices:
-        raise ConfigError(f"{path} = {_show(value)} is none of {', '.join(map(str, choices))}")
+        raise ConfigError(f"{path} = {shown(value)} is none of {', '.join(map(str, choices))}")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if isinstance(value, int) and metadata.get("high") is None and value >= 2**63:
-        raise ConfigError(f"{path} = {_show(value)} is too large: at most {2**63 - 1}")
+        raise ConfigError(f"{path} = {shown(value)} is too large: at most {2**63 - 1}")
     low, high, above = (metadata.get(k) for k in ("low", "high", "above"))
     if (low is not None and value < low) or (high is not None and value > high):
         raise ConfigError(f"{path} = {number_text(value)} is outside {_range_text(low, high)}")
@@ -268,7 +258,8 @@ def number_text(value: int | float) -> str:
     return short if float(short) == value else str(value)
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as messages show it, in one line."""
     try:
         return one_line(f"'{value}'" if isinstance(value, str) else repr(value))
     except (ValueError, RecursionError) as error:  # more digits or levels than Python shows
@@ -287,23 +278,6 @@ def to_dict(section: Any) -> Any:
     if isinstance(section, tuple | list):
         return [to_dict(v) for v in section]
     return section
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as it stands."""
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def yaml_text(data: Any) -> str:
-    """Plain data as YAML that `parse_yaml` reads back, in the order that they have."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
 def plain(value: Any) -> Any:
@@ -382,131 +356,6 @@ def _differences(
         order != first and set(order) == set(first) for order in others
     ):
         yield Difference(f"the order of {name}", tuple(orders))
-
-
-class _Twice(ConfigError):
-    """A key that a mapping has twice."""
-
-    def __init__(self, key: Hashable, line: int) -> None:
-        super().__init__(f"'{key}' is given twice (line {line})")
-        self.key = key
-
-
-_TOO_DEEP = f"nested too deeply: more than {MAX_DEPTH} levels"
-
-
-class _UniqueLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and deep nesting before it takes long."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = self._written = 0
-
-    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
-        if self.flow_level >= MAX_DEPTH:  # the scanner looks back at all levels for each
-            raise yaml.YAMLError(_TOO_DEEP)
-        super().fetch_flow_collection_start(token)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self._depth += 1
-        self._written += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.YAMLError(_TOO_DEEP)
-        if self._written > MAX_WRITTEN:
-            raise yaml.YAMLError(f"more than {MAX_WRITTEN} values: name many files by a glob")
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        line = key_node.start_mark.line + 1
-        if not isinstance(key, Hashable):
-            raise ConfigError(f"{_show(key)} cannot be the name of a setting (line {line})")
-        if key in seen:
-            raise _Twice(key, line)
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
-def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int:
-    if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
-        problem = f"a whole number of {len(node.value)} characters"
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-    return int(loader.construct_yaml_int(node))
-
-
-_UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-_UniqueLoader.add_constructor("tag:yaml.org,2002:int", _short_int)
-
-
-def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
-    """YAML text to plain data; ConfigError with one sentence for a syntax error and for a key that
-    is given twice. suffixes: tell of `noise_2`, which a configuration has for that."""
-    try:
-        loader = _UniqueLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_aliases(node)
-        return loader.construct_document(node)
-    except _Twice as error:
-        if not suffixes:
-            raise
-        raise ConfigError(
-            f"{error}; a second use of an operator takes a suffix, as in '{error.key}_2'"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{name} is not valid YAML{place}: {one_line(problem)}") from None
-    except (ValueError, ArithmeticError, RecursionError) as error:  # dates, digits, depth
-        if isinstance(error, ConfigError) or os.environ.get(DEBUG):
-            raise
-        raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error
-
-
-def _check_aliases(root: yaml.Node) -> None:
-    """ConfigError for YAML whose aliases unfold to more than `MAX_VALUES` values, or to
-    themselves."""
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        if not isinstance(node, yaml.CollectionNode):
-            return 1
-        if id(node) not in sizes:
-            sizes[id(node)] = MAX_VALUES + 1  # until it is known: what holds itself has no end
-            parts = [
-                a for part in node.value for a in (part if isinstance(part, tuple) else [part])
-            ]
-            sizes[id(node)] = 1 + sum(size(part) for part in parts)
-        return sizes[id(node)]
-
-    if size(root) > MAX_VALUES:
-        raise ConfigError(f"its aliases unfold to more than {MAX_VALUES} values")
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one `dotted.key=value` (the value is YAML) in a nested mapping."""
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"'{override}' is not of the form dotted.key=value")
-    *parents, last = key.strip().split(".")
-    node = data
-    for depth, parent in enumerate(parents):
-        child = node.get(parent)
-        if child is None:
-            child = node[parent] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(
-                f"'{key}': '{'.'.join(parents[: depth + 1])}' is a value, not a section"
-            )
-        node = child
-    node[last] = parse_yaml(text, f"the value of {key}")
 
 
 def operator_kind(name: str) -> str:

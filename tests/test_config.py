@@ -16,15 +16,9 @@ from streamtrain.grid import Grid
 from streamtrain.operators.noise import NoiseConfig, VoxelSize
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.operators.transforms import LogModulusConfig
-from streamtrain.schema import (
-    ABSENT,
-    ConfigError,
-    OrderWarning,
-    differences,
-    operator_kind,
-    parse_yaml,
-)
+from streamtrain.schema import ABSENT, ConfigError, OrderWarning, differences, operator_kind
 from streamtrain.shipped import resource_dir, shipped_configs
+from streamtrain.yamltext import parse_yaml
 
 EXAMPLE = """
 seed: 3

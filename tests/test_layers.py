@@ -30,7 +30,7 @@ ROOMS = (
     "bins grid",
     "cosmology",
     "numerics",
-    "arguments",
+    "arguments yamltext",
     "schema",
     "shipped",
     "machine",

@@ -39,7 +39,8 @@ from streamtrain.maps.skymap import (
     sky_axes,
     text_of,
 )
-from streamtrain.schema import ConfigError, parse_yaml
+from streamtrain.schema import ConfigError
+from streamtrain.yamltext import parse_yaml
 
 EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
 SIGMA, HITS = ("sigma", "rms"), ("hits",)

@@ -15,7 +15,7 @@ from streamtrain.config import Config, ConfigError
 from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import read_text
 from streamtrain.networks.network import BODIES, Network
-from streamtrain.schema import build, parse_yaml, to_dict
+from streamtrain.schema import build, to_dict
 from streamtrain.shipped import find_run, near_run
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
 from streamtrain.train.folder import run_folder
@@ -27,6 +27,7 @@ from streamtrain.train.settings import (
     TrainConfig,
     default_warmup,
 )
+from streamtrain.yamltext import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import MODELS, find_model, user_model
 from streamtrain.priors import Normal, Uniform
-from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, apply_override
+from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning
+from streamtrain.yamltext import apply_override
 
 MASS = np.array([3e10, 1e12, 2e13])
 Z = np.array([[2.5], [2.9]])

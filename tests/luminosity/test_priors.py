@@ -15,7 +15,8 @@ from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
 from streamtrain.priors import Normal, Prior, Sometimes, Uniform
-from streamtrain.schema import parse_yaml, to_dict
+from streamtrain.schema import to_dict
+from streamtrain.yamltext import parse_yaml
 
 NUM = 4000
 

@@ -37,7 +37,8 @@ from streamtrain.catalogs.readers.expressions import (
 )
 from streamtrain.catalogs.readers.halos import PARAMETERS, reading
 from streamtrain.machine.files import read_text
-from streamtrain.schema import ConfigError, nearest, parse_yaml
+from streamtrain.schema import ConfigError, nearest
+from streamtrain.yamltext import parse_yaml
 
 QUANTITIES: dict[str, dict[str, float]] = {
     **dict.fromkeys(("x", "y", "z"), LENGTH),

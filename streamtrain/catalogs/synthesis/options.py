@@ -16,8 +16,9 @@ from typing import Any, get_type_hints
 from streamtrain.catalogs.synthesis.vary import SkyPrior, nested
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.files import read_text, reading
-from streamtrain.schema import convert, nearest, parse_yaml, setting
+from streamtrain.schema import convert, nearest, setting
 from streamtrain.shipped import find_shipped
+from streamtrain.yamltext import parse_yaml
 
 DEFAULT_COSMOLOGY = Cosmology()
 """Cosmology of limlam_mocker and COMAP."""

@@ -44,9 +44,10 @@ from streamtrain.machine.files import read_text, reading, sha256_of, write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.ranks import BAND
-from streamtrain.schema import ModelRangeWarning, convert, nearest, parse_yaml, to_dict
+from streamtrain.schema import ModelRangeWarning, convert, nearest, to_dict
 from streamtrain.shipped import resource_dir
 from streamtrain.tables import columns
+from streamtrain.yamltext import parse_yaml
 
 Float = NDArray[np.float64]
 
