@@ -16,9 +16,9 @@ from streamtrain.generator.program import Group, Program
 from streamtrain.generator.recorder import Recorder, Symbols, exact
 from streamtrain.luminosity.mixture import Component
 from streamtrain.luminosity.modifiers import Adjusted, Modifiers
+from streamtrain.luminosity.printer import SMALLEST
 from streamtrain.luminosity.settings import RequireConfig
 from streamtrain.luminosity.symbol import Symbol, column, symbol
-from streamtrain.luminosity.trace import SMALLEST
 from streamtrain.numerics import portable
 
 LIMIT, WEIGHT, INTENSITY = " limit", " weight", " intensity"
