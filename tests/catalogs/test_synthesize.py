@@ -17,7 +17,7 @@ import pytest
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.catalogs.sfr import sfr
-from streamtrain.catalogs.synthesis import arrays, sampler
+from streamtrain.catalogs.synthesis import arrays, fieldbox, sampler
 from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.synthesize import synthesize
@@ -193,7 +193,7 @@ def test_halos_of_this_version_of_the_method() -> None:
     """Files are identified by what the method makes of a seed: when these numbers change,
     METHOD_VERSION goes up. Transforms differ in the last bits between processors, so there is a
     tolerance, and no digest."""
-    assert sampler.METHOD_VERSION == 2
+    assert fieldbox.METHOD_VERSION == 2
     halos = synthesize(7, **SMALL)
     assert len(halos) == 353
     heaviest = np.argsort(-halos.mass_Msun)[:3]
@@ -276,7 +276,7 @@ def test_arrivals_are_poisson_and_shared_among_nodes(
     cell = np.concatenate([part.cell for part in parts])
     rank = np.concatenate([part.rank for part in parts])
     node = np.concatenate([part.node for part in parts])
-    active = plan._active_cells(slab)[0]
+    active = plan.active_cells(slab)[0]
     count = np.bincount(np.searchsorted(active, cell), minlength=active.size)
     mean = rate * len(plan.nodes)
     assert abs(count.mean() - mean) < 4.0 * np.sqrt(mean / count.size)

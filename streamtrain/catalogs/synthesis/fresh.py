@@ -12,8 +12,8 @@ import numpy as np
 
 from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.synthesis.fieldbox import METHOD, METHOD_VERSION
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION
 from streamtrain.catalogs.synthesis.synthesize import (
     SOME_SKIES,
     EmptySkyError,

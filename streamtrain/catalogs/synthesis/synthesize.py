@@ -29,9 +29,10 @@ from streamtrain.catalogs import sfr as fit
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
+from streamtrain.catalogs.synthesis.fieldbox import METHOD, METHOD_VERSION, FieldBox
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.catalogs.synthesis.sampler import METHOD, METHOD_VERSION, FieldBox, HaloSampler
+from streamtrain.catalogs.synthesis.sampler import HaloSampler
 from streamtrain.machine.workers import num_cores
 
 INSTEAD_OF_A_COLUMN = (
