@@ -19,7 +19,8 @@ from streamtrain.bins import cumulative
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.operators.noise import EdgeNoise, Noise, read_hits
+from streamtrain.operators.hits import read_hits
+from streamtrain.operators.noise import EdgeNoise, Noise
 from streamtrain.operators.sources import RadioSources
 
 Float = NDArray[np.float64]

@@ -3,8 +3,8 @@
 `base` says what an operator is and what its class tells of it, `table` lists them by name; each
 file besides holds operators and their sections of the configuration. `plan` puts those of a
 configuration in a row; the rest of the package reads it. `voxel_files` reads noise, hits and masks
-per voxel from files of surveys, `curve_files` curves of instruments; `profile` has the measured
-beam.
+per voxel from files of surveys, which `hits` makes sigma of; `curve_files` reads curves of
+instruments; `profile` has the measured beam.
 """
 
 from __future__ import annotations
