@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.sfr import SFRTable
+from streamtrain.generator.expectation import SMALLEST_SIGMA, Expectation, OfHalos, Shine
 from streamtrain.generator.halos import Halos
 from streamtrain.generator.linewidth import line_columns, within_reach
 from streamtrain.grid import Grid
@@ -25,10 +26,6 @@ from streamtrain.numerics import portable
 from streamtrain.numerics.backend import kernels_for
 
 LARGEST_DEPOSIT = 2.0**50
-SAFE_SIGMA = 6.0
-"""Scatter that a drawn model must leave room for; one halo in 1e9 is brighter."""
-WIDE_SIGMA_DEX = 0.5
-"""Scatter assumed for that where it depends on the halo."""
 STRATA = 96
 """Halos, one for each range of mass, that stand for all in `CompiledModel.expect`: half of the
 ranges equal in the logarithm of the rank, for the light, half in the rank, for the number."""
@@ -40,20 +37,6 @@ FINE_STRATA = 4096
 
 Float = NDArray[np.float64]
 Parameters = Mapping[str, Float]
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a field is expected to hold, to a few per cent; float64 [B] each."""
-
-    mean: Float
-    """Mean of the map [map units of the grid]."""
-    inside: Float
-    """Halos among the label's luminosities."""
-    below: Float
-    """Fainter halos, those that do not shine included."""
-    above: Float
-    """Expected number of halos brighter than the label's luminosities."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +119,36 @@ class CompiledModel:
     def values(self, parameters: Parameters, adjustments: Adjustments) -> NDArray[np.float32]:
         """The kernel's arguments for B samples, float32 [B, 7 + adjustments + uniforms], as in
         kernels/paint.cu. Raises ValueError for parameters that give no luminosity."""
-        pairs = adjustments.pairs
-        size, first = len(pairs), 7 + pairs.shape[1]
-        sigma, mu = self.model.log2_scatter(parameters, size)
+        pairs, size = adjustments.pairs, len(adjustments.pairs)
+        sigma, mu = self._scatter(parameters, size)
         uniforms = self.traced.evaluate_uniforms({**parameters, "": np.zeros(size)})
-        values = np.empty((size, first + uniforms.shape[1]), np.float32)
-        values[:, :2], values[:, 4:7] = self.constants[:2], self.constants[2:]
+        columns = self.kernel_values(sigma, mu, adjustments.label_shift, [*pairs.T, *uniforms.T])
         with np.errstate(over="ignore"):  # infinite in float32: refused below
-            values[:, 2], values[:, 3] = sigma, mu
-        values[:, 4:6] -= adjustments.label_shift[:, None]
-        values[:, 7:first] = pairs
-        values[:, first:] = uniforms
+            rows = [np.broadcast_to(column, (size,)) for column in columns]
+            values = np.stack(rows, axis=1).astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | (sigma < 0.0))
         if len(bad):
             drawn = {name: float(v[bad[0]]) for name, v in parameters.items()}
             cause = "a negative scatter" if sigma[bad[0]] < 0.0 else "no luminosity"
             raise ValueError(f"{self.model.name} has {cause} for the parameters {drawn}")
         return values
+
+    @property
+    def varies(self) -> bool:
+        """Whether the model's scatter depends on the halo."""
+        return self.model.sigma_dex is not None
+
+    def kernel_values(
+        self, sigma: Any, mu: Any, label_shift: Any, others: Sequence[Any]
+    ) -> list[Any]:
+        """The kernel's arguments in their order, of arrays [B] or of symbols.
+
+        sigma, mu: see `LuminosityModel.log2_scatter`; label_shift: of log2 L in the label alone;
+        others: threshold and shift of each adjustment, then the uniforms of the model.
+        """
+        factor, power, *edges = self.constants
+        ends = (edges[0] - label_shift, edges[1] - label_shift)
+        return [factor, power, sigma, mu, *ends, edges[2], *others]
 
     @property
     def constants(self) -> tuple[float, ...]:
@@ -214,44 +210,16 @@ class CompiledModel:
         """Whether the brightest halos of B parameter sets [B] stay inside the cube's fixed-point
         range, `SAFE_SIGMA` of scatter included; neither scatter nor luminosities may be negative.
         A function of the bank and the parameters."""
-        size = _size(parameters)
-        luminosity = self.traced.evaluate("luminosity", parameters, self.bright.halos)
-        with np.errstate(all="ignore"):
-            log2_l = portable.log2(luminosity)
-        sigma, mu = self.model.log2_scatter(parameters, size)
-        if self.model.sigma_dex is not None:
-            sigma, mu = np.full(size, WIDE_SIGMA_DEX * portable.LOG2_10), np.zeros(size)
-        bright = log2_l + (SAFE_SIGMA * sigma + mu)[:, None]
-        possible = np.isfinite(sigma) & (sigma >= 0.0) & (luminosity >= 0.0).all(axis=1)
-        return np.asarray((bright < self.log2_limit).all(axis=1) & possible)
+        shine = self._shine(parameters, self.bright)
+        return np.asarray(shine.fits(self.log2_limit, self.varies))
 
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
         each of `STRATA` ranges of mass, before any modifier changes the light. A function of
         the bank and the parameters."""
-        probes, weights = self.typical, self.weights
-        log2_l = self._log2_luminosity(parameters, probes)
-        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(log2_l)))
-        if self.model.sigma_dex is not None:
-            width = self.traced.evaluate("sigma", parameters, probes.halos)
-            sigma, mu = sigma * width, mu * width * width
-        centre, ln2 = log2_l + mu, portable.LN2
-        boost = portable.exp2(np.clip(centre + 0.5 * ln2 * sigma * sigma, -1000.0, 1000.0))
-        shining = np.broadcast_to(weights, log2_l.shape)
-        if "on_fraction" in self.traced.outputs:
-            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
-            shining = weights * np.clip(share, 0.0, 1.0)
-        low, high = self.log2_range
-        narrow = np.maximum(sigma, 1e-6)
-        fainter = portable.normal_cdf((low - centre) / narrow)
-        brighter = portable.normal_cdf((centre - high) / narrow)
-        inside = _total(shining * (1.0 - fainter - brighter))
-        above = _total(shining * brighter)
-        return Expectation(
-            _total(shining * boost * probes.intensity) / self.num_voxels,
-            inside,
-            np.maximum(_total(weights) - inside - above, 0.0),
-            above,
+        shine = self._shine(parameters, self.typical)
+        return shine.expected(
+            self.weights, self.typical.intensity, self.log2_range, self.num_voxels
         )
 
     def expected_counts(self, parameters: Parameters, strata: int = FINE_STRATA) -> Float:
@@ -266,30 +234,34 @@ class CompiledModel:
             columns = self.columns[: len(self.traced.columns)].cpu().numpy()
             self._fine[strata] = self._probes(rows, list(columns)), weights
         probes, weights = self._fine[strata]
-        centre = self._log2_luminosity(parameters, probes)
-        sigma, mu = (v[:, None] for v in self.model.log2_scatter(parameters, len(centre)))
-        if self.model.sigma_dex is not None:
-            width = self.traced.evaluate("sigma", parameters, probes.halos)
-            sigma, mu = sigma * width, mu * width * width
-        if "on_fraction" in self.traced.outputs:
-            share = self.traced.evaluate("on_fraction", parameters, probes.halos)
-            weights = weights * np.clip(share, 0.0, 1.0)
-        narrow = np.broadcast_to(np.maximum(sigma, 1e-6) * np.sqrt(2.0), centre.shape)
+        shine = self._shine(parameters, probes)
+        (centre, sigma), weights = shine.log2_l(), shine.shining(weights)
+        narrow = np.broadcast_to(np.maximum(sigma, SMALLEST_SIGMA) * np.sqrt(2.0), centre.shape)
         edges = self._bins.edges * portable.LOG2_10
         weights = np.broadcast_to(weights, centre.shape)
         brighter = np.empty((len(centre), len(edges)))
         step = max(1, CHECKED_AT_ONCE * 64 // (len(edges) * centre.shape[1]))
         for first in range(0, len(centre), step):
             some = slice(first, first + step)
-            peak, spread, number = (torch.tensor(v[some]) for v in (centre + mu, narrow, weights))
+            peak, spread, number = (torch.tensor(v[some]) for v in (centre, narrow, weights))
             away = torch.erf((peak[..., None] - torch.from_numpy(edges)) / spread[..., None])
             brighter[some] = 0.5 * (away + 1.0).mul_(number[..., None]).sum(1).numpy()
         return np.concatenate([brighter[:, :-1] - brighter[:, 1:], brighter[:, -1:]], axis=1)
 
-    def _log2_luminosity(self, parameters: Parameters, probes: Probes) -> Float:
-        luminosity = self.traced.evaluate("luminosity", parameters, probes.halos)
-        with np.errstate(all="ignore"):
-            return portable.log2(luminosity)
+    def _shine(self, parameters: Parameters, probes: Probes) -> Shine:
+        """How B parameter sets [B] light some halos."""
+
+        def output(name: str) -> Float | None:
+            known = name in self.traced.outputs
+            return self.traced.evaluate(name, parameters, probes.halos) if known else None
+
+        size = len(next(iter(parameters.values()), np.zeros(1)))
+        return Shine(output, *self._scatter(parameters, size), OfHalos())
+
+    def _scatter(self, parameters: Parameters, size: int) -> tuple[Float, Float]:
+        """`LuminosityModel.log2_scatter`, [size] each."""
+        sigma, mu = self.model.log2_scatter(parameters)
+        return np.broadcast_to(sigma, (size,)), np.broadcast_to(mu, (size,))
 
 
 def traced_for(model: LuminosityModel, grid: Grid) -> Traced:
@@ -310,15 +282,6 @@ def num_columns(traced: Traced, modifiers: Modifiers) -> int:
     """Numbers (float32) per halo that a model adds to its bank, see `CompiledModel.columns`."""
     width = 0 if modifiers.width is None else 2
     return max(len(traced.columns) + traced.num_static + width, 1)
-
-
-def _total(values: Float) -> Float:
-    """Sums along the last axis, one term after the other: the same bits on every machine."""
-    return np.asarray(np.add.accumulate(values, axis=-1)[..., -1])
-
-
-def _size(parameters: Parameters) -> int:
-    return len(next(iter(parameters.values()), np.zeros(1)))
 
 
 def _intensity_per_lsun(
@@ -351,7 +314,7 @@ def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
     edges = np.unique(np.rint(np.concatenate([ranks, steps * last])).astype(np.int64))
     middle = (edges[:-1] + edges[1:]) // 2
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
-    area = float(_total((ra_max - ra_min) * (dec_max - dec_min)))
+    area = float(OfHalos().total((ra_max - ra_min) * (dec_max - dec_min)))
     field = halos.grid.fov_deg[0] * halos.grid.fov_deg[1]
     share = field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
     return order[middle], np.diff(edges) * share

@@ -17,16 +17,18 @@ from torch import Tensor
 
 from streamtrain.generator import program
 from streamtrain.generator.compiled_model import LARGEST_DEPOSIT, CompiledModel
+from streamtrain.generator.expectation import OfHalos, Shine
 from streamtrain.generator.halos import Bank
-from streamtrain.generator.model_statement import ModelStatement
 from streamtrain.generator.painter import items_of
 from streamtrain.generator.pose import MARGIN_DEG, outline_of, stretch
-from streamtrain.generator.program import Program
-from streamtrain.generator.recorder import Recorder, exact
+from streamtrain.generator.program import Group, Program
+from streamtrain.generator.recorder import Recorder, Symbols, exact
 from streamtrain.grid import DEG
 from streamtrain.luminosity.mixture import Component
 from streamtrain.luminosity.modifiers import Modifiers
+from streamtrain.luminosity.printer import storable
 from streamtrain.luminosity.settings import RequireConfig
+from streamtrain.luminosity.symbol import Symbol, column, symbol
 from streamtrain.numerics.backend import Kernels, kernels_for
 from streamtrain.numerics.rng import (
     STAGE_MIXTURE,
@@ -58,6 +60,10 @@ LAYOUT = ("cones", "slots", "points", "models", "values", "roll", "mirror", "pos
 CONE = ("ra_min", "ra_max", "dec_min", "dec_max", "stretch", "tile", "rows", "columns",
         "first_tile", "first_row", "largest", "cone_width")  # fmt: skip
 """Numbers of a lightcone."""
+LIMIT, WEIGHT, INTENSITY = " limit", " weight", " intensity"
+"""Columns of the halos that conditions look at, which no lightcone has."""
+BRIGHT, TYPICAL = "bright", "typical"
+"""Names of the groups of halos that conditions look at, see `CompiledModel`."""
 MAX_OUTLINE = 512
 """Points on the border of a field."""
 ROOM = 8 * (2 * MAX_OUTLINE + program.MAX_TERMS)
@@ -84,12 +90,93 @@ def seed_of(seed: int, split: Split, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(words, np.uint32).view(np.int32)).to(device)
 
 
+class _SymbolsOfHalos(OfHalos):
+    """The same of symbols; group: the name of the halos."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def beside(self, value: Symbol) -> Symbol:
+        return value
+
+    def every(self, holds: Symbol) -> Symbol:
+        return Symbol("all", (holds,), name=self._group)
+
+    def total(self, values: Symbol) -> Symbol:
+        return Symbol("sum", (values,), name=self._group)
+
+
+class _ModelFormulas:
+    """What is drawn for a luminosity model, and what the paint kernel reads of it: the functions
+    that NumPy works out, called with symbols."""
+
+    def __init__(
+        self,
+        component: Component,
+        compiled: CompiledModel,
+        modifiers: Modifiers,
+        require: RequireConfig,
+        stage: int,
+    ) -> None:
+        self._compiled, self._recorder = compiled, Recorder()
+        draws = self._recorder.draws(stage)
+        bright, typical = compiled.bright, compiled.typical
+        self._groups: dict[str, Group] = {BRIGHT: {**bright.halos, LIMIT: compiled.log2_limit}}
+        if require.asks:
+            seen = {WEIGHT: compiled.weights, INTENSITY: typical.intensity}
+            self._groups[TYPICAL] = {**typical.halos, **seen}
+
+        def accept(parameters: Symbols) -> Symbol:
+            fits: Symbol = self._shine(parameters, BRIGHT).fits(column(LIMIT), compiled.varies)
+            if not require.asks:
+                return fits
+            expected = self._shine(parameters, TYPICAL).expected(
+                column(WEIGHT), column(INTENSITY), compiled.log2_range, compiled.num_voxels
+            )
+            return np.minimum(fits, expected.enough(require))
+
+        self._parameters: Symbols = component.prior.draw(  # type: ignore[assignment]
+            draws,
+            component.model.defaults,
+            accept,  # type: ignore[arg-type]
+        )
+        both, label = modifiers.drawn(draws)
+        shift = sum((exact(made.shift) for made in label), symbol(0.0))  # type: ignore[arg-type]
+        pairs = [value for made in both for value in (made.threshold, exact(made.shift))]  # type: ignore[arg-type]
+        sigma, mu = self._scatter(self._parameters)
+        uniforms = map(storable, compiled.traced.uniforms)
+        values = compiled.kernel_values(sigma, mu, shift, [*pairs, *uniforms])
+        self.values = [symbol(value) for value in values]
+        """What the kernel reads, in its order."""
+        self._possible = np.where(sigma < 0.0, 0.0, 1.0)
+
+    def add_to(self, program: Program, width: int) -> tuple[int, int]:
+        """Add it to a program, with as many values as the widest has; see `Program.add`."""
+        values = [*self.values, *[symbol(0.0)] * (width - len(self.values))]
+        return program.add(
+            self._recorder.attempts,
+            values,
+            [self._possible],  # type: ignore[list-item]
+            parameters=self._parameters,
+            groups=self._groups,
+        )
+
+    def _scatter(self, parameters: Symbols) -> tuple[Symbol, Symbol]:
+        sigma, mu = self._compiled.model.log2_scatter(parameters)
+        return exact(sigma), exact(mu)
+
+    def _shine(self, parameters: Symbols, group: str) -> Shine:
+        """How the model lights a group of halos."""
+        output = self._compiled.traced.outputs.get
+        return Shine(output, *self._scatter(parameters), _SymbolsOfHalos(group))
+
+
 class LineDraws:
     """Draws a line's part of samples on one device.
 
-    bank: the lightcones that fields are cut from; models: the luminosity model of each component;
-    values_of: see `ModelDraws`. Raises TraceError for what no kernel can draw, and whatever a
-    user's conditions raise when they are recorded.
+    bank: the lightcones that fields are cut from; models: the luminosity model of each component.
+    Raises TraceError for what no kernel can draw, and whatever a user's conditions raise when they
+    are recorded.
     """
 
     def __init__(
@@ -112,12 +199,12 @@ class LineDraws:
         self._kernels = draw_kernels(bank.device, compiler_flags)
         border = outline_of(fov_deg, float(np.abs(bank.footprints[:, 2:]).max()) + max(fov_deg))
         made = Program([*fov_deg, scale])
-        statements = [
-            ModelStatement(component, compiled, modifiers, require, stages.model)
+        formulas = [
+            _ModelFormulas(component, compiled, modifiers, require, stages.model)
             for component, compiled in zip(components, models, strict=True)
         ]
-        width = max(len(one.values) for one in statements)
-        places = [one.add_to(made, width) for one in statements]
+        width = max(len(one.values) for one in formulas)
+        places = [one.add_to(made, width) for one in formulas]
         self._slots, self._models, self._width = _slots(bank, fov_deg), len(models), width
         layout = {
             "cones": len(bank.lightcones),

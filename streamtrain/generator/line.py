@@ -196,23 +196,13 @@ class EmissionLine:
 
     def _condition(self, compiled: CompiledModel) -> Condition:
         """What a draw of a model's parameters must satisfy besides its prior's own conditions."""
-        if not self._requires:
+        if not self._section.require.asks:
             return compiled.fits
         return lambda parameters: compiled.fits(parameters) & self._enough(compiled, parameters)
 
-    @property
-    def _requires(self) -> bool:
-        require = self._section.require
-        return require.mean_uK is not None or require.halos is not None
-
     def _enough(self, compiled: CompiledModel, parameters: Parameters) -> NDArray[np.bool_]:
         """Whether parameters are expected to make what `emit.line.require` asks for, [B]."""
-        require, expected = self._section.require, compiled.expect(parameters)
-        accepted = np.ones(len(expected.mean), bool)
-        for bounds, value in ((require.mean_uK, expected.mean), (require.halos, expected.inside)):
-            if bounds is not None:
-                accepted &= (bounds[0] <= value) & (value <= bounds[1])
-        return accepted
+        return np.asarray(compiled.expect(parameters).enough(self._section.require))
 
     def _check_held(self) -> None:
         """Refuse a model whose parameters are all held and break what is asked of them."""
@@ -228,7 +218,7 @@ class EmissionLine:
                 if constraint is not None and not np.all(constraint(values))
                 else ""
             )
-            if self._requires and not self._enough(compiled, values)[0]:
+            if self._section.require.asks and not self._enough(compiled, values)[0]:
                 broken = "emit.line.require"
             if broken:
                 raise ConfigError(
@@ -307,7 +297,7 @@ class EmissionLine:
     def enough(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
         """Whether parameters are expected to make what `emit.line.require` asks for, [B]; number:
         of the luminosity model."""
-        if not self._requires:
+        if not self._section.require.asks:
             return np.ones(len(next(iter(parameters.values()))), bool)
         return self._enough(self.painter.compiled_models[number], parameters)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.lines import TOLERANCE as LINE_TOLERANCE
@@ -128,19 +127,17 @@ class LuminosityModel:
             raise ConfigError(f"scatter = {scatter!r} is none of True, False, 'mean', 'median'")
         return replace(self, preserves=scatter)
 
-    def log2_scatter(
-        self, parameters: Mapping[str, NDArray[np.float64]], size: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Scatter of log2 L and what is added to log2 L, [B] each; for a model whose scatter
-        depends on the halo: a switch, and what the squared scatter is multiplied by."""
-        sigma, mu = np.zeros(size), np.zeros(size)
+    def log2_scatter(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Scatter of log2 L and what is added to log2 L, numbers or [B] as `parameters` are; for a
+        model whose scatter depends on the halo: a switch, and what the squared scatter is
+        multiplied by."""
+        sigma, mu = 0.0, 0.0
         if self.sigma_dex is not None:
-            sigma, mu = sigma + 1.0, mu - 0.5 * portable.LN2
+            sigma, mu = 1.0, -0.5 * portable.LN2
         elif self.scatter is not None:
             with np.errstate(all="ignore"):  # `CompiledModel.values` refuses what is not finite
-                pair = self.scatter(parameters)
-                sigma, mu = (np.broadcast_to(a, (size,)) / portable.LN2 for a in pair)
-        return sigma, mu if self.preserves == "mean" else np.zeros(size)
+                sigma, mu = (value / portable.LN2 for value in self.scatter(parameters))
+        return sigma, mu if self.preserves == "mean" else 0.0
 
     @property
     def traced_parameters(self) -> list[str]:

@@ -60,6 +60,11 @@ class RequireConfig:
         None, "lowest and highest number of halos among the label's luminosities", low=0
     )
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for anything."""
+        return self.mean_uK is not None or self.halos is not None
+
 
 @dataclass(frozen=True)
 class LineConfig(ModelConfig):

@@ -10,13 +10,11 @@ import torch
 from support import small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator.compiled_model import CompiledModel
+from streamtrain.generator.expectation import Shine
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.model_statement import ModelStatement
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import LineConfig
-from streamtrain.luminosity.symbol import symbol
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
 from streamtrain.priors import Normal, Prior
 
@@ -219,11 +217,7 @@ def test_every_prior_generates(name: str, prior: str, small_sky: Lightcone) -> N
 def test_wide_priors_saturate_without_the_check(
     name: str, prior: str, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def anything(_: CompiledModel, drawn: dict[str, np.ndarray]) -> np.ndarray:
-        return np.ones(len(next(iter(drawn.values()))), bool)
-
-    monkeypatch.setattr(CompiledModel, "fits", anything)
-    monkeypatch.setattr(ModelStatement, "_fits", lambda *_: symbol(1.0))
+    monkeypatch.setattr(Shine, "fits", lambda shine, *_: shine.sigma >= 0.0)
     config = small.config(emit={"line": {"model": name, "prior": prior}})
     with pytest.raises(ValueError, match="too bright for the cube's fixed-point range"):
         Generator(config, lightcones=[small_sky]).generate(range(200))
