@@ -1,8 +1,8 @@
-"""What is drawn for samples by NumPy, and what training needs of whatever makes samples."""
+"""Samples drawn by NumPy, and what training needs of whatever makes samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,11 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.synthesis.fresh import MadeLightcone
-from streamtrain.generator.batch import Batch, Records
+from streamtrain.generator.batch import Batch, Column, OfModels, Records
+from streamtrain.generator.line import Chosen
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.generator.windows import Scene, SkiesInUse
 from streamtrain.labels import Label
-from streamtrain.operators.base import Drawn
+from streamtrain.luminosity.modifiers import Modifiers
+from streamtrain.luminosity.scores import NormalScores
+from streamtrain.numerics.rng import STAGE_POSE, Draws, Split, sample_indices
+from streamtrain.operators.base import Drawn, Operator, draw_finite
+from streamtrain.operators.noise import LevelNoise
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,78 @@ class SampleDraws:
 
     def __len__(self) -> int:
         return len(self.arguments)
+
+
+class NumpyDraws:
+    """Draws samples with NumPy alone; `kernel_draws` draws the same on the device.
+
+    scores: of each luminosity model, where the label is of parameters.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        split: Split,
+        modifiers: Modifiers,
+        operators: Sequence[Operator],
+        label: Label,
+        scores: Sequence[NormalScores],
+    ) -> None:
+        self._seed, self._split, self._modifiers = seed, split, modifiers
+        self._operators, self._label, self._scores = operators, label, scores
+
+    def draw(
+        self,
+        scene: Scene,
+        indices: Sequence[int],
+        chosen: Chosen | None = None,
+        levels: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> SampleDraws:
+        """Draw samples of one window whose lightcones are at hand, see `Generator.draw`."""
+        numbers = sample_indices(indices)
+        draws = Draws(self._seed, self._split, numbers, STAGE_POSE)
+        fields = scene.line.fields(draws)
+        adjustments = self._modifiers.draw(draws)
+        arguments, records = scene.line.draw(draws, fields, adjustments, chosen)
+        columns: dict[str, Column] = {
+            name: Records(made, range(len(arguments))) for name, made in adjustments.records.items()
+        }
+        for name, line in scene.interlopers.items():
+            same = line.stages.pose == scene.line.stages.pose
+            theirs = fields if same else line.fields(draws)
+            other, described = line.draw(draws, theirs, line.modifiers.draw(draws))
+            arguments.others.append(other)
+            columns[name] = described
+        drawn = [
+            draw_finite(operator, Draws(self._seed, self._split, numbers, operator.stage))
+            for operator in self._operators
+        ]
+        for k, operator in enumerate(self._operators):
+            if levels is not None and operator.name in levels:
+                assert isinstance(operator, LevelNoise)
+                drawn[k] = operator.at_level(levels[operator.name])
+        for operator, values in zip(self._operators, drawn, strict=True):
+            if values:
+                columns[operator.name] = Records(values, range(len(arguments)))
+        parameters = self._parameters(draws, scene, records)
+        return SampleDraws(
+            scene, indices, arguments, drawn, records.with_columns(columns), parameters
+        )
+
+    def _parameters(
+        self, draws: Draws, scene: Scene, records: Records
+    ) -> NDArray[np.float32] | None:
+        """The label of samples where it is of parameters, from those that they have drawn."""
+        if not self._scores:
+            return None
+        drawn = records.column("parameters")
+        assert isinstance(drawn, OfModels)
+        draws = draws.of_stage(scene.line.stages.model)
+        scores = [
+            one.drawn(draws.take(np.flatnonzero(drawn.choice == number)), mine)
+            for number, (one, mine) in enumerate(zip(self._scores, drawn.parameters, strict=True))
+        ]
+        return self._label.of_parameters(drawn.choice, scores)
 
 
 class SampleGenerator(Protocol):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -23,26 +21,22 @@ from streamtrain.catalogs.sfr import SFRTable, sfr_source
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.batch import Batch, Column, DrawnLater, OfModels, Records, join
-from streamtrain.generator.draws import SampleDraws
-from streamtrain.generator.halos import Bank
-from streamtrain.generator.kernel_draws import OperatorDraws, Stages, seed_of
-from streamtrain.generator.line import Chosen, EmissionLine, LinePlan
-from streamtrain.generator.open import Report, check_memory, open_interlopers, open_skies
+from streamtrain.generator.batch import Batch, DrawnLater, Records, join
+from streamtrain.generator.draws import NumpyDraws, SampleDraws
+from streamtrain.generator.kernel_draws import OperatorDraws, seed_of
+from streamtrain.generator.line import Chosen, EmissionLine
+from streamtrain.generator.open import Report, open_skies
 from streamtrain.generator.painter import LinePainter
 from streamtrain.generator.pipeline import Pipeline
+from streamtrain.generator.scenes import SceneBuilder, check_memory
 from streamtrain.generator.windows import (
     LightconeWindows,
     Scene,
-    Schedule,
     SkiesInUse,
     schedule_of,
 )
-from streamtrain.labels import Label
 from streamtrain.luminosity.mixture import Mixture
-from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
-from streamtrain.luminosity.scores import in_label, scores_of
-from streamtrain.luminosity.settings import InterloperConfig
+from streamtrain.luminosity.scores import scores_of
 from streamtrain.machine.workers import num_cores
 from streamtrain.numerics.backend import (
     BackendError,
@@ -51,10 +45,8 @@ from streamtrain.numerics.backend import (
     kernels_for,
     launching,
 )
-from streamtrain.numerics.rng import SPLITS, STAGE_POSE, Draws, Split, sample_indices
+from streamtrain.numerics.rng import SPLITS, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
-from streamtrain.operators.base import draw_finite
-from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.transforms import ScaledLog
 
 GENERATOR_VERSION = 2
@@ -122,38 +114,32 @@ class Generator:
         self.schedule = schedule_of(config.data, self.seed, split, self.skies)
         self.classes = list(config.line.class_names)
         """Names of the luminosity models, the classes that samples can be of."""
-        self._volume_of = lru_cache(maxsize=4096)(self.grid.volume_Mpc3)
-        volumes = [self._volume_of(c["Omega_m"], c["h"]) for c in self.skies.cosmologies]
-        self._own_volumes = isinstance(self.skies, FreshSkies) and len(set(volumes)) > 1
-        self.label = Label(
-            config.label,
-            volumes[:1] if self._own_volumes else volumes,
-            self.classes,
-            self.device,
-            in_label(config.label, config.line),
+        self._builder = SceneBuilder(
+            config,
+            split,
+            self.skies,
+            self.schedule,
+            sfr=self.sfr,
+            device=self.device,
+            compiler_flags=compiler_flags,
         )
-        self._scores = scores_of(Mixture(config.line)) if self.label.is_parameters else []
+        self.label, self.modifiers = self._builder.label, self._builder.modifiers
         self.bins = self.label.bins
         self.observation = config.observation
         self.operators = self.observation.operators()
         self.observation.check_filled(self.operators)
-        self._leading_pool = self.observation.leading_pool
-        if self._leading_pool is not None:
+        if self.observation.leading_pool is not None:
             # painting into the joined voxels adds up to the same integers, so to the same bits
             del self.operators[0]
-        self.modifiers = build_modifiers(config.emit, self.bins)
         self.operators[:0] = [ScaledLog(b.name, b.stage, b) for b in self.modifiers.in_label]
-        self._compiler_flags = compiler_flags
-        self._own_skies = open_interlopers(config, split, self.skies)
-        self._plans = {"line": LinePlan(config.line, self.grid, self.modifiers)}
-        for position, (name, section) in enumerate(config.emit.items()):
-            if isinstance(section, InterloperConfig):
-                self._plans[name] = self._interloper(name, section, emit_stage(position))
-        lines = [(*self._skies_of(name), plan) for name, plan in self._plans.items()]
+        scores = scores_of(Mixture(config.line)) if self.label.is_parameters else []
+        self._numpy = NumpyDraws(
+            self.seed, split, self.modifiers, self.operators, self.label, scores
+        )
         follows = split == "train" and self.schedule.turns
         if scenes is None:
-            check_memory(lines, config.data.memory_GB, self.device)
-            scenes = LightconeWindows(self._scene, self.device, follows=follows)
+            check_memory(self._builder.lines, config.data.memory_GB, self.device)
+            scenes = LightconeWindows(self._builder.build, self.device, follows=follows)
         self.scenes = scenes
         if isinstance(self.skies, FreshSkies):
             self.skies.report = None  # what is made in the background interrupts nobody
@@ -189,47 +175,6 @@ class Generator:
             f"{self.num_outputs} outputs, on {self.device})"
         )
 
-    def _interloper(self, name: str, section: InterloperConfig, stage: int) -> LinePlan:
-        """Another line in the same band, in the field of the line or in one of its own."""
-        pose = stage + 1 if name in self._own_skies else STAGE_POSE
-        return LinePlan(
-            section.line,
-            replace(self.grid, nu_rest_GHz=section.nu_rest_GHz),
-            self.modifiers.blank,
-            Stages(pose, stage, stage + 3, stage + 2),
-            self.grid.fixed_point_exponent,
-        )
-
-    def _skies_of(self, name: str) -> tuple[LightconeFiles | FreshSkies, Schedule]:
-        """The lightcones whose halos shine in a line, and when they are used."""
-        own = self._own_skies.get(name)
-        return (self.skies, self.schedule) if own is None else (own, self.schedule.of(len(own)))
-
-    def _scene(self, window: int) -> Scene:
-        """What the samples of a window are painted from."""
-        banks: dict[int, Bank] = {}
-        lines = {}
-        for name, plan in self._plans.items():
-            skies, schedule = self._skies_of(name)
-            if id(skies) not in banks:
-                numbers = schedule.lightcones(window)
-                banks[id(skies)] = Bank([skies.load(k) for k in numbers], self.device)
-            lines[name] = EmissionLine(
-                plan,
-                self.config.data,
-                banks[id(skies)],
-                self.bins,
-                self._leading_pool,
-                sfr=self.sfr,
-                compiler_flags=self._compiler_flags,
-            )
-        in_use, volumes = np.array(self.schedule.lightcones(window)), None
-        if self._own_volumes:
-            cosmologies = [cone.cosmology for cone in lines["line"].lightcones]
-            volumes = np.array([self._volume_of(c["Omega_m"], c["h"]) for c in cosmologies])
-        unit_label = self.label.unit_label(in_use, volumes)
-        return Scene(in_use, lines.pop("line"), lines, unit_label)
-
     @property
     def line(self) -> EmissionLine:
         """The line that labels are about, with the lightcones that were used last."""
@@ -244,8 +189,7 @@ class Generator:
     def headers(self) -> list[Header]:
         """Headers of all lightcone files: the line's, then those of interlopers that have their
         own."""
-        every = (self.skies, *self._own_skies.values())
-        return [h for skies in every if isinstance(skies, LightconeFiles) for h in skies.headers]
+        return self._builder.headers
 
     @property
     def lightcones(self) -> list[Lightcone]:
@@ -321,11 +265,7 @@ class Generator:
             files["sfr"] = self.sfr.digest
         if read := {o.name: d for o in self.operators if (d := o.identity())}:
             files["observe"] = read
-        others = {name: line.identity() for name, line in self.interlopers.items()}
-        for name, own in self._own_skies.items():
-            others[name]["lightcones"] = own.identity()
-        lightcones = self.skies.identity()
-        return {**self.line.identity(), "lightcones": lightcones, **files, **others}
+        return self._builder.identity(self.scenes.latest, files)
 
     def generate(self, indices: Sequence[int], memory: Workspace | None = None) -> Batch:
         """Make the samples of these global indices (any order, any number, 0..2^64-1).
@@ -577,50 +517,7 @@ class Generator:
         levels: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> SampleDraws:
         """Draw samples of one window whose lightcones are at hand, with NumPy alone; see `draw`."""
-        numbers = sample_indices(indices)
-        draws = Draws(self.seed, self.split, numbers, STAGE_POSE)
-        fields = scene.line.fields(draws)
-        adjustments = self.modifiers.draw(draws)
-        arguments, records = scene.line.draw(draws, fields, adjustments, chosen)
-        columns: dict[str, Column] = {
-            name: Records(made, range(len(arguments))) for name, made in adjustments.records.items()
-        }
-        for name, line in scene.interlopers.items():
-            same = line.stages.pose == scene.line.stages.pose
-            theirs = fields if same else line.fields(draws)
-            other, described = line.draw(draws, theirs, line.modifiers.draw(draws))
-            arguments.others.append(other)
-            columns[name] = described
-        drawn = [
-            draw_finite(operator, Draws(self.seed, self.split, numbers, operator.stage))
-            for operator in self.operators
-        ]
-        for k, operator in enumerate(self.operators):
-            if levels is not None and operator.name in levels:
-                assert isinstance(operator, LevelNoise)
-                drawn[k] = operator.at_level(levels[operator.name])
-        for operator, values in zip(self.operators, drawn, strict=True):
-            if values:
-                columns[operator.name] = Records(values, range(len(arguments)))
-        parameters = self._parameters(draws, scene, records)
-        return SampleDraws(
-            scene, indices, arguments, drawn, records.with_columns(columns), parameters
-        )
-
-    def _parameters(
-        self, draws: Draws, scene: Scene, records: Records
-    ) -> NDArray[np.float32] | None:
-        """The label of samples where it is of parameters, from those that they have drawn."""
-        if not self._scores:
-            return None
-        drawn = records.column("parameters")
-        assert isinstance(drawn, OfModels)
-        draws = draws.of_stage(scene.line.stages.model)
-        scores = [
-            one.drawn(draws.take(np.flatnonzero(drawn.choice == number)), mine)
-            for number, (one, mine) in enumerate(zip(self._scores, drawn.parameters, strict=True))
-        ]
-        return self.label.of_parameters(drawn.choice, scores)
+        return self._numpy.draw(scene, indices, chosen, levels)
 
     def skies_of(self, index: int) -> SkiesInUse:
         """The lightcones that a sample may be painted from."""

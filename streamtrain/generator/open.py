@@ -1,7 +1,4 @@
-"""The lightcones that a configuration names, in files or made during training, opened.
-
-Before that, the memory that they take is compared with what is free.
-"""
+"""The lightcones that a configuration names, in files or made during training, opened."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.settings import SynthesizeConfig
@@ -18,17 +14,11 @@ from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_onc
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.halos import BANK_BYTES, expand
-from streamtrain.generator.line import LinePlan
-from streamtrain.generator.windows import KEPT, Schedule
+from streamtrain.generator.halos import expand
 from streamtrain.luminosity.settings import InterloperConfig
-from streamtrain.machine.memory import free_memory
 from streamtrain.numerics.rng import SPLITS, Split
 
 Report = Callable[[float, str], None]
-Line = tuple[LightconeFiles | FreshSkies, Schedule, LinePlan]
-"""The lightcones whose halos shine in a line, when they are used, and what else makes the line."""
-
 DIAGONALS = 1.2
 """Side of a fresh lightcone in diagonals of the field, which can then be rolled and moved."""
 
@@ -144,48 +134,3 @@ def _open_files(patterns: Mapping[str, Sequence[str]], split: Split, where: str)
     check_once({f"{where}.{name}": files for name, files in paths.items()})
     check_disjoint(paths)
     return paths[split]
-
-
-SHARE = 0.5
-"""Share of the free memory that lightcones may take."""
-GB = 1e9
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return free_memory()
-
-
-def bytes_in_use(lines: Sequence[Line], device: torch.device) -> float:
-    """Memory that lightcones take on a device [bytes], while those of a window and of the next are
-    held: every bank once, what every line adds to it, on a CPU the lightcones' own arrays too."""
-    per_halo: dict[int, int] = {}
-    for skies, _, plan in lines:
-        per_halo[id(skies)] = per_halo.get(id(skies), BANK_BYTES) + plan.bytes_per_halo()
-    total = 0.0
-    for skies, schedule in {id(s): (s, schedule) for s, schedule, _ in lines}.values():
-        number = schedule.active if schedule.turns else schedule.num or 0
-        most = skies.most_bytes(number, per_halo[id(skies)], with_rows=device.type == "cpu")
-        total += (KEPT if schedule.turns else 1) * most
-    return total
-
-
-def check_memory(lines: Sequence[Line], limit_GB: float | None, device: torch.device) -> None:
-    """Raise ConfigError if the lightcones in use, and those that follow them, do not fit.
-
-    lines: of the samples, the one of the label first; limit_GB: instead of half of what is free on
-    the device.
-    """
-    first = lines[0][1]
-    needed = bytes_in_use(lines, device)
-    limit = SHARE * free_bytes(device) if limit_GB is None else GB * limit_GB
-    if needed > limit:
-        advice = "data.active, as in data.active=2,"
-        if first.turns:
-            advice = f"data.active below {first.active}"
-        raise ConfigError(
-            f"the lightcones in use need {needed / GB:.2g} GB, more than the {limit / GB:.2g} GB "
-            f"there are for them: set {advice} to use fewer at a time"
-        )

@@ -16,7 +16,7 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
-from streamtrain.generator.open import bytes_in_use
+from streamtrain.generator.scenes import bytes_in_use
 from streamtrain.generator.windows import Schedule
 
 SKIES = [small.lightcone(seed, 2000) for seed in range(1, 9)]
@@ -214,7 +214,7 @@ def test_the_memory_that_is_counted_is_that_which_is_held(
             section |= {"train": [names[own]], "validation": [names[2]], "test": [names[3]]}
         sections[name] = section
     made = Generator(small.config(emit=sections, data={"train": [names[0]]}))
-    lines = [(*made._skies_of(name), plan) for name, plan in made._plans.items()]
+    lines = made._builder.lines
     assert bytes_in_use(lines, torch.device("cpu")) == held_bytes(made)
     scene = made.scenes.latest
     used = {id(line.bank): line.bank for line in (scene.line, *scene.interlopers.values())}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from streamtrain.catalogs.synthesis import arrays
-from streamtrain.generator import open
+from streamtrain.generator import scenes
 from streamtrain.machine import workers
 from streamtrain.machine.memory import free_memory
 
@@ -130,6 +130,6 @@ def test_strange_files_are_no_limit(text: str, tmp_path: Path) -> None:
 
 def test_everything_that_asks_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """One function, in the synthesis, its processes and the generator."""
-    assert arrays.free_memory is workers.free_memory is open.free_memory is free_memory
-    monkeypatch.setattr(open, "free_memory", lambda: 123)
-    assert open.free_bytes(torch.device("cpu")) == 123
+    assert arrays.free_memory is workers.free_memory is scenes.free_memory is free_memory
+    monkeypatch.setattr(scenes, "free_memory", lambda: 123)
+    assert scenes.free_bytes(torch.device("cpu")) == 123
