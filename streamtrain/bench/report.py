@@ -13,8 +13,7 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.bench.comparison import compare, compare_on_gpu
-from streamtrain.bench.cut import cut_costs
-from streamtrain.bench.models import REFERENCE, model_costs, operator_cost
+from streamtrain.bench.models import REFERENCE, cut_costs, model_costs, operator_cost
 from streamtrain.bench.ranks import rank_costs, report_ranks
 from streamtrain.bench.roofline import floor, report_floor
 from streamtrain.bench.scaling import draw_scaling, report_scaling, scaling

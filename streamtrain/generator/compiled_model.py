@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.generator.expectation import SMALLEST_SIGMA, Expectation, OfHalos, Shine
-from streamtrain.generator.halos import Halos
-from streamtrain.generator.linewidth import line_columns, within_reach
+from streamtrain.generator.halos import Halos, line_columns, within_reach
 from streamtrain.grid import Grid
 from streamtrain.luminosity.columns import model_column
 from streamtrain.luminosity.model import LuminosityModel

@@ -8,10 +8,9 @@ from typing import Any
 from streamtrain.operators.base import Operator
 from streamtrain.operators.beam import Beam
 from streamtrain.operators.correlated import CorrelatedNoise
-from streamtrain.operators.filters import HighPass, Standardise, SubtractMean
+from streamtrain.operators.filters import PCA, HighPass, Standardise, SubtractMean
 from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import EdgeNoise, Noise
-from streamtrain.operators.pca import PCA
 from streamtrain.operators.pool import Pool
 from streamtrain.operators.response import ChannelResponse
 from streamtrain.operators.sources import RadioSources

@@ -17,7 +17,7 @@ import pytest
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.rows import sky_angles_deg
 from streamtrain.catalogs.sfr import sfr
-from streamtrain.catalogs.synthesis import arrays, fieldbox, sampler
+from streamtrain.catalogs.synthesis import arrays, box, sampler
 from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.synthesize import synthesize
@@ -193,7 +193,7 @@ def test_halos_of_this_version_of_the_method() -> None:
     """Files are identified by what the method makes of a seed: when these numbers change,
     METHOD_VERSION goes up. Transforms differ in the last bits between processors, so there is a
     tolerance, and no digest."""
-    assert fieldbox.METHOD_VERSION == 2
+    assert box.METHOD_VERSION == 2
     halos = synthesize(7, **SMALL)
     assert len(halos) == 353
     heaviest = np.argsort(-halos.mass_Msun)[:3]

@@ -17,7 +17,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.linewidth import virial_velocity_kms
+from streamtrain.generator.halos import virial_velocity_kms
 from streamtrain.grid import Grid
 from streamtrain.luminosity.modifiers import poisson
 

@@ -16,7 +16,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.pca import PCA
+from streamtrain.operators.filters import PCA
 
 pytestmark = small.ASSUMES
 

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs import sfr
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.generator import linewidth
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.halos import line_columns
 from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.pose import single_pose
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
 from streamtrain.operators.beam import BeamConfig
 from streamtrain.operators.correlated import CorrelatedNoiseConfig
-from streamtrain.operators.filters import HighPassConfig, StandardiseConfig, SubtractMeanConfig
+from streamtrain.operators.filters import (
+    HighPassConfig,
+    PCAConfig,
+    StandardiseConfig,
+    SubtractMeanConfig,
+)
 from streamtrain.operators.mask import MaskConfig
 from streamtrain.operators.noise import EdgeNoiseConfig, NoiseConfig
-from streamtrain.operators.pca import PCAConfig
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.operators.response import ChannelResponseConfig
 from streamtrain.operators.sources import RadioSourcesConfig
@@ -287,7 +291,7 @@ def fixed_point(
         place = channel * (grid.shape[1] * grid.shape[2]) + frame
         np.add.at(total.reshape(-1), place[painted], quanta[painted])
     else:
-        columns = linewidth.line_columns(line.painter.halos, width)
+        columns = line_columns(line.painter.halos, width)
         words = philox(pairs + 2**31, *counter, split_seed(generator.seed))
         angle = unit_interval(in_turn(words[0], words[1]))[: len(lightcone)]
         angle = angle if width.inclination else None

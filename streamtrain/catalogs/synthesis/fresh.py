@@ -12,7 +12,7 @@ import numpy as np
 
 from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.synthesis.fieldbox import METHOD, METHOD_VERSION
+from streamtrain.catalogs.synthesis.box import METHOD, METHOD_VERSION
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.synthesize import (
     SOME_SKIES,

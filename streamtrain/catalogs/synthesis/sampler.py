@@ -23,9 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.synthesis.arrays import NUMPY, Array, NumpyArrays
-from streamtrain.catalogs.synthesis.box import GOLDEN, Box, cell_words, constant, mix, uniform
+from streamtrain.catalogs.synthesis.box import (
+    GOLDEN,
+    Box,
+    FieldBox,
+    Slab,
+    cell_words,
+    constant,
+    mix,
+    uniform,
+)
 from streamtrain.catalogs.synthesis.density import LONG_STAGE, DensityField, DensityModes, gather
-from streamtrain.catalogs.synthesis.fieldbox import FieldBox, Slab
 from streamtrain.catalogs.synthesis.halo_rates import MassNodes, Rates
 from streamtrain.catalogs.synthesis.massfunction import mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions

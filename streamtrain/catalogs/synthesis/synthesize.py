@@ -29,7 +29,7 @@ from streamtrain.catalogs import sfr as fit
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
-from streamtrain.catalogs.synthesis.fieldbox import METHOD, METHOD_VERSION, FieldBox
+from streamtrain.catalogs.synthesis.box import METHOD, METHOD_VERSION, FieldBox
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import HaloSampler

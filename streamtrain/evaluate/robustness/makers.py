@@ -16,7 +16,7 @@ from typing import Any
 
 from streamtrain.bins import bright_above
 from streamtrain.catalogs.headers import Header
-from streamtrain.catalogs.synthesis.fieldbox import METHOD
+from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.catalogs.synthesis.make import Recipe, make_lightcones
 from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions

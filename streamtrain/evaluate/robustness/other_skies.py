@@ -13,7 +13,7 @@ from pathlib import Path
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.skies import check_once
-from streamtrain.catalogs.synthesis.fieldbox import METHOD
+from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.config import Config
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Generator

@@ -12,7 +12,7 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain.catalogs.headers import Header
-from streamtrain.catalogs.synthesis.fieldbox import METHOD
+from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.cli import main
 from streamtrain.config import Config

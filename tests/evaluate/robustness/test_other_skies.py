@@ -13,7 +13,7 @@ import pytest
 from support import map_runs, small
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.synthesis.fieldbox import METHOD
+from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.cosmology import Cosmology
