@@ -43,7 +43,7 @@ class MapState:
     """A voxel over the mean of its fine voxels: 1 where they were averaged, their number where they
     were summed."""
     through: tuple[Callable[[], Operator], ...] = field(default=(), repr=False, compare=False)
-    """Makes the operators that the map has gone through, one after the other."""
+    """Makes the operators that the map has gone through, each once, one after the other."""
 
     @property
     def shape(self) -> Shape:

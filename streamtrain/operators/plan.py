@@ -7,9 +7,9 @@ a network's input is a map of.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -42,15 +42,13 @@ class Step:
     """Whether a real map has it already."""
     in_units: bool
     """Whether the map after it has its units."""
+    build: Callable[[], Operator] = field(repr=False, compare=False)
+    """Makes the operator, once. Raises ConfigError, also for a file that cannot be used."""
 
     @property
     def kind(self) -> str:
         """The name without the suffix of a second use."""
         return operator_kind(self.name)
-
-    def build(self) -> Operator:
-        """The operator. Raises ConfigError, also for a file that cannot be used."""
-        return self.operator.from_config(self.name, self.stage, self.section, self.before)
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,12 @@ class ObservationPlan:
         for position, (name, section) in enumerate(observe.items()):
             operator = OPERATORS[operator_kind(name)]
             before, stage, there = state, STAGE_OBSERVE + 2 * position, already[name]
-            made = partial(operator.from_config, name, stage, section, before)
-            state = replace(operator.state_after(section, before), through=(*before.through, made))
+            build = cache(partial(operator.from_config, name, stage, section, before))
+            state = replace(operator.state_after(section, before), through=(*before.through, build))
             in_units = in_units and not operator.unitless
-            steps.append(Step(name, operator, section, stage, before, state, there, in_units))
+            steps.append(
+                Step(name, operator, section, stage, before, state, there, in_units, build)
+            )
         self.steps = tuple(steps)
         self.state = state
         """The map after all of them."""
@@ -121,7 +121,8 @@ class ObservationPlan:
                 )
 
     def operators(self) -> list[Operator]:
-        """The operators. Raises ConfigError, also for a file that cannot be used."""
+        """The operators, the same each time. Raises ConfigError, also for a file that cannot be
+        used."""
         return [step.build() for step in self.steps]
 
     def check_filled(self, operators: Sequence[Operator]) -> None:

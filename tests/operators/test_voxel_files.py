@@ -26,6 +26,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.operators import voxel_files as voxels_module
 from streamtrain.operators.mask import Mask
 from streamtrain.operators.noise import Noise
+from streamtrain.operators.voxel_files import read_voxels
 from streamtrain.schema import AssumptionWarning
 
 pytestmark = small.ASSUMES
@@ -340,3 +341,24 @@ def test_identity_sees_sigma(small_sky: Lightcone, tmp_path: Path) -> None:
     assert here.generate([0]).digests() == there.generate([0]).digests()
     plain = small.config(observe={"noise": {}}).sample_settings()
     assert "rms" not in plain["observe"]["noise"]
+
+
+def test_a_file_is_read_once_for_all_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks at the noise before it finds the operator that maps go through."""
+    path, read = runs.write_fits(tmp_path / "sigma.fits", SIGMA), []
+
+    def counted(*args: Any, **given: Any) -> Any:
+        read.append(args[0])
+        return read_voxels(*args, **given)
+
+    monkeypatch.setattr("streamtrain.operators.hits.read_voxels", counted)
+    noise, correlated, pca = built(
+        noise={"rms": str(path)},
+        correlated_noise={"sigma_uK": 1.0, "knee_per_GHz": 1.0},
+        pca={"modes": 1},
+    )
+    assert read == [str(path)]
+    for operator in (correlated.voxels, pca.sigma):
+        np.testing.assert_array_equal(operator.values.ravel(), noise.voxels.values.ravel())
