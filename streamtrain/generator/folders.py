@@ -5,6 +5,7 @@ Their maps are in their units, and always the mean over a voxel.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,8 @@ NOISE = (Noise, EdgeNoise)
 """Operators that add white noise."""
 
 
-class LimlamFolder:
-    """A folder with sample_INDEX.npz: plain numbers and text, no pickle."""
+class _SampleFolder(ABC):
+    """A new folder with a file for each sample."""
 
     def __init__(self, path: Path, generator: Generator) -> None:
         self.path, self.generator = path, generator
@@ -81,6 +82,14 @@ class LimlamFolder:
         cubes = batch.cube.cpu().numpy()
         for k, index in enumerate(batch.indices):
             self._write_one(cubes[k], batch, k, index)
+
+    @abstractmethod
+    def _write_one(self, cube: NDArray[np.float32], batch: Batch, k: int, index: int) -> None:
+        """Write sample k of a batch, which has a global index."""
+
+
+class LimlamFolder(_SampleFolder):
+    """A folder with sample_INDEX.npz: plain numbers and text, no pickle."""
 
     def _write_one(self, cube: NDArray[np.float32], batch: Batch, k: int, index: int) -> None:
         geometry, generator = self.geometry, self.generator
@@ -129,7 +138,7 @@ class LimlamFolder:
         np.savez(self.path / f"sample_{index:0{DIGITS}d}.npz", **arrays)
 
 
-class ComapFolder:
+class ComapFolder(_SampleFolder):
     """A folder with sample_INDEX.h5 in the layout that COMAP's pipeline writes today, in K.
 
     Channels rise through 4 sidebands (1 where their number is no multiple of 4), dec rises, ra
@@ -138,25 +147,16 @@ class ComapFolder:
     """
 
     def __init__(self, path: Path, generator: Generator) -> None:
-        self.path, self.generator = path, generator
-        self.geometry = Geometry(generator)
+        super().__init__(path, generator)
         channels = generator.observation.state.shape[0]
         self.num_sidebands = 4 if channels % 4 == 0 else 1
         self.noise = NoiseLevels(generator)
 
-    @contextmanager
-    def open(self) -> Iterator[Callable[[Batch], None]]:
-        """A function that writes a batch."""
-        self.path.mkdir()
-        yield self._write
-
-    def _write(self, batch: Batch) -> None:
-        cubes = batch.cube.cpu().numpy()
-        for k, index in enumerate(batch.indices):
-            with h5py.File(self.path / f"sample_{index:0{DIGITS}d}.h5", "w") as file:
-                self._write_map(file, cubes[k], batch.draws[k])
-                self._write_voxels(file)
-                self._write_sample(file, batch, k, index)
+    def _write_one(self, cube: NDArray[np.float32], batch: Batch, k: int, index: int) -> None:
+        with h5py.File(self.path / f"sample_{index:0{DIGITS}d}.h5", "w") as file:
+            self._write_map(file, cube, batch.draws[k])
+            self._write_voxels(file)
+            self._write_sample(file, batch, k, index)
 
     def _write_map(self, file: Any, cube: NDArray[np.float32], draw: Mapping[str, Any]) -> None:
         noise, kelvin = self.noise, KELVIN / self.geometry.weight

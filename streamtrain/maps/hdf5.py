@@ -24,6 +24,8 @@ from streamtrain.machine.hdf5file import check_here, holds
 from streamtrain.maps.comap import is_comap, read_comap
 from streamtrain.maps.datasets import array_of, is_dataset, meant, said, unpacked
 from streamtrain.maps.skymap import (
+    HITS,
+    SIGMA,
     MapError,
     SkyMap,
     check_numbers,
@@ -43,8 +45,6 @@ from streamtrain.schema import ConfigError
 from streamtrain.yamltext import parse_yaml
 
 EDGES = ("nu_edges_GHz", "dec_edges_deg", "ra_edges_deg")
-SIGMA, HITS = ("sigma", "rms"), ("hits",)
-"""Names of what may stand beside a cube; the first that is there counts."""
 
 
 def read_hdf5(

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from streamtrain.machine.files import check_npz
 from streamtrain.maps.skymap import (
+    HITS,
+    SIGMA,
     MapError,
     SkyMap,
     check_numbers,
@@ -39,8 +41,6 @@ from streamtrain.maps.skymap import (
 
 EDGES = ("nu_binedges", "pix_binedges_x", "pix_binedges_y")
 LIMLAM = ("map_frequencies", "npix_x", "npix_y")
-SIGMA, HITS = ("sigma", "rms"), ("hits",)
-"""Names of what may stand beside a cube; the first that is there counts."""
 
 
 def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:

@@ -21,6 +21,8 @@ UNKNOWN_MODES = -1
 NARROWING = 0.1
 """Share of a pixel's width in ra that may be lost towards a pole before it is said."""
 POLE_DEG = 90.0 + 1e-6
+SIGMA, HITS = ("sigma", "rms"), ("hits",)
+"""Names of what may stand beside a cube in a file; the first that is there counts."""
 EVEN = 1e-3
 """How far steps of an axis may differ from their mean, in steps."""
 

@@ -14,7 +14,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, MapState, Operator, Table, Turn
-from streamtrain.operators.noise import check_levels, draw_level
+from streamtrain.operators.noise import check_levels, draw_level, levels_of
 from streamtrain.operators.voxel_files import sigma_before
 from streamtrain.schema import setting
 
@@ -68,8 +68,7 @@ class CorrelatedNoise(Operator):
     def from_config(
         cls, name: str, stage: int, config: CorrelatedNoiseConfig, state: MapState
     ) -> CorrelatedNoise:
-        given = config.sigma_uK
-        levels = given if isinstance(given, tuple) else (given, given)
+        levels = levels_of(config.sigma_uK)
         num_freq, dnu_GHz = state.shape[0], state.grid.dnu_GHz * state.joined[0]
         covariance = channel_covariance(num_freq, dnu_GHz, config.knee_per_GHz, config.index)
         voxels = sigma_before(state, f"observe.{name}").reshape(num_freq, -1)

@@ -154,13 +154,12 @@ class Noise(LevelNoise):
         )
         if _is_alone(config) and own is not None:
             given = own
-        levels = given if isinstance(given, tuple) else (given, given)
         if config.index != 0.0:
             of_pixel = np.ones(state.shape[1:], np.float32) if pattern is None else pattern
             pattern = _of_channel(config, state)[:, None, None] * of_pixel
         table = None if pattern is None else Table(pattern)
         pixels, voxels = (table, None) if pattern is None or pattern.ndim == 2 else (None, table)
-        return cls(name, stage, levels, config.absent, factor, pixels, digest, voxels)
+        return cls(name, stage, levels_of(given), config.absent, factor, pixels, digest, voxels)
 
     @classmethod
     def check(cls, section: NoiseConfig, where: str, state: MapState) -> None:
@@ -245,6 +244,11 @@ def check_levels(sigma: float | tuple[float, float] | None, where: str) -> None:
     """Raise ConfigError for a range of levels that does not rise."""
     if isinstance(sigma, tuple) and sigma[0] > sigma[1]:
         raise ConfigError(f"{where}.sigma_uK = [{sigma[0]:g}, {sigma[1]:g}] must increase")
+
+
+def levels_of(sigma: float | tuple[float, float]) -> tuple[float, float]:
+    """Lowest and highest level that a setting says."""
+    return sigma if isinstance(sigma, tuple) else (sigma, sigma)
 
 
 def draw_level(draws: Draws, sigma: tuple[float, float], absent: float) -> NDArray[np.float64]:
@@ -351,8 +355,7 @@ class EdgeNoise(LevelNoise):
     def from_config(
         cls, name: str, stage: int, config: EdgeNoiseConfig, state: MapState
     ) -> EdgeNoise:
-        given = config.sigma_uK
-        levels = given if isinstance(given, tuple) else (given, given)
+        levels = levels_of(config.sigma_uK)
         if config.per == "map_voxel":
             pixels = edge_ramp(state.shape[1:], config.width)
         else:
