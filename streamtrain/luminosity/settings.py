@@ -63,7 +63,7 @@ class RequireConfig:
     @property
     def asks(self) -> bool:
         """Whether it asks for anything."""
-        return self.mean_uK is not None or self.halos is not None
+        return any(bounds is not None for bounds in vars(self).values())
 
 
 @dataclass(frozen=True)
