@@ -1,58 +1,72 @@
 """The joint posterior of all bins of a luminosity function: an exact likelihood of its counts.
 
-Axes: b map, s drawn function, k bin in the order of the chain, u hidden unit, c number of a bin's
-mixture. The probability of all counts is a product over the bins,
+Axes: b map, s drawn function, i bin, k node of the tree, f sum over bins, u hidden unit, c number
+of a node's mixture. A map tells sums over many bins, such as the luminosity of all halos, far
+better than the number in one bin, so counts are drawn from the coarse to the fine: the halos in
+blocks of neighbouring bins first, then how many of a block are in its brighter half, until every
+bin is known. The probability of all counts is a product over these nodes,
 
-    p(N | map) = product over k of p(N_k | N_0 ... N_{k-1}, map),
+    p(N | map) = product over k of p(n_k | n_0 ... n_{k-1}, map).
 
-whose order is coarse to fine: a bright bin, the last and the first, then always one in the middle
-of the widest gap, so that a drawn function is interpolated between bins that are known already and
-errors do not grow along a chain. Each factor is a mixture of log-normal distributions rounded down
-to whole numbers, N = floor(e^x): no halo has the probability of x < 0, and bins of 10^5 halos are
-treated like empty ones.
+A block has n = floor(e^x) halos, and the brighter half of what has P halos n = floor((P + 1) /
+(1 + e^-x)) of them, where x is drawn from a mixture of normal distributions: each number has the
+probability of an interval, empty bins and bins of 10^5 halos alike. `v` is the middle of the
+interval, ln(n + 1/2) or ln((n + 1/2) / (P - n + 1/2)).
+
+The network says of every node, and of sums over all bins, a mean and a width: those of v, or ln of
+the sum, whatever the others are. What a node depends on is in units of these widths, which are
+twenty times as small for one map as for another: the distances r of the nodes before from their
+means, and what the sums lack (`_pulls`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import logsigmoid, silu
 from torch.special import log_ndtr
 
 from streamtrain.labels import SMALLEST_STD_DEX, Label
 from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, LN10, Head
 
 COMPONENTS = 3
-"""Log-normal distributions in the mixture of a bin."""
+"""Normal distributions in the mixture of a node."""
 CONTEXT = 48
-"""Numbers of the map that all bins see."""
-HIDDEN = 24
-"""Hidden units of each bin."""
+"""Numbers of the map that all nodes see."""
+HIDDEN = 32
+"""Hidden units of each node."""
+BLOCK = 7
+"""Bins of a block, at most."""
 FIRST = 0.7
-"""Where the chain begins, as a share of the bins: 10^6 Lsun for the usual label."""
-NEIGHBOURS = 2
-"""Bins on each side that the first weights, a linear regression, reach to."""
-RIDGE = 0.02
-"""The ridge of that regression, in variances of a bin."""
-SMALLEST_SCATTER = 0.02
-"""Floor of what the regression leaves, in standard deviations of a bin."""
+"""Where the first block is, as a share of the bins: 10^6 Lsun for the usual label."""
+POWERS = (1.0, 2.0)
+"""Powers of L that are summed over all halos: what the mean of a map and its shot noise know."""
+RIDGE = 0.05
+"""The ridge of the regression that the dependence starts as, in variances of a node."""
+SMALLEST_SCATTER = 0.05
+"""Floor of what the regression leaves, in standard deviations of a node."""
+SMALLEST_WIDTH = 0.1
+"""Floor of a node's standard deviation over maps."""
+FARTHEST = 8.0
+"""Distances are taken for this many widths at most."""
+FARTHEST_PULL = 4.0
+"""And pulls of sums for this many."""
+LARGEST_V = 50.0
+"""The largest |v|, and ln of a sum, that pulls are reckoned with."""
 NARROW = 1e-5
 """An interval of less than so many standard deviations has the density times its width."""
 LN_PEAK = -0.5 * math.log(2.0 * math.pi)
 """ln of the normal distribution's largest density."""
 LARGEST_X = 52.0 * math.log(2.0)
 """The largest drawn ln N: float64 holds every whole number up to here."""
-LOWEST_X = -1e3
-"""Stands for the ln of the lower end of an empty bin."""
-LIKELIHOOD_SLOPE = 0.05
-"""Scale of the likelihood's gradient beside that of the point estimate, whose squared error is in
-variances of the label. What maps tell changes few of the chain's factors, and without it the noise
-of all others, and the clipping of their gradient, keep a network from learning to look at maps."""
+FAR = 1e3
+"""Stands for an end of an interval that is infinitely far."""
+MARGINAL_WEIGHT, SUM_WEIGHT = 1.0, 0.2
+"""How much the loss of means and widths weighs beside that of the counts, per node and per sum."""
 RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
 """Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
 quantiles."""
@@ -64,9 +78,9 @@ class JointCountsHead(Head):
     """The number of halos in all bins, together.
 
     The network's numbers are a point estimate of each bin's label, trained with the mean squared
-    error, and a context; the head makes the mixture of each bin of the context and of the bins
-    before. It starts as a linear regression of the log counts, from their points on, on the nearest
-    bins before, made from the labels it was normalised with.
+    error; mean and width of each node and sum, trained with the likelihood of a normal
+    distribution; and a context. Untrained, it draws the functions that it was normalised with: each
+    node depends on those before as a linear regression made from their labels.
     """
 
     losses: ClassVar[Mapping[str, str]] = {
@@ -80,46 +94,69 @@ class JointCountsHead(Head):
     scale: Tensor
     scatter: Tensor
     regression: Tensor
-    _order: Tensor
+    sum_centre: Tensor
+    sum_scale: Tensor
+    _block: Tensor
+    _part: Tensor
+    _whole: Tensor
     _before: Tensor
     _spread: Tensor
+    _weights: Tensor
 
     def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
         super().__init__(label, name)
-        bins = label.num_outputs
-        self.num_numbers = bins + CONTEXT
+        bins, sums = label.num_outputs, len(POWERS)
+        self._tree = tree(bins)
+        self.num_numbers = 3 * bins + 2 * sums + CONTEXT
         self.register_buffer("label_mean", torch.zeros(bins))
         self.register_buffer("label_std", torch.ones(bins))
         for buffer in ("centre", "scale", "scatter"):
             self.register_buffer(buffer, torch.ones(bins, dtype=torch.float64))
+        for buffer in ("sum_centre", "sum_scale"):
+            self.register_buffer(buffer, torch.ones(sums, dtype=torch.float64))
         self.register_buffer("regression", torch.zeros(bins, bins, dtype=torch.float64))
         self.linear = nn.Parameter(torch.zeros(bins, bins))
-        self.counted = nn.Parameter(torch.zeros(bins, 2 * bins, HIDDEN))
+        self.seen = nn.Parameter(torch.zeros(bins, 2 * bins, HIDDEN))
+        self.pulled = nn.Parameter(0.3 * torch.randn(bins, 3 * sums, HIDDEN))
         self.context = nn.Parameter(torch.zeros(bins, CONTEXT, HIDDEN))
         self.bias = nn.Parameter(torch.zeros(1, bins, HIDDEN))
+        self.pull = nn.Parameter(torch.full((bins, sums), 0.5 / sums))
+        self.tighten = nn.Parameter(torch.full((bins, sums), 0.5 / sums))
         self.mixtures = nn.Parameter(torch.zeros(1, bins, 3 * COMPONENTS))
         self.output = nn.Parameter(torch.zeros(bins, HIDDEN, 3 * COMPONENTS))
         before = torch.ones(bins, bins).tril(-1)
-        self.register_buffer("_before", before, persistent=False)
-        spread = torch.linspace(-1.0, 1.0, COMPONENTS, dtype=torch.float64)
-        self.register_buffer("_spread", spread, persistent=False)
-        self.register_buffer("_order", torch.tensor(coarse_to_fine(bins)), persistent=False)
         width = (2.0 * before.sum(1) + CONTEXT).rsqrt()[:, None, None]
         with torch.no_grad():
-            self.counted.normal_().mul_(width * before.repeat(1, 2)[:, :, None])
+            self.seen.normal_().mul_(width * before.repeat(1, 2)[:, :, None])
             self.context.normal_().mul_(width)
+        place = torch.arange(bins)
+        ends = torch.tensor(self._tree)[:, :, None]
+        L = torch.from_numpy(label.bins.mean_Lsun)
+        constants = {
+            "block": ends[:, 0, 0] == ends[:, 1, 0],
+            "part": ((ends[:, 1] <= place) & (place < ends[:, 2])).double(),
+            "whole": ((ends[:, 0] <= place) & (place < ends[:, 2])).double(),
+            "before": before,
+            "spread": torch.linspace(-1.0, 1.0, COMPONENTS, dtype=torch.float64),
+            "weights": torch.stack([(L / L.max()) ** power for power in POWERS]),
+        }
+        for name_, values in constants.items():
+            self.register_buffer(f"_{name_}", values, persistent=False)
 
     @torch.no_grad()
     def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
         log10 = counts_bn.double().clamp(min=1.0).log10()
         self.label_mean.copy_(log10.mean(0))
         self.label_std.copy_(log10.std(0, correction=0).clamp(min=SMALLEST_STD_DEX))
-        x = _ln(counts_bn.double()[:, self._order])
-        self.centre.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp(min=SMALLEST_STD_DEX * LN10))
-        x = (x - self.centre) / self.scale
+        v = self._values(*self._nodes(counts_bn.double()))
+        self.centre.copy_(v.mean(0))
+        self.scale.copy_(v.std(0, correction=0).clamp(min=SMALLEST_WIDTH))
+        sums = self._ln_sums(counts_bn.double())
+        self.sum_centre.copy_(sums.mean(0))
+        self.sum_scale.copy_(sums.std(0, correction=0).clamp(min=SMALLEST_WIDTH))
+        x = (v - self.centre) / self.scale
         self.regression.zero_()
-        for k, near in enumerate(_nearest(self._order.tolist())):
+        for k, near in enumerate(_related(self._tree)):
             known = x[:, near]
             normal = known.T @ known / len(x) + RIDGE * torch.eye(len(near)).to(x)
             self.regression[k, near] = torch.linalg.solve(normal, known.T @ x[:, k] / len(x))
@@ -136,59 +173,80 @@ class JointCountsHead(Head):
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
         error = points - counts_bn.clamp(min=1).log10()
         squared = (error * error).mean() / (self.label_std * self.label_std).mean()
-        surprise = -(self.log_prob(prediction, counts_bn).mean() / self.num_outputs).float()
-        unmoved = surprise.detach()
-        return squared + unmoved + LIKELIHOOD_SLOPE * (surprise - unmoved)
+        counts = counts_bn.double()
+        surprise = -self.log_prob(prediction, counts).mean() / self.num_outputs
+        # what trains means and widths tells nothing that the counts' probability does not
+        known = self._known(prediction)
+        n, P = self._nodes(counts)
+        some = torch.where(self._block, 1.0, P / (P + 3.0))  # none of nothing is no news
+        nodes = some * _normal_loss(self._values(n, P), known.mean, known.ln_width)
+        sums = _normal_loss(self._ln_sums(counts), known.sum, known.ln_sum_width)
+        beside = MARGINAL_WEIGHT * nodes.mean() + SUM_WEIGHT * sums.mean()
+        return squared + (surprise + beside - beside.detach()).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
-        counts = counts.to(prediction.device).double()[..., self._order]
-        points, width, context = self._split(prediction)
-        x, seen = self._seen(counts, points, width, slice(None))
-        weights = self.counted * self._before.repeat(1, 2)[:, :, None]
-        hidden = torch.einsum("...j,kju->...ku", torch.cat(seen, -1), weights) + context
-        numbers = self.mixtures[0] + torch.einsum("...ku,kuc->...kc", silu(hidden), self.output)
-        linear = self.regression + self.linear * self._before
-        mixture = self._mixture(numbers, x @ linear.T, points, width, slice(None))
-        return rounded_log_prob(*mixture, counts).sum(-1)
+        counts = counts.to(prediction.device).double()
+        known, moved = self._known(prediction), self._moved(prediction)
+        n, P = self._nodes(counts)
+        v = moved.back(self._values(n, P))
+        r = ((v - known.mean) * torch.exp(-known.ln_width)).clamp(-FARTHEST, FARTHEST)
+        before = self._before
+        weights = self.seen * before.repeat(1, 2)[:, :, None]
+        seen = torch.cat([r.float(), _how_few(n)], -1)
+        hidden = torch.einsum("...j,kju->...ku", seen, weights) + known.hidden
+        with torch.no_grad():
+            own = (n, P) if self.move is None else self._nodes(self._counts_of(v))
+            pulls = self._pulls(known, self._lacking(known, *own), own[1], slice(None))
+        linear = r @ (self.regression + self.linear * before).T
+        mixture = self._mixture(hidden, linear, pulls, known, slice(None))
+        return interval_log_prob(*moved.mixture(*mixture), *self._ends(n, P)).sum(-1)
 
     @torch.no_grad()
     def sample(self, prediction: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        points, width, context = self._split(prediction)
-        bins, device = self.num_outputs, generator.device
+        known, moved = self._known(prediction), self._moved(prediction)
+        bins, device = self.num_outputs, prediction.device
         shape = (bins, number, len(prediction))
-        chance = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-        normal = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
-        chance, normal = chance.to(prediction.device), normal.to(prediction.device)
-        counts = torch.empty(*shape[1:], bins, dtype=torch.float64, device=prediction.device)
-        x = torch.empty_like(counts)
-        seen = [torch.empty_like(x, dtype=torch.float32) for _ in range(2)]
+        options: dict[str, Any] = {"generator": generator, "device": generator.device}
+        chance = torch.rand(shape, dtype=torch.float64, **options).to(device)
+        normal = torch.randn(shape, dtype=torch.float64, **options).to(device)
+        r = torch.zeros(*shape[1:], bins, dtype=torch.float64, device=device)
+        few = torch.zeros(*shape[1:], bins, device=device)
+        counts, own = torch.zeros_like(r), torch.zeros_like(r)
+        lacking = self._lacking_at_first(known).expand(number, -1, -1)
         # cumsum: torch 2.6 refuses it on a GPU where train.deterministic asks for one order of sums
-        ones = x.new_ones(COMPONENTS, COMPONENTS - 1).triu()
-        for k in range(bins):
-            before = [values[..., :k] for values in seen]
-            numbers, linear = self._given(k, context, x[..., :k], before)
-            weight, mean, ln_std = self._mixture(numbers, linear, points[:, k], width[:, k], k)
+        ones = r.new_ones(COMPONENTS, COMPONENTS - 1).triu()
+        for k, (low, middle, _) in enumerate(self._tree):
+            # what is known of a block, or of a part of it, is kept in its first bin
+            P, own_P = counts[..., low].clone(), own[..., low].clone()
+            before = [r[..., :k].float(), few[..., :k]]
+            hidden = known.hidden[:, k]
+            for values, weights in zip(before, self.seen[k].split(bins), strict=True):
+                hidden = hidden + values @ weights[:k]
+            linear = r[..., :k] @ (self.regression[k, :k] + self.linear[k, :k])
+            at = slice(k, k + 1)
+            pulls = self._pulls(known, lacking[..., None], own_P[..., None], at)
+            mixture = self._mixture(hidden[..., None, :], linear[..., None], pulls, known, at)
+            weight, mean, ln_std = (rows[..., 0, :] for rows in moved.mixture(*mixture, at))
             passed = weight.softmax(-1) @ ones < chance[k, ..., None]
             component = passed.sum(-1, keepdim=True)
-            centre, std = (v.gather(-1, component)[..., 0] for v in (mean, ln_std.exp()))
-            counts[..., k] = (centre + std * normal[k]).clamp(max=LARGEST_X).exp().floor()
-            x[..., k], more = self._seen(counts[..., k], points[:, k], width[:, k], k)
-            for values, new in zip(seen, more, strict=True):
-                values[..., k] = new
-        drawn = torch.empty_like(counts)
-        drawn[..., self._order] = counts
-        return drawn
-
-    def _given(
-        self, k: int, context: Tensor, x: Tensor, seen: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """What `_mixture` makes bin k of; x, seen: of the bins before [..., B, k]; context: of
-        `_split`."""
-        hidden = context[:, k]
-        for values, weights in zip(seen, self.counted[k].split(self.num_outputs), strict=True):
-            hidden = hidden + values @ weights[:k]
-        numbers = self.mixtures[0, k] + silu(hidden) @ self.output[k]
-        return numbers, x @ (self.regression[k, :k] + self.linear[k, :k])
+            centre, std = (rows.gather(-1, component)[..., 0] for rows in (mean, ln_std.exp()))
+            x = centre + std * normal[k]
+            if low == middle:
+                n = x.clamp(max=LARGEST_X).exp().floor()
+            else:
+                n = torch.minimum(((P + 1.0) * x.sigmoid()).floor(), P)
+                counts[..., low] = P - n
+            counts[..., middle] = n
+            v = moved.back(_value(n, P, low == middle)[..., None], at)[..., 0]
+            drawn = _count(v, own_P, low == middle)
+            if low != middle:
+                own[..., low] = own_P - drawn
+            own[..., middle] = drawn
+            lacking = lacking - self._more(known, drawn[..., None], own_P[..., None], at)[..., 0]
+            r[..., k] = (v - known.mean[:, k]) * torch.exp(-known.ln_width[:, k])
+            r[..., k].clamp_(-FARTHEST, FARTHEST)
+            few[..., k] = _how_few(n)
+        return counts
 
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
         log10 = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
@@ -210,98 +268,280 @@ class JointCountsHead(Head):
         return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
 
     def centre_of(self, prediction: Tensor) -> Tensor:
-        points = prediction[:, : self.num_outputs].double()
-        found = torch.empty_like(points)
-        found[:, self._order] = self.centre + self.scale * points[:, self._order]
-        return found
+        points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
+        return LN10 * points.double()
 
-    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The points of all bins in standard deviations, the factor of distances from them
-        [B, bins], and what the context adds to their hidden units [B, bins, HIDDEN], all in the
-        order of the chain."""
-        points, context = prediction.split([self.num_outputs, CONTEXT], dim=1)
-        shared = torch.einsum("bj,kju->bku", context, self.context) + self.bias
-        points = points[:, self._order].double()
-        if self.move is None:
-            return points, torch.ones_like(points), shared
-        shift, width = (row[:, self._order] for row in self.move.at(self.centre_of(prediction)))
-        return points + shift / self.scale, width, shared
+    def _nodes(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Halos of each node and of what it is a part of, [..., bins], of counts [..., bins]."""
+        return counts @ self._part.T, counts @ self._whole.T
 
-    def _seen(
-        self, counts: Tensor, points: Tensor, width: Tensor, k: int | slice
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The normalised ln of counts of bins k from their points on, in their widths, and what
-        hidden units see of them: that, and how well a count is known, from 1 for none to -1 for
-        many."""
-        x = ((_ln(counts) - self.centre[k]) / self.scale[k] - points) / width
-        return x, (x.float(), (2.0 * torch.rsqrt(counts + 1.0) - 1.0).float())
+    def _values(self, n: Tensor, P: Tensor) -> Tensor:
+        """v of nodes with n of P halos [..., bins]."""
+        return torch.where(self._block, _value(n, P, True), _value(n, P, False))
+
+    def _counts_of(self, v: Tensor) -> Tensor:
+        """Counts [..., bins] of nodes' values, which need not be whole."""
+        counts = torch.zeros_like(v)
+        for k, (low, middle, _) in enumerate(self._tree):
+            P = counts[..., low].clone()
+            n = _count(v[..., k], P, low == middle)
+            if low != middle:
+                counts[..., low] = P - n
+            counts[..., middle] = n
+        return counts
+
+    def _ln_sums(self, counts: Tensor) -> Tensor:
+        """ln of the sums over bins [..., f]; no halo counts as half of one in the faintest bin."""
+        return (counts @ self._weights.T + 0.5 * self._weights[:, 0]).log()
+
+    def _known(self, prediction: Tensor) -> _Known:
+        """What the network says, from its numbers."""
+        bins, sums = self.num_outputs, len(POWERS)
+        _, mean, ln_width, total, ln_sum_width, context = prediction.split(
+            [bins, bins, bins, sums, sums, CONTEXT], dim=1
+        )
+        hidden = torch.einsum("bj,kju->bku", context, self.context) + self.bias
+        mean = self.centre + self.scale * mean.double()
+        ln_width = self.scale.log() + _bounded(ln_width.double())
+        total = self.sum_centre + self.sum_scale * total.double()
+        ln_sum_width = self.sum_scale.log() + _bounded(ln_sum_width.double())
+        return _Known(mean, ln_width, total, ln_sum_width, hidden, *self._expected(mean, ln_width))
+
+    @torch.no_grad()
+    def _expected(self, mean: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The last numbers of `_Known`."""
+        mean = mean.clamp(-LARGEST_V, LARGEST_V)
+        half, left = ~self._block, self._whole - self._part
+        ln = torch.where(half, logsigmoid(mean), mean) @ self._part
+        each = torch.exp(ln + torch.where(half, logsigmoid(-mean), 0.0) @ left)
+        light = each[:, None, :] * self._weights
+        brighter = light @ self._part.T / (each @ self._part.T)[:, None]
+        fainter = light @ left.T / (each @ left.T + self._block)[:, None]
+        share = torch.where(half, mean.sigmoid(), 1.0)
+        step = torch.where(half, 1.0 - share, 1.0) * share * ln_width.clamp(max=FARTHEST).exp()
+        whole = each @ self._whole.T
+        moves = (whole * step)[:, None] * (brighter - fainter)
+        later = (moves * moves) @ self._before.double()
+        return share * torch.where(half, 1.0, whole), brighter - fainter, step, later
+
+    def _lacking_at_first(self, known: _Known) -> Tensor:
+        """What sums lack before any node is known [B, f]."""
+        blocks = known.expected[:, self._block]
+        expected = (blocks[:, None] * known.light[..., self._block]).sum(-1)
+        return known.sum.clamp(-LARGEST_V, LARGEST_V).exp() - expected
+
+    def _more(self, known: _Known, n: Tensor, P: Tensor, k: slice) -> Tensor:
+        """What nodes with n of P halos [..., B, k] add to expected sums [..., B, f, k]."""
+        expected = known.expected[:, k] * torch.where(self._block[k], 1.0, P)
+        return (n - expected)[..., None, :] * known.light[..., k]
+
+    def _lacking(self, known: _Known, n: Tensor, P: Tensor) -> Tensor:
+        """What sums lack when a node's turn comes [..., B, f, bins]."""
+        more = self._more(known, n, P, slice(None))
+        return self._lacking_at_first(known)[..., None] - more @ self._before.double().T
+
+    def _pulls(self, known: _Known, lacking: Tensor, P: Tensor, k: slice) -> _Pulls:
+        """What the sums say of nodes in whose wholes are P halos [..., B, k].
+
+        Were all nodes that are not known yet normal and independent, with their means and widths,
+        and the sums seen with theirs, v would be moved by so many widths, and have this share of
+        its variance (Kalman 1960).
+        """
+        whole = torch.where(self._block[k], known.expected[:, k], P)
+        step = (whole * known.step[:, k])[..., None, :] * known.light[..., k]
+        ln = known.sum.clamp(-LARGEST_V, LARGEST_V) + known.ln_sum_width.clamp(max=FARTHEST)
+        variance = (2.0 * ln).exp()[..., None] + known.later[..., k] + step * step
+        away = (step * lacking / variance).clamp(-FARTHEST_PULL, FARTHEST_PULL)
+        gain = step * step / variance
+        ln_left = 0.5 * (1.0001 - gain).log()
+        rows = torch.stack([away, gain, -0.5 * ln_left], -1).movedim(-3, -2).flatten(-2)
+        return _Pulls(rows.float(), away.mT, ln_left.mT)
 
     def _mixture(
-        self, numbers: Tensor, linear: Tensor, points: Tensor, width: Tensor, k: int | slice
+        self, hidden: Tensor, linear: Tensor, pulls: _Pulls, known: _Known, k: slice
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights before a softmax, means and ln of the deviations of ln N in bins k, [...,
-        COMPONENTS] each; linear: what the bins before make of its normalised distance from the
-        points."""
-        weight, mean, stretch = numbers.double().split(COMPONENTS, dim=-1)
-        scale, scatter = self.scale[k, ...], self.scatter[k, ...]
-        away = linear[..., None] + mean + scatter[..., None] * self._spread
-        normalised = points[..., None] + width[..., None] * away
-        bounded = LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
-        ln_std = (scale * scatter * width).log()[..., None] + bounded
-        return (
-            weight,
-            self.centre[k, ..., None] + scale[..., None] * normalised,
-            ln_std,
+        """Weights before a softmax, means and ln of the deviations of x of nodes, [..., B, k,
+        COMPONENTS] each.
+
+        hidden: of the nodes before and the map [..., B, k, HIDDEN]; linear: what the regression
+        makes of the nodes before, in widths [..., B, k].
+        """
+        hidden = hidden + torch.einsum("...kj,kju->...ku", pulls.rows, self.pulled[k])
+        numbers = torch.einsum("...ku,kuc->...kc", silu(hidden), self.output[k])
+        numbers = (self.mixtures[0, k] + numbers).double()
+        weight, mean, stretch = numbers.split(COMPONENTS, dim=-1)
+        mean_of_node, ln_width = known.mean[:, k, None], known.ln_width[:, k, None]
+        scatter = self.scatter[k, None]
+        away = (linear + (self.pull[k] * pulls.away).sum(-1))[..., None] + mean
+        tightened = ln_width + (self.tighten[k] * pulls.ln_left).sum(-1)[..., None] + scatter.log()
+        ln_std = tightened + LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
+        return weight, mean_of_node + ln_width.exp() * away + tightened.exp() * self._spread, ln_std
+
+    def _ends(self, n: Tensor, P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both ends of the intervals of x that are n of P halos, and their widths, [..., bins]."""
+        some, rest = n.clamp(min=1.0), (P - n).clamp(min=1.0)
+        half = ~self._block
+        low = some.log() - torch.where(half, (P - n + 1.0).log(), 0.0)
+        high = (n + 1.0).log() - torch.where(half, rest.log(), 0.0)
+        width = (1.0 / some).log1p() + torch.where(half, (1.0 / rest).log1p(), 0.0)
+        none, all_ = n == 0, half & (n == P)
+        width = torch.where(none | all_, torch.inf, width)
+        return torch.where(none, -FAR, low), torch.where(all_, FAR, high), width
+
+    def _moved(self, prediction: Tensor) -> _Moved:
+        """The move of the nodes: that of their bins, about the point estimates."""
+        if self.move is None:
+            return _Moved(None, None, None)
+        centre = self.centre_of(prediction)
+        shift, width = self.move.at(centre)
+        before, after = (
+            self._values(*self._nodes(ln.clamp(max=LARGEST_X).exp()))
+            for ln in (centre, centre + shift)
         )
+        inside = centre.clamp(max=LARGEST_X).exp()
+        of_node = (inside * width.log()) @ self._whole.T / (inside @ self._whole.T)
+        return _Moved(before, after, of_node.exp())
 
 
-def coarse_to_fine(bins: int) -> list[int]:
-    """All bins in the order of the chain."""
-    order = list(dict.fromkeys([int(FIRST * bins), bins - 1, 0]))
-    while len(order) < bins:
-        low, high = max(pairwise(sorted(order)), key=lambda gap: gap[1] - gap[0])
-        order.append((low + high) // 2)
-    return order
+class _Known(NamedTuple):
+    """What the network says of a map."""
+
+    mean: Tensor
+    """Of v of each node, whatever the others are [B, bins]."""
+    ln_width: Tensor
+    """ln of its standard deviation [B, bins]."""
+    sum: Tensor
+    """Mean of ln of each sum [B, f]."""
+    ln_sum_width: Tensor
+    """ln of its standard deviation [B, f]."""
+    hidden: Tensor
+    """What the context adds to hidden units [B, bins, HIDDEN]."""
+    expected: Tensor
+    """Halos of a block by the mean of v, and share of the brighter half in its whole [B, bins]."""
+    light: Tensor
+    """What a halo more of a node adds to each sum [B, f, bins]."""
+    step: Tensor
+    """What one width of v adds to a node's halos, in those of its whole [B, bins]."""
+    later: Tensor
+    """Variance of each sum by all nodes after this one, were they independent [B, f, bins]."""
 
 
-def _nearest(order: Sequence[int]) -> list[list[int]]:
-    """For each bin of a chain the places in it of the nearest ones before, on both sides."""
+class _Pulls(NamedTuple):
+    rows: Tensor
+    """What hidden units see [..., B, k, 3 f]."""
+    away: Tensor
+    """The distance from the mean that each sum asks for, in widths [..., B, k, f]."""
+    ln_left: Tensor
+    """ln of the share of the width that each sum leaves [..., B, k, f]."""
+
+
+class _Moved(NamedTuple):
+    """A move of nodes: v' = after + width (v - before); nothing where there is none."""
+
+    before: Tensor | None
+    after: Tensor | None
+    width: Tensor | None
+
+    def back(self, v: Tensor, k: slice = slice(None)) -> Tensor:
+        """Values [..., B, k] before the move."""
+        if self.before is None or self.after is None or self.width is None:
+            return v
+        return self.before[:, k] + (v - self.after[:, k]) / self.width[:, k]
+
+    def mixture(
+        self, weight: Tensor, mean: Tensor, ln_std: Tensor, k: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A mixture [..., B, k, COMPONENTS] after it."""
+        if self.before is None or self.after is None or self.width is None:
+            return weight, mean, ln_std
+        before, after, width = (rows[:, k, None] for rows in (self.before, self.after, self.width))
+        return weight, after + width * (mean - before), ln_std + width.log()
+
+
+def tree(bins: int) -> list[tuple[int, int, int]]:
+    """All nodes in the order in which they are drawn: a node is the bins from its second number to
+    its third, as a part of those from its first on; of a block both are the same.
+
+    The block at `FIRST` is the first, then those that are brighter, then those that are fainter;
+    then all are halved, level by level.
+    """
+    number = -(-bins // BLOCK)
+    ends = [round(k * bins / number) for k in range(number + 1)]
+    blocks = [(ends[k], ends[k + 1]) for k in range(number)]
+    first = next(k for k, (_, high) in enumerate(blocks) if int(FIRST * bins) < high)
+    wholes = blocks[first:] + blocks[:first][::-1]
+    nodes = [(low, low, high) for low, high in wholes]
+    while wholes:
+        halves = []
+        for low, high in wholes:
+            if high - low > 1:
+                middle = (low + high) // 2
+                nodes.append((low, middle, high))
+                halves += [(low, middle), (middle, high)]
+        wholes = halves
+    return nodes
+
+
+def _related(nodes: Sequence[tuple[int, int, int]]) -> list[list[int]]:
+    """For each node the ones before that the regression is made of: of a block all blocks, of a
+    half what it lies in and what it touches."""
     found = []
-    for k, bin_ in enumerate(order):
-        near = sorted(range(k), key=lambda j: abs(order[j] - bin_))
-        fainter = [j for j in near if order[j] < bin_][:NEIGHBOURS]
-        brighter = [j for j in near if order[j] > bin_][:NEIGHBOURS]
-        found.append(fainter + brighter)
+    for k, (low, middle, high) in enumerate(nodes):
+        touching = [j for j in range(k) if nodes[j][0] <= high and nodes[j][2] >= low]
+        found.append(list(range(k)) if low == middle else touching)
     return found
 
 
-def _ln(counts: Tensor) -> Tensor:
-    """The ln of the middle of what is rounded down to a count."""
-    return (counts + 0.5).log()
+def _value(n: Tensor, P: Tensor, block: bool) -> Tensor:
+    """v of n halos, of P in its whole where it is no block."""
+    ln = (n + 0.5).log()
+    return ln if block else ln - (P - n + 0.5).log()
+
+
+def _count(v: Tensor, P: Tensor, block: bool) -> Tensor:
+    """The number of halos, which need not be whole, of a value."""
+    found = v.clamp(max=LARGEST_X).exp() if block else (P + 1.0) * v.sigmoid()
+    found = (found - 0.5).clamp(min=0.0)
+    return found if block else torch.minimum(found, P)
+
+
+def _how_few(n: Tensor) -> Tensor:
+    """How well a number of halos is known by itself, from 1 for none to -1 for many."""
+    return (2.0 * torch.rsqrt(n + 1.0) - 1.0).float()
+
+
+def _bounded(ln_stretch: Tensor) -> Tensor:
+    return LARGEST_LN_STRETCH * torch.tanh(ln_stretch / LARGEST_LN_STRETCH)
+
+
+def _normal_loss(values: Tensor, mean: Tensor, ln_width: Tensor) -> Tensor:
+    """Minus ln of a normal density, but for a constant."""
+    away = (values - mean) * torch.exp(-ln_width)
+    return 0.5 * away * away + ln_width
 
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
 
 
-def rounded_log_prob(weight: Tensor, mean: Tensor, ln_std: Tensor, counts: Tensor) -> Tensor:
-    """ln of the probability that e^x, rounded down, is a count [...], where x is drawn from a
-    mixture of normal distributions of some weights (before a softmax), means and deviations
-    [..., components]; float64, finite with finite gradients."""
-    found: Tensor = _RoundedMixture.apply(weight, mean, ln_std, counts)
+def interval_log_prob(
+    weight: Tensor, mean: Tensor, ln_std: Tensor, low: Tensor, high: Tensor, width: Tensor
+) -> Tensor:
+    """ln of the probability that x lies between low and high [...], where x is drawn from a mixture
+    of normal distributions of some weights (before a softmax), means and deviations [...,
+    components]; float64, finite with finite gradients. width: high - low without rounding."""
+    found: Tensor = _IntervalOfMixture.apply(weight, mean, ln_std, low, high, width)
     return found
 
 
-class _RoundedMixture(torch.autograd.Function):
-    """`rounded_log_prob` with its gradient written out, which takes half of the time."""
+class _IntervalOfMixture(torch.autograd.Function):
+    """`interval_log_prob` with its gradient written out, which takes half of the time."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mean: Tensor, ln_std: Tensor, counts: Tensor) -> Tensor:
-        n = counts[..., None]
-        inverse, some = torch.exp(-ln_std), n.clamp(min=1.0)
-        low = (torch.where(n > 0, some.log(), LOWEST_X) - mean) * inverse
-        high = ((n + 1.0).log() - mean) * inverse
-        width = torch.where(n > 0, (1.0 / some).log1p() * inverse, torch.inf)
+    def forward(ctx: Any, weight: Tensor, mean: Tensor, ln_std: Tensor, *ends: Tensor) -> Tensor:
+        inverse = torch.exp(-ln_std)
+        low, high = ((end[..., None] - mean) * inverse for end in ends[:2])
+        width = ends[2][..., None] * inverse
         each = normal_log_interval(low, high, width)
         ln_weight = weight.log_softmax(-1)
         share = ln_weight + each
@@ -318,7 +558,7 @@ class _RoundedMixture(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         outer = gradients[0][..., None]
-        return *(outer * inner for inner in ctx.saved_tensors), None
+        return *(outer * inner for inner in ctx.saved_tensors), None, None, None
 
 
 def normal_log_interval(low: Tensor, high: Tensor, width: Tensor) -> Tensor:

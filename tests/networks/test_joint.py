@@ -16,16 +16,18 @@ from support.fake_generator import SPLITS, FakeGenerator, FakeTrainer, tiny_conf
 from support.network_tools import REFUSED, Operations, label_of, labels_from
 
 from streamtrain.generator.generator import Batch
+from streamtrain.networks import joint
 from streamtrain.networks.joint import (
+    BLOCK,
     JointCountsHead,
-    coarse_to_fine,
+    interval_log_prob,
     normal_log_interval,
-    rounded_log_prob,
+    tree,
 )
 from streamtrain.networks.network import build_head
 
 STEPS = 500
-F64 = np.ndarray[Any, np.dtype[np.float64]]
+F, F64 = torch.float64, np.ndarray[Any, np.dtype[np.float64]]
 
 
 @pytest.fixture(autouse=True)
@@ -69,24 +71,40 @@ def test_interval_of_a_normal_distribution_is_scipys() -> None:
         np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=2e-9)
 
 
-def test_all_counts_of_a_bin_have_probability_one() -> None:
-    mean = torch.tensor([[0.0, 3.0, 11.0]], dtype=torch.float64)
-    ln_std = torch.tensor([[-0.5, 0.0, -5.0]], dtype=torch.float64)
-    ln_weight = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).log()
-    counts = torch.arange(200_000, dtype=torch.float64)
-    chance = rounded_log_prob(ln_weight, mean, ln_std, counts).exp()
+def test_all_counts_of_a_node_have_probability_one() -> None:
+    """Of a block of any number of halos, and of the brighter half of 3 and of 10^5 of them."""
+    mean = torch.tensor([[0.0, 3.0, 11.0]], dtype=F)
+    ln_std = torch.tensor([[-0.5, 0.0, -5.0]], dtype=F)
+    ln_weight = torch.tensor([[0.2, 0.3, 0.5]], dtype=F).log()
+    head = made(2)
+    block, half = (head._block.tolist().index(found) for found in (True, False))
+    counts = torch.arange(200_000, dtype=F)[:, None].expand(-1, 2)
+    low, high, width = (values[:, block] for values in head._ends(counts, counts))
+    chance = interval_log_prob(ln_weight, mean, ln_std, low, high, width).exp()
     assert chance.sum().item() == pytest.approx(1.0, abs=1e-9)
     below = ln_weight.exp() * torch.special.ndtr(-mean * torch.exp(-ln_std))
     assert chance[0].item() == pytest.approx(below.sum().item(), rel=1e-12)
+    for whole in (0, 3, 10**5):
+        n = torch.arange(whole + 1, dtype=F)[:, None].expand(-1, 2)
+        rows = (values[:, half] for values in head._ends(n, torch.full_like(n, whole)))
+        assert interval_log_prob(ln_weight, mean, ln_std, *rows).exp().sum().item() == (
+            pytest.approx(1.0, abs=1e-9)
+        )
 
 
 def test_gradient_of_the_likelihood_is_that_of_differences() -> None:
-    counts = torch.tensor([[0, 1, 2, 7, 300, 10**5, 10**8]], dtype=torch.float64)
-    for size in (0.3, 3.0):
-        weight, off, ln_std = size * torch.randn(3, 1, 7, 3, dtype=torch.float64)
-        mean = (counts + 0.5).log()[..., None] + off * torch.exp(ln_std)
-        given = [values.detach().requires_grad_() for values in (weight, mean, ln_std)]
-        assert torch.autograd.gradcheck(lambda *v: rounded_log_prob(*v, counts), given, atol=1e-4)
+    head = made(2)
+    counts = torch.tensor([0, 1, 2, 7, 300, 10**5, 10**8], dtype=F)[:, None].expand(-1, 2)
+    for whole in (counts, counts + 5, 3 * counts):
+        low, high, width = (values.flatten()[None] for values in head._ends(counts, whole))
+        for size in (0.3, 3.0):
+            weight, off, ln_std = size * torch.randn(3, 1, 14, 3, dtype=F)
+            middle = 0.5 * (low.clamp(min=-1.0) + high.clamp(max=20.0))
+            mean = middle[..., None] + off * torch.exp(ln_std)
+            given = [values.detach().requires_grad_() for values in (weight, mean, ln_std)]
+            assert torch.autograd.gradcheck(
+                lambda *v, ends=(low, high, width): interval_log_prob(*v, *ends), given, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("size", [0.0, 30.0, 1e4])
@@ -107,9 +125,14 @@ def test_loss_and_gradient_are_finite_at_extremes(size: float) -> None:
         assert torch.isfinite(drawn).all() and (drawn >= 0).all()
 
 
-def test_probabilities_of_all_functions_are_one_and_draws_have_them() -> None:
-    """Three bins of a few halos, whose dependence is not the one it started with."""
-    head = stirred(made(3, mean=-0.5))
+@pytest.mark.parametrize("block", [BLOCK, 2])
+def test_probabilities_of_all_functions_are_one_and_draws_have_them(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three bins of a few halos, in one block and in two, whose dependence is not the one that it
+    started with."""
+    monkeypatch.setattr(joint, "BLOCK", block)
+    head = stirred(made(3, mean=0.3))
     answer = 0.5 * torch.randn(1, head.num_numbers)
     size = 60
     axis = torch.arange(size, dtype=torch.float64)
@@ -177,19 +200,24 @@ def test_training_may_be_deterministic_on_a_gpu() -> None:
     assert not REFUSED & made_meanwhile.names
 
 
-def test_order_is_coarse_to_fine() -> None:
-    assert coarse_to_fine(1) == [0]
-    assert coarse_to_fine(2) == [1, 0]
-    assert coarse_to_fine(9) == [6, 8, 0, 3, 1, 4, 2, 5, 7]
-    for bins in (2, 3, 9, 49):
-        order = coarse_to_fine(bins)
-        assert sorted(order) == list(range(bins))
-        widest = bins
-        for k in range(3, bins):
-            known = sorted(order[:k])
-            gap = max(np.diff(known))
-            assert gap <= widest
-            widest = gap
+def test_tree_is_from_blocks_to_bins() -> None:
+    assert tree(1) == [(0, 0, 1)]
+    assert tree(2) == [(0, 0, 2), (0, 1, 2)]
+    assert tree(9) == [
+        (4, 4, 9), (0, 0, 4), (4, 6, 9), (0, 2, 4), (4, 5, 6), (6, 7, 9), (0, 1, 2), (2, 3, 4),
+        (7, 8, 9),
+    ]  # fmt: skip
+    for bins in (3, 7, 8, 49, 200):
+        nodes, wholes = tree(bins), set[tuple[int, int]]()
+        assert len(nodes) == bins
+        for low, middle, high in nodes:
+            if low == middle:
+                assert 0 < high - low <= BLOCK
+                wholes.add((low, high))
+            else:  # what is halved is known
+                wholes.remove((low, high))
+                wholes |= {(low, middle), (middle, high)}
+        assert sorted(wholes) == [(k, k + 1) for k in range(bins)]
 
 
 class ToyGenerator(FakeGenerator):
