@@ -193,7 +193,7 @@ class JointCountsHead(Head):
         before = self._before
         weights = self.seen * before.repeat(1, 2)[:, :, None]
         seen = torch.cat([r.float(), _how_few(n)], -1)
-        hidden = torch.einsum("...j,kju->...ku", seen, weights) + known.hidden
+        hidden = _of_all(seen, weights) + known.hidden
         with torch.no_grad():
             own = (n, P) if self.move is None else self._nodes(self._counts_of(v))
             pulls = self._pulls(known, self._lacking(known, *own), own[1], slice(None))
@@ -300,7 +300,7 @@ class JointCountsHead(Head):
         _, mean, ln_width, total, ln_sum_width, context = prediction.split(
             [bins, bins, bins, sums, sums, CONTEXT], dim=1
         )
-        hidden = torch.einsum("bj,kju->bku", context, self.context) + self.bias
+        hidden = _of_all(context, self.context) + self.bias
         mean = self.centre + self.scale * mean.double()
         ln_width = self.scale.log() + _bounded(ln_width.double())
         total = self.sum_centre + self.sum_scale * total.double()
@@ -503,6 +503,13 @@ def _count(v: Tensor, P: Tensor, block: bool) -> Tensor:
     found = v.clamp(max=LARGEST_X).exp() if block else (P + 1.0) * v.sigmoid()
     found = (found - 0.5).clamp(min=0.0)
     return found if block else torch.minimum(found, P)
+
+
+def _of_all(x: Tensor, weights: Tensor) -> Tensor:
+    """What weights [k, j, u] of all nodes make of the same numbers [..., j], [..., k, u]; one
+    product of matrices, which is faster than one for each node."""
+    rows, units = len(weights), weights.shape[2]
+    return (x @ weights.transpose(0, 1).flatten(1)).unflatten(-1, (rows, units))
 
 
 def _how_few(n: Tensor) -> Tensor:
