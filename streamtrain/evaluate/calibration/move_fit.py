@@ -7,11 +7,12 @@ and
     x' = c + s(n) + w(n) (x - c),
 
 with s and ln w linear between knots in n. Why n and not L: see `streamtrain.networks.move`. Bins of
-one function keep their correlation, so integrals stay those of the bins, and in the chain of
-`joint_counts` the probability of counts stays exact (`Head.moved`). s and w minimise the continuous
-ranked probability score (Gneiting and Raftery 2007), a proper one, in posterior deviations of each
-map, of single bins and of sums over bins, half and half: bins alone do not see whether their
-correlation is right. As much weight as `PSEUDO_MAPS` maps have is on w = 1.
+one function keep their correlation, so integrals stay those of the bins. `joint_counts` moves its
+blocks and halves by what their bins move, which is the same for small moves, and its probability of
+counts stays exact (`Head.moved`). s and w minimise the continuous ranked probability score
+(Gneiting and Raftery 2007), a proper one, in posterior deviations of each map, of single bins and
+of sums over bins, half and half: bins alone do not see whether their correlation is right. As much
+weight as `PSEUDO_MAPS` maps have is on w = 1.
 
 A few skies do not tell the mean of all of their maker: the error e of s, from the scatter between
 skies, is missing in the scatter about s and is an error of s itself, so that w^2 grows by
