@@ -70,6 +70,10 @@ with others."""
 FREE_OF_INTERLOPERS = re.compile(r"emit\.\w+\.(validation|test)")
 """Interlopers' own lightcones of validation and test, which a run may also continue with others
 of."""
+OTHER_NETWORK = (
+    "the checkpoint is of another network, or of an earlier version of this one, which has to be "
+    "trained anew"
+)
 _NAME = re.compile(r"step_([0-9]{9,18})")
 _FILES = ("state.pt", "config.yaml")
 _LARGEST_TEXT = 200_000
@@ -293,12 +297,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name in [*wanted, *weights]:
         if name not in wanted or name not in weights:
             where = "the checkpoint" if name in weights else "the network"
-            raise CheckpointError(f"{name} is in {where} alone: it is of another network")
+            raise CheckpointError(f"{name} is in {where} alone: {OTHER_NETWORK}")
         there, here = weights[name], wanted[name]
         if there.shape != here.shape or there.dtype != here.dtype:
             raise CheckpointError(
-                f"{name} is {_kind(there)} in the checkpoint, {_kind(here)} in the network: it is "
-                "of another network"
+                f"{name} is {_kind(there)} in the checkpoint, {_kind(here)} in the network: "
+                f"{OTHER_NETWORK}"
             )
     network.load_state_dict(dict(weights))
 

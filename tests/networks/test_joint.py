@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.special import gammaln
 from support.fake_generator import SPLITS, FakeGenerator, FakeTrainer, tiny_config
 from support.network_tools import REFUSED, Operations, label_of, labels_from
+from torch import nn
 
 from streamtrain.generator.generator import Batch
 from streamtrain.networks import joint
@@ -25,6 +26,7 @@ from streamtrain.networks.joint import (
     tree,
 )
 from streamtrain.networks.network import build_head
+from streamtrain.train.checkpoint import CheckpointError, load_weights
 
 STEPS = 500
 F, F64 = torch.float64, np.ndarray[Any, np.dtype[np.float64]]
@@ -316,3 +318,12 @@ def test_training_finds_the_exact_posterior(tmp_path: Path, toy: type[ToyGenerat
     difference = test.exact(seen, batch.counts.double().numpy()) - ours
     error = difference.std() / np.sqrt(len(difference))
     assert -3 * error < difference.mean() < 0.05
+
+
+def test_weights_of_an_earlier_version_are_refused_in_a_sentence() -> None:
+    network = nn.Module()
+    network.head = made(3)
+    weights = network.state_dict()
+    weights["head.counted"] = weights.pop("head.seen")
+    with pytest.raises(CheckpointError, match="head.seen is in the network alone: .*anew$"):
+        load_weights(network, weights)
