@@ -325,5 +325,5 @@ def test_weights_of_an_earlier_version_are_refused_in_a_sentence() -> None:
     network.head = made(3)
     weights = network.state_dict()
     weights["head.counted"] = weights.pop("head.seen")
-    with pytest.raises(CheckpointError, match="head.seen is in the network alone: .*anew$"):
+    with pytest.raises(CheckpointError, match=r"head\.seen is in the network alone: .*anew$"):
         load_weights(network, weights)
