@@ -62,7 +62,10 @@ NARROW = 1e-5
 LN_PEAK = -0.5 * math.log(2.0 * math.pi)
 """ln of the normal distribution's largest density."""
 LARGEST_X = 52.0 * math.log(2.0)
-"""The largest drawn ln N: float64 holds every whole number up to here."""
+"""The largest ln N: float64 holds every whole number up to here."""
+MARGIN = 10.0
+"""A drawn block has at most so many times the halos that it had in any sample of the normalisation.
+The tails of a mixture reach far beyond, and means over draws were theirs."""
 FAR = 1e3
 """Stands for an end of an interval that is infinitely far."""
 MARGINAL_WEIGHT, SUM_WEIGHT = 1.0, 0.2
@@ -93,6 +96,7 @@ class JointCountsHead(Head):
     centre: Tensor
     scale: Tensor
     scatter: Tensor
+    largest: Tensor
     regression: Tensor
     sum_centre: Tensor
     sum_scale: Tensor
@@ -110,7 +114,7 @@ class JointCountsHead(Head):
         self.num_numbers = 3 * bins + 2 * sums + CONTEXT
         self.register_buffer("label_mean", torch.zeros(bins))
         self.register_buffer("label_std", torch.ones(bins))
-        for buffer in ("centre", "scale", "scatter"):
+        for buffer in ("centre", "scale", "scatter", "largest"):
             self.register_buffer(buffer, torch.ones(bins, dtype=torch.float64))
         for buffer in ("sum_centre", "sum_scale"):
             self.register_buffer(buffer, torch.ones(sums, dtype=torch.float64))
@@ -148,7 +152,9 @@ class JointCountsHead(Head):
         log10 = counts_bn.double().clamp(min=1.0).log10()
         self.label_mean.copy_(log10.mean(0))
         self.label_std.copy_(log10.std(0, correction=0).clamp(min=SMALLEST_STD_DEX))
-        v = self._values(*self._nodes(counts_bn.double()))
+        n, P = self._nodes(counts_bn.double())
+        self.largest.copy_(MARGIN * n.amax(0).clamp(min=1.0))
+        v = self._values(n, P)
         self.centre.copy_(v.mean(0))
         self.scale.copy_(v.std(0, correction=0).clamp(min=SMALLEST_WIDTH))
         sums = self._ln_sums(counts_bn.double())
@@ -232,7 +238,7 @@ class JointCountsHead(Head):
             centre, std = (rows.gather(-1, component)[..., 0] for rows in (mean, ln_std.exp()))
             x = centre + std * normal[k]
             if low == middle:
-                n = x.clamp(max=LARGEST_X).exp().floor()
+                n = torch.minimum(x.clamp(max=LARGEST_X).exp(), self.largest[k]).floor()
             else:
                 n = torch.minimum(((P + 1.0) * x.sigmoid()).floor(), P)
                 counts[..., low] = P - n
