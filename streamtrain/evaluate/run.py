@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import FILE as ALARM_FILE
 from streamtrain.evaluate.alarm.watch import (
+    NO_ALARM,
     Other,
     Watch,
     check_comparable,
@@ -59,6 +61,7 @@ from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
+from streamtrain.shipped import is_shipped, run_name
 from streamtrain.train.checkpoint import last_step
 from streamtrain.train.folder import run_folder
 
@@ -196,6 +199,8 @@ class Run:
         prepared = self._prepared(cube, reading)
         network, field, problems = self._answer
         watch, failed = self.watch(compare_with)
+        if watch is None and not failed:
+            prepared = replace(prepared, notes=[*prepared.notes, NO_ALARM])
         return posterior_of(
             network,
             prepared,
@@ -206,7 +211,15 @@ class Run:
             seed=seed,
             problems=[*problems, *failed],
             applied=self.trained.applied,
+            network_name=self.named,
         )
+
+    @property
+    def named(self) -> str:
+        """What a reader calls its network: the run and the step of its checkpoint."""
+        name = f"{run_name(self.folder)}, step {self.trained.step}"
+        ships = " (ships with streamtrain)" if is_shipped(self.folder) else ""
+        return name + ships
 
     def watch(
         self,

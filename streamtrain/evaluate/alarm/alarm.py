@@ -148,6 +148,16 @@ class Alarm:
         return cls(off=tuple(Off(**each) for each in data["off"]), **given)
 
 
+def about_lines(network: str, alarm: Alarm | None) -> list[str]:
+    """The line of a figure that says which network predicted, '' where that is not known, and how
+    unlikely the map is."""
+    told = "alarm off: nothing says whether the training could have made this map"
+    if alarm is not None:
+        word = "extrapolated" if alarm.extrapolated else "no alarm"
+        told = f"{word}: p = {alarm.p:.2g} among {alarm.maps} maps like those of the training"
+    return [f"network {network}; {told}" if network else told]
+
+
 class Reference:
     """What maps of a run's prior look like, and how far from that the maps of unseen skies lie.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.alarm.watch import check_maps
+from streamtrain.evaluate.alarm.watch import NO_ALARM, check_maps
 from streamtrain.evaluate.inference.known_errors import ErrorReference, Measurement
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
 from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
+from streamtrain.evaluate.inference.trained_for import trained_for, trained_for_lines
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -45,7 +46,7 @@ from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.ranks import INTERVAL_ENDS
-from streamtrain.shipped import is_shipped
+from streamtrain.shipped import is_shipped, run_name
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         residuals=not knows_its_errors(config), cosmology=sampled or quantity in ("phi", "phi_L")
     )
     watch, failed = run.watch(options.samples, again=options.measure)
+    if watch is None and not failed:
+        prepared = replace(prepared, notes=[*prepared.notes, f"{NO_ALARM} (--samples 0)"])
     run.progress.close()
     training = reference.training
     network = run.network_of(training)
@@ -160,6 +163,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
             seed=options.seed,
             problems=warnings,
             applied=trained.applied,
+            network_name=run.named,
         )
         warnings, alarm = [*posterior.warnings], posterior.alarm
     elif watch is not None:
@@ -190,7 +194,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         warnings += [checked.warning] if checked.warning else []
     result = {
         "map": about,
-        "run": str(run.folder),
+        "run": run_name(run.folder),
+        "training": trained_for(config),
         "checkpoint_step": trained.step,
         "recalibration": trained.applied.record(),
         "streamtrain": __version__,
@@ -220,7 +225,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         checked.plot(kept[-1], title=Path(path).name)
     files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)
-    print(screen(sky, prepared, result, prediction, age))
+    print(screen(sky, prepared, result, prediction, age, trained_for_lines(config)))
     if checked is not None:
         print("\n".join(["", *checked.lines()]))
     print(f"wrote {', '.join(str(file) for file in files)}")

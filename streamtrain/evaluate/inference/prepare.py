@@ -179,6 +179,13 @@ Start = tuple[int, MapState]
 """Number of the first operator that is left to do, and the map that it takes."""
 
 
+def map_taken(plan: ObservationPlan) -> MapState:
+    """The coarsest map that may enter the row of operators, which is that of the network where
+    nothing but pools comes before its voxels are joined."""
+    done = frozenset(step.name for step in plan.steps if step.of_the_map)
+    return _entries(plan, done)[-1][1]
+
+
 def _starts(
     sky: SkyMap, plan: ObservationPlan, done: frozenset[str], notes: list[str]
 ) -> list[Start]:
@@ -186,6 +193,11 @@ def _starts(
     them but what a map has in it already; an exported map where it left."""
     if sky.done is not None:
         return [_after_done(sky.done, plan, sky.source, notes)]
+    return _entries(plan, done)
+
+
+def _entries(plan: ObservationPlan, done: frozenset[str]) -> list[Start]:
+    """Where a map may enter that has been through the steps `done`."""
     starts = [(0, MapState(plan.grid))]
     for number, step in enumerate(plan.steps, 1):
         if step.operator.reshapes:
