@@ -338,11 +338,12 @@ def test_figure(tmp_path: Path) -> None:
             assert np.asarray(vertices)[:, 1].max() == pytest.approx(high.max())
     words = right.get_title()
     assert words.count("^{+") == 5 and r"$\rho_L$" in words
-    told = "a map\nalarm off: nothing says whether the training could have made this map"
-    assert figure.get_suptitle() == told
+    assert figure.get_suptitle() == "a map\nalarm off"
     named = replace(found, network="mine, step 9", alarm=Alarm(0.004, {}, (), 300, "2 skies"))
     told = "network mine, step 9; extrapolated: p = 0.004 among 300 maps like those of the training"
     assert named.plot().get_suptitle().endswith(told)
+    named = replace(named, network=50 * "x")
+    assert named.plot().get_suptitle().split("\n")[1] == f"network {50 * 'x'}"
     axes = Figure().subplots()
     assert found.plot(axes, title="alone") is axes.get_figure()
     assert axes.get_title() == "alone" and len(axes.collections) == 3
