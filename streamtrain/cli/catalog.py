@@ -72,7 +72,10 @@ def _make_for(arguments: argparse.Namespace) -> int:
             print(line)
         for split in SPLITS:
             if not getattr(config.data, split):
-                print(f"data.{split} names no files, and none are made for it")
+                print(
+                    f"data.{split} names no files, and none are made for it: "
+                    f"'data.{split}=[lightcones/{split}_*.h5]' after {arguments.config} names some"
+                )
     if arguments.plan:
         return 0
     for one in needed:

@@ -63,6 +63,7 @@ from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
 from streamtrain.shipped import is_shipped, run_name
 from streamtrain.train.checkpoint import last_step
+from streamtrain.train.distributed import choose_device
 from streamtrain.train.folder import run_folder
 
 
@@ -71,7 +72,8 @@ class Run:
 
     `train` returns one, `Run.open` opens one from disk. Generators of its samples that were opened
     are closed with `close`, or at the end of a `with`. config: of the run, see `run_config`;
-    device, threads: for generators and the network [threads: train.threads, or one per core];
+    device, threads: for generators and the network [device: a GPU if there is one; threads:
+    train.threads, or one per core];
     recalibrated: whether its posterior is shifted and widened as `streamtrain calibrate` has
     learned, if it has; progress: of what takes long.
 
@@ -89,7 +91,7 @@ class Run:
         self,
         config: Config,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         recalibrated: bool = True,
         progress: Progress | None = None,
@@ -99,7 +101,8 @@ class Run:
                 f"a Run is of what load_config returns, not of a {type(config).__name__}: "
                 "Run.open takes a folder"
             )
-        self.config, self.folder, self.device = config, run_folder(config), device
+        self.config, self.folder = config, run_folder(config)
+        self.device = str(choose_device(None)) if device is None else device
         self.recalibrated = recalibrated
         if threads is not None and whole_number(threads, "threads") < 0:
             raise ValueError(f"threads = {threads} must be 0, one per core, or more")

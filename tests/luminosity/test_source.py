@@ -195,6 +195,20 @@ def test_what_cannot_be_kept_is_a_sentence(function: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_function_that_was_typed_at_the_prompt() -> None:
+    """One sentence with the way out, below two frames: the user's, and `load_config`."""
+    space: dict[str, Any] = {}
+    text = "def at_prompt(mass_Msun, z):\n    return 1e-6 * mass_Msun\n"
+    exec(compile(text, "<stdin>", "single"), space)
+    sentence = "was typed at its prompt: write it into a file .* 'file.py:at_prompt', or define it"
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_config({}, emit={"line": {"model": space["at_prompt"]}})
+    assert [frame.name for frame in caught.traceback] == [
+        "test_a_function_that_was_typed_at_the_prompt",
+        "load_config",
+    ]
+
+
 def test_a_function_whose_file_was_edited_since(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = _copy(bright, "1e-6", "5e-6")
     size, _, lines, file = linecache.cache["<ipython-input-7-test>"]  # type: ignore[misc]
