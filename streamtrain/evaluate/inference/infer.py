@@ -39,6 +39,7 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
+from streamtrain.machine.progress import said_if_slow
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
@@ -124,16 +125,17 @@ def infer(
 
 def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     config, trained = run.config, run.trained
-    sky = read_map(path, **{name: getattr(options, name) for name in READING})
-    prepared = prepare(
-        sky,
-        config,
-        regrid=options.regrid,
-        centre_deg=options.centre_deg,
-        rayleigh_jeans=options.rayleigh_jeans,
-        anyway=options.anyway,
-        device=run.device,
-    )
+    with said_if_slow(f"reading and preparing {path}"):
+        sky = read_map(path, **{name: getattr(options, name) for name in READING})
+        prepared = prepare(
+            sky,
+            config,
+            regrid=options.regrid,
+            centre_deg=options.centre_deg,
+            rayleigh_jeans=options.rayleigh_jeans,
+            anyway=options.anyway,
+            device=run.device,
+        )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
     target = _default_folder(run.folder) if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
@@ -153,18 +155,19 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     warnings = [*reference.problems, *failed]
     posterior, alarm = None, None
     if sampled:
-        posterior = posterior_of(
-            network,
-            prepared,
-            config.grid,
-            training,
-            watch=watch,
-            functions=options.functions,
-            seed=options.seed,
-            problems=warnings,
-            applied=trained.applied,
-            network_name=run.named,
-        )
+        with said_if_slow(f"drawing {options.functions} luminosity functions"):
+            posterior = posterior_of(
+                network,
+                prepared,
+                config.grid,
+                training,
+                watch=watch,
+                functions=options.functions,
+                seed=options.seed,
+                problems=warnings,
+                applied=trained.applied,
+                network_name=run.named,
+            )
         warnings, alarm = [*posterior.warnings], posterior.alarm
     elif watch is not None:
         (alarm,) = watch.judge(prepared.cube[None])
@@ -223,7 +226,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     if checked is not None:
         kept.append(target / f"{stem}_check.png")
         checked.plot(kept[-1], title=Path(path).name)
-    files = [*write(target / stem, result, prediction), *kept]
+    with said_if_slow("drawing the figure"):
+        files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)
     print(screen(sky, prepared, result, prediction, age, trained_for_lines(config)))
     if checked is not None:
