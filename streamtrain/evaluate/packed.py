@@ -12,7 +12,7 @@ from typing import Any
 from streamtrain.config import Config
 from streamtrain.evaluate.folder import read_json, run_config
 from streamtrain.evaluate.inference.prepare import map_taken
-from streamtrain.evaluate.inference.trained_for import luminosity, trained_for_lines
+from streamtrain.evaluate.inference.trained_for import luminosity, trained_for_lines, wrapped
 from streamtrain.machine.files import discard, write_text
 from streamtrain.shipped import find_run, near_run, trained_networks
 from streamtrain.tables import columns, rounded
@@ -105,8 +105,8 @@ def describe_runs(folder: str | Path = "runs") -> list[str]:
 
 
 def _told(name: str, config: Config) -> list[str]:
-    first, *others = trained_for_lines(config)
-    return [f"{name}: {first}", *(f"    {line}" for line in others)]
+    maps, went = trained_for_lines(config)
+    return [*wrapped(maps, f"{name}: ", "    "), *wrapped(went, "    ", "    ")]
 
 
 def _row(folder: Path) -> tuple[str, ...]:

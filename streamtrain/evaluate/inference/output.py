@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
 from streamtrain.evaluate.inference.parameter_posterior import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
+from streamtrain.evaluate.inference.trained_for import wrapped
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior
 from streamtrain.figures import (
@@ -229,7 +230,7 @@ def screen(
         f"{sky.ra.width:.4g} x {sky.dec.width:.4g} deg, {sky.nu_GHz[0]:g}..{sky.nu_GHz[1]:g} GHz"
         + (f", {sky.units}" if sky.units else ""),
         f"network   {result['run']}, step {result['checkpoint_step']}",
-        *(f"          {line}" for line in network),
+        *(part for line in network for part in wrapped(line, 10 * " ", 10 * " ")),
         f"applied   {', '.join(prepared.applied) or 'no operator'}",
     ]
     if age:

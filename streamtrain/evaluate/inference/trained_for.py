@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -16,6 +17,8 @@ from streamtrain.operators.noise import Noise
 from streamtrain.operators.plan import ObservationPlan
 from streamtrain.schema import to_dict
 
+WIDTH = 100
+"""Characters of a line on the screen."""
 LEVEL = ("sigma_uK", "per", "absent", "radiometer")
 """Settings of noise that its level in the network's voxels is made of."""
 
@@ -71,6 +74,14 @@ def trained_for_lines(config: Config) -> list[str]:
         else:
             steps.append(" ".join([step.name, *_flow(found["observe"][step.name])]))
     return [maps, "maps went through " + (", ".join(steps) or "no operator")]
+
+
+def wrapped(line: str, first: str, others: str) -> list[str]:
+    """A line broken for a terminal; first, others: what the first and the other parts begin
+    with."""
+    return textwrap.wrap(
+        line, WIDTH, initial_indent=first, subsequent_indent=others, break_long_words=False
+    )
 
 
 def _with_prior(model: str) -> str:
