@@ -118,7 +118,7 @@ class Run:
         with suppress(OSError, ValueError):
             last = last_step(self.folder / "checkpoints")
         trained = "not trained" if last is None else f"step {last} of {steps}"
-        return f"Run({str(self.folder)!r}, {trained}, {label}, {self.config.network.kind})"
+        return f"Run({run_name(self.folder)!r}, {trained}, {label}, {self.config.network.kind})"
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:

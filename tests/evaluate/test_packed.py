@@ -116,7 +116,12 @@ def test_a_network_that_ships_is_found_by_its_name(
     assert "\ntiny: 0.8 x 0.7 deg in 3 x 20 x 24 voxels" in out
     assert main(["runs", "list", "tiny"]) == 0
     assert "\ntiny: 0.8 x 0.7 deg in 3 x 20 x 24 voxels" in capsys.readouterr().out
+    lost = "data.train=[lost_*.h5]"
     for command, expected in (
+        (
+            ["infer", "tiny", str(path), "--check", "--samples", "0", "--out", "c", lost],
+            "no file matches 'lost_*.h5'; this needs the lightcones that tiny was trained on",
+        ),
         (["evaluate", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["alarm", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["calibrate", "tiny", str(path)], "tiny ships with streamtrain and stays as it is"),
