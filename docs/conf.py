@@ -34,5 +34,8 @@ html_title = f"streamtrain {version}"
 html_theme_options = {
     "light_css_variables": {"code-font-size": "var(--font-size--small--2)"}  # 100 characters
 }
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_copyright = False

@@ -13,7 +13,7 @@ import streamtrain
 from streamtrain import Config, Lightcone, Posterior, load_config, paint, write_fits
 from streamtrain.cli.main import main as command
 
-CONFIG = str(Path(__file__).parent / "small.yaml")
+CONFIG = "small.yaml"  # ships with streamtrain
 
 
 def write_map(config: Config, file: Path) -> torch.Tensor:

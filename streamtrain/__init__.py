@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from streamtrain._version import __version__
@@ -88,7 +88,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'streamtrain' has no attribute '{name}'")
     found = getattr(import_module(_HOMES[name]), name)
-    return sys.modules.get(f"streamtrain.{name}", found)
+    return globals().get(name, found)  # a room's, if that was imported with it
 
 
 def __dir__() -> list[str]:
@@ -96,25 +96,51 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-class _Room(ModuleType):
-    """A room of the package whose name is also that of a public function: called, it is that."""
+class _Function:
+    """A public function whose name is also that of a room: the function where it is called and
+    documented, else the room, whose modules are found in it."""
+
+    def __init__(self, room: ModuleType) -> None:
+        self.__dict__["_room"] = room
 
     def __call__(self, *values: Any, **options: Any) -> Any:
-        return self._function(*values, **options)
-
-    @property
-    def _function(self) -> Any:
-        name = self.__name__.rpartition(".")[2]
-        return getattr(import_module(_HOMES[name]), name)
+        return self.__wrapped__(*values, **options)
 
     @property
     def __wrapped__(self) -> Any:
         """Where signatures are looked up."""
-        return self._function
+        name = self._room.__name__.rpartition(".")[2]
+        return getattr(import_module(_HOMES[name]), name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """A function, for `help` and `inspect`."""
+        return FunctionType
+
+    @property
+    def __name__(self) -> str:
+        return str(self.__wrapped__.__name__)
+
+    @property
+    def __module__(self) -> str:  # type: ignore[override]
+        return str(self.__wrapped__.__module__)
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        return str(self._function.__doc__)
+        return str(self.__wrapped__.__doc__)
+
+    def __repr__(self) -> str:
+        return f"<function streamtrain.{self.__name__}>"
+
+    def __getattr__(self, name: str) -> Any:
+        of_room = not name.startswith("__") or hasattr(self._room, name)
+        return getattr(self._room if of_room else self.__wrapped__, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._room, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._room, name)
 
 
 class _Package(ModuleType):
@@ -122,7 +148,7 @@ class _Package(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _HOMES and isinstance(value, ModuleType):
-            value.__class__ = _Room
+            value = _Function(value)
         super().__setattr__(name, value)
 
 

@@ -251,7 +251,10 @@ def load_config(
     if isinstance(config, Config) and not texts and not changes:
         return config
     _refuse_unknown(changes)
-    data = _merge(_given(config), _with_sources(plain(changes)))
+    try:
+        data = _merge(_given(config), _with_sources(plain(changes)))
+    except ConfigError as error:
+        raise error.with_traceback(None) from None  # one sentence: where it was found says nothing
     for override in texts:
         if not isinstance(override, str):
             raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")

@@ -91,6 +91,11 @@ def is_shipped(folder: Path) -> bool:
     return (resource_dir("configs") / TRAINED).resolve() in folder.resolve().parents
 
 
+def run_name(folder: Path) -> str:
+    """What commands call a run: the name of a network that ships, else its folder."""
+    return folder.name if is_shipped(folder) else str(folder)
+
+
 def near_run(path: str | Path) -> str:
     """Half a sentence with the name nearest to that of a missing run, or the runs beside it."""
     runs = _runs(path)

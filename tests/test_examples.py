@@ -100,7 +100,7 @@ def test_fits_to_posterior(
     for name in ("map_slices", "luminosity_function"):
         monkeypatch.setattr(monitor, name, lambda *_, **__: Figure(figsize=(1, 1)))
     monkeypatch.setattr(evaluation, "_function_figures", lambda *_: {})
-    folder = tmp_path / "lightcones" / "examples"
+    folder = tmp_path / "lightcones" / "small"
     folder.mkdir(parents=True)
     for number, name in enumerate(("train_0000", "validation_1000", "test_2000")):
         small.lightcone(number + 1).save(folder / f"{name}.h5")
@@ -110,9 +110,9 @@ def test_fits_to_posterior(
     assert posterior.samples.shape == (4000, 49)
     shown = capsys.readouterr().out
     assert "N(>10^6.5 Lsun)" in shown and "8 test maps" in shown
-    run = tmp_path / "runs/examples/small"
+    run = tmp_path / "runs/small"
     assert (run / "posterior.png").is_file() and (run / "evaluation.json").is_file()
-    sky, grid = small.lightcone(3), load_config(EXAMPLES / "small.yaml").grid
+    sky, grid = small.lightcone(3), load_config("small.yaml").grid
     cube, _ = paint(sky, grid, "li16", seed=1, min_mass_Msun=5e10)
     noise = 2.0 * torch.randn(cube.shape, generator=torch.Generator().manual_seed(1))
     written = read_map(run / "map.fits")
@@ -148,5 +148,5 @@ def test_notebook_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_small_configuration_is_one() -> None:
-    config = load_config(EXAMPLES / "small.yaml")
+    config = load_config("small.yaml")
     assert config.observation.check() is None and config.grid.shape == (10, 16, 16)

@@ -7,6 +7,7 @@ import inspect
 import pickle
 import pydoc
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,25 @@ def test_the_example_is_right(
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     runner.run(test)
     assert not runner.failures, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_a_function_that_shares_its_name_with_a_room(name: str) -> None:
+    """`help` shows the function with its arguments; the room's modules are found as in any
+    package."""
+    shown = pydoc.plain(pydoc.render_doc(getattr(streamtrain, name)))
+    home = streamtrain._HOMES[name]
+    first = "config" if name == "train" else "run"
+    assert shown.startswith(f"Python Library Documentation: function {name} in module {home}")
+    assert re.search(rf"^{name}\({first}: ", shown, re.MULTILINE)
+    function = getattr(streamtrain, name)
+    assert next(iter(inspect.signature(function).parameters)) == first and callable(function)
+    room = sys.modules[f"streamtrain.{name}"]
+    inside = "trainer" if name == "train" else "evaluation"
+    assert getattr(function, inside) is getattr(room, inside)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"streamtrain.{name}.{inside}.__doc__", "patched")
+        assert sys.modules[f"streamtrain.{name}.{inside}"].__doc__ == "patched"
 
 
 def test_help_begins_with_the_names() -> None:

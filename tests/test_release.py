@@ -91,7 +91,14 @@ def test_workflows_call_the_two_commands_of_the_readme() -> None:
 def test_metadata_is_valid_and_has_what_finds_it(tmp_path: Path) -> None:
     """As PyPI would read it."""
     metadata = pytest.importorskip("packaging.metadata", reason="no packaging")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "LICENSE-data.md"):
+    for name in (
+        "setup.cfg",
+        "setup.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "LICENSE-data.md",
+    ):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     for folder in ("streamtrain", "kernels", "configs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
@@ -104,7 +111,15 @@ def test_metadata_is_valid_and_has_what_finds_it(tmp_path: Path) -> None:
     found = metadata.Metadata.from_email(file.read_bytes(), validate=True)
     assert str(found.version) == __version__ and found.author == "The streamtrain developers"
     assert found.description_content_type == "text/markdown"
-    assert found.description == (ROOT / "README.md").read_text(encoding="utf-8").rstrip() + "\n"
+    description = str(found.description)
+    assert description.startswith("# streamtrain\n\nTraining data for line-intensity mapping")
+    assert "This page names files: docs/, examples/" in description
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for heading in re.findall(r"^## .*$", readme, re.MULTILINE):
+        assert f"\n{heading}\n" in description
+    targets = re.findall(r"\]\(([^)]*)\)", description)
+    assert len(targets) >= 2 and all(target.startswith("https://") for target in targets)
+    assert "[docs/" not in description and "docs/infer.md says on how" in description
     assert found.project_urls and found.keywords and len(found.classifiers) >= 5
     assert set(found.license_files or ["LICENSE", "LICENSE-data.md"]) == {
         "LICENSE", "LICENSE-data.md"

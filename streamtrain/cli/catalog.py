@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrain.catalogs.synthesis.options import add_flags, chosen, flag_of
+from streamtrain.shipped import trained_networks
 
 if TYPE_CHECKING:
     from streamtrain.generator.needed import Needed
@@ -33,11 +34,20 @@ def make_catalog(arguments: argparse.Namespace) -> int:
 
 def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
     """The end of a sentence that says that a lightcone file of the configuration is not there: what
-    makes it."""
+    makes it, or of a run, where it is looked for."""
     from streamtrain.generator.halos import NoFileError
 
-    config = getattr(arguments, "config", None)
-    if not isinstance(error, NoFileError) or error.where.startswith("--") or config is None:
+    if not isinstance(error, NoFileError) or error.where.startswith("--"):
+        return ""
+    config, run = (getattr(arguments, name, None) for name in ("config", "folder"))
+    if config is None and run is not None:
+        ships = str(run) in trained_networks()
+        page = "; docs/infer.md, 'Networks that ship', says what makes them" if ships else ""
+        return (
+            f"; this needs the lightcones that {run} was trained on: {error.where}=[FILES] after "
+            f"the other arguments says where they lie now{page}"
+        )
+    if config is None:
         return ""
     settings = [word for word in getattr(arguments, "settings", []) if "=" in word]
     words = ["streamtrain", "catalog", "make", "--for", str(config), *settings]
@@ -72,7 +82,10 @@ def _make_for(arguments: argparse.Namespace) -> int:
             print(line)
         for split in SPLITS:
             if not getattr(config.data, split):
-                print(f"data.{split} names no files, and none are made for it")
+                print(
+                    f"data.{split} names no files, and none are made for it: "
+                    f"'data.{split}=[lightcones/{split}_*.h5]' after {arguments.config} names some"
+                )
     if arguments.plan:
         return 0
     for one in needed:

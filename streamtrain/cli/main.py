@@ -29,6 +29,7 @@ from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
 from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
+from streamtrain.machine.progress import LOADING, said_if_slow
 from streamtrain.schema import AssumptionWarning, nearest
 
 DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
@@ -224,11 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
     reads its output."""
     given = _parse(arguments)
-    from streamtrain.machine.interrupt import Interrupted, interruptible
-    from streamtrain.numerics.backend import BackendError
-    from streamtrain.schema import ModelRangeWarning
-    from streamtrain.train.distributed import from_main
-    from streamtrain.train.trainer import TrainingError
+    with said_if_slow(LOADING):
+        from streamtrain.machine.interrupt import Interrupted, interruptible
+        from streamtrain.numerics.backend import BackendError
+        from streamtrain.schema import ModelRangeWarning
+        from streamtrain.train.distributed import from_main
+        from streamtrain.train.trainer import TrainingError
 
     usual, came = warnings.showwarning, list[int]()
 

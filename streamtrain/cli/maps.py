@@ -14,6 +14,7 @@ from streamtrain.cli.common import (
     config_of_run,
     resources_of,
 )
+from streamtrain.machine.progress import LOADING, said_if_slow
 from streamtrain.maps import READING
 
 EXPORT_DESCRIPTION = """A finite set of samples in files, for other tools.
@@ -101,12 +102,14 @@ def add_map(commands: Any) -> None:
 
 def run_map_info(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.maps.info import describe
-    from streamtrain.maps.read import read_map
+    with said_if_slow(LOADING):
+        from streamtrain.maps.info import describe
+        from streamtrain.maps.read import read_map
 
     said = {name: getattr(arguments, name) for name in READING}
     for number, file in enumerate(arguments.files):
-        sky = read_map(file, **said, need_units=False)
+        with said_if_slow(f"reading {file}"):
+            sky = read_map(file, **said, need_units=False)
         print(("\n" if number else "") + describe(sky))
     return 0
 
@@ -297,7 +300,8 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
 
 def run_infer(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.inference.infer import CheckOptions, Options, infer
+    with said_if_slow(LOADING):
+        from streamtrain.evaluate.inference.infer import CheckOptions, Options, infer
 
     wanted = CheckOptions(arguments.painted, arguments.check_maps, arguments.noise_level)
     if not arguments.check and wanted != CheckOptions():

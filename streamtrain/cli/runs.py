@@ -12,8 +12,10 @@ from streamtrain.cli.common import add_run, add_settings, config_of, resources_o
 LIST_DESCRIPTION = """\
 The trained networks that ship with streamtrain, and the runs in FOLDER.
 
-Of each: the line and its band, the luminosity models of its training, its maps, its label, its
-optimiser steps, and its mean squared error on its test maps beside that of always the mean label.
+Of each: the line and its band, the luminosity models of its training, the maps that it takes, its
+label, its optimiser steps, and its mean squared error on its test maps beside that of always the
+mean label; of networks that ship, and of a run or network named instead of FOLDER, also the noise
+and what else the maps of its training went through.
 Commands that take RUN also take the name of a network that ships: streamtrain infer comap MAP."""
 PACK_DESCRIPTION = """\
 Copy what a run needs to predict into FOLDER, which commands take as they take the run.
@@ -37,7 +39,12 @@ def add_runs(commands: Any) -> None:
         formatter_class=raw,
     )
     command.add_argument(
-        "folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER", help="[%(default)s]"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="folder of runs, or one run, or the name of a network that ships [%(default)s]",
     )
     command.set_defaults(run=run_list)
     command = kinds.add_parser(

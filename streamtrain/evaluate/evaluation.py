@@ -56,6 +56,7 @@ from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.workers import Resources
 from streamtrain.networks.network import Network, loss_name
 from streamtrain.ranks import BAND
+from streamtrain.train.distributed import choose_device
 from streamtrain.train.folder import read_history, run_folder
 
 
@@ -78,10 +79,11 @@ def evaluate(
     as it is, and settings may be others than the run's. samples: instead of test.samples.
     bootstrap: what errors resample, maps, lightcones or auto (see `Bootstrap.choose`).
     recalibrated: whether a recalibration of the run is applied (see `recalibrate`). resources: what
-    is computed with; default: as an open run does, else the CPU. The manifest testset.json of
-    the run folder is made if it is absent, and every sample is compared with it. Raises ValueError
-    with one sentence if there is no checkpoint, if the test set is not the manifest's, or for a
-    folder `out` that is not new and a sky `on` that the network was trained on.
+    is computed with; default: as an open run does, else a GPU if there is one. The manifest
+    testset.json of the run folder is made if it is absent, and every sample is compared with it.
+    Raises ValueError with one sentence if there is no checkpoint, if the test set is not the
+    manifest's, or for a folder `out` that is not new and a sky `on` that the network was trained
+    on.
 
     >>> import streamtrain
     >>> found = streamtrain.evaluate("runs/example", samples=16, out="runs/of_16_maps")
@@ -115,7 +117,8 @@ def evaluate(
     files = None if on is None else [str(file) for file in on]
     if bootstrap not in UNITS:
         raise ValueError(f"bootstrap over {bootstrap!r} is none of {', '.join(UNITS)}")
-    with Run.using(resources or Resources(threads=None), config, recalibrated=recalibrated) as own:
+    resources = resources or Resources(str(choose_device(None)), threads=None)
+    with Run.using(resources, config, recalibrated=recalibrated) as own:
         if files is None and out is None:
             target, result = own.folder, _of_the_run(own, bootstrap)
         else:

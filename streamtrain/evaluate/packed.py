@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from streamtrain.config import Config
 from streamtrain.evaluate.folder import read_json, run_config
+from streamtrain.evaluate.inference.prepare import map_taken
+from streamtrain.evaluate.inference.trained_for import luminosity, trained_for_lines, wrapped
 from streamtrain.machine.files import discard, write_text
-from streamtrain.shipped import find_run, trained_networks
+from streamtrain.shipped import find_run, near_run, trained_networks
 from streamtrain.tables import columns, rounded
 from streamtrain.train.checkpoint import last_step, newest, save_checkpoint
 
@@ -32,6 +35,9 @@ KEPT = (
 """Files of a run that a copy has beside its configuration, where the run has them."""
 OF_A_TRAINING = ("optimiser", "average", "skipped_in_a_row")
 """Entries of a checkpoint that a copy's lacks; the average of the weights takes their place."""
+
+HEAD = ("run", "line", "luminosity", "map", "label", "steps", "mse [dex^2]", "mean label's")
+"""Columns of the table of runs."""
 
 
 def pack(run: str | Path, out: str | Path) -> Path:
@@ -70,41 +76,48 @@ def pack(run: str | Path, out: str | Path) -> Path:
 
 def describe_runs(folder: str | Path = "runs") -> list[str]:
     """Lines of a table of the trained networks that ship with streamtrain, and of the runs in a
-    folder, or of one run: what each was trained on, how long, and what it is worth on its test
-    maps.
+    folder: what each was trained on, how long, and what it is worth on its test maps; below it, of
+    those that ship, the maps that they are for. Of one run, or one network that ships, by its name,
+    the same of it alone.
 
     Raises ValueError for a folder that is not there.
     """
     shipped = trained_networks()
-    where = Path(folder)
+    where = find_run(folder)
     if not where.is_dir() and where != Path("runs"):
-        raise ValueError(f"there is no folder {where}")
-    found = [*where.glob("config.yaml"), *where.glob("*/config.yaml")]
-    own = sorted(file.parent for file in found)
-    head = ("run", "line", "luminosity", "map", "label", "steps", "mse [dex^2]", "mean label's")
+        raise ValueError(f"there is no run or folder '{folder}': {near_run(folder)}")
+    if (where / "config.yaml").is_file():
+        name, config = str(folder), run_config(where)
+        return [*columns(HEAD, [(name, *_row(where))], left=range(5)), "", *_told(name, config)]
+    own = sorted(file.parent for file in where.glob("*/config.yaml"))
     rows: list[tuple[str, ...] | str] = []
     for name, path in [*shipped.items(), *((str(path), path) for path in own)]:
         try:
             rows.append((name, *_row(path)))
         except (ValueError, OSError) as error:
             rows.append(f"{name}: {error}")
-    lines = columns(head, rows, left=range(5))
+    lines = columns(HEAD, rows, left=range(5))
     ships = f"Ships with streamtrain: {', '.join(shipped)}." if shipped else ""
+    for name, path in shipped.items():
+        lines += ["", *_told(name, run_config(path))]
     none = "" if own else f"No run is in {where}."
     return [*lines, "", *(text for text in (ships, none) if text)]
 
 
+def _told(name: str, config: Config) -> list[str]:
+    maps, went = trained_for_lines(config)
+    return [*wrapped(maps, f"{name}: ", "    "), *wrapped(went, "    ", "    ")]
+
+
 def _row(folder: Path) -> tuple[str, ...]:
     config, step = run_config(folder), last_step(folder / "checkpoints")
-    line, grid = config.line, config.grid
-    priors = [one.prior for one in line.components.values()]
-    models = [f"{name} {prior}" for name, prior in zip(line.class_names, priors, strict=True)]
-    shape, fov = config.observation.state.shape, grid.fov_deg
+    grid = config.grid
+    shape, fov = map_taken(config.observation).shape, grid.fov_deg
     evaluation = read_json(folder / "evaluation.json") or {}
     network, mean = (evaluation.get(name) or {} for name in ("network", "mean_label"))
     return (
         f"{grid.nu_rest_GHz:g} GHz at {grid.nu_GHz[1]:g}-{grid.nu_GHz[0]:g}",
-        ", ".join(models),
+        ", ".join(luminosity(config)),
         f"{' x '.join(map(str, shape))}, {fov[0]:g} x {fov[1]:g} deg",
         config.label.quantity,
         "-" if step is None else str(step),

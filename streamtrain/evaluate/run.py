@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import FILE as ALARM_FILE
 from streamtrain.evaluate.alarm.watch import (
+    NO_ALARM,
     Other,
     Watch,
     check_comparable,
@@ -59,7 +61,9 @@ from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
+from streamtrain.shipped import is_shipped, run_name
 from streamtrain.train.checkpoint import last_step
+from streamtrain.train.distributed import choose_device
 from streamtrain.train.folder import run_folder
 
 
@@ -68,7 +72,8 @@ class Run:
 
     `train` returns one, `Run.open` opens one from disk. Generators of its samples that were opened
     are closed with `close`, or at the end of a `with`. config: of the run, see `run_config`;
-    device, threads: for generators and the network [threads: train.threads, or one per core];
+    device, threads: for generators and the network [device: a GPU if there is one; threads:
+    train.threads, or one per core];
     recalibrated: whether its posterior is shifted and widened as `streamtrain calibrate` has
     learned, if it has; progress: of what takes long.
 
@@ -86,7 +91,7 @@ class Run:
         self,
         config: Config,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         recalibrated: bool = True,
         progress: Progress | None = None,
@@ -96,7 +101,8 @@ class Run:
                 f"a Run is of what load_config returns, not of a {type(config).__name__}: "
                 "Run.open takes a folder"
             )
-        self.config, self.folder, self.device = config, run_folder(config), device
+        self.config, self.folder = config, run_folder(config)
+        self.device = str(choose_device(None)) if device is None else device
         self.recalibrated = recalibrated
         if threads is not None and whole_number(threads, "threads") < 0:
             raise ValueError(f"threads = {threads} must be 0, one per core, or more")
@@ -112,7 +118,7 @@ class Run:
         with suppress(OSError, ValueError):
             last = last_step(self.folder / "checkpoints")
         trained = "not trained" if last is None else f"step {last} of {steps}"
-        return f"Run({str(self.folder)!r}, {trained}, {label}, {self.config.network.kind})"
+        return f"Run({run_name(self.folder)!r}, {trained}, {label}, {self.config.network.kind})"
 
     @classmethod
     def open(cls, run: Config | str | Path, settings: Iterable[str] = (), **options: Any) -> Run:
@@ -196,6 +202,8 @@ class Run:
         prepared = self._prepared(cube, reading)
         network, field, problems = self._answer
         watch, failed = self.watch(compare_with)
+        if watch is None and not failed:
+            prepared = replace(prepared, notes=[*prepared.notes, NO_ALARM])
         return posterior_of(
             network,
             prepared,
@@ -206,7 +214,15 @@ class Run:
             seed=seed,
             problems=[*problems, *failed],
             applied=self.trained.applied,
+            network_name=self.named,
         )
+
+    @property
+    def named(self) -> str:
+        """What a reader calls its network: the run and the step of its checkpoint."""
+        name = f"{run_name(self.folder)}, step {self.trained.step}"
+        ships = " (ships with streamtrain)" if is_shipped(self.folder) else ""
+        return name + ships
 
     def watch(
         self,

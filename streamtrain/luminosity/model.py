@@ -76,8 +76,22 @@ class LuminosityModel:
             known = ["fiducial", *self.priors]
             raise ConfigError(
                 f"the model {self.name} has no prior '{name}': {nearest(name, known)}"
+                f"{self._own_prior}"
             )
         return self.priors[name]
+
+    @property
+    def _own_prior(self) -> str:
+        """How a model without a prior is given one: half a sentence with the line of YAML."""
+        varied = next(iter(self.defaults.items()), None)
+        if self.priors or varied is None:
+            return ""
+        parameter, value = varied
+        width = 0.2 * abs(value) or 1.0
+        return (
+            "; its parameters get one of their own by {prior: fiducial, parameters: "
+            f"{{{parameter}: {{normal: [{value:g}, {width:g}]}}}}}}"
+        )
 
     @property
     def compared_prior(self) -> str:

@@ -111,6 +111,12 @@ def _text(function: Callable[..., Any], name: str) -> str:
     try:
         lines = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
+        if function.__code__.co_filename == "<stdin>":
+            raise ConfigError(
+                f"a run keeps the source of its luminosity model, and Python forgets that of {name}"
+                ", which was typed at its prompt: write it into a file and name it as "
+                f"'file.py:{name}', or define it in a notebook"
+            ) from None
         raise ConfigError(
             f"a run keeps the source of its luminosity model, and that of {name} cannot be found: "
             f"put it into a file, and name it as 'file.py:{name}'"

@@ -5,13 +5,20 @@ What takes minutes says within its first seconds how long it will take: `Progres
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 SOON_S = 1.0
 """After a line that cannot say how long it will take, the next may follow as soon [s]."""
+SLOW_S = 2.0
+"""What takes longer says what it is [s]."""
+LOADING = "loading libraries"
+"""What commands do before anything else, which takes long where the files have not been read."""
 
 
 class Progress:
@@ -81,6 +88,25 @@ class Progress:
         with suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
+
+
+@contextmanager
+def said_if_slow(what: str, after_s: float = SLOW_S) -> Iterator[None]:
+    """Say once on stderr what is being done inside, if it takes longer than `after_s` [s]: what
+    has no parts that could be counted, such as an import."""
+
+    def say() -> None:
+        with suppress(OSError, ValueError):
+            print(f"streamtrain: {what} ...", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(after_s, say)
+    timer.daemon = True
+    if os.environ.get("RANK", "0") == "0":
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 SILENT = Progress(active=False)

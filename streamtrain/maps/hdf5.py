@@ -70,6 +70,12 @@ def read_hdf5(
             raise no_feeds(source)
         if is_dataset(file, "cube"):
             return _samples(file, source, index, nu_rest_GHz)
+        if not is_dataset(file, "map") and {"halos", "cosmology"} <= set(file):
+            raise MapError(
+                f"{source} is a lightcone of halos, not a map: `streamtrain export CONFIG --split "
+                f"test --samples 1 --out map.h5 'data.test=[{source}]'` paints one, as CONFIG "
+                "says"
+            )
         if not is_dataset(file, "map"):
             raise MapError(
                 f"{source} holds none of map, cube and map_coadd, but "

@@ -31,7 +31,12 @@ def overlap(source: Float, target: Float, what: str) -> Float:
             f"needs {abs(target[0]):.6g} to {abs(target[-1]):.6g}"
             if what == "GHz"
             else f"the map covers {source[0]:.4g} to {source[-1]:.4g} {what} from its middle, the "
-            f"network needs {target[0]:.4g} to {target[-1]:.4g}: choose another --centre or map"
+            f"network needs {target[0]:.4g} to {target[-1]:.4g}: "
+            + (
+                "choose another --centre"
+                if source[-1] - source[0] >= target[-1] - target[0] - SLACK * step
+                else "the map is too small"
+            )
         )
     if fine > step * (1.0 + SLACK):
         raise MapError(

@@ -317,6 +317,13 @@ class Units:
     """A number of the map in that unit."""
 
 
+PER_BEAM = (
+    "Jy/beam over the beam's solid angle, 1.133 x BMAJ x BMIN in sr, where 1 arcmin^2 = 8.46e-8 "
+    "sr, is Jy/sr"
+)
+"""How a map per beam of a Gaussian is converted: pi / (4 ln 2) = 1.133."""
+
+
 def parse_units(text: str, where: str) -> Units:
     """The meaning of 'mK' or 'MJy sr-1'. Raises MapError, one sentence that begins with `where`,
     for anything that is neither a brightness temperature nor an intensity."""
@@ -326,7 +333,9 @@ def parse_units(text: str, where: str) -> Units:
     plain = _PER_SR.sub("Jy/sr", plain)
     found = _FORM.fullmatch(plain)
     if found is None:
-        raise MapError(f"{where}: the units '{text}' are none of {KNOWN}")
+        per_beam = re.search(r"beam", text, re.IGNORECASE) is not None
+        hint = f" ({PER_BEAM})" if per_beam else ""
+        raise MapError(f"{where}: the units '{text}' are none of {KNOWN}{hint}")
     power = _PREFIXES[found["prefix"]]
     if found["base"] == "K":
         return Units("uK", 1.0 if found["prefix"] == "u" else power * 1e6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from streamtrain.maps.skymap import MapError, parse_units
 
 KINDS = {"uK": "Brightness temperature", "Jy/sr": "Intensity"}
 """BTYPE of a map by the units that it has after all factors."""
+CARD = 72
+"""Characters of a comment in a header, which longer ones are broken into in mid-word."""
 
 
 def write_fits(
@@ -77,11 +80,20 @@ def write_fits(
         raise MapError(f"about must be a mapping like {{'model': 'li16'}}, not {about!r:.80}")
     header["ORIGIN"] = f"streamtrain {__version__}"
     for name, value in (about or {}).items():
-        header.add_comment(f"{name}: {value}".encode("ascii", "replace").decode())
+        text = f"{name}: {_plainly(value)}".encode("ascii", "replace").decode()
+        for line in textwrap.wrap(text, CARD, subsequent_indent="  "):
+            header.add_comment(line)
     target.parent.mkdir(parents=True, exist_ok=True)
     with writing(target) as part, part.open("wb") as stream:
         fits.PrimaryHDU(values, header).writeto(stream)
     return target
+
+
+def _plainly(value: Any) -> str:
+    """A value of `about` as text; a mapping as name=value."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return str(value)
 
 
 def _target(path: Any, overwrite: bool) -> Path:

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from streamtrain.machine.progress import said_if_slow
 from streamtrain.numerics.gpu_code import CUDA_FLAGS, GpuCodeError, compiled, gpu_code
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
@@ -360,7 +361,8 @@ def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     folder = cache_dir()
     found = find_library(folder, key)
     if found is None:
-        with one_at_a_time(folder):
+        doing = "compiling kernels for this machine, which is done once"
+        with said_if_slow(doing), one_at_a_time(folder):
             found = find_library(folder, key) or _build(code, command, optimise, flags, folder, key)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import fields
@@ -96,6 +97,20 @@ def test_presets_get_what_they_need(
         assert len(set.union(*each.values())) == 80
     wheres = {one.where.rpartition(".")[0] for one in needed}
     assert wheres == {"data", "emit.interloper"} if len(needed) == 6 else {"data"}
+
+
+def test_what_is_not_made_says_which_setting_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the setting that is named has them made."""
+    assert main(["catalog", "make", "--for", "reference.yaml", "--plan"]) == 0
+    said = capsys.readouterr().out
+    missing = re.findall(
+        r"data\.\w+ names no files, .*: '(\S+)' after reference.yaml names s", said
+    )
+    assert len(missing) == 2
+    assert main(["catalog", "make", "--for", "reference.yaml", *missing, "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "data.train: 64 files to make, lightcones/train_0000.h5 to" in said
+    assert "names no files" not in said
 
 
 def test_lightcones_for_a_configuration(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,15 @@ def test_a_network_that_ships_is_found_by_its_name(
     assert main(["runs", "list"]) == 0
     out = capsys.readouterr().out
     assert "Ships with streamtrain: tiny." in out and "breysse15" in out
+    assert "\ntiny: 0.8 x 0.7 deg in 3 x 20 x 24 voxels" in out
+    assert main(["runs", "list", "tiny"]) == 0
+    assert "\ntiny: 0.8 x 0.7 deg in 3 x 20 x 24 voxels" in capsys.readouterr().out
+    lost = "data.train=[lost_*.h5]"
     for command, expected in (
+        (
+            ["infer", "tiny", str(path), "--check", "--samples", "0", "--out", "c", lost],
+            "no file matches 'lost_*.h5'; this needs the lightcones that tiny was trained on",
+        ),
         (["evaluate", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["alarm", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["calibrate", "tiny", str(path)], "tiny ships with streamtrain and stays as it is"),
@@ -136,14 +144,22 @@ def test_runs_are_listed_with_what_cannot_be_read(config: Config, tmp_path: Path
     (tmp_path / "bad" / "config.yaml").write_text("emit: 3\n")
     lines = describe_runs(tmp_path)
     (good,) = (line for line in lines if "good" in line)
-    assert "breysse15 fiducial" in good and "3 x 20 x 24, 0.8 x 0.7 deg" in good
+    assert "breysse15 fiducial" in good and "3 x 20 x 24, 0.8 x 0.7 deg" in good  # what it takes
     assert " 9 " in good and " - " in good
     assert any(line.startswith(f"{tmp_path / 'bad'}: ") for line in lines)
     (tmp_path / "none").mkdir()
     assert describe_runs(tmp_path / "none")[-1] == f"No run is in {tmp_path / 'none'}."
-    assert any("breysse15 fiducial" in line for line in describe_runs(tmp_path / "good"))
-    with pytest.raises(ValueError, match="there is no folder"):
+    head, row, _, *told = describe_runs(tmp_path / "good")  # of one alone
+    assert max(map(len, told)) <= 100 or str(tmp_path) in told[0]
+    maps, _, went = " ".join(line.strip() for line in told).partition(" maps went through ")
+    assert head.startswith("run ") and row.startswith(f"{tmp_path / 'good'} ")
+    assert "in 3 x 20 x 24 voxels (freq, dec, ra), 26..34 GHz, uK; CO(1-0) (115.27 GHz)" in maps
+    assert "luminosities by breysse15 (prior fiducial)" in maps
+    assert went.startswith("pool {factor: [3, 1, 1]}, beam {")
+    with pytest.raises(ValueError, match="there is no run or folder"):
         describe_runs(tmp_path / "neither")
+    with pytest.raises(ValueError, match=r"goob': did you mean '.*good'"):
+        describe_runs(tmp_path / "goob")
 
 
 @pytest.mark.parametrize("name", sorted(trained_networks()))

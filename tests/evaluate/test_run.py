@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import run as run_module
-from streamtrain.evaluate import testset
 from streamtrain.evaluate.run import Run
 
 
@@ -28,6 +29,18 @@ def test_nothing_is_opened_before_it_is_used(config, monkeypatch):
         with pytest.raises(ValueError, match="has no checkpoint; train first"):
             _ = run.trained
     assert Run(config).threads >= 1
+
+
+def test_a_gpu_is_used_where_there_is_one(config, monkeypatch):
+    """As the commands do, also by `evaluate` of a folder."""
+    assert Run(config).device == "cpu"
+    given = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(evaluation, "_of_the_run", lambda run, _: given.append(run.device) or {})
+    evaluation.evaluate(config)
+    assert (Run(config).device, *given) == ("cuda:0", "cuda:0")
+    assert Run(config, device="cpu").device == "cpu"
 
 
 def test_what_cannot_be_read_is_no_evaluation(config):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from numpy import exp
 from support import small
 
@@ -195,6 +196,20 @@ def test_what_cannot_be_kept_is_a_sentence(function: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_function_that_was_typed_at_the_prompt() -> None:
+    """One sentence with the way out, below two frames: the user's, and `load_config`."""
+    space: dict[str, Any] = {}
+    text = "def at_prompt(mass_Msun, z):\n    return 1e-6 * mass_Msun\n"
+    exec(compile(text, "<stdin>", "single"), space)
+    sentence = "was typed at its prompt: write it into a file .* 'file.py:at_prompt', or define it"
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_config({}, emit={"line": {"model": space["at_prompt"]}})
+    assert [frame.name for frame in caught.traceback] == [
+        "test_a_function_that_was_typed_at_the_prompt",
+        "load_config",
+    ]
+
+
 def test_a_function_whose_file_was_edited_since(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = _copy(bright, "1e-6", "5e-6")
     size, _, lines, file = linecache.cache["<ipython-input-7-test>"]  # type: ignore[misc]
@@ -240,3 +255,21 @@ def test_a_wrong_line_is_shown_with_the_function() -> None:
     text = "def f(mass_Msun, z):\n    if z > 2:\n        return z\n    return mass_Msun\n"
     with pytest.raises(ValueError, match=r"in f \(<the luminosity model f>, line 2\) cannot be co"):
         Generator(load_config("reference.yaml", emit={"line": {"model": text}}), "test")
+
+
+def test_a_model_without_priors_is_told_how_its_parameters_get_one() -> None:
+    """And what it is told draws them."""
+
+    def plain(mass_Msun, z, *, slope=-3.0):
+        return 1e-6 * mass_Msun * (1 + z) ** slope
+
+    with pytest.raises(ConfigError, match="has no prior 'own': valid: fiducial; its par") as caught:
+        own = load_config(small.config(), emit={"line": {"model": plain, "prior": "own"}})
+        Generator(own, lightcones=[small.lightcone(num=50)])
+    told = yaml.safe_load(str(caught.value).partition("of their own by ")[2])
+    line = {"model": plain, **told}
+    config = load_config(small.config(label={"bins": 7}), emit={"line": line})
+    generator = Generator(config, lightcones=[small.lightcone(num=50)])
+    drawn = [draw["parameters"]["slope"] for draw in generator.generate(range(200)).draws]
+    assert np.mean(drawn) == pytest.approx(-3.0, abs=0.15)
+    assert np.std(drawn) == pytest.approx(0.6, abs=0.1)

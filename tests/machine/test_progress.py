@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from support import ROOT
 
 from streamtrain.machine import progress
-from streamtrain.machine.progress import Progress
+from streamtrain.machine.progress import Progress, said_if_slow
 
 
 class Clock:
@@ -100,3 +101,18 @@ def test_whatever_takes_minutes_says_how_long() -> None:
         if number:
             found[str(file.relative_to(package))] = number
     assert found == LOOPS
+
+
+def test_what_takes_long_says_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, on stderr, of the first rank; what is quick says nothing."""
+    with said_if_slow("loading libraries", after_s=0.01):
+        time.sleep(0.2)
+    assert capsys.readouterr() == ("", "streamtrain: loading libraries ...\n")
+    with pytest.raises(ValueError, match="inside"), said_if_slow("it", after_s=0.1):
+        raise ValueError("inside")
+    monkeypatch.setenv("RANK", "1")
+    with said_if_slow("loading libraries", after_s=0.01):
+        time.sleep(0.2)
+    assert capsys.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support import TESTS, limlam
+from support import TESTS, limlam, small
 from support import map_runs as runs
 
 from streamtrain.maps.read import read_map
@@ -107,9 +108,27 @@ def test_units_against_astropy() -> None:
     assert rayleigh_jeans_uK(nu) == pytest.approx(expected.value, rel=1e-6)
 
 
+def test_a_map_per_beam_is_told_its_conversion() -> None:
+    """The numbers of the sentence are those of a Gaussian beam of 4 x 5 arcmin in astropy."""
+    u = pytest.importorskip("astropy.units")
+    sentence = r"none of .* \(Jy/beam over .* (1\.133) x BMAJ x BMIN .* = (8\.46e-8) sr, is Jy/sr"
+    with pytest.raises(MapError, match=sentence) as caught:
+        parse_units("Jy/beam", "here")
+    factor, arcmin2 = map(float, re.search(sentence, str(caught.value)).groups())  # type: ignore[union-attr]
+    sigma = 1.0 / np.sqrt(8.0 * np.log(2.0))
+    area = 2.0 * np.pi * (4.0 * u.arcmin * sigma) * (5.0 * u.arcmin * sigma)
+    expected = (1.0 * u.Jy / u.beam).to(u.Jy / u.sr, u.beam_angular_area(area))
+    assert 1.0 / (factor * 4.0 * 5.0 * arcmin2) == pytest.approx(expected.value, rel=1e-3)
+
+
 def _cut(path: Path) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
+    return path
+
+
+def _lightcone(path: Path) -> Path:
+    small.lightcone(num=10).save(path)
     return path
 
 
@@ -176,6 +195,8 @@ ROLLED = CUBE.transpose(1, 2, 0)
         ("a.h5", lambda p: H(p, CUBE, map=ROLLED.copy()), {},
          "map has shape (20, 24, 3), but its axes [freq, dec, ra] have (3, 20, 24) voxels"),
         ("a.h5", lambda p: H(p, CUBE, map=None), {}, "holds none of map, cube and map_coadd, but"),
+        ("a.h5", _lightcone, {},
+         "is a lightcone of halos, not a map: `streamtrain export CONFIG --split test --samples 1"),
         ("a.h5", lambda p: _cut(H(p, CUBE)), {}, "cannot be read, or is cut short ("),
         ("a.h5", _two_samples, {}, "holds 2 samples: choose one with --index, such as 4"),
         ("a.h5", _two_samples, {"index": 5}, "has no sample 5, but 4..9"),

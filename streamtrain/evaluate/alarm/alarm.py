@@ -75,6 +75,8 @@ LEAST_LEFT = 0.01
 """What the regression leaves of a number scatters by this share of its scatter, at least."""
 CONSTANT = 1e-6
 """A direction with a smaller variance is none."""
+LINE = 105
+"""Characters of a line of a figure's title."""
 MOST_OFF = 5
 """Statistics that an alarm names."""
 LEAST_OFF = 3.0
@@ -146,6 +148,18 @@ class Alarm:
         """The alarm that `to_dict` wrote."""
         given = {name: data[name] for name in ("p", "tests", "maps", "skies")}
         return cls(off=tuple(Off(**each) for each in data["off"]), **given)
+
+
+def about_lines(network: str, alarm: Alarm | None) -> list[str]:
+    """What a figure says of the network that predicted, '' where that is not known, and of how
+    unlikely the map is: a line, or two."""
+    told = "alarm off"
+    if alarm is not None:
+        word = "extrapolated" if alarm.extrapolated else "no alarm"
+        told = f"{word}: p = {alarm.p:.2g} among {alarm.maps} maps like those of the training"
+    parts = [f"network {network}", told] if network else [told]
+    line = "; ".join(parts)
+    return [line] if len(line) <= LINE else parts
 
 
 class Reference:

@@ -36,6 +36,8 @@ Float = NDArray[np.float64]
 FILE = "alarm.npz"
 PROCEDURE = 3
 """Goes up when other distances come out."""
+NO_ALARM = "the alarm is off: nothing says whether the training could have made this map"
+"""What is noted of a map that was compared with no map of the prior, as was asked for."""
 NETWORKS = "prediction of another network"
 """Kind of the statistics that compare networks."""
 

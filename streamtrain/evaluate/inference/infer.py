@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 
 from streamtrain._version import __version__
 from streamtrain.config import Config
-from streamtrain.evaluate.alarm.watch import check_maps
+from streamtrain.evaluate.alarm.watch import NO_ALARM, check_maps
 from streamtrain.evaluate.inference.known_errors import ErrorReference, Measurement
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
 from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
+from streamtrain.evaluate.inference.trained_for import trained_for, trained_for_lines
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
     Posterior,
@@ -38,6 +39,7 @@ from streamtrain.evaluate.repaint.repaint import (
 from streamtrain.evaluate.run import Run
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
+from streamtrain.machine.progress import said_if_slow
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.maps import READING
 from streamtrain.maps.read import read_map
@@ -45,7 +47,7 @@ from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.ranks import INTERVAL_ENDS
-from streamtrain.shipped import is_shipped
+from streamtrain.shipped import is_shipped, run_name
 
 
 @dataclass(frozen=True)
@@ -123,16 +125,17 @@ def infer(
 
 def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     config, trained = run.config, run.trained
-    sky = read_map(path, **{name: getattr(options, name) for name in READING})
-    prepared = prepare(
-        sky,
-        config,
-        regrid=options.regrid,
-        centre_deg=options.centre_deg,
-        rayleigh_jeans=options.rayleigh_jeans,
-        anyway=options.anyway,
-        device=run.device,
-    )
+    with said_if_slow(f"reading and preparing {path}"):
+        sky = read_map(path, **{name: getattr(options, name) for name in READING})
+        prepared = prepare(
+            sky,
+            config,
+            regrid=options.regrid,
+            centre_deg=options.centre_deg,
+            rayleigh_jeans=options.rayleigh_jeans,
+            anyway=options.anyway,
+            device=run.device,
+        )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
     target = _default_folder(run.folder) if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
@@ -143,6 +146,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         residuals=not knows_its_errors(config), cosmology=sampled or quantity in ("phi", "phi_L")
     )
     watch, failed = run.watch(options.samples, again=options.measure)
+    if watch is None and not failed:
+        prepared = replace(prepared, notes=[*prepared.notes, f"{NO_ALARM} (--samples 0)"])
     run.progress.close()
     training = reference.training
     network = run.network_of(training)
@@ -150,17 +155,19 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     warnings = [*reference.problems, *failed]
     posterior, alarm = None, None
     if sampled:
-        posterior = posterior_of(
-            network,
-            prepared,
-            config.grid,
-            training,
-            watch=watch,
-            functions=options.functions,
-            seed=options.seed,
-            problems=warnings,
-            applied=trained.applied,
-        )
+        with said_if_slow(f"drawing {options.functions} luminosity functions"):
+            posterior = posterior_of(
+                network,
+                prepared,
+                config.grid,
+                training,
+                watch=watch,
+                functions=options.functions,
+                seed=options.seed,
+                problems=warnings,
+                applied=trained.applied,
+                network_name=run.named,
+            )
         warnings, alarm = [*posterior.warnings], posterior.alarm
     elif watch is not None:
         (alarm,) = watch.judge(prepared.cube[None])
@@ -190,7 +197,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         warnings += [checked.warning] if checked.warning else []
     result = {
         "map": about,
-        "run": str(run.folder),
+        "run": run_name(run.folder),
+        "training": trained_for(config),
         "checkpoint_step": trained.step,
         "recalibration": trained.applied.record(),
         "streamtrain": __version__,
@@ -218,9 +226,10 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     if checked is not None:
         kept.append(target / f"{stem}_check.png")
         checked.plot(kept[-1], title=Path(path).name)
-    files = [*write(target / stem, result, prediction), *kept]
+    with said_if_slow("drawing the figure"):
+        files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)
-    print(screen(sky, prepared, result, prediction, age))
+    print(screen(sky, prepared, result, prediction, age, trained_for_lines(config)))
     if checked is not None:
         print("\n".join(["", *checked.lines()]))
     print(f"wrote {', '.join(str(file) for file in files)}")

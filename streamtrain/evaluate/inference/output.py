@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.alarm.alarm import Alarm
+from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
 from streamtrain.evaluate.inference.parameter_posterior import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
+from streamtrain.evaluate.inference.trained_for import wrapped
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior
 from streamtrain.figures import (
@@ -23,6 +24,7 @@ from streamtrain.figures import (
     LABEL_SIZE,
     NETWORK,
     SHADES,
+    TICK_SIZE,
     TRUTH,
     legend_below,
     positions,
@@ -136,12 +138,12 @@ def write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Pa
         files.pop()
     else:
         title = f"of the map {Path(result['map']['file']).name}"
-        if result["alarm"] is not None and result["alarm"]["extrapolated"]:
-            title += f" (extrapolated, p = {result['alarm']['p']:.2g})"
+        alarm = None if result["alarm"] is None else Alarm.from_dict(result["alarm"])
+        about = about_lines(f"{result['run']}, step {result['checkpoint_step']}", alarm)
         if isinstance(prediction, ParameterPosterior):
-            figure = prediction.figure(f"parameters {title}")
+            figure = prediction.figure(f"parameters {title}", about)
         else:
-            figure = prediction_figure(prediction, f"luminosity function {title}")
+            figure = prediction_figure(prediction, f"luminosity function {title}", about=about)
         write_png(figure, files[2])
     write_json(files[1], result)
     text = _ecsv(result, prediction)
@@ -162,7 +164,17 @@ def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
         return None
     about = {
         key: result[key]
-        for key in ("map", "run", "checkpoint_step", "streamtrain", "applied", "warnings", "alarm")
+        for key in (
+            "map",
+            "run",
+            "training",
+            "checkpoint_step",
+            "streamtrain",
+            "applied",
+            "notes",
+            "warnings",
+            "alarm",
+        )
     }
     if isinstance(prediction, ParameterPosterior):
         table = Table(prediction.table(), meta=about)
@@ -194,6 +206,7 @@ def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
                 column.description = "log10 of the luminosity in solar luminosities"
             elif column.name.startswith(f"{name}_") or column.name == name:
                 column.unit = unit
+                column.description = "less than one halo counts as one"
             else:
                 column.description = "halos above log10_L_low, below the last edge"
     stream = io.StringIO()
@@ -207,14 +220,17 @@ def screen(
     result: dict[str, Any],
     prediction: Prediction,
     age: str,
+    network: Sequence[str] = (),
 ) -> str:
-    """What the user sees of a prediction; age: of the errors."""
+    """What the user sees of a prediction; age: of the errors; network: what it was trained for, a
+    line each."""
     shape = " x ".join(str(n) for n in sky.shape)
     lines = [
         f"map       {sky.source} ({sky.layout}): {shape} voxels (freq, dec, ra), "
         f"{sky.ra.width:.4g} x {sky.dec.width:.4g} deg, {sky.nu_GHz[0]:g}..{sky.nu_GHz[1]:g} GHz"
         + (f", {sky.units}" if sky.units else ""),
         f"network   {result['run']}, step {result['checkpoint_step']}",
+        *(part for line in network for part in wrapped(line, 10 * " ", 10 * " ")),
         f"applied   {', '.join(prepared.applied) or 'no operator'}",
     ]
     if age:
@@ -223,7 +239,7 @@ def screen(
         lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
     if result["alarm"] is not None:
         lines.append(f"alarm     {Alarm.from_dict(result['alarm'])}")
-    lines += [f"note      {note}" for note in prepared.notes]
+    lines += [f"note      {note}" for note in result["notes"]]
     lines += [f"warning   {warning}" for warning in result["warnings"]]
     if isinstance(prediction, ParameterPosterior):
         return "\n".join([*lines, *prediction.lines()])
@@ -232,26 +248,29 @@ def screen(
         return "\n".join([*lines, *columns(["class", "probability"], rows)])
     lines.append(f"68 % and 95 %: {prediction.uncertainty}")
     lines += _rows(prediction)
-    if len(prediction.value) > ROWS:
+    some = f"{ROWS} of {len(prediction.value)} bins, " if len(prediction.value) > ROWS else ""
+    files = "; the files have them all" if some else ""
+    lines.append(f"{some}less than one halo counts as one{files}")
+    if age and (outside := int(_outside(prediction).sum())):
         lines.append(
-            f"{ROWS} of {len(prediction.value)} bins, less than one halo counts as one; the files "
-            "have them all"
+            f"* in {outside} bins the value lies outside its 68 %: the intervals are corrected for "
+            "the network's mean error on its test maps, the value is not, so quote the interval"
         )
-    if age and prediction.interval is not None:
-        _, low68, high68, _ = prediction.interval
-        outside = int(((prediction.value < low68) | (prediction.value > high68)).sum())
-        if outside:
-            lines.append(
-                f"in {outside} bins the value lies outside its 68 %: the intervals are corrected "
-                "for the network's mean error on its test maps, the value is not"
-            )
     if prediction.posterior is not None:
         lines += ["", *prediction.posterior.lines()]
     return "\n".join(lines)
 
 
+def _outside(prediction: Function) -> NDArray[np.bool_]:
+    """Whether the value of each bin lies outside its 68 % [num_bins]."""
+    if prediction.interval is None:
+        return np.zeros(len(prediction.value), bool)
+    _, low68, high68, _ = prediction.interval
+    return np.asarray((prediction.value < low68) | (prediction.value > high68))
+
+
 def _rows(prediction: Function) -> list[str]:
-    """The table of some bins."""
+    """The table of some bins; a value that lies outside its 68 % has a star."""
     ends: list[tuple[str, Float, Float]] = []
     if prediction.interval is not None:
         low95, low68, high68, high95 = prediction.interval
@@ -260,11 +279,12 @@ def _rows(prediction: Function) -> list[str]:
         bands = _bands(prediction)
         if "band_low_95" in bands:
             ends.append(("95 % of whole curves", bands["band_low_95"], bands["band_high_95"]))
-    num, rows = len(prediction.value), []
+    num, rows, outside = len(prediction.value), [], _outside(prediction)
     for k in np.unique(np.linspace(0, num - 1, min(ROWS, num)).round().astype(int)):
         bin_ = f"{prediction.bin_edges[k]:.2f}..{prediction.bin_edges[k + 1]:.2f}"
         spans = [f"{low[k]:.4g} .. {high[k]:.4g}" for _, low, high in ends]
-        rows.append([bin_, f"{prediction.value[k]:.4g}", *spans])
+        star = " *" if outside[k] else ("  " if outside.any() else "")
+        rows.append([bin_, f"{prediction.value[k]:.4g}{star}", *spans])
     symbol = QUANTITIES[prediction.quantity].symbol
     return columns(["log10 L", symbol, *(name for name, _, _ in ends)], rows)
 
@@ -273,12 +293,15 @@ def prediction_figure(
     prediction: Function,
     title: str = "luminosity function of a map",
     true: Float | None = None,
+    about: Sequence[str] = (),
 ) -> Figure:
     """An inferred function with its 68 % and 95 %; true: the truth where it is known, in the same
-    quantity [num_bins], not drawn where it is 0."""
+    quantity [num_bins], not drawn where it is 0; about: lines below the title, which a posterior
+    knows by itself."""
     if prediction.posterior is not None:
         known = None if true is None else true / prediction.unit_label
         return prediction.posterior.plot(title=title, true=known)
+    title = "\n".join([title, *about])
     figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     at = positions(prediction.bin_edges, prediction.quantity)
@@ -287,7 +310,15 @@ def prediction_figure(
         axes.fill_between(at, low95, high95, color=SHADES[0], lw=0, label="95 %")
         axes.fill_between(at, low68, high68, color=SHADES[1], lw=0, label="68 %")
     axes.plot(at, prediction.value, color=NETWORK, lw=1.8, label="network")
-    axes.plot(at, prediction.unit_label, ":", color=GREY, lw=1.2, zorder=1, label="one halo")
+    axes.plot(
+        at,
+        prediction.unit_label,
+        ":",
+        color=GREY,
+        lw=1.2,
+        zorder=1,
+        label="one halo, as which less counts",
+    )
     if true is not None:
         some = true > 0
         axes.plot(at[some], true[some], "o", color=TRUTH, ms=2.8, zorder=4, label="true")
@@ -296,6 +327,6 @@ def prediction_figure(
     style(axes, prediction.bin_edges)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel(QUANTITIES[prediction.quantity].axis, fontsize=LABEL_SIZE)
-    axes.set_title(title, fontsize=LABEL_SIZE)
+    axes.set_title(title, fontsize=TICK_SIZE if about else LABEL_SIZE)
     legend_below(figure, axes, 5)
     return figure

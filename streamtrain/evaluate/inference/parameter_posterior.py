@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,12 +116,14 @@ class ParameterPosterior:
                 made += columns(["parameter", "median", "68 %", "95 %"], rows)
         return made
 
-    def figure(self, title: str = "parameters of a map") -> Figure:
-        """Every parameter of the likeliest model against every other, and its prior."""
+    def figure(self, title: str = "parameters of a map", about: Sequence[str] = ()) -> Figure:
+        """Every parameter of the likeliest model against every other, and its prior; about: lines
+        below the title."""
         best = self.likeliest
         title = f"{title}: {best.name}"
         if len(self.models) > 1:
             title += f", probability {best.probability:.3f}"
+        title = "\n".join([title, *about])
         return corner(best.samples, best.parameters, None, best.prior, colour=NETWORK, title=title)
 
 

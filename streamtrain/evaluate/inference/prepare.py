@@ -82,7 +82,7 @@ def prepare(
     first, state = _fitting(sky, starts)
     problem = _difference(sky, grid, state, starts)
     if problem and not regrid:
-        raise MapError(f"{sky.source} {problem}; --regrid brings a map to the network's voxels")
+        raise MapError(f"{sky.source} {problem}; {_remedy(sky, grid, starts[-1][1])}")
     if problem or centre_deg is not None:
         if not sky.units or (sky.done is not None and state.weight != 1.0):
             what = "sums of voxels" if sky.units else "numbers without a unit"
@@ -179,6 +179,13 @@ Start = tuple[int, MapState]
 """Number of the first operator that is left to do, and the map that it takes."""
 
 
+def map_taken(plan: ObservationPlan) -> MapState:
+    """The coarsest map that may enter the row of operators, which is that of the network where
+    nothing but pools comes before its voxels are joined."""
+    done = frozenset(step.name for step in plan.steps if step.of_the_map)
+    return _entries(plan, done)[-1][1]
+
+
 def _starts(
     sky: SkyMap, plan: ObservationPlan, done: frozenset[str], notes: list[str]
 ) -> list[Start]:
@@ -186,6 +193,11 @@ def _starts(
     them but what a map has in it already; an exported map where it left."""
     if sky.done is not None:
         return [_after_done(sky.done, plan, sky.source, notes)]
+    return _entries(plan, done)
+
+
+def _entries(plan: ObservationPlan, done: frozenset[str]) -> list[Start]:
+    """Where a map may enter that has been through the steps `done`."""
     starts = [(0, MapState(plan.grid))]
     for number, step in enumerate(plan.steps, 1):
         if step.operator.reshapes:
@@ -259,6 +271,24 @@ def _difference(sky: SkyMap, grid: Grid, state: MapState, starts: list[Start]) -
         allowed = " or ".join(dict.fromkeys(_times(s.shape) for _, s in starts))
         return f"has {_times(sky.shape)} voxels (freq, dec, ra), the network takes {allowed}"
     return ""
+
+
+def _remedy(sky: SkyMap, grid: Grid, state: MapState) -> str:
+    """What to do with a map that does not fit the network."""
+    try:
+        _shares(sky, grid, state, None)
+    except MapError as error:
+        _, _, why = str(error).partition(" cannot be regridded: ")
+        return (
+            f"--regrid does not help, as {why}; train a network for such maps, on the grid that "
+            "`streamtrain map info` prints"
+        )
+    larger = any(
+        axis.width > fov + axis.step
+        for axis, fov in zip((sky.ra, sky.dec), grid.fov_deg, strict=True)
+    )
+    where = ", at its middle or at --centre RA DEC" if larger else ""
+    return f"--regrid brings a map to the network's voxels{where}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.maps.skymap import UNKNOWN_MODES, MapError, SkyMap
-from streamtrain.operators.base import Turn
-from streamtrain.operators.noise import LevelNoise
+from streamtrain.operators.base import MapState, Turn
+from streamtrain.operators.noise import LevelNoise, Noise
 from streamtrain.operators.plan import ObservationPlan, Step
 from streamtrain.operators.pool import Pool
 from streamtrain.schema import AssumptionWarning
@@ -145,6 +145,31 @@ def say_other_noise(
             "its noise differs from voxel to voxel otherwise than in training: over that of the "
             f"training's maps, sigma is {few:.2g} to {many:.2g} of the median in 68 % of the voxels"
         )
+
+
+def noise_levels(plan: ObservationPlan, at: MapState) -> tuple[float, float] | None:
+    """The lowest and the highest sigma of `noise` in training, in a voxel of the size of those of
+    the map `at`, the median over voxels [units of the grid]; 0 where it may be absent; None where
+    there is none, or it was smoothed.
+
+    Raises ValueError or OSError where a file that it depends on cannot be read.
+    """
+    found: list[list[float]] = []
+    for step in plan.steps:
+        if step.operator is Noise and step.in_units:
+            low, high = (float(np.nanmedian(square)) for square in _variances_of_noise(step))
+            if step.section.absent > 0.0:
+                low = 0.0
+            # independent noise of voxels that are joined
+            joined = step.before.number / at.number
+            factor = (at.weight / step.before.weight) ** 2 * joined
+            found.append([low * factor, high * factor])
+        elif step.operator.telescope and step.in_units and found:
+            return None
+    if not found:
+        return None
+    low, high = np.sqrt(np.sum(found, axis=0)).tolist()
+    return low, high
 
 
 def _variances_after(step: Step, before: Sequence[Float]) -> list[Float]:

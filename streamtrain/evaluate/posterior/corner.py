@@ -18,6 +18,9 @@ from streamtrain.figures import CHAIN, GREY, LABEL_SIZE, SERIES, TICK_SIZE, TRUT
 
 Float = NDArray[np.float64]
 
+LINE_INCH = 0.25
+"""Height of a line of the title [inch]."""
+
 
 def corner(
     samples: Float,
@@ -83,7 +86,10 @@ def corner(
     handles.append(Line2D([], [], color=GREY, label="prior"))
     if true is not None:
         handles.append(Line2D([], [], color=TRUTH, marker="+", ms=9, mew=1.5, label="true"))
-    look: dict[str, Any] = {"loc": "upper right" if num > 2 else "outside lower center"}
+    look: dict[str, Any] = {"loc": "outside lower center"}
+    if num > 2:
+        below = 0.02 + LINE_INCH * (title.count("\n") + 1) / figure.get_figheight()
+        look = {"loc": "upper right", "bbox_to_anchor": (1.0, 1.0 - below)}
     figure.legend(handles=handles, fontsize=TICK_SIZE, frameon=False, **look)
     figure.suptitle(title, fontsize=LABEL_SIZE)
     return figure

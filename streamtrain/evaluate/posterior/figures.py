@@ -31,6 +31,8 @@ Float = NDArray[np.float64]
 
 UNITS = {"Lsun": r"$L_\odot$", "Mpc-3": r"Mpc$^{-3}$", "uK": r"$\mu$K", "sr-1": r"sr$^{-1}$"}
 NAMES = {"rho_L": r"$\rho_L$", "<T>": r"$\langle T \rangle$", "<I>": r"$\langle I \rangle$"}
+ABOVE_ALL = 3.0
+"""The axis of a curve ends so far above what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,21 @@ class Shown:
     """Integrals, see `with_errors`."""
 
 
-def posterior_figure(shown: Shown, title: str = "", true: Float | None = None) -> Figure:
+def posterior_figure(
+    shown: Shown, title: str = "", true: Float | None = None, about: Sequence[str] = ()
+) -> Figure:
     """The luminosity function, and N(>L) beside it with the integrals above it.
 
-    title: above both; default: what they are. true: halos per bin where they are known [num_bins].
+    title: above both; default: what they are. true: halos per bin where they are known [num_bins];
+    about: lines below the title.
     """
     figure = Figure(figsize=(9.6, 5.0), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_function(left, shown, true)
     legend_above(left, 2)
     draw_above(right, shown, true)
-    figure.suptitle(title or "luminosity function of a map", fontsize=LABEL_SIZE)
+    lines = [title or "luminosity function of a map", *about]
+    figure.suptitle("\n".join(lines), fontsize=TICK_SIZE if about else LABEL_SIZE)
     return figure
 
 
@@ -69,37 +75,45 @@ def draw_function(axes: Axes, shown: Shown, true: Float | None = None) -> None:
     """The luminosity function with the intervals of its bins and the band of the whole."""
     known = None if true is None else true * shown.one_halo
     bottom = 0.6 * float(shown.one_halo.min())
-    _draw(axes, shown.function, bottom, known)
+    top = _draw(axes, shown.function, bottom, known)
     if shown.function.quantity != "counts":
         at = shown.function.L_Lsun
         axes.plot(at, shown.one_halo, ":", color=GREY, lw=1.2, zorder=1, label="one halo")
-    _finish(axes, shown.function, shown.bin_edges, bottom)
+    _finish(axes, shown.function, shown.bin_edges, (bottom, top))
 
 
 def draw_above(axes: Axes, shown: Shown, true: Float | None = None) -> None:
     """N(>L) with the integrals above it."""
     known = None if true is None else np.flip(np.cumsum(np.flip(true)))
+    top = None
     if shown.joint:
-        _draw(axes, shown.above, 0.6, known)
+        top = _draw(axes, shown.above, 0.6, known)
     else:
         mean = shown.above.samples.mean(axis=0)
         axes.plot(shown.above.L_Lsun, mean, color=NETWORK, lw=1.8, label="mean")
-    _finish(axes, shown.above, shown.bin_edges, 0.6)
+    _finish(axes, shown.above, shown.bin_edges, (0.6, top))
     numbers = [text for text in shown.texts if "=" in text]
     rows = [",   ".join(numbers[k : k + 2]) for k in range(0, len(numbers), 2)]
     rows += [text for text in shown.texts if "=" not in text]
     axes.set_title("\n".join(rows), fontsize=TICK_SIZE - 1, linespacing=1.5)
 
 
-def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:
-    """A curve with its band and intervals; what is zero lies below the axis."""
+def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> float:
+    """A curve with its band and intervals, and the upper end of the axis for it: what the truth and
+    the intervals of bins need. What is zero lies below the axis; where the tails of the posterior
+    are long, a part of the band lies above, which the legend says."""
 
     def fill(ends: Float, colour: str, label: str) -> None:
-        low, high = np.maximum(ends, 0.1 * bottom)
+        low, high = np.clip(ends, 0.1 * bottom, 10.0 * top)
         axes.fill_between(curve.L_Lsun, low, high, color=colour, lw=0, label=label)
 
+    seen = [curve.interval(BANDS[-1])[1], *([] if true is None else [true])]
+    top = ABOVE_ALL * max(10.0 * bottom, *(float(values.max()) for values in seen))
     with suppress(ValueError):  # of few samples
-        fill(curve.band(BAND), SHADES[0], f"whole curve, {100 * BAND:g} %")
+        band = curve.band(BAND)
+        most = float(band[1].max())
+        beyond = f", up to {most:.1g}" if most > top else ""
+        fill(band, SHADES[0], f"whole curve, {100 * BAND:g} %{beyond}")
     for level, colour in zip(BANDS[::-1], SHADES[1:], strict=True):
         fill(curve.interval(level), colour, f"each bin alone, {100 * level:g} %")
     (median,) = np.maximum(curve.quantiles([0.5]), 0.1 * bottom)
@@ -108,11 +122,12 @@ def _draw(axes: Axes, curve: Curve, bottom: float, true: Float | None) -> None:
         some = true > 0
         at = curve.L_Lsun[some]
         axes.plot(at, true[some], "o", color=TRUTH, ms=2.8, zorder=4, label="true")
+    return top
 
 
-def _finish(axes: Axes, curve: Curve, bin_edges: Float, bottom: float) -> None:
+def _finish(axes: Axes, curve: Curve, bin_edges: Float, ends: tuple[float, float | None]) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(bottom=bottom)
+    axes.set_ylim(*ends)
     style(axes, bin_edges)
     axes.set_axisbelow(False)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)

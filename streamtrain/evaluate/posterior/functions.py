@@ -22,6 +22,10 @@ from streamtrain.ranks import depth
 Float = NDArray[np.float64]
 Interval = tuple[float, float]
 
+TAIL, LARGEST_SHARE = 0.01, 0.25
+"""A mean is quoted where the outermost hundredth of the samples carries less than this share of
+their distances from the median: of log-normal samples up to a deviation of 1.6 in ln, where 4000 of
+them know the mean to 6 %."""
 ABOVE = (5.0, 6.0, 6.5)
 """log10(L/Lsun) of the N(>L) that are quoted, where they lie in the label's bins."""
 
@@ -78,6 +82,15 @@ def whole_quantiles(samples: Float, levels: ArrayLike) -> Float:
     return np.asarray(np.sort(samples, axis=0)[np.clip(order, 0, len(samples) - 1)])
 
 
+def has_mean(samples: Float) -> bool:
+    """Whether samples [num_samples] have a mean that is worth quoting: one that all of them make,
+    and not the few farthest from their median. A count that is drawn from a wide log-normal
+    distribution has a mean of no meaning, which the next thousand samples multiply."""
+    away = np.sort(np.abs(samples - np.median(samples)))
+    total, tail = float(away.sum()), max(1, int(TAIL * len(away)))
+    return total == 0.0 or float(away[-tail:].sum()) < LARGEST_SHARE * total
+
+
 def simultaneous_band(samples: Float, level: float) -> tuple[Float, float]:
     """The band of `Curve.band` around functions [num_samples, num_bins], its ends [2, num_bins],
     and the share of the functions that lie within the band of the others.
@@ -122,7 +135,7 @@ class Estimate:
     """What is quoted of a number that follows from a luminosity function.
 
     Where the bins of a posterior are independent, the mean alone is known: median and intervals are
-    None.
+    None. Where a few samples decide the mean, it is None (`has_mean`).
     """
 
     name: str
@@ -130,17 +143,24 @@ class Estimate:
     """'' for a number."""
     meaning: str
     """What it is, in words."""
-    mean: float
+    mean: float | None
     median: float | None
     interval_68: Interval | None
     """Central interval, 16 to 84 %."""
     interval_95: Interval | None
     """Central interval, 2.5 to 97.5 %."""
 
+    @property
+    def value(self) -> float:
+        """The median, or the mean where that alone is known."""
+        found = self.mean if self.median is None else self.median
+        assert found is not None
+        return found
+
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         if self.median is None or self.interval_68 is None:
-            return f"{self.name} = {self.mean:.4g}{unit} (mean, error not known)"
+            return f"{self.name} = {self.value:.4g}{unit} (mean, error not known)"
         low, high = self.interval_68
         above, below = high - self.median, self.median - low
         size = max(abs(self.median), abs(low), abs(high))
@@ -152,7 +172,9 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; without what is not known."""
-        found: dict[str, Any] = {"unit": self.unit, "meaning": self.meaning, "mean": self.mean}
+        found: dict[str, Any] = {"unit": self.unit, "meaning": self.meaning}
+        if self.mean is not None:
+            found |= {"mean": self.mean}
         if self.median is not None and self.interval_68 and self.interval_95:
             found |= {"median": self.median}
             found |= {"low_95": self.interval_95[0], "low_68": self.interval_68[0]}

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from streamtrain.arguments import given_numbers, whole_number
 from streamtrain.bins import cumulative
 from streamtrain.config import Config
-from streamtrain.evaluate.alarm.alarm import Alarm
+from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
 from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.inference.prepare import Prepared
@@ -41,6 +41,7 @@ from streamtrain.evaluate.posterior.functions import (
     Estimate,
     Functional,
     functionals,
+    has_mean,
     whole_quantiles,
 )
 from streamtrain.figures import TICK_SIZE, positions, write_png
@@ -136,6 +137,8 @@ class Posterior:
     """How it was shifted and widened after the training, a sentence; '' where it was not."""
     source: Source | None = None
     """The network's part; None where the posterior was read from a file."""
+    network: str = ""
+    """Run and step of the network, in words; '' where they are not known."""
 
     def __repr__(self) -> str:
         num, bins = self.samples.shape
@@ -147,9 +150,12 @@ class Posterior:
         )
 
     def __str__(self) -> str:
-        said = [f"note      {self.recalibration}"] if self.recalibration else []
-        warned = [f"warning   {text}" for text in self.warnings]
-        return "\n".join([*said, *warned, *self.lines()])
+        said = [f"network   {self.network}"] if self.network else []
+        said += [f"alarm     {self.alarm}"] if self.alarm is not None else []
+        notes = [*self.notes, *([self.recalibration] if self.recalibration else [])]
+        said += [f"note      {text}" for text in notes]
+        said += [f"warning   {text}" for text in self.warnings]
+        return "\n".join([*said, *self.lines()])
 
     @cached_property
     def function(self) -> Curve:
@@ -185,7 +191,7 @@ class Posterior:
         name that is none, or what is no number for every sample.
         """
         name, unit, meaning, values = self._values(which)
-        mean = float(values.mean())
+        mean = float(values.mean()) if has_mean(values) or not self.joint else None
         if not self.joint:
             return Estimate(name, unit, meaning, mean, None, None, None)
         levels = (0.5, 0.16, 0.84, 0.025, 0.975)
@@ -242,8 +248,9 @@ class Posterior:
     ) -> Figure:
         """Draw the luminosity function, and N(>L) with the integrals beside it.
 
-        target: a PNG file to write; or axes, for the luminosity function alone. title: above it;
-        true: halos per bin where they are known [num_bins]. Returns the figure.
+        target: a PNG file to write; or axes, for the luminosity function alone. title: above it,
+        where the figure also names the network and says what the alarm is; true: halos per bin
+        where they are known [num_bins]. Returns the figure.
         """
         known = None if true is None else np.asarray(true, np.float64)
         if known is not None and known.shape != self.samples.shape[1:]:
@@ -257,7 +264,9 @@ class Posterior:
             drawn = target.get_figure(root=True)
             assert drawn is not None
             return drawn
-        figure = posterior_figure(self._shown(), title, known)
+        figure = posterior_figure(
+            self._shown(), title, known, about_lines(self.network, self.alarm)
+        )
         if target is not None:
             write_png(figure, Path(target))
         return figure
@@ -266,12 +275,11 @@ class Posterior:
         """A table of `functionals` as text, and what they leave out."""
         found, rows = self.estimates(), []
         for each in found:
-            value = each.mean if each.median is None else each.median
             spans = [
                 "-" if ends is None else f"{ends[0]:.4g} .. {ends[1]:.4g}"
                 for ends in (each.interval_68, each.interval_95)
             ]
-            rows.append([each.name, f"{value:.4g}", *spans, each.unit])
+            rows.append([each.name, f"{each.value:.4g}", *spans, each.unit])
         head = ["of the whole", "median" if self.joint else "mean", "68 %", "95 %", ""]
         return [*columns(head, rows, left=(0, 4)), self.outside]
 
@@ -297,6 +305,7 @@ class Posterior:
             "functional_meanings": np.array([f.meaning for f in self.functionals], str),
             "functional_weights": np.array([f.weights for f in self.functionals]),
             "alarm": "" if self.alarm is None else json.dumps(self.alarm.to_dict()),
+            "network": self.network,
             **{name: np.array(getattr(self, name), str) for name in _TEXTS},
         }
 
@@ -322,7 +331,8 @@ class Posterior:
                 int(data["seed"]),
                 **{name: tuple(map(str, data[name])) for name in _TEXTS},  # type: ignore[arg-type]
                 alarm=_alarm(data),
-                recalibration=str(data["recalibration"]) if "recalibration" in data else "",
+                recalibration=_text(data, "recalibration"),
+                network=_text(data, "network"),
             )
             num = len(found.bin_edges) - 1
             rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
@@ -370,7 +380,7 @@ class Posterior:
             with_errors(
                 each.name,
                 each.unit,
-                each.mean if each.median is None else each.median,
+                each.value,
                 each.interval_68,
             )
             for each in self.estimates()
@@ -416,6 +426,11 @@ def _alarm(data: Mapping[str, Any]) -> Alarm | None:
     return Alarm.from_dict(json.loads(text)) if text else None
 
 
+def _text(data: Mapping[str, Any], name: str) -> str:
+    """A sentence that files of before may lack."""
+    return str(data[name]) if name in data else ""
+
+
 _TEXTS = ("applied", "left_out", "notes", "warnings")
 INDEPENDENT = (
     "this network predicts the bins independently of each other, so errors of N(>L) and of "
@@ -435,14 +450,16 @@ def posterior_of(
     seed: int = 0,
     problems: Sequence[str] = (),
     applied: Applied | None = None,
+    network_name: str = "",
 ) -> Posterior:
     """The posterior that a network gives for a map.
 
     prepared: the map; grid: of the field that it shows; training: the cosmology of volume and
     distances; watch: what says whether the map is one of the prior's; functions: how many are
     drawn; seed: which ones; problems: what speaks against the map already; applied: the
-    recalibration that the network has. Raises ValueError, one sentence, if the prediction is not
-    finite, or the head predicts no numbers of halos (`check_posterior`).
+    recalibration that the network has; network_name: its run and step, in words. Raises ValueError,
+    one sentence, if the prediction is not finite, or the head predicts no numbers of halos
+    (`check_posterior`).
     """
     functions, seed = check_functions(functions), check_seed(seed)
     label = network.head.label
@@ -474,6 +491,7 @@ def posterior_of(
         alarm,
         applied.recalibration.said() if applied and applied.recalibration else "",
         source,
+        network_name,
     )
     try:
         found.band(BAND)

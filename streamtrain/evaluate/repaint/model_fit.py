@@ -280,7 +280,9 @@ def _closed_form(pool: _Pool, y: Float, errors: _Errors) -> _Fit:
     number = min(NEIGHBOURS * (size + 1), len(pool.scores) - 1)
     near = np.argpartition(chi2, number, axis=1)[:, :number]
     distance = np.take_along_axis(chi2, near, axis=1)
-    weight = np.sqrt(1.0 - 0.999 * distance / distance.max(axis=1, keepdims=True))
+    farthest = distance.max(axis=1, keepdims=True)
+    share = distance / np.where(farthest > 0.0, farthest, 1.0)  # 0 where all have no halo, as it
+    weight = np.sqrt(1.0 - 0.999 * share)
     x = np.concatenate([np.ones((*near.shape, 1)), pool.scores[near]], axis=2) * weight[..., None]
     square = x.transpose(0, 2, 1) @ x + 1e-3 * np.eye(size + 1)
     linear = np.linalg.solve(square, x.transpose(0, 2, 1) @ (pool.means[near] * weight[..., None]))

@@ -313,7 +313,7 @@ def test_the_command(
     kept = json.loads((out / "m.json").read_text())
     value, low, high = (np.array(kept[name]) for name in ("value", "low_68", "high_68"))
     outside = int(((value < low) | (value > high)).sum())
-    assert outside and f"in {outside} bins the value lies outside its 68 %: the inter" in said
+    assert outside and f"\n* in {outside} bins the value lies outside its 68 %: the inter" in said
     assert sorted(p.name for p in out.iterdir()) == ["m.ecsv", "m.json", "m.png"]
     assert (out / "m.png").stat().st_size > 10_000
     assert main.main([*arguments, "--samples", "-1"]) == 2

@@ -120,9 +120,18 @@ def test_units_are_converted(tmp_path: Path) -> None:
     [
         ({}, {"fov_deg": [1.4, 1.4]},
          "is a field of 0.8 x 0.7 deg (ra, dec), the network was trained on 1.4 x 1.4 deg; --reg"),
+        ({}, {"fov_deg": [1.4, 1.4]},
+         "--regrid does not help, as the map covers -0.35 to 0.35 deg in dec from its middle, the "
+         "network needs -0.7 to 0.7: the map is too small; train a network for such maps, on the "
+         "grid that `streamtrain map info` prints"),
+        ({}, {"fov_deg": [0.4, 0.35], "shape": [9, 10, 12]},
+         "; --regrid brings a map to the network's voxels, at its middle or at --centre RA DEC"),
+        ({}, {"fov_deg": [0.8, 0.7], "shape": [3, 10, 12]},
+         "takes 3 x 10 x 12; --regrid brings a map to the network's voxels"),
         ({}, {"nu_GHz": [33.0, 26.0]}, "covers 34..26 GHz, the network was trained on 33..26 GHz"),
         ({}, {"shape": [9, 40, 24]},
-         "has 9 x 20 x 24 voxels (freq, dec, ra), the network takes 9 x 40 x 24; --regrid"),
+         "has 9 x 20 x 24 voxels (freq, dec, ra), the network takes 9 x 40 x 24; --regrid does "
+         "not help, as the map's voxels are 0.035 deg in dec wide, the network's 0.0175: a map"),
         ({"nu_rest_GHz": 230.538}, {},
          "is of a line at 230.538 GHz, the network was trained on that at 115.27 GHz"),
         ({"map": np.where(CUBE > 9.0, np.nan, CUBE)}, {}, "voxels are NaN or infinite; a network"),

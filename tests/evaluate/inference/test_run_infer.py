@@ -61,6 +61,7 @@ def test_a_map_has_one_posterior_however_it_is_given(
     assert first.applied == ()
     assert first.notes == (
         "an array, taken to have gone through pool, beam, noise, high_pass, log_modulus",
+        watch.NO_ALARM,
     )
     with Run.open(config.run) as other:
         found = [
@@ -234,7 +235,7 @@ def test_units_of_an_array(config: Config, cube: torch.Tensor, tmp_path: Path) -
     first = run.infer(painted, functions=200, compare_with=0)
     second = run.infer(1e-6 * painted * units.K, functions=200, compare_with=0)
     assert np.abs(second.samples - first.samples).max() <= 1e-3 * first.samples.max()
-    assert first.notes == ("an array, taken to have gone through pool",)
+    assert first.notes == ("an array, taken to have gone through pool", watch.NO_ALARM)
     cube_of_observe = observe(
         Generator(raw(plain), "test").generate([0]).cube[0].new_ones(9, 20, 24), plain
     )

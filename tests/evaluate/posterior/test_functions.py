@@ -12,7 +12,7 @@ from streamtrain import Generator, Grid
 from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.posterior.functions import Functional, functionals
+from streamtrain.evaluate.posterior.functions import Functional, functionals, has_mean
 
 
 def evenly_spread() -> Lightcone:
@@ -104,3 +104,18 @@ def test_thresholds_are_edges_of_the_label() -> None:
     assert counted(between((5.01, 6.0, 7.0))) == {"N(>10^5.01)": 2, "N(>10^6)": 1}
     assert counted(between((8.0, 9.0, 10.0, 11.0))) == {"N(>10^10)": 1}
     assert counted(LuminosityBins((8.0, 11.0), 7)) == {"N(>10^10.14)": 2, "N(>10^10.57)": 1}
+
+
+def test_a_mean_is_quoted_where_it_is_known() -> None:
+    """Where 4000 samples of a log-normal distribution give its mean, which is e^(s^2/2) in closed
+    form, again and again, and of counts that are seldom; and not where they do not."""
+    rng = np.random.default_rng(3)
+    for deviation, stable in ((0.1, True), (1.0, True), (1.2, True), (2.0, False), (4.0, False)):
+        draws = np.exp(deviation * rng.normal(size=(200, 4000)))
+        off = draws.mean(axis=1) / np.exp(0.5 * deviation**2) - 1.0
+        assert (float(np.sqrt(np.mean(off**2))) < 0.06) == stable, deviation
+        quoted = np.mean([has_mean(row) for row in draws])
+        assert abs(quoted - stable) <= 0.02, deviation
+    assert has_mean(rng.poisson(0.12, 4000).astype(float))
+    assert has_mean(np.full(4000, 3.0)) and has_mean(rng.normal(size=4000))
+    assert has_mean(-np.exp(rng.normal(size=4000)))

@@ -17,6 +17,7 @@ from scipy import stats
 from support.network_tools import label_of, labels_from
 
 from streamtrain import Grid, Posterior
+from streamtrain.evaluate.alarm.alarm import Alarm
 from streamtrain.evaluate.posterior.figures import with_errors
 from streamtrain.evaluate.posterior.functions import Curve, functionals, simultaneous_band
 from streamtrain.evaluate.posterior.posterior import Source
@@ -337,11 +338,34 @@ def test_figure(tmp_path: Path) -> None:
             assert np.asarray(vertices)[:, 1].max() == pytest.approx(high.max())
     words = right.get_title()
     assert words.count("^{+") == 5 and r"$\rho_L$" in words
+    assert figure.get_suptitle() == "a map\nalarm off"
+    named = replace(found, network="mine, step 9", alarm=Alarm(0.004, {}, (), 300, "2 skies"))
+    told = "network mine, step 9; extrapolated: p = 0.004 among 300 maps like those of the training"
+    assert named.plot().get_suptitle().endswith(told)
+    named = replace(named, network=50 * "x")
+    assert named.plot().get_suptitle().split("\n")[1] == f"network {50 * 'x'}"
     axes = Figure().subplots()
     assert found.plot(axes, title="alone") is axes.get_figure()
     assert axes.get_title() == "alone" and len(axes.collections) == 3
     with pytest.raises(ValueError, match=r"true has the shape \(3,\), not \(7,\)"):
         found.plot(true=np.ones(3))
+
+
+def test_tails_do_not_set_the_axes() -> None:
+    """A band that reaches far above the intervals of bins is cut off, and the legend says where it
+    ends; the truth is in sight wherever it lies."""
+    found = posterior(number=4000)
+    samples = found.samples.copy()
+    samples[:40, 2] = 1e12  # more than the band leaves out, fewer than an interval
+    wild = replace(found, samples=samples)
+    assert wild.band(0.95)[1].max() == 1e12
+    left, right = wild.plot().axes
+    for axes, drawn in ((left, wild.function), (right, wild.above)):
+        assert axes.get_ylim()[1] == pytest.approx(3.0 * drawn.interval(0.95)[1].max())
+    labels = [text.get_text() for text in left.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels[0] == "whole curve, 95 %, up to 1e+12"
+    true = np.full(BINS, 1e9)
+    assert wild.plot(true=true).axes[0].get_ylim()[1] == pytest.approx(3e9)
 
 
 @pytest.mark.parametrize(
