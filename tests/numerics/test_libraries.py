@@ -296,7 +296,7 @@ def test_flags_that_change_no_bit_are_not(
         ("kill -9 $$", "ends with status -9"),
         (r"printf '\377\376 error: \200\n' >&2; exit 1", "error"),
         (
-            'for last; do :; done; case "$last" in *.so) echo text > "$last";; esac',
+            'for last; do :; done; case "$last" in *.so|*.o) echo text > "$last";; esac',
             "cannot be loaded",
         ),
         ("echo first >&2; echo fatal error: no memory >&2; exit 1", "fatal error: no memory"),
@@ -320,6 +320,21 @@ def test_an_empty_choice_of_a_compiler_is_none(
     compiler = backend.compiler_command()
     monkeypatch.delenv("CXX")
     assert compiler == backend.compiler_command()
+
+
+def test_the_probe_is_compiled_once_for_the_same_flags(cache: Path) -> None:
+    """It is linked to every library all the same; a damaged one is made again."""
+    first = compile_host(SOURCE, FLAGS)
+    (probe,) = cache.glob("*.o")
+    content = probe.read_bytes()
+    again = compile_host(SOURCE.replace("42", "43"), FLAGS)
+    assert answer(again) == 43 and list(cache.glob("*.o")) == [probe]
+    assert all(wrong_arithmetic(library) is None for library in (first, again))
+    truncate(probe)
+    assert answer(compile_host(SOURCE.replace("42", "44"), FLAGS)) == 44
+    assert list(cache.glob("*.o")) == [probe] and probe.read_bytes() == content
+    compile_host(SOURCE, ("-O1",))
+    assert len(list(cache.glob("*.o"))) == 2
 
 
 def test_a_library_that_crashes_ends_the_probe_alone(cache: Path) -> None:
