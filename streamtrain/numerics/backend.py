@@ -357,7 +357,7 @@ def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     folder = cache_dir()
     found = find_library(folder, key)
     if found is None:
-        with one_at_a_time(folder):
+        with one_at_a_time(folder, key):
             found = find_library(folder, key) or _build(
                 _without_comments(source), command, optimise, flags, folder, key
             )
