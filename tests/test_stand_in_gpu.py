@@ -57,6 +57,7 @@ COMMANDS = (
     "evaluate run",
     "layers run --index 1",
     "export run --samples 2 --raw --out maps.h5",
+    "alarm run --maps 200",
     "infer run maps.h5 --index 1",
     "preview small.yaml --index 5 run=previews",
     "catalog make 1 --footprint-deg 0.3 --z-range 2.4 2.5 --device cuda",

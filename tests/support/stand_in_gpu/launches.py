@@ -49,12 +49,12 @@ class Function:
         alone = shared_mem or self._team
         blocks, threads = (grid[0], 1) if alone else (min(grid[0], FEW[0]), FEW[1])
         kernel, place = getattr(self._library, self._name), self._library.set_thread
+        kernel.restype, place.argtypes, place.restype = None, [ctypes.c_uint] * 6, None
         with _alone:
             for row in range(grid[1]):
                 for column in range(blocks):
                     for thread in range(threads):
-                        numbers = (column, row, thread, blocks, grid[1], threads)
-                        place(*(ctypes.c_uint(n) for n in numbers))
+                        place(column, row, thread, blocks, grid[1], threads)
                         kernel(*given)
 
     @staticmethod
