@@ -99,11 +99,11 @@ def _global_state() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def empty_figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Trainings in tests show empty figures, which cost them more than their steps; what is in them
-    is for train/test_monitor, evaluate/test_figures and preview/."""
+    """Trainings in tests show empty figures, which cost them more than their steps, but for those
+    of the fixture `drawn_figures`; evaluate/test_figures and preview/ look at what is drawn."""
     place = request.path.relative_to(TESTS)
     with pytest.MonkeyPatch.context() as patch:
-        if place.parts[0] in ("train", "networks") and place.stem != "test_monitor":
+        if place.parts[0] in ("train", "networks") and "drawn_figures" not in request.fixturenames:
             from streamtrain.train import monitor
 
             for name in ("map_slices", "luminosity_function"):

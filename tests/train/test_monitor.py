@@ -32,6 +32,11 @@ from streamtrain.train.validation import RESIDUAL_EDGES, Example, Summary
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture
+def drawn_figures() -> None:
+    """The figures of trainings are drawn: see `empty_figures` of conftest."""
+
+
 def events_of(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"tensors": 0, "histograms": 0}).Reload()
 
@@ -114,6 +119,7 @@ def test_probes_are_those_of_the_samples(tmp_path: Path) -> None:
     assert shown.histogram_value.bucket_limit == RESIDUAL_EDGES[1:].tolist()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_everything_is_shown(tmp_path: Path) -> None:
     result = train(tiny_config(tmp_path)).validation
     assert result is not None
@@ -193,6 +199,7 @@ def test_mean_label_loss_is_that_of_an_untrained_network(
     assert any(f"(mean label {result.mean_label_loss:.4g})" in text for text in said)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_map_is_shown_with_the_light_of_its_halos(tmp_path: Path) -> None:
     """In map units: what the transforms at the end did to the map is undone."""
     file = tmp_path / "c.yaml"
@@ -287,6 +294,7 @@ def test_memory_grows_with_what_is_held() -> None:
     assert after - before == pytest.approx(held.nbytes / 1e9, abs=0.02)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_joint_posterior_is_watched(tmp_path: Path) -> None:
     """Coverage, bias and log probability of the validation samples, in TensorBoard and history."""
     network = {"kind": "means", "layers": 1, "filters": 4, "dense": 8, "head": "joint_counts"}
