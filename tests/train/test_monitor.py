@@ -18,12 +18,13 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import Context
 from torch import Tensor
 
-from streamtrain import load_config
+from streamtrain import figures, load_config
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.windows import SkiesInUse
 from streamtrain.machine.memory import memory_use
 from streamtrain.machine.progress import Progress
+from streamtrain.train import monitor
 from streamtrain.train.folder import read_history
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.tensorboard import hyper_parameters
@@ -33,8 +34,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def drawn_figures() -> None:
-    """The figures of trainings are drawn: see `empty_figures` of conftest."""
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of trainings are drawn, in spite of `empty_figures` of conftest."""
+    for name in ("map_slices", "luminosity_function"):
+        monkeypatch.setattr(monitor, name, getattr(figures, name))
 
 
 def events_of(folder: Path) -> EventAccumulator:
