@@ -44,7 +44,7 @@ SETTINGS = {
         "precision": "bfloat16",
         "warmup_steps": 2,
         "log_every": 4,
-        "validate_every": 6,
+        "validate_every": 12,
         "validation_samples": 8,
         "checkpoint_every": 6,
     },
