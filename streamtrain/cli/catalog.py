@@ -34,10 +34,12 @@ def make_catalog(arguments: argparse.Namespace) -> int:
 def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
     """The end of a sentence that says that a lightcone file of the configuration is not there: what
     makes it."""
+    config = getattr(arguments, "config", None)
+    if config is None:
+        return ""
     from streamtrain.generator.halos import NoFileError
 
-    config = getattr(arguments, "config", None)
-    if not isinstance(error, NoFileError) or error.where.startswith("--") or config is None:
+    if not isinstance(error, NoFileError) or error.where.startswith("--"):
         return ""
     settings = [word for word in getattr(arguments, "settings", []) if "=" in word]
     words = ["streamtrain", "catalog", "make", "--for", str(config), *settings]
