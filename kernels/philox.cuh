@@ -34,16 +34,43 @@ INLINE Words philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1) {
 enum { RUN = 256 };
 
 #ifdef __AVX2__
-#include <immintrin.h>
 #ifdef __AVX512F__
 enum { LANES = 8 };
-#define LOW_PRODUCT(a, b) (Lanes)_mm512_mul_epu32((__m512i)(a), _mm512_set1_epi64((i64)(b)))
 #else
 enum { LANES = 4 };
-#define LOW_PRODUCT(a, b) (Lanes)_mm256_mul_epu32((__m256i)(a), _mm256_set1_epi64x((i64)(b)))
 #endif
 typedef u64 Lanes __attribute__((vector_size(8 * LANES)));
 typedef u32 HalfLanes __attribute__((vector_size(4 * LANES)));
+
+// immintrin.h has a name of the instruction for every compiler, and takes as long to read as the
+// rest takes to compile; GCC's own name needs no header.
+#ifndef __has_builtin
+#define __has_builtin(name) 0
+#endif
+#if defined(__AVX512F__) && __has_builtin(__builtin_ia32_pmuludq512_mask)
+typedef int Halves __attribute__((vector_size(64)));
+typedef long long Products __attribute__((vector_size(64)));
+INLINE Lanes low_product(Lanes a, u64 b) {
+    const Lanes factor = (a ^ a) + b;
+    return (Lanes)__builtin_ia32_pmuludq512_mask(
+        (Halves)a, (Halves)factor, (Products)a, (unsigned char)0xFF);
+}
+#elif !defined(__AVX512F__) && __has_builtin(__builtin_ia32_pmuludq256)
+typedef int Halves __attribute__((vector_size(32)));
+INLINE Lanes low_product(Lanes a, u64 b) {
+    const Lanes factor = (a ^ a) + b;
+    return (Lanes)__builtin_ia32_pmuludq256((Halves)a, (Halves)factor);
+}
+#else
+#include <immintrin.h>
+INLINE Lanes low_product(Lanes a, u64 b) {
+#ifdef __AVX512F__
+    return (Lanes)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((i64)b));
+#else
+    return (Lanes)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x((i64)b));
+#endif
+}
+#endif
 
 INLINE void store_low(u32* target, Lanes words) {
     const HalfLanes low = __builtin_convertvector(words, HalfLanes);
@@ -59,8 +86,8 @@ INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*word
         u32 k0 = keys[0], k1 = keys[1];
 #pragma GCC unroll 10
         for (int round = 0; round < 10; ++round) {
-            const Lanes p0 = LOW_PRODUCT(c0, 0xD2511F53u);
-            const Lanes p1 = LOW_PRODUCT(c2, 0xCD9E8D57u);
+            const Lanes p0 = low_product(c0, 0xD2511F53u);
+            const Lanes p1 = low_product(c2, 0xCD9E8D57u);
             c0 = (p1 >> 32) ^ c1 ^ (u64)k0;
             c2 = (p0 >> 32) ^ c3 ^ (u64)k1;
             c1 = p1;

@@ -1,7 +1,7 @@
 // What a host compiler must leave alone, as loops like those of the kernels: streamtrain_probe fills
 // out32 [NUM_PROBES, n] and out64 [NUM_PROBES, n] with one result per operation and element, from
 // a, b, c [n] in either precision. The answers are known (streamtrain/numerics/probe.py). It is
-// part of every library, so that it is compiled with the options that the kernels are compiled with.
+// linked to every library, compiled once with the very options of the kernels.
 
 #define PROBES(T, x, y, z, out, root)                                                      \
     for (long long i = 0; i < n; ++i) out[i] = x[i] * y[i] + z[i];                         \

@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=test,compiler,docs
+unset PYTHONDONTWRITEBYTECODE  # set in many containers: every worker and command would compile all sources anew
 . launch/setup_venv.sh
 
 ruff check .

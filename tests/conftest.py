@@ -38,6 +38,13 @@ QUICK = (
 """Files of tests that stand for their room before each commit: together a minute on 2 cores."""
 
 
+SLOW_FIRST = (
+    *("test_stand_in_gpu", "train/test_distributed", "train/test_survival", "test_site"),
+    *("catalogs/test_statistics", "catalogs/test_make", "bench/test_models", "networks/test_joint"),
+)
+"""Files with tests of 10 s and more, so that no process ends the run alone with one of them."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
     parser.addoption("--quick", action="store_true", help="run the core of every room alone")
@@ -53,11 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     if not config.getoption("--quick") or collection_path.suffix != ".py":
         return None
-    name = collection_path.relative_to(TESTS).with_suffix("").as_posix()
-    return True if name not in QUICK else None
+    return True if _name(collection_path) not in QUICK else None
+
+
+def _name(file: Path) -> str:
+    return file.relative_to(TESTS).with_suffix("").as_posix()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _name(item.path) not in SLOW_FIRST)
     reasons = {"gpu": _no_gpus(1), "multigpu": _no_gpus(2)}
     if not config.getoption("--slow"):
         reasons["slow"] = "slow: run with --slow"
@@ -97,13 +108,13 @@ def _global_state() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def empty_figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Trainings in tests show empty figures, which cost them more than their steps; what is in them
-    is for train/test_monitor, evaluate/test_figures and preview/."""
+    """Trainings in tests of the rooms show empty figures, which cost them more than their steps;
+    they are drawn in train/test_monitor, by the commands, and where users' ways are followed."""
     place = request.path.relative_to(TESTS)
     with pytest.MonkeyPatch.context() as patch:
-        if place.parts[0] in ("train", "networks") and place.stem != "test_monitor":
+        if len(place.parts) > 1 and place.parts[0] not in ("cli", "preview"):
             from streamtrain.train import monitor
 
             for name in ("map_slices", "luminosity_function"):

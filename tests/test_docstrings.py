@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,22 @@ LEANING = re.compile(
 )
 """How a text begins that says nothing without the one before it."""
 
-TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in PACKAGE.rglob("*.py")}
-CLASSES: dict[str, list[ast.ClassDef]] = {}
-for _tree in TREES.values():
-    for _node in ast.walk(_tree):
-        if isinstance(_node, ast.ClassDef):
-            CLASSES.setdefault(_node.name, []).append(_node)
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def classes() -> dict[str, list[ast.ClassDef]]:
+    """Those of the package by name."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for node in (node for file in FILES for node in ast.walk(tree(file))):
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(node.name, []).append(node)
+    return found
 
 
 def bases(cls: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef | None]]:
@@ -30,9 +41,9 @@ def bases(cls: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef | None]]:
     for base in cls.bases:
         base = base.value if isinstance(base, ast.Subscript) else base
         name = ast.unparse(base).rpartition(".")[2]
-        if name not in CLASSES:
+        if name not in classes():
             yield name, None
-        for found in CLASSES.get(name, []):
+        for found in classes().get(name, []):
             if found is not cls:
                 yield name, found
                 yield from bases(found)
@@ -86,13 +97,11 @@ def fault(text: str) -> str:
     return "leans on the one before it" if LEANING.match(text) else ""
 
 
-@pytest.mark.parametrize(
-    "file", sorted(TREES), ids=lambda file: str(Path(file).relative_to(PACKAGE))
-)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(Path(file).relative_to(PACKAGE)))
 def test_docstrings_stand_alone(file: Path) -> None:
     found = [
         f"{name}: {text.splitlines()[:1]} {fault(text)}"
-        for name, text in texts(TREES[file].body)
+        for name, text in texts(tree(file).body)
         if fault(text)
     ]
     assert not found, f"{file.relative_to(PACKAGE)}: " + "; ".join(found)

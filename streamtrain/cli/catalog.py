@@ -35,20 +35,20 @@ def make_catalog(arguments: argparse.Namespace) -> int:
 def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
     """The end of a sentence that says that a lightcone file of the configuration is not there: what
     makes it, or of a run, where it is looked for."""
+    config, run = (getattr(arguments, name, None) for name in ("config", "folder"))
+    if config is None and run is None:
+        return ""
     from streamtrain.generator.halos import NoFileError
 
     if not isinstance(error, NoFileError) or error.where.startswith("--"):
         return ""
-    config, run = (getattr(arguments, name, None) for name in ("config", "folder"))
-    if config is None and run is not None:
+    if config is None:
         ships = str(run) in trained_networks()
         page = "; docs/infer.md, 'Networks that ship', says what makes them" if ships else ""
         return (
             f"; this needs the lightcones that {run} was trained on: {error.where}=[FILES] after "
             f"the other arguments says where they lie now{page}"
         )
-    if config is None:
-        return ""
     settings = [word for word in getattr(arguments, "settings", []) if "=" in word]
     words = ["streamtrain", "catalog", "make", "--for", str(config), *settings]
     return f"; lightcones for this configuration: {shlex.join(words)}"

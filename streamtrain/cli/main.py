@@ -29,7 +29,6 @@ from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
 from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
 from streamtrain.machine.interrupt import PIPE_CLOSED
-from streamtrain.machine.progress import LOADING, said_if_slow
 from streamtrain.schema import AssumptionWarning, nearest
 
 DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
@@ -225,12 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 bad input (one sentence on stderr), 130 interrupted, 128 + n ended by the signal n, 141 nobody
     reads its output."""
     given = _parse(arguments)
-    with said_if_slow(LOADING):
-        from streamtrain.machine.interrupt import Interrupted, interruptible
-        from streamtrain.numerics.backend import BackendError
-        from streamtrain.schema import ModelRangeWarning
-        from streamtrain.train.distributed import from_main
-        from streamtrain.train.trainer import TrainingError
+    from streamtrain.machine.interrupt import Interrupted, interruptible
+    from streamtrain.schema import ModelRangeWarning
 
     usual, came = warnings.showwarning, list[int]()
 
@@ -257,15 +252,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if came:  # a library made another error of it
             return _fail("interrupted", 128 + came[0], in_all_ranks=True)
-        everywhere = from_main(error) or isinstance(error, TrainingError)
+        of_training = _is_of(error, "streamtrain.train.trainer", "TrainingError")
+        of_ours = of_training or _is_of(error, "streamtrain.numerics.backend", "BackendError")
+        distributed: Any = sys.modules.get("streamtrain.train.distributed")
+        everywhere = of_training or (distributed is not None and distributed.from_main(error))
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return PIPE_CLOSED
-        known = isinstance(error, ValueError | OSError | BackendError | TrainingError)
-        if os.environ.get(DEBUG) and not isinstance(error, BackendError | TrainingError):
+        known = of_ours or isinstance(error, ValueError | OSError)
+        if os.environ.get(DEBUG) and not of_ours:
             raise
+        if _of_an_import(error):
+            text = f"a library that it needs cannot be imported: {type(error).__name__}: {error}"
+            return _fail(text, 1, in_all_ranks=False)
         status = 2 if isinstance(error, ValueError | OSError) else 1
         text = _told(error) + command_for(error, given) if known else _unexpected(error)
         return _fail(text or type(error).__name__, status, in_all_ranks=everywhere)
+
+
+def _is_of(error: Exception, module: str, name: str) -> bool:
+    """Whether an error is of a class of a module, which is not imported for that: these import
+    torch, which takes longer than many a command."""
+    return isinstance(error, getattr(sys.modules.get(module), name, ()))
+
+
+def _of_an_import(error: Exception) -> bool:
+    """Whether an error is of a library while it was imported, by a line of ours."""
+    names = [
+        "" if f"{os.sep}streamtrain{os.sep}" in frame.filename else frame.name
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    beyond = len(names) - names[::-1].index("") if "" in names else 0
+    return isinstance(error, ImportError) or names[beyond : beyond + 1] == ["<module>"]
 
 
 def _nobody_reads() -> bool:

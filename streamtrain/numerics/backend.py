@@ -354,17 +354,23 @@ def compile_host(source: str, flags: tuple[str, ...] = ()) -> Path:
     if command is None:
         raise BackendError(NO_COMPILER)
     optimise = flags or OPTIMISE
-    version = _compiler_version(tuple(command))
-    code = _without_comments(source + _text("probe.cuh"))
-    identity = "\0".join([code, *HOST_FLAGS, *optimise, *command, version, _processor()])
-    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    key = _key(_without_comments(source + _text("probe.cuh")), optimise, command)
     folder = cache_dir()
     found = find_library(folder, key)
     if found is None:
         doing = "compiling kernels for this machine, which is done once"
-        with said_if_slow(doing), one_at_a_time(folder):
-            found = find_library(folder, key) or _build(code, command, optimise, flags, folder, key)
+        with said_if_slow(doing), one_at_a_time(folder, key):
+            found = find_library(folder, key) or _build(
+                _without_comments(source), command, optimise, flags, folder, key
+            )
     return found
+
+
+def _key(code: str, optimise: tuple[str, ...], command: list[str]) -> str:
+    """What a library or an object in the cache was made of, by whom and for which processor."""
+    version = _compiler_version(tuple(command))
+    identity = "\0".join([code, *HOST_FLAGS, *optimise, *command, version, _processor()])
+    return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
 def _build(
@@ -378,8 +384,9 @@ def _build(
     """Compile, probe and keep a library; nothing is kept of one that is refused."""
     try:
         with tempfile.TemporaryDirectory(prefix="compiling-", dir=folder) as temporary:
-            built = Path(temporary) / "kernels.so"
-            _compile(code, command, optimise, flags, built)
+            built, probe, probe_key = _compile(
+                code, command, optimise, flags, folder, Path(temporary)
+            )
             wrong = wrong_arithmetic(built)
             if wrong is not None:
                 raise BackendError(
@@ -387,6 +394,8 @@ def _build(
                     f"{' '.join([*HOST_FLAGS, *optimise])}: {wrong}; look for "
                     "flags that it adds itself, or set CXX to another"
                 )
+            if probe.parent != folder:
+                keep_library(probe, folder, probe_key, ".o")
             return keep_library(built, folder, key)
     except OSError as error:
         raise BackendError(
@@ -396,16 +405,32 @@ def _build(
 
 
 def _compile(
-    code: str, command: list[str], optimise: tuple[str, ...], flags: tuple[str, ...], target: Path
-) -> None:
-    text = target.with_suffix(".cpp")
+    code: str,
+    command: list[str],
+    optimise: tuple[str, ...],
+    flags: tuple[str, ...],
+    folder: Path,
+    temporary: Path,
+) -> tuple[Path, Path, str]:
+    """A library in `temporary`; the object of the probe that is linked to it, from the cache or as
+    new, and the object's key."""
+    text, probe_text = temporary / "kernels.cpp", temporary / "probe.cpp"
     text.write_text(code, encoding="ascii")
+    probe_text.write_text(_without_comments(_text("probe.cuh")), encoding="ascii")
+    built, made = temporary / "kernels.so", temporary / "probe.o"
     # not every compiler and processor has the last options
     for tried in dict.fromkeys([optimise, flags or OPTIMISE[:2], flags or OPTIMISE[:1]]):
-        arguments = [*HOST_FLAGS, *tried, "-x", "c++", str(text), "-o", str(target)]
-        result = _run([*command, *arguments])
-        if result.returncode == 0 and target.is_file():
-            return
+        key = _key(probe_text.read_text(encoding="ascii"), tried, command)
+        probe = find_library(folder, key, ".o")
+        options = [*command, *HOST_FLAGS, *tried, "-x", "c++"]
+        if probe is None:
+            probe = made
+            result = _run([*options, "-c", str(probe_text), "-o", str(probe)])
+            if result.returncode or not probe.is_file():
+                continue
+        result = _run([*options, str(text), "-x", "none", str(probe), "-o", str(built)])
+        if result.returncode == 0 and built.is_file():
+            return built, probe, key
     raise BackendError(
         f"the compiler {' '.join(command)} cannot compile the kernels: {_first_error(result)}"
     )

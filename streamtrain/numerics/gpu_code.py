@@ -39,7 +39,7 @@ def gpu_code(
     found = find_library(folder, key, SUFFIX)
     if found is not None:
         return found.read_bytes()
-    with one_at_a_time(folder):
+    with one_at_a_time(folder, key):
         found = find_library(folder, key, SUFFIX)
         if found is not None:
             return found.read_bytes()

@@ -104,13 +104,14 @@ def _fault(path: Path) -> str | None:
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Meanwhile no other process compiles into this folder: ranks that start together wait for the
-    first of them, and then find what it compiled."""
+def one_at_a_time(folder: Path, key: str) -> Iterator[None]:
+    """Meanwhile no other process compiles this library into this folder (nor one of fifteen others,
+    which share its lock): ranks that start together wait for the first of them, and then find what
+    it compiled."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks: everyone compiles
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            file = os.open(folder / "compiling.lock", flags, 0o600)
+            file = os.open(folder / f"compiling.{key[:1]}.lock", flags, 0o600)
             stack.callback(os.close, file)
             if _lock(file):  # ends with the process at the latest
                 stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # which a fork would outlive

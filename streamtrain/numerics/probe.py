@@ -1,8 +1,8 @@
 """Whether a compiled library computes what its source says: operations with known answers.
 
 The bytes of a sample rest on IEEE arithmetic, each operation rounded once. The flags ask for that,
-but a wrapper of the compiler, or its configuration, may add others. `kernels/probe.cuh` is part of
-every library; a process of its own runs it once, before the library is kept, so that one that
+but a wrapper of the compiler, or its configuration, may add others. `kernels/probe.cuh` is linked
+to every library; a process of its own runs it once, before the library is kept, so that one that
 crashes, or changes the processor's modes when it is loaded, harms nobody.
 """
 

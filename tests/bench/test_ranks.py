@@ -23,10 +23,10 @@ def test_who_compiles_at_the_same_time_compiles_once(
     compiled = []
     usual = backend._compile
 
-    def slowly(*arguments: Any) -> None:
+    def slowly(*arguments: Any) -> Any:
         compiled.append(arguments)
         time.sleep(0.3)
-        usual(*arguments)
+        return usual(*arguments)
 
     monkeypatch.setattr(backend, "_compile", slowly)
     monkeypatch.setattr(backend, "cache_dir", lambda: tmp_path)
@@ -38,14 +38,14 @@ def test_who_compiles_at_the_same_time_compiles_once(
 
 
 def test_an_error_while_compiling_ends_the_waiting(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), one_at_a_time(tmp_path):
+    with pytest.raises(ZeroDivisionError), one_at_a_time(tmp_path, "key"):
         raise ZeroDivisionError
-    with one_at_a_time(tmp_path):
+    with one_at_a_time(tmp_path, "key"):
         pass
 
 
 def test_a_folder_without_locks_is_no_obstacle(tmp_path: Path) -> None:
-    with one_at_a_time(tmp_path / "is not there"):
+    with one_at_a_time(tmp_path / "is not there", "key"):
         pass
 
 

@@ -15,10 +15,11 @@ from scipy.special import ndtri
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis import box
-from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays, TorchArrays, arrays_for
+from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import HaloSampler
-from streamtrain.catalogs.synthesis.synthesize import synthesize
+from streamtrain.catalogs.synthesis.synthesize import arrays_for, synthesize
+from streamtrain.catalogs.synthesis.torch_arrays import TorchArrays
 from streamtrain.cli.main import main
 
 TORCH = TorchArrays(torch.device("cpu"))

@@ -23,7 +23,7 @@ from streamtrain.numerics.probe import OPERATIONS, _answers, _inputs, wrong_arit
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 FLAGS = ("-O2",)
-NOTHING = ["compiling.lock"]
+KEY = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -212,9 +212,9 @@ def test_a_stopped_process_keeps_nobody_waiting_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "PATIENCE_S", 0.1)
-    with one_at_a_time(tmp_path):
+    with one_at_a_time(tmp_path, KEY):
         begin = time.monotonic()
-        with one_at_a_time(tmp_path):
+        with one_at_a_time(tmp_path, KEY):
             assert time.monotonic() - begin < 5.0
 
 
@@ -222,9 +222,15 @@ def test_a_stopped_process_keeps_nobody_waiting_for_ever(
 def test_what_is_in_the_place_of_the_lock_is_no_obstacle(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
-    make(tmp_path / "compiling.lock")
-    with one_at_a_time(tmp_path):
+    make(tmp_path / f"compiling.{KEY[0]}.lock")
+    with one_at_a_time(tmp_path, KEY):
         pass
+
+
+def test_other_kernels_are_not_waited_for(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with one_at_a_time(tmp_path, KEY), one_at_a_time(tmp_path, KEY[::-1]):
+        assert time.monotonic() - begin < 5.0
 
 
 def test_a_full_disk_is_a_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +240,7 @@ def test_a_full_disk_is_a_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backend, "keep_library", full)
     with pytest.raises(BackendError, match=r"cannot be kept in .*cache: No space left on device"):
         compile_host(SOURCE, FLAGS)
-    assert [path.name for path in cache.iterdir()] == NOTHING
+    assert {path.suffix for path in cache.iterdir()} == {".lock"}
 
 
 def wrapper(folder: Path, script: str) -> str:
@@ -276,7 +282,7 @@ def test_a_wrapper_that_adds_flags_is_refused(
     with pytest.raises(BackendError, match=reason) as caught:
         compile_host(SOURCE, FLAGS)
     assert "wrapped" in str(caught.value) and "\n" not in str(caught.value)
-    assert [path.name for path in cache.iterdir()] == NOTHING
+    assert {path.suffix for path in cache.iterdir()} == {".lock"}
 
 
 @pytest.mark.parametrize("flags", ["-O0", "-O3 -funroll-loops", "-g", "-frounding-math"])
@@ -296,7 +302,7 @@ def test_flags_that_change_no_bit_are_not(
         ("kill -9 $$", "ends with status -9"),
         (r"printf '\377\376 error: \200\n' >&2; exit 1", "error"),
         (
-            'for last; do :; done; case "$last" in *.so) echo text > "$last";; esac',
+            'for last; do :; done; case "$last" in *.so|*.o) echo text > "$last";; esac',
             "cannot be loaded",
         ),
         ("echo first >&2; echo fatal error: no memory >&2; exit 1", "fatal error: no memory"),
@@ -309,7 +315,7 @@ def test_a_compiler_that_does_not_work_is_a_sentence(
     with pytest.raises(BackendError, match=reason) as caught:
         compile_host(SOURCE, FLAGS)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in cache.iterdir()] == NOTHING
+    assert {path.suffix for path in cache.iterdir()} == {".lock"}
 
 
 @pytest.mark.parametrize("chosen", ["", "  ", "\t"])
@@ -320,6 +326,21 @@ def test_an_empty_choice_of_a_compiler_is_none(
     compiler = backend.compiler_command()
     monkeypatch.delenv("CXX")
     assert compiler == backend.compiler_command()
+
+
+def test_the_probe_is_compiled_once_for_the_same_flags(cache: Path) -> None:
+    """It is linked to every library all the same; a damaged one is made again."""
+    first = compile_host(SOURCE, FLAGS)
+    (probe,) = cache.glob("*.o")
+    content = probe.read_bytes()
+    again = compile_host(SOURCE.replace("42", "43"), FLAGS)
+    assert answer(again) == 43 and list(cache.glob("*.o")) == [probe]
+    assert all(wrong_arithmetic(library) is None for library in (first, again))
+    truncate(probe)
+    assert answer(compile_host(SOURCE.replace("42", "44"), FLAGS)) == 44
+    assert list(cache.glob("*.o")) == [probe] and probe.read_bytes() == content
+    compile_host(SOURCE, ("-O1",))
+    assert len(list(cache.glob("*.o"))) == 2
 
 
 def test_a_library_that_crashes_ends_the_probe_alone(cache: Path) -> None:

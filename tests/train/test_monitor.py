@@ -18,18 +18,26 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import Context
 from torch import Tensor
 
-from streamtrain import load_config
+from streamtrain import figures, load_config
 from streamtrain.config import Config
 from streamtrain.generator.generator import Batch
 from streamtrain.generator.windows import SkiesInUse
 from streamtrain.machine.memory import memory_use
 from streamtrain.machine.progress import Progress
+from streamtrain.train import monitor
 from streamtrain.train.folder import read_history
 from streamtrain.train.monitor import Monitor
 from streamtrain.train.tensorboard import hyper_parameters
 from streamtrain.train.validation import RESIDUAL_EDGES, Example, Summary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of trainings are drawn, in spite of `empty_figures` of conftest."""
+    for name in ("map_slices", "luminosity_function"):
+        monkeypatch.setattr(monitor, name, getattr(figures, name))
 
 
 def events_of(folder: Path) -> EventAccumulator:
@@ -114,6 +122,7 @@ def test_probes_are_those_of_the_samples(tmp_path: Path) -> None:
     assert shown.histogram_value.bucket_limit == RESIDUAL_EDGES[1:].tolist()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_everything_is_shown(tmp_path: Path) -> None:
     result = train(tiny_config(tmp_path)).validation
     assert result is not None
@@ -193,6 +202,7 @@ def test_mean_label_loss_is_that_of_an_untrained_network(
     assert any(f"(mean label {result.mean_label_loss:.4g})" in text for text in said)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_the_map_is_shown_with_the_light_of_its_halos(tmp_path: Path) -> None:
     """In map units: what the transforms at the end did to the map is undone."""
     file = tmp_path / "c.yaml"
@@ -287,6 +297,7 @@ def test_memory_grows_with_what_is_held() -> None:
     assert after - before == pytest.approx(held.nbytes / 1e9, abs=0.02)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_joint_posterior_is_watched(tmp_path: Path) -> None:
     """Coverage, bias and log probability of the validation samples, in TensorBoard and history."""
     network = {"kind": "means", "layers": 1, "filters": 4, "dense": 8, "head": "joint_counts"}

@@ -11,9 +11,14 @@ from typing import Any
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
+from streamtrain.catalogs.synthesis.arrays import NUMPY
 from streamtrain.catalogs.synthesis.options import LATER, FileOptions, SkyOptions, chosen
-from streamtrain.catalogs.synthesis.synthesize import EmptySkyError, memory_needed, synthesize
+from streamtrain.catalogs.synthesis.synthesize import (
+    EmptySkyError,
+    arrays_for,
+    memory_needed,
+    synthesize,
+)
 from streamtrain.machine import workers
 
 Report = Callable[[float, str], None]

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -28,7 +29,7 @@ from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.synthesis.arrays import NUMPY, arrays_for
+from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays
 from streamtrain.catalogs.synthesis.box import METHOD, METHOD_VERSION, FieldBox
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
@@ -178,3 +179,26 @@ def _sampler(options: SkyOptions, device: str) -> HaloSampler:
 
 def _num_threads() -> int:
     return min(4, num_cores())
+
+
+def arrays_for(device: str) -> NumpyArrays:
+    """The operations of "cpu", "cuda" (under torchrun the GPU of the local rank) or "cuda:N".
+
+    Raises ValueError for another device, and for a GPU that torch cannot use.
+    """
+    if device == "cpu":
+        return NUMPY
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (":" in device and not number.isdigit()):
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:0, cuda:1 ...")
+    import torch
+
+    from streamtrain.catalogs.synthesis.torch_arrays import TorchArrays
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = int(number) if number else int(os.environ.get("LOCAL_RANK", "0")) % max(1, found)
+    if chosen >= found:
+        raise ValueError(
+            f"device {device!r}: torch can use {found} NVIDIA GPU(s) here; use device 'cpu'"
+        )
+    return TorchArrays(torch.device("cuda", chosen))

@@ -4,8 +4,6 @@ loaded; a launch runs its threads in turn."""
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import re
 import threading
 from types import SimpleNamespace
@@ -51,12 +49,12 @@ class Function:
         alone = shared_mem or self._team
         blocks, threads = (grid[0], 1) if alone else (min(grid[0], FEW[0]), FEW[1])
         kernel, place = getattr(self._library, self._name), self._library.set_thread
+        kernel.restype, place.argtypes, place.restype = None, [ctypes.c_uint] * 6, None
         with _alone:
             for row in range(grid[1]):
                 for column in range(blocks):
                     for thread in range(threads):
-                        numbers = (column, row, thread, blocks, grid[1], threads)
-                        place(*(ctypes.c_uint(n) for n in numbers))
+                        place(column, row, thread, blocks, grid[1], threads)
                         kernel(*given)
 
     @staticmethod
@@ -103,16 +101,7 @@ class Module:
 
     def load(self, code: bytes) -> None:
         self._code = SHIM + code.decode("ascii")
-        identity = hashlib.sha256(self._code.encode()).hexdigest()[:24]
-        library = backend.cache_dir() / f"stand-in-{identity}.so"
-        if not library.is_file():
-            command = backend.compiler_command()
-            assert command is not None, backend.NO_COMPILER
-            built = library.with_name(f"{library.stem}-{os.getpid()}.so")
-            backend._compile(self._code, command, ("-O2",), ("-O2",), built)
-            built.with_suffix(".cpp").unlink()
-            built.replace(library)
-        self._library = ctypes.CDLL(str(library))
+        self._library = ctypes.CDLL(str(backend.compile_host(self._code, ("-O2",))))
 
     def get_function(self, name: str) -> Function:
         return Function(self._library, name, name in TEAMS.findall(self._code))
