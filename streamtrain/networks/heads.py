@@ -102,6 +102,11 @@ class Head(nn.Module):
         """
         raise ValueError(f"network.head = {self.name} predicts no distribution of counts")
 
+    def tells_apart(self, prediction: Tensor) -> Tensor:
+        """The numbers of a prediction [B, any] that maps are compared in, to see whether one is
+        unlike those of the training."""
+        return prediction
+
     def moved(self, move: Move) -> Head:
         """This head with its posterior shifted and widened about its point estimate in every bin.
 

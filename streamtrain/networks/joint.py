@@ -124,8 +124,8 @@ class JointCountsHead(Head):
         self.pulled = nn.Parameter(0.3 * torch.randn(bins, 3 * sums, HIDDEN))
         self.context = nn.Parameter(torch.zeros(bins, CONTEXT, HIDDEN))
         self.bias = nn.Parameter(torch.zeros(1, bins, HIDDEN))
-        self.pull = nn.Parameter(torch.full((bins, sums), 0.5 / sums))
-        self.tighten = nn.Parameter(torch.full((bins, sums), 0.5 / sums))
+        self.pull = nn.Parameter(torch.zeros(bins, sums))
+        self.tighten = nn.Parameter(torch.zeros(bins, sums))
         self.mixtures = nn.Parameter(torch.zeros(1, bins, 3 * COMPONENTS))
         self.output = nn.Parameter(torch.zeros(bins, HIDDEN, 3 * COMPONENTS))
         before = torch.ones(bins, bins).tril(-1)
@@ -272,6 +272,10 @@ class JointCountsHead(Head):
         drawn = self.sample(prediction, QUANTILE_DRAWS, _generator()).sort(0).values
         rows = [round(level * (QUANTILE_DRAWS - 1)) for level in levels]
         return self._of_counts(drawn[rows], unit_label.to(drawn)).cpu()
+
+    def tells_apart(self, prediction: Tensor) -> Tensor:
+        bins = self.num_outputs
+        return torch.cat([prediction[:, :bins], prediction[:, -CONTEXT:]], 1)
 
     def centre_of(self, prediction: Tensor) -> Tensor:
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]

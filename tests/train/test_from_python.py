@@ -260,4 +260,4 @@ def test_the_names_of_rooms_are_functions_and_rooms() -> None:
     assert list(inspect.signature(train).parameters)[:2] == ["config", "settings"]
     assert list(inspect.signature(evaluate).parameters)[:2] == ["run", "on"]
     assert "Ctrl-C" in str(train.__doc__) and "bootstrap" in str(inspect.getdoc(evaluate))
-    assert sys.modules["streamtrain.train"] is train
+    assert train.trainer is sys.modules["streamtrain.train.trainer"]

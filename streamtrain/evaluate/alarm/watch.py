@@ -206,7 +206,8 @@ def _look(
             theirs = other.network.head.label.unit_label(np.zeros(1, np.int64))
             _, predicted = point_of(other.network, cubes, theirs)
             numbers.append(_of_ranges(other.network, predicted, theirs) - own)
-    return np.concatenate(numbers, axis=1), output.double().cpu().numpy()
+    outputs = network.head.tells_apart(output)
+    return np.concatenate(numbers, axis=1), outputs.double().cpu().numpy()
 
 
 def _of_ranges(network: Network, point: torch.Tensor, unit_label: torch.Tensor) -> Float:

@@ -345,7 +345,7 @@ def test_probes_scenarios_and_calibration_tell_the_alarm(
     assert "    alarm: p < 0.05 in " in capsys.readouterr().out
     probes = json.loads((folder / "probes.json").read_text())["probes"]
     by_name = {probe["probe"]: probe["alarm"] for probe in probes}
-    assert by_name["no halo"]["0.05"] > by_name["unchanged"]["0.05"]
+    assert by_name["brightness x 2"]["0.05"] > by_name["unchanged"]["0.05"]
     monkeypatch.setattr(calibration, "FEWEST_DRAWS", 20)
     assert main.main([*words, "--calibration", "--draws", "40"]) == 0
     groups = json.loads((folder / "calibration.json").read_text())["groups"]
