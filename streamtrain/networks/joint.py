@@ -70,6 +70,10 @@ FAR = 1e3
 """Stands for an end of an interval that is infinitely far."""
 MARGINAL_WEIGHT, SUM_WEIGHT = 1.0, 0.2
 """How much the loss of means and widths weighs beside that of the counts, per node and per sum."""
+LIKELIHOOD_SLOPE = 0.2
+"""Scale of the gradient of all these beside that of the point estimate, whose squared error is in
+variances of the label. Without it labels that the map decides entirely, whose likelihood has no
+largest value, keep a network from learning to look at maps."""
 RATE_DRAWS, QUANTILE_DRAWS = 256, 1000
 """Functions that are drawn for mean counts, which are off by 1/16 of the posterior's width, and for
 quantiles."""
@@ -188,7 +192,8 @@ class JointCountsHead(Head):
         nodes = some * _normal_loss(self._values(n, P), known.mean, known.ln_width)
         sums = _normal_loss(self._ln_sums(counts), known.sum, known.ln_sum_width)
         beside = MARGINAL_WEIGHT * nodes.mean() + SUM_WEIGHT * sums.mean()
-        return squared + (surprise + beside - beside.detach()).float()
+        slope = LIKELIHOOD_SLOPE * (surprise + beside)
+        return squared + (surprise.detach() + slope - slope.detach()).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
         counts = counts.to(prediction.device).double()

@@ -34,7 +34,7 @@ from streamtrain.tables import range_title
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
-PROCEDURE = 3
+PROCEDURE = 4
 """Goes up when other distances come out."""
 NO_ALARM = "the alarm is off: nothing says whether the training could have made this map"
 """What is noted of a map that was compared with no map of the prior, as was asked for."""

@@ -357,7 +357,7 @@ def test_probes_scenarios_and_calibration_tell_the_alarm(
     told = capsys.readouterr().out.splitlines()
     (head,) = [k for k, line in enumerate(told) if line.startswith("Posteriors (evaluate --cali")]
     bins = json.loads((folder / "calibration.json").read_text())["statistics"][0]
-    assert bins["name"] == "bins" and f" {bins['coverage_68']:.2f}" in told[head + 2]
+    assert bins["name"] == "bins" and f" {bins['coverage_68']:.3f}+-" in told[head + 2]
     assert "alarm p < 0.05" in told[head + 1] and " % " in told[head + 2] + " "
     (tmp_path / "set").mkdir()
     brighter = {
