@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from streamtrain.luminosity.cii_lya import OTHER_MODELS
 from streamtrain.luminosity.co import CO_MODELS
@@ -97,6 +99,14 @@ def _range(function: ModelFunction, attribute: str, name: str) -> tuple[float, f
     return low, high
 
 
+class _Unkept(SourceFileLoader):
+    """Runs a file as it is now. Bytecode that Python keeps is taken for that of an edited file of
+    the same length and second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def find_model(model: str | ModelFunction) -> LuminosityModel:
     """A model by its name, as `file.py:function`, as the text of a function, or from a function.
 
@@ -114,7 +124,9 @@ def find_model(model: str | ModelFunction) -> LuminosityModel:
     path, name = Path(match[1]), match[2]
     if not path.is_file():
         raise ConfigError(f"emit.line.model = '{model}': there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"streamtrain_user_{path.stem}", path)
+    module_name = f"streamtrain_user_{path.stem}"
+    loader = _Unkept(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -280,8 +281,12 @@ def _uniform() -> DistributionConfig:
     return DistributionConfig(uniform=(0.5, 1.5))
 
 
-def test_identity_holds_defaults_and_prior(small_sky: Lightcone, tmp_path: Path) -> None:
-    """An edited model file is noticed, whatever was edited in it."""
+def test_identity_holds_defaults_and_prior(
+    small_sky: Lightcone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edited model file is noticed, whatever was edited in it, and where Python keeps
+    bytecode."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = tmp_path / "mine.py"
     found = set()
     for default, width in (("1e-6", "1e-7"), ("2e-6", "1e-7"), ("1e-6", "2e-7")):
