@@ -91,7 +91,7 @@ def seed_of(seed: int, split: Split, device: torch.device) -> Tensor:
 
 
 class _SymbolsOfHalos(OfHalos):
-    """The same of symbols; group: the name of the halos."""
+    """What `OfHalos` says of arrays, said of symbols; group: the name that the halos have."""
 
     def __init__(self, group: str) -> None:
         self._group = group

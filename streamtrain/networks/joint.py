@@ -183,11 +183,10 @@ class JointCountsHead(Head):
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
         error = points - counts_bn.clamp(min=1).log10()
         squared = (error * error).mean() / (self.label_std * self.label_std).mean()
-        counts = counts_bn.double()
-        surprise = -self.log_prob(prediction, counts).mean() / self.num_outputs
-        # what trains means and widths tells nothing that the counts' probability does not
-        known = self._known(prediction)
+        counts, known = counts_bn.double(), self._known(prediction)
         n, P = self._nodes(counts)
+        surprise = -self._log_prob(n, P, known, self._moved(prediction)).mean() / self.num_outputs
+        # what trains means and widths tells nothing that the counts' probability does not
         some = torch.where(self._block, 1.0, P / (P + 3.0))  # none of nothing is no news
         nodes = some * _normal_loss(self._values(n, P), known.mean, known.ln_width)
         sums = _normal_loss(self._ln_sums(counts), known.sum, known.ln_sum_width)
@@ -196,9 +195,11 @@ class JointCountsHead(Head):
         return squared + (surprise.detach() + slope - slope.detach()).float()
 
     def log_prob(self, prediction: Tensor, counts: Tensor) -> Tensor:
-        counts = counts.to(prediction.device).double()
-        known, moved = self._known(prediction), self._moved(prediction)
-        n, P = self._nodes(counts)
+        n, P = self._nodes(counts.to(prediction.device).double())
+        return self._log_prob(n, P, self._known(prediction), self._moved(prediction))
+
+    def _log_prob(self, n: Tensor, P: Tensor, known: _Known, moved: _Moved) -> Tensor:
+        """ln of the probability [..., B] of nodes with n of P halos [..., B, bins]."""
         v = moved.back(self._values(n, P))
         r = ((v - known.mean) * torch.exp(-known.ln_width)).clamp(-FARTHEST, FARTHEST)
         before = self._before

@@ -167,6 +167,29 @@ def test_draws_are_those_of_the_seed_and_of_each_map() -> None:
     assert torch.equal(first, first.floor())
 
 
+def test_no_drawn_block_has_far_more_halos_than_any_sample() -> None:
+    """However wide its mixtures are."""
+    head = made(9)
+    with torch.no_grad():
+        head.mixtures[..., 2 * joint.COMPONENTS :] += 8.0
+    drawn = head.sample(torch.zeros(1, head.num_numbers), 500, torch.Generator().manual_seed(1))
+    blocks = [node for node in tree(9) if node[0] == node[1]]
+    for k, (low, _, high) in enumerate(blocks):
+        largest = drawn[..., low:high].sum(-1).max()
+        assert largest == head.largest[k].floor()  # which many of them reach
+
+
+def test_maps_are_told_apart_by_points_and_context() -> None:
+    head = made(3)
+    prediction = torch.randn(2, head.num_numbers)
+    seen = head.tells_apart(prediction)
+    assert seen.shape == (2, 3 + joint.CONTEXT)
+    prediction[:, 3 : -joint.CONTEXT] += 1.0  # means and widths
+    assert torch.equal(head.tells_apart(prediction), seen)
+    prediction[:, [0, -1]] += 1.0
+    assert (head.tells_apart(prediction) != seen).sum() == 4
+
+
 @pytest.mark.parametrize("scale", ["log10", "linear"])
 @pytest.mark.parametrize("quantity", ["counts", "phi", "phi_L"])
 def test_untrained_head_answers_the_mean_of_the_logarithm(scale: str, quantity: str) -> None:
