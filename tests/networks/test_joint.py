@@ -179,6 +179,21 @@ def test_no_drawn_block_has_far_more_halos_than_any_sample() -> None:
         assert largest == head.largest[k].floor()  # which many of them reach
 
 
+def test_sums_lack_nothing_but_the_network_s_error_when_all_bins_are_known() -> None:
+    """And the scatter of nodes that are left falls from node to node, to none."""
+    head = made(9)
+    known = head._known(0.5 * torch.randn(2, head.num_numbers))
+    counts = torch.randint(0, 30, (4, 2, 9)).double()
+    n, P = head._nodes(counts)
+    more = head._more(known, n, P, slice(None))
+    left = (head._lacking(known, n, P) - more)[..., -1]
+    L = torch.from_numpy(head.label.bins.mean_Lsun)
+    exact = torch.stack([counts @ (L / L.max()) ** power for power in joint.POWERS], -1)
+    torch.testing.assert_close(left, known.sum.exp() - exact, rtol=1e-9, atol=1e-9)
+    assert (known.later[..., -1] == 0).all() and (known.later.diff(dim=-1) <= 0).all()
+    assert (known.later[..., 0] > 0).all()
+
+
 def test_maps_are_told_apart_by_points_and_context() -> None:
     head = made(3)
     prediction = torch.randn(2, head.num_numbers)
