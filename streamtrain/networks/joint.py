@@ -28,10 +28,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
-from torch.special import log_ndtr
 
 from streamtrain.labels import SMALLEST_STD_DEX, Label
 from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, LN10, Head
+from streamtrain.networks.intervals import interval_log_prob
 
 COMPONENTS = 3
 """Normal distributions in the mixture of a node."""
@@ -57,10 +57,6 @@ FARTHEST_PULL = 4.0
 """And pulls of sums for this many."""
 LARGEST_V = 50.0
 """The largest |v|, and ln of a sum, that pulls are reckoned with."""
-NARROW = 1e-5
-"""An interval of less than so many standard deviations has the density times its width."""
-LN_PEAK = -0.5 * math.log(2.0 * math.pi)
-"""ln of the normal distribution's largest density."""
 LARGEST_X = 52.0 * math.log(2.0)
 """The largest ln N: float64 holds every whole number up to here."""
 MARGIN = 10.0
@@ -545,55 +541,3 @@ def _normal_loss(values: Tensor, mean: Tensor, ln_width: Tensor) -> Tensor:
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
-
-
-def interval_log_prob(
-    weight: Tensor, mean: Tensor, ln_std: Tensor, low: Tensor, high: Tensor, width: Tensor
-) -> Tensor:
-    """ln of the probability that x lies between low and high [...], where x is drawn from a mixture
-    of normal distributions of some weights (before a softmax), means and deviations [...,
-    components]; float64, finite with finite gradients. width: high - low without rounding."""
-    found: Tensor = _IntervalOfMixture.apply(weight, mean, ln_std, low, high, width)
-    return found
-
-
-class _IntervalOfMixture(torch.autograd.Function):
-    """`interval_log_prob` with its gradient written out, which takes half of the time."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, mean: Tensor, ln_std: Tensor, *ends: Tensor) -> Tensor:
-        inverse = torch.exp(-ln_std)
-        low, high = ((end[..., None] - mean) * inverse for end in ends[:2])
-        width = ends[2][..., None] * inverse
-        each = normal_log_interval(low, high, width)
-        ln_weight = weight.log_softmax(-1)
-        share = ln_weight + each
-        total = share.logsumexp(-1, keepdim=True)
-        share = torch.exp(share - total)
-        # densities at the ends over the probability between them
-        at_low, at_high = (torch.exp(LN_PEAK - 0.5 * x * x - each) for x in (low, high))
-        middle, narrow = 0.5 * (low + high), width < NARROW
-        slope = torch.where(narrow, middle, at_low - at_high)
-        stretch = torch.where(narrow, middle * middle - 1.0, at_low * low - at_high * high)
-        ctx.save_for_backward(share - ln_weight.exp(), share * slope * inverse, share * stretch)
-        return total[..., 0]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        outer = gradients[0][..., None]
-        return *(outer * inner for inner in ctx.saved_tensors), None, None, None
-
-
-def normal_log_interval(low: Tensor, high: Tensor, width: Tensor) -> Tensor:
-    """ln(Phi(high) - Phi(low)) of the normal distribution, float64.
-
-    width: high - low, without the rounding of the difference.
-    """
-    narrow, middle = width < NARROW, 0.5 * (low + high)
-    thin = LN_PEAK - 0.5 * middle * middle + torch.where(narrow, width, 1.0).log()
-    # in the tail where both probabilities are small
-    mirrored = middle > 0.0
-    near = log_ndtr(torch.where(mirrored, -low, high))
-    far = log_ndtr(torch.where(mirrored, -high, low))
-    apart = torch.where(narrow, 1.0, near - far)
-    return torch.where(narrow, thin, near + torch.log(-torch.expm1(-apart)))

@@ -18,13 +18,8 @@ from torch import nn
 
 from streamtrain.generator.generator import Batch
 from streamtrain.networks import joint
-from streamtrain.networks.joint import (
-    BLOCK,
-    JointCountsHead,
-    interval_log_prob,
-    normal_log_interval,
-    tree,
-)
+from streamtrain.networks.intervals import interval_log_prob, normal_log_interval
+from streamtrain.networks.joint import BLOCK, JointCountsHead, tree
 from streamtrain.networks.network import build_head
 from streamtrain.train.checkpoint import CheckpointError, load_weights
 
