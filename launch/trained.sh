@@ -12,7 +12,7 @@ name="${1:?quickstart or comap}"
 case "$name" in
 quickstart)
     config=configs/quickstart_freeform.yaml
-    settings=(train.steps=5000 test.samples=2000) maps=4000
+    settings=(train.steps=15000 test.samples=2000) maps=4000
     make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
     $make 32 --prefix train --first-seed 0
     $make 8 --prefix validation --first-seed 1000
