@@ -111,6 +111,15 @@ def given_numbers(values: Any, where: str) -> Given:
     return Given(values, where, masked if masked is not None and masked.any() else None, unit)
 
 
+def all_numbers(values: Any, where: str, unit: str = "") -> NDArray[np.float64]:
+    """Numbers in `unit`, none of them masked, as float64. Raises ValueError, one sentence, for
+    anything else."""
+    given = given_numbers(values, where)
+    if given.num_masked:
+        raise ValueError(f"{where}: {given.num_masked} are masked, and so have no value")
+    return np.asarray(given.to(unit), np.float64)
+
+
 def number(value: Any, where: str, unit: str = "") -> float:
     """One finite number in `unit`. Raises ValueError, one sentence, for anything else."""
     if type(value) is not float and type(value) is not int:

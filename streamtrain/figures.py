@@ -372,7 +372,13 @@ def ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure; its folder is made if needed."""
+    """Write a figure as PNG; its folder is made if needed. Raises ValueError for a name of another
+    format."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(
+            f"{path}: a figure is written as PNG, so that its name must end in .png; the figure's "
+            "savefig writes other formats"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as part:
         figure.savefig(part, format="png")

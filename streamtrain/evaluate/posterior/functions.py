@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.arguments import all_numbers, number
 from streamtrain.bins import LuminosityBins, luminosity_ranges
 from streamtrain.cosmology import HUBBLE, OMEGA_M
 from streamtrain.grid import Grid, distance_Mpc
@@ -43,7 +44,7 @@ class Curve:
 
     def quantiles(self, levels: ArrayLike) -> Float:
         """Quantiles of each value by itself [len(levels), num_bins]; levels: from 0 to 1."""
-        chances = np.asarray(levels, np.float64)
+        chances = all_numbers(levels, "quantiles: levels")
         if chances.ndim != 1 or not ((chances >= 0.0) & (chances <= 1.0)).all():
             raise ValueError(f"quantiles: levels must be a list of numbers in 0..1, not {chances}")
         return whole_quantiles(self.samples, chances)
@@ -107,8 +108,9 @@ def simultaneous_band(samples: Float, level: float) -> tuple[Float, float]:
 
 
 def _level(level: float) -> float:
+    level = number(level, "level")
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level = {level} must lie between 0 and 1, such as 0.68 or 0.95")
+        raise ValueError(f"level = {level:g} must lie between 0 and 1, such as 0.68 or 0.95")
     return level
 
 

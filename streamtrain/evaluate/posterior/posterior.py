@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import given_numbers, whole_number
+from streamtrain.arguments import all_numbers, given_numbers, whole_number
 from streamtrain.bins import cumulative
 from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
@@ -46,7 +46,7 @@ from streamtrain.evaluate.posterior.functions import (
 )
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
-from streamtrain.labels import NO_FUNCTION
+from streamtrain.labels import NO_FUNCTION, QUANTITIES
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
@@ -60,6 +60,8 @@ NUM_FUNCTIONS = 4000
 FEWEST_FUNCTIONS = 100
 """Below this a 95 % interval rests on two samples."""
 LARGEST_SEED = 2**63 - 1
+MOST_HALOS = 2.0**53
+"""float64 holds every whole number up to here."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ class Posterior:
         """An integral of the luminosity function, or any other number that follows from it.
 
         which: a name of `functionals`, such as "rho_L"; or a function of halos per bin
-        [num_samples, num_bins] that returns [num_samples]. Raises ValueError, one sentence, for a
-        name that is none, or what is no number for every sample.
+        [num_samples, num_bins], which are its own to change, that returns [num_samples]: numbers,
+        also with a unit of astropy, or truth values, whose mean is a probability. Raises
+        ValueError, one sentence, for a name that is none, or what is no number for every sample.
         """
         name, unit, meaning, values = self._values(which)
         mean = float(values.mean()) if has_mean(values) or not self.joint else None
@@ -229,16 +232,17 @@ class Posterior:
         Raises ValueError for another shape, for what is no number of halos, and for a posterior
         that was read from a file.
         """
-        given = np.asarray(given_numbers(counts, "log_prob: counts").to(""), np.float64)
+        given = all_numbers(counts, "log_prob: counts")
         num = self.samples.shape[1]
         if given.ndim not in (1, 2) or given.shape[-1] != num:
             raise ValueError(
                 f"log_prob: counts has the shape {given.shape}, not ({num},) or (n, {num})"
             )
-        whole = np.isfinite(given) & (given >= 0.0) & (given == np.rint(given))
+        whole = (given >= 0.0) & (given <= MOST_HALOS) & (given == np.rint(given))
         if not whole.all():
             raise ValueError(
-                f"log_prob: counts must be halos per bin, whole numbers, not {given[~whole][0]:g}"
+                "log_prob: counts must be halos per bin, whole numbers up to 2^53, not "
+                f"{given[~whole][0]:g}"
             )
         found = self._source.log_prob(given.reshape(-1, num))
         return found.reshape(given.shape[:-1])
@@ -252,11 +256,13 @@ class Posterior:
         where the figure also names the network and says what the alarm is; true: halos per bin
         where they are known [num_bins]. Returns the figure.
         """
-        known = None if true is None else np.asarray(true, np.float64)
+        known = None if true is None else all_numbers(true, "plot: true")
         if known is not None and known.shape != self.samples.shape[1:]:
             raise ValueError(
                 f"plot: true has the shape {known.shape}, not {self.samples.shape[1:]}"
             )
+        if not (target is None or isinstance(target, str | Path | Axes)):
+            raise ValueError(f"plot: target is the name of a PNG file or axes, not {target!r:.80}")
         if isinstance(target, Axes):
             draw_function(target, self._shown(), known)
             target.legend(fontsize=TICK_SIZE - 1, loc="lower left", framealpha=1.0)
@@ -338,12 +344,17 @@ class Posterior:
             rows = (found.samples[0], found.unit, *(each.weights for each in functionals))
             if found.samples.ndim != 2 or {row.shape for row in rows} != {(num,)}:
                 raise ValueError(f"its arrays are not all of {num} bins")
+            _check_meaning(found)
             return found
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"this is no posterior: it has no {error}") from None
+        except (IndexError, TypeError, ValueError) as error:
             raise ValueError(f"this is no posterior: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` into an npz file, whole or not at all."""
+        if not isinstance(path, str | Path):
+            raise ValueError(f"a posterior is saved by the name of a file, not {path!r:.80}")
         with writing(Path(path)) as part, part.open("wb") as stream:
             np.savez_compressed(stream, **self.to_dict())
 
@@ -407,8 +418,18 @@ class Posterior:
             which = known[which]
         if isinstance(which, Functional):
             return which.name, which.unit, which.meaning, which.of(self.samples)
+        if not callable(which):
+            raise ValueError(f"a functional is a name or a function, not {which!r:.80}")
         name = getattr(which, "__name__", "the function")
-        values = np.asarray(which(self.samples), np.float64)
+        found = which(self.samples.copy())  # which it may sort in place
+        if str(getattr(found, "dtype", "")).endswith("bool"):
+            found = 1.0 * found  # type: ignore[operator]
+        given = given_numbers(found, name)
+        if given.num_masked:
+            raise ValueError(
+                f"{name} is masked for {given.num_masked} of {given.values.size} samples"
+            )
+        values, unit = np.asarray(given.values, np.float64), given.unit
         if values.shape != self.samples.shape[:1]:
             raise ValueError(
                 f"{name} must return one number per sample, shape ({len(self.samples)},), not "
@@ -417,7 +438,19 @@ class Posterior:
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"{name} is NaN or infinite for {bad} of {len(values)} samples")
-        return name, "", "", values
+        return name, "" if unit is None else str(unit), "", values
+
+
+def _check_meaning(found: Posterior) -> None:
+    """Raise ValueError for arrays that fit one another and are no samples of halos in bins."""
+    if not ((found.samples >= 0.0) & (found.samples < np.inf)).all():
+        raise ValueError("its samples are not all numbers of halos")
+    if not (np.diff(found.bin_edges) > 0.0).all():
+        raise ValueError("its log10_L_edges do not rise")
+    if not ((found.unit > 0.0) & (found.unit < np.inf)).all():
+        raise ValueError("its one_halo is not positive in every bin")
+    if found.quantity not in QUANTITIES:
+        raise ValueError(f"its quantity is none of {', '.join(QUANTITIES)}")
 
 
 def _alarm(data: Mapping[str, Any]) -> Alarm | None:

@@ -250,10 +250,12 @@ def test_log_probability_is_the_heads() -> None:
     assert inside.shape == (500,) and inside.mean() > joint.log_prob(joint.samples + 5000.0).max()
     for counts, message in (
         (np.ones(3), r"counts has the shape \(3,\), not \(7,\) or \(n, 7\)"),
-        (np.full(BINS, 0.5), "must be halos per bin, whole numbers, not 0.5"),
-        (np.full(BINS, -1.0), "whole numbers, not -1"),
-        (np.full(BINS, np.nan), "whole numbers, not nan"),
+        (np.full(BINS, 0.5), "must be halos per bin, whole numbers up to 2.53, not 0.5"),
+        (np.full(BINS, -1.0), "whole numbers up to .*, not -1"),
+        (np.full(BINS, np.nan), "whole numbers up to .*, not nan"),
         (["a"] * BINS, "log_prob: counts must be numbers"),
+        (np.ma.masked_less(np.arange(BINS), 2), "log_prob: counts: 2 are masked, and so have no"),
+        (np.full(BINS, 1e300), r"whole numbers up to 2\^53, not 1e\+300"),
     ):
         with pytest.raises(ValueError, match=message):
             found.log_prob(counts)
@@ -271,6 +273,52 @@ def test_bad_functionals() -> None:
             return np.full(len(counts), np.nan)
 
         found.functional(empty)
+    for given, message in (
+        (lambda n: n.sum(1) + 1j, "must be numbers, not complex numbers"),
+        (lambda n: np.ma.masked_less(n.sum(1), 1e9), "is masked for 500 of 500 samples"),
+        (lambda n: ["1"] * len(n), "must be numbers, not '1'"),
+        (lambda n: None, "must be numbers, not a NoneType"),
+        (3, "a functional is a name or a function, not 3"),
+    ):
+        for ask in (found.functional, found.values):
+            with pytest.raises(ValueError, match=message):
+                ask(given)  # type: ignore[arg-type]
+
+
+def test_a_functional_may_change_what_it_is_given() -> None:
+    found = posterior()
+    before, rho = found.samples.copy(), found.functional("rho_L")
+
+    def brightest(counts: Float) -> Float:
+        counts.sort(axis=0)
+        return counts[:, -1]
+
+    found.functional(brightest)
+    found.values(brightest)
+    assert np.array_equal(found.samples, before) and found.functional("rho_L") == rho
+
+
+def test_a_functional_keeps_its_unit_and_truth_values_are_probabilities() -> None:
+    units = pytest.importorskip("astropy.units")
+    found = posterior()
+    total = found.samples.sum(1)
+    light = found.functional(lambda n: n.sum(1) * units.Lsun)
+    assert (light.unit, light.median) == ("solLum", found.functional(lambda n: n.sum(1)).median)
+    many = total > np.median(total)
+    for given in (lambda n: many, lambda n: torch.from_numpy(many)):
+        assert found.functional(given).mean == many.mean()
+
+
+def test_levels_that_are_none() -> None:
+    found = posterior()
+    for level in ("0.68", None, [0.68, 0.95], True, 68, np.nan):
+        for ask in (found.interval, found.band, found.above.interval, found.above.band):
+            with pytest.raises(ValueError, match="level "):
+                ask(level)  # type: ignore[arg-type]
+    for levels in (["a"], [None], 0.5, [2.0], [np.nan], "0.5"):
+        with pytest.raises(ValueError, match="quantiles: levels "):
+            found.quantiles(levels)
+    assert np.array_equal(found.interval(np.float32(0.5)), found.interval(0.5))
 
 
 def test_kept_and_read_again(tmp_path: Path) -> None:
@@ -297,6 +345,8 @@ def test_kept_and_read_again(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"gone\.npz"):
         Posterior.load(tmp_path / "gone.npz")
+    with pytest.raises(ValueError, match="saved by the name of a file, not None"):
+        found.save(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["samples", "log10_L_edges", "one_halo", "functional_weights"])
@@ -305,6 +355,25 @@ def test_arrays_that_do_not_fit_are_no_posterior(name: str) -> None:
     for given in (data[name][..., :-1], data[name].ravel()[0], data[name][:0]):
         with pytest.raises(ValueError, match="this is no posterior"):
             Posterior.from_dict(data | {name: given})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("samples", lambda n: n * np.nan, "its samples are not all numbers of halos"),
+        ("samples", np.negative, "its samples are not all numbers of halos"),
+        ("log10_L_edges", np.flip, "its log10_L_edges do not rise"),
+        ("one_halo", np.zeros_like, "its one_halo is not positive in every bin"),
+        ("quantity", lambda name: name[::-1], "its quantity is none of counts, "),
+    ],
+)
+def test_numbers_without_a_meaning_are_no_posterior(name: str, change: Any, message: str) -> None:
+    data = posterior().to_dict()
+    with pytest.raises(ValueError, match=f"this is no posterior: {message}"):
+        Posterior.from_dict(data | {name: change(data[name])})
+    del data[name]
+    with pytest.raises(ValueError, match=f"this is no posterior: it has no '{name}'"):
+        Posterior.from_dict(data)
 
 
 def test_what_is_printed() -> None:
@@ -349,6 +418,26 @@ def test_figure(tmp_path: Path) -> None:
     assert axes.get_title() == "alone" and len(axes.collections) == 3
     with pytest.raises(ValueError, match=r"true has the shape \(3,\), not \(7,\)"):
         found.plot(true=np.ones(3))
+
+
+def test_figures_that_cannot_be_drawn(tmp_path: Path) -> None:
+    found = posterior()
+    one = found.samples[0]
+    for target in (found.plot(), [found.plot().axes[0]], 3):
+        with pytest.raises(ValueError, match="target is the name of a PNG file or axes, not "):
+            found.plot(target)  # type: ignore[arg-type]
+    for name in ("p.pdf", "p", "p.png.gz"):  # which would hold a PNG all the same
+        with pytest.raises(ValueError, match=rf"{name}: a figure is written as PNG"):
+            found.plot(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    for true, message in (
+        (one + 1j, "must be numbers, not complex"),
+        (["a"] * BINS, "must be numbers, not 'a'"),
+        (np.ma.masked_less(np.arange(BINS), 2), "2 are masked, and so have no value"),
+        (one[:3], r"true has the shape \(3,\), not \(7,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"plot: true.*{message}|plot: {message}"):
+            found.plot(true=true)
 
 
 def test_tails_do_not_set_the_axes() -> None:
