@@ -33,7 +33,7 @@ from streamtrain.evaluate.alarm.watch import (
 )
 from streamtrain.evaluate.folder import output_folder, own_config, read_evaluation, run_config
 from streamtrain.evaluate.for_sbi import SbiPosterior
-from streamtrain.evaluate.inference.prepare import Prepared, as_input, prepare
+from streamtrain.evaluate.inference.prepare import PREPARING, Prepared, as_input, prepare
 from streamtrain.evaluate.inference.training_field import Kept, TrainingField
 from streamtrain.evaluate.posterior.posterior import (
     NUM_FUNCTIONS,
@@ -383,10 +383,21 @@ class Run:
         return SbiPosterior(network, self.trained.input_shape)
 
     def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:
+        unknown = [name for name in reading if name not in (*READING, *PREPARING)]
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)} is no option of how a map is read, which are "
+                f"{', '.join((*READING, *PREPARING))}"
+            )
         if isinstance(cube, str | Path):
             of_file = {name: reading.pop(name) for name in READING if name in reading}
             cube = read_map(cube, **of_file)
         if isinstance(cube, SkyMap):
+            of_file = {name: reading[name] for name in READING if name in reading}
+            if of_file:
+                raise ValueError(
+                    f"infer: {', '.join(of_file)} is for the file of a map; read_map takes it"
+                )
             return prepare(cube, self.config, device=self.device, **reading)
         if reading:
             raise ValueError(

@@ -6,9 +6,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 
+from streamtrain.arguments import all_numbers, number, truth_value, whole_number
 from streamtrain.machine.files import reading
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.fitsimage import FITS_SUFFIXES
@@ -84,7 +86,7 @@ def read_map(
     units: str | None = None,
     nu_rest_GHz: float | None = None,
     index: int | None = None,
-    hdu: str | None = None,
+    hdu: str | int | None = None,
     no_value: float | None = None,
     sum_feeds: bool = False,
     need_units: bool = True,
@@ -101,11 +103,36 @@ def read_map(
     file = Path(path)
     if not file.exists():
         raise MapError(f"there is no map {path}")
-    said = Said(nu_rest_GHz, index, hdu, units, sum_feeds)
+    said, no_value = _checked(units, nu_rest_GHz, index, hdu, no_value, sum_feeds)
     with reading(file, MapError, "cannot be read, or is cut short"):
-        found = _with_rest(_read(file, said), nu_rest_GHz)
+        found = _with_rest(_read(file, said), said.nu_rest_GHz)
         found = _with_units(found, units, need_units)
         return with_doubtful_zeros(without_marks(without_unseen(found), no_value))
+
+
+def _checked(
+    units: Any, nu_rest_GHz: Any, index: Any, hdu: Any, no_value: Any, sum_feeds: Any
+) -> tuple[Said, float | None]:
+    """What a user says of a file, and the number that stands for no value, in their types. Raises
+    MapError, one sentence."""
+    try:
+        if not isinstance(units, str | None):
+            raise ValueError(f"units must be text, such as 'uK', not {units!r:.40}")
+        if not isinstance(hdu, str | None):
+            hdu = str(whole_number(hdu, "hdu, which is no EXTNAME,"))
+        mark = None if no_value is None else all_numbers(no_value, "no_value")
+        if mark is not None and mark.ndim:
+            raise ValueError(f"no_value must be one number, not {no_value!r:.40}")
+        said = Said(
+            None if nu_rest_GHz is None else number(nu_rest_GHz, "nu_rest_GHz", "GHz"),
+            None if index is None else whole_number(index, "index"),
+            hdu,
+            units,
+            truth_value(sum_feeds, "sum_feeds"),
+        )
+        return said, None if mark is None else float(mark)
+    except ValueError as error:
+        raise MapError(str(error)) from None
 
 
 def _read(path: Path, said: Said) -> SkyMap:

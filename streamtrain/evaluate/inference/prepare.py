@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import given_numbers
+from streamtrain.arguments import given_numbers, numbers, truth_value
 from streamtrain.config import Config
 from streamtrain.evaluate.inference.processing import say_other_noise, steps_done
 from streamtrain.grid import Grid
@@ -31,6 +31,8 @@ from streamtrain.schema import operator_kind, to_dict
 
 Float = NDArray[np.float64]
 
+PREPARING = ("regrid", "centre_deg", "rayleigh_jeans", "anyway")
+"""What a user says of how a map is prepared, see `prepare`."""
 END_TOLERANCE = 0.1
 """How far the ends of a field or band may lie from the network's, in voxels."""
 
@@ -68,6 +70,15 @@ def prepare(
     number of voxels, for one that has been through other processing, and for voxels without a value
     that no mask removes.
     """
+    try:
+        regrid = truth_value(regrid, "regrid")
+        rayleigh_jeans = truth_value(rayleigh_jeans, "rayleigh_jeans")
+        anyway = truth_value(anyway, "anyway")
+        if centre_deg is not None:
+            ra, dec = numbers(centre_deg, "centre_deg", "(ra, dec)", "deg")
+            centre_deg = (ra, dec)
+    except ValueError as error:
+        raise MapError(str(error)) from None
     if centre_deg is not None and not regrid:
         raise MapError("--centre chooses a part of a map: it needs --regrid")
     plan = config.observation

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,49 @@ def test_bad_input(config: Config, given: Any, options: dict[str, Any], message:
     with pytest.raises(ValueError, match=message) as caught:
         Run(config).infer(given, **({"compare_with": 0} | options))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regrid": "no"}, "regrid must be True or False, not 'no'"),
+        ({"rayleigh_jeans": 1}, "rayleigh_jeans must be True or False, not 1"),
+        ({"anyway": "no"}, "anyway must be True or False, not 'no'"),
+        ({"sum_feeds": "no"}, "sum_feeds must be True or False, not 'no'"),
+        ({"regrid": True, "centre_deg": "0 0"}, "centre_deg must be numbers, not '0 0'"),
+        ({"regrid": True, "centre_deg": 3.0}, r"centre_deg must be \(ra, dec\), not 3.0"),
+        ({"regrid": True, "centre_deg": (0, 0, 0)}, r"centre_deg must be \(ra, dec\), not"),
+        ({"regrid": True, "centre_deg": (0, np.nan)}, "centre_deg = nan is not a finite number"),
+        ({"nu_rest_GHz": "115.27"}, "nu_rest_GHz must be numbers, not '115.27'"),
+        ({"nu_rest_GHz": np.nan}, "nu_rest_GHz = nan is not a finite number"),
+        ({"units": 3}, "units must be text, such as 'uK', not 3"),
+        ({"index": "0"}, "index must be a whole number, not '0'"),
+        ({"hdu": 0.5}, "hdu, which is no EXTNAME, must be a whole number, not 0.5"),
+        ({"no_value": "-99"}, "no_value must be numbers, not '-99'"),
+        ({"no_value": [1, 2]}, r"no_value must be one number, not \[1, 2\]"),
+        ({"unit": "mK", "out": "here"}, "unit, out is no option of how a map is read, which are "
+         "units, nu_rest_GHz, .*, regrid, "),
+    ],
+)  # fmt: skip
+def test_options_of_wrong_types(
+    config: Config, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    file = runs.write_fits(tmp_path / "map.fits", runs.map_of(config, INDEX))
+    with pytest.raises(ValueError, match=message) as caught:
+        Run(config).infer(file, **({"compare_with": 0, "functions": 100} | options))
+    assert "\n" not in str(caught.value) and "cut short" not in str(caught.value)
+
+
+def test_options_with_units_and_by_number(config: Config, tmp_path: Path) -> None:
+    units = pytest.importorskip("astropy.units")
+    file = runs.write_fits(tmp_path / "map.fits", runs.map_of(config, INDEX))
+    ask = partial(Run(config).infer, compare_with=0, functions=100, regrid=True)
+    first = ask(file, centre_deg=(150.0, 52.0))
+    rest = (config.grid.nu_rest_GHz * units.GHz).to(units.MHz)
+    second = ask(file, hdu=0, nu_rest_GHz=rest, centre_deg=(150.0, 52.0) * units.deg)
+    assert np.array_equal(first.samples, second.samples)
+    with pytest.raises(ValueError, match="infer: units is for the file of a map; read_map takes"):
+        ask(read_map(file), units="mK")
 
 
 def test_units_of_an_array(config: Config, cube: torch.Tensor, tmp_path: Path) -> None:
