@@ -305,7 +305,8 @@ def _unexpected(error: BaseException) -> str:
         sign in str(error) for sign in ("Connection closed by peer", "remote worker")
     ):  # of torch.distributed; gloo has no class of its own
         return f"another rank has ended: {what[:80]}"
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    said = str(error).lower()  # of CUDA; of torch on a CPU
+    if isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said:
         return f"not enough memory in {where}: {what}"
     return (
         f"internal error in {where}: {what}; please report it (STREAMTRAIN_DEBUG=1 shows all of it)"

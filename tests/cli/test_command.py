@@ -212,6 +212,11 @@ ERRORS: list[tuple[BaseException, int, str]] = [
     (RecursionError("maximum depth"), 1, "RecursionError: maximum depth; please report it"),
     (MemoryError(), 1, "): MemoryError"),
     (RuntimeError("CUDA out of memory.\nTried"), 1, "not enough memory in main (main.py, line "),
+    (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        1,
+        "not enough memory in ",
+    ),
     (ZeroDivisionError("division"), 1, "internal error in main (main.py, line "),
     (AssertionError(), 1, "): AssertionError; please report it"),
     (RuntimeError("[enforce fail\n at x.cc]"), 1, "RuntimeError: [enforce fail at x.cc]; please"),

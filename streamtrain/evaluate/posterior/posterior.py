@@ -59,6 +59,8 @@ NUM_FUNCTIONS = 4000
 """Luminosity functions that are drawn for a map."""
 FEWEST_FUNCTIONS = 100
 """Below this a 95 % interval rests on two samples."""
+MOST_FUNCTIONS = 10**6
+"""Of 49 bins they take several GB while they are drawn."""
 LARGEST_SEED = 2**63 - 1
 MOST_HALOS = 2.0**53
 """float64 holds every whole number up to here."""
@@ -218,11 +220,11 @@ class Posterior:
         """More luminosity functions, halos per bin, float64 [number, num_bins].
 
         The same seed gives the same functions (of the same version of torch). Raises ValueError
-        for a posterior that was read from a file.
+        for a posterior that was read from a file, and for more than 10^6 at a time.
         """
         number, seed = whole_number(number, "sample: number"), check_seed(seed)
-        if number < 1:
-            raise ValueError(f"sample: number = {number} must be 1 or more")
+        if not 1 <= number <= MOST_FUNCTIONS:
+            raise ValueError(f"sample: number = {number} is outside 1..{MOST_FUNCTIONS}")
         return self._source.draw(number, seed)
 
     def log_prob(self, counts: ArrayLike) -> Float:
@@ -560,10 +562,13 @@ def check_posterior(config: Config) -> None:
 
 
 def check_functions(number: int) -> int:
-    """How many luminosity functions are drawn. Raises ValueError, one sentence, for too few."""
+    """How many luminosity functions are drawn. Raises ValueError, one sentence, for too few or too
+    many."""
     found = whole_number(number, "functions")
     if found < FEWEST_FUNCTIONS:
         raise ValueError(f"functions = {found} must be {FEWEST_FUNCTIONS} or more")
+    if found > MOST_FUNCTIONS:
+        raise ValueError(f"functions = {found} must be {MOST_FUNCTIONS} or less")
     return found
 
 

@@ -213,6 +213,7 @@ def test_the_example_of_the_docs(
         (np.zeros((3, 20, 24)), {"units": "uK", "regrid": True},
          "units, regrid is for a map with coordinates; an array is the network's input already"),
         (np.zeros((3, 20, 24)), {"functions": 20}, "functions = 20 must be 100 or more"),
+        (np.zeros((3, 20, 24)), {"functions": 10**13}, "functions = 1.* must be 1000000 or less"),
         (np.zeros((3, 20, 24)), {"functions": 1e3}, "functions must be a whole number"),
         (np.zeros((3, 20, 24)), {"seed": -3}, "seed = -3 is outside"),
         (np.zeros((3, 20, 24)), {"compare_with": -3},

@@ -285,6 +285,12 @@ def test_bad_functionals() -> None:
                 ask(given)  # type: ignore[arg-type]
 
 
+def test_too_many_functions_at_a_time() -> None:
+    for number in (0, 10**13):  # which no memory holds
+        with pytest.raises(ValueError, match=rf"number = {number} is outside 1\.\.1000000"):
+            posterior().sample(number, 0)
+
+
 def test_a_functional_may_change_what_it_is_given() -> None:
     found = posterior()
     before, rho = found.samples.copy(), found.functional("rho_L")
