@@ -25,11 +25,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from streamtrain.arguments import whole_number
+from streamtrain.arguments import all_numbers, whole_number
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
@@ -39,6 +41,8 @@ from streamtrain.numerics.rng import STAGE_THETA, Draws, sample_indices
 from streamtrain.stream import SampleStream
 
 LN10 = math.log(10.0)
+MOST_HALOS = 2.0**53
+"""float64 holds every whole number up to here, and no draw has more."""
 BATCH_SIZE = 16
 """Maps that are made, or looked at, at a time; it decides nothing but memory."""
 
@@ -88,7 +92,7 @@ class SbiPosterior:
         x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for maps that do not fit the
         network.
         """
-        shape, maps, drawn = torch.Size(sample_shape), self._maps(x), []
+        shape, maps, drawn = _shape(sample_shape), self._maps(x), []
         chance = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
         for prediction in self._predictions(maps):
             with torch.inference_mode():
@@ -106,7 +110,7 @@ class SbiPosterior:
 
         x: one map, as in `sample`. Raises ValueError as that does, and for theta of another shape.
         """
-        given = torch.atleast_2d(torch.as_tensor(theta))
+        given = torch.atleast_2d(_tensor(theta, "theta"))
         return self.log_prob_batched(given[:, None], self._one(x))[:, 0]
 
     def log_prob_batched(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ class SbiPosterior:
 
         x: [B, n_freq, n_dec, n_ra]. Raises ValueError, one sentence, for shapes that do not fit.
         """
-        given, maps = torch.as_tensor(theta).cpu(), self._maps(x)
+        given, maps = _tensor(theta, "theta").cpu(), self._maps(x)
         num = self._network.head.num_outputs
         if given.ndim < 2 or given.shape[-2:] != (len(maps), num):
             raise ValueError(
@@ -137,8 +141,10 @@ class SbiPosterior:
             rows = head.log_prob(many, theta.float().flatten(0, -2))
             return rows.view(theta.shape[:-1]).double()
         wide = theta.double()
+        counts = counts_of(wide)
         jacobian = LN10 * wide.sum(-1) + theta.shape[-1] * math.log(LN10)
-        return head.log_prob(prediction, counts_of(wide)).double() + jacobian
+        found = head.log_prob(prediction, counts.clamp(max=MOST_HALOS)).double() + jacobian
+        return torch.where((counts > MOST_HALOS).any(-1), -torch.inf, found)
 
     def potential(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
         """`log_prob`, under the name by which `get_nltp` asks for it. Its warning that it were not
@@ -160,7 +166,7 @@ class SbiPosterior:
 
     def _maps(self, x: Tensor) -> Tensor:
         """float32 [B, n_freq, n_dec, n_ra], checked."""
-        maps = torch.as_tensor(x, dtype=torch.float32)
+        maps = _tensor(x, "x").float()
         maps = maps[None] if maps.ndim == 3 else maps
         if maps.ndim != 4 or tuple(maps.shape[1:]) != self._input_shape or not len(maps):
             raise ValueError(
@@ -185,6 +191,23 @@ class SbiPosterior:
             yield prediction
 
 
+def _tensor(values: Any, where: str) -> Tensor:
+    """Numbers as floats; a tensor of them as it is. Raises ValueError for what is none."""
+    if isinstance(values, Tensor) and values.is_floating_point():
+        return values if values.layout == torch.strided else values.to_dense()
+    return torch.from_numpy(np.array(all_numbers(values, where), order="C"))
+
+
+def _shape(sample_shape: Any) -> torch.Size:
+    """How many samples are drawn. Raises ValueError for what is no shape."""
+    if isinstance(sample_shape, str) or not isinstance(sample_shape, Sequence):
+        raise ValueError(f"sample_shape must be like (1000,), not {sample_shape!r:.40}")
+    found = torch.Size(whole_number(size, "a number of sample_shape") for size in sample_shape)
+    if min(found, default=0) < 0:
+        raise ValueError(f"sample_shape = {tuple(found)} must be 0 or more")
+    return found
+
+
 def simulations(generator: Generator, number: int, first: int = 0) -> tuple[Tensor, Tensor]:
     """theta [number, num_theta] and x [number, n_freq, n_dec, n_ra] of samples, float32, for
     `append_simulations`, `run_sbc` and `run_tarp` of sbi.
@@ -195,7 +218,8 @@ def simulations(generator: Generator, number: int, first: int = 0) -> tuple[Tens
     """
     if (number := whole_number(number, "simulations: number")) < 1:
         raise ValueError(f"simulations: number = {number} must be 1 or more")
-    last, parts = first + number, []
+    first, parts = whole_number(first, "simulations: first"), []
+    last = first + number
     for begin in range(first, last, BATCH_SIZE):
         indices = range(begin, min(begin + BATCH_SIZE, last))
         parts.append(theta_and_x(generator, generator.generate(indices)))

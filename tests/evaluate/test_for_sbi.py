@@ -39,6 +39,8 @@ pytestmark = small.EXTRAPOLATES
 
 SHAPE, EXPOSURE = 4.0, 5.0
 """Of the gamma prior of a brightness, whose mean is 1; Poisson mean of what measures it."""
+ONE = torch.ones(1, 1, 1)
+"""A map."""
 UNIT = (200.0, 30.0, 0.7)
 """Mean halos per bin of the toy."""
 MAPS, DRAWS = 2000, 100
@@ -197,11 +199,37 @@ def test_log_prob_of_many_maps() -> None:
             lambda p: p.log_prob_batched(torch.zeros(2, 3), torch.zeros(4, 1, 1, 1)),
             r"theta has the shape \(2, 3\), not \(\.\.\., 4, 3\)",
         ),
+        (lambda p: p.sample((3,), torch.ones(1, 1, 1) + 0j), "x must be numbers, not complex"),
+        (lambda p: p.sample((3,), np.ma.masked_equal(np.ones((1, 1, 1)), 1)), "x: 1 are masked"),
+        (lambda p: p.sample((3,), "map.fits"), "x must be numbers, not 'map.fits'"),
+        (lambda p: p.log_prob(np.ma.masked_less(np.arange(3.0), 1), ONE), "theta: 1 are masked"),
+        (lambda p: p.log_prob(torch.zeros(3) > 1, ONE), "theta must be numbers, not truth values"),
+        (lambda p: p.sample(3, ONE), r"sample_shape must be like \(1000,\), not 3"),
+        (lambda p: p.sample((2.5,), ONE), "sample_shape must be a whole number, not 2.5"),
+        (lambda p: p.sample((-1,), ONE), r"sample_shape = \(-1,\) must be 0 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(toy())
+
+
+def test_arrays_of_every_kind_are_the_map() -> None:
+    posterior, theta = toy(), np.array([2.3, 1.5, 0.2])
+    expected = posterior.log_prob(torch.from_numpy(theta), ONE)
+    for kind in (">f8", "<f8", object):
+        x, given = np.ones((1, 1, 1)).astype(kind), np.flip(np.flip(theta).astype(kind))
+        assert torch.equal(posterior.log_prob(given, x), expected)  # type: ignore[arg-type]
+    units = pytest.importorskip("astropy.units")
+    with pytest.raises(ValueError, match="x is in 'K' and is due without a unit"):
+        posterior.sample((3,), np.ones((1, 1, 1)) * units.K)
+
+
+def test_more_halos_than_a_number_holds_have_no_density() -> None:
+    """10^400 is no number in float64."""
+    theta = torch.tensor([[2.3, 1.5, 0.2], [400.0, 1.5, 0.2], [2.3, torch.inf, 0.2]])
+    found = toy().log_prob(theta, ONE)
+    assert torch.isfinite(found[0]) and (found[1:] == -torch.inf).all()
 
 
 def test_simulations_are_samples() -> None:
@@ -220,6 +248,8 @@ def test_simulations_are_samples() -> None:
         assert torch.equal(some, theta[chosen]) and torch.equal(cubes, x[chosen])
     with pytest.raises(ValueError, match="simulations: number = 0 must be 1 or more"):
         simulations(generator, 0)
+    with pytest.raises(ValueError, match=r"simulations: first must be a whole number, not 0\.5"):
+        simulations(generator, 1, first=0.5)  # type: ignore[arg-type]
     place = torch.pow(10.0, theta.double()) - counts_of(theta)
     assert place.flatten().unique().numel() > 0.99 * place.numel()
     assert stats.kstest(place.flatten().numpy(), "uniform").pvalue > 1e-3
