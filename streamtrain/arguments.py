@@ -147,6 +147,15 @@ def numbers(values: Any, where: str, form: str, unit: str = "") -> tuple[float, 
     return tuple(number(float(v), where) for v in given.to(unit))
 
 
+def ra_dec(value: Any, where: str) -> tuple[float, float]:
+    """(ra, dec) [deg]. Raises ValueError, one sentence, for anything else, and for a dec beyond a
+    pole."""
+    ra, dec = numbers(value, where, "(ra, dec)", "deg")
+    if abs(dec) > 90.0:
+        raise ValueError(f"{where} = ({ra:g}, {dec:g}): its dec lies beyond a pole")
+    return ra, dec
+
+
 def whole_number(value: Any, where: str) -> int:
     """One whole number. Raises ValueError, one sentence, for anything else."""
     try:
@@ -220,6 +229,8 @@ def _array(values: Any, where: str) -> NDArray[Any]:
     if hasattr(values, "get_data") and hasattr(values, "get_mask"):
         values = values.get_data()
     if hasattr(values, "detach"):  # a tensor
+        if getattr(values, "is_meta", False):
+            raise ValueError(f"{where} is a tensor without data, on the device meta")
         values = values.detach().cpu()
         values = values if str(values.layout) == "torch.strided" else values.to_dense()
         if "bfloat16" in str(values.dtype) or "float8" in str(values.dtype):

@@ -371,6 +371,12 @@ def ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
     axes.axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
 
 
+def as_name(name: str) -> str:
+    """A name of a file or run as it stands in a figure, where matplotlib takes what is between two
+    dollars for mathematics."""
+    return name.replace("$", r"\$")
+
+
 def write_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; its folder is made if needed. Raises ValueError for a name of another
     format."""

@@ -105,6 +105,9 @@ REFUSED_KINDS: dict[str, tuple[Callable[[Array], Any], str]] = {
     "dates": (lambda a: a.astype("M8[s]"), "must be numbers, not dates"),
     "None": (lambda a: None, "must be numbers, not a NoneType"),
     "a mapping": (lambda a: {"x": a}, "must be numbers, not a dict"),
+    "a list with a tensor without data": (
+        lambda a: [a[0], torch.empty(a.shape[1:], device="meta")], "is a tensor without data",
+    ),
     "a file's name": (lambda a: "map.npz", "must be numbers, not 'map.npz'"),
     "ragged": (lambda a: [a.ravel()[:1], a.ravel()[:2]], "holds arrays of different shapes"),
     "a strange mask": (

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.arguments import number, numbers, truth_value, whole_number
+from streamtrain.arguments import number, ra_dec, truth_value, whole_number
 from streamtrain.bins import Counts, LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import sfr_source
@@ -263,13 +263,14 @@ class Painter:
         if not sets:
             raise ValueError("parameters = [] holds no set of parameters")
         turned: dict[str, Any] = {
-            "centre_deg": numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
+            "centre_deg": ra_dec(centre_deg, "centre_deg"),
             "roll_deg": number(roll_deg, "roll_deg", "deg"),
             "mirror": truth_value(mirror, "mirror"),
         }
         pose = single_pose(**turned)
         if not truth_value(allow_empty, "allow_empty"):
             self._check_full(pose)
+        check_all = truth_value(check_all, "check_all")
         chosen = [self._values(one) for one in sets]
         cubes, counts = self._painted(self._arguments(chosen, pose, seed, check_all), pose)
         about = {

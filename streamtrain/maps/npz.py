@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,8 @@ def read_npz(path: Path, nu_rest_GHz: float | None = None) -> SkyMap:
     """The map of an npz file; nu_rest_GHz: of the line instead of what the file says. Raises
     MapError, one sentence."""
     source = str(path)
+    if not is_zipfile(path):
+        raise MapError(f"{source} is no npz file, or is cut short")
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         check_npz(file.zip)
         held = file.files

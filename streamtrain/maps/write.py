@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain._version import __version__
-from streamtrain.arguments import given_numbers, number, numbers, truth_value
+from streamtrain.arguments import given_numbers, number, ra_dec, truth_value
 from streamtrain.grid import DEG, Grid
 from streamtrain.machine.files import writing
 from streamtrain.maps.fitsimage import FITS_SUFFIXES
@@ -69,7 +69,7 @@ def write_fits(
     for key, value in _coordinates(
         values.shape,
         grid,
-        numbers(centre_deg, "centre_deg", "(ra, dec)", "deg"),
+        ra_dec(centre_deg, "centre_deg"),
         number(roll_deg, "roll_deg", "deg"),
         truth_value(mirror, "mirror"),
     ).items():

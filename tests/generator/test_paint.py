@@ -189,6 +189,7 @@ def said(error: BaseException) -> str:
         ({"mirror": 1}, "mirror must be True or False, not 1"),
         ({"centre_deg": 0.1}, r"centre_deg must be \(ra, dec\), not 0.1"),
         ({"centre_deg": (0.0, float("nan"))}, "centre_deg = nan is not a finite number"),
+        ({"centre_deg": (0.0, 95.0)}, r"centre_deg = \(0, 95\): its dec lies beyond a pole"),
         ({"min_mass_Msun": float("nan")}, "min_mass_Msun = nan is not a finite number"),
         ({"min_mass_Msun": -1e11}, "min_mass_Msun = -1e.11 must be above 0"),
         ({"units": ""}, "units '' is none of uK, Jy/sr"),

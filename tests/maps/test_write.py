@@ -137,3 +137,10 @@ def test_what_else_may_be_written(tmp_path: Path) -> None:
     assert np.array_equal(np.isnan(found), CUBE > 1.0)
     whole = fits.getdata(write_fits(tmp_path / "c.fits", torch.ones(GRID.shape).int(), GRID))
     assert whole.dtype == np.dtype(">f4") and (whole == 1.0).all()
+
+
+def test_a_field_beyond_a_pole_is_nowhere(tmp_path: Path) -> None:
+    for dec in (95.0, -90.1):
+        with pytest.raises(ValueError, match=r"centre_deg = .*: its dec lies beyond a pole"):
+            write_fits(tmp_path / "a.fits", CUBE, GRID, centre_deg=(0.0, dec))
+    assert not list(tmp_path.iterdir())

@@ -34,6 +34,7 @@ from scipy.spatial import cKDTree
 
 from streamtrain.evaluate.alarm.statistics import POWER, MapStatistics, Place
 from streamtrain.evaluate.bootstrap import Bootstrap
+from streamtrain.figures import as_name
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.ranks import cauchy
 from streamtrain.tables import plus_minus
@@ -157,7 +158,7 @@ def about_lines(network: str, alarm: Alarm | None) -> list[str]:
     if alarm is not None:
         word = "extrapolated" if alarm.extrapolated else "no alarm"
         told = f"{word}: p = {alarm.p:.2g} among {alarm.maps} maps like those of the training"
-    parts = [f"network {network}", told] if network else [told]
+    parts = [f"network {as_name(network)}", told] if network else [told]
     line = "; ".join(parts)
     return [line] if len(line) <= LINE else parts
 

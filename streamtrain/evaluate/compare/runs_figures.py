@@ -25,6 +25,7 @@ from streamtrain.figures import (
     SERIES,
     TICK_SIZE,
     TRUTH,
+    as_name,
     positions,
     ratio_axis,
     style,
@@ -51,7 +52,9 @@ def styles(runs: Sequence[RunRecord]) -> Styles:
 
 def key(figure: Figure, names: Sequence[str], drawn: Styles, *more: Line2D) -> None:
     """One legend for all panels, below them."""
-    handles = [Line2D([], [], color=drawn[n][0], ls=drawn[n][1], lw=2, label=n) for n in names]
+    handles = [
+        Line2D([], [], color=drawn[n][0], ls=drawn[n][1], lw=2, label=as_name(n)) for n in names
+    ]
     figure.legend(
         handles=[*handles, *more],
         loc="outside lower center",
@@ -215,7 +218,7 @@ def _band(axes: Axes, run: RunRecord, colour: str, predictions: Predictions | No
     style(axes, edges)
     axes.tick_params(labelsize=TICK_SIZE - 1)
     ratio_axis(axes, (1 / WIDEST_RATIO, WIDEST_RATIO))
-    axes.set_title(f"{run.name}: {run.function}, 68 and 95 %", fontsize=TICK_SIZE)
+    axes.set_title(f"{as_name(run.name)}: {run.function}, 68 and 95 %", fontsize=TICK_SIZE)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=TICK_SIZE)
 
 
@@ -336,7 +339,8 @@ def same_maps(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions])
                 axes.plot(at, ratio, line, color=colour, lw=1.4)
         upper.set_yscale("log")
         upper.set_title(
-            f"test map {k}; {100 * QUANTILES[column]:.0f} % are better\nfor {runs[0].name}",
+            f"test map {k}; {100 * QUANTILES[column]:.0f} % are better\n"
+            f"for {as_name(runs[0].name)}",
             fontsize=TICK_SIZE,
         )
         for axes in panels[:, column]:

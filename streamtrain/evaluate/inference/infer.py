@@ -37,6 +37,7 @@ from streamtrain.evaluate.repaint.repaint import (
     check_ranked,
 )
 from streamtrain.evaluate.run import Run
+from streamtrain.figures import as_name
 from streamtrain.labels import NO_FUNCTION, Label
 from streamtrain.machine.files import sha256
 from streamtrain.machine.progress import said_if_slow
@@ -225,7 +226,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         kept.append(options.functions_out)
     if checked is not None:
         kept.append(target / f"{stem}_check.png")
-        checked.plot(kept[-1], title=Path(path).name)
+        checked.plot(kept[-1], title=as_name(Path(path).name))
     with said_if_slow("drawing the figure"):
         files = [*write(target / stem, result, prediction), *kept]
     age = "" if errors is None else errors.age(trained.step)

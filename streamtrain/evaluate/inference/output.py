@@ -26,6 +26,7 @@ from streamtrain.figures import (
     SHADES,
     TICK_SIZE,
     TRUTH,
+    as_name,
     legend_below,
     positions,
     style,
@@ -137,7 +138,7 @@ def write(stem: Path, result: dict[str, Any], prediction: Prediction) -> list[Pa
     if isinstance(prediction, dict):
         files.pop()
     else:
-        title = f"of the map {Path(result['map']['file']).name}"
+        title = f"of the map {as_name(Path(result['map']['file']).name)}"
         alarm = None if result["alarm"] is None else Alarm.from_dict(result["alarm"])
         about = about_lines(f"{result['run']}, step {result['checkpoint_step']}", alarm)
         if isinstance(prediction, ParameterPosterior):

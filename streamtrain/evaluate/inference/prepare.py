@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import given_numbers, numbers, truth_value
+from streamtrain.arguments import given_numbers, ra_dec, truth_value
 from streamtrain.config import Config
 from streamtrain.evaluate.inference.processing import say_other_noise, steps_done
 from streamtrain.grid import Grid
@@ -75,8 +75,7 @@ def prepare(
         rayleigh_jeans = truth_value(rayleigh_jeans, "rayleigh_jeans")
         anyway = truth_value(anyway, "anyway")
         if centre_deg is not None:
-            ra, dec = numbers(centre_deg, "centre_deg", "(ra, dec)", "deg")
-            centre_deg = (ra, dec)
+            centre_deg = ra_dec(centre_deg, "centre_deg")
     except ValueError as error:
         raise MapError(str(error)) from None
     if centre_deg is not None and not regrid:

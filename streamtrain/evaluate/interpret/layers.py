@@ -22,7 +22,7 @@ from streamtrain.evaluate.folder import output_folder, run_config
 from streamtrain.evaluate.interpret import layer_figures
 from streamtrain.evaluate.interpret.layer_figures import Activation, Gradient, Target
 from streamtrain.evaluate.run import Run
-from streamtrain.figures import write_png
+from streamtrain.figures import as_name, write_png
 from streamtrain.labels import Label
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.cnn import CNN
@@ -245,7 +245,7 @@ def show_layers(
         batch.check()
         trained, network = run.trained, run.network(generator)
     cube = batch.cube[0]
-    title = f"{Path(folder).resolve().name}, step {trained.step}: network {network.kind}"
+    title = f"{as_name(Path(folder).resolve().name)}, step {trained.step}: network {network.kind}"
     sample = f"{title}, {sample_text(batch.draws[0], index)}"
     sky = {"fov_deg": config.grid.fov_deg, "nu_GHz": config.grid.nu_GHz}
     summed = summed_voxels(config)

@@ -103,7 +103,8 @@ def simultaneous_band(samples: Float, level: float) -> tuple[Float, float]:
     # the band of order m reaches from the m-th lowest to the m-th highest value of each bin; a
     # sample lies within that of the others if it is at least m + 1 deep among all
     others = np.sort(depth(samples[:, None])[:, 0]) - 1
-    order = max(1, int(others[int((1.0 - _level(level)) * num + 1e-9)]))
+    place = int((1.0 - _level(level)) * num + 1e-9)
+    order = max(1, int(others[min(place, num - 1)]))
     return np.stack([ordered[order - 1], ordered[num - order]]), float((others >= order).mean())
 
 

@@ -237,6 +237,7 @@ def test_bad_input(config: Config, given: Any, options: dict[str, Any], message:
         ({"regrid": True, "centre_deg": 3.0}, r"centre_deg must be \(ra, dec\), not 3.0"),
         ({"regrid": True, "centre_deg": (0, 0, 0)}, r"centre_deg must be \(ra, dec\), not"),
         ({"regrid": True, "centre_deg": (0, np.nan)}, "centre_deg = nan is not a finite number"),
+        ({"regrid": True, "centre_deg": (0, -95)}, "its dec lies beyond a pole"),
         ({"nu_rest_GHz": "115.27"}, "nu_rest_GHz must be numbers, not '115.27'"),
         ({"nu_rest_GHz": np.nan}, "nu_rest_GHz = nan is not a finite number"),
         ({"units": 3}, "units must be text, such as 'uK', not 3"),
@@ -337,25 +338,27 @@ def test_comparison_has_the_band_that_infer_has(
 
 def test_files_of_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
     """ECSV, JSON and the functions themselves hold the numbers of the posterior."""
-    path = runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))
-    arguments = ["infer", config.run, str(path), "--device", "cpu", "--out", str(tmp_path / "out"),
+    folder = tmp_path / "$_$"  # no mathematics
+    path = runs.write_hdf5(tmp_path / "m$_$.h5", runs.map_of(config, INDEX))
+    shutil.copytree(config.run, folder)
+    arguments = ["infer", str(folder), str(path), "--device", "cpu", "--out", str(tmp_path / "out"),
                  "--samples", "0", "--functions", "3000", "--seed", "4",
                  "--functions-out", str(tmp_path / "functions.npz")]  # fmt: skip
     assert main.main(arguments) == 0
     said = capsys.readouterr().out
-    found = Run(config).infer(path, functions=3000, seed=4, compare_with=0)
+    found = Run.open(folder, device="cpu").infer(path, functions=3000, seed=4, compare_with=0)
     assert np.array_equal(Posterior.load(tmp_path / "functions.npz").samples, found.samples)
     assert "functions.npz" in said.splitlines()[-1]
     for line in str(found).splitlines():
         assert line in said
-    kept = json.loads((tmp_path / "out" / "m.json").read_text())
+    kept = json.loads((tmp_path / "out" / "m$_$.json").read_text())
     told = kept["posterior"]
     assert (told["functions"], told["seed"], told["joint"]) == (3000, 4, True)
     assert told["outside"] == found.outside
     assert kept["uncertainty"] == (
         "3000 luminosity functions drawn from the network's joint posterior, seed 4"
     )
-    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "out" / "m.ecsv")
+    table = pytest.importorskip("astropy.table").Table.read(tmp_path / "out" / "m$_$.ecsv")
     ends = {"low_95": (0.95, 0), "low_68": (0.68, 0), "high_68": (0.68, 1), "high_95": (0.95, 1)}
     for name, (level, side) in ends.items():
         # where the table has less than one halo, it has one
@@ -378,7 +381,7 @@ def test_files_of_the_command(config: Config, tmp_path: Path, capsys: Any) -> No
     assert table.meta["posterior"]["integrals"]["rho_L"] == told["integrals"]["rho_L"]
     assert (table["dN_band_low_95"] <= table["dN_low_95"]).all()
     assert "95 % of whole curves" in said and kept["warnings"] == []
-    figure = tmp_path / "out" / "m.png"
+    figure = tmp_path / "out" / "m$_$.png"
     assert figure.stat().st_size > 30_000
     assert main.main([*arguments, "--functions", "9"]) == 2
     assert "functions = 9 must be 100 or more" in capsys.readouterr().err

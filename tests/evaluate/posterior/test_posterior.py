@@ -325,6 +325,7 @@ def test_levels_that_are_none() -> None:
         with pytest.raises(ValueError, match="quantiles: levels "):
             found.quantiles(levels)
     assert np.array_equal(found.interval(np.float32(0.5)), found.interval(0.5))
+    assert np.array_equal(found.band(1e-12), found.band(1e-6))
 
 
 def test_kept_and_read_again(tmp_path: Path) -> None:
