@@ -60,7 +60,7 @@ NUM_FUNCTIONS = 4000
 FEWEST_FUNCTIONS = 100
 """Below this a 95 % interval rests on two samples."""
 MOST_FUNCTIONS = 10**6
-"""Of 49 bins they take several GB while they are drawn."""
+"""Functions that are drawn at once, at most: a million of 49 bins take several GB."""
 LARGEST_SEED = 2**63 - 1
 MOST_HALOS = 2.0**53
 """float64 holds every whole number up to here."""
