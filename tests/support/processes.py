@@ -24,6 +24,8 @@ from streamtrain.train.folder import read_history
 from support import ROOT, TESTS
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+LATER = ("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "streamtrain.api")
+"""What a training imports when it begins, in five times the time of its steps."""
 PATIENCE_S = 300.0
 """On a machine with much else to do, a torchrun that restarts its ranks takes minutes [s]."""
 
@@ -150,7 +152,7 @@ def _environment() -> dict[str, str]:
 def _fork_server() -> ForkServerContext:
     """Started once; it has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.fake_training"])
+    context.set_forkserver_preload(["support.fake_training", *LATER])
     before = dict(os.environ)
     os.environ.update(_environment())
     forkserver.ensure_running()
