@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from types import FrameType
 
 from streamtrain.machine.interrupt import PIPE_CLOSED, SIGNALS
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status (see `cli.main`). For the main thread of a process."""
     _open_streams()
     _answer_signals()
+    _let_threads_sleep()
     try:
         os.getcwd()
     except OSError as error:  # libraries would abort
@@ -52,6 +53,23 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+SPINS = "1000"
+"""Turns for which threads of libgomp look whether the others are done, before they sleep."""
+
+
+def _let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Threads of torch that wait for one another sleep after some 50 us, not after 10 ms.
+
+    Its operations are divided among the threads of GNU's OpenMP, which turn 300 000 times before
+    they sleep where they are no more than the cores, and 1000 times where they are more. Of other
+    processes they know nothing: beside these, a thread that waits takes the core that the one it
+    waits for needs, and `evaluate` took a hundred times as long (docs/benchmarks.md). The library
+    reads this when torch is imported. A choice of the user's stands.
+    """
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        environment["GOMP_SPINCOUNT"] = SPINS
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

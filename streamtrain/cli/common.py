@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrain.machine.progress import Progress
-from streamtrain.machine.workers import Resources
+from streamtrain.machine.workers import Resources, num_cores
 from streamtrain.schema import nearest
 
 if TYPE_CHECKING:
@@ -87,10 +88,16 @@ def config_of_run(arguments: argparse.Namespace) -> Config:
 
 
 def device_of(arguments: argparse.Namespace) -> str:
-    """The device of a command `with_device`."""
+    """The device of a command `with_device`. On a CPU torch gets as many threads as there are cores
+    for this process, where OMP_NUM_THREADS does not say otherwise: it knows of no quota."""
     from streamtrain.train.distributed import choose_device
 
-    return str(choose_device(arguments.device))
+    device = choose_device(arguments.device)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
+    return str(device)
 
 
 def resources_of(arguments: argparse.Namespace) -> Resources:

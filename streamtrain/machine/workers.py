@@ -18,17 +18,37 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
+from streamtrain.machine.cgroups import groups_of, lines, number_in
 from streamtrain.machine.memory import free_memory
 from streamtrain.machine.progress import SILENT, Progress
 
 
-def num_cores() -> int:
-    """Cores that this process may use: a batch job's share, not the whole machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def num_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: a batch job's or a container's share, not the whole machine.
+
+    A quota of processor time (Kubernetes, `docker --cpus`) counts as so many cores, rounded up: of
+    more threads than that all have to stop at once until the next period. root: where proc and sys
+    lie.
+    """
+    whole = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if whole else os.cpu_count() or 1
+    return max(1, min([cores, *_quotas(root)]))
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """Cores that are worth the quota of each control group that has one."""
+    for group, version in groups_of("cpu", root):
+        if version == 1:
+            names = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+            quota, period = (number_in(group / name) for name in names)
+        else:
+            words = " ".join(lines(group / "cpu.max")).split()
+            quota, period = (int(word) if word.isdigit() else None for word in [*words, "", ""][:2])
+        if quota and period:
+            yield math.ceil(quota / period)
 
 
 def own_cores() -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.groups import group as folder_of_group
+from support.groups import machine
 
 from streamtrain.catalogs.synthesis import arrays
 from streamtrain.generator import scenes
@@ -21,27 +23,9 @@ V1_MOUNTS = (
 )
 
 
-def machine(
-    root: Path, cgroup: str = "", mountinfo: str = "", available_kB: int = 64_000_000
-) -> Path:
-    """A fake proc: what the machine has, the groups of this process, and what is mounted."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/meminfo").write_text(
-        f"MemTotal:   98304000 kB\nMemFree:   1000000 kB\nMemAvailable:   {available_kB} kB\n"
-    )
-    (root / "proc/self/cgroup").write_text(cgroup)
-    (root / "proc/self/mountinfo").write_text(
-        "22 27 0:21 / /proc rw,relatime - proc proc rw\n" + mountinfo
-    )
-    return root
-
-
 def group(root: Path, path: str, **files: str | int) -> None:
     """A fake group; the names of its files have _ for the first dot."""
-    folder = root / "sys/fs/cgroup" / path
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name.replace("memory_", "memory.", 1)).write_text(f"{content}\n")
+    folder_of_group(root, path, {name.replace("_", ".", 1): text for name, text in files.items()})
 
 
 def test_bare_machine_has_what_meminfo_says(tmp_path: Path) -> None:
