@@ -6,19 +6,26 @@ are one sentence: where, the offending value, what is allowed.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import dataclasses
 import difflib
 import json
 import math
 import os
+import sys
+import threading
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from streamtrain.machine.files import one_line, reason_of
 
 T = TypeVar("T")
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_THREADS = (threading.__file__, concurrent.futures.thread.__file__)
 
 MAX_SHOWN = 60
 """Characters of a setting's value in the text of a difference."""
@@ -30,6 +37,35 @@ class ConfigError(ValueError):
 
 class AssumptionWarning(UserWarning):
     """Something that the program had to assume; the message is one sentence."""
+
+
+def warn(text: str, category: type[Warning] = AssumptionWarning) -> None:
+    """Warn, in one sentence, at the line that called this package: in Python the user's own, where
+    the warning can be silenced. Commands print a line of their own.
+
+    In a thread that this package has started: the line where the main thread is.
+    """
+    frame = _outside(sys._getframe(1))
+    if frame.f_code.co_filename in _THREADS:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0, frame)
+        while frame.f_back is not None and not _is_ours(frame):  # it waits, somewhere in Python
+            frame = frame.f_back
+        frame = _outside(frame)
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    module = frame.f_globals.get("__name__", "<unknown>")
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    warnings.warn_explicit(text, category, file, line, module, registry)
+
+
+def _outside(frame: types.FrameType) -> types.FrameType:
+    """The innermost frame that is not of this package, or else the outermost."""
+    while frame.f_back is not None and _is_ours(frame):
+        frame = frame.f_back
+    return frame
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
 def setting(

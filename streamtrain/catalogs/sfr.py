@@ -13,7 +13,6 @@ not part of streamtrain; `data.sfr: FILE` names a copy of it.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from streamtrain.catalogs.settings import SFR_CHOICES
 from streamtrain.machine.files import MAX_TABLE_BYTES, read_text, why_not_a_file
 from streamtrain.numerics import portable
-from streamtrain.schema import ConfigError, ModelRangeWarning
+from streamtrain.schema import ConfigError, ModelRangeWarning, warn
 
 Z_RANGE = (0.1, 8.1)
 """Redshifts the fit covers; it is blended linearly between its two parts over 1.5 < z < 1.7."""
@@ -211,12 +210,11 @@ def warn_of_extrapolation(squares: tuple[float, float], last_z: float, advice: s
     if beyond <= MOST_EXTRAPOLATED * whole:
         return
     last = min(last_z, TABLE_Z[-1])
-    warnings.warn(
+    warn(
         f"star-formation rates of Behroozi et al. 2013 end at z = {TABLE_Z[-1]:g}, and at 10^"
         f"{float(heaviest_log10_mass(last)):.2f} Msun for z = {last:.1f}: the fit extrapolates "
         f"them for halos beyond, which have more than a hundredth of the shot noise; {advice}",
         ModelRangeWarning,
-        stacklevel=3,
     )
 
 

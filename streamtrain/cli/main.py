@@ -230,11 +230,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual, came = warnings.showwarning, list[int]()
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, AssumptionWarning | ModelRangeWarning):
-            usual(message, category, *where, **more)
-        elif os.environ.get("RANK", "0") == "0":
+        ours = issubclass(category, AssumptionWarning | ModelRangeWarning)
+        if os.environ.get(DEBUG) and not ours:
+            return usual(message, category, *where, **more)
+        rank, prefix = os.environ.get("RANK", "0"), ""
+        if not ours:  # of a library
+            message = f"{message} ({category.__name__}, {Path(where[0]).name}, line {where[1]})"
+            prefix = f"rank {one_line(rank)}: " if rank != "0" else ""
+        if prefix or rank == "0":
             with contextlib.suppress(OSError):
-                print(f"streamtrain: warning: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
+                said = f"streamtrain: {prefix}warning: {one_line(message, MAX_MESSAGE)}"
+                print(said, file=sys.stderr)
 
     try:
         with warnings.catch_warnings():

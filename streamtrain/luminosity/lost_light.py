@@ -4,7 +4,6 @@ painted."""
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +15,7 @@ from streamtrain.cosmology import SIGMA_MASS_RANGE, Cosmology
 from streamtrain.luminosity import abundance
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.trace import Traced
-from streamtrain.schema import AssumptionWarning
+from streamtrain.schema import AssumptionWarning, warn
 
 MASS_FUNCTION = "tinker08"
 """Mass function that the lost light is worked out with, the default of synthesised lightcones."""
@@ -72,12 +71,11 @@ def warn_of_lost_light(
             if lightest
             else "gives halos the luminosities of more sources than there are halos"
         )
-        warnings.warn(
+        warn(
             f"the model {model.name} {whose}, but those above the mass cut of "
             f"{min_mass_Msun:.3g} Msun have only {100 * kept:.0f} % of its light at z = {z:.1f}: "
             "the rest is missing from the map",
             LostLightWarning,
-            stacklevel=3,
         )
 
 

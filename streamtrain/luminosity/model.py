@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.lines import TOLERANCE as LINE_TOLERANCE
 from streamtrain.numerics import portable
 from streamtrain.priors import Prior
-from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest
+from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest, warn
 
 LN10 = 2.302585092994046
 ModelFunction = Callable[..., Any]
@@ -174,12 +173,11 @@ class LuminosityModel:
         while `r_J1`, the ratio of their L', is not among the `given` parameters."""
         upper = _co_level(nu_rest_GHz)
         if "r_J1" in self.defaults and "r_J1" not in given and upper > 1:
-            warnings.warn(
+            warn(
                 f"the model {self.name} is of CO(1-0), and CO({upper}-{upper - 1}) is taken to "
                 f"have the same L' (r_J1 = {self.defaults['r_J1']:g}): the parameter r_J1 sets "
                 "their ratio, in galaxies about 0.75 for J = 2 and 0.3 for J = 4",
                 AssumptionWarning,
-                stacklevel=2,
             )
 
     def extrapolated(self, z_range: Range) -> str:
@@ -201,11 +199,10 @@ class LuminosityModel:
             published.append(_masses(self.mass_range_Msun))
             held.append(_masses(mass_range_Msun))
         if held:
-            warnings.warn(
+            warn(
                 f"the model {self.name} is published for {' and '.join(published)}, but the band "
                 f"holds {' and '.join(held)}: its luminosities are extrapolated",
                 ModelRangeWarning,
-                stacklevel=2,
             )
 
 

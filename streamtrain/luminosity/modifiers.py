@@ -6,7 +6,6 @@ what is brighter than a threshold is shifted. Labels follow.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -23,7 +22,7 @@ from streamtrain.priors import (
     check_distribution,
     distribution,
 )
-from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting
+from streamtrain.schema import ConfigError, OrderWarning, operator_kind, setting, warn
 
 Float = NDArray[np.float64]
 
@@ -379,6 +378,4 @@ def note_modifier(emit: Mapping[str, Any], name: str) -> None:
     kinds = {n: MODIFIERS.get(operator_kind(n), ModifierConfig) for n in emit}
     moving = [n for n, kind in kinds.items() if kind.moves_light]
     if name in moving and moving != [name]:
-        warnings.warn(
-            f"emit.{name} is new and acts last: {', '.join(emit)}", OrderWarning, stacklevel=2
-        )
+        warn(f"emit.{name} is new and acts last: {', '.join(emit)}", OrderWarning)

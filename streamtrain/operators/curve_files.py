@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from streamtrain.machine.files import (
 )
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
 from streamtrain.operators.mask import pixels_digest
-from streamtrain.schema import AssumptionWarning, ConfigError
+from streamtrain.schema import AssumptionWarning, ConfigError, warn
 
 Float = NDArray[np.float64]
 Arrays = dict[str, Float]
@@ -58,7 +57,7 @@ def reading(read: Callable[[Path], T], path: str, where: str) -> T:
 
 def assume(where: str, text: str) -> None:
     """Say what had to be assumed."""
-    warnings.warn(f"{where}: {text}", AssumptionWarning, stacklevel=2)
+    warn(f"{where}: {text}", AssumptionWarning)
 
 
 def read_arrays(path: Path, group: str, names: Sequence[str]) -> Arrays:

@@ -6,7 +6,6 @@ a network's input is a map of.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -22,7 +21,7 @@ from streamtrain.numerics.rng import STAGE_OBSERVE
 from streamtrain.operators.base import MapState, Operator, Pointwise, Turn
 from streamtrain.operators.pool import Pool
 from streamtrain.operators.table import OPERATORS, of_the_map, operator_of
-from streamtrain.schema import ConfigError, OrderWarning, operator_kind
+from streamtrain.schema import ConfigError, OrderWarning, operator_kind, warn
 from streamtrain.spectra import Box
 
 
@@ -113,11 +112,10 @@ class ObservationPlan:
         for step in without[1:]:
             if step.operator.needs_units(step.section):
                 hint = step.operator.hint
-                warnings.warn(
+                warn(
                     f"observe.{step.name} comes after observe.{without[0].name}, where the map has "
                     "no unit" + (f" ({hint})" if hint else ""),
                     OrderWarning,
-                    stacklevel=2,
                 )
 
     def operators(self) -> list[Operator]:
@@ -130,11 +128,10 @@ class ObservationPlan:
         a user's map has in it already, as they stay 0 there."""
         for (name, by), voxels in self._filled(operators).items():
             if voxels.any():
-                warnings.warn(
+                warn(
                     f"observe.{by} fills voxels that observe.{name} has set to 0, and that stay 0 "
                     "in a map for infer: put it before, or a mask of them after it",
                     OrderWarning,
-                    stacklevel=2,
                 )
 
     def _filled(self, operators: Sequence[Operator]) -> dict[tuple[str, str], NDArray[np.bool_]]:
@@ -226,11 +223,10 @@ def place_operator(observe: Mapping[str, Any], name: str) -> dict[str, Any]:
     place = places[-1] if turn > Turn.HEAD else max([0, *like])
     order = [*names[:place], name, *names[place:]]
     if order[-1] != name:
-        warnings.warn(
+        warn(
             f"observe.{name} is new and takes its place in the order of an instrument: "
             f"{', '.join(order)}",
             OrderWarning,
-            stacklevel=2,
         )
     return {n: observe[n] for n in order}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from streamtrain.maps.skymap import (
     rayleigh_jeans_uK,
 )
 from streamtrain.operators.base import MapState, Operator, Shape
-from streamtrain.schema import AssumptionWarning, ConfigError
+from streamtrain.schema import AssumptionWarning, ConfigError, warn
 
 Float = NDArray[np.float64]
 Quantity = Literal["sigma", "hits", "mask"]
@@ -71,14 +70,13 @@ def read_pixels(path: str, name: str, state: MapState, where: str) -> NDArray[An
             f"{state.shape[1:]}"
         )
     for note in notes:
-        warnings.warn(f"{where}: {path}: {note}", AssumptionWarning, stacklevel=2)
+        warn(f"{where}: {path}: {note}", AssumptionWarning)
     if fov_deg is None:
         how = "a header with coordinates" if fits else f"arrays {' and '.join(EDGES)} [deg]"
-        warnings.warn(
+        warn(
             f"{where}: {path} does not say how it lies on the sky, and is taken as [dec, ra] with "
             f"both rising; {how} would say it",
             AssumptionWarning,
-            stacklevel=2,
         )
         return values
     for have, need, size in zip(fov_deg, state.grid.fov_deg, values.shape[::-1], strict=True):
@@ -190,7 +188,7 @@ def read_voxels(
     if quantity != "mask" and not values.any():
         raise ConfigError(f"{where}: {path} holds no voxel that was observed")
     for note in notes:
-        warnings.warn(f"{where}: {path}: {note}", AssumptionWarning, stacklevel=2)
+        warn(f"{where}: {path}: {note}", AssumptionWarning)
     return values
 
 
@@ -341,11 +339,10 @@ def sigma_before(state: MapState, where: str) -> NDArray[np.float32]:
             uneven.append(operator.name)
             sigma = _joined(pattern.astype(np.float64), state.shape)
     if len(uneven) > 1:
-        warnings.warn(
+        warn(
             f"{where} takes the noise of each voxel from observe.{uneven[-1]}, not also from "
             f"{', '.join(uneven[:-1])}",
             AssumptionWarning,
-            stacklevel=2,
         )
     return np.where(_unseen(operators, state.shape), -1.0, sigma).astype(np.float32)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from support import ROOT, small
@@ -132,6 +134,31 @@ def test_a_model_outside_its_range_is_one_line(
             "streamtrain: warning: the model padmanabhan18 is published for z = 0..3, but the band "
             "holds z = 2.39..3.43: its luminosities are extrapolated\n"
         ) in said
+
+
+@pytest.mark.filterwarnings("default::RuntimeWarning")
+@pytest.mark.parametrize(("rank", "prefix"), [("0", ""), ("1", "rank 1: ")])
+def test_a_warning_of_a_library_is_one_line_too(
+    rank: str, prefix: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its kind and place; as Python shows it with STREAMTRAIN_DEBUG."""
+    shown: list[object] = []
+
+    def work(arguments: object) -> int:
+        return int(np.float64(1.0) / np.float64(0.0) > 0.0)
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("streamtrain.cli.main._check", work)
+    monkeypatch.setattr("warnings.showwarning", lambda message, kind, *where: shown.append(kind))
+    assert main(["check"]) == 1
+    assert re.fullmatch(
+        rf"streamtrain: {prefix}warning: divide by zero encountered in .*divide "
+        r"\(RuntimeWarning, test_cli\.py, line \d+\)\n",
+        capsys.readouterr().err,
+    )
+    monkeypatch.setenv("STREAMTRAIN_DEBUG", "1")
+    assert main(["check"]) == 1
+    assert shown == [RuntimeWarning] and capsys.readouterr().err == ""
 
 
 def test_launch_script_is_the_command_train(tmp_path: Path) -> None:

@@ -110,10 +110,15 @@ def test_it_is_said(small_sky: Lightcone) -> None:
         "the model breysse15 is published for halos above 1e+09 Msun, but those above the mass cut "
         "of 2.5e+10 Msun have only 55 % of its light at z = 2.8: the rest is missing from the map"
     ]
-    with pytest.warns(LostLightWarning, match="keating16 .* have only 81 % of its light"):
+    match = "keating16 .* have only 81 % of its light"
+    with pytest.warns(LostLightWarning, match=match) as of_generator:
         narrow = {**small.GRID, "nu_GHz": [33.9, 27.0]}
         config = small.config(grid=narrow, emit={"line": {"model": "keating16"}})
         Generator(config, lightcones=[small_sky])
+    # at the user's line, though a generator opens its lightcones in a thread
+    for one in (*caught, *of_generator):
+        line = Path(one.filename).read_text(encoding="utf-8").splitlines()[one.lineno - 1]
+        assert re.search(r"^ +(paint|Generator)\(", line), (one.filename, line)
     with pytest.warns(LostLightWarning, match="luminosities of more sources than there are halos"):
         paint(small_sky, grid, "breysse17")
     text = Generator(small.config(), lightcones=[small_sky]).describe()
