@@ -113,7 +113,7 @@ def test_fits_to_posterior(
     run = tmp_path / "runs/small"
     assert (run / "posterior.png").is_file() and (run / "evaluation.json").is_file()
     sky, grid = small.lightcone(3), load_config("small.yaml").grid
-    cube, _ = paint(sky, grid, "li16", seed=1, min_mass_Msun=5e10)
+    cube, _ = paint(sky, grid, "li16", seed=1)
     noise = 2.0 * torch.randn(cube.shape, generator=torch.Generator().manual_seed(1))
     written = read_map(run / "map.fits")
     assert written.units == "uK" and written.centre_deg == pytest.approx((150.1, 2.2))

@@ -9,20 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from support import ROOT, small
 from support import reference as ref
-from support import small
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.massfunction import mass_function
 from streamtrain.cli.main import main
+from streamtrain.config import load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
 from streamtrain.luminosity import abundance
-from streamtrain.luminosity.lost_light import LostLightWarning, kept_light
+from streamtrain.luminosity.lost_light import MOST_LOST, LostLightWarning, kept_light
+from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, user_model
+from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.luminosity.trace import trace
 
 
@@ -126,6 +130,36 @@ def test_it_is_said(small_sky: Lightcone) -> None:
     heavy = replace(small_sky, min_mass_Msun=5e10)
     with pytest.warns(LostLightWarning, match="li16 .* have only 8. % of its light"):
         paint(heavy, grid, "li16", min_mass_Msun=5e10)
+
+
+PRESETS = [
+    path
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if path.relative_to(ROOT / "configs").parts[0] not in ("networks", "blind", "trained")
+    and path.name != "skies.yaml"
+]
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_whose_commands_warn_say_why(path: Path) -> None:
+    """Of light below the mass cut, and of redshifts that a model was not published for: the file,
+    or one that it extends, tells of a warning; the others bring none."""
+    config = load_config(path)
+    lines = [(config.line, config.grid)]
+    for section in config.emit.values():
+        if isinstance(section, InterloperConfig):
+            lines.append((section.line, replace(config.grid, nu_rest_GHz=section.nu_rest_GHz)))
+    warns = False
+    for line, grid in lines:
+        for model in (component.model for component in Mixture(line).components):
+            share = kept(model, 0.5 * sum(grid.z_range), config.data.min_mass_Msun)
+            warns |= bool(model.extrapolated(grid.z_range))
+            warns |= share is not None and share < 1.0 - MOST_LOST
+    text = path.read_text(encoding="utf-8")
+    while extended := yaml.safe_load(text.rpartition("\f")[2]).get("extends"):
+        path = path.parent / extended
+        text += "\f" + path.read_text(encoding="utf-8")
+    assert ("warning" in text) is warns
 
 
 @pytest.mark.filterwarnings("default::streamtrain.schema.AssumptionWarning")
