@@ -343,6 +343,20 @@ class DistributionConfig:
     low: float | None = setting(None, "normal: values below are drawn again")
     high: float | None = setting(None, "normal: values above are drawn again")
 
+    @staticmethod
+    def meant(key: str, value: Any, where: str) -> str:
+        """The end of a message on a value that is no number: how a distribution is written."""
+        return "" if key else f" (to draw it: {{{drawn_as(value)}}})"
+
+
+def drawn_as(value: Any) -> str:
+    """What somebody may have meant by a value that stands where a distribution is wanted: the pair
+    [low, high] as `uniform: [low, high]`."""
+    pair = value if isinstance(value, list | tuple) and len(value) == 2 else None
+    if pair is None or not all(isinstance(end, int | float) for end in pair):
+        return "uniform: [LOW, HIGH]"
+    return f"uniform: [{pair[0]}, {pair[1]}]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SometimesConfig(DistributionConfig):

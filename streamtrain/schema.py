@@ -105,13 +105,16 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
 
     default: the section whose settings hold where `data` does not say them; without one, those of
     the class. Raises ConfigError for an unknown key, a missing one, a wrong type, a value out of
-    range and whatever else the section refuses with a ValueError.
+    range and whatever else the section refuses with a ValueError. What somebody may have meant by
+    a wrong type or an unknown key the section's `meant` says, where it has one.
     """
     label = where or "the configuration"
+    meant = getattr(cls, "meant", _nobody_knows)
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{label} must be a mapping of settings, not {shown(data)}")
+        such = meant("", data, where)
+        raise ConfigError(f"{label} must be a mapping of settings{such}, not {shown(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     held = {name: getattr(default, name) for name in fields} if isinstance(default, cls) else {}
@@ -119,12 +122,16 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
     for key, value in data.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in fields:
-            raise ConfigError(f"unknown setting '{path}': {nearest(str(key), fields)}")
+            known = nearest(str(key), fields)
+            raise ConfigError(f"unknown setting '{path}': {known}{meant(str(key), value, where)}")
         kind = hints[key]
         if dataclasses.is_dataclass(kind):
             values[key] = build(typing.cast(type, kind), value, path, fields[key].default)
         else:
-            values[key] = convert(value, kind, path)
+            try:
+                values[key] = convert(value, kind, path)
+            except ConfigError as error:
+                raise ConfigError(f"{error}{meant(str(key), value, where)}") from None
         _check_range(values[key], fields[key].metadata, path)
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING
@@ -137,6 +144,11 @@ def build(cls: type[T], data: Any, where: str = "", default: Any = None) -> T:
         raise
     except ValueError as error:
         raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def _nobody_knows(key: str, value: Any, where: str) -> str:
+    """`meant` of a section that does not say."""
+    return ""
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:
@@ -224,6 +236,9 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         except ConfigError as error:
             first = first or error
     assert first is not None
+    if not isinstance(value, Mapping):
+        others = [kind.meant("", value, path) for kind in args if hasattr(kind, "meant")]
+        raise ConfigError(f"{first}{next(iter(others), '')}")
     raise first
 
 

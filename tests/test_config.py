@@ -319,6 +319,44 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ),
         ({"grid": {"nu_rest_GHz": float("nan")}}, "grid.nu_rest_GHz = nan is not a finite number"),
         ({"emit": {"line": {"parameters": {"A": "x"}}}}, "emit.line.parameters.A must be a number"),
+        (
+            {"emit": {"line": {"parameters": {"A": [0.5, 1.5]}}}},
+            "emit.line.parameters.A must be a number, not [0.5, 1.5] (to draw it: "
+            "{uniform: [0.5, 1.5]})",
+        ),
+        (
+            {"emit": {"line": {"prior": {"A": [0.5, 1.5], "B": {"normal": [1, 2]}, "C": 3}}}},
+            "emit.line.prior must be text, not {'A': [0.5, 1.5], 'B': {'normal': [1, 2]}, 'C': 3}: "
+            "it names one of the model's priors; a parameter gets a prior of its own with "
+            "emit.line.parameters={A: {uniform: [0.5, 1.5]}, B: {normal: [1, 2]}, C: 3}",
+        ),
+        (
+            {"emit": {"line": {"mixture": {"li16": {"prior": {"alpha": [1, 2]}}}}}},
+            "emit.line.mixture.li16.prior must be text, not {'alpha': [1, 2]}: it names one of the "
+            "model's priors; a parameter gets a prior of its own with "
+            "emit.line.mixture.li16.parameters={alpha: {uniform: [1, 2]}}",
+        ),
+        (
+            {"emit": {"line": {}, "interloper": {"prior": {"alpha": "wide"}}}},
+            "emit.interloper.prior must be text, not {'alpha': 'wide'}: it names one of the model's "
+            "priors; a parameter gets a prior of its own with "
+            "emit.interloper.parameters={alpha: {uniform: [LOW, HIGH]}}",
+        ),
+        (
+            {"emit": {"line": {"alpha": 1.3}}},
+            "unknown setting 'emit.line.alpha': valid: constraints, mixture, model, multivariate, "
+            "parameters, prior, prior_scale, require, scatter; a parameter of the model is set "
+            "with emit.line.parameters={alpha: 1.3}",
+        ),
+        (
+            {"emit": {"line": "li16"}},
+            "emit.line must be a mapping of settings, such as {model: li16}, not 'li16'",
+        ),
+        (
+            {"emit": {"line": {"mixture": {"li16": "wide"}}}},
+            "emit.line.mixture.li16 must be a mapping of settings, such as {prior: narrow}, not "
+            "'wide'",
+        ),
         ({"label": {"log10_L": [7, 3]}}, "label.log10_L = [7.0, 3.0] must increase"),
         (
             {"label": {"edges": [4, 5, 6], "bins": 2}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from streamtrain.luminosity.modifiers import MODIFIERS, BrightnessConfig, ModifierConfig
@@ -14,6 +15,7 @@ from streamtrain.priors import (
     SometimesConfig,
     check_distribution,
     check_multivariate,
+    drawn_as,
 )
 from streamtrain.schema import ConfigError, setting
 
@@ -35,6 +37,31 @@ class ModelConfig:
     scatter: bool | Literal["mean", "median"] = setting(
         True, "log-normal scatter of L at fixed mass: as published, none, or what it preserves"
     )
+
+    @classmethod
+    def meant(cls, key: str, value: Any, where: str) -> str:
+        """The end of a message on a setting of another type, or one that there is not: where a
+        parameter's own prior or value stands, and how a model is named."""
+        if not key:
+            named = issubclass(cls, LineConfig | InterloperConfig)
+            return f", such as {{{'model: li16' if named else 'prior: narrow'}}}"
+        if key == "prior" and isinstance(value, Mapping) and value:
+            drawn = [f"{name}: {_one(given)}" for name, given in value.items()]
+            return (
+                ": it names one of the model's priors; a parameter gets a prior of its own with "
+                f"{where}.parameters={{{', '.join(drawn)}}}"
+            )
+        known = [field.name for field in fields(cls)]
+        if key in known or isinstance(value, str) or get_close_matches(key, known, cutoff=0.5):
+            return ""
+        return f"; a parameter of the model is set with {where}.parameters={{{key}: {_one(value)}}}"
+
+
+def _one(given: Any) -> str:
+    """What a parameter was given in a wrong place, as it stands in `parameters`."""
+    if isinstance(given, Mapping):
+        return f"{{{', '.join(f'{key}: {value}' for key, value in given.items())}}}"
+    return f"{{{drawn_as(given)}}}" if isinstance(given, list | tuple | str) else str(given)
 
 
 @dataclass(frozen=True)
