@@ -338,8 +338,8 @@ def test_bad_overrides(override: str, message: str, tmp_path: Path) -> None:
         ),
         (
             {"emit": {"line": {}, "interloper": {"prior": {"alpha": "wide"}}}},
-            "emit.interloper.prior must be text, not {'alpha': 'wide'}: it names one of the model's "
-            "priors; a parameter gets a prior of its own with "
+            "emit.interloper.prior must be text, not {'alpha': 'wide'}: it names one of the model's"
+            " priors; a parameter gets a prior of its own with "
             "emit.interloper.parameters={alpha: {uniform: [LOW, HIGH]}}",
         ),
         (

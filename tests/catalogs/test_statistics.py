@@ -62,7 +62,7 @@ class InscribedBox:
         return (power - self.volume / total) / self.cell
 
     def matter_power(self, density: Array, first: Box) -> Array:
-        """`power` of a density contrast on cells of 2.5 Mpc, which those of the box hold eight of."""
+        """`power` of a density contrast on cells of 2.5 Mpc, eight in each cell of the box."""
         places = zip(self.low, first.corner_Mpc, self.cells, strict=True)
         starts = [(round((low - corner) / 2.5), 2 * n) for low, corner, n in places]
         inside = density[tuple(slice(start, start + n) for start, n in starts)]
