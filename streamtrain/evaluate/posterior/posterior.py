@@ -223,8 +223,10 @@ class Posterior:
         for a posterior that was read from a file, and for more than 10^6 at a time.
         """
         number, seed = whole_number(number, "sample: number"), check_seed(seed)
-        if not 1 <= number <= MOST_FUNCTIONS:
-            raise ValueError(f"sample: number = {number} is outside 1..{MOST_FUNCTIONS}")
+        if number < 1:
+            raise ValueError(f"sample: number = {number} must be 1 or more")
+        if number > MOST_FUNCTIONS:
+            raise ValueError(f"sample: number = {number} must be {MOST_FUNCTIONS} or less")
         return self._source.draw(number, seed)
 
     def log_prob(self, counts: ArrayLike) -> Float:

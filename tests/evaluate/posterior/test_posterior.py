@@ -286,9 +286,8 @@ def test_bad_functionals() -> None:
 
 
 def test_too_many_functions_at_a_time() -> None:
-    for number in (0, 10**13):  # which no memory holds
-        with pytest.raises(ValueError, match=rf"number = {number} is outside 1\.\.1000000"):
-            posterior().sample(number, 0)
+    with pytest.raises(ValueError, match=r"number = 1\d+ must be 1000000 or less"):
+        posterior().sample(10**13, 0)  # which no memory holds
 
 
 def test_a_functional_may_change_what_it_is_given() -> None:
