@@ -148,7 +148,9 @@ class Beam(Operator):
             assert config.fwhm_pixels is not None
             width = [config.fwhm_pixels] * 2
         widest = [float(w * scale.max()) for w in width]
-        if widest[0] > num_ra or widest[1] > num_dec:
+        # across a strip of one pixel the mirror image keeps all light, whatever the width
+        strip = 1 if config.edge == "reflect" and profile is None else 0
+        if any(w > num > strip for w, num in zip(widest, shape, strict=True)):
             raise ConfigError(
                 f"observe.{name}: the beam's FWHM, {widest[0]:.4g} x {widest[1]:.4g} pixels "
                 f"(ra, dec), is wider than the map, {num_ra} x {num_dec} pixels"

@@ -28,7 +28,7 @@ from streamtrain.shipped import find_config
 PRESETS = (
     "comap.yaml", "comap_co21.yaml", "cii.yaml", "quickstart.yaml", "pfeffer2019/published.yaml",
     "pfeffer2019/experiments/frequency_1.yaml", "freeform.yaml", "freeform_cii.yaml",
-    "comap_pathfinder.yaml",
+    "comap_pathfinder.yaml", "time.yaml",
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -88,10 +88,9 @@ def test_presets_get_what_they_need(
         diagonal = float(np.hypot(*config.grid.fov_deg))
         assert diagonal < options.footprint_deg[0] == options.footprint_deg[1] < 1.25 * diagonal
         assert options.min_mass_Msun == config.data.min_mass_Msun
-        for grid in one.grids:
-            low, high = grid.z_range
-            assert low - 0.001 < options.z_range[0] <= low
-            assert high <= options.z_range[1] < high + 0.001
+        lows, highs = zip(*(grid.z_range for grid in one.grids), strict=True)
+        assert min(lows) - 0.001 < options.z_range[0] <= min(lows)
+        assert max(highs) <= options.z_range[1] < max(highs) + 0.001
     seeds = [{one.split: set(one.seeds) for one in needed[k : k + 3]} for k in (0, len(needed) - 3)]
     for each in seeds:
         assert len(set.union(*each.values())) == 80

@@ -112,6 +112,21 @@ def test_beam_of_a_point() -> None:
     assert lost.sum() == pytest.approx(0.5 + found[50].sum() / 2, rel=1e-5)
 
 
+def test_beam_along_a_strip_of_one_pixel() -> None:
+    """Along it the beam of a map that is as wide as long; across it all light stays. A profile, and
+    a sky that ends at the strip, are refused as in any map that is narrower than the beam."""
+    strip = np.zeros((1, 1, 101))
+    strip[0, 0, 50] = 1.0
+    beam = {"fwhm_pixels": 4.0}
+    found = apply({"beam": beam}, strip, (101 / 60, 1 / 60))
+    wide = apply({"beam": beam}, np.repeat(strip, 101, axis=1), (101 / 60, 101 / 60))
+    np.testing.assert_allclose(found[0, 0], wide[0, 50], rtol=1e-5, atol=1e-9)
+    assert found.sum() == pytest.approx(1.0, rel=1e-5)
+    for refused, shape in ((beam | {"edge": "zero"}, (1, 1, 101)), (beam, (1, 2, 101))):
+        with pytest.raises(ConfigError, match=r"FWHM, 4 x 4 pixels .* is wider than the map, 101"):
+            apply({"beam": refused}, np.zeros(shape), (101 / 60, shape[1] / 60))
+
+
 @pytest.mark.parametrize(
     ("beam", "sentence"),
     [

@@ -303,6 +303,26 @@ def test_noise_of_the_cii_preset() -> None:
     assert of_plan / noise.sigma_uK == pytest.approx(0.78, abs=0.01)
 
 
+def test_noise_of_the_time_preset() -> None:
+    """Its range is that of two forecasts of the collaboration, whose numbers stand in the file: of
+    1000 h, a pixel of the 180 has those of 32 detectors for a 180th. One gives noise of a detector
+    in two bands [Jy/sr s^0.5], the other sigma of a pixel [Jy/sr] by frequency."""
+    config = load_config("configs/time.yaml")
+    [noise] = [o for o in config.observe.values() if isinstance(o, NoiseConfig)]
+    assert noise.reference_GHz == 250.0 and isinstance(noise.sigma_uK, tuple)
+    assert config.observation.state.shape == (40, 1, 180)
+    sides_arcmin = 60.0 * config.grid.fov_deg[0] / 180, 60.0 * config.grid.fov_deg[1]
+    assert sides_arcmin == pytest.approx((0.43, 0.43))
+    seconds = 1000 * 3600 * 32 / 180
+    low, high = noise.sigma_uK
+    for detector, nu in ((1e7, (230.68 + 301.99) / 2), (5e6, (199.86 + 228.58) / 2)):
+        sigma = low * (nu / 250.0) ** noise.index
+        assert sigma == pytest.approx(detector / seconds**0.5, rel=0.01)
+    plotted = {215: 1.08e4, 235: 1.65e4, 250: 1.9e4, 280: 2.6e4, 300: 3.7e4}
+    for nu, sigma in plotted.items():
+        assert high * (nu / 250.0) ** noise.index == pytest.approx(sigma, rel=0.1)
+
+
 def test_hits_by_a_formula(kernels: Kernels) -> None:
     """Half the time at half the FWHM is sqrt(2) the noise; beyond the radius there is none."""
     grid: dict[str, Any] = {"fov_deg": [1.2, 0.8], "shape": [2, 80, 120]}
