@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,12 @@ NEEDED = ("halos/x_Mpc", "halos/y_Mpc", "halos/z_Mpc", "halos/mass_Msun", "halos
 SEALED = ("footprint_deg", "z_range", "min_mass_Msun", "tile_deg", "tile_shape")
 VELOCITIES = "halos/velocities_kms"
 DAMAGED = "truncated or damaged lightcone file"
+MAKER = "streamtrain.catalogs.synthesize"
+"""The program that lightcones of streamtrain's own making name in their provenance."""
+NO_PART = ("version", "method_revision", "device", "mass_definition", "mass_function_reference",
+           "box_cells", "prior")  # fmt: skip
+"""What such a provenance says besides the recipe: by whom and on what the lightcone was made, and
+what follows from the rest."""
 
 Marks = NDArray[np.uint64]
 
@@ -104,6 +110,27 @@ class Header:
         for name in SEALED:
             content[name] = [float(value).hex() for value in np.ravel(getattr(self, name))]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def recipe(self) -> str | None:
+        """sha256 [hex] of what streamtrain made the lightcone from: the method with its version,
+        the seed, the options, and whether rates of star formation are among its columns; None for
+        a lightcone of another maker.
+
+        Lightcones of one recipe have the same halos but for their last bits, and with these for a
+        few halos in a million, wherever they were made.
+        """
+        try:
+            record = json.loads(self.provenance)
+        except ValueError:
+            return None
+        if not isinstance(record, dict) or record.get("program") != MAKER:
+            return None
+        parts: dict[str, Any] = {name: record[name] for name in record if name not in NO_PART}
+        seen = {name: getattr(self, name) for name in ("footprint_deg", "z_range", "min_mass_Msun")}
+        seen["columns"] = (self.numbers_per_halo - 5) % 3  # velocities are three, and change no map
+        text = json.dumps({**parts, "seen": seen, "in": self.cosmology}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def same_sky(self, other: Header) -> bool:
         """Whether two lightcones are cuts of one sky, by its name or by their halos."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import MAKER
 from streamtrain.catalogs.rows import Rows
 from streamtrain.catalogs.synthesis.massfunction import mass_function
 from streamtrain.cosmology import Cosmology
@@ -38,7 +39,7 @@ MODEL_ERROR = 0.2
 """Relative uncertainty of a mass function: halo finders and definitions differ."""
 POOR_FIT, MARGIN = 2.5, 1.5
 """Mean (ln ratio / error)^2 that asks for an explanation, and what an explanation must gain."""
-_SYNTHESISED = '"program": "streamtrain.catalogs.synthesize"'
+_SYNTHESISED = f'"program": "{MAKER}"'
 _MISTAKES = {
     "masses in Msun/h taken for Msun": ("h", ""),
     "masses in Msun divided by h once too often": ("1/h", ""),

@@ -1,5 +1,5 @@
-"""The lightcones of one split, known by their headers, read when they are used; and that no sky is
-in two splits.
+"""The lightcones of one split, known by their headers, read when they are used; that no sky is in
+two splits; and whether lightcones are those of a record, made again elsewhere.
 
 A file is opened once for its header, for all who ask (`Header.read`), and again for its halos when
 their turn comes: thousands of files are not read before a run begins.
@@ -7,8 +7,9 @@ their turn comes: thousands of files are not read before a run begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -71,18 +72,62 @@ class LightconeFiles:
         return found
 
 
+def recipes_of(headers: Iterable[Header]) -> dict[str, str]:
+    """The recipes of lightcones by their digests, of those that streamtrain made."""
+    return {h.digest: h.recipe for h in headers if h.recipe is not None}
+
+
+def again_of(
+    record: Any, now: Any, recipes: Mapping[str, str], headers: Sequence[Header]
+) -> list[str] | None:
+    """The lightcones, by name, that are those of a record, made again: of the same recipes, but of
+    other digests. None where the record is of other lightcones, or of something else.
+
+    record, now: plain data with digests, of then and of now. recipes: of digests of then; headers:
+    of the lightcones of now.
+    """
+    here = recipes_of(headers)
+    both = {*recipes.values()} & {*here.values()}
+    if _by_recipe(record, recipes, both) != _by_recipe(now, here, both):
+        return None
+    return [h.name for h in headers if h.recipe in both and h.digest not in recipes]
+
+
+def _by_recipe(record: Any, recipes: Mapping[str, str], known: Collection[str]) -> Any:
+    """A record with a recipe in the place of every digest of which it is known."""
+    if isinstance(record, Mapping):
+        return {key: _by_recipe(value, recipes, known) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_by_recipe(value, recipes, known) for value in record]
+    found = recipes.get(record) if isinstance(record, str) else None
+    return found if found in known else record
+
+
+def made_again(names: Sequence[str], whose: str) -> str:
+    """A sentence on lightcones that are those of a record, made again. names: theirs; whose: of
+    the lightcones of the record."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"{names[0]}{more}: lightcones of the recipe of {whose} (method, seed and options), but "
+        "made on another processor or by another version: the same skies, whose last bits differ, "
+        "and with them a few halos in a million"
+    )
+
+
 def check_once(named: Mapping[str, Sequence[Path]]) -> None:
-    """Raise CatalogError when one lightcone is named twice, by two paths, a link or a copy: its
-    samples would count twice. named: the files of a setting or an option."""
+    """Raise CatalogError when one lightcone is named twice, by two paths, a link, a copy, or made
+    twice: its samples would count twice. named: the files of a setting or an option."""
     for where, paths in named.items():
         seen: dict[str, Path] = {}
         for path in paths:
-            other = seen.setdefault(Header.read(path).digest, path)
-            if other is not path:
-                raise CatalogError(
-                    f"{where} has one lightcone twice, {other} and {path} (the same file, "
-                    "a link or a copy): name it once"
-                )
+            header = Header.read(path)
+            for content in (header.digest, header.recipe or header.digest):
+                other = seen.setdefault(content, path)
+                if other is not path:
+                    raise CatalogError(
+                        f"{where} has one lightcone twice, {other} and {path} (the same file, "
+                        "a link, a copy, or made again elsewhere): name it once"
+                    )
 
 
 def check_disjoint(splits: Mapping[str, Sequence[Path]]) -> None:

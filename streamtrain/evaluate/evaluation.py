@@ -140,7 +140,8 @@ def _of_the_run(run: Run, bootstrap: str) -> dict[str, Any]:
     network = run.network(generator)
     watch = run.kept_watch()
     predictions = predict(network, manifest, generator, run.progress, watch)
-    about = test_set_record(path, manifest, run.said(generator))
+    notes = [*testset.not_compared(manifest, generator), *run.said(generator)]
+    about = test_set_record(path, manifest, notes)
     return _scored(
         run, generator, network, predictions, reference, about, bootstrap, run.folder, watch
     )

@@ -111,7 +111,10 @@ def output_folder(
     if difference is not None:
         problem = difference.text("in the run", "here")
     elif generator is not None and manifest.is_file():
-        problem = " ".join(testset.mismatches(testset.load(manifest), generator)).rstrip(".")
+        try:
+            testset.check(testset.load(manifest), generator)
+        except testset.OtherTestSet as error:
+            problem = str(error)
     if problem:
         raise ValueError(
             f"{folder} keeps what was made with its own settings: {problem}; --out FOLDER writes "

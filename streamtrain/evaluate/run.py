@@ -479,8 +479,7 @@ class Run:
         applied = self.trained.applied
         if generator is None or applied.recalibration is None:
             return applied.said()
-        digests = {header.digest: header.name for header in generator.headers}
-        return [*applied.said(), *applied.recalibration.seen(digests)]
+        return [*applied.said(), *applied.recalibration.seen(generator.headers)]
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from streamtrain.catalogs.skies import made_again
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.schema import Difference, differences, to_dict
+from streamtrain.schema import AssumptionWarning, Difference, differences, to_dict
 from streamtrain.train.folder import run_folder
+
+Named = tuple[str, str]
 
 BATCH_SIZE = 16
 """Samples made at a time; it decides nothing but memory."""
@@ -49,7 +53,9 @@ class Manifest:
     config: dict[str, Any]
     """The run's configuration; its own seed may differ from `seed` (test.seed)."""
     lightcones: list[dict[str, Any]]
-    """Test lightcones in the generator's order: name, digest (sha256), realisation."""
+    """Test lightcones in the generator's order: name, digest (sha256), realisation and, of those
+    that streamtrain made, recipe (see `Header.recipe`; manifests of before there was one have
+    none)."""
     samples: list[str]
     """sha256 of each sample's cube and counts."""
 
@@ -160,8 +166,8 @@ def verify(
     except (ValueError, OSError) as error:
         names = ", ".join(cone["name"] for cone in manifest.lightcones)
         return Report([f"The test set cannot be made here from {names}: {error}"], 0)
-    problems = mismatches(manifest, generator)
-    if _compare_lightcones(manifest, generator):
+    problems = [*mismatches(manifest, generator), *not_compared(manifest, generator)]
+    if _compare_lightcones(manifest, generator) or not_compared(manifest, generator):
         return Report(problems, 0)
     differing: list[int] = []
     done = 0
@@ -209,8 +215,8 @@ def difference_in_samples(one: Config, other: Config) -> Difference | None:
 
 
 def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
-    """What rules the same bytes out before any is made, one sentence each: the generator's
-    version, and lightcones by name."""
+    """What rules the same samples out before any is made, one sentence each: the generator's
+    version, and lightcones by name; not those that were made again, see `not_compared`."""
     problems = []
     if manifest.generator_version != GENERATOR_VERSION:
         problems.append(
@@ -220,19 +226,43 @@ def mismatches(manifest: Manifest, generator: Generator) -> list[str]:
     return problems + _compare_lightcones(manifest, generator)
 
 
+def not_compared(manifest: Manifest, generator: Generator) -> list[str]:
+    """A sentence if lightcones of a manifest were made again elsewhere, with other last bits: the
+    samples are those of the manifest, their bytes are not."""
+    if _compare_lightcones(manifest, generator):
+        return []  # others, which is said elsewhere
+    pairs = zip(manifest.lightcones, generator.headers, strict=True)
+    names = [cone.name for recorded, cone in pairs if cone.digest != recorded["digest"]]
+    if not names:
+        return []
+    return [f"{made_again(names, 'the test set')}; its maps are not compared with the manifest"]
+
+
+def check(manifest: Manifest, generator: Generator) -> None:
+    """Raise OtherTestSet unless a generator makes a manifest's samples; a warning if they are the
+    same but for the last bits of their lightcones."""
+    if problems := mismatches(manifest, generator):
+        raise OtherTestSet(" ".join(problems).rstrip("."))
+    for note in not_compared(manifest, generator):
+        warnings.warn(note, AssumptionWarning, stacklevel=2)
+
+
 def reopen(
     path: Path, config: Config | None = None, resources: Resources = ALONE, **more: Any
 ) -> tuple[Manifest, Generator]:
     """A manifest and the generator that makes its samples again.
 
     config: see `recipe`; more: other arguments of `Generator`. Raises OtherTestSet if they do not
-    make them, and ValueError if the manifest or the generator cannot be opened.
+    make them, and ValueError if the manifest or the generator cannot be opened. A warning if they
+    do but for the last bits, see `check`.
     """
     manifest = load(path)
     generator = open_generator(recipe(manifest, config), resources, **more)
-    if problems := mismatches(manifest, generator):
+    try:
+        check(manifest, generator)
+    except OtherTestSet:
         generator.close()
-        raise OtherTestSet(" ".join(problems).rstrip("."))
+        raise
     return manifest, generator
 
 
@@ -255,10 +285,11 @@ def regenerate(
 
 
 def compared(manifest: Manifest, generator: Generator) -> Iterator[tuple[list[int], Batch]]:
-    """`regenerate`, each sample compared with the manifest. Raises ValueError at the first that
-    differs."""
+    """`regenerate`, each sample compared with the manifest, unless its lightcones were made again
+    elsewhere. Raises ValueError at the first that differs."""
+    alike = not not_compared(manifest, generator)
     for indices, batch in regenerate(manifest, generator):
-        differing = differing_samples(manifest, indices, batch)
+        differing = differing_samples(manifest, indices, batch) if alike else []
         if differing:
             raise ValueError(
                 f"test sample {differing[0]} is not the manifest's; 'streamtrain testset verify' "
@@ -291,22 +322,36 @@ def _settings(config: Config) -> dict[str, Any]:
 def _lightcones(generator: Generator) -> list[dict[str, Any]]:
     return [
         {"name": cone.name, "digest": cone.digest, "realisation": cone.realisation}
+        | ({} if cone.recipe is None else {"recipe": cone.recipe})
         for cone in generator.headers
     ]
 
 
+def _named(manifest: Manifest, generator: Generator) -> tuple[list[Named], list[Named]]:
+    """The lightcones of a manifest and of here, (name, what is in it): the recipe where both
+    sides have it, else the digest."""
+    ours = [(cone.name, cone.recipe, cone.digest) for cone in generator.headers]
+    theirs = [(cone["name"], cone.get("recipe"), cone["digest"]) for cone in manifest.lightcones]
+    both = {recipe for _, recipe, _ in ours} & {recipe for _, recipe, _ in theirs} - {None}
+    recorded, here = (
+        [(name, str(recipe) if recipe in both else digest) for name, recipe, digest in side]
+        for side in (theirs, ours)
+    )
+    return recorded, here
+
+
 def _compare_lightcones(manifest: Manifest, generator: Generator) -> list[str]:
-    recorded = [(cone["name"], cone["digest"]) for cone in manifest.lightcones]
-    here = [(cone.name, cone.digest) for cone in generator.headers]
+    recorded, here = _named(manifest, generator)
     problems = []
-    for name, digest in recorded:
-        found = [d for n, d in here if n == name]
+    for (name, content), cone in zip(recorded, manifest.lightcones, strict=True):
+        found = [c for n, c in here if n == name]
         if not found:
             problems.append(f"Lightcone {name} of the manifest is missing here.")
-        elif digest not in found:
+        elif content not in found:
+            digest = next(h.digest for h in generator.headers if h.name == name)
             problems.append(
-                f"Lightcone {name} differs: its sha256 begins {found[0][:12]}, "
-                f"the manifest has {digest[:12]}."
+                f"Lightcone {name} differs: its sha256 begins {digest[:12]}, "
+                f"the manifest has {cone['digest'][:12]}."
             )
     known = {name for name, _ in recorded}
     problems += [f"Lightcone {n} is not in the manifest." for n, _ in here if n not in known]

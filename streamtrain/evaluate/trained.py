@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from streamtrain.catalogs.skies import again_of, made_again
 from streamtrain.config import Config
 from streamtrain.evaluate.calibration.recalibration import Applied, find
 from streamtrain.evaluate.posterior.posterior import has_posterior
@@ -16,6 +18,7 @@ from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of
 from streamtrain.networks.network import Network, build_network
+from streamtrain.schema import AssumptionWarning
 from streamtrain.train.checkpoint import load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
@@ -33,6 +36,9 @@ class Trained:
     lightcones: list[str] | None
     """Digests of the lightcone files that it was trained on; None where they were made during the
     training, or the checkpoint does not say."""
+    recipes: dict[str, str]
+    """Recipes of these by their digests, of those that streamtrain made (see `Header.recipe`);
+    checkpoints of before there were some have none."""
     applied: Applied
     """How its posterior is shifted and widened, if it is."""
     _config: Config
@@ -56,7 +62,8 @@ class Trained:
         step, applied = int(state["step"]), Applied()
         if recalibrated and has_posterior(config):
             applied = find(folder, step, digest_of(weights))
-        return cls(step, shape, list(state["classes"]), known, applied, config, weights)
+        classes, recipes = list(state["classes"]), dict(state.get("recipes", {}))
+        return cls(step, shape, classes, known, recipes, applied, config, weights)
 
     @property
     def weights_sha256(self) -> str:
@@ -81,12 +88,15 @@ class Trained:
 
     def check_training(self, generator: Generator) -> None:
         """Raise ValueError if a generator of training samples has not the lightcone files that the
-        network was trained on."""
-        if self.lightcones is not None and self.lightcones != generator.skies.identity():
-            raise ValueError(
-                "the lightcones of data.train are not those that the network of "
-                f"{self._config.run} was trained on"
-            )
+        network was trained on; a warning if these were made again elsewhere."""
+        here = generator.skies.identity()
+        if self.lightcones is None or self.lightcones == here:
+            return
+        whose = f"those that the network of {self._config.run} was trained on"
+        again = again_of(self.lightcones, here, self.recipes, generator.headers)
+        if again is None:
+            raise ValueError(f"the lightcones of data.train are not {whose}")
+        warnings.warn(made_again(again, whose), AssumptionWarning, stacklevel=2)
 
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
         """The network with its weights (their average, if one was kept), to predict with.

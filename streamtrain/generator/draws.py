@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.generator.batch import Batch, Column, OfModels, Records
 from streamtrain.generator.line import Chosen
@@ -133,6 +134,10 @@ class SampleGenerator(Protocol):
     @property
     def bin_edges(self) -> NDArray[np.float64]:
         """Edges of the luminosity bins, log10(L / Lsun) [num_bins + 1]."""
+
+    @property
+    def headers(self) -> list[Header]:
+        """Headers of the lightcone files that samples are made of."""
 
     def describe(self) -> str:
         """What samples are made of, as text."""

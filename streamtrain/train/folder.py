@@ -15,11 +15,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import again_of, made_again
 from streamtrain.config import Config, ConfigError
 from streamtrain.machine.files import one_line, open_plain, write_text
 from streamtrain.machine.interrupt import Stopped
@@ -167,16 +169,24 @@ def _entry(line: bytes, number: str) -> dict[str, Any] | None:
 
 
 def refuse_other_samples(
-    then: Mapping[str, Any], now: Mapping[str, Any], models: list[str]
-) -> None:
-    """Raise ValueError if a run would go on with other lightcones or another model.
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    models: list[str],
+    recipes: Mapping[str, str],
+    headers: Sequence[Header],
+) -> str | None:
+    """Raise ValueError if a run would go on with other lightcones or another model; a sentence if
+    its lightcones were made again elsewhere.
 
     then, now: `Generator.identity` of the checkpoint and of this call; models: names for the
-    message.
+    message; recipes: of the lightcones of the checkpoint, by their digests; headers: of the
+    lightcones of this call.
     """
     changed = [difference.name.split(".") for difference in differences(then, now)]
     if not changed:
-        return
+        return None
+    if (again := again_of(then, now, recipes, headers)) is not None:
+        return f"{made_again(again, 'those the run began with')}; training goes on with them"
     parts = {name[0] for name in changed}
     if "lightcones" in parts:
         old, new = then.get("lightcones"), now["lightcones"]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtrain.catalogs.skies import recipes_of
 from streamtrain.config import Config
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
@@ -187,20 +188,24 @@ class Trainer:
         write_text(self._folder / "config.yaml", config.to_yaml(), alone=True)
         return state, config
 
-    def _refuse_other_samples(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            models = self.config.line.class_names
-            refuse_other_samples(state["samples"], self.generator.identity(), models)
+    def _refuse_other_samples(self, state: dict[str, Any] | None) -> str | None:
+        if state is None:
+            return None
+        now, models = self.generator.identity(), self.config.line.class_names
+        recipes, headers = state.get("recipes", {}), self.generator.headers
+        return refuse_other_samples(state["samples"], now, models, recipes, headers)
 
     def _open(self, stack: ExitStack) -> None:
         """Network, optimiser and stream where the run left off; `stack` closes what is opened."""
         world = self.world
         state, self.config = world.on_main(lambda: self._claim(stack))
         config = self.config
-        self._refuse_other_samples(state)
+        again = self._refuse_other_samples(state)
         self.step = state["step"] if state else 0
         self._next_index = state["next_index"] if state else 0
         self._open_record(stack)
+        if again is not None:
+            self._tell("lightcones", again)
         if self.step < config.train.steps:
             self._say(self.generator.describe())
             self._say(describe(self.network, self.generator.input_shape))
@@ -487,6 +492,7 @@ class Trainer:
             "num_bins": self.generator.num_bins,
             "classes": self.generator.label.classes,
             "samples": self.generator.identity(),
+            "recipes": recipes_of(self.generator.headers),
         }
         return state | ({"average": self._average.state_dict()} if self._average else {})
 

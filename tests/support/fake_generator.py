@@ -12,12 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.synthesis.fresh import MadeLightcone
 from streamtrain.config import Config, from_mapping
 from streamtrain.generator.generator import Batch
@@ -36,6 +37,7 @@ class FakeGenerator:
     input_shape = (2, 8, 8)
     num_bins = NUM_BINS
     volume_Mpc3 = 2e6
+    headers: ClassVar[list[Header]] = []
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class FakeHeader:
     name: str
     digest: str
     realisation: str
+    recipe: str | None = None
 
 
 class FileGenerator(FakeGenerator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from streamtrain.catalogs.skies import recipes_of
 from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.trained import Trained
@@ -34,15 +36,20 @@ SHAPE = (3, 20, 24)
 FOV_DEG = (0.8, 0.7)
 
 
-def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections: Any) -> Config:
+def make_run(
+    folder: Path,
+    cosmology: dict[str, float] | None = None,
+    provenance: Callable[[int], str] = lambda number: "",
+    **sections: Any,
+) -> Config:
     """A run in `folder` whose network has random weights, with its own lightcones; cosmology: what
-    these say of theirs, besides the usual."""
+    these say of theirs, besides the usual; provenance: of lightcone 1, 2."""
     changes = {"cosmology": Cosmology().to_dict() | (cosmology or {})}
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for number, split in enumerate(("train", "test"), 1):
         path = folder / f"{split}.h5"
-        small.lightcone(number, **changes).save(path)
+        small.lightcone(number, provenance=provenance(number), **changes).save(path)
         paths[split] = [str(path)]
     grid = {"fov_deg": FOV_DEG, "shape": [9, 20, 24]}
     given = {
@@ -79,6 +86,7 @@ def make_run(folder: Path, cosmology: dict[str, float] | None = None, **sections
         "input_shape": list(generator.input_shape),
         "classes": generator.classes,
         "samples": generator.identity(),
+        "recipes": recipes_of(generator.headers),
     }
     save_checkpoint(Path(config.run) / "checkpoints", state, config, GENERATOR_VERSION)
     (Path(config.run) / "config.yaml").write_text(config.to_yaml())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 import signal
@@ -10,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from support.processes import Forked, trained_indices
 from support.states import assert_same_bits, losses, state_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from streamtrain.catalogs.headers import MAKER, Header
 from streamtrain.config import Config
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import Batch
@@ -317,6 +319,49 @@ def test_run_does_not_go_on_with_other_samples(
         run(other, generator=Other)
     assert (tmp_path / "config.yaml").read_text() == before
     assert run(config).step == 12
+
+
+def test_run_goes_on_with_lightcones_made_again(tmp_path: Path) -> None:
+    """Of the same recipe, with other last bits: that is said, and shows in TensorBoard. The next
+    checkpoint is of them. Lightcones of another recipe, or of a run of before recipes, are not."""
+
+    def generator(number: int, provenance: str) -> type[FakeGenerator]:
+        header = small.lightcone(number, num=300, provenance=provenance).header
+
+        class OfFile(FakeGenerator):
+            headers: ClassVar[list[Header]] = [header]
+
+            def identity(self) -> dict[str, Any]:
+                return {"lightcones": [header.digest], "model": "fake"}
+
+        return OfFile
+
+    made = json.dumps({"program": MAKER, "version": "1", "seed": 4})
+    again = json.dumps({"program": MAKER, "version": "2", "device": "another", "seed": 4})
+    old, new = generator(1, made), generator(2, again)
+    config = tiny_config(tmp_path)
+
+    def told() -> list[str]:
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        if "lightcones/text_summary" not in events.Tags()["tensors"]:
+            return []
+        found = events.Tensors("lightcones/text_summary")
+        return [one.tensor_proto.string_val[0].decode() for one in found]
+
+    run(config, 4, generator=old)
+    run(config, 2, generator=old)
+    assert not told()
+    run(config, 2, generator=new)
+    [text] = told()
+    assert text.startswith("small-2: lightcones of the recipe of those the run began with")
+    assert text.endswith("training goes on with them")
+    assert state_of(config)["samples"]["lightcones"] == [new.headers[0].digest]
+    run(config, 2, generator=new)
+    assert told() == [text]
+    for other in (generator(3, again.replace("4", "5")), generator(3, "")):
+        with pytest.raises(ValueError, match=r"lightcones of data\.train are not those"):
+            run(config, generator=other)
 
 
 def test_the_stream_is_as_configured(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from streamtrain._version import __version__
 from streamtrain.catalogs import sfr as fit
-from streamtrain.catalogs.headers import CatalogError
+from streamtrain.catalogs.headers import MAKER, CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays
 from streamtrain.catalogs.synthesis.box import METHOD, METHOD_VERSION, FieldBox
@@ -68,9 +68,9 @@ def synthesize(
             the fit, also for halos for which they have no data: with a warning (ModelRangeWarning)
             where these have more than a hundredth of the squared rates.
         threads: how many work at it; the halos are the same for any number.
-        device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Fourier
-            transforms round differently there, so a few halos in a million are others and
-            positions differ by 1e-5 Mpc; the digest is another one, the realisation is not.
+        device: "cpu", or "cuda", "cuda:1" ...: the same sky, made by torch on a GPU. Sums are
+            rounded differently there, so a few halos in a million are others and positions differ
+            by 1e-5 Mpc; the digest is another one, the realisation and the recipe are not.
         progress: called with the fraction done and what is being done.
         changes: options by name, as in `synthesize(7, footprint_deg=(1.0, 1.0))`; see `SkyOptions`.
 
@@ -154,7 +154,7 @@ def _provenance(seed: int, given: SkyOptions, sampler: HaloSampler) -> str:
     options = sampler.options
     chosen = find_mass_function(options.mass_function)
     record = {
-        "program": "streamtrain.catalogs.synthesize",
+        "program": MAKER,
         "version": __version__,
         "method": METHOD,
         "method_version": METHOD_VERSION,

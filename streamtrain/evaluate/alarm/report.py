@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from streamtrain.figures import GREY, LABEL_SIZE, NETWORK, TICK_SIZE, legend_bel
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.ranks import POINTS, rank_band, rank_curve, uniformity
+from streamtrain.tables import TEXT_WIDTH
 
 Float = NDArray[np.float64]
 
@@ -57,6 +59,7 @@ def make_alarm(
         predictions = predict(run.network(generator), manifest, generator, run.progress, watch)
         assert predictions.alarm is not None
         p, bootstrap = predictions.alarm, bootstrap_of(predictions)
+        notes = testset.not_compared(manifest, generator)
         run.progress.close()
         result = {
             "checkpoint_step": run.trained.step,
@@ -66,6 +69,7 @@ def make_alarm(
             "bootstrap": bootstrap.describe(),
             **alarm_scores(p, watch.reference, bootstrap),
             "p_uniform": uniformity(np.clip(p, 0.0, 1.0)).shape,
+            **({"notes": notes} if notes else {}),
         }
         write_json(run.folder / "alarm.json", result)
         write_png(alarm_figure(p), run.folder / "alarm.png")
@@ -75,6 +79,7 @@ def make_alarm(
             [
                 f"{len(p)} test maps, checkpoint of step {result['checkpoint_step']}; errors: "
                 f"bootstrap over {result['bootstrap']['resampled']}",
+                *(line for note in notes for line in wrap(note, TEXT_WIDTH)),
                 *alarm_lines(result),
                 f"wrote {run.folder}: alarm.npz, alarm.json, alarm.png",
             ]

@@ -119,7 +119,8 @@ def _of_the_run(run: Run, draws: int, bootstrap: str) -> dict[str, Any]:
     prior = Prior.of_run(run)
     batches = testset.compared(manifest, generator)
     ranked = _ranked(run, generator, batches, manifest.count, draws, prior)
-    about = test_set_record(path, manifest, run.said(generator))
+    notes = [*testset.not_compared(manifest, generator), *run.said(generator)]
+    about = test_set_record(path, manifest, notes)
     return _written(run, generator, ranked, about, bootstrap, run.folder)
 
 

@@ -8,13 +8,14 @@ another is not applied, and that is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamtrain.catalogs.headers import Header
 from streamtrain.machine.files import write_json
 from streamtrain.networks.heads import Head
 from streamtrain.networks.move import Move
@@ -71,11 +72,12 @@ class Recalibration:
             f"{max(self.width):.2f}"
         )
 
-    def seen(self, digests: Mapping[str, str]) -> list[str]:
-        """A sentence if it was learned from some of the lightcones that it is now looked at with;
-        digests: their names by their digests."""
-        known = {sky["digest"] for sky in self.skies}
-        same = [name for digest, name in digests.items() if digest in known]
+    def seen(self, headers: Iterable[Header]) -> list[str]:
+        """A sentence if it was learned from some of the lightcones that it is now looked at with,
+        or from others of their skies; headers: theirs."""
+        digests = {sky["digest"] for sky in self.skies}
+        skies = {sky["realisation"] for sky in self.skies}
+        same = [h.name for h in headers if h.digest in digests or h.realisation in skies]
         if not same:
             return []
         return [

@@ -207,7 +207,7 @@ class _Table:
     ) -> dict[str, Any]:
         """A maker's row; made: the skies were made here, and have no names worth telling."""
         run = self._run
-        generator, batches = self._open(config, path)
+        generator, batches, again = self._open(config, path)
         if generator.input_shape != run.trained.input_shape:
             raise ValueError(
                 f"the maps of {name} have {generator.input_shape} voxels, the network takes "
@@ -215,6 +215,7 @@ class _Table:
             )
         if name != OWN:
             notes = [*notes_on(config, generator)[made:], *notes, *run.said(generator)[1:]]
+        notes = [*again, *notes]
         network = run.network(generator)
         self._joint = network.head.joint
         ranking = Ranking(network, generator, self._draws, self._prior)
@@ -252,15 +253,16 @@ class _Table:
 
     def _open(
         self, config: Config, path: Path
-    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]]]:
-        """The generator of a test set, and its samples, which are compared with the manifest or
-        make it."""
+    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]], list[str]]:
+        """The generator of a test set, its samples, which are compared with the manifest or make
+        it, and a sentence where they cannot be compared."""
         if path.exists():
             with testset.kept(path):
                 manifest, generator = self._run.reopened(path, config)
-            return generator, testset.compared(manifest, generator)
+            again = testset.not_compared(manifest, generator)
+            return generator, testset.compared(manifest, generator), again
         generator = self._run.testing(config)
-        return generator, testset.made(config, path, generator)
+        return generator, testset.made(config, path, generator), []
 
     def _files_of(self, maker: Maker) -> list[str]:
         """The lightcones of a maker, which are made here if need be."""

@@ -41,12 +41,13 @@ def on_other_skies(run: Run, files: Sequence[str], option: str = "--on") -> Conf
     training = [Header.read(path) for path in files_of_training]
     made = read_history(run.folder / "lightcones.jsonl", "number")
     digests = {*(run.trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
+    recipes = {*run.trained.recipes.values()}
     seeds = tuple(f"{METHOD}-{entry['seed']}-" for entry in made if "seed" in entry)
     for path in paths:
         sky = Header.read(path)
         where = next((other.path for other in training if sky.same_sky(other)), None)
         fresh = sky.realisation.startswith(seeds)
-        if where is not None or fresh or sky.digest in digests:
+        if where is not None or fresh or sky.digest in digests or sky.recipe in recipes:
             also = f" ({where})" if where is not None and where != path else ""
             raise ValueError(
                 f"{option} {path}: the network of {run.folder} was trained on this sky{also}, and "

@@ -88,7 +88,7 @@ def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict
     result: dict[str, Any] = {
         "checkpoint_step": trained.step,
         "recalibration": trained.applied.record(),
-        "notes": run.said(),
+        "notes": [*bench.notes, *run.said()],
         "set": str(where),
         "label": config.label.quantity,
         "samples": first["samples"],
@@ -127,6 +127,8 @@ class _Bench:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.doing, self.num_test_skies = "", 0
+        self.notes: list[str] = []
+        """What should be known of the test sets, a sentence each."""
         self._run, self._folder = run, folder
         self._train = run.training()
         self._test: Generator | None = None
@@ -214,6 +216,7 @@ class _Bench:
             )
         if manifest is None:
             return generator, testset.made(scenario.config, path, generator)
+        self.notes = testset.not_compared(manifest, generator) or self.notes
         return generator, testset.compared(manifest, generator)
 
     def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> OtherFields:

@@ -158,7 +158,7 @@ def test_files_that_are_not_there_or_twice(
         (["gone.h5"], "--on: no file matches 'gone.h5'"),
         ([str(paths[0]), "gone*.h5"], "--on: no file matches 'gone*.h5'"),
         ([str(paths[0]), "copy.h5"], f"--on has one lightcone twice, {paths[0]} and copy.h5 (the "
-         "same file, a link or a copy): name it once"),
+         "same file, a link, a copy, or made again elsewhere): name it once"),
     ):  # fmt: skip
         assert main.main(["evaluate", config.run, "--on", *files]) == 2
         assert capsys.readouterr().err == f"streamtrain: {said}\n"
