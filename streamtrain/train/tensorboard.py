@@ -136,7 +136,7 @@ class SkyRecord:
                 file.write(json.dumps(asdict(lightcone)) + "\n")
             if before is not None:
                 yield (
-                    f"lightcone {number} has the digest {digest[:12]}, before {before[:12]}: FFTs "
-                    "differ in the last bits between devices and versions, so that a few halos "
-                    "differ; the samples are not bit for bit those of before"
+                    f"lightcone {number} has the digest {digest[:12]}, before {before[:12]}: last "
+                    "bits differ between devices and versions, so that a few halos differ; the "
+                    "samples are not bit for bit those of before"
                 )

@@ -2,14 +2,16 @@
 
 The method (`density`, `halo_rates`, `sampler`) is stated once, with operators and with what is
 below. `NumpyArrays` is the reference: lightcones on disk are identified by a digest, and it makes
-the very halos. `torch_arrays.TorchArrays` does the same on a GPU; it is imported where one is asked
-for, since torch takes a process of `catalog make` longer to import than a small lightcone to make.
+the very halos on every x86-64 processor, without a matrix library, whose kernels are those of a
+processor. `torch_arrays.TorchArrays` does the same on a GPU; it is imported where one is asked for,
+since torch takes a process of `catalog make` longer to import than a small lightcone to make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,12 +20,13 @@ from scipy.special import ndtri
 
 from streamtrain.catalogs.synthesis.box import random_bits
 from streamtrain.machine.memory import free_memory
+from streamtrain.numerics import portable
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor, whichever the operations in use take."""
 
-_PRODUCT_PIECE = 50_000
-"""Multiplications in one piece of a matrix product."""
+_PRODUCT_PIECE = 2048
+"""Columns of a matrix product that are made at a time."""
 
 
 class NumpyArrays:
@@ -92,6 +95,10 @@ class NumpyArrays:
         """The exponential, in place."""
         return np.exp(array, out=array)
 
+    def exp10(self, array: Array) -> Array:
+        """10 to the power of an array of float64."""
+        return portable.exp10(array)
+
     def square(self, array: Array) -> Array:
         """The square in place."""
         return np.square(array, out=array)
@@ -101,13 +108,27 @@ class NumpyArrays:
         return np.maximum(array, array.dtype.type(least))
 
     def product(self, left: Array, right: Array, out: Array) -> None:
-        """out = left @ right, in pieces that the matrix library does not spread over threads: its
-        spinning threads lose a factor of ten on a busy machine, and the caller has threads."""
-        rows, inner = left.shape[-2:]
-        width = max(1, _PRODUCT_PIECE // (rows * inner))
-        for start in range(0, right.shape[-1], width):
-            piece = slice(start, start + width)
-            np.matmul(left, right[..., piece], out=out[..., piece])
+        """out = left @ right, [..., rows, inner] and [..., inner, columns]: products that are added
+        up from the first to the last, each rounded, so that the bits are the same on every
+        processor. Those of a matrix library are not, and its spinning threads lose a factor of ten
+        on a busy machine where the caller has threads."""
+        if np.iscomplexobj(out):
+            real, imaginary = (np.ascontiguousarray(part) for part in (right.real, right.imag))
+            parts = [np.ascontiguousarray(part) for part in (left.real, left.imag)]
+            other = np.empty(out.shape, out.real.dtype)
+            for target, (first, second), sign in (
+                (out.real, (real, imaginary), np.subtract),
+                (out.imag, (imaginary, real), np.add),
+            ):
+                own = np.empty_like(other)
+                self.product(parts[0], first, own)
+                self.product(parts[1], second, other)
+                sign(own, other, out=target)
+            return
+        add_up = _by_einsum if _einsum_is_plain() else _by_row
+        for start in range(0, right.shape[-1], _PRODUCT_PIECE):
+            piece = slice(start, start + _PRODUCT_PIECE)
+            add_up(left, right[..., piece], out[..., piece])
 
     def ndtri(self, uniform: Array) -> Array:
         """Standard normal numbers of uniform ones."""
@@ -144,6 +165,38 @@ class NumpyArrays:
     def free_memory(self) -> int:
         """Memory that can be used [bytes]."""
         return free_memory()
+
+
+def _by_einsum(left: Array, right: Array, out: Array) -> None:
+    """out = left @ right by NumPy's own loops."""
+    np.einsum("...ij,...jk->...ik", left, right, out=out, optimize=False)
+
+
+def _by_row(left: Array, right: Array, out: Array) -> None:
+    """out = left @ right, one product after the other."""
+    np.multiply(left[..., :, :1], right[..., :1, :], out=out)
+    term = np.empty_like(out)
+    for k in range(1, right.shape[-2]):
+        np.multiply(left[..., :, k, None], right[..., k, None, :], out=term)
+        out += term
+
+
+@lru_cache
+def _einsum_is_plain() -> bool:
+    """Whether NumPy's loops round every product and every sum, in their order, as they do on
+    x86-64: where they are compiled for a processor that always has fused multiply-adds, as on ARM,
+    they need not."""
+    bits = random_bits(0, 0, 0, 7 * 40 + 40 * 300)
+    values = (bits >> np.uint64(40)).astype(np.float64) * 2.0**-23 - 1.0
+    for kind in (np.float32, np.float64):
+        numbers = (values / 3.0).astype(kind)
+        left, right = numbers[: 7 * 40].reshape(7, 40), numbers[7 * 40 :].reshape(40, 300)
+        made = np.empty((2, 7, 300), kind)
+        _by_einsum(left, right, made[0])
+        _by_row(left, right, made[1])
+        if not np.array_equal(*made):
+            return False
+    return True
 
 
 NUMPY = NumpyArrays()

@@ -118,6 +118,20 @@ def signed(value: int) -> int:
 METHOD = "pbs2lpt"
 METHOD_VERSION = 2
 """Goes up when the same options and seed give other halos."""
+METHOD_REVISION = 1
+"""Goes up when they give the same halos with other last bits, and with them another digest: a sky
+keeps its name. Files that do not say theirs were made before there was one, when the last bits were
+those of the processor's matrix library."""
+
+
+def settled(table: Any) -> NDArray[np.float64]:
+    """A table in float64 without its last digits: rounded to float32.
+
+    What NumPy, SciPy and the C library compute differs in the last bit of float64 from processor to
+    processor; of a rounded number that is left in one of some 1e8.
+    """
+    return np.asarray(table, np.float32).astype(np.float64)
+
 
 PAD_MPC = 40.0
 """Least distance from the field to the edge of the periodic box [Mpc]."""
@@ -147,14 +161,14 @@ class FieldBox:
         """`options` are those of one sky: none is drawn."""
         self.options = options
         cosmology = options.cosmology
-        self.edges = cosmology.comoving_distance(options.z_range)
+        self.edges = _settled_Mpc(cosmology.comoving_distance(options.z_range))
         # Displacements are largest at the near end; along the line of sight velocity adds to them.
         near = options.z_range[0]
         rms = float(cosmology.growth(near)) * _displacement_rms(cosmology)
         cell_radius = options.cell_Mpc * math.sqrt(3.0) / 2.0
-        self.margin = EDGE_SIGMAS * rms + cell_radius
+        self.margin = _settled_Mpc(EDGE_SIGMAS * rms + cell_radius)
         stretch = 1.0 + float(cosmology.growth_rate(options.z_range[1]))
-        self.depth_margin = EDGE_SIGMAS * rms * stretch + cell_radius
+        self.depth_margin = _settled_Mpc(EDGE_SIGMAS * rms * stretch + cell_radius)
         low, high = self.edges[0] - self.depth_margin, self.edges[1] + self.depth_margin
         self.chi_step = 0.5
         self.chi = np.arange(low - 1.0, high + 2.0, self.chi_step)
@@ -182,6 +196,7 @@ class FieldBox:
         far = float(self.edges[1])
         depth_pad = max(PAD_MPC, self.depth_margin + cell)
         bottom = float(self.edges[0]) * math.cos(half_ra) * math.cos(half_dec) - depth_pad
+        bottom = _settled_Mpc(bottom)
         sides = (
             2.0 * (far * math.sin(half_ra) + pad),
             2.0 * (far * math.sin(half_dec) + pad),
@@ -225,6 +240,11 @@ class FieldBox:
             place = np.rint((chi.ravel()[index] - self.chi[0]) / self.chi_step)
             bins.append(place.astype(np.uint16))
         return np.concatenate(active), np.concatenate(bins)
+
+
+def _settled_Mpc(length: Any) -> Any:
+    """A length without its last digits, see `settled`."""
+    return np.round(length, 6)
 
 
 def _displacement_rms(cosmology: Cosmology) -> float:

@@ -35,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.catalogs.synthesis.arrays import NUMPY, Array, NumpyArrays
-from streamtrain.catalogs.synthesis.box import Box, along, uniform
+from streamtrain.catalogs.synthesis.box import Box, along, settled, uniform
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.workers import num_cores
+from streamtrain.numerics import portable
 
 SPLIT_K = 0.06
 """ks, where the power passes from the long to the short modes [1/Mpc]."""
@@ -49,7 +50,7 @@ LONG_BOX_MPC = (800.0, 800.0, 1600.0)
 
 def long_fraction(k2: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of the power in long modes at squared wavenumber k2 [1/Mpc^2]."""
-    return np.exp(-k2 / SPLIT_K**2)
+    return portable.exp(-k2 / SPLIT_K**2)
 
 
 class LongModes:
@@ -74,7 +75,7 @@ class LongModes:
         ]
         self.k = [along(k, axis) for axis, k in enumerate(k_axes)]
         self.k2 = self.k[0] ** 2 + self.k[1] ** 2 + self.k[2] ** 2
-        power = cosmology.linear_power(np.sqrt(self.k2)) * long_fraction(self.k2)
+        power = PowerTable(cosmology, min(steps), 2.0 * MAX_K)(self.k2) * long_fraction(self.k2)
         power[self.k2 == 0.0] = 0.0
         copies = np.where(self.k[2] > 0.0, 2.0, 1.0)
         self.variance = copies * power / np.prod(sides)
@@ -101,10 +102,11 @@ class LongModes:
 
     def draw(self, key: int, stage: int) -> Array:
         """One realisation of c_k, from one random stream."""
-        words = self.arrays.random_bits(key, stage, 0, 2 * self.variance.size)
-        normal = self.arrays.ndtri(uniform(words))
+        arrays = self.arrays
+        words = arrays.random_bits(key, stage, 0, 2 * self.variance.size)
+        normal = arrays.cast(arrays.ndtri(uniform(words)), arrays.float32)
         real, imaginary = normal.reshape(2, *self.variance.shape)
-        return self.arrays.put(np.sqrt(self.variance)) * (real + 1j * imaginary)
+        return arrays.put(np.sqrt(self.variance)) * (real + 1j * imaginary)
 
     def to_cells(self, modes_kxyz: Array) -> Array:
         """The field of the given c_k at the cell centres, [nx, ny, nz]."""
@@ -118,13 +120,12 @@ class LongModes:
         nx, ny, nz = len(basis_x), len(basis_y), basis_z.shape[1]
         core = arrays.cast(small.real, arrays.float32)
         rank_x, rank_y, _ = core.shape
-        along_z = arrays.empty((rank_x, rank_y, nz), arrays.float32)
-        arrays.product(core, basis_z, along_z)
+        along_z = arrays.empty((rank_x * rank_y, nz), arrays.float32)
+        arrays.product(core.reshape(rank_x * rank_y, -1), basis_z, along_z)
         along_yz = arrays.empty((rank_x, ny, nz), arrays.float32)
-        arrays.product(basis_y, along_z, along_yz)
+        arrays.product(basis_y, along_z.reshape(rank_x, rank_y, nz), along_yz)
         field = arrays.empty((nx, ny, nz), arrays.float32)
-        swapped = (1, 0, 2)
-        arrays.product(basis_x, arrays.permute(along_yz, swapped), arrays.permute(field, swapped))
+        arrays.product(basis_x, along_yz.reshape(rank_x, -1), field.reshape(nx, -1))
         return field
 
 
@@ -133,11 +134,27 @@ def _smooth_basis(
 ) -> tuple[NDArray[np.float32], NDArray[np.complex128]]:
     """exp(i phases) = basis @ weights to 1e-6: `basis` [n, rank] is real with orthonormal columns,
     `weights` [rank, num_k] complex. The waves on an interval much shorter than their box are
-    nearly dependent, so the rank is well below the number of waves."""
-    waves = np.exp(1j * phases)
-    left, singular, _ = np.linalg.svd(np.hstack([waves.real, waves.imag]), full_matrices=False)
-    basis = left[:, singular > 1e-6 * singular[0]]
-    return basis.astype(np.float32), basis.T @ waves
+    nearly dependent, so the rank is well below the number of waves.
+
+    By Gram and Schmidt, the largest remainder first: singular vectors would be fewer by a few, but
+    those of nearly equal values are whatever the kernels make of them that a matrix library has for
+    a processor. Sums go row by row, whatever the width of its vectors.
+    """
+    sine, cosine = portable.sincos_turns(phases / (2.0 * np.pi))
+    rest = np.hstack([cosine, sine])
+    squares = np.sum(rest * rest, axis=0)
+    least = 1e-12 * squares.max()
+    columns, shares = [], []
+    while squares.max() > least:
+        largest = int(squares.argmax())
+        column = rest[:, largest] / np.sqrt(squares[largest])
+        share = np.sum(column[:, None] * rest, axis=0)
+        rest -= column[:, None] * share
+        squares = np.sum(rest * rest, axis=0)
+        columns.append(column)
+        shares.append(share)
+    real, imaginary = np.hsplit(np.stack(shares), 2)
+    return np.stack(columns, axis=1).astype(np.float32), real + 1j * imaginary
 
 
 T = TypeVar("T")
@@ -188,8 +205,8 @@ class DensityModes:
         waves = (np.fft.fftfreq(nx), np.fft.fftfreq(ny), np.fft.rfftfreq(nz))
         k = [along(step * wave.astype(np.float64), axis) for axis, wave in enumerate(waves)]
         k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
-        power = _power_table(cosmology, step / max(box.shape) / 2.0, 2.0 * step, k2)
-        power *= 1.0 - long_fraction(k2)
+        power_at = PowerTable(cosmology, step / max(box.shape) / 2.0, 2.0 * step)
+        power = np.stack([power_at(plane) * (1.0 - long_fraction(plane)) for plane in k2])
         power[0, 0, 0] = 0.0
         self._k2 = arrays.put(k2.astype(np.float32))
         self._amplitude = arrays.put(np.sqrt(power / box.cell_Mpc**3).astype(np.float32))
@@ -241,7 +258,7 @@ class DensityModes:
     def variance(self, k_cut: float) -> float:
         """Ensemble variance of `filtered` fields at z = 0."""
         k = (np.arange(_K_BINS) + 0.5) * self._k_step
-        return float(self._variance_per_bin @ np.exp(-((k / k_cut) ** 4)))
+        return float(np.sum(self._variance_per_bin * np.exp(-((k / k_cut) ** 4))))
 
     def draw(self, key: int, pool: Executor) -> DensityField:
         """One realisation; cell n of the whole takes half a word of the noise stream."""
@@ -275,7 +292,7 @@ class DensityModes:
         window = self.arrays.square(window)
         window *= np.float32(-0.5)
         window = self.arrays.exp(window)
-        long_window = self.arrays.exp(-0.5 * (self._long_k2 / k_cut**2) ** 2)
+        long_window = self.arrays.put(portable.exp(-0.5 * (self.long.k2 / k_cut**2) ** 2))
         return self._to_cells(deconvolved.short_kxyz * window, deconvolved.long_kxyz * long_window)
 
     def displacements(
@@ -384,10 +401,15 @@ def _more_on_small_scales(k2: Array, infall: float) -> Array:
     return 1.0 + infall * squared / (1.0 + squared)
 
 
-def _power_table(
-    cosmology: Cosmology, k_low: float, k_high: float, k2: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """P(k) at many squared wavenumbers, from 1e4 nodes in ln k (wiggles to 1e-6)."""
-    log_k = np.linspace(np.log(k_low), np.log(k_high), 10_000)
-    log_power = np.log(cosmology.linear_power(np.exp(log_k)))
-    return np.exp(np.interp(0.5 * np.log(np.maximum(k2, 1e-30)), log_k, log_power))
+class PowerTable:
+    """P(k) today [Mpc^3] at many squared wavenumbers, from 1e4 nodes in ln k (wiggles to 1e-6)."""
+
+    def __init__(self, cosmology: Cosmology, k_low: float, k_high: float) -> None:
+        """k_low, k_high: range [1/Mpc]; P is constant beyond it."""
+        low, high = (round(math.log(k), 6) for k in (k_low, k_high))
+        self._log_k = np.linspace(low, high, 10_000)
+        self._log_power = settled(np.log(cosmology.linear_power(np.exp(self._log_k))))
+
+    def __call__(self, k2: NDArray[np.float64]) -> NDArray[np.float64]:
+        log_k = 0.5 * portable.log(np.maximum(k2, 1e-30))
+        return portable.exp(np.interp(log_k, self._log_k, self._log_power))

@@ -34,8 +34,8 @@ class MadeLightcone:
     number: int
     seed: int
     digest: str
-    """sha256 of its content. Across devices the FFTs may differ in the last bits, and with them a
-    few halos and the digest."""
+    """sha256 of its content. A GPU and a processor round the last bits differently, and with them a
+    few halos and the digest differ."""
     halos: int
     drawn: dict[str, Any] = field(default_factory=dict)
     """What was drawn of its options, as a file of --options takes it."""

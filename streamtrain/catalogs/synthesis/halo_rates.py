@@ -26,9 +26,11 @@ from scipy.optimize import brentq
 
 from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays
 from streamtrain.catalogs.synthesis.arrays import Array as AnyArray
+from streamtrain.catalogs.synthesis.box import settled
 from streamtrain.catalogs.synthesis.density import DensityModes
 from streamtrain.catalogs.synthesis.massfunction import MassFunction, halo_bias
 from streamtrain.cosmology import DELTA_C, Cosmology
+from streamtrain.numerics import portable
 
 Array = NDArray[np.float64]
 
@@ -79,17 +81,18 @@ class MassNodes:
         self.cosmology = cosmology
         self.bias, self.bias_factor = bias, bias_factor
         self.z = np.linspace(*z_range, _NUM_REDSHIFTS)
-        bottom = math.log10(min_mass_Msun)
+        bottom = float(portable.log10(min_mass_Msun))
         per_node = _POINTS_PER_NODE
         num_spans = math.ceil((MAX_LOG_MASS - bottom) / NODE_DEX)
         log_mass = bottom + NODE_DEX / per_node * np.arange(num_spans * per_node + 1)
-        density = mass_function.dn_dlog10M(10.0**log_mass, self.z[:, None], cosmology)
+        mass = portable.exp10(log_mass)
+        density = settled(mass_function.dn_dlog10M(mass, self.z[:, None], cosmology))
         per_point = density * (NODE_DEX / per_node)
 
         above = np.cumsum(per_point[:, ::-1], axis=1)[:, ::-1].max(axis=0) * volume_Mpc3
         num_spans = min(num_spans, math.ceil(max(np.sum(above > 0.01), 1) / per_node))
         self.log_mass = bottom + NODE_DEX * np.arange(num_spans + 1)
-        self.mass = 10.0**self.log_mass
+        self.mass = portable.exp10(self.log_mass)
 
         self.density = np.empty((num_spans + 1, _NUM_REDSHIFTS))
         quantile = np.linspace(0.0, 1.0, _NUM_QUANTILES)

@@ -31,6 +31,7 @@ from streamtrain.catalogs.synthesis.box import (
     cell_words,
     constant,
     mix,
+    settled,
     uniform,
 )
 from streamtrain.catalogs.synthesis.density import LONG_STAGE, DensityField, DensityModes, gather
@@ -68,11 +69,11 @@ class HaloSampler(FieldBox):
         super().__init__(options)
         self.arrays = arrays
         cosmology = options.cosmology
-        self.z = cosmology.redshift(self.chi)
-        self.growth = cosmology.growth(self.z)
+        self.z = settled(cosmology.redshift(self.chi))
+        self.growth = settled(cosmology.growth(self.z))
         # Proper velocity per displacement today [km/s/Mpc].
         rate = cosmology.growth_rate(self.z) * cosmology.hubble(self.z) / (1.0 + self.z)
-        self.velocity = rate * self.growth
+        self.velocity = settled(rate * self.growth)
         area = np.radians(options.footprint_deg).prod()
         volume = area * (self.edges[1] ** 3 - self.edges[0] ** 3) / 3.0
         self.nodes = MassNodes(
@@ -276,7 +277,7 @@ class HaloSampler(FieldBox):
         second = growth * second
         position = start + growth * (first + second)
         velocity = per_displacement * (first + 2.0 * second)
-        return self._observe(position, velocity, 10.0**log_mass)
+        return self._observe(position, velocity, arrays.exp10(log_mass))
 
     def _at(self, chi: Array, name: str) -> Array:
         """A table of the plan at comoving distances [Mpc]."""

@@ -30,7 +30,12 @@ from streamtrain.catalogs import sfr as fit
 from streamtrain.catalogs.headers import MAKER, CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.synthesis.arrays import NUMPY, NumpyArrays
-from streamtrain.catalogs.synthesis.box import METHOD, METHOD_VERSION, FieldBox
+from streamtrain.catalogs.synthesis.box import (
+    METHOD,
+    METHOD_REVISION,
+    METHOD_VERSION,
+    FieldBox,
+)
 from streamtrain.catalogs.synthesis.massfunction import mass_function as find_mass_function
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.sampler import HaloSampler
@@ -158,6 +163,7 @@ def _provenance(seed: int, given: SkyOptions, sampler: HaloSampler) -> str:
         "version": __version__,
         "method": METHOD,
         "method_version": METHOD_VERSION,
+        "method_revision": METHOD_REVISION,
         "seed": int(seed),
         **options.to_dict(),
         "mass_definition": chosen.mass_definition,

@@ -86,6 +86,9 @@ class TorchArrays(NumpyArrays):
     def exp(self, array: Array) -> Array:
         return array.exp_()
 
+    def exp10(self, array: Array) -> Array:
+        return 10.0**array
+
     def square(self, array: Array) -> Array:
         return array.square_()
 
