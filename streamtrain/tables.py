@@ -12,6 +12,10 @@ WIDTH = 118
 TEXT_WIDTH = 100
 """Characters of a line of prose."""
 GAP = "  "
+LABEL = 10
+"""Characters of the first column of what a command says of a map, as in "warning   ..."."""
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+"""Names of files are not broken."""
 
 
 def columns(
@@ -47,6 +51,13 @@ def columns(
     for block in blocks:
         lines += [*([""] if lines else []), *(line(row, block) for row in (head, *rows))]
     return lines
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """What a command says of something, after a label of `LABEL` characters at most: lines of
+    prose, below one another."""
+    first, others = label.ljust(LABEL), " " * LABEL
+    return wrap(text, TEXT_WIDTH, initial_indent=first, subsequent_indent=others, **WHOLE_WORDS)
 
 
 def range_title(bounds: Sequence[float]) -> str:

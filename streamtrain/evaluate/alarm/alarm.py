@@ -37,7 +37,7 @@ from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.figures import as_name
 from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.ranks import cauchy
-from streamtrain.tables import plus_minus
+from streamtrain.tables import LABEL, labelled, plus_minus
 
 Float = NDArray[np.float64]
 
@@ -126,15 +126,23 @@ class Alarm:
 
     @property
     def warning(self) -> str:
-        """A sentence for an extrapolation, else ''."""
+        """A sentence for an extrapolation, with what is most off, else ''."""
         if not self.extrapolated:
             return ""
+        return self._sentence + (f"; most off: {'; '.join(map(str, self.off))}" if self.off else "")
+
+    @property
+    def _sentence(self) -> str:
         least = " (the smallest there is)" if self.p * (self.maps + 1) < 1.5 else ""
-        told = (
-            f"extrapolated: the map is unlike the maps that the training could have made, p = "
+        return (
+            "extrapolated: the map is unlike the maps that the training could have made, p = "
             f"{self.p:.2g}{least} among {self.maps} of them"
         )
-        return told + (f"; most off: {'; '.join(map(str, self.off))}" if self.off else "")
+
+    def lines(self) -> list[str]:
+        """`warning` for the screen, where what is most off is a list."""
+        told = labelled("warning", self._sentence + ("; most off:" if self.off else ""))
+        return told + [f"{' ' * LABEL}- {off}" for off in self.off]
 
     def __str__(self) -> str:
         tests = ", ".join(f"{name} {p:.2g}" for name, p in self.tests.items())
@@ -149,6 +157,18 @@ class Alarm:
         """The alarm that `to_dict` wrote."""
         given = {name: data[name] for name in ("p", "tests", "maps", "skies")}
         return cls(off=tuple(Off(**each) for each in data["off"]), **given)
+
+
+def told_of_map(alarm: Alarm | None, notes: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    """What a person is told of a map beside the prediction, in lines for the screen; the alarm's
+    own warning is among `warnings`."""
+    lines = [] if alarm is None else labelled("alarm", str(alarm))
+    for note in notes:
+        lines += labelled("note", note)
+    for warning in warnings:
+        own = alarm is not None and alarm.extrapolated and warning == alarm.warning
+        lines += alarm.lines() if alarm is not None and own else labelled("warning", warning)
+    return lines
 
 
 def about_lines(network: str, alarm: Alarm | None) -> list[str]:

@@ -13,10 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
+from streamtrain.evaluate.alarm.alarm import Alarm, about_lines, told_of_map
 from streamtrain.evaluate.inference.parameter_posterior import ParameterPosterior
 from streamtrain.evaluate.inference.prepare import Prepared
-from streamtrain.evaluate.inference.trained_for import wrapped
 from streamtrain.evaluate.posterior.functions import Curve
 from streamtrain.evaluate.posterior.posterior import Posterior
 from streamtrain.figures import (
@@ -35,7 +34,7 @@ from streamtrain.figures import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import write_json, write_text
 from streamtrain.maps.skymap import SkyMap
-from streamtrain.tables import columns
+from streamtrain.tables import columns, labelled
 
 Float = NDArray[np.float64]
 
@@ -230,18 +229,16 @@ def screen(
         f"map       {sky.source} ({sky.layout}): {shape} voxels (freq, dec, ra), "
         f"{sky.ra.width:.4g} x {sky.dec.width:.4g} deg, {sky.nu_GHz[0]:g}..{sky.nu_GHz[1]:g} GHz"
         + (f", {sky.units}" if sky.units else ""),
-        f"network   {result['run']}, step {result['checkpoint_step']}",
-        *(part for line in network for part in wrapped(line, 10 * " ", 10 * " ")),
-        f"applied   {', '.join(prepared.applied) or 'no operator'}",
+        *labelled("network", f"{result['run']}, step {result['checkpoint_step']}"),
+        *(part for line in network for part in labelled("", line)),
+        *labelled("applied", ", ".join(prepared.applied) or "no operator"),
     ]
     if age:
-        lines.append(f"errors    {age}")
+        lines += labelled("errors", age)
     if prepared.left_out:
-        lines.append(f"left out  {', '.join(prepared.left_out)}: a map has them in it")
-    if result["alarm"] is not None:
-        lines.append(f"alarm     {Alarm.from_dict(result['alarm'])}")
-    lines += [f"note      {note}" for note in result["notes"]]
-    lines += [f"warning   {warning}" for warning in result["warnings"]]
+        lines += labelled("left out", f"{', '.join(prepared.left_out)}: a map has them in it")
+    alarm = None if result["alarm"] is None else Alarm.from_dict(result["alarm"])
+    lines += told_of_map(alarm, result["notes"], result["warnings"])
     if isinstance(prediction, ParameterPosterior):
         return "\n".join([*lines, *prediction.lines()])
     if isinstance(prediction, dict):

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from streamtrain.arguments import all_numbers, given_numbers, whole_number
 from streamtrain.bins import cumulative
 from streamtrain.config import Config
-from streamtrain.evaluate.alarm.alarm import Alarm, about_lines
+from streamtrain.evaluate.alarm.alarm import Alarm, about_lines, told_of_map
 from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.inference.prepare import Prepared
@@ -51,7 +51,7 @@ from streamtrain.machine.files import check_npz, reading, writing
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.ranks import BAND
-from streamtrain.tables import columns
+from streamtrain.tables import columns, labelled
 
 Float = NDArray[np.float64]
 
@@ -154,11 +154,9 @@ class Posterior:
         )
 
     def __str__(self) -> str:
-        said = [f"network   {self.network}"] if self.network else []
-        said += [f"alarm     {self.alarm}"] if self.alarm is not None else []
+        said = labelled("network", self.network) if self.network else []
         notes = [*self.notes, *([self.recalibration] if self.recalibration else [])]
-        said += [f"note      {text}" for text in notes]
-        said += [f"warning   {text}" for text in self.warnings]
+        said += told_of_map(self.alarm, notes, self.warnings)
         return "\n".join([*said, *self.lines()])
 
     @cached_property

@@ -49,7 +49,7 @@ from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.ranks import combine
 from streamtrain.shipped import is_shipped
-from streamtrain.tables import columns
+from streamtrain.tables import columns, labelled
 
 Float = NDArray[np.float64]
 
@@ -148,7 +148,8 @@ class Check:
         return f"Check(p = {self.p:.3g}, {self.painted} maps, {self.calibration} of the prior)"
 
     def __str__(self) -> str:
-        return "\n".join([*([f"warning   {self.warning}"] if self.warning else []), *self.lines()])
+        warning = labelled("warning", self.warning) if self.warning else []
+        return "\n".join([*warning, *self.lines()])
 
     @property
     def smallest_p(self) -> float:
@@ -195,7 +196,7 @@ class Check:
             f"among {self.calibration} maps of the prior: p = {self._text(self.p)}"
         )
         table = columns(["compared in", "p", "sigma", "furthest off"], rows, left=(0, 3))
-        return [head, *table, *(f"note      {text}" for text in self.notes)]
+        return [head, *table, *(line for text in self.notes for line in labelled("note", text))]
 
     def _text(self, p: float) -> str:
         return f"{p:.2g}" if p > 1.5 * self.smallest_p else f"{self.smallest_p:.2g} or less"

@@ -155,7 +155,7 @@ def test_errors_of_another_step_are_used_and_their_age_told(
         "infer_reference.json, measured with the checkpoint of step 4, 3 steps earlier than the "
         f"one that predicts, by generator version {GENERATOR_VERSION - 1}"
     )
-    assert said in capsys.readouterr().out and said in old["warnings"][0]
+    assert said in " ".join(capsys.readouterr().out.split()) and said in old["warnings"][0]
     monkeypatch.undo()
     monkeypatch.setattr(infer_output, "write_png", lambda figure, path: None)
     monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
@@ -253,8 +253,15 @@ def test_a_map_unlike_the_maps_of_the_prior_is_told(
     assert f"p = {1 / 101:.2g} (the smallest there is) among 100 of them; most off: " in problem
     assert found["alarm"]["extrapolated"] and abs(found["alarm"]["off"][0]["sigma"]) > 3.0
     told = capsys.readouterr().out
-    assert f"warning   {problem}" in told
     assert "\nalarm     p = 0.0099 among 100 maps of the training's own skies (outputs " in told
+    lines = told.splitlines()
+    head = next(k for k, line in enumerate(lines) if line.startswith("warning   extrapolated: "))
+    listed = lines[head + 2 : head + 2 + len(found["alarm"]["off"])]
+    assert lines[head + 1].endswith("among 100 of them; most off:")
+    assert [line.removeprefix(10 * " " + "- ") for line in listed] == problem.partition(
+        "most off: "
+    )[2].split("; ")
+    assert len(listed) > 1 and max(map(len, lines[head - 2 : head + 2])) <= 100
     meta = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv").meta
     assert meta["alarm"]["p"] == found["alarm"]["p"]
 
