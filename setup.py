@@ -13,7 +13,8 @@ PICTURE = re.compile(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n(\*.*?\*\n\n)?", re.DO
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 WHERE = """\
 This page names files: docs/, examples/, launch/ and configs/ are in the source distribution, and
-`pip install` brings the commands, the presets and the trained networks."""
+`pip install` brings the commands, the presets, the trained networks and the examples, which
+`streamtrain examples` writes into the folder examples/."""
 
 
 def page(readme: str) -> str:

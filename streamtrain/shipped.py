@@ -1,4 +1,5 @@
-"""What ships with streamtrain, found by its name: kernels, configurations, trained networks.
+"""What ships with streamtrain, found by its name: kernels, configurations, trained networks,
+examples.
 
 Also which of the files and runs that are there has the name nearest to a misspelt one.
 """
@@ -17,8 +18,8 @@ of `evaluate --blind`."""
 
 
 def resource_dir(name: str) -> Path:
-    """Folder `name` ("kernels" or "configs"): inside the installed package, or at the top of a
-    checkout that is used through PYTHONPATH or an editable install."""
+    """Folder `name` ("kernels", "configs", "examples"): inside the installed package, or at the top
+    of a checkout that is used through PYTHONPATH or an editable install."""
     for folder in (_PACKAGE / name, _PACKAGE.parent / name):
         if folder.is_dir():
             return folder

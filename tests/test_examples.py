@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from support import ROOT, small
 
 from streamtrain import load_config, paint
+from streamtrain.cli.main import main
 from streamtrain.evaluate import evaluation
 from streamtrain.maps.read import read_map
 from streamtrain.shipped import trained_networks
@@ -48,6 +49,26 @@ def test_they_are_short_and_say_what_they_are_for() -> None:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) < MAX_LINES, file.name
         assert text.startswith('"""') and 'if __name__ == "__main__":' in text
+
+
+def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, with what each shows; a file that was changed is kept."""
+    assert main(["examples", "mine"]) == 0
+    said = capsys.readouterr().out
+    files = sorted(file for file in EXAMPLES.iterdir() if file.is_file())
+    assert len(files) == 7 and "wrote 7 of 7 into mine\n" in said
+    for file in files:
+        written = tmp_path / "mine" / file.name
+        assert written.read_bytes() == file.read_bytes()
+        assert f"mine/{file.name} " in said
+    assert "mine/sweep.py               Paint maps of one sky with a luminosity model, and" in said
+    assert "mine/first_maps.ipynb       From halos to a training sample\n" in said
+    (tmp_path / "mine" / "sweep.py").write_text("print('mine')\n")
+    (tmp_path / "mine" / "own_loop.py").unlink()
+    assert main(["examples", "mine"]) == 0
+    said = capsys.readouterr().out
+    assert "one of its parameters (yours, kept)\nwrote 1 of 7 into mine\n" in said
+    assert (tmp_path / "mine" / "sweep.py").read_text() == "print('mine')\n"
 
 
 def test_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,12 @@ def test_everything_that_is_read_is_in_the_wheel(built: tuple[Path, Path]) -> No
     """Every file of the package but for its caches, from the checkout and from the sdist."""
     wanted = {
         str(Path(*folder) / file.relative_to(ROOT / folder[-1]))
-        for folder in (("streamtrain",), ("streamtrain", "kernels"), ("streamtrain", "configs"))
+        for folder in (
+            ("streamtrain",),
+            ("streamtrain", "kernels"),
+            ("streamtrain", "configs"),
+            ("streamtrain", "examples"),
+        )
         for file in (ROOT / folder[-1]).rglob("*")
         if file.is_file() and file.suffix != ".pyc"
     }
@@ -106,6 +111,16 @@ def test_python_of_the_readme(installed: Path, tmp_path: Path) -> None:
     place, result = done.stdout.splitlines()[-2:]
     assert Path(place).is_relative_to(installed.parent)
     assert re.fullmatch(r"torch\.Size\(\[20, 64, 64\]\) \d{4,}", result)
+
+
+def test_examples_are_written_and_run(installed: Path, tmp_path: Path) -> None:
+    """Those of the wheel, in a folder where nothing else is."""
+    done = run([installed / "streamtrain", "examples"], tmp_path)
+    assert done.stdout.endswith("wrote 7 of 7 into examples\n")
+    for file in (ROOT / "examples").glob("[!_]*.*"):
+        assert (tmp_path / "examples" / file.name).read_bytes() == file.read_bytes()
+    run([installed / "python", "examples/sweep.py"], tmp_path)
+    assert (tmp_path / "runs/examples/sweep.png").is_file()
 
 
 def test_a_map_in_fits_needs_nothing_more() -> None:

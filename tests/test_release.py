@@ -100,7 +100,7 @@ def test_metadata_is_valid_and_has_what_finds_it(tmp_path: Path) -> None:
         "LICENSE-data.md",
     ):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    for folder in ("streamtrain", "kernels", "configs"):
+    for folder in ("streamtrain", "kernels", "configs", "examples"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     make = "from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel('out')"
     (tmp_path / "out").mkdir()

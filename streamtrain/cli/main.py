@@ -25,6 +25,7 @@ from streamtrain.cli.common import (
     with_device,
 )
 from streamtrain.cli.evaluate import add_evaluate, add_testset
+from streamtrain.cli.examples import add_examples
 from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
 from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         description="List what this machine has, and check that it makes the published bits.",
     )
     command.set_defaults(run=_check)
+    add_examples(commands)
 
     catalog = commands.add_parser(
         "catalog",
