@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The tables of docs/ that name this script, a section each:
+# The tables and pictures of docs/ that name this script, a section each:
+#   bash launch/docs_numbers.sh readme         README.md: docs/comparison.png
 #   bash launch/docs_numbers.sh chain          docs/classical.md: networks beside the Markov chain
 #   bash launch/docs_numbers.sh experiments    docs/experiments.md: six small trainings
 #   bash launch/docs_numbers.sh scenarios      docs/evaluation.md: the published scenarios
-#   bash launch/docs_numbers.sh limlam FOLDER  docs/infer.md: maps that limlam_mocker painted, in
-#                                              FOLDER as tests/data/README.md describes them
+#   bash launch/docs_numbers.sh limlam FOLDER  docs/infer.md, docs/infer.png: maps that limlam_mocker
+#                                              painted, in FOLDER as tests/data/README.md describes
+#                                              them
 #   bash launch/docs_numbers.sh comap FOLDER   docs/comap.md: a map in COMAP's layout; FOLDER has
 #                                              halos.npz, beam.txt and transfer.h5, see there
 # Further arguments key=value are settings of every training, such as train.threads=1. Skies, runs and
@@ -15,7 +17,7 @@ cd "$(dirname "$0")/.."
 section="${1:-none}"
 shift || true
 case "$section" in
-chain | experiments | scenarios | limlam | comap) ;;
+readme | chain | experiments | scenarios | limlam | comap) ;;
 *)
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
   exit 2
@@ -49,6 +51,16 @@ block() { awk -v head="$1" -v fence="\`\`\`$2" \
   docs/infer.md; }
 
 case "$section" in
+readme)
+  make=(catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities)
+  streamtrain "${make[@]}" 32 --prefix train --first-seed 0
+  streamtrain "${make[@]}" 8 --prefix validation --first-seed 1000
+  streamtrain "${make[@]}" 8 --prefix test --first-seed 2000
+  of=(configs/quickstart_comap.yaml "$@" run=runs/docs/readme)
+  streamtrain train "${of[@]}"
+  streamtrain evaluate "${of[@]}"
+  cp runs/docs/readme/comparison.png docs/comparison.png
+  ;;
 chain)
   skies
   of=(configs/quickstart.yaml "${data[@]}" train.steps=3000 test.samples=1024 "$@")
@@ -124,6 +136,7 @@ for name, options in (("v1_li_square", {}), ("v3_breysse_offset", {"regrid": Tru
             bottom, top = getattr(posterior, kind)(level)
             print(f"{kind} {level}: holds {np.mean((bottom <= true) & (true <= top)):.2f} of the bins")
 END
+  cp runs/docs/v1_li_square.png docs/infer.png
   ;;
 comap)
   survey="$(cd "${1:?the folder of halos.npz, beam.txt and transfer.h5}" && pwd)"
