@@ -188,7 +188,7 @@ ROLLED = CUBE.transpose(1, 2, 0)
         ("a.npz", lambda p: E(p, CUBE, pix_binedges_y=np.linspace(-1, 1, 25)), {},
          "map has shape (24, 20, 3), but its axes [ra, dec, freq] have (24, 24, 3)"),
         ("a.npz", lambda p: E(p, CUBE, map=CUBE.astype("U4")), {}, "map holds <U4, not numbers"),
-        ("a.npz", lambda p: _cut(E(p, CUBE)), {}, "cannot be read, or is cut short ("),
+        ("a.npz", lambda p: _cut(E(p, CUBE)), {}, "is no npz file, or is cut short"),
         ("a.npz", _pickle, {}, "cannot be read, or is cut short (Object arrays cannot be loaded"),
         ("a.h5", lambda p: H(p, CUBE, units=None), {}, "(HDF5) does not say its units"),
         ("a.h5", lambda p: H(p, CUBE, ra_edges_deg=None), {}, "has no dataset ra_edges_deg"),
