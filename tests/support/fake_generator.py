@@ -31,6 +31,17 @@ NUM_BINS = 7
 SPLITS = ("train", "validation", "test")
 
 
+class FakeSkies:
+    """The lightcone files of a generator, by their headers."""
+
+    def __init__(self, headers: Sequence[Header]) -> None:
+        self.headers = headers
+
+    def identity(self) -> list[str]:
+        """What decides the halos: the lightcones' digests."""
+        return [header.digest for header in self.headers]
+
+
 class FakeGenerator:
     """A `streamtrain.generator.draws.SampleGenerator`."""
 
@@ -53,6 +64,10 @@ class FakeGenerator:
         bins = replace(config.label, bins=self.num_bins)
         self.label = Label(bins, [self.volume_Mpc3], self.classes)
         self.num_outputs, self.bin_edges = self.label.num_outputs, self.label.bins.edges
+
+    @property
+    def skies(self) -> FakeSkies:
+        return FakeSkies(self.headers)
 
     def describe(self) -> str:
         return f"{self.split}: made up"
