@@ -62,7 +62,9 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
         written = tmp_path / "mine" / file.name
         assert written.read_bytes() == file.read_bytes()
         assert f"mine/{file.name} " in said
-    assert re.search(r"^mine/sweep.py +Paint maps of one sky with a luminosity model, and", said, re.M)
+    assert re.search(
+        r"^mine/sweep.py +Paint maps of one sky with a luminosity model, and", said, re.M
+    )
     assert re.search(r"^mine/first_maps.ipynb +From halos to a training sample$", said, re.M)
     (tmp_path / "mine" / "sweep.py").write_text("print('mine')\n")
     (tmp_path / "mine" / "own_loop.py").unlink()

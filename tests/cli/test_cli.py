@@ -209,7 +209,10 @@ def test_make_is_resumable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["catalog", "make", "1", "--footprnt=2"], "did you mean '--footprint-deg'?"),
         (["train", "quickstart.yml"], "'quickstart.yml': did you mean 'quickstart.yaml'?"),
         (["train", "configs/resnt.yaml"], "did you mean 'networks/resnet.yaml'?"),
-        (["train", "unlike_any.yaml"], "reference.yaml, small.yaml, time.yaml, and more in networks/"),
+        (
+            ["train", "unlike_any.yaml"],
+            "reference.yaml, small.yaml, time.yaml, and more in networks/",
+        ),
         (["train", "runs/mien"], "no configuration file or run 'runs/mien': did you mean 'runs/m"),
         (["evaluate", "runs/other"], "the runs beside it are runs/mine"),
         (["infer", "runs/minne", "map.fits"], "no run 'runs/minne': did you mean 'runs/mine'?"),
