@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.schema import AssumptionWarning, Difference, differences, to_dict
+from streamtrain.schema import Difference, differences, to_dict, warn
 from streamtrain.train.folder import run_folder
 
 Named = tuple[str, str]
@@ -244,7 +243,7 @@ def check(manifest: Manifest, generator: Generator) -> None:
     if problems := mismatches(manifest, generator):
         raise OtherTestSet(" ".join(problems).rstrip("."))
     for note in not_compared(manifest, generator):
-        warnings.warn(note, AssumptionWarning, stacklevel=2)
+        warn(note)
 
 
 def reopen(

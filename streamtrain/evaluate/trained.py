@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of
 from streamtrain.networks.network import Network, build_network
-from streamtrain.schema import AssumptionWarning
+from streamtrain.schema import warn
 from streamtrain.train.checkpoint import load_checkpoint, load_weights
 from streamtrain.train.folder import run_folder
 
@@ -96,7 +95,7 @@ class Trained:
         again = again_of(self.lightcones, here, self.recipes, generator.headers)
         if again is None:
             raise ValueError(f"the lightcones of data.train are not {whose}")
-        warnings.warn(made_again(again, whose), AssumptionWarning, stacklevel=2)
+        warn(made_again(again, whose))
 
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
         """The network with its weights (their average, if one was kept), to predict with.
