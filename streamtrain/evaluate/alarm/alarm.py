@@ -76,6 +76,9 @@ LEAST_LEFT = 0.01
 """What the regression leaves of a number scatters by this share of its scatter, at least."""
 CONSTANT = 1e-6
 """A direction with a smaller variance is none."""
+ROWS = ("near", "distances")
+"""Arrays of a row for each map, nearly all of a reference's size: their numbers are of single
+precision, as they are written."""
 LINE = 105
 """Characters of a line of a figure's title."""
 MOST_OFF = 5
@@ -249,9 +252,9 @@ class Reference:
         arrays |= {"power_inverse": _inverse(left[:, power]), "power": power.astype(np.float64)}
         arrays["other_inverse"] = _inverse(left[:, ~power])
         arrays["left_unit"] = np.maximum(left.std(0), LEAST_LEFT)
-        arrays["near"] = leading[:, : arrays["output_axes"].shape[1]]
+        arrays["near"] = _single(leading[:, : arrays["output_axes"].shape[1]])
         found._tree = cKDTree(arrays["near"])
-        arrays["distances"] = found._distances(*unseen)[0]
+        arrays["distances"] = _single(found._distances(*unseen)[0])
         return cls(arrays, places, skies)
 
     def p_values(self, numbers: Float, outputs: Float) -> Float:
@@ -285,8 +288,10 @@ class Reference:
             "skies": self.skies,
             "places": [asdict(p) for p in self.places],
         }
+        arrays: dict[str, Any] = {**self._arrays, "told": np.array(json.dumps(told))}
+        arrays |= {name: arrays[name].astype(np.float32) for name in ROWS}
         with writing(path) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, told=np.array(json.dumps(told)), **self._arrays)  # type: ignore[arg-type]
+            np.savez_compressed(stream, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> tuple[Reference, dict[str, Any]]:
@@ -300,6 +305,7 @@ class Reference:
                 arrays = {name: data[name] for name in data.files}
         try:
             told = json.loads(str(arrays.pop("told")))
+            arrays = {name: values.astype(np.float64) for name, values in arrays.items()}
             places = [Place(**place) for place in told["places"]]
             return cls(arrays, places, told["skies"]), told["about"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -353,6 +359,10 @@ class Reference:
             for k in order
             if abs(sigma[k]) >= LEAST_OFF
         )
+
+
+def _single(values: Float) -> Float:
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _scaled(values: Float, mean: Float, unit: Float) -> Float:
