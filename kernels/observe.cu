@@ -59,24 +59,26 @@ INLINE int lanes_of_group(i64 first, i64 num) {
 }
 
 // sum[j] = the sum over k of weight[k * weight_step] in[k * step + j], added in the order of k.
-template <typename Real, typename Input>
+template <int width, typename Real, typename Input>
 INLINE void weighted_sums(const Real* __restrict__ weight, i64 weight_step,
                           const Input* __restrict__ in, i64 step, int num_terms, int lanes,
                           Real* __restrict__ sum) {
-    LANES_LOOP for (int j = 0; j < GROUP; ++j) sum[j] = 0;
+    LANES_LOOP for (int j = 0; j < width; ++j) sum[j] = 0;
     for (int k = 0; k < num_terms; ++k) {
-        LANES_LOOP for (int j = 0; j < GROUP; ++j)
+        LANES_LOOP for (int j = 0; j < width; ++j)
             if (j < lanes)
                 sum[j] = sum[j] + weight[k * weight_step] * (Real)in[k * step + j];
     }
 }
 
 // The condition on the lanes is gone where they are a constant.
-#define WEIGHTED_SUMS(weight, weight_step, in, step, num_terms, lanes, sum)        \
-    if (lanes == GROUP)                                                            \
-        weighted_sums(weight, weight_step, in, step, num_terms, GROUP, sum);       \
+#define SUMS_OF_LANES(width, weight, weight_step, in, step, num_terms, lanes, sum) \
+    if (lanes == width)                                                            \
+        weighted_sums<width>(weight, weight_step, in, step, num_terms, width, sum); \
     else                                                                           \
-        weighted_sums(weight, weight_step, in, step, num_terms, lanes, sum);
+        weighted_sums<width>(weight, weight_step, in, step, num_terms, lanes, sum);
+#define WEIGHTED_SUMS(weight, weight_step, in, step, num_terms, lanes, sum)        \
+    SUMS_OF_LANES(GROUP, weight, weight_step, in, step, num_terms, lanes, sum)
 
 #include "noise.cuh"
 #include "sources.cuh"

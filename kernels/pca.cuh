@@ -55,6 +55,8 @@ INLINE double product_sum(const double* __restrict__ a, const double* __restrict
     return sum[0];
 }
 
+#ifdef __CUDACC__
+
 // Products of channels, summed over a chunk of pixels: products [B, num_chunks, n_freq, n_freq].
 // sample = (cube, chunk), element = a pair of channels.
 FOR_EACH(channel_products,
@@ -75,6 +77,8 @@ FOR_EACH(channel_products,
                  out[column * num_freq + row] = sum;
              }
          })
+
+#endif
 
 // matrix [n, n] = the sum of those of all chunks, over its trace, so that its eigenvalues are 0 to 1.
 INLINE void joined_products(int n, int num_chunks, const double* products, double* matrix) {
@@ -287,6 +291,15 @@ FOR_EACH_CUBE(leading_modes,
                   reflect_back(n, num_modes, reflectors, factor, out);
               })
 
+// A voxel without what its modes make of it over sigma, where it was observed; never subnormal.
+INLINE float without_modes(float voxel, float sigma, double sum) {
+    const float left = (float)((double)voxel - (double)sigma * sum);
+    const float value = magnitude(left) < 1.17549435e-38f ? 0.0f : left;
+    return sigma > 0.0f ? value : voxel;
+}
+
+#ifdef __CUDACC__
+
 // How much of each of its modes is in a cube: amplitudes [B, num_modes, num_pixels].
 // sample = (cube, mode), element = group of pixels.
 FOR_EACH(principal_amplitudes,
@@ -304,7 +317,7 @@ FOR_EACH(principal_amplitudes,
                  if (j < lanes) out[j] = sum[j];
          })
 
-// The cube without its modes, where it was observed. What is left is never subnormal.
+// The cube without its modes, where it was observed.
 // sample = (cube, frequency), element = group of pixels.
 FOR_EACH(subtract_principal,
          (i64 num_samples, i64 num_elements, i64 num_pixels, int num_modes, int num_freq,
@@ -321,9 +334,11 @@ FOR_EACH(subtract_principal,
              double sum[GROUP];
              WEIGHTED_SUMS(mode, num_freq, in, num_pixels, num_modes, lanes, sum)
              for (int j = 0; j < GROUP; ++j)
-                 if (j < lanes) {
-                     const float left = (float)((double)out[j] - (double)level[j] * sum[j]);
-                     const float value = magnitude(left) < 1.17549435e-38f ? 0.0f : left;
-                     out[j] = level[j] > 0.0f ? value : out[j];
-                 }
+                 if (j < lanes) out[j] = without_modes(out[j], level[j], sum[j]);
          })
+
+#else
+
+#include "pca_host.cuh"
+
+#endif
