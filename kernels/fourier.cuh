@@ -4,12 +4,12 @@
 // Waves, which are complex, lie as two such arrays behind one another, the real parts first; weights
 // float32 [num_out, num_terms, 2] are complex. sample = slice, element = group of voxels of a row.
 
-// One group of a row; `plane` leads from real to imaginary parts. Of real rows there are none.
-template <bool from_waves, bool to_waves>
+// `width` neighbours of a row; `plane` leads from real to imaginary parts. Of real rows there are none.
+template <int width, bool from_waves, bool to_waves>
 INLINE void sum_of_rows(const int* __restrict__ from, const float* __restrict__ weight, int num_terms,
                         const float* __restrict__ in, i64 num_across, i64 plane, int lanes,
                         float* __restrict__ real, float* __restrict__ imaginary) {
-    LANES_LOOP for (int j = 0; j < GROUP; ++j) {
+    LANES_LOOP for (int j = 0; j < width; ++j) {
         real[j] = 0.0f;
         imaginary[j] = 0.0f;
     }
@@ -18,10 +18,10 @@ INLINE void sum_of_rows(const int* __restrict__ from, const float* __restrict__ 
         const float* y = x + (from_waves ? plane : 0);
         const float cosine = weight[2 * k];
         const float sine = weight[2 * k + 1];
-        LANES_LOOP for (int j = 0; j < GROUP; ++j)
+        LANES_LOOP for (int j = 0; j < width; ++j)
             if (j < lanes)
                 real[j] = real[j] + (from_waves ? cosine * x[j] - sine * y[j] : cosine * x[j]);
-        LANES_LOOP for (int j = 0; j < GROUP; ++j)
+        LANES_LOOP for (int j = 0; j < width; ++j)
             if (to_waves && j < lanes)
                 imaginary[j] =
                     imaginary[j] + (from_waves ? cosine * y[j] + sine * x[j] : sine * x[j]);
@@ -45,11 +45,11 @@ INLINE void row_group(i64 sample, i64 element, i64 num_samples, i64 num_in, i64 
     float* imaginary = real + num_samples * num_out * num_across;
     float sums[2][GROUP];
     if (lanes == GROUP)
-        sum_of_rows<from_waves, to_waves>(source, weight, num_terms, group, num_across, plane, GROUP,
-                                          sums[0], sums[1]);
+        sum_of_rows<GROUP, from_waves, to_waves>(source, weight, num_terms, group, num_across,
+                                                 plane, GROUP, sums[0], sums[1]);
     else
-        sum_of_rows<from_waves, to_waves>(source, weight, num_terms, group, num_across, plane, lanes,
-                                          sums[0], sums[1]);
+        sum_of_rows<GROUP, from_waves, to_waves>(source, weight, num_terms, group, num_across,
+                                                 plane, lanes, sums[0], sums[1]);
     LANES_LOOP for (int j = 0; j < GROUP; ++j)
         if (j < lanes) real[j] = sums[0][j];
     LANES_LOOP for (int j = 0; j < GROUP; ++j)
@@ -97,3 +97,9 @@ FOR_EACH(multiply_waves,
              const float factor = factors[(sample % num_factors) * num_elements + element];
              waves[wave] = waves[wave] * factor;
          })
+
+#ifndef __CUDACC__
+
+#include "fourier_host.cuh"
+
+#endif

@@ -67,6 +67,9 @@ class Kernels(Protocol):
     """Compiled kernels of one source on one device."""
 
     device: torch.device
+    blockwise: bool
+    """Whether there are kernels that do the work of several, one block after the other, so that it
+    stays in a CPU's cache."""
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         """Launch a FOR_EACH kernel over samples x elements."""
@@ -129,6 +132,8 @@ def kernels_for(
 
 class HostKernels:
     """Kernels compiled by the host C++ compiler, called through ctypes (the GIL is released)."""
+
+    blockwise = True
 
     def __init__(self, source: str, flags: Sequence[str] = ()) -> None:
         self.device = torch.device("cpu")
@@ -197,6 +202,7 @@ class CudaKernels:
     All memory is torch's; CuPy only loads and launches.
     """
 
+    blockwise = False
     THREADS = 256
     WARP = 32
     MAX_BLOCKS = 65535

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,9 @@ STEP_COST = 4
 """What a step costs beside its terms, in terms: it reads and writes all rows."""
 
 Edge = Literal["reflect", "zero"]
+
+COLUMNS = 64
+"""Columns that go through all steps together on a CPU, as in kernels/fourier_host.cuh."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,31 @@ class RowSums:
             made,
         )
         return made
+
+
+class Steps:
+    """The steps of some axes, one behind the other, as kernels/fourier_host.cuh reads them."""
+
+    def __init__(self, *axes: Sequence[RowSums]) -> None:
+        steps = [step for axis in axes for step in axis]
+        shapes = np.array([(step.num_in, *step.source.values.shape) for step in steps])
+        self.num = Table(np.array([len(axis) for axis in axes], np.int32))
+        self.shapes = Table(shapes.astype(np.int32))
+        self.source = Table(np.concatenate([step.source.values.ravel() for step in steps]))
+        self.weights = Table(np.concatenate([step.weights.values.ravel() for step in steps]))
+        self.num_out = int(shapes[-1, 1])
+        """Rows that the last of them makes."""
+        self.most_rows = int(shapes[:, :2].max())
+        """The most that one of them reads or makes."""
+
+    def tables(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes of the steps, rows and weights of their terms, on a device."""
+        return self.shapes.on(device), self.source.on(device), self.weights.on(device)
+
+    def room(self, slices: int = 0) -> Tensor:
+        """What the host's kernels need for blocks of columns, and for so many whole slices."""
+        numbers = 4 * self.most_rows * COLUMNS + 2 * slices * self.most_rows**2
+        return torch.empty(numbers, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -141,11 +169,35 @@ class Axis:
     def to_waves(self, kernels: Kernels, rows: Tensor) -> Tensor:
         """Waves [2, slices, num_waves, across] of rows, which are real [slices, num, across] or
         waves along another axis [2, slices, num, across]."""
+        if kernels.blockwise:
+            return _in_blocks(kernels, self._forward, rows, self.real)
         return _through(kernels, self.forward, rows, self.real)
 
     def to_rows(self, kernels: Kernels, waves: Tensor, *, real: bool) -> Tensor:
         """The rows of waves: real, or still waves along another axis."""
+        if kernels.blockwise:
+            return _in_blocks(kernels, self._backward, waves, real)
         return _through(kernels, self.backward, waves, real)
+
+    @cached_property
+    def _forward(self) -> Steps:
+        return Steps(self.forward)
+
+    @cached_property
+    def _backward(self) -> Steps:
+        return Steps(self.backward)
+
+
+def _in_blocks(kernels: Kernels, steps: Steps, rows: Tensor, real: bool) -> Tensor:
+    *complex_rows, slices, _, across = rows.shape
+    planes = () if real else (2,)
+    made = torch.empty((*planes, slices, steps.num_out, across), dtype=torch.float32)
+    kernels.per_item(
+        "axis_of_slices", slices, 0, np.int32(len(steps.shapes.values)),
+        *steps.tables(rows.device), np.int64(across), np.int32(bool(complex_rows)),
+        np.int32(not real), np.int64(steps.most_rows), rows, made, steps.room(),
+    )  # fmt: skip
+    return made
 
 
 def _through(kernels: Kernels, steps: Sequence[RowSums], rows: Tensor, real: bool) -> Tensor:
@@ -175,6 +227,8 @@ class SliceFilter:
     def apply(self, kernels: Kernels, slices: Tensor) -> Tensor:
         """The slices after it: real [slices, n_dec, n_ra], or waves along another axis [2, slices,
         n_dec, n_ra], of which `dec` and `ra` make all waves."""
+        if kernels.blockwise:
+            return self._in_blocks(kernels, slices)
         columns = _turned(kernels, self.dec.to_waves(kernels, slices))
         waves = self.ra.to_waves(kernels, columns)
         factors = self.factors.on(waves.device)
@@ -182,6 +236,22 @@ class SliceFilter:
         kernels.elementwise("multiply_waves", planes, size, np.int64(len(factors)), factors, waves)
         columns = self.ra.to_rows(kernels, waves, real=columns.dim() == 3)
         return self.dec.to_rows(kernels, _turned(kernels, columns), real=slices.dim() == 3)
+
+    @cached_property
+    def _steps(self) -> Steps:
+        return Steps(self.dec.forward, self.ra.forward, self.ra.backward, self.dec.backward)
+
+    def _in_blocks(self, kernels: Kernels, slices: Tensor) -> Tensor:
+        made, steps, factors = torch.empty_like(slices), self._steps, self.factors
+        *complex_rows, _, num_dec, num_ra = slices.shape
+        kernels.per_item(
+            "filter_slices", slices.shape[-3], 0, np.int64(len(factors.values)),
+            np.int32(num_dec), np.int32(num_ra), steps.num.on(slices.device),
+            *steps.tables(slices.device), np.int32(bool(complex_rows)),
+            np.int32(not self.dec.real), np.int32(not self.ra.real), np.int64(steps.most_rows),
+            factors.on(slices.device), slices, made, steps.room(slices=2),
+        )  # fmt: skip
+        return made
 
 
 def _turned(kernels: Kernels, waves: Tensor) -> Tensor:

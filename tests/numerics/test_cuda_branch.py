@@ -51,6 +51,8 @@ TEAM = 2
 class EmulatedCuda(HostKernels):
     """Launches like CudaKernels, in spirit: items x some blocks, blocks x samples."""
 
+    blockwise = False
+
     def __init__(
         self, name: str, prologue: str = "", edits: Mapping[str, str] | None = None
     ) -> None:

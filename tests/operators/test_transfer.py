@@ -15,6 +15,7 @@ from scipy.fft import dct
 from scipy.integrate import quad
 from support import map_runs as runs
 from support import small
+from support.both_kernels import PATTERNS
 from support.operator_tools import operators
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -22,8 +23,9 @@ from streamtrain.config import ConfigError, from_mapping
 from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.generator.generator import Generator
 from streamtrain.maps.read import read_map
-from streamtrain.numerics.backend import Kernels
-from streamtrain.operators.fourier import Axis, cheap_length, radices
+from streamtrain.numerics.backend import HostKernels, Kernels, kernel_source
+from streamtrain.operators.base import Table
+from streamtrain.operators.fourier import Axis, SliceFilter, cheap_length, radices
 from streamtrain.operators.transfer import TransferFunction, TransferTable, without_information
 from streamtrain.schema import AssumptionWarning
 
@@ -124,6 +126,78 @@ def test_cosines_are_scipys(kernels: Kernels, num: int) -> None:
     np.testing.assert_allclose(waves, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     back = axis.to_rows(kernels, waves, real=True)
     np.testing.assert_allclose(back, rows, rtol=0, atol=1e-6 * np.abs(rows).max())
+
+
+def equal_but_for_nan(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """A NaN is one whatever its bits."""
+    a, b = (values.numpy().reshape(-1) for values in (found, expected))
+    same = (a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))
+    return found.shape == expected.shape and bool(same.all())
+
+
+AXES = [
+    Axis.fourier(256, half=True),
+    Axis.fourier(60, half=False),
+    Axis.fourier(13, half=True),
+    Axis.fourier(21, half=True, length=32),
+    Axis.cosines(60),
+    Axis.cosines(1),
+]
+
+
+@pytest.mark.parametrize("across", [1, 60, 64, 150])
+@pytest.mark.parametrize("axis", AXES, ids=[f"{k}" for k in range(len(AXES))])
+def test_blocks_have_the_bits_of_steps(kernels: Kernels, axis: Axis, across: int) -> None:
+    """What a CPU does in one call for block after block, and a GPU in one launch for each step;
+    also of numbers that are none."""
+    steps = HostKernels(kernel_source("observe.cu"))
+    steps.blockwise = False
+    rng = np.random.default_rng(across)
+    num = axis.forward[0].num_in
+    for fuzz in (False, True):
+        for shape in ((3, num, across), (2, 3, num, across)):
+            values = rng.normal(0, 1, shape).astype(np.float32)
+            if fuzz:
+                some = rng.uniform(size=shape) < 1e-3
+                values[some] = rng.choice(PATTERNS[torch.float32], int(some.sum()))
+            rows = torch.from_numpy(values)
+            waves = axis.to_waves(steps, rows)
+            assert equal_but_for_nan(axis.to_waves(kernels, rows), waves)
+            for real in (False, True):
+                back = axis.to_rows(steps, waves, real=real)
+                assert equal_but_for_nan(axis.to_rows(kernels, waves, real=real), back)
+    assert kernels.blockwise
+
+
+@pytest.mark.parametrize(
+    ("dec", "ra", "waves"),
+    [
+        (Axis.fourier(60, half=False), Axis.fourier(70, half=False), True),
+        (Axis.fourier(70, half=True), Axis.fourier(9, half=False), False),
+        (Axis.fourier(13, half=True, length=20), Axis.fourier(66, half=False, length=75), False),
+        (Axis.cosines(12), Axis.cosines(68), False),
+    ],
+    ids=["waves", "real", "zeros behind", "cosines"],
+)
+def test_slices_in_blocks_have_the_bits_of_steps(
+    kernels: Kernels, dec: Axis, ra: Axis, waves: bool
+) -> None:
+    steps = HostKernels(kernel_source("observe.cu"))
+    steps.blockwise = False
+    rng = np.random.default_rng(5)
+    size = (ra.num_waves, dec.num_waves)
+    factors = rng.uniform(size=(3, *size)).astype(np.float32)
+    slices = SliceFilter(dec, ra, Table(factors))
+    shape = (*(2,) * waves, 6, dec.forward[0].num_in, ra.forward[0].num_in)
+    for fuzz in (False, True):
+        values = rng.normal(0, 1, shape).astype(np.float32)
+        if fuzz:
+            some = rng.uniform(size=shape) < 1e-3
+            values[some] = rng.choice(PATTERNS[torch.float32], int(some.sum()))
+        expected = slices.apply(steps, torch.from_numpy(values.copy()))
+        found = slices.apply(kernels, torch.from_numpy(values.copy()))
+        assert equal_but_for_nan(found, expected)
+        assert fuzz or torch.isfinite(found).all()
 
 
 def test_lengths_are_cut_into_cheap_steps() -> None:

@@ -104,6 +104,7 @@ def launched_by_both(make: Callable[[str], Kernels], fuzz: bool = True) -> Itera
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HostKernels, "__init__", compile_and_remember)
+        patch.setattr(HostKernels, "blockwise", False)  # which no GPU is
         for way in _METHODS:
             patch.setattr(HostKernels, way, by_both(way))
         yield both
