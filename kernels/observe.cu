@@ -15,6 +15,8 @@ FOR_EACH(from_fixed_point,
 
 // Sum of a block of voxels times `weight` (1, or 1 / number for the mean), in a fixed order.
 // num_elements = pooled voxels; the pooled cube is [num_freq, num_dec, num_ra].
+#ifdef __CUDACC__
+
 FOR_EACH(pool,
          (i64 num_samples, i64 num_elements, int num_dec, int num_ra, int by_freq, int by_dec,
           int by_ra, float weight, const float* __restrict__ fine, float* __restrict__ pooled),
@@ -33,6 +35,41 @@ FOR_EACH(pool,
                                            ra * by_ra + k];
              pooled[sample * num_elements + element] = (float)sum * weight;
          })
+
+#else
+
+// The host goes along rows, whose sums run side by side.
+extern "C" void pool(i64 num_samples, i64 num_elements, int num_dec, int num_ra, int by_freq,
+                     int by_dec, int by_ra, float weight, const float* __restrict__ fine,
+                     float* __restrict__ pooled) {
+    enum { PART = 64 };
+    const i64 wide = (i64)num_ra * by_ra;
+    const i64 tall = (i64)num_dec * by_dec;
+    const i64 num_rows = num_ra > 0 ? num_samples * num_elements / num_ra : 0;
+    for (i64 row = 0; row < num_rows; ++row) {
+        const i64 freq = row / num_dec;  // of all samples, behind one another
+        const float* in = fine + (freq * by_freq * tall + row % num_dec * by_dec) * wide;
+        for (int first = 0; first < num_ra; first += PART) {
+            const int num = num_ra - first < PART ? num_ra - first : PART;
+            double sum[PART];
+            for (int ra = 0; ra < num; ++ra) sum[ra] = 0.0;
+            for (int i = 0; i < by_freq; ++i)
+                for (int j = 0; j < by_dec; ++j) {
+                    const float* of_row = in + (i * tall + j) * wide + (i64)first * by_ra;
+                    if (by_ra == 1)
+                        for (int ra = 0; ra < num; ++ra) sum[ra] += (double)of_row[ra];
+                    else
+                        for (int ra = 0; ra < num; ++ra)
+                            for (int k = 0; k < by_ra; ++k)
+                                sum[ra] += (double)of_row[ra * by_ra + k];
+                }
+            float* out = pooled + row * num_ra + first;
+            for (int ra = 0; ra < num; ++ra) out[ra] = (float)sum[ra] * weight;
+        }
+    }
+}
+
+#endif
 
 // Pixels that are not kept become zero: keep int32 [num_elements] of a slice, sample = slice.
 FOR_EACH(mask_pixels,
