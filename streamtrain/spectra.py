@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erf, sqrt
+from math import erf, inf, nan, sqrt
 
 import numpy as np
 import torch
@@ -232,6 +232,10 @@ TAIL_SIGMA = 3.0
 """`quantile_edges` reach as far into the tails as this many sigma of a normal distribution."""
 
 
+CELLS = 1024
+"""Cells of equal width that `voxel_counts` of a large cube looks for an edge in, on a CPU."""
+
+
 def voxel_counts(cube: Tensor, edges: Tensor) -> Tensor:
     """Voxels of cubes [B, ...] in the bins between `edges`, int64 [B, len(edges) + 1].
 
@@ -239,13 +243,45 @@ def voxel_counts(cube: Tensor, edges: Tensor) -> Tensor:
     first and the last bin are open, so the counts of a cube add up to its number of voxels.
     """
     values = cube.flatten(1).contiguous()
+    edges = edges.to(values.dtype)
+    large = values.device.type == "cpu" and values.shape[1] >= 4 * CELLS
+    if large and len(edges) and not torch.compiler.is_compiling():
+        u, number = torch.unique_consecutive(edges, return_counts=True)
+        scale = (CELLS - 3) / (u[-1] - u[0]).item() if len(u) > 1 else 1.0
+        if 0.0 < scale < inf:
+            counts = values.new_zeros((len(values), len(edges) + 1), dtype=torch.int64)
+            place = torch.cat([number.new_zeros(1), number.cumsum(0)])
+            counts[:, place] = _counted_in_cells(values, u, scale)
+            return counts
     bins = len(edges) + 1
     # of all cubes in a row; counts of whole numbers have no order
-    which = torch.bucketize(values, edges.to(values.dtype), right=True)
+    which = torch.bucketize(values, edges, right=True)
     which += bins * torch.arange(len(values), device=cube.device)[:, None]
     counts = which.new_zeros(len(values) * bins)
     counts.scatter_add_(0, which.view(-1), which.new_ones(1).expand(which.numel()))
     return counts.view(-1, bins)
+
+
+def _counted_in_cells(values: Tensor, edges: Tensor, scale: float) -> Tensor:
+    """Values [B, n] in the bins of edges, of which no two are equal: first the cell of a value, of
+    equal width in T, then the few edges within it are looked at. A search for each value, whose
+    turns no processor foresees, takes four times as long."""
+
+    def cells(of: Tensor) -> Tensor:  # a larger value has no lower cell
+        return of.mul(scale).add_(1.0 - scale * edges[0]).clamp_(0, CELLS - 1).int()
+
+    home = cells(edges)
+    before = torch.searchsorted(home, torch.arange(CELLS, dtype=home.dtype), out_int32=True)
+    most = int(torch.bincount(home).max())
+    ends = torch.cat([edges, edges.new_full((1,), nan)])  # no value is above the last
+    found = []
+    for some in values:
+        known = some.nan_to_num(nan=inf, posinf=inf, neginf=-inf)  # as a search has it
+        which = before.index_select(0, cells(known))
+        for _ in range(most):
+            which += known >= ends.index_select(0, which)
+        found.append(torch.bincount(which, minlength=len(ends)))
+    return torch.stack(found)
 
 
 def quantile_edges(values: NDArray[np.floating], num_bins: int) -> NDArray[np.float64]:

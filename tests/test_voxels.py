@@ -23,6 +23,30 @@ def test_as_numpy_counts_and_nothing_is_lost(dtype: torch.dtype) -> None:
         assert row.sum() == values.numel()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("edges", ["one", "one twice", "values", "far apart", "close", "no number"])
+def test_many_voxels_are_counted_as_few(dtype: torch.dtype, edges: str) -> None:
+    """Large cubes are counted in another way: against NumPy's search, with edges that are equal,
+    many in a cell, and numbers that are none."""
+    rng = np.random.default_rng(7)
+    values = torch.from_numpy(rng.normal(30.0, 2.0, (3, 4, 40, 41))).to(dtype).numpy()
+    values[0, 0, 0, :5] = [np.nan, np.inf, -np.inf, -1e30, 1e30]
+    drawn = rng.choice(values[1].ravel(), 60)
+    chosen = {
+        "one": [30.0],
+        "one twice": [30.0, 30.0],
+        "values": [*drawn, *drawn[:20]],
+        "far apart": [-1e30, 29.0, 30.0, 1e30],
+        "close": [29.0, *np.linspace(30.0, 30.01, 50), 3000.0],
+        "no number": [29.0, 30.0, np.inf],
+    }[edges]
+    at = torch.tensor(sorted(chosen)).to(dtype)
+    found = voxel_counts(torch.from_numpy(values), at)
+    for row, some in zip(found, values, strict=True):
+        bins = np.searchsorted(at.numpy(), some.ravel(), side="right")
+        assert row.tolist() == np.bincount(bins, minlength=len(at) + 1).tolist()
+
+
 def test_counts_do_not_follow_the_order_of_the_voxels() -> None:
     cube = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(1))
     edges = torch.linspace(-2.0, 2.0, 9)
