@@ -233,6 +233,8 @@ def test_a_map_that_is_not_finite_is_found() -> None:
     batch.cube[1, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
     with pytest.raises(ValueError, match=r"sample 6: 3 of the \d+ numbers of its map are NaN or"):
         batch.check()
+    batch.cube[1] = 3e38  # whose sum is infinite
+    batch.check()
     batch.cube[1], batch.label[0, 3] = 0.0, torch.inf
     with pytest.raises(ValueError, match=r"sample 5: 1 of the 49 numbers of its label are NaN"):
         batch.check()
