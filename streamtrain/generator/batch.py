@@ -79,7 +79,7 @@ class Batch:
             )
         for name, values in (("map", self.cube), ("label", self.label)):
             if bool(torch.isfinite(values.sum())):
-                continue  # no NaN and no infinity leaves a sum finite; one that overflows says little
+                continue  # with NaN or infinity it would not be; one that overflows says little
             wrong = ~torch.isfinite(values).flatten(1).all(1)
             if wrong.any():
                 first = int(wrong.nonzero()[0])

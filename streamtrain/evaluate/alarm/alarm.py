@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -52,6 +52,8 @@ TESTS = ("outputs", "neighbours", "power spectrum", "other statistics")
 
 LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
+PRIOR_LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
+"""Quantiles that are kept of what maps of the prior have."""
 
 USUAL = 0.9
 """What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to
@@ -121,6 +123,9 @@ class Alarm:
     """Maps that the ranks are among; no p-value is smaller than 1 / (maps + 1)."""
     skies: str
     """The skies that these maps are of, in words."""
+    prior: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """`PRIOR_LEVELS` of what is quoted of a luminosity function, by name, over maps of the prior:
+    what is known without a map. Empty where that is not known."""
 
     @property
     def extrapolated(self) -> bool:
@@ -159,7 +164,8 @@ class Alarm:
     def from_dict(cls, data: Mapping[str, Any]) -> Alarm:
         """The alarm that `to_dict` wrote."""
         given = {name: data[name] for name in ("p", "tests", "maps", "skies")}
-        return cls(off=tuple(Off(**each) for each in data["off"]), **given)
+        prior = {name: tuple(ends) for name, ends in data.get("prior", {}).items()}
+        return cls(off=tuple(Off(**each) for each in data["off"]), prior=prior, **given)
 
 
 def told_of_map(alarm: Alarm | None, notes: Sequence[str], warnings: Sequence[str]) -> list[str]:
@@ -189,12 +195,20 @@ def about_lines(network: str, alarm: Alarm | None) -> list[str]:
 class Reference:
     """What maps of a run's prior look like, and how far from that the maps of unseen skies lie.
 
-    arrays: as `fit` makes them; places: of the statistics; skies: which ones, in words.
+    arrays: as `fit` makes them; places: of the statistics; skies: which ones, in words; prior: see
+    `Alarm.prior`.
     """
 
-    def __init__(self, arrays: Mapping[str, Float], places: Sequence[Place], skies: str) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, Float],
+        places: Sequence[Place],
+        skies: str,
+        prior: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         self._arrays = dict(arrays)
         self.places, self.skies = list(places), skies
+        self.prior = {name: tuple(ends) for name, ends in (prior or {}).items()}
         self._tree = cKDTree(self._arrays["near"])
         self._sorted = np.sort(self._arrays["distances"], axis=0)
         self._combined = np.sort(_combined(self._shares(self._arrays["distances"], 0)))
@@ -222,12 +236,13 @@ class Reference:
         unseen: tuple[Float, Float],
         places: Sequence[Place],
         skies: str,
+        prior: Mapping[str, Sequence[float]] | None = None,
     ) -> Reference:
         """The reference of some maps.
 
         seen: statistics [N, num_statistics] and outputs [N, num_outputs] of maps of the training's
         skies; unseen: the same of maps of other skies. places: what the statistics are, those of
-        `statistics` first.
+        `statistics` first. prior: see `Alarm.prior`.
         """
         numbers, outputs = seen
         arrays: dict[str, Float] = {"scales": statistics.scales}
@@ -255,7 +270,7 @@ class Reference:
         arrays["near"] = _single(leading[:, : arrays["output_axes"].shape[1]])
         found._tree = cKDTree(arrays["near"])
         arrays["distances"] = _single(found._distances(*unseen)[0])
-        return cls(arrays, places, skies)
+        return cls(arrays, places, skies, prior)
 
     def p_values(self, numbers: Float, outputs: Float) -> Float:
         """p-values of maps from their statistics and outputs [B]."""
@@ -277,6 +292,7 @@ class Reference:
                 self._off(sigma[k], size[k]),
                 len(self),
                 self.skies,
+                self.prior,
             )
             for k in range(len(p))
         ]
@@ -287,6 +303,7 @@ class Reference:
             "about": dict(about),
             "skies": self.skies,
             "places": [asdict(p) for p in self.places],
+            "prior": self.prior,
         }
         arrays: dict[str, Any] = {**self._arrays, "told": np.array(json.dumps(told))}
         arrays |= {name: arrays[name].astype(np.float32) for name in ROWS}
@@ -307,7 +324,7 @@ class Reference:
             told = json.loads(str(arrays.pop("told")))
             arrays = {name: values.astype(np.float64) for name, values in arrays.items()}
             places = [Place(**place) for place in told["places"]]
-            return cls(arrays, places, told["skies"]), told["about"]
+            return cls(arrays, places, told["skies"], told.get("prior")), told["about"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{path} is no reference of an alarm: {error}") from None
 

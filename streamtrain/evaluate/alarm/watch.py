@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 
 from streamtrain.bins import ranges_with_bins
 from streamtrain.config import Config
-from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, NUM_MAPS, Alarm, Reference
+from streamtrain.evaluate.alarm.alarm import (
+    FEWEST_MAPS,
+    NUM_MAPS,
+    PRIOR_LEVELS,
+    Alarm,
+    Reference,
+)
 from streamtrain.evaluate.alarm.statistics import EDGE_MAPS, MapStatistics, Place
+from streamtrain.evaluate.posterior.functions import Functional, functionals, whole_quantiles
 from streamtrain.evaluate.testset import BATCH_SIZE
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.labels import NO_FUNCTION
@@ -160,10 +167,12 @@ def _made(
     statistics: MapStatistics | None = None
     skies = ""
     found: list[tuple[Float, Float]] = []
+    integrals: dict[str, list[Float]] = {}
     for split in ("train", "validation" if has_validation else "train"):
         first = number if found and not has_validation else 0
         parts = []
         with contextlib.closing(generators(split)) as generator:
+            quoted = _quoted(generator)
             if split == "train" and found:
                 skies = "the training's own skies"
             elif split == "validation":
@@ -177,13 +186,29 @@ def _made(
                         cubes = torch.cat([cubes, more.cube])
                     statistics = MapStatistics.choose(input_map, cubes)
                 parts.append(_look(statistics, network, others, batch.cube))
+                counts = batch.counts.double().cpu().numpy()
+                for each in quoted:
+                    integrals.setdefault(each.name, []).append(each.of(counts))
                 done = len(found) * number + sum(len(part[0]) for part in parts)
                 progress.count("alarm", done, 2 * number, "maps of the prior")
         numbers, outputs = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         found.append((numbers, outputs))
     assert statistics is not None
     places = [*statistics.places, *_places(network, others)]
-    return Reference.fit(statistics, found[0], found[1], places, skies), statistics
+    prior = {
+        name: whole_quantiles(np.concatenate(values), PRIOR_LEVELS).tolist()
+        for name, values in integrals.items()
+    }
+    return Reference.fit(statistics, found[0], found[1], places, skies, prior), statistics
+
+
+def _quoted(generator: Generator) -> list[Functional]:
+    """What a posterior quotes of a luminosity function; nothing where the label is none."""
+    label = generator.label
+    if label.config.quantity in NO_FUNCTION:
+        return []
+    cosmology = generator.skies.cosmologies[0]
+    return functionals(label.bins, generator.grid, cosmology["Omega_m"], cosmology["h"])
 
 
 def _batches(generator: Generator, first: int, number: int) -> Iterator[Batch]:

@@ -152,6 +152,11 @@ class Estimate:
     """Central interval, 16 to 84 %."""
     interval_95: Interval | None
     """Central interval, 2.5 to 97.5 %."""
+    prior_68: Interval | None = None
+    """The same of maps of the prior, 16 to 84 %: what is known without the map. None where that is
+    not known."""
+    prior_95: Interval | None = None
+    """2.5 to 97.5 %."""
 
     @property
     def value(self) -> float:
@@ -173,6 +178,20 @@ class Estimate:
         value, up, down = (f"{number:.{digits}f}" for number in (self.median, above, below))
         return f"{self.name} = {value} +{up} -{down}{unit}"
 
+    @property
+    def of_prior(self) -> float | None:
+        """How wide the 68 % interval is beside the prior's, in the logarithm; None where one of
+        them is not known, or the prior knows the number. Less than a hundredth of the prior's upper
+        end counts as that."""
+        if self.interval_68 is None or self.prior_68 is None:
+            return None
+        least = 0.01 * self.prior_68[1]
+        own, prior = (
+            float(np.log(max(high, least) / max(low, least))) if least > 0.0 else 0.0
+            for low, high in (self.interval_68, self.prior_68)
+        )
+        return own / prior if prior > 0.0 else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; without what is not known."""
         found: dict[str, Any] = {"unit": self.unit, "meaning": self.meaning}
@@ -182,6 +201,9 @@ class Estimate:
             found |= {"median": self.median}
             found |= {"low_95": self.interval_95[0], "low_68": self.interval_68[0]}
             found |= {"high_68": self.interval_68[1], "high_95": self.interval_95[1]}
+        if self.prior_68 and self.prior_95:
+            found |= {"prior_low_95": self.prior_95[0], "prior_low_68": self.prior_68[0]}
+            found |= {"prior_high_68": self.prior_68[1], "prior_high_95": self.prior_95[1]}
         return found
 
 

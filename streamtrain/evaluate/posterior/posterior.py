@@ -40,6 +40,7 @@ from streamtrain.evaluate.posterior.functions import (
     Curve,
     Estimate,
     Functional,
+    Interval,
     functionals,
     has_mean,
     whole_quantiles,
@@ -62,6 +63,9 @@ FEWEST_FUNCTIONS = 100
 MOST_FUNCTIONS = 10**6
 """Functions that are drawn at once, at most: a million of 49 bins take several GB."""
 LARGEST_SEED = 2**63 - 1
+LITTLE = 0.7
+"""A map tells little of a number whose 68 % interval is wider than this share of the prior's, in
+the logarithm."""
 MOST_HALOS = 2.0**53
 """float64 holds every whole number up to here."""
 
@@ -195,11 +199,16 @@ class Posterior:
         """
         name, unit, meaning, values = self._values(which)
         mean = float(values.mean()) if has_mean(values) or not self.joint else None
+        prior: dict[str, Interval] = {}
+        quoted = isinstance(which, str) or any(which is each for each in self.functionals)
+        if quoted and self.alarm is not None and name in self.alarm.prior:
+            low95, low68, _, high68, high95 = self.alarm.prior[name]
+            prior = {"prior_68": (low68, high68), "prior_95": (low95, high95)}
         if not self.joint:
-            return Estimate(name, unit, meaning, mean, None, None, None)
-        levels = (0.5, 0.16, 0.84, 0.025, 0.975)
-        median, *ends = whole_quantiles(values, levels).tolist()
-        return Estimate(name, unit, meaning, mean, median, (ends[0], ends[1]), (ends[2], ends[3]))
+            return Estimate(name, unit, meaning, mean, None, None, None, **prior)
+        median, *ends = whole_quantiles(values, (0.5, 0.16, 0.84, 0.025, 0.975)).tolist()
+        intervals = (ends[0], ends[1]), (ends[2], ends[3])
+        return Estimate(name, unit, meaning, mean, median, *intervals, **prior)
 
     def estimates(self) -> list[Estimate]:
         """All of `functionals`."""
@@ -280,16 +289,26 @@ class Posterior:
         return figure
 
     def lines(self) -> list[str]:
-        """A table of `functionals` as text, and what they leave out."""
+        """A table of `functionals` as text, beside what the prior alone says where that is known,
+        which of them the map hardly tells, and what they leave out."""
         found, rows = self.estimates(), []
+        prior = any(each.prior_68 for each in found)
         for each in found:
             spans = [
                 "-" if ends is None else f"{ends[0]:.4g} .. {ends[1]:.4g}"
-                for ends in (each.interval_68, each.interval_95)
+                for ends in (each.interval_68, each.interval_95, each.prior_68)[: 2 + prior]
             ]
             rows.append([each.name, f"{each.value:.4g}", *spans, each.unit])
-        head = ["of the whole", "median" if self.joint else "mean", "68 %", "95 %", ""]
-        return [*columns(head, rows, left=(0, 4)), self.outside]
+        head = ["of the whole", "median" if self.joint else "mean", "68 %", "95 %"]
+        head += ["prior's 68 %"] * prior
+        table = columns([*head, ""], rows, left=(0, len(head)))
+        if little := _little(found):
+            table += labelled(
+                "note",
+                f"this map tells little of {little}: their 68 % are more than {LITTLE:g} times as "
+                "wide as the prior's, in the logarithm; quote the prior beside them, or a limit",
+            )
+        return [*table, self.outside]
 
     @property
     def outside(self) -> str:
@@ -389,15 +408,10 @@ class Posterior:
         return Curve(cumulative(self.samples), at, "cumulative")
 
     def _shown(self) -> Shown:
-        texts = [
-            with_errors(
-                each.name,
-                each.unit,
-                each.value,
-                each.interval_68,
-            )
-            for each in self.estimates()
-        ]
+        found = self.estimates()
+        texts = [with_errors(each.name, each.unit, each.value, each.interval_68) for each in found]
+        if little := _little(found):
+            texts.append(f"(nearly the prior's: {little})")
         if not self.joint:
             texts.append("(means; no errors, as the bins are independent)")
         if self.recalibration:
@@ -441,6 +455,12 @@ class Posterior:
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"{name} is NaN or infinite for {bad} of {len(values)} samples")
         return name, "" if unit is None else str(unit), "", values
+
+
+def _little(found: Sequence[Estimate]) -> str:
+    """The names of what a map tells little of, '' where there is nothing of the kind."""
+    names = [each.name for each in found if (each.of_prior or 0.0) > LITTLE]
+    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def _check_meaning(found: Posterior) -> None:

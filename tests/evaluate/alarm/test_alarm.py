@@ -62,7 +62,8 @@ def maps(number: int, seed: int) -> tuple[Float, Float]:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     places = [Place(POWER if k < 20 else VOXELS, f"place {k}", k < 3) for k in range(40)]
-    return Reference.fit(SCALES, maps(4000, 1), maps(4000, 2), places, "8 skies")
+    prior = {"rho_L": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    return Reference.fit(SCALES, maps(4000, 1), maps(4000, 2), places, "8 skies", prior)
 
 
 def test_maps_of_the_prior_have_uniform_p_values(reference: Reference) -> None:
@@ -135,7 +136,9 @@ def test_a_reference_is_kept_whole(reference: Reference, tmp_path: Path) -> None
     reference.save(tmp_path / "alarm.npz", {"step": 3})
     again, about = Reference.load(tmp_path / "alarm.npz")
     assert about == {"step": 3}
-    assert again.judge(*maps(5, 8)) == reference.judge(*maps(5, 8))
+    [*_, last] = again.judge(*maps(5, 8))
+    assert last == reference.judge(*maps(5, 8))[-1]
+    assert last.prior == {"rho_L": (1.0, 2.0, 3.0, 4.0, 5.0)}
     (tmp_path / "alarm.npz").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"alarm\.npz: it is no npz file"):
         Reference.load(tmp_path / "alarm.npz")
@@ -271,6 +274,17 @@ def test_the_command_and_what_uses_it(
         ] == "prediction of another network"
         batch = run.testing().generate(range(24))
         p = watch.p_values(batch.cube)
+        counts = np.concatenate(
+            [
+                run._samples_of(split).generate(range(100)).counts
+                for split in ("train", "validation")
+            ]
+        )
+        posterior = run.infer(batch.cube[0])
+    for each in posterior.estimates():  # the prior is what the 200 maps have
+        [known] = [f for f in posterior.functionals if f.name == each.name]
+        low, high = np.quantile(known.of(counts), [0.16, 0.84], method="inverted_cdf")
+        assert each.prior_68 == pytest.approx((low, high), rel=1e-12)
     assert np.mean(p < 0.05) == report["below_0.05"]
     from streamtrain.evaluate import baselines, evaluation
 

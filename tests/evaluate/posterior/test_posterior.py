@@ -398,6 +398,32 @@ def test_what_is_printed() -> None:
     assert str(estimate) == "rho_L = 1859 +267 -224 Lsun Mpc-3"
 
 
+def test_the_prior_stands_beside_what_a_map_says(tmp_path: Path) -> None:
+    """A number that is known a little better than without the map is named; one that is known much
+    better, and one that the prior knows, are not."""
+    found = posterior()
+    rho, above = found.functional("rho_L"), found.functional("N(>10^6)")
+    low, high = rho.interval_68 or (0.0, 0.0)
+    prior = {
+        "rho_L": (0.5 * low, low**1.1 / high**0.1, rho.value, high**1.1 / low**0.1, 2.0 * high),
+        "N(>10^5)": (7.0,) * 5,
+        "N(>10^6)": (0.0, 1e-3 * above.value, 1.0, 1e3 * above.value, 1e6),
+    }
+    found = replace(found, alarm=Alarm(0.5, {}, (), 300, "2 skies", prior))
+    assert found.functional("rho_L").of_prior == pytest.approx(1.0 / 1.2)
+    assert found.functional("N(>10^5)").of_prior is None
+    assert found.functional("N(>10^6)").of_prior < 0.2  # type: ignore[operator]
+    assert found.functional(lambda n: n.sum(1)).prior_68 is None
+    lines = found.lines()
+    assert "prior's 68 %" in lines[0] and "7 .. 7" in "\n".join(lines)
+    assert "this map tells little of rho_L: their 68 % are more than 0.7 times" in " ".join(lines)
+    assert "(nearly the prior's: rho_L)" in found._shown().texts
+    found.save(tmp_path / "p.npz")
+    again = Posterior.load(tmp_path / "p.npz")
+    assert again.lines() == lines and again.estimates() == found.estimates()
+    assert again.functional("rho_L").to_dict()["prior_low_68"] == prior["rho_L"][1]
+
+
 def test_figure(tmp_path: Path) -> None:
     found = posterior(number=4000)
     figure = found.plot(tmp_path / "p.png", title="a map", true=found.samples[0])
