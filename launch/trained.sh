@@ -12,17 +12,17 @@ name="${1:?quickstart or comap}"
 case "$name" in
 quickstart)
     config=configs/quickstart_freeform.yaml
-    settings=(train.steps=15000 test.samples=2000) maps=4000
+    settings=(train.steps=15000 test.samples=2000) maps=10000
     make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
     $make 32 --prefix train --first-seed 0
-    $make 8 --prefix validation --first-seed 1000
+    $make 32 --prefix validation --first-seed 1000  # as many as the alarm needs
     $make 16 --prefix test --first-seed 2000
     ;;
 comap)
     config=configs/comap_pathfinder.yaml
     # any depth that a field of the survey may have
-    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=700 train.batch_size=32) maps=2000
-    streamtrain catalog make --for "$config" --number 16 4 4
+    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=1800 train.batch_size=32) maps=2000
+    streamtrain catalog make --for "$config" --number 16 8 8
     ;;
 *)
     echo "there is no network '$name': quickstart or comap" >&2
