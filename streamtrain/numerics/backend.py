@@ -31,6 +31,7 @@ from streamtrain.machine.progress import said_if_slow
 from streamtrain.numerics.gpu_code import CUDA_FLAGS, GpuCodeError, compiled, gpu_code
 from streamtrain.numerics.libraries import cache_dir, find_library, keep_library, one_at_a_time
 from streamtrain.numerics.probe import wrong_arithmetic
+from streamtrain.schema import warn
 from streamtrain.shipped import resource_dir
 
 HOST_FLAGS = (
@@ -424,6 +425,7 @@ def _compile(
     text.write_text(code, encoding="ascii")
     probe_text.write_text(_without_comments(_text("probe.cuh")), encoding="ascii")
     built, made = temporary / "kernels.so", temporary / "probe.o"
+    refused = ""
     # not every compiler and processor has the last options
     for tried in dict.fromkeys([optimise, flags or OPTIMISE[:2], flags or OPTIMISE[:1]]):
         key = _key(probe_text.read_text(encoding="ascii"), tried, command)
@@ -436,7 +438,14 @@ def _compile(
                 continue
         result = _run([*options, str(text), "-x", "none", str(probe), "-o", str(built)])
         if result.returncode == 0 and built.is_file():
+            if refused:
+                warn(f"{refused}; they are compiled with {' '.join(tried)}, and are slower")
             return built, probe, key
+        # the probe was compiled with these options
+        refused = refused or (
+            f"the compiler {' '.join(command)} cannot compile the kernels with {' '.join(tried)} "
+            f"({_first_error(result)})"
+        )
     raise BackendError(
         f"the compiler {' '.join(command)} cannot compile the kernels: {_first_error(result)}"
     )

@@ -20,6 +20,7 @@ from streamtrain.numerics import backend, libraries
 from streamtrain.numerics.backend import BackendError, compile_host
 from streamtrain.numerics.libraries import FolderError, cache_dir, find_library, one_at_a_time
 from streamtrain.numerics.probe import OPERATIONS, _answers, _inputs, wrong_arithmetic
+from streamtrain.schema import AssumptionWarning
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 FLAGS = ("-O2",)
@@ -283,6 +284,21 @@ def test_a_wrapper_that_adds_flags_is_refused(
         compile_host(SOURCE, FLAGS)
     assert "wrapped" in str(caught.value) and "\n" not in str(caught.value)
     assert {path.suffix for path in cache.iterdir()} == {".lock"}
+
+
+def test_kernels_that_fail_with_options_that_a_compiler_has_are_told(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles the probe with them: then it is the kernels that it cannot, and slower ones come
+    out."""
+    usual = compiler(monkeypatch)
+    script = (
+        'case "$*" in *-march*kernels.cpp*) echo "kernels.cpp:1:1: error: it is tired" >&2\n'
+        f'exit 1;; esac\nexec {usual} "$@"'
+    )
+    monkeypatch.setenv("CXX", wrapper(tmp_path, script))
+    with pytest.warns(AssumptionWarning, match=r"-march=native .*tired.*compiled with -O3, and"):
+        assert answer(compile_host(SOURCE)) == 42
 
 
 @pytest.mark.parametrize("flags", ["-O0", "-O3 -funroll-loops", "-g", "-frounding-math"])
