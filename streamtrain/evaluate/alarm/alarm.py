@@ -152,9 +152,17 @@ class Alarm:
         told = labelled("warning", self._sentence + ("; most off:" if self.off else ""))
         return told + [f"{' ' * LABEL}- {off}" for off in self.off]
 
+    @property
+    def word(self) -> str:
+        """What a map of this p-value is called: of 20 maps of the prior one is unusual."""
+        if self.extrapolated:
+            return "extrapolated"
+        return "unusual" if self.p < LEVELS[0] else "no alarm"
+
     def __str__(self) -> str:
         tests = ", ".join(f"{name} {p:.2g}" for name, p in self.tests.items())
-        return f"p = {self.p:.2g} among {self.maps} maps of {self.skies} ({tests})"
+        word = f"{self.word}, " if self.p < LEVELS[0] else ""
+        return f"{word}p = {self.p:.2g} among {self.maps} maps of {self.skies} ({tests})"
 
     def to_dict(self) -> dict[str, Any]:
         """The alarm as plain data for a JSON file."""
@@ -185,8 +193,7 @@ def about_lines(network: str, alarm: Alarm | None) -> list[str]:
     unlikely the map is: a line, or two."""
     told = "alarm off"
     if alarm is not None:
-        word = "extrapolated" if alarm.extrapolated else "no alarm"
-        told = f"{word}: p = {alarm.p:.2g} among {alarm.maps} maps like those of the training"
+        told = f"{alarm.word}: p = {alarm.p:.2g} among {alarm.maps} maps like those of the training"
     parts = [f"network {as_name(network)}", told] if network else [told]
     line = "; ".join(parts)
     return [line] if len(line) <= LINE else parts

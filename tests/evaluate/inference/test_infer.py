@@ -253,7 +253,10 @@ def test_a_map_unlike_the_maps_of_the_prior_is_told(
     assert f"p = {1 / 101:.2g} (the smallest there is) among 100 of them; most off: " in problem
     assert found["alarm"]["extrapolated"] and abs(found["alarm"]["off"][0]["sigma"]) > 3.0
     told = capsys.readouterr().out
-    assert "\nalarm     p = 0.0099 among 100 maps of the training's own skies (outputs " in told
+    assert (
+        "\nalarm     extrapolated, p = 0.0099 among 100 maps of the training's own skies (outputs "
+        in told
+    )
     lines = told.splitlines()
     head = next(k for k, line in enumerate(lines) if line.startswith("warning   extrapolated: "))
     listed = lines[head + 2 : head + 2 + len(found["alarm"]["off"])]

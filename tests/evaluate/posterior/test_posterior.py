@@ -424,6 +424,17 @@ def test_the_prior_stands_beside_what_a_map_says(tmp_path: Path) -> None:
     assert again.functional("rho_L").to_dict()["prior_low_68"] == prior["rho_L"][1]
 
 
+@pytest.mark.parametrize(
+    ("p", "word"),
+    [(0.5, "no alarm"), (0.05, "no alarm"), (0.04, "unusual"), (0.009, "extrapolated")],
+)
+def test_what_a_map_is_called(p: float, word: str) -> None:
+    alarm = Alarm(p, {}, (), 300, "2 skies")
+    assert alarm.word == word and alarm.extrapolated == (word == "extrapolated")
+    assert str(alarm).startswith(f"p = {p:.2g} " if p >= 0.05 else f"{word}, p = {p:.2g} ")
+    assert f"\n{word}: p = {p:.2g}" in replace(posterior(), alarm=alarm).plot().get_suptitle()
+
+
 def test_figure(tmp_path: Path) -> None:
     found = posterior(number=4000)
     figure = found.plot(tmp_path / "p.png", title="a map", true=found.samples[0])
