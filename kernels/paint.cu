@@ -97,11 +97,14 @@ INLINE float halo_luminosity(float log2_mass, float log2_1pz, const float* colum
 #endif
 }
 
-// The deposit in fixed point, rounded to nearest even: adding 2^52 puts the integer in the mantissa.
-INLINE i64 deposit_of(float log2_l, float log2_1pz, float chi_squared, const double* pose,
-                      const float* values) {
+// Map units that a halo adds to its voxel.
+INLINE float intensity_of(float log2_l, float log2_1pz, float chi_squared, const float* values) {
     const float luminosity = portable_exp2(log2_l + values[INTENSITY_POWER] * log2_1pz);
-    const float intensity = luminosity * values[INTENSITY_FACTOR] / chi_squared;
+    return luminosity * values[INTENSITY_FACTOR] / chi_squared;
+}
+
+// The deposit in fixed point, rounded to nearest even: adding 2^52 puts the integer in the mantissa.
+INLINE i64 deposit_of(float intensity, const double* pose) {
     double q = (double)intensity * pose[9];
     q = q < pose[10] ? q : pose[10];
     return bits_of(q + 4503599627370496.0) & 0xFFFFFFFFFFFFFll;
@@ -109,10 +112,11 @@ INLINE i64 deposit_of(float log2_l, float log2_1pz, float chi_squared, const dou
 
 // Luminosity bin: 0..n_bins-1, n_bins above, n_bins + 1 below (or not a number); last bin closed.
 INLINE int bin_of(float log2_l, const float* values, int num_bins) {
-    const int low = log2_l >= values[BIN_LOW];
-    const int high = log2_l > values[BIN_HIGH];
+    const bool low = log2_l >= values[BIN_LOW];
+    const bool high = log2_l > values[BIN_HIGH];
     const float position = (log2_l - values[BIN_LOW]) * values[BINS_PER_LOG2];
-    const int bin = (int)((low & !high) ? position : 0.0f);
+    const float not_below = low ? position : 0.0f;
+    const int bin = (int)(high ? 0.0f : not_below);
 #ifdef EDGE_STRIDE  // unequal bins: `bin` is a cell of a table, which says where to begin
     int inside = bin_of_cell[bin];
     for (int stride = EDGE_STRIDE; stride; stride >>= 1)
@@ -120,7 +124,8 @@ INLINE int bin_of(float log2_l, const float* values, int num_bins) {
 #else
     const int inside = bin < num_bins ? bin : num_bins - 1;
 #endif
-    return low ? (high ? num_bins : inside) : num_bins + 1;
+    const int not_above = high ? num_bins : inside;
+    return low ? not_above : num_bins + 1;
 }
 
 #ifdef LINE_WIDTH

@@ -86,7 +86,7 @@ paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
             const u32 row = even + (there[k] ? k : 1u - k);  // one of the two is there
             const float log2_l = halo_luminosity(mass, log2_z, columns + row, column_stride,
                                                  chance[k].normal, chance[k].uniform, values);
-            q[k] = deposit_of(log2_l, log2_z, chi_squared[k], pose, values);
+            q[k] = deposit_of(intensity_of(log2_l, log2_z, chi_squared[k], values), pose);
             bin[k] = bin_of(log2_l, values, num_bins);
         }
 #pragma unroll

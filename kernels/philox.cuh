@@ -30,7 +30,9 @@ INLINE Words philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1) {
 
 // The first `number` of the words [4, n] of n elements from `first` on, with the keys of paint.cu
 // (n up to RUN). Compilers make poor vectors of a product of 32 x 32 bits, so on x86 it is written
-// out: every number lives in 64 bits, whose upper halves the next product ignores.
+// out: every number lives in 64 bits, whose upper halves the next product ignores. beside(k) is
+// called once for every LANES elements, from element k on: what has other instructions than vectors
+// costs little in between.
 enum { RUN = 256 };
 
 #ifdef __AVX2__
@@ -77,7 +79,9 @@ INLINE void store_low(u32* target, Lanes words) {
     __builtin_memcpy(target, &low, sizeof low);
 }
 
-INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN]) {
+template <typename Beside>
+INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN],
+                       Beside beside) {
     Lanes steps, zero;
     for (int lane = 0; lane < LANES; ++lane) steps[lane] = (u64)lane, zero[lane] = 0;
     for (int k = 0; k < n; k += LANES) {
@@ -99,18 +103,27 @@ INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*word
         store_low(words[1] + k, c1);
         if (number > 2) store_low(words[2] + k, c2);
         if (number > 3) store_low(words[3] + k, c3);
+        beside(k);
     }
 }
 #else
-INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN]) {
+enum { LANES = 1 };
+template <typename Beside>
+INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN],
+                       Beside beside) {
     for (int k = 0; k < n; ++k) {
         const Words w = philox(first + (u32)k, keys[4], keys[2], keys[3], keys[0], keys[1]);
         words[0][k] = w.a;
         words[1][k] = w.b;
         if (number > 2) words[2][k] = w.c;
         if (number > 3) words[3][k] = w.d;
+        beside(k);
     }
 }
 #endif
+
+INLINE void philox_run(u32 first, int n, const u32* keys, int number, u32 (*words)[RUN]) {
+    philox_run(first, n, keys, number, words, [](int) {});
+}
 
 #endif

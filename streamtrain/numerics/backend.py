@@ -472,6 +472,7 @@ def assembly(device: torch.device, name: str, prologue: str = "") -> str | None:
         return None
     flags = [f for f in HOST_FLAGS if f != "-shared"]
     scalar = ["-O3", "-march=native", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
+    scalar += ["-DANY_SIZE"]  # of loops that are there for two sizes of blocks, one
     result = _run(
         [*command, *flags, *scalar, "-S", "-x", "c++", "-", "-o", "-"], _without_comments(source)
     )

@@ -75,15 +75,16 @@ def place(
     rotation: NDArray[np.float64],
     field: NDArray[np.float64],
     shape: NDArray[np.int32],
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Voxels of halos [n] by quick_voxel and by place_halo; field and shape as in paint.cu."""
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Voxels of halos [n] by quick_voxel, narrow_voxel, place_halo; field, shape: see paint.cu."""
     model = MODELS["breysse15"]
     source = trace(model.function, model.traced_parameters, {"nu_rest_GHz": 115.27}).source
     functions = Path(__file__).with_name("place.cu").read_text(encoding="ascii")
     kernels = HostKernels(kernel_source("paint.cu", source) + functions)
-    found = [torch.empty(len(position[0]), dtype=torch.int32) for _ in range(2)]
+    found = [torch.empty(len(position[0]), dtype=torch.int32) for _ in range(3)]
     arrays = [
         torch.from_numpy(np.ascontiguousarray(a)) for a in (*position, rotation, field, shape)
     ]
     kernels.elementwise("apply_place", 1, len(position[0]), *arrays, *found)
-    return found[0].numpy(), found[1].numpy()
+    quick, narrow, exact = (voxels.numpy() for voxels in found)
+    return quick, narrow, exact
