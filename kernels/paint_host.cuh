@@ -33,7 +33,6 @@ struct Painting {
 
 // The halos of a block, from its first one on; see paint.cu.
 struct Rows {
-    int n;
     u32 place;  // of the first one in its lightcone
     const float *x, *y, *z, *log2_mass, *log2_1pz;
     const short* channel;
@@ -61,6 +60,34 @@ INLINE void uniforms_of(int pairs, const u32* even, const u32* odd, float* unifo
     }
 }
 
+// What is compiled to be counted has blocks of any size, and apart what few halos or fields need.
+#ifdef ANY_SIZE
+#define SELDOM static __attribute__((noinline))
+#else
+#define SELDOM INLINE
+#endif
+
+// Voxels where float32 could not tell.
+SELDOM void place_exactly(const Painting& with, const Rows& rows, const int n,
+                          int* __restrict__ voxel) {
+    for (int k = 0; k < n; ++k)
+        if (voxel[k] == UNSURE)
+            voxel[k] = place_halo(rows.x[k], rows.y[k], rows.z[k], with.pose, with.field,
+                                  with.shape).voxel;
+}
+
+// Voxels in a field that is not narrow, and chi^2; returns whether one is UNSURE.
+SELDOM int place_widely(const Painting& with, const Rows& rows, const int n,
+                        int* __restrict__ voxel, float* __restrict__ chi_squared) {
+    const Frame frame = with.frame;
+    int unsure = 0;
+    for (int k = 0; k < n; ++k) {
+        voxel[k] = find_quickly(rows.x[k], rows.y[k], rows.z[k], with.pose, frame, chi_squared + k);
+        unsure |= voxel[k] == UNSURE;
+    }
+    return unsure;
+}
+
 // Voxels in the frame, OUTSIDE among them, and chi^2 as place_halo rounds it.
 INLINE void place_block(const Painting& with, const Rows& rows, const int n, Block& block) {
     int unsure = 0;
@@ -75,18 +102,9 @@ INLINE void place_block(const Painting& with, const Rows& rows, const int n, Blo
             block.chi_squared[k] = (float)(x * x + y * y + z * z);
         }
     } else {
-        const Frame frame = with.frame;
-        for (int k = 0; k < n; ++k) {
-            block.voxel[k] = find_quickly(rows.x[k], rows.y[k], rows.z[k], with.pose, frame,
-                                          block.chi_squared + k);
-            unsure |= block.voxel[k] == UNSURE;
-        }
+        unsure = place_widely(with, rows, n, block.voxel, block.chi_squared);
     }
-    if (!unsure) return;
-    for (int k = 0; k < n; ++k)
-        if (block.voxel[k] == UNSURE)
-            block.voxel[k] = place_halo(rows.x[k], rows.y[k], rows.z[k], with.pose, with.field,
-                                        with.shape).voxel;
+    if (unsure) place_exactly(with, rows, n, block.voxel);
 }
 
 INLINE void normals_of(int pairs, const u32 (*words)[RUN], float* normals) {
@@ -202,6 +220,8 @@ INLINE void paint_block(const Painting& with, const Rows& rows, const int n, con
     deposit_block(with, rows, n, odd, block);
 }
 
+SELDOM void turn_narrow(Painting& with) { with.narrow = narrow_of(with.pose, with.frame); }
+
 extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float* __restrict__ x,
                       const float* __restrict__ y, const float* __restrict__ z,
                       const float* __restrict__ log2_mass, const float* __restrict__ log2_1pz,
@@ -227,7 +247,7 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
         for (int k = 0; k < FIRST_UNIFORM + NUM_UNIFORMS; ++k)
             with.values[k] = values_all[sample * values_stride + k];
         for (int k = 0; k < 6; ++k) with.keys[k] = keys_all[sample * 6 + k];
-        with.narrow = narrow_of(with.pose, with.frame);
+        turn_narrow(with);
         with.largest = (i64)with.pose[10];
         with.moderate = (float)(0.999 * with.pose[10] / with.pose[9]);
         with.out = cube + sample * shape[0] * shape[1] * shape[2];
@@ -239,9 +259,9 @@ extern "C" void paint(i64 num_items, const i64* __restrict__ items, const float*
             const int odd = place & 1u;
             const i64 left = end - start;
             const int n = (int)(left < BLOCK - odd ? left : BLOCK - odd);
-            const Rows rows = {n, place, x + start, y + start, z + start, log2_mass + start,
+            const Rows rows = {place, x + start, y + start, z + start, log2_mass + start,
                                log2_1pz + start, channel + start, columns + start, column_stride};
-#ifndef ANY_SIZE  // what is compiled to be counted needs one of these only
+#ifndef ANY_SIZE
             if (n == BLOCK && waiting) {
                 paint_block(with, rows, BLOCK, 0, WAITS * BLOCK, block);
             } else

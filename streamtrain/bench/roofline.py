@@ -17,8 +17,8 @@ network's input, K the map operators, bins and outputs those of the label:
                   where neighbouring halos share the bytes that memory adds to: no strict bound)
     instructions  those of one halo as compiled (`count`), on 32-bit and on 64-bit
                   numbers: R times on a CPU, whose vectors compute all rows, P times on a GPU.
-                  On a CPU with what few halos need (their place in float64) and with what two
-                  neighbours share (their random numbers) for each, so somewhat too many
+                  On a CPU of a narrow field, without what few halos need (their place in float64)
+                  and with what two neighbours share (their random numbers) for each
     numbers / s   chains of multiplications and additions, not fused, of float32 and of float64: on
                   a CPU both kinds add up; on a GPU the larger of all and of the 64-bit ones counts
 
