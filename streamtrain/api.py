@@ -47,7 +47,8 @@ def train(
     >>> run
     Run('runs/mine', step 4 of 4, counts, hybrid)
     >>> sample = run.testing().generate([0])  # or the name of a FITS file
-    >>> posterior = run.infer(sample.cube[0], compare_with=0)  # left out: maps for the alarm
+    >>> cube = sample.cube[0]  # the network's input
+    >>> posterior = run.infer(cube, prepared=True, compare_with=0)  # left out: maps for the alarm
     >>> posterior.functional("N(>10^5)").unit
     ''
     """

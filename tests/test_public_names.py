@@ -117,7 +117,7 @@ def test_reprs_are_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64), nu_GHz=(34.0, 26.0), nu_rest_GHz=115.27, "
         "units='uK', brightest_Lsun=None)": run.config.grid,
         "Posterior(200 functions, 49 bins of log10 L/Lsun = 3.5..7, counts, joint": run.infer(
-            cube, functions=200, compare_with=0
+            cube, prepared=True, functions=200, compare_with=0
         ),
         "LuminosityModel(li16: log10_delta_mf=0, alpha=1.37, beta=-1.74, ": MODELS["li16"],
         "LuminosityModel(freeform: ": MODELS["freeform"],

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 
-from streamtrain.arguments import whole_number
+from streamtrain.arguments import truth_value, whole_number
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import FILE as ALARM_FILE
@@ -58,7 +58,7 @@ from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.machine.workers import Resources, num_cores
 from streamtrain.maps import READING
-from streamtrain.maps.read import read_map
+from streamtrain.maps.read import map_of_array, read_map
 from streamtrain.maps.skymap import SkyMap
 from streamtrain.networks.network import Network
 from streamtrain.shipped import is_shipped, run_name
@@ -81,7 +81,7 @@ class Run:
     >>> with Run.open("runs/example") as run:
     ...     print(run)
     ...     batch = Generator(run.config, "test").generate([0])
-    ...     posterior = run.infer(batch.cube[0], functions=200, compare_with=0)
+    ...     posterior = run.infer(batch.cube[0], prepared=True, functions=200, compare_with=0)
     Run('runs/example', step 8 of 8, counts, hybrid)
     >>> posterior.functional("rho_L").unit
     'Lsun Mpc-3'
@@ -178,41 +178,45 @@ class Run:
         functions: int = NUM_FUNCTIONS,
         seed: int = 0,
         compare_with: int | None = None,
+        prepared: bool = False,
         **reading: Any,
     ) -> Posterior:
         """The joint posterior of the luminosity function behind a map.
 
-        cube: a file of a map, or what `read_map` made of one, whose line, units, band, field and
-        voxels are checked, and to which the operators that are left to do are applied, as
-        `streamtrain infer` does; or an array [n_freq, n_dec, n_ra] that is the network's input
-        already: from high to low frequency and from low to high dec and ra, after all operators of
-        the run's `observe`, as a `Generator` or `observe(cube, config)` makes it. An array has no
-        coordinates to check; its shape and numbers are. functions: luminosity functions that are
-        drawn; seed: the same one draws the same functions; compare_with: maps of the prior that the
-        map is compared with (`watch`), 0: none. reading: how a map is read, `units`, `nu_rest_GHz`,
-        `index`, `hdu`, `no_value` and `sum_feeds` of a file (see `read_map`), `regrid`,
-        `centre_deg`, `rayleigh_jeans` and `anyway` of that and of a `SkyMap` (see `prepare`). What
-        was applied, found and assumed is in `applied`, `notes` and `warnings` of the result.
+        cube: one of three. A file of a map, or what `read_map` made of one: its line, units, band,
+        field and voxels are checked, and the operators that are left to do are applied, as
+        `streamtrain infer` does. With `units`, an array [n_freq, n_dec, n_ra] of a map: it gets
+        what a file gets, and its coordinates are taken to be those of the run's grid, from high to
+        low frequency and from low to high dec and ra. With `prepared=True`, an array that is the
+        network's input already: in that order, after all operators of the run's `observe`, as a
+        `Generator` or `observe(cube, config)` makes it. An array with neither is taken for the
+        network's input, with a warning. functions: luminosity functions that are drawn; seed: the
+        same one draws the same functions; compare_with: maps of the prior that the map is compared
+        with (`watch`), 0: none. reading: how a map is read, `units`, `nu_rest_GHz`, `index`, `hdu`,
+        `no_value` and `sum_feeds` of a file (see `read_map`), of which `units` and `no_value` also
+        of an array; `regrid`, `centre_deg`, `rayleigh_jeans` and `anyway` of all and of a `SkyMap`
+        (see `prepare`). What was applied, found and assumed is in `applied`, `notes` and `warnings`
+        of the result.
 
         Raises ValueError, one sentence, for a map that does not fit the network, a run without a
         checkpoint, and a network whose head predicts no numbers of halos.
         """
         functions, seed = check_functions(functions), check_seed(seed)
         check_posterior(self.config)
-        prepared = self._prepared(cube, reading)
+        found = self._prepared("infer", cube, prepared, reading)
         network, field, problems = self._answer
         watch, failed = self.watch(compare_with)
         if watch is None and not failed:
-            prepared = replace(prepared, notes=[*prepared.notes, NO_ALARM])
+            found = replace(found, notes=[*found.notes, NO_ALARM])
         return posterior_of(
             network,
-            prepared,
+            found,
             self.config.grid,
             field,
             watch=watch,
             functions=functions,
             seed=seed,
-            problems=[*problems, *failed],
+            problems=[*found.warnings, *problems, *failed],
             applied=self.trained.applied,
             network_name=self.named,
         )
@@ -321,6 +325,7 @@ class Run:
         seed: int = 0,
         maps: int = NUM_CALIBRATION,
         noise_level: float | None = None,
+        prepared: bool = False,
         **reading: Any,
     ) -> Check:
         """Whether a map is what its posterior paints, a posterior predictive check.
@@ -332,25 +337,26 @@ class Run:
         `streamtrain.evaluate.repaint`; these are made at the first use, which takes minutes, and
         kept in the run folder.
 
-        cube, reading: as of `infer`. posterior: that `infer` made of it; None: it is made here.
-        number: maps that are painted; seed: the same one paints the same maps; maps: of the prior,
-        that the map is ranked among, which the smallest p follows from. noise_level: of the map, as
-        `observe.noise.sigma_uK` quotes it, where that differs from sample to sample; None: it is
-        read off the map.
+        cube, prepared, reading: as of `infer`. posterior: that `infer` made of it; None: it is made
+        here. number: maps that are painted; seed: the same one paints the same maps; maps: of the
+        prior, that the map is ranked among, which the smallest p follows from. noise_level: of the
+        map, as `observe.noise.sigma_uK` quotes it, where that differs from sample to sample; None:
+        it is read off the map.
 
         Raises ValueError, one sentence, as `infer` does, and where training maps cannot be painted.
         """
         check_can_be_painted(self.config)
-        prepared = self._prepared(cube, reading)
-        return check(
+        given = self._prepared("check", cube, prepared, reading)
+        found = check(
             self.painting,
-            prepared.cube,
+            given.cube,
             functions=None if posterior is None else posterior.samples,
             number=number,
             seed=seed,
             maps=maps,
             noise_level=noise_level,
         )
+        return replace(found, of_the_map=tuple(given.warnings))
 
     @cached_property
     def painting(self) -> Painting:
@@ -369,7 +375,8 @@ class Run:
 
     def sbi_posterior(self) -> SbiPosterior:
         """The posterior of any map, as a function of it, with the methods that the package sbi
-        wants of one: for its diagnostics and figures.
+        wants of one: for its diagnostics and figures. Its x is always the network's input, after
+        all operators of the run's `observe`; `network_input` makes it of a file or an array.
 
         Raises ValueError, one sentence, as `infer` does for a network without a posterior, and for
         one of the parameters of several luminosity models.
@@ -382,29 +389,64 @@ class Run:
             network, _, _ = self._answer
         return SbiPosterior(network, self.trained.input_shape)
 
-    def _prepared(self, cube: Any, reading: dict[str, Any]) -> Prepared:
+    def network_input(
+        self,
+        cube: torch.Tensor | ArrayLike | SkyMap | str | Path,
+        *,
+        prepared: bool = False,
+        **reading: Any,
+    ) -> Prepared:
+        """What the network takes of a map: `cube`, float32 [n_freq, n_dec, n_ra], with what was
+        `applied`, `left_out`, found and assumed (`notes`, `warnings`).
+
+        cube, prepared, reading: as of `infer`. Raises ValueError, one sentence, for a map that does
+        not fit.
+        """
+        return self._prepared("network_input", cube, prepared, reading)
+
+    def _prepared(self, what: str, cube: Any, is_input: Any, reading: dict[str, Any]) -> Prepared:
+        """The network's input; what: the method that wants it, for messages."""
         unknown = [name for name in reading if name not in (*READING, *PREPARING)]
         if unknown:
             raise ValueError(
                 f"{', '.join(unknown)} is no option of how a map is read, which are "
                 f"{', '.join((*READING, *PREPARING))}"
             )
-        if isinstance(cube, str | Path):
+        is_file = isinstance(cube, str | Path)
+        if truth_value(is_input, "prepared") and (is_file or isinstance(cube, SkyMap)):
+            raise ValueError(
+                f"{what}: prepared=True is of an array that is the network's input; a "
+                f"{'file' if is_file else 'map'} with coordinates is prepared here"
+            )
+        if is_input and reading:
+            raise ValueError(
+                f"{what}: prepared=True says that nothing is left to do to the array, so "
+                f"{', '.join(reading)} has no place beside it"
+            )
+        if is_file:
             of_file = {name: reading.pop(name) for name in READING if name in reading}
             cube = read_map(cube, **of_file)
         if isinstance(cube, SkyMap):
             of_file = {name: reading[name] for name in READING if name in reading}
             if of_file:
                 raise ValueError(
-                    f"infer: {', '.join(of_file)} is for the file of a map; read_map takes it"
+                    f"{what}: {', '.join(of_file)} is for the file of a map; read_map takes it"
                 )
             return prepare(cube, self.config, device=self.device, **reading)
-        if reading:
+        of_file = {name: reading.pop(name) for name in READING if name in reading}
+        of_array = {name: of_file.pop(name) for name in ("units", "no_value") if name in of_file}
+        if of_file:
+            raise ValueError(f"{what}: {', '.join(of_file)} is for the file of a map, not an array")
+        if of_array.get("units") is not None:
+            sky = map_of_array(cube, self.config.grid, **of_array)
+            return prepare(sky, self.config, device=self.device, **reading)
+        if of_array.keys() - {"units"} or reading:
+            names = ", ".join([*(of_array.keys() - {"units"}), *reading])
             raise ValueError(
-                f"infer: {', '.join(reading)} is for a map with coordinates; an array is the "
-                "network's input already"
+                f"{what}: {names} is for a map; an array is one where units, such as "
+                f"'{self.config.grid.units}', says so"
             )
-        return as_input(cube, self.config, self.device)
+        return as_input(cube, self.config, self.device, said=is_input)
 
     @cached_property
     def _answer(self) -> tuple[Network, TrainingField, list[str]]:

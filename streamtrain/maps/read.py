@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
-from streamtrain.arguments import all_numbers, number, truth_value, whole_number
+from streamtrain.arguments import all_numbers, given_numbers, number, truth_value, whole_number
+from streamtrain.grid import Grid
 from streamtrain.machine.files import reading
 from streamtrain.maps.fits import read_fits
 from streamtrain.maps.fitsimage import FITS_SUFFIXES
 from streamtrain.maps.hdf5 import read_hdf5
 from streamtrain.maps.missing import with_doubtful_zeros, without_marks, without_unseen
 from streamtrain.maps.npz import read_npz
-from streamtrain.maps.skymap import MapError, SkyMap, no_feeds, parse_units
+from streamtrain.maps.skymap import (
+    MapError,
+    SkyMap,
+    frequency_axis,
+    no_feeds,
+    parse_units,
+    sky_axis,
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,57 @@ def read_map(
         found = _with_rest(_read(file, said), said.nu_rest_GHz)
         found = _with_units(found, units, need_units)
         return with_doubtful_zeros(without_marks(without_unseen(found), no_value))
+
+
+def map_of_array(values: Any, grid: Grid, *, units: str, no_value: float | None = None) -> SkyMap:
+    """An array [n_freq, n_dec, n_ra] as a map of a grid's line, band and field, from high to low
+    frequency and from low to high dec and ra.
+
+    units: of its numbers, as in a file; no_value: see `read_map`. Masked voxels are NaN. A note
+    says that the coordinates are the grid's. Raises MapError, one sentence, for what is no such
+    array, or is in another unit by its own account.
+    """
+    source = "the array"
+    said, mark = _checked(units, None, None, None, no_value, False)
+    meant = parse_units(units, "units")
+    try:
+        given = given_numbers(values, source)
+    except ValueError as error:
+        raise MapError(str(error)) from None
+    if given.unit is not None:
+        try:
+            same = parse_units(str(given.unit), source) == meant
+        except MapError:
+            same = False
+        if not same:
+            raise MapError(f"{source} is in '{given.unit}', units says {units}")
+    cube = given.values
+    if cube.ndim != 3 or not cube.size:
+        raise MapError(
+            f"{source} has the shape {cube.shape}, where a map has three axes (freq, dec, ra)"
+        )
+    if given.masked is not None:
+        cube = np.where(given.masked, np.nan, cube)
+    fov_ra, fov_dec = grid.fov_deg
+    num_freq, num_dec, num_ra = cube.shape
+    note = (
+        f"an array in {units} without coordinates, which were taken to be those of the run: "
+        f"{grid.nu_GHz[0]:g} to {grid.nu_GHz[1]:g} GHz, {fov_ra:g} x {fov_dec:g} deg (ra, dec), "
+        "its axes [freq, dec, ra], from high to low frequency and from low to high dec and ra"
+    )
+    found = SkyMap(
+        cube,
+        frequency_axis(np.linspace(*grid.nu_GHz, num_freq + 1)),
+        sky_axis(np.linspace(-0.5, 0.5, num_dec + 1) * fov_dec),
+        sky_axis(np.linspace(-0.5, 0.5, num_ra + 1) * fov_ra),
+        units=said.units,
+        nu_rest_GHz=grid.nu_rest_GHz,
+        source=source,
+        layout="array",
+        notes=(note,),
+        axes=("freq", "dec", "ra"),
+    )
+    return without_marks(found, mark)
 
 
 def _checked(

@@ -265,7 +265,7 @@ def test_posterior_of_a_run(tmp_path: Path) -> None:
     with Run(config) as run:
         posterior = run.sbi_posterior()
         theta, x = simulations(run.testing(), 3)
-        known = run.infer(x[2], compare_with=0)
+        known = run.infer(x[2], prepared=True, compare_with=0)
         with seeded(1):
             drawn = posterior.sample((2000,), x[2])
     with torch.inference_mode():

@@ -49,7 +49,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def functions(run: Path | str, cube: Any) -> Any:
     """What a run draws for a map."""
     with Run.open(run) as opened:
-        return opened.infer(cube, functions=100, compare_with=0).samples
+        return opened.infer(cube, prepared=True, functions=100, compare_with=0).samples
 
 
 def test_a_copy_predicts_as_the_run_does(config: Config, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_networks_that_ship_are_whole(name: str, tmp_path: Path) -> None:
             assert load_config(file).run == name
     with Run.open(name) as run:
         cube = np.zeros(run.trained.input_shape, np.float32)
-        posterior = run.infer(cube)
+        posterior = run.infer(cube, prepared=True)
         assert posterior.alarm is not None and posterior.alarm.maps >= 1000
         assert posterior.alarm.extrapolated  # a map without noise
         assert not any("lightcone" in text for text in posterior.warnings)

@@ -165,7 +165,7 @@ import streamtrain
 run = streamtrain.Run.open(sys.argv[1])
 print(run.config.line.class_names, run.testing().generate([3]).digests())
 cube = run.testing().generate([3]).cube[0]
-print(run.infer(cube, functions=1000, compare_with=0).functional("rho_L").median)
+print(run.infer(cube, prepared=True, functions=1000, compare_with=0).functional("rho_L").median)
 """
 
 
@@ -185,7 +185,7 @@ def test_a_run_with_a_function_opens_without_it(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "", "what is returned says it"
     with run:
         batch = Generator(run.config, "test").generate([3])
-        posterior = run.infer(batch.cube[0], functions=1000, compare_with=0)
+        posterior = run.infer(batch.cube[0], prepared=True, functions=1000, compare_with=0)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", MODEL, "runs/mine"]
     shown = subprocess.run(

@@ -153,7 +153,7 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     training = reference.training
     network = run.network_of(training)
     label = network.head.label
-    warnings = [*reference.problems, *failed]
+    warnings = [*prepared.warnings, *reference.problems, *failed]
     posterior, alarm = None, None
     if sampled:
         with said_if_slow(f"drawing {options.functions} luminosity functions"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,8 @@ class Prepared:
     """Operators that a map has in it already."""
     notes: list[str]
     """What was found, assumed and done besides."""
+    warnings: list[str] = field(default_factory=list)
+    """What was assumed that makes the prediction wrong if it is not so."""
 
 
 def prepare(
@@ -120,18 +122,29 @@ def prepare(
 
 
 def as_input(
-    cube: torch.Tensor | ArrayLike, config: Config, device: torch.device | str = "cpu"
+    cube: torch.Tensor | ArrayLike,
+    config: Config,
+    device: torch.device | str = "cpu",
+    *,
+    said: bool = True,
 ) -> Prepared:
     """An array that is a network's input already, checked.
 
     cube: [n_freq, n_dec, n_ra], from high to low frequency and from low to high dec and ra, after
     all operators of `config`, as a `Generator` or `observe` makes it. Nothing is applied to it. One
-    with a unit of astropy is converted to that of the network's input. Raises MapError, one
-    sentence, for another shape, and for what is not a finite number.
+    with a unit of astropy is converted to that of the network's input. said: whether its user says
+    that it is one; if not, a warning says that this was assumed. Raises MapError, one sentence, for
+    another shape, and for what is not a finite number.
     """
     where, plan = "the array", config.observation
     try:
         given = given_numbers(cube, where)
+        if given.unit is not None and str(given.unit) and not plan.units:
+            raise ValueError(
+                f"{where} is in '{given.unit}' and the network's input has no unit: "
+                f"units='{plan.grid.units}', or the one that it has, says that it is a map to "
+                "which the operators are to be applied"
+            )
         values = given.to(plan.units)
     except ValueError as error:
         raise MapError(str(error)) from None
@@ -139,7 +152,8 @@ def as_input(
         raise MapError(
             f"{where} has the shape {values.shape}, the network takes {plan.state.shape} (freq, "
             "dec, ra): one map after all operators of its configuration, as observe(cube, config) "
-            "makes it"
+            f"makes it; units='{plan.grid.units}' says that it is a map to which they are to be "
+            "applied"
         )
     if given.num_masked:
         raise MapError(f"{where} has {given.num_masked} masked voxels, which have no value")
@@ -147,8 +161,18 @@ def as_input(
         found = torch.from_numpy(np.array(values, np.float32)).to(full_device(device))
     _check_finite(found, where)
     done = ", ".join(step.name for step in plan.steps)
-    note = f"an array, taken to have gone through {done}" if done else "an array, taken as painted"
-    return Prepared(found, [], [], [note])
+    unit = f", in {plan.units}" if plan.units else ""
+    if not done:
+        return Prepared(found, [], [], [f"an array, taken as painted{unit}"])
+    note = f"an array, taken to have gone through {done}{unit}"
+    if said:
+        return Prepared(found, [], [], [note])
+    warning = (
+        f"the array was taken for the network's input, after {done}{unit}, which nothing says: "
+        f"prepared=True says that it is, units='{plan.grid.units}' that it is a map in that unit, "
+        "to which is applied what is left of these"
+    )
+    return Prepared(found, [], [], [note], [warning])
 
 
 def _check_line(sky: SkyMap, grid: Grid, notes: list[str]) -> None:

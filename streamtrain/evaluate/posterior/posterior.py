@@ -105,7 +105,7 @@ class Posterior:
     >>> from streamtrain import Posterior, Run
     >>> with Run.open("runs/example") as run:
     ...     cube = run.testing().generate([3]).cube[0]
-    ...     posterior = run.infer(cube, functions=1000, compare_with=0)
+    ...     posterior = run.infer(cube, prepared=True, functions=1000, compare_with=0)
     >>> posterior.samples.shape, posterior.bin_edges.shape
     ((1000, 49), (50,))
     >>> low, high = posterior.above.band(0.95)  # of N(>L) as a whole

@@ -143,13 +143,16 @@ class Check:
     """What was assumed, a sentence each."""
     drawn: Drawn
     """What the numbers of each statistic belong to."""
+    of_the_map: tuple[str, ...] = ()
+    """Warnings of how the map was read, a sentence each."""
 
     def __repr__(self) -> str:
         return f"Check(p = {self.p:.3g}, {self.painted} maps, {self.calibration} of the prior)"
 
     def __str__(self) -> str:
-        warning = labelled("warning", self.warning) if self.warning else []
-        return "\n".join([*warning, *self.lines()])
+        warnings = [*self.of_the_map, *([self.warning] if self.warning else [])]
+        told = [line for text in warnings for line in labelled("warning", text)]
+        return "\n".join([*told, *self.lines()])
 
     @property
     def smallest_p(self) -> float:
@@ -223,6 +226,7 @@ class Check:
             "seed": self.seed,
             "calibration": {"maps": self.calibration, "skies": self.skies},
             "notes": list(self.notes),
+            "warnings": list(self.of_the_map),
             "axes": self.drawn.to_dict(),
             "statistics": found,
         }

@@ -136,7 +136,7 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
         except ConfigError as error:
             left_out[one.name] = str(error)
             continue
-        posterior = run.infer(cube)
+        posterior = run.infer(cube, prepared=True)
         rows.append(_row(one, posterior, counts))
         answers.append((posterior, counts))
     run.progress.close()

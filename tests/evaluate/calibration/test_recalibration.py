@@ -191,7 +191,7 @@ def test_a_run_is_recalibrated_and_everything_says_so(
 ) -> None:
     with Run.open(folder) as run:
         cube = run.testing().generate([0]).cube[0]
-        plain = run.infer(cube, functions=200, compare_with=0)
+        plain = run.infer(cube, prepared=True, functions=200, compare_with=0)
         head = run.network(run.testing()).head
     calibrate(folder, "train.threads=1")
     text = capsys.readouterr().out
@@ -201,7 +201,7 @@ def test_a_run_is_recalibrated_and_everything_says_so(
     assert [sky["name"] for sky in kept["skies"]] == ["other.h5"]
     assert kept["checkpoint_step"] == 7 and kept["maps"] == 32 and kept["seed"] != 11
     with Run.open(folder) as run:
-        found = run.infer(cube, functions=200, compare_with=0)
+        found = run.infer(cube, prepared=True, functions=200, compare_with=0)
         moved = run.network(run.testing()).head
     assert moved.move is not None and head.move is None
     said = "recalibrated on 32 maps of 1 sky of another maker (other.h5;"
@@ -216,7 +216,7 @@ def test_a_run_is_recalibrated_and_everything_says_so(
     assert found._shown().texts[-1] == "(recalibrated)"
     assert "(recalibrated)" not in plain._shown().texts
     with Run.open(folder, recalibrated=False) as run:
-        again = run.infer(cube, functions=200, compare_with=0)
+        again = run.infer(cube, prepared=True, functions=200, compare_with=0)
     assert np.array_equal(again.samples, plain.samples)
 
 

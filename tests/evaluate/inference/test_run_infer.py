@@ -57,7 +57,7 @@ def test_a_map_has_one_posterior_however_it_is_given(
     """An array as the network takes it, a file, and what was read of it; to the last bit."""
     path = runs.write_fits(tmp_path / "m.fits", runs.map_of(config, INDEX))
     run = Run.open(config.run)
-    first = run.infer(cube, functions=300, compare_with=0)
+    first = run.infer(cube, prepared=True, functions=300, compare_with=0)
     assert first.samples.shape == (300, 14) and first.joint and first.warnings == ()
     assert first.applied == ()
     assert first.notes == (
@@ -65,22 +65,91 @@ def test_a_map_has_one_posterior_however_it_is_given(
         watch.NO_ALARM,
     )
     with Run.open(config.run) as other:
-        found = [
-            other.infer(given, functions=300, compare_with=0)
-            for given in (cube.double().numpy(), path, str(path), read_map(path))
-        ]
+        ask = partial(other.infer, functions=300, compare_with=0)
+        found = [ask(cube.double().numpy(), prepared=True)]
+        found += [ask(given) for given in (path, str(path), read_map(path))]
     for again in found:
         assert np.array_equal(again.samples, first.samples)
     assert found[-1].applied == ("high_pass", "log_modulus")
     assert found[-1].left_out == ("beam", "noise")
     assert "its channels run from low to high frequency and were reversed" in found[-1].notes
-    assert not np.array_equal(run.infer(cube, functions=300, seed=1).samples, first.samples)
+    assert not np.array_equal(
+        run.infer(cube, prepared=True, functions=300, seed=1).samples, first.samples
+    )
+
+
+def test_an_array_of_a_map_gets_what_a_file_gets(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    """As painted, after the pool, in another unit, with gaps of a number: to the last bit."""
+    pooled = runs.map_of(config, INDEX)
+    ask = partial(Run.open(config.run).infer, functions=300, compare_with=0)
+    wanted = ask(cube, prepared=True)
+    found = ask(pooled, units="uK")
+    assert np.array_equal(found.samples, wanted.samples) and found.warnings == ()
+    assert found.applied == ("high_pass", "log_modulus") and found.left_out == ("beam", "noise")
+    assert found.notes[0] == (
+        "an array in uK without coordinates, which were taken to be those of the run: 34 to 26 "
+        "GHz, 0.8 x 0.7 deg (ra, dec), its axes [freq, dec, ra], from high to low frequency and "
+        "from low to high dec and ra"
+    )
+    fine = torch.from_numpy(np.repeat(pooled, 3, axis=0))
+    assert np.array_equal(ask(fine, units="uK").samples, wanted.samples)
+    kelvin = ask(1e-6 * pooled.astype(np.float64), units="K")
+    assert np.abs(kelvin.samples - wanted.samples).max() <= 1e-3 * wanted.samples.max()
+    assert "it was converted from K to uK" in kelvin.notes
+    with pytest.raises(ValueError, match="the array: 3 of 1440 voxels are NaN or infinite"):
+        ask(np.where(np.arange(24) == 5, np.where(np.arange(20) == 2, 7.0, 0.0)[:, None], 0.0)
+            + np.zeros((3, 20, 24)), units="uK", no_value=7)  # fmt: skip
+    path = runs.write_hdf5(tmp_path / "m.h5", pooled)
+    with Run.open(config.run) as run:
+        for given in (path, read_map(path)):
+            assert torch.equal(run.network_input(given).cube, cube)
+        assert torch.equal(run.network_input(pooled, units="uK").cube, cube)
+        with pytest.raises(ValueError, match="network_input: prepared=True is of an array"):
+            run.network_input(path, prepared=True)
+
+
+def test_an_array_that_says_nothing_of_itself_has_a_warning(
+    config: Config, cube: torch.Tensor, tmp_path: Path
+) -> None:
+    """A map in uK is taken for what comes after all operators: said where warnings are said."""
+    ask = partial(Run.open(config.run).infer, functions=300, compare_with=0)
+    (warning,) = (found := ask(runs.map_of(config, INDEX))).warnings
+    assert warning == (
+        "the array was taken for the network's input, after pool, beam, noise, high_pass, "
+        "log_modulus, which nothing says: prepared=True says that it is, units='uK' that it is a "
+        "map in that unit, to which is applied what is left of these"
+    )
+    assert "warning   the array was taken for the network's input" in str(found)
+    assert not ask(cube, prepared=True).warnings
+    with pytest.raises(ValueError, match=r"prepared=True is of an array .* a map with coo"):
+        ask(read_map(runs.write_hdf5(tmp_path / "m.h5", runs.map_of(config, INDEX))), prepared=True)
+    plain = made(tmp_path, observe={})
+    painted = Run(plain).infer(np.ones((9, 20, 24)), functions=300, compare_with=0)
+    assert painted.warnings == () and painted.notes[0] == "an array, taken as painted, in uK"
+
+
+def test_units_of_an_array_of_a_map(config: Config) -> None:
+    """Its own are used, and no others said of it."""
+    units = pytest.importorskip("astropy.units")
+    ask = partial(Run.open(config.run).infer, functions=200, compare_with=0)
+    pooled = runs.map_of(config, INDEX)
+    first = ask(pooled, units="uK")
+    assert np.array_equal(ask(pooled * units.uK, units="uK").samples, first.samples)
+    with pytest.raises(ValueError, match="the array is in 'mK', units says uK"):
+        ask(pooled * units.mK, units="uK")
+    with pytest.raises(ValueError, match="the array is in 'm', units says uK"):
+        ask(pooled * units.m, units="uK")
+    masked = np.ma.masked_greater(pooled, np.sort(pooled.ravel())[-3])
+    with pytest.raises(ValueError, match="the array: 2 of 1440 voxels are NaN"):
+        ask(masked, units="uK")
 
 
 def test_the_posterior_is_that_of_the_head(config: Config, cube: torch.Tensor) -> None:
     """Its samples and probabilities, and integrals in the cosmology of the training lightcones."""
     with Run(config) as run:
-        found = run.infer(cube, functions=200, seed=5, compare_with=0)
+        found = run.infer(cube, prepared=True, functions=200, seed=5, compare_with=0)
         generator = run.training()
         network = run.network(generator)
     with torch.inference_mode():
@@ -104,7 +173,8 @@ def test_maps_of_the_prior_are_looked_at_once(
     (folder / watch.FILE).unlink(missing_ok=True)
     run = Run.open(folder)
     bright = runs.write_hdf5(tmp_path / "m.h5", 30.0 * runs.map_of(config, INDEX))
-    first, strange = (run.infer(c, functions=100, compare_with=FEWEST_MAPS) for c in (cube, bright))
+    first = run.infer(cube, prepared=True, functions=100, compare_with=FEWEST_MAPS)
+    strange = run.infer(bright, functions=100, compare_with=FEWEST_MAPS)
     assert first.alarm is not None and not first.alarm.extrapolated
     assert not [text for text in first.warnings if "band" not in text]
     assert strange.alarm is not None and strange.warnings[0] == strange.alarm.warning
@@ -115,15 +185,17 @@ def test_maps_of_the_prior_are_looked_at_once(
     monkeypatch.setattr(
         Run, "_samples_of", lambda run, split: opened.append(1) or samples_of(run, split)
     )
-    again = Run.open(folder).infer(cube, functions=100)
+    again = Run.open(folder).infer(cube, prepared=True, functions=100)
     assert again.alarm == first.alarm and not opened
-    other = Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS + 20)
+    other = Run.open(folder).infer(
+        cube, prepared=True, functions=100, compare_with=FEWEST_MAPS + 20
+    )
     assert other.alarm is not None and other.alarm.maps == 110 and len(opened) == 2
-    fewer = Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    fewer = Run.open(folder).infer(cube, prepared=True, functions=100, compare_with=FEWEST_MAPS)
     assert fewer.alarm == other.alarm and len(opened) == 2
     reference, about = Reference.load(folder / watch.FILE)
     reference.save(folder / watch.FILE, about | {"samples": "others"})
-    Run.open(folder).infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    Run.open(folder).infer(cube, prepared=True, functions=100, compare_with=FEWEST_MAPS)
     assert len(opened) == 4
 
 
@@ -135,13 +207,13 @@ def test_what_is_known_of_training_maps_is_kept(
     file = folder / "run" / "config.yaml"
     file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
     (folder / "run" / watch.FILE).unlink(missing_ok=True)
-    Run.open(folder / "run").infer(cube, functions=100, compare_with=FEWEST_MAPS)
+    Run.open(folder / "run").infer(cube, prepared=True, functions=100, compare_with=FEWEST_MAPS)
     before = [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)]
-    Run.open(folder / "run").infer(cube, functions=100, compare_with=0)
+    Run.open(folder / "run").infer(cube, prepared=True, functions=100, compare_with=0)
     Run.open(folder / "run").sbi_posterior()
     for sky in folder.glob("*.h5"):
         sky.unlink()
-    found = Run.open(folder / "run").infer(cube, functions=100, compare_with=300)
+    found = Run.open(folder / "run").infer(cube, prepared=True, functions=100, compare_with=300)
     assert found.warnings[0].startswith("the map was not compared with maps of the prior: ")
     assert found.alarm is None
     assert [(folder / "run" / name).read_bytes() for name in (FILE, watch.FILE)] == before
@@ -151,12 +223,14 @@ def test_old_notes_of_a_run_have_no_cosmology(
     config: Config, cube: torch.Tensor, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(config.run, tmp_path / "run"))
-    first = Run.open(folder).infer(cube, compare_with=0)
+    first = Run.open(folder).infer(cube, prepared=True, compare_with=0)
     data = json.loads((folder / FILE).read_text())
     assert data["cosmology"] == {"Omega_m": 0.29, "h": 0.7}
     del data["cosmology"]
     (folder / FILE).write_text(json.dumps(data))
-    assert Run.open(folder).infer(cube, compare_with=0).estimates() == first.estimates()
+    assert (
+        Run.open(folder).infer(cube, prepared=True, compare_with=0).estimates() == first.estimates()
+    )
     assert json.loads((folder / FILE).read_text())["cosmology"]["Omega_m"] == 0.29
 
 
@@ -169,7 +243,7 @@ def test_without_lightcones_the_cosmology_is_assumed_and_told(
     file = folder / "run" / "config.yaml"
     file.write_text(file.read_text().replace(str(Path(config.run).parent), str(folder)))
     (folder / "run" / FILE).unlink(missing_ok=True)
-    found = Run.open(folder / "run").infer(cube, compare_with=0)
+    found = Run.open(folder / "run").infer(cube, prepared=True, compare_with=0)
     (problem,) = found.warnings
     assert problem.startswith("volume and distances are those of Omega_m = 0.286: ")
 
@@ -210,8 +284,25 @@ def test_the_example_of_the_docs(
         (np.zeros((3, 20, 24), complex), {}, "the array must be numbers, not complex"),
         (None, {}, "the array must be numbers, not a NoneType"),
         ("gone.fits", {}, "there is no map gone.fits"),
-        (np.zeros((3, 20, 24)), {"units": "uK", "regrid": True},
-         "units, regrid is for a map with coordinates; an array is the network's input already"),
+        (np.zeros((3, 20, 24)), {"units": "uK", "prepared": True},
+         "infer: prepared=True says that nothing is left to do to the array, so units has no pl"),
+        (np.zeros((3, 20, 24)), {"prepared": 1}, "prepared must be True or False, not 1"),
+        ("gone.fits", {"prepared": True},
+         "infer: prepared=True is of an array that is the network's input; a file with coord"),
+        (np.zeros((3, 20, 24)), {"regrid": True, "no_value": 0},
+         "infer: no_value, regrid is for a map; an array is one where units, such as 'uK', says"),
+        (np.zeros((3, 20, 24)), {"units": "uK", "index": 3},
+         "infer: index is for the file of a map, not an array"),
+        (np.zeros((3, 20, 24)), {"units": "Jy"}, "units: the units 'Jy' are none of uK, mK"),
+        (np.zeros((3, 20, 24)), {"units": "Jy/sr"}, "the array is in Jy/sr, the network was train"),
+        (np.zeros((3, 20, 24)), {"units": 3}, "units must be text, such as 'uK', not 3"),
+        (np.zeros((3, 20, 23)), {"units": "uK"}, r"the array has 3 x 20 x 23 voxels \(freq, dec, "
+         r"ra\), the network takes 9 x 20 x 24 or 3 x 20 x 24;"),
+        (np.zeros((20, 24)), {"units": "uK"}, r"the array has the shape \(20, 24\), where a map"),
+        (np.full((3, 20, 24), np.nan), {"units": "uK"}, "the array: 1440 of 1440 voxels are NaN"),
+        (np.full((3, 20, 24), -999.0), {"units": "uK"}, "the array: 1440 voxels are exactly -999"),
+        (np.ones((3, 20, 24)), {"units": "uK", "regrid": True, "centre_deg": (0, 0)},
+         "the array has no coordinates that --centre could be one of"),
         (np.zeros((3, 20, 24)), {"functions": 20}, "functions = 20 must be 100 or more"),
         (np.zeros((3, 20, 24)), {"functions": 10**13}, "functions = 1.* must be 1000000 or less"),
         (np.zeros((3, 20, 24)), {"functions": 1e3}, "functions must be a whole number"),
@@ -273,19 +364,23 @@ def test_options_with_units_and_by_number(config: Config, tmp_path: Path) -> Non
 def test_units_of_an_array(config: Config, cube: torch.Tensor, tmp_path: Path) -> None:
     """Those of the network's input: none after a transform."""
     units = pytest.importorskip("astropy.units")
-    with pytest.raises(ValueError, match=r"the array is in 'K' and is due without a unit"):
+    with pytest.raises(
+        ValueError, match=r"the array is in 'K' and the network's input has no unit: units='uK', or"
+    ):
         Run(config).infer(cube.numpy() * units.K, compare_with=0)
     plain = made(tmp_path, observe={"pool": {"factor": [3, 1, 1]}})
     painted = np.abs(cube.numpy().astype(np.float64))
     run = Run(plain)
-    first = run.infer(painted, functions=200, compare_with=0)
-    second = run.infer(1e-6 * painted * units.K, functions=200, compare_with=0)
+    first = run.infer(painted, prepared=True, functions=200, compare_with=0)
+    second = run.infer(1e-6 * painted * units.K, prepared=True, functions=200, compare_with=0)
     assert np.abs(second.samples - first.samples).max() <= 1e-3 * first.samples.max()
-    assert first.notes == ("an array, taken to have gone through pool", watch.NO_ALARM)
+    assert first.notes == ("an array, taken to have gone through pool, in uK", watch.NO_ALARM)
     cube_of_observe = observe(
         Generator(raw(plain), "test").generate([0]).cube[0].new_ones(9, 20, 24), plain
     )
-    assert run.infer(cube_of_observe, functions=100, compare_with=0).samples.shape == (100, 14)
+    assert run.infer(
+        cube_of_observe, prepared=True, functions=100, compare_with=0
+    ).samples.shape == (100, 14)
 
 
 @pytest.mark.parametrize("head", ["mse", "gaussian"])
@@ -332,7 +427,7 @@ def test_comparison_has_the_band_that_infer_has(
 
     monkeypatch.setattr(figures, "comparison", caught)
     evaluate(config, samples=8, out=tmp_path / "evaluated")
-    expected = Run(config).infer(cube, compare_with=0).band(0.95)
+    expected = Run(config).infer(cube, prepared=True, compare_with=0).band(0.95)
     np.testing.assert_allclose(10 ** bands[0]([INDEX])[:, 0], np.maximum(expected, 1.0), rtol=1e-12)
 
 
@@ -419,7 +514,7 @@ def test_few_functions_have_no_band(config: Config, cube: torch.Tensor, tmp_path
 
 def test_the_truth_in_the_figure(config: Config, cube: torch.Tensor) -> None:
     """In the label's quantity, as for a network without a posterior."""
-    posterior = Run(config).infer(cube, compare_with=0)
+    posterior = Run(config).infer(cube, prepared=True, compare_with=0)
     unit = np.full(14, 0.5)
     true = unit * np.arange(14.0)
     shown = Function("phi", posterior.bin_edges, true, None, unit, "",

@@ -301,24 +301,29 @@ def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
     all."""
     with Run.open(config.run) as run:
         cube = run.testing().generate([3]).cube[0]
-        first = run.check(cube, number=48, maps=30)
+        first = run.check(cube, prepared=True, number=48, maps=30)
         file = run.folder / "check_calibration.npz"
         written = file.stat().st_mtime_ns
     with Run.open(config.run) as run:
-        again = run.check(cube, run.infer(cube, functions=100, compare_with=0), number=48, maps=30)
-        same = run.check(cube, number=48, maps=30)
+        posterior = run.infer(cube, prepared=True, functions=100, compare_with=0)
+        again = run.check(cube, posterior, prepared=True, number=48, maps=30)
+        same = run.check(cube, prepared=True, number=48, maps=30)
         assert file.stat().st_mtime_ns == written
         assert [one.name for one in first.statistics] == list(NAMES)
         for one, other in zip(first.statistics, same.statistics, strict=True):
             assert np.array_equal(one.painted, other.painted)
         assert first.to_dict() == same.to_dict()
         assert again.p != first.p or again.counts.sum() != first.counts.sum()
-        other_seed = run.check(cube, number=48, maps=30, seed=1)
+        other_seed = run.check(cube, prepared=True, number=48, maps=30, seed=1)
         assert not np.array_equal(other_seed.counts, first.counts)
         assert 1.0 / 31 <= first.p <= 1.0
         map_ = run.config.observation.input_map
         loud = 100.0 * map_.restore(cube[None].double())[0]
-        far = run.check((loud.sign() * torch.log10(loud.abs() + 1.0)).float(), number=48, maps=30)
+        strange = (loud.sign() * torch.log10(loud.abs() + 1.0)).float()
+        far = run.check(strange, number=48, maps=30)
+        assert str(far).startswith("warning   the array was taken for the network's input, after ")
+        assert far.of_the_map and far.to_dict()["warnings"] == list(far.of_the_map)
+        assert not first.of_the_map and not str(first).startswith("warning")
         assert (
             max(far.p, min(far.p_values.values())) < 0.07 and not far.warning
         )  # 30 maps cannot tell a p of 0.01
@@ -326,9 +331,9 @@ def test_a_check_is_made_again_by_its_seed_and_finds_a_map_that_is_none_of_ours(
         assert "0.032 or less" in text and "x the painted" in text
         assert "noise: the level of the map is not known; sigma = " in text
         with pytest.raises(ValueError, match=r"number of painted maps, 3, must be 24 or more"):
-            run.check(cube, number=3)
+            run.check(cube, prepared=True, number=3)
         with pytest.raises(ValueError, match=r"maps of the calibration, 3, must be 20 or more"):
-            run.check(cube, maps=3)
+            run.check(cube, prepared=True, maps=3)
 
 
 def test_a_calibration_is_of_the_posterior_that_paints(config: Config, tmp_path: Path) -> None:
@@ -337,16 +342,16 @@ def test_a_calibration_is_of_the_posterior_that_paints(config: Config, tmp_path:
     usual: dict[str, Any] = {"number": 24, "maps": 20}
     with Run.open(folder) as run:
         cube, trained = run.testing().generate([3]).cube[0], run.trained
-        plain = run.check(cube, **usual)
+        plain = run.check(cube, prepared=True, **usual)
     Recalibration(
         trained.step, trained.weights_sha256, [0.0], [0.3], [0.1], [1.5], [1.5], [], 1, 1, [],
         "2026-11-29", "1",
     ).save(folder)  # fmt: skip
     with Run.open(folder) as run:
-        moved = run.check(cube, **usual)
+        moved = run.check(cube, prepared=True, **usual)
         kept = _calibration(run.painting, NoiseLevel(run.painting.training), 20)
     with Run.open(folder, recalibrated=False) as run:
-        again = run.check(cube, **usual)
+        again = run.check(cube, prepared=True, **usual)
         before = _calibration(run.painting, NoiseLevel(run.painting.training), 20)
         other = replace(run.painting, weights_sha256="another")
         assert _identity(other, NoiseLevel(other.training)) != _identity(
@@ -381,7 +386,7 @@ def test_parameters_that_the_network_predicts(tmp_path: Path) -> None:
         network={"layers": 2, "filters": 4, "dense": 8},
     )
     with Run.open(config.run) as run:
-        found = run.check(run.testing().generate([3]).cube[0], number=24, maps=20)
+        found = run.check(run.testing().generate([3]).cube[0], prepared=True, number=24, maps=20)
         assert 1.0 / 21 <= found.p <= 1.0 and found.counts.shape == (24, 14)
 
 

@@ -106,7 +106,7 @@ def test_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
         data = replace(run.config.data, test=[str(sky)])
         generator = run.testing(replace(run.config, data=data))
         batch = generator.generate([0])
-        posterior = run.infer(batch.cube[0])
+        posterior = run.infer(batch.cube[0], prepared=True)
     low, high = posterior.band(0.95)
     true = batch.counts[0].numpy()
     row = result["maps"][0]
