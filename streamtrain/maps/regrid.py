@@ -11,6 +11,8 @@ Float = NDArray[np.float64]
 
 SLACK = 1e-3
 """How far a voxel may reach beyond the map, in voxels, and how much finer it may be."""
+ANOTHER_CENTRE = ": choose another --centre"
+"""The end of the sentence on a map that is large enough, but not there."""
 LEAST_VALID = 0.5
 """Share of a voxel that must have a value; else the voxel has none."""
 
@@ -31,11 +33,11 @@ def overlap(source: Float, target: Float, what: str) -> Float:
             f"needs {abs(target[0]):.6g} to {abs(target[-1]):.6g}"
             if what == "GHz"
             else f"the map covers {source[0]:.4g} to {source[-1]:.4g} {what} from its middle, the "
-            f"network needs {target[0]:.4g} to {target[-1]:.4g}: "
+            f"network needs {target[0]:.4g} to {target[-1]:.4g}"
             + (
-                "choose another --centre"
+                ANOTHER_CENTRE
                 if source[-1] - source[0] >= target[-1] - target[0] - SLACK * step
-                else "the map is too small"
+                else ": the map is too small"
             )
         )
     if fine > step * (1.0 + SLACK):

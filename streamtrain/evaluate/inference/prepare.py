@@ -6,7 +6,6 @@ left to do: what is removed from it, what is joined, how its values are transfor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,17 +16,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamtrain.arguments import given_numbers, ra_dec, truth_value
 from streamtrain.config import Config
-from streamtrain.evaluate.inference.processing import say_other_noise, steps_done
+from streamtrain.evaluate.inference.processing import (
+    plain_section,
+    say_noise_is_unknown,
+    say_other_noise,
+    steps_done,
+)
+from streamtrain.evaluate.inference.zeros import say_zeros
 from streamtrain.grid import Grid
 from streamtrain.maps.read import REST_TOLERANCE
-from streamtrain.maps.regrid import mean_over, overlap, sigma_of_mean
+from streamtrain.maps.regrid import ANOTHER_CENTRE, mean_over, overlap, sigma_of_mean
 from streamtrain.maps.skymap import MapError, SkyMap, parse_units, rayleigh_jeans_uK
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.operators.base import MapState
 from streamtrain.operators.plan import ObservationPlan
-from streamtrain.operators.table import of_the_map, without_paths
+from streamtrain.operators.table import of_the_map
 from streamtrain.operators.voxel_files import unseen_before
-from streamtrain.schema import operator_kind, to_dict
+from streamtrain.schema import to_dict
 
 Float = NDArray[np.float64]
 
@@ -84,7 +89,7 @@ def prepare(
         raise MapError("--centre chooses a part of a map: it needs --regrid")
     plan = config.observation
     grid = plan.grid
-    notes = [*sky.notes]
+    notes, warnings = [*sky.notes], list[str]()
     _check_line(sky, grid, notes)
     done = steps_done(sky, plan, notes, anyway=anyway)
     starts = _starts(sky, plan, done, notes)
@@ -92,6 +97,7 @@ def prepare(
     if sky.sigma is not None:
         sigma = np.asarray(_in_units(replace(sky, cube=sky.sigma), grid, rayleigh_jeans, []))
     first, state = _fitting(sky, starts)
+    shares: tuple[Float, Float, Float] | None = None
     problem = _difference(sky, grid, state, starts)
     if problem and not regrid:
         raise MapError(f"{sky.source} {problem}; {_remedy(sky, grid, starts[-1][1])}")
@@ -107,6 +113,7 @@ def prepare(
             f"it was brought from {_times(sky.shape)} to {_times(state.shape)} voxels (freq, dec, "
             "ra), means over the voxels it covers"
         )
+    say_zeros(sky.cube, plan, first, state, shares, notes, warnings)
     if state.weight != 1.0 and sky.done is None:
         cube = cube * state.weight
         sigma = None if sigma is None else sigma * state.weight
@@ -114,11 +121,14 @@ def prepare(
             f"voxels are sums of {state.weight:g} in training, so it was multiplied by that"
         )
     if sigma is not None:
-        say_other_noise(sigma, plan, first, grid.units, notes)
+        say_other_noise(sigma, plan, first, grid.units, notes, stated=sky.units)
+    else:
+        say_noise_is_unknown(sky, plan, state, notes)
     if sky.done is None and (unseen := unseen_before(state)).any():
         cube = np.where(unseen, 0.0, cube)
         notes.append(f"{int(unseen.sum())} voxels that training does not observe were set to 0")
-    return _observed(cube, plan, first, done, notes, sky, device)
+    found = _observed(cube, plan, first, done, notes, sky, device)
+    return replace(found, warnings=warnings)
 
 
 def as_input(
@@ -254,7 +264,7 @@ def _after_done(
         if step.of_the_map:
             continue
         name = theirs[matched]
-        if _plain(name, done[name]) != _plain(step.name, to_dict(step.section)):
+        if plain_section(name, done[name]) != plain_section(step.name, to_dict(step.section)):
             break
         matched, number, state = matched + 1, position, step.after
     if matched < len(theirs):
@@ -266,11 +276,6 @@ def _after_done(
     if done:
         notes.append(f"it has gone through {', '.join(done)} already")
     return number, state
-
-
-def _plain(name: str, section: Mapping[str, Any]) -> Any:
-    """An operator as it is after a round trip through YAML: lists, no tuples, no paths."""
-    return operator_kind(name), json.loads(json.dumps(without_paths(name, dict(section))))
 
 
 def _fitting(sky: SkyMap, starts: list[Start]) -> Start:
@@ -290,7 +295,7 @@ def _difference(sky: SkyMap, grid: Grid, state: MapState, starts: list[Start]) -
     if off > END_TOLERANCE * min(sky.freq.step, grid.dnu_GHz * state.joined[0]):
         return (
             f"covers {sky.nu_GHz[0]:.6g}..{sky.nu_GHz[1]:.6g} GHz, the network was trained on "
-            f"{grid.nu_GHz[0]:.6g}..{grid.nu_GHz[1]:.6g} GHz"
+            f"{grid.nu_GHz[0]:.6g}..{grid.nu_GHz[1]:.6g} GHz{_other_frequencies(sky, grid)}"
         )
     field = (sky.ra.width, sky.dec.width)
     shape = state.shape
@@ -317,12 +322,36 @@ def _remedy(sky: SkyMap, grid: Grid, state: MapState) -> str:
             f"--regrid does not help, as {why}; train a network for such maps, on the grid that "
             "`streamtrain map info` prints"
         )
-    larger = any(
+    where = ", at its middle or at --centre RA DEC" if _is_larger(sky, grid) else ""
+    return f"--regrid brings a map to the network's voxels{where}"
+
+
+def _is_larger(sky: SkyMap, grid: Grid) -> bool:
+    """Whether the network's field can be cut from the map in several places."""
+    return any(
         axis.width > fov + axis.step
         for axis, fov in zip((sky.ra, sky.dec), grid.fov_deg, strict=True)
     )
-    where = ", at its middle or at --centre RA DEC" if larger else ""
-    return f"--regrid brings a map to the network's voxels{where}"
+
+
+OTHER_FREQUENCIES = {
+    -9: "GHz in a keyword of Hz?",
+    -6: "MHz in a keyword of Hz?",
+    -3: "GHz in a keyword of MHz?",
+    3: "MHz where GHz are due?",
+    6: "kHz where GHz are due?",
+    9: "Hz where GHz are due?",
+}
+"""What a file may have written, by the power of ten that its frequencies are off."""
+
+
+def _other_frequencies(sky: SkyMap, grid: Grid) -> str:
+    """A question where the frequencies of a map are off by the ratio of two units."""
+    power = 3.0 * np.round(np.log10(sum(sky.nu_GHz) / sum(grid.nu_GHz)) / 3.0)
+    scaled = [10.0**-power * nu for nu in sky.nu_GHz]
+    meets = scaled[1] < grid.nu_GHz[0] and scaled[0] > grid.nu_GHz[1]
+    asked = OTHER_FREQUENCIES.get(int(power)) if meets else None
+    return "" if asked is None else f" ({asked})"
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -344,14 +373,20 @@ def _shares(
         dec + np.linspace(-0.5, 0.5, num_dec + 1) * grid.fov_deg[1],
         ra + np.linspace(-0.5, 0.5, num_ra + 1) * grid.fov_deg[0],
     )
-    try:
-        return (
-            overlap(sky.freq.edges, edges[0], "GHz"),
-            overlap(sky.dec.edges, edges[1], "deg in dec"),
-            overlap(sky.ra.edges, edges[2], "deg in ra"),
-        )
-    except MapError as error:
-        raise MapError(f"{sky.source} cannot be regridded: {error}") from None
+    names = ("GHz", "deg in dec", "deg in ra")
+    shares, problems = [], []
+    for axis, wanted, what in zip((sky.freq, sky.dec, sky.ra), edges, names, strict=True):
+        try:
+            shares.append(overlap(axis.edges, wanted, what))
+        except MapError as error:
+            hint = _other_frequencies(sky, grid) if what == "GHz" else ""
+            problems.append(f"{error}{hint}")
+    if problems:
+        *others, last = problems
+        if last.endswith(ANOTHER_CENTRE):
+            others = [text.removesuffix(ANOTHER_CENTRE) for text in others]
+        raise MapError(f"{sky.source} cannot be regridded: {'; '.join([*others, last])}")
+    return shares[0], shares[1], shares[2]
 
 
 def _observed(
@@ -367,6 +402,7 @@ def _observed(
     target = full_device(device)
     kernels = kernels_for(target, "observe.cu")
     applied, left_out = [], []
+    larger = _is_larger(sky, plan.grid)
     keys = torch.zeros((1, 6), dtype=torch.int32, device=target)  # nothing random is left
     with torch.inference_mode(False), torch.no_grad():
         values = torch.from_numpy(np.array(cube, np.float32))[None].to(target)
@@ -382,18 +418,21 @@ def _observed(
                     notes.append(f"{what} without hits in {step.name} were set to 0")
                 continue
             if not step.operator.selects and not finite:
-                _check_finite(values, sky.source)
+                _check_finite(values, sky.source, larger)
                 finite = True
             values = operator.apply(kernels, values, keys, {})
             applied.append(step.name)
-        _check_finite(values, sky.source)
+        _check_finite(values, sky.source, larger)
     return Prepared(values[0], applied, left_out, notes)
 
 
-def _check_finite(cube: torch.Tensor, source: str) -> None:
+def _check_finite(cube: torch.Tensor, source: str, larger: bool = False) -> None:
+    """Raise MapError for voxels without a value; larger: whether the map has other parts."""
     bad = cube.numel() - int(torch.isfinite(cube).sum())
     if bad:
+        part = "; --regrid --centre RA DEC may choose a part without gaps" if larger else ""
         raise MapError(
             f"{source}: {bad} of {cube.numel()} voxels are NaN or infinite; a network that is to "
-            "read maps with gaps must be trained with a mask of them at the head of its operators"
+            "read maps with gaps must be trained with a mask of them at the head of its operators; "
+            f"0 in their place is no way out, as this one reads it as sky that was observed{part}"
         )

@@ -5,9 +5,11 @@ Whatever the data have had, the training's maps must have had: a map is given on
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +19,18 @@ from streamtrain.operators.base import MapState, Turn
 from streamtrain.operators.noise import LevelNoise, Noise
 from streamtrain.operators.plan import ObservationPlan, Step
 from streamtrain.operators.pool import Pool
-from streamtrain.schema import AssumptionWarning
+from streamtrain.operators.table import without_paths
+from streamtrain.schema import AssumptionWarning, operator_kind, to_dict
 
 Float = NDArray[np.float64]
 
 FAR = 1.2
 """Noise that is so many times larger or smaller than in training is said: the alarm finds it in
 nearly every map."""
+
+
+OF_UNITS = 1e3
+"""Noise that is so many times larger or smaller asks whether the units are right."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +119,19 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def say_other_noise(
-    sigma: Float, plan: ObservationPlan, first: int, units: str, notes: list[str]
+    sigma: Float,
+    plan: ObservationPlan,
+    first: int,
+    units: str,
+    notes: list[str],
+    *,
+    stated: str | None = None,
 ) -> None:
     """Add to `notes` how the white noise of a map differs from that of the training's maps, in its
     typical level or from voxel to voxel, where both are known.
 
     sigma: of the map [n_freq, n_dec, n_ra], in `units`, those of the grid, and on the voxels that
-    the step `first` takes; NaN where nothing was observed.
+    the step `first` takes; NaN where nothing was observed; stated: the units of the file.
     """
     ours = [np.broadcast_to(0.0, plan.grid.shape)] * 2
     for step in plan.steps[:first]:
@@ -129,13 +142,20 @@ def say_other_noise(
     theirs, low, high = (np.sqrt(square) for square in every)
     known = np.isfinite(theirs) & np.isfinite(high)
     if not (known.any() and high[known].any()):
+        if names := _noises(plan):
+            notes.append(
+                "sigma of its noise was not compared with that of the training's maps, which is "
+                f"no white noise of single voxels ({', '.join(names)})"
+            )
         return
     level, least, most = (float(np.median(values[known])) for values in (theirs, low, high))
     if not least / FAR <= level <= most * FAR:
         of_training = f"{most:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+        far = level >= OF_UNITS * most or level <= least / OF_UNITS
+        ask = f"; are its units really {stated}? --units says otherwise" if far and stated else ""
         notes.append(
             f"sigma of its noise is {level:.3g} {units} in a voxel (median), that of the "
-            f"training's maps {of_training}: the prediction is an extrapolation"
+            f"training's maps {of_training}: the prediction is an extrapolation{ask}"
         )
     known &= high > 0.0
     ratio = theirs[known] / high[known]
@@ -145,6 +165,42 @@ def say_other_noise(
             "its noise differs from voxel to voxel otherwise than in training: over that of the "
             f"training's maps, sigma is {few:.2g} to {many:.2g} of the median in 68 % of the voxels"
         )
+
+
+def say_noise_is_unknown(
+    sky: SkyMap, plan: ObservationPlan, state: MapState, notes: list[str]
+) -> None:
+    """Add to `notes` that a map which does not state its noise was not compared in it with the
+    training's maps; state: as it enters. A map that streamtrain made with the same noise was."""
+    names = _noises(plan)
+    if sky.done is not None:
+        same = {step.name: plain_section(step.name, to_dict(step.section)) for step in plan.steps}
+        names = [
+            name
+            for name in names
+            if name not in sky.done or plain_section(name, sky.done[name]) != same[name]
+        ]
+    if not names:
+        return
+    levels, told = noise_levels(plan, state), ", ".join(names)
+    if levels is not None:
+        low, high = levels
+        level = f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        told += f": {level} {plan.grid.units} in a voxel"
+    notes.append(
+        "it does not state its noise, which was not compared with that of the training's maps "
+        f"({told})"
+    )
+
+
+def plain_section(name: str, section: Mapping[str, Any]) -> Any:
+    """An operator as it is after a round trip through YAML: lists, no tuples, no paths."""
+    return operator_kind(name), json.loads(json.dumps(without_paths(name, dict(section))))
+
+
+def _noises(plan: ObservationPlan) -> list[str]:
+    """The steps that add noise to the training's maps."""
+    return [s.name for s in plan.steps if s.operator.turn is Turn.NOISE and s.of_the_map]
 
 
 def noise_levels(plan: ObservationPlan, at: MapState) -> tuple[float, float] | None:

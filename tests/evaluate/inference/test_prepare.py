@@ -122,8 +122,9 @@ def test_units_are_converted(tmp_path: Path) -> None:
          "is a field of 0.8 x 0.7 deg (ra, dec), the network was trained on 1.4 x 1.4 deg; --reg"),
         ({}, {"fov_deg": [1.4, 1.4]},
          "--regrid does not help, as the map covers -0.35 to 0.35 deg in dec from its middle, the "
-         "network needs -0.7 to 0.7: the map is too small; train a network for such maps, on the "
-         "grid that `streamtrain map info` prints"),
+         "network needs -0.7 to 0.7: the map is too small; the map covers -0.4 to 0.4 deg in ra "
+         "from its middle, the network needs -0.7 to 0.7: the map is too small; train a network "
+         "for such maps, on the grid that `streamtrain map info` prints"),
         ({}, {"fov_deg": [0.4, 0.35], "shape": [9, 10, 12]},
          "; --regrid brings a map to the network's voxels, at its middle or at --centre RA DEC"),
         ({}, {"fov_deg": [0.8, 0.7], "shape": [3, 10, 12]},
@@ -164,6 +165,51 @@ def test_gaps_are_the_masks(tmp_path: Path) -> None:
     masked = config(mask={"edge_pixels": 1}, log_modulus={})
     found = prepare(sky(tmp_path, gaps), masked).cube
     assert torch.equal(found, observe(CUBE, masked))
+
+
+def test_a_refused_gap_is_not_to_be_filled_with_zeros(tmp_path: Path) -> None:
+    gaps = np.tile(CUBE, (1, 1, 2))
+    gaps[:, 0, 20] = np.nan
+    nu, dec, ra = runs.edges((9, 20, 48), (1.6, 0.7))
+    wide = {"nu_edges_GHz": nu, "dec_edges_deg": dec, "ra_edges_deg": ra}
+    with pytest.raises(MapError, match="0 in their place is no way out, as this one reads it") as e:
+        prepare(sky(tmp_path, gaps, **wide), config(), regrid=True)
+    assert str(e.value).endswith("; --regrid --centre RA DEC may choose a part without gaps")
+    found = prepare(sky(tmp_path, gaps, **wide), config(), regrid=True, centre_deg=(0.4, 0.0))
+    assert np.isfinite(found.cube.numpy()).all()
+    with pytest.raises(MapError, match=r"sky that was observed$"):
+        prepare(sky(tmp_path, gaps[:, :, :24]), config())
+
+
+@pytest.mark.parametrize(
+    ("factor", "question"),
+    [
+        (1e-9, "GHz in a keyword of Hz?"),
+        (1e-6, "MHz in a keyword of Hz?"),
+        (1e3, "MHz where GHz are due?"),
+        (1e9, "Hz where GHz are due?"),
+        (2.0, None),
+        (30.0, None),
+    ],
+)
+def test_frequencies_in_another_unit_are_asked_for(
+    tmp_path: Path, factor: float, question: str | None
+) -> None:
+    nu = factor * runs.edges(CUBE.shape)[0]
+    for regrid, sentence in ((False, "GHz, the network was trained on"), (True, "GHz, the net")):
+        with pytest.raises(MapError, match=sentence) as error:
+            prepare(sky(tmp_path, nu_edges_GHz=nu), config(), regrid=regrid)
+        if question is None:
+            assert "?" not in str(error.value)
+        else:
+            assert f" ({question})" in str(error.value)
+
+
+def test_frequencies_in_GHz_that_a_header_calls_Hz(tmp_path: Path) -> None:
+    header = {"CRVAL3": 26.0 + 4 / 9, "CDELT3": 8 / 9}
+    found = read_map(runs.write_fits(tmp_path / "m.fits", CUBE, **header))
+    with pytest.raises(MapError, match=r"trained on 34\.\.26 GHz \(GHz in a keyword of Hz\?\)"):
+        prepare(found, config())
 
 
 def test_pixels_without_hits_become_zero(tmp_path: Path) -> None:
@@ -217,8 +263,15 @@ def test_a_part_of_a_larger_map(tmp_path: Path) -> None:
     assert np.allclose(middle, wide[:, 10:30, 12:36])
     with pytest.raises(
         MapError, match=r"deg in ra from its middle, the network needs 0\.4 to 1\.2"
-    ):
+    ) as error:
         prepare(found, config(), regrid=True, centre_deg=(ra[-1], dec[15]))
+    assert " in dec" not in str(error.value)
+    with pytest.raises(
+        MapError,
+        match=r"deg in dec from its middle, the network needs 0\.95 to 1\.65; the map covers .* "
+        r"deg in ra from its middle, the network needs 8\.9\d* to 9\.7\d*: choose another --cent",
+    ):
+        prepare(found, config(), regrid=True, centre_deg=(ra[24] + 9.5, dec[20] + 1.3))
 
 
 @pytest.mark.parametrize(

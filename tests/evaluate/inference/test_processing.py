@@ -45,7 +45,7 @@ def test_a_map_gets_what_is_left(tmp_path: Path) -> None:
     both = {"transfer_function": FILTER, "noise": {"sigma_uK": 2.0}, "pca": {"modes": 2},
             "log_modulus": {}}  # fmt: skip
     left = {"pca": {"modes": 2}, "log_modulus": {}}
-    filtered = sky(tmp_path, filtered=True, pca_modes=0)
+    filtered = sky(tmp_path, sigma=np.full(SHAPE, 2.0), filtered=True, pca_modes=0)
     found = prepare(filtered, config(**both))
     assert torch.equal(found.cube, observe(CUBE, config(**left)))
     assert found.applied == ["pca", "log_modulus"]
@@ -176,10 +176,53 @@ def test_noise_that_differs_otherwise_between_voxels(tmp_path: Path) -> None:
     assert "differs from voxel to voxel" in noise_notes(turned, config(noise={"rms": str(path)}))
 
 
-def test_noise_that_is_not_known_is_not_compared(tmp_path: Path) -> None:
+def test_noise_that_is_not_known_is_not_compared_and_that_is_noted(tmp_path: Path) -> None:
     smoothed = config(noise={"sigma_uK": 50.0}, beam={"fwhm_arcmin": 4.0})
-    assert not noise_notes(sky(tmp_path, sigma=SIGMA), smoothed)
-    assert not noise_notes(sky(tmp_path), config(noise={"sigma_uK": 50.0}))
+    assert noise_notes(sky(tmp_path, sigma=SIGMA), smoothed) == (
+        "sigma of its noise was not compared with that of the training's maps, which is no white "
+        "noise of single voxels (noise)"
+    )
+    plain = sky(tmp_path)
+    assert noise_notes(plain, config(noise={"sigma_uK": [10.0, 50.0]})) == (
+        "it does not state its noise, which was not compared with that of the training's maps "
+        "(noise: 10 to 50 uK in a voxel)"
+    )
+    assert noise_notes(plain, smoothed).endswith("that of the training's maps (noise)")
+    assert not noise_notes(plain, config(radio_sources={}))
+    ours = {"noise": {"sigma_uK": [1.0, 3.0]}}
+    done = yaml.safe_load(config(**ours).to_yaml())["observe"]
+    assert not noise_notes(replace(plain, done=done), config(**ours)).removeprefix(
+        "it has gone through noise already"
+    )
+    other = noise_notes(replace(plain, done=done), config(noise={"sigma_uK": 2.0}))
+    assert "it does not state its noise" in other
+
+
+@pytest.mark.parametrize(
+    ("scale", "asked"), [(1e6, True), (1.1e3, True), (0.9e3, False), (1 / 1.1e3, True), (1.0, None)]
+)
+def test_noise_that_is_far_off_asks_for_the_units(
+    tmp_path: Path, scale: float, asked: bool | None
+) -> None:
+    given = sky(tmp_path, sigma=np.full(SHAPE, 6.0 * scale))
+    note = noise_notes(given, config(noise={"sigma_uK": 6.0}))
+    assert ("are its units really uK? --units says otherwise" in note) is bool(asked)
+    assert ("the prediction is an extrapolation" in note) is (asked is not None)
+    assert "its units" not in noise_notes(given, config(noise={"sigma_uK": [0.0, 1e7]}))
+
+
+def test_a_survey_map_whose_units_were_assumed_wrongly_is_asked(tmp_path: Path) -> None:
+    """The pipeline's maps are taken to be in K; this one is in uK."""
+    noise = {"transfer_function": FILTER, "noise": {"sigma_uK": [10.0, 40.0]}}
+    for factor, asked in ((1.0, False), (1e6, True)):
+        changes = {
+            "map_coadd": SURVEY.stored(np.nan_to_num(factor * SURVEY.cube, nan=factor * 2e-5)),
+            "sigma_wn_coadd": SURVEY.stored(np.full(SURVEY.cube.shape, factor * 2e-5)),
+            "nhit_coadd": SURVEY.stored(np.ones(SURVEY.cube.shape, np.int32)),
+        }
+        notes = " ".join(prepare(*survey(tmp_path, noise, **changes)).notes)
+        assert "it does not say its units, and was taken to be in K" in notes
+        assert ("are its units really K? --units says otherwise" in notes) is asked
 
 
 def test_voxels_without_hits_of_a_map_that_comes_joined(tmp_path: Path) -> None:
