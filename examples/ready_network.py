@@ -5,6 +5,7 @@ own the last part is all; `streamtrain runs list` says which networks there are.
 """
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -25,17 +26,28 @@ def write_map(file: Path) -> torch.Tensor:
     cube, counts = paint(sky, grid, "chung22", seed=1, min_mass_Msun=config.data.min_mass_Msun)
     noise = 0.3 * torch.randn(cube.shape, generator=torch.Generator().manual_seed(1))  # uK
     about = {"model": "chung22", "noise": "0.3 uK per voxel"}
-    write_fits(file, cube + noise, grid, centre_deg=(150.1, 2.2), about=about, overwrite=True)
+    write_fits(file, cube + noise, grid, centre_deg=(150.1, 2.2), about=about)
     return counts
 
 
-def main(folder: str = ".") -> Posterior:
-    file = Path(folder) / "map.fits"
+def main(folder: Path | None = None) -> Posterior:
+    """folder: for the map and the figure; default: a new one, so that no file of yours is lost."""
+    names = (Path(f"ready_network_{number}") for number in count(1))
+    folder = folder or next(name for name in names if not name.exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "map.fits"
     true = write_map(file)
 
     posterior = Run.open(NETWORK).infer(file)
     print(posterior)  # N(>L), rho_L and <T> with their errors, the alarm, and warnings
-    posterior.plot(Path(folder) / "posterior.png", true=true)
+    for integral, found in zip(posterior.functionals, posterior.estimates(), strict=True):
+        low, high = found.interval_68
+        print(
+            f"{found.name}: {found.median:.4g} ({low:.4g} to {high:.4g}), "
+            f"in truth {integral.of(true.numpy()):.4g} {found.unit}"
+        )
+    posterior.plot(folder / "posterior.png", true=true)
+    print(f"wrote {file} and {folder / 'posterior.png'}")
     return posterior
 
 

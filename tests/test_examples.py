@@ -85,15 +85,30 @@ def test_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif("quickstart" not in trained_networks(), reason="it does not ship")
-def test_ready_network(tmp_path: Path) -> None:
-    """The truth of a model that the network was not trained on lies within its bands."""
+def test_ready_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The truth of a model that the network was not trained on lies within its bands; what is
+    there stays."""
     module = example("ready_network")
-    posterior = module.main(str(tmp_path))
+    for file in ("map.fits", "ready_network_1/map.fits"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).write_text("mine")
+    posterior = module.main()
+    assert Path("map.fits").read_text() == Path("ready_network_1/map.fits").read_text() == "mine"
+    tmp_path /= "ready_network_2"
+    assert read_map(tmp_path / "map.fits").shape == (10, 32, 32)
     assert posterior.alarm is not None and not posterior.alarm.extrapolated
     true = module.write_map(tmp_path / "again.fits").numpy()
     low, high = posterior.above.band(0.95)
     above = true[::-1].cumsum()[::-1]
     assert ((low <= above) & (above <= high)).all()
+    said = capsys.readouterr().out
+    edges = posterior.bin_edges[:-1]
+    for name, least in (("N(>10^5)", 5.0), ("N(>10^6)", 6.0)):
+        bright = int(true[edges > least - 1e-6].sum())
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
+        assert line.endswith(f"in truth {bright:.4g} ")
+    mean = 1.0 * true @ posterior.functionals[-1].weights
+    assert f"in truth {mean:.4g} uK" in said
     assert (tmp_path / "posterior.png").stat().st_size > 10_000
 
 
