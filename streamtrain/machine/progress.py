@@ -45,8 +45,12 @@ class Progress:
         left 0:09'. Another `what` is another thing."""
         left = self.left(what, done, total)
         self.update(f"{what}: {done:.0f}/{total:.0f} {unit}{left}")
-        if not left and done < total:  # the line that has it is not to wait long
-            self._last = min(self._last, time.monotonic() - self._every_s + SOON_S)
+        if not left and done < total:
+            self.soon()
+
+    def soon(self) -> None:
+        """After a line that cannot say how long it will take: the one that can is not to wait."""
+        self._last = min(self._last, time.monotonic() - self._every_s + SOON_S)
 
     def left(self, what: str, done: float, total: float) -> str:
         """'  left 0:09', for the end of a line of one's own; '' where it is not known: after the

@@ -75,7 +75,8 @@ class Monitor:
             )
         self._skies = SkyRecord(folder / "lightcones.jsonl")
         self._progress = Progress()
-        self._first_step, self._begin = step, time.monotonic()
+        self._timed_from: tuple[int, float] | None = None
+        """Step and time of the first log: what comes before holds what is done once."""
         self._validation = ""
         self._skies_in_use: list[str] = []
         self._warned = False
@@ -143,13 +144,19 @@ class Monitor:
         self._show(step, loss, times)
 
     def _show(self, step: int, loss: float, times: Times) -> None:
-        done, total = step - self._first_step, self._config.train.steps
-        left = (time.monotonic() - self._begin) / max(done, 1) * (total - step)
+        total, now, left = self._config.train.steps, time.monotonic(), ""
+        if self._timed_from is None:
+            self._timed_from = step, now
+        elif step > self._timed_from[0]:
+            first, begin = self._timed_from
+            left = f"  left {duration((now - begin) / (step - first) * (total - step))}"
         self._progress.update(
             f"step {step}/{total}  loss {loss:.4g}{self._validation}  "
             f"{times.samples_per_s:.0f} samples/s  generate {times.generate_ms:.0f} ms  "
-            f"train {times.train_ms:.0f} ms  left {duration(left)}"
+            f"train {times.train_ms:.0f} ms{left}"
         )
+        if not left:
+            self._progress.soon()
 
     def made(self, step: int, lightcones: Sequence[MadeLightcone]) -> None:
         """Record lightcones that were made during training."""

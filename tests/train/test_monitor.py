@@ -27,6 +27,7 @@ from streamtrain.machine.progress import Progress
 from streamtrain.train import monitor
 from streamtrain.train.folder import read_history
 from streamtrain.train.monitor import Monitor
+from streamtrain.train.stopwatch import Times
 from streamtrain.train.tensorboard import hyper_parameters
 from streamtrain.train.validation import RESIDUAL_EDGES, Example, Summary
 
@@ -227,6 +228,26 @@ def test_the_map_is_shown_with_the_light_of_its_halos(tmp_path: Path) -> None:
     assert np.allclose(figure.axes[0].images[0].get_array(), cube[0])
     assert np.allclose(figure.axes[2].images[0].get_array(), signal[0])
     assert figure.axes[5].get_ylabel() == "halos' light [uK]"
+
+
+def test_the_time_that_is_left_is_that_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done once, before the first steps of a training or after a resume, is no part of
+    it."""
+    config = tiny_config(tmp_path, steps=200)
+    label = FakeGenerator(config).label
+    clock, said = [100.0], []
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(monitor.Progress, "update", lambda _, text: said.append(text))
+    shown = Monitor(tmp_path / "run", config, label, torch.device("cpu"), 90)
+    times = Times(32.0, 1.0, 2.0, 0.0, 1.0)
+    for step, passed in ((100, 400.0), (110, 5.0), (120, 5.0)):
+        clock[0] += passed
+        shown._show(step, 1.0, times)
+    shown.close()
+    assert "left" not in said[0] and said[0].endswith("train 2 ms")
+    assert said[1].endswith("  left 0:45") and said[2].endswith("  left 0:40")
 
 
 def test_hyper_parameters_are_shown_with_the_last_metrics(tmp_path: Path) -> None:
