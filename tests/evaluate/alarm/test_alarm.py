@@ -280,7 +280,7 @@ def test_the_command_and_what_uses_it(
                 for split in ("train", "validation")
             ]
         )
-        posterior = run.infer(batch.cube[0])
+        posterior = run.infer(batch.cube[0], prepared=True)
     for each in posterior.estimates():  # the prior is what the 200 maps have
         [known] = [f for f in posterior.functionals if f.name == each.name]
         low, high = np.quantile(known.of(counts), [0.16, 0.84], method="inverted_cdf")
