@@ -10,6 +10,7 @@ that they compared with.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from streamtrain.bins import ranges_with_bins
+from streamtrain.config import Config, load_config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.scores import Bool, Float
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.ranks import PERCENTILES
+from streamtrain.shipped import resource_dir
 
 MEAN_LABEL_SAMPLES = 512
 """Samples of the split "train", from index 0, whose mean label is the baseline."""
@@ -171,6 +174,15 @@ def comparable(quantity: str, edges: Float) -> bool:
     bins."""
     ours = bin_edges()
     return quantity != "cumulative" and len(edges) == len(ours) and np.allclose(edges, ours)
+
+
+def same_maps(config: Config, *names: str) -> bool:
+    """Whether sections of a configuration, such as grid, are those of the published network's
+    maps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of their oddities
+        theirs = load_config(resource_dir("configs") / "pfeffer2019" / "published.yaml")
+    return all(getattr(config, name) == getattr(theirs, name) for name in names)
 
 
 def _numbers(values: list[float | None]) -> Float:

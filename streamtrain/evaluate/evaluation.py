@@ -31,6 +31,7 @@ from streamtrain.evaluate.baselines import (
     ihle2019,
     mean_label,
     published,
+    same_maps,
 )
 from streamtrain.evaluate.bootstrap import UNITS
 from streamtrain.evaluate.folder import check_writable, run_config
@@ -316,6 +317,7 @@ def _function_figures(
             quantity=quantity,
             published=published(TRAINED_ON) if beside else None,
             limits=ihle2019() if beside else None,
+            other_maps=not same_maps(generator.config, "grid", "emit", "observe"),
         ),
     }
 

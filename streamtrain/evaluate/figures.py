@@ -38,6 +38,11 @@ LINEAR = 5.0
 """Largest delta on a linear axis."""
 DELTAS = (-1.0, -0.5, 0.0, 0.5, *(m * 10.0**k for k in range(7) for m in (1, 2, 5)))
 """Ticks of delta beyond it."""
+OTHER_MAPS = {
+    "published network": "\n(other maps: 1.4 deg, Li+16)",
+    "Ihle et al. 2019": "\n(other maps and method)",
+}
+"""What published errors were measured on, where it is not what stands beside them."""
 RANGE_ERROR = "error_dex_"
 """Start of the history's names of errors in a luminosity range."""
 
@@ -177,13 +182,16 @@ def residual_bands(
     quantity: str = "counts",
     published: Published | None = None,
     limits: tuple[Float, Float] | None = None,
+    other_maps: bool = True,
     title: str = "relative error of the network on all test maps, bin by bin",
 ) -> Figure:
     """Median, 68 % and 95 % of delta = predicted/true - 1 in each luminosity bin, on the published
     network's and the 95 % limits of Ihle et al. 2019.
 
     predicted, true: log10 dN, [num_samples, num_bins]; only occupied bins count. published,
-    limits: in the published bins (see `published`); None: left out. The axis is logarithmic above 1
+    limits: in the published bins (see `published`); None: left out; other_maps: whether the
+    published network's are of maps of another field, model or noise, which the legend says, as it
+    does of the limits. The axis is logarithmic above 1
     where delta is large, so that all of it is shown.
     """
     figure = Figure(figsize=(7.2, 5.4), dpi=150, layout="constrained")
@@ -192,7 +200,9 @@ def residual_bands(
     heights = [high95]
     theirs = 10.0 ** (0.5 * (published_edges()[1:] + published_edges()[:-1]))
     if published is not None:
-        named = "published network" + (" (other maps)" if published.note else "")
+        other = other_maps or published.note
+        named = "published network"
+        named += OTHER_MAPS[named] if other else ""
         axes.fill_between(
             theirs, published.percentiles[0], published.percentiles[4], color=GREY, alpha=0.3,
             lw=0, label=f"95 %, {named}",
@@ -202,8 +212,9 @@ def residual_bands(
             axes.plot(theirs, row, ":", color=TRUTH, lw=1.4, label=label)
         heights.append(published.percentiles[4])
     if limits is not None:
+        named = "Ihle et al. 2019"
         for k, row in enumerate(limits):
-            label = "95 %, Ihle et al. 2019" if k == 0 else None
+            label = f"95 %, {named}{OTHER_MAPS[named]}" if k == 0 else None
             axes.plot(theirs, row, "--", color=SERIES[1], lw=1.6, label=label)
     at = positions(bin_edges, quantity)
     axes.fill_between(at, low95, high95, color=NETWORK, alpha=0.22, lw=0, label="95 % of maps")

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from support import ROOT
 
-from streamtrain.evaluate.baselines import bin_edges, comparable, ihle2019, published
+from streamtrain import load_config
+from streamtrain.evaluate.baselines import bin_edges, comparable, ihle2019, published, same_maps
 
 # data/predictions/*corrected*.pkl of intensitymap_cnn, reduced independently: mse, and median
 # [16 %, 84 %] {2.5 %, 97.5 %} of delta at bins 0 and 42
@@ -85,3 +87,24 @@ def test_only_the_same_bins_of_dN_can_be_compared():
     assert not comparable("cumulative", bin_edges())
     assert not comparable("counts", np.linspace(3.5, 7.0, 36))
     assert not comparable("counts", np.linspace(3.0, 7.0, 50))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_published_maps_are_those_of_their_preset() -> None:
+    """Field, models and operators, one by one; another run, another one's maps."""
+    folder = ROOT / "configs" / "pfeffer2019"
+    names = ("grid", "emit", "observe")
+    found = {
+        name: [same_maps(load_config(file), one) for one in names]
+        for name, file in {
+            "published": folder / "published.yaml",
+            "random_noise": folder / "random_noise.yaml",
+            "quickstart": ROOT / "configs" / "quickstart.yaml",
+        }.items()
+    }
+    assert found == {
+        "published": [True, True, True],
+        "random_noise": [True, False, False],
+        "quickstart": [False, False, False],
+    }
+    assert same_maps(load_config(folder / "published.yaml"), *names)

@@ -227,18 +227,23 @@ def test_residuals_lie_on_the_published_bands(functions):
     predicted, true, occupied, _ = functions
     theirs, limits = published("basic"), ihle2019()
     figure = figures.residual_bands(
-        predicted, true, occupied, EDGES, published=theirs, limits=limits
+        predicted, true, occupied, EDGES, published=theirs, limits=limits, other_maps=False
     )
     axes = figure.axes[0]
     bands = delta_percentiles(predicted - true, occupied)
     assert line(axes, "median").get_ydata() == pytest.approx(bands[2], nan_ok=True)
     assert line(axes, "median").get_xdata() == pytest.approx(10**CENTRES)
     assert line(axes, "68 %, published network").get_ydata() == pytest.approx(theirs.percentiles[1])
-    assert line(axes, "95 %, Ihle et al. 2019").get_ydata() == pytest.approx(limits[0], nan_ok=True)
+    named = "95 %, Ihle et al. 2019\n(other maps and method)"
+    assert line(axes, named).get_ydata() == pytest.approx(limits[0], nan_ok=True)
     filled = {c.get_label(): c.get_paths()[0].vertices for c in axes.collections}
     behind = filled["95 %, published network"][:, 1]
     assert behind.min() == pytest.approx(theirs.percentiles[0].min())
     assert behind.max() == pytest.approx(theirs.percentiles[4].max())
+    usual = figures.residual_bands(predicted, true, occupied, EDGES, published=theirs)
+    texts = [text.get_text() for text in usual.legends[0].get_texts()]
+    assert "68 %, published network\n(other maps: 1.4 deg, Li+16)" in texts
+    assert "95 %, published network\n(other maps: 1.4 deg, Li+16)" in texts
     alone = figures.residual_bands(predicted, true, occupied, EDGES)
     assert len(alone.axes[0].collections) == 2
     assert png_size(figure) > 10_000

@@ -18,6 +18,7 @@ from streamtrain.evaluate.baselines import (
     ihle2019,
     mean_label,
     published,
+    same_maps,
 )
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.evaluation import save
@@ -169,7 +170,7 @@ class _Bench:
         figure = figures.residual_bands(
             predictions.predicted, predictions.true, predictions.occupied, predictions.bin_edges,
             quantity=quantity, published=theirs, limits=ihle2019() if beside else None,
-            title=scenario.name,
+            other_maps=not same_maps(scenario.config, "grid"), title=scenario.name,
         )  # fmt: skip
         save({f"{scenario.name}.png": figure}, path.parent)
         return {
