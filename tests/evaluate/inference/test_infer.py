@@ -92,7 +92,7 @@ def test_feeds_are_summed(config: Config, tmp_path: Path, capsys: Any) -> None:
     found = json.loads((tmp_path / "out" / "m.json").read_text())
     assert found["value"] == (10.0 ** runs.answer_of(config, INDEX)).tolist()
     assert found["map"]["options"] == {"units": "uK", "sum_feeds": "True"}
-    sky = run_module.Run.open(config.run)._prepared(path, {"units": "uK", "sum_feeds": True})
+    sky = run_module.Run.open(config.run).network_input(path, units="uK", sum_feeds=True)
     assert "2 of its 2 feeds were summed with weights 1/sigma^2" in sky.notes
 
 
