@@ -171,7 +171,8 @@ class SbiPosterior:
         if maps.ndim != 4 or tuple(maps.shape[1:]) != self._input_shape or not len(maps):
             raise ValueError(
                 f"x has the shape {tuple(maps.shape)}, the network takes {self._input_shape} "
-                "(freq, dec, ra), or several of them, after all operators of its configuration"
+                "(freq, dec, ra), or several of them, after all operators of its configuration, as "
+                "Run.network_input makes it of a map"
             )
         if not torch.isfinite(maps).all():
             bad = int((~torch.isfinite(maps)).sum())

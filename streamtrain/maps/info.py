@@ -19,7 +19,8 @@ def info(sky: SkyMap) -> dict[str, Any]:
 
     sky: what `read_map` read, also with need_units=False.
     """
-    known = sky.cube[np.isfinite(sky.cube)].astype(np.float64)
+    finite, zero = np.isfinite(sky.cube), sky.cube == 0
+    known, dark = sky.cube[finite].astype(np.float64), zero | ~finite
     widths = 1e3 * np.abs(np.diff(sky.freq.edges))
     line = sky.nu_rest_GHz
     return {
@@ -38,6 +39,11 @@ def info(sky: SkyMap) -> dict[str, Any]:
         "pixel_arcmin": [60.0 * sky.ra.step, 60.0 * sky.dec.step],
         "num_voxels": int(sky.cube.size),
         "num_without_value": int(sky.cube.size - known.size),
+        "num_zero": {
+            "voxels": int(zero.sum()),
+            "pixels": int((dark.all(axis=0) & zero.any(axis=0)).sum()),
+            "channels": int((dark.all(axis=(1, 2)) & zero.any(axis=(1, 2))).sum()),
+        },
         "range": [float(known.min()), float(known.max())] if known.size else None,
         "standard_deviation": float(known.std()) if known.size else None,
         "sigma": _summary(sky.sigma),
@@ -71,6 +77,7 @@ def describe(sky: SkyMap) -> str:
             "no value",
             f"{share} of {facts['num_voxels']} voxels ({share / facts['num_voxels']:.1%})",
         ),
+        *((("exactly 0", _zeros(facts)),) if facts["num_zero"]["voxels"] else ()),
         ("values", _values(facts)),
         ("noise", _noise(facts)),
         ("hits", _hits(facts)),
@@ -167,6 +174,17 @@ def _summary(values: NDArray[Any] | None) -> dict[str, float] | None:
         "median": float(median),
         "most": float(most),
     }
+
+
+def _zeros(facts: dict[str, Any]) -> str:
+    """How many voxels are 0, and whether whole pixels or channels are."""
+    found, (num_freq, num_dec, num_ra) = facts["num_zero"], facts["shape"]
+    parts = [f"{found['voxels']} of {facts['num_voxels']} voxels"]
+    if found["pixels"]:
+        parts.append(f"{found['pixels']} of {num_dec * num_ra} pixels in every channel")
+    if found["channels"]:
+        parts.append(f"{found['channels']} of {num_freq} channels in every pixel")
+    return "; ".join(parts) + " (--no-value 0 if they were not observed)"
 
 
 def _values(facts: dict[str, Any]) -> str:

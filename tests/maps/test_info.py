@@ -147,3 +147,22 @@ def test_a_grid_that_no_configuration_has(tmp_path: Path) -> None:
         file["nu_edges_GHz"][...] = [34.0, 31.0, 28.0, 26.0]
     text = describe(read_map(path))
     assert "3 of 2000 to 3000 MHz" in text and "  # its channels are of unequal width" in text
+
+
+def test_zeros_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole pixels and channels of them, also where others have no value."""
+    cube = CUBE.copy()
+    path = runs.write_hdf5(tmp_path / "m.h5", cube)
+    assert main(["map", "info", str(path)]) == 0
+    assert "exactly 0" not in rows(capsys.readouterr().out)
+    num_freq, num_dec, num_ra = cube.shape
+    cube[:, 2] = 0.0
+    cube[0, 2, :3] = np.nan
+    cube[1] = 0.0
+    path = runs.write_hdf5(tmp_path / "zeros.h5", cube)
+    assert main(["map", "info", str(path)]) == 0
+    number = (num_freq - 1) * num_ra - 3 + num_dec * num_ra
+    assert rows(capsys.readouterr().out)["exactly 0"] == [
+        f"{number} of {cube.size} voxels; {num_ra} of {num_dec * num_ra} pixels in every channel; "
+        f"1 of {num_freq} channels in every pixel (--no-value 0 if they were not observed)"
+    ]
