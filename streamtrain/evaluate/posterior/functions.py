@@ -153,10 +153,10 @@ class Estimate:
     interval_95: Interval | None
     """Central interval, 2.5 to 97.5 %."""
     prior_68: Interval | None = None
-    """The same of maps of the prior, 16 to 84 %: what is known without the map. None where that is
-    not known."""
+    """The 68 % interval over maps of the prior, 16 to 84 %: what is known without the map. None
+    where that is not known."""
     prior_95: Interval | None = None
-    """2.5 to 97.5 %."""
+    """The 95 % interval of the same maps, 2.5 to 97.5 %."""
 
     @property
     def value(self) -> float:
