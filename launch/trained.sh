@@ -2,7 +2,7 @@
 # Makes a trained network that ships with streamtrain again: bash launch/trained.sh quickstart|comap
 # Lightcones, training, test set, evaluation, calibration, alarm, and the packed copy in
 # configs/trained/NAME. Stop it whenever you like: the same command continues. A GPU, or days of CPU
-# cores, would do for `comap` what these few steps cannot: two cores take an hour for them.
+# cores, would do for `comap` what these few steps cannot: two cores take an hour for either.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=""
