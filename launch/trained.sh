@@ -21,7 +21,8 @@ quickstart)
 comap)
     config=configs/comap_pathfinder.yaml
     # any depth that a field of the survey may have
-    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=1800 train.batch_size=32) maps=2000
+    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=1800 train.batch_size=32
+        train.validate_every=300 train.checkpoint_every=100 test.samples=1024) maps=2000
     streamtrain catalog make --for "$config" --number 16 8 8
     ;;
 *)
