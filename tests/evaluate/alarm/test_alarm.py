@@ -136,6 +136,9 @@ def test_a_reference_is_kept_whole(reference: Reference, tmp_path: Path) -> None
     reference.save(tmp_path / "alarm.npz", {"step": 3})
     again, about = Reference.load(tmp_path / "alarm.npz")
     assert about == {"step": 3}
+    assert again._arrays.keys() == reference._arrays.keys()
+    for name, values in reference._arrays.items():  # so that p-values are those of before
+        assert np.array_equal(again._arrays[name], values), name
     [*_, last] = again.judge(*maps(5, 8))
     assert last == reference.judge(*maps(5, 8))[-1]
     assert last.prior == {"rho_L": (1.0, 2.0, 3.0, 4.0, 5.0)}
