@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -325,6 +326,13 @@ def test_infer_gives_parameters_in_their_own_units(
     assert (tmp_path / "out" / "map.png").stat().st_size > 10_000
     text = capsys.readouterr().out
     assert "chung22: probability" in text and "log10_Mstar" in text
+    model = posterior.models[0]  # the prior stands beside it, which an untrained network answers
+    for k, name in enumerate(model.parameters):
+        low, high = model.prior_68[:, k]
+        assert re.search(rf"{name} .* {low:.4g} \.\. {high:.4g}$", text, re.MULTILINE), name
+    known = np.percentile(prior.models[0].samples, (16, 84), axis=0)
+    spread = prior.models[0].samples.std(axis=0)
+    assert (np.abs(model.prior_68 - known) < 0.15 * spread).all()
     generator.close()
 
 

@@ -51,6 +51,12 @@ class ModelPosterior:
         """[5, num_parameters], in the order of `NAMES`."""
         return np.percentile(self.samples, PERCENTILES, axis=0)
 
+    @property
+    def prior_68(self) -> Float:
+        """Ends of the prior's central 68 % intervals [2, num_parameters]: what is known without the
+        map."""
+        return np.percentile(self.prior, (16.0, 84.0), axis=0)
+
 
 @dataclass(frozen=True)
 class ParameterPosterior:
@@ -108,12 +114,13 @@ class ParameterPosterior:
         for model in self.models:
             if len(self.models) > 1:
                 made.append(f"{model.name}: probability {model.probability:.3f}")
+            numbers = np.concatenate([model.percentiles, model.prior_68]).T
             rows = [
-                [name, f"{c:.4g}", f"{b:.4g} .. {d:.4g}", f"{a:.4g} .. {e:.4g}"]
-                for name, (a, b, c, d, e) in zip(model.parameters, model.percentiles.T, strict=True)
+                [name, f"{c:.4g}", *(f"{x:.4g} .. {y:.4g}" for x, y in ((b, d), (a, e), prior))]
+                for name, (a, b, c, d, e, *prior) in zip(model.parameters, numbers, strict=True)
             ]
             if rows:
-                made += columns(["parameter", "median", "68 %", "95 %"], rows)
+                made += columns(["parameter", "median", "68 %", "95 %", "prior's 68 %"], rows)
         return made
 
     def figure(self, title: str = "parameters of a map", about: Sequence[str] = ()) -> Figure:
