@@ -156,7 +156,7 @@ def _written(run: Run, folder: Path, wanted: Sequence[Blind]) -> dict[str, Any]:
         "figures": ["blind.png"],
     }
     write_json(folder / "blind.json", result)
-    write_png(blind_figure(rows, answers), folder / "blind.png")
+    write_png(blind_figure(run.named, rows, answers), folder / "blind.png")
     print(table(result))
     return result
 
@@ -376,10 +376,10 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
 
 
 def blind_figure(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[tuple[Posterior, Float]]
+    network: str, rows: Sequence[Mapping[str, Any]], answers: Sequence[tuple[Posterior, Float]]
 ) -> Figure:
-    """The luminosity function of each map with its band, and the truth. rows: what became of the
-    maps; answers: their posteriors and true halos per bin [num_bins]."""
+    """The luminosity function of each map with its band, and the truth. network: its name; rows:
+    what became of the maps; answers: their posteriors and true halos per bin [num_bins]."""
     down = -(-max(len(answers), 1) // ACROSS)
     figure = Figure(figsize=(2.6 * ACROSS, 1.0 + 2.4 * down), dpi=110, layout="constrained")
     panels = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
@@ -396,13 +396,16 @@ def blind_figure(
                 text.set_visible(False)
     for axes in panels[len(answers) :]:
         axes.set_visible(False)
+    for axes in panels[: len(answers)][-ACROSS:]:  # the lowest of each column
+        axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=TICK_SIZE, visible=True)
+        axes.tick_params(labelbottom=True)
     if answers:  # the axis is shared: no truth is cut off by the panel that was drawn last
         most = max(float((counts * posterior.unit).max()) for posterior, counts in answers)
         panels[0].set_ylim(top=max(2.0 * most, panels[0].get_ylim()[1]))
     axis = QUANTITIES[answers[0][0].quantity if answers else "counts"].axis
-    figure.supxlabel(r"$L$ [$L_\odot$]")
     figure.supylabel(axis)
     wrong = Patch(color=WRONG, label="the truth leaves the 95 % band")
     legend_below(figure, panels[0], 6, *([wrong] if answers else []))
-    figure.suptitle("maps made by things that no preset trains on", fontsize=LABEL_SIZE)
+    title = f"{network}: maps that are not as in its training, p of the alarm"
+    figure.suptitle(title, fontsize=LABEL_SIZE)
     return figure
