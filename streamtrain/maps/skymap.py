@@ -303,7 +303,7 @@ def check_numbers(cube: NDArray[Any], name: str, source: str) -> None:
 KNOWN = "uK, mK, K, Jy/sr, kJy/sr, MJy/sr"
 _PREFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6}
 _FORM = re.compile(r"(?P<prefix>[numkM]?)(?P<base>K|Jy/sr)")
-_SAME = (("\u00b5", "u"), ("\u03bc", "u"), (" ", ""), ("_RJ", ""))
+_SAME = (("\u00b5", "u"), ("\u03bc", "u"), ("mu", "u"), (" ", ""), ("_RJ", ""))
 _PER_SR = re.compile(r"Jy[.*]?sr(\^|\*\*)?\(?-1\)?")
 
 

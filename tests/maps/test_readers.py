@@ -92,7 +92,7 @@ def test_where_a_point_of_the_sky_lies(tmp_path: Path) -> None:
     [
         ("uK", "uK", 1.0), ("\u00b5K", "uK", 1.0), ("mK", "uK", 1e3), ("K", "uK", 1e6),
         ("Jy/sr", "Jy/sr", 1.0), ("Jy sr-1", "Jy/sr", 1.0), ("MJy sr^-1", "Jy/sr", 1e6),
-        ("kJy/sr", "Jy/sr", 1e3), ("Jy.sr**-1", "Jy/sr", 1.0),
+        ("kJy/sr", "Jy/sr", 1e3), ("Jy.sr**-1", "Jy/sr", 1.0), ("muK", "uK", 1.0),
     ],
 )  # fmt: skip
 def test_units(text: str, kind: str, factor: float) -> None:
