@@ -84,13 +84,14 @@ class CompiledModel:
         for row, values in [*enumerate(inputs), *enumerate(width, place)]:
             self.columns[row].copy_(torch.from_numpy(values))
         self.fill_static()
-        self.bright = self._probes(_heaviest_and_some(halos), inputs)
+        order = _by_mass(halos)
+        self.bright = self._probes(_heaviest_and_some(order), inputs)
         """The halos that a draw must leave room for in the cube,"""
         largest = min(2.0**62 / max(len(c) for c in halos.bank.lightcones), LARGEST_DEPOSIT)
         limit = portable.log2(largest / (halos.scale * self.bright.intensity))
         self.log2_limit = limit - modifiers.headroom
         """and what log2 L [Lsun] of each must stay below [n]."""
-        rows, self.weights = _strata(halos)
+        rows, self.weights = _strata(halos, order)
         self.typical = self._probes(rows, inputs)
         """Halos for `expect`, of which each stands for `weights` halos of a field [n]."""
         self._fine: dict[int, tuple[Probes, Float]] = {}
@@ -229,7 +230,7 @@ class CompiledModel:
         paint-free: the mean over all fields of the bank's lightcones, before any modifier.
         """
         if strata not in self._fine:
-            rows, weights = _strata(self._halos, strata)
+            rows, weights = _strata(self._halos, _by_mass(self._halos), strata)
             columns = self.columns[: len(self.traced.columns)].cpu().numpy()
             self._fine[strata] = self._probes(rows, list(columns)), weights
         probes, weights = self._fine[strata]
@@ -292,21 +293,28 @@ def _intensity_per_lsun(
 
 
 def _by_mass(halos: Halos) -> NDArray[np.int64]:
-    """Rows of the halos that are painted, the heaviest first."""
+    """Rows of the halos that are painted, the heaviest first, and equal ones in their order."""
     painted = np.flatnonzero(halos.channel >= 0)
-    return painted[np.argsort(-halos.bank.log2_mass[painted], kind="stable")]
+    bits = halos.bank.log2_mass[painted].view(np.int32).astype(np.int64)
+    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # in the order of the numbers
+    # one whole number of mass and row, of which a bank has less than 2^32: NumPy sorts these
+    # several times as fast as it finds a stable order
+    keys = (-bits << 32) | painted
+    keys.sort()
+    return keys & 0xFFFFFFFF
 
 
-def _heaviest_and_some(halos: Halos) -> NDArray[np.int64]:
-    """Rows of the heaviest halos, and of some of every mass."""
-    order = _by_mass(halos)
+def _heaviest_and_some(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the heaviest halos, and of some of every mass. order: as of `_by_mass`."""
     ranks = np.unique(np.linspace(0, len(order) - 1, 40).astype(np.int64))
     return np.unique(np.concatenate([order[:24], order[ranks] if len(order) else order]))
 
 
-def _strata(halos: Halos, num: int = STRATA) -> tuple[NDArray[np.int64], Float]:
-    """Rows that stand for ranges of mass, and how many halos of a field each stands for."""
-    order = _by_mass(halos)
+def _strata(
+    halos: Halos, order: NDArray[np.int64], num: int = STRATA
+) -> tuple[NDArray[np.int64], Float]:
+    """Rows that stand for ranges of mass, and how many halos of a field each stands for.
+    order: as of `_by_mass`."""
     last, number = float(len(order)), num // 2
     steps = np.arange(number + 1) / number
     ranks = portable.exp2(steps * portable.log2(last + 1.0)) - 1.0

@@ -68,7 +68,8 @@ def _recorded(function: Function) -> Function:
 def _horner(terms: list[float], x: Float) -> Float:
     total = np.full_like(x, terms[-1])
     for term in reversed(terms[:-1]):
-        total = total * x + term
+        total *= x
+        total += term
     return total
 
 

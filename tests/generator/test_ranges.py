@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import load_config
+from streamtrain.generator.compiled_model import CompiledModel, _by_mass
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import EmissionLine
 from streamtrain.generator.observe import observe
@@ -161,7 +163,6 @@ def test_a_share_of_time_is_one(lightcone: Lightcone, share: float) -> None:
 
 def _emission(line: EmissionLine, model: Any) -> Any:
     from streamtrain.bins import LuminosityBins
-    from streamtrain.generator.compiled_model import CompiledModel
 
     return CompiledModel(model, line.painter.halos, LuminosityBins())
 
@@ -244,3 +245,15 @@ def test_observed_maps_are_finite() -> None:
     config = load_config(CONFIG, ["observe={pool: {factor: [1, 4, 4]}, standardise: {}}"])
     with pytest.raises(ValueError, match=r"voxels are NaN or infinite after pool, standardise"):
         observe(np.full(config.grid.shape, 3e38, np.float32), config)
+
+
+def test_halos_in_the_order_of_their_masses() -> None:
+    """Equal masses stay in the order of their rows, and masses below one sort as well."""
+    rng = np.random.default_rng(3)
+    log2_mass = np.float32(rng.integers(-40, 40, 1000) / 8)
+    channel = np.int16(rng.integers(-1, 3, 1000))
+    halos = SimpleNamespace(channel=channel, bank=SimpleNamespace(log2_mass=log2_mass))
+    painted = np.flatnonzero(channel >= 0)
+    expected = painted[np.argsort(-log2_mass[painted], kind="stable")]
+    assert len(np.unique(log2_mass[painted])) < len(painted)
+    np.testing.assert_array_equal(_by_mass(cast(Any, halos)), expected)
