@@ -182,8 +182,8 @@ def _made(
                 if statistics is None:
                     cubes = batch.cube
                     if len(cubes) < EDGE_MAPS:
-                        more = generator.generate(range(len(cubes), min(EDGE_MAPS, number)))
-                        cubes = torch.cat([cubes, more.cube])
+                        more = range(len(cubes), min(EDGE_MAPS, number))
+                        cubes = torch.cat([cubes, generator.generate(more).cube])
                     statistics = MapStatistics.choose(input_map, cubes)
                 parts.append(_look(statistics, network, others, batch.cube))
                 counts = batch.counts.double().cpu().numpy()
@@ -191,6 +191,7 @@ def _made(
                     integrals.setdefault(each.name, []).append(each.of(counts))
                 done = len(found) * number + sum(len(part[0]) for part in parts)
                 progress.count("alarm", done, 2 * number, "maps of the prior")
+        del generator, batch  # their lightcones go before those of the next split come
         numbers, outputs = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         found.append((numbers, outputs))
     assert statistics is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from streamtrain.evaluate.alarm.statistics import (
 )
 from streamtrain.evaluate.calibration.recalibration import Recalibration
 from streamtrain.evaluate.evaluation import evaluate
+from streamtrain.generator.generator import Generator
 from streamtrain.grid import Grid
 from streamtrain.operators.plan import InputMap
 from streamtrain.ranks import uniformity
@@ -335,6 +337,25 @@ def test_an_alarm_of_another_checkpoint_is_told(config: Config, tmp_path: Path) 
     with Run.open(folder) as run:
         watch, (problem,) = run.watch(make=False)
         assert watch is None and "`streamtrain alarm " in problem
+
+
+def test_one_split_is_in_memory_at_a_time(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Generator]] = []
+    with Run.open(Path(shutil.copytree(config.run, tmp_path / "run"))) as run:
+        samples_of = run._samples_of
+
+        def watched(split: str) -> Generator:
+            assert all(earlier() is None for earlier in opened)
+            generator = samples_of(split)
+            opened.append(weakref.ref(generator))
+            return generator
+
+        monkeypatch.setattr(run, "_samples_of", watched)
+        made, said = run.watch(FEWEST_MAPS, again=True)
+    assert made is not None, said
+    assert len(opened) == 2
 
 
 def test_an_odd_number_of_maps_is_kept_too(config: Config, tmp_path: Path) -> None:
