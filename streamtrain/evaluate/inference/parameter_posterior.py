@@ -25,7 +25,6 @@ Float = NDArray[np.float64]
 
 DRAWN = 4000
 """Samples of the posterior of each model."""
-"""Percentiles of each parameter that files and the screen have."""
 NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
 """Names of the percentiles, in files."""
 

@@ -8,6 +8,7 @@ nothing of halos outside the label's bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ their distances from the median: of log-normal samples up to a deviation of 1.6 
 them know the mean to 6 %."""
 ABOVE = (5.0, 6.0, 6.5)
 """log10(L/Lsun) of the N(>L) that are quoted, where they lie in the label's bins."""
+LITTLE = 0.7
+"""A map tells little of a number whose 68 % interval is wider than this share of the prior's, in
+the logarithm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +209,12 @@ class Estimate:
             found |= {"prior_low_95": self.prior_95[0], "prior_low_68": self.prior_68[0]}
             found |= {"prior_high_68": self.prior_68[1], "prior_high_95": self.prior_95[1]}
         return found
+
+
+def badly_known(found: Sequence[Estimate]) -> str:
+    """The names of what a map tells little of, '' where there is nothing of the kind."""
+    names = [each.name for each in found if (each.of_prior or 0.0) > LITTLE]
+    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def functionals(

@@ -37,10 +37,12 @@ from streamtrain.evaluate.posterior.figures import (
     with_errors,
 )
 from streamtrain.evaluate.posterior.functions import (
+    LITTLE,
     Curve,
     Estimate,
     Functional,
     Interval,
+    badly_known,
     functionals,
     has_mean,
     whole_quantiles,
@@ -63,9 +65,6 @@ FEWEST_FUNCTIONS = 100
 MOST_FUNCTIONS = 10**6
 """Functions that are drawn at once, at most: a million of 49 bins take several GB."""
 LARGEST_SEED = 2**63 - 1
-LITTLE = 0.7
-"""A map tells little of a number whose 68 % interval is wider than this share of the prior's, in
-the logarithm."""
 MOST_HALOS = 2.0**53
 """float64 holds every whole number up to here."""
 
@@ -302,7 +301,7 @@ class Posterior:
         head = ["of the whole", "median" if self.joint else "mean", "68 %", "95 %"]
         head += ["prior's 68 %"] * prior
         table = columns([*head, ""], rows, left=(0, len(head)))
-        if little := _little(found):
+        if little := badly_known(found):
             table += labelled(
                 "note",
                 f"this map tells little of {little}: their 68 % are more than {LITTLE:g} times as "
@@ -410,7 +409,7 @@ class Posterior:
     def _shown(self) -> Shown:
         found = self.estimates()
         texts = [with_errors(each.name, each.unit, each.value, each.interval_68) for each in found]
-        if little := _little(found):
+        if little := badly_known(found):
             texts.append(f"(nearly the prior's: {little})")
         if not self.joint:
             texts.append("(means; no errors, as the bins are independent)")
@@ -455,12 +454,6 @@ class Posterior:
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"{name} is NaN or infinite for {bad} of {len(values)} samples")
         return name, "" if unit is None else str(unit), "", values
-
-
-def _little(found: Sequence[Estimate]) -> str:
-    """The names of what a map tells little of, '' where there is nothing of the kind."""
-    names = [each.name for each in found if (each.of_prior or 0.0) > LITTLE]
-    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def _check_meaning(found: Posterior) -> None:
