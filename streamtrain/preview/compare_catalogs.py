@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain import spectra
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import read
@@ -32,7 +31,7 @@ from streamtrain.generator.paint import paint
 from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import ModelFunction, find_model
 from streamtrain.machine.progress import Progress
-from streamtrain.spectra import Box
+from streamtrain.spectra import Box, Power
 from streamtrain.tables import columns
 
 CELL_MPC = 1.25
@@ -132,10 +131,8 @@ def measure(lightcone: Lightcone, view: View) -> NDArray[np.float64]:
     half = view.fov_deg / 2.0
     inside_field = np.abs(np.degrees(np.arctan2(-x, z)) - centre[0]) <= half
     inside_field &= np.abs(np.degrees(np.arctan2(y, np.hypot(x, z))) - centre[1]) <= half
-    voxels = moments(pooled(cube, VOXEL))
-    power = power_spectrum(cube, sides, SHELLS).power
     number = float(np.count_nonzero(inside_field))
-    return np.array([number, voxels.mean, voxels.std, voxels.skewness, *power])
+    return np.array([number, *moments(pooled(cube, VOXEL)), *power_spectrum(cube, sides)])
 
 
 def compare(
@@ -191,39 +188,13 @@ def table(names: Sequence[str], rows: NDArray[np.float64]) -> list[str]:
     return columns(["", *NAMES], lines)
 
 
-Float = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean, standard deviation and skewness of the voxels of a cube."""
-
-    mean: float
-    std: float
-    skewness: float
-    """Third central moment over std^3; 0 where all voxels are equal."""
-
-
-@dataclass(frozen=True)
-class Power:
-    """P(k) in shells; arrays [num_shells]."""
-
-    k: Float
-    """Mean wavenumber of the modes [1/Mpc]."""
-    power: Float
-    """Power spectrum P(k) [T^2 Mpc^3]."""
-    modes: NDArray[np.int64]
-    """Number of modes, a wave and its conjugate counting as two."""
-
-
-def moments(cube: NDArray[np.floating]) -> Moments:
-    """Mean, standard deviation and skewness over all voxels."""
+def moments(cube: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Mean, standard deviation and skewness over all voxels: the third central moment over std^3,
+    0 where all voxels are equal."""
     values = np.asarray(cube, np.float64)
-    mean = float(values.mean())
-    centred = values - mean
-    variance = float(np.mean(centred**2))
-    third = float(np.mean(centred**3))
-    return Moments(mean, variance**0.5, third / variance**1.5 if variance > 0.0 else 0.0)
+    centred = values - values.mean()
+    variance, third = float(np.mean(centred**2)), float(np.mean(centred**3))
+    return float(values.mean()), variance**0.5, third / variance**1.5 if variance > 0.0 else 0.0
 
 
 def pooled(cube: NDArray[np.floating], factor: tuple[int, int, int]) -> NDArray[np.floating]:
@@ -239,29 +210,10 @@ def pooled(cube: NDArray[np.floating], factor: tuple[int, int, int]) -> NDArray[
 def power_spectrum(
     cube: NDArray[np.floating],
     sides_Mpc: Sequence[float],
-    shells: Sequence[tuple[float, float]],
-    *,
-    deconvolve: bool = True,
-) -> Power:
-    """P(k) of a cube in shells low <= |k| < high [1/Mpc].
-
-    Args:
-        cube: three axes of any length.
-        sides_Mpc: comoving side of the box along each axis.
-        deconvolve: whether to divide by the window of the voxels.
-
-    Raises ValueError for a shell without a mode or beyond the Nyquist wavenumber of an axis.
-    """
-    sides = [float(side) for side in sides_Mpc]
-    cells = [side / n for side, n in zip(sides, cube.shape, strict=True)]
-    nyquist = np.pi / max(cells)
-    for low, high in shells:
-        if not 0.0 <= low < high <= nyquist:
-            raise ValueError(
-                f"the shell k = {low:g}..{high:g} /Mpc must be increasing and below the Nyquist "
-                f"wavenumber {nyquist:.3g} /Mpc of voxels of {max(cells):.3g} Mpc"
-            )
-    box = Box((cube.shape[0], cube.shape[1], cube.shape[2]), (cells[0], cells[1], cells[2]))
-    spectrum = spectra.Power.spherical(box, shells, deconvolve=deconvolve)
-    power = spectrum(torch.from_numpy(np.asarray(cube, np.float32))[None])[0]
-    return Power(spectrum.k, power.double().numpy(), spectrum.modes)
+    shells: Sequence[tuple[float, float]] = SHELLS,
+) -> NDArray[np.float64]:
+    """P(k) of a cube of comoving sides in shells low <= |k| < high [1/Mpc], divided by the window
+    of its voxels [num_shells]. Raises ValueError for a shell without a mode."""
+    cells = tuple(side / n for side, n in zip(sides_Mpc, cube.shape, strict=True))
+    power = Power.spherical(Box(cube.shape, cells), shells, deconvolve=True)
+    return power(torch.from_numpy(np.asarray(cube, np.float32))[None])[0].double().numpy()
