@@ -50,6 +50,12 @@ def skies(tmp_path: Path) -> dict[str, list[str]]:
     return files
 
 
+@pytest.fixture
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean model is learnt in 200 steps, for tests of what is done with it."""
+    monkeypatch.setattr(of_maps, "Emulator", partial(Emulator, steps=200))
+
+
 def config_of(files: dict[str, list[str]], **sections: Any) -> Config:
     return small.config(data=files, **(SECTIONS | sections))
 
@@ -150,6 +156,7 @@ def test_simulations_at_given_parameters_are_those_of_a_prior_that_holds_them(
 FEW = ["--simulations", "160", "--covariance", "60", "--walkers", "12", "--steps", "120"]
 
 
+@pytest.mark.usefixtures("short_fits")
 def test_command_beside_a_network_and_again(
     tmp_path: Path, skies: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +216,7 @@ def test_command_beside_a_network_and_again(
     assert (run / "mcmc.json").read_bytes() == before and (tmp_path / "there/mcmc.png").is_file()
 
 
+@pytest.mark.usefixtures("short_fits")
 def test_a_networks_parameters_beside_the_chains(
     tmp_path: Path,
     skies: dict[str, list[str]],
@@ -290,14 +298,14 @@ def test_without_emcee(monkeypatch: pytest.MonkeyPatch, skies: dict[str, list[st
         report.run(config_of(skies), Options())
 
 
+@pytest.mark.usefixtures("short_fits")
 def test_the_covariance_is_that_of_the_parameters_that_the_chain_finds(
-    skies: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+    skies: dict[str, list[str]],
 ) -> None:
     """Of a map that is 0.6 dex brighter than the prior's centre: other fields with its parameters
     scatter by chi^2 = 1 per number, and by twice that in the covariance of fields at the centre."""
     noise = {"sigma_uK": 0.3, "per": "map_voxel"}
     config = config_of(skies, observe={"noise": noise, "log_modulus": {}})
-    monkeypatch.setattr(of_maps, "Emulator", partial(Emulator, steps=200))
     inference = Inference(config, Options(300, 200, 12, 200))
     bright, centre = np.array([[1.37, -2.55, 0.0, 0.3, 0.3], [1.37, -1.74, 0.0, 0.3, 0.3]])
 
@@ -349,6 +357,7 @@ def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
     assert 0.5 < np.mean(inside) < 0.9
 
 
+@pytest.mark.usefixtures("short_fits")
 def test_interrupted_chain_leaves_whole_maps(
     tmp_path: Path, skies: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
