@@ -153,7 +153,6 @@ def add_import(kinds: Any) -> None:
         "import",
         help="convert other programs' halo lightcones and boxes",
         description=IMPORT_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add(
@@ -323,7 +322,6 @@ def add_compare(kinds: Any) -> None:
         "compare",
         help="line maps of lightcones next to each other: mean, scatter, power",
         description=COMPARE_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("files", nargs="+", type=Path, metavar="FILE")

@@ -18,7 +18,13 @@ SETTINGS = "where files lie and how to compute, such as train.threads=2, data.te
 
 
 class Parser(argparse.ArgumentParser):
-    """Names the command or choice nearest to a misspelt one."""
+    """Names the command or choice nearest to a misspelt one; a description of several lines keeps
+    them in the help."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if "\n" in (options.get("description") or ""):
+            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         known = action.choices

@@ -100,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="streamtrain",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"streamtrain {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

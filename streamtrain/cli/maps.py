@@ -34,7 +34,6 @@ def add_export(
         parents=[configured, device],
         help="samples in files, for other tools",
         description=EXPORT_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("--samples", type=int, required=True, help="how many")
@@ -93,7 +92,6 @@ def add_map(commands: Any) -> None:
         "info",
         help="what a map file holds, and the grid of a configuration for it",
         description=INFO_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="FITS, npz or HDF5")
     _add_reading(command)
@@ -161,7 +159,6 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
         parents=[device],
         help="what maps a network was trained for, so that it can say when a map is none of them",
         description=ALARM_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add_run(command)
@@ -207,7 +204,6 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
         parents=[device],
         help="the luminosity function of a map of your own",
         description=INFER_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add_run(command)

@@ -31,12 +31,10 @@ def add_runs(commands: Any) -> None:
         help="list trained networks, copy one to hand on",
         description="List trained networks, and copy one to hand on.",
     ).add_subparsers(metavar="COMMAND", required=True)
-    raw = argparse.RawDescriptionHelpFormatter
     command = kinds.add_parser(
         "list",
         help="the networks that ship with streamtrain, and the runs in a folder",
         description=LIST_DESCRIPTION,
-        formatter_class=raw,
     )
     command.add_argument(
         "folder",
@@ -51,7 +49,6 @@ def add_runs(commands: Any) -> None:
         "pack",
         help="a small copy of a run that predicts as it does",
         description=PACK_DESCRIPTION,
-        formatter_class=raw,
     )
     add_run(command)
     command.add_argument("--out", type=Path, required=True, help="folder; must be new")
@@ -93,7 +90,6 @@ def add_calibrate(commands: Any, parents: list[argparse.ArgumentParser]) -> None
         parents=parents,
         help="mend a run's posterior for halos of another maker",
         description=CALIBRATE_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_run(command)
     add = command.add_argument
@@ -143,7 +139,6 @@ def add_compare_runs(commands: Any, parents: list[argparse.ArgumentParser]) -> N
         parents=parents,
         help="trained runs next to each other: a table and figures",
         description=COMPARE_RUNS_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add(
@@ -204,7 +199,6 @@ def add_mcmc(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         parents=parents,
         help="the classical method: a Markov chain on power spectrum and voxel intensities",
         description=MCMC_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("--maps", type=_positive, default=4, help="test maps [%(default)s]")
@@ -292,7 +286,6 @@ def add_layers(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         parents=parents,
         help="filters, activations and gradient of a trained network",
         description=LAYERS_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_run(command)
     add_settings(command)
