@@ -27,7 +27,6 @@ def open_skies(
     config: Config,
     split: Split,
     report: Report | None = None,
-    threads: int | None = None,
     device: str = "cpu",
 ) -> LightconeFiles | FreshSkies:
     """The lightcones of a split.
@@ -50,7 +49,6 @@ def open_skies(
         config.seed,
         sky_options(config, data.fresh),
         reserved=[Header.read(path) for path in others],
-        threads=threads,
         device=device,
         report=report,
     )

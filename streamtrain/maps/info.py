@@ -61,10 +61,11 @@ def describe(sky: SkyMap) -> str:
     high, low = facts["nu_GHz"]
     rest, z, share = facts["nu_rest_GHz"], facts["z"], facts["num_without_value"]
     centre, done = facts["centre_deg"], facts["done"]
+    ways = [f"{name} {'rises' if up else 'falls'}" for name, up in facts["rising"].items()]
     lines = [
         ("map", facts["path"]),
         ("layout", facts["layout"]),
-        ("axes", f"[{', '.join(facts['axes'])}]: {_directions(facts['rising'])}"),
+        ("axes", f"[{', '.join(facts['axes'])}]: {', '.join(ways)}"),
         ("voxels", f"{_times(facts['shape'])} (freq, dec, ra)"),
         ("units", _units(sky)),
         ("line", "not stated" if rest is None else f"{rest:.6g} GHz"),
@@ -128,10 +129,6 @@ def _rounded(value: float) -> float:
 def _falls(sky: SkyMap, name: str) -> bool:
     axis: Axis = getattr(sky, name)
     return axis.flipped != (name == "freq")
-
-
-def _directions(rising: dict[str, bool]) -> str:
-    return ", ".join(f"{name} {'rises' if up else 'falls'}" for name, up in rising.items())
 
 
 def _times(numbers: list[int]) -> str:

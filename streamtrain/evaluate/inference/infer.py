@@ -138,7 +138,8 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
             device=run.device,
         )
     stem = _stem(Path(path)) + ("" if options.index is None else f"_{options.index}")
-    target = _default_folder(run.folder) if options.out is None else options.out
+    usual = Path(f"{run.folder.name}_infer") if is_shipped(run.folder) else run.folder / "infer"
+    target = usual if options.out is None else options.out
     about = _about(sky, path) | {"options": _said(options)}
     if options.out is None:
         _refuse_other(target / f"{stem}.json", about)
@@ -297,10 +298,6 @@ def predict_map(
         uncertainty,
         posterior,
     )
-
-
-def _default_folder(run: Path) -> Path:
-    return Path(f"{run.name}_infer") if is_shipped(run) else run / "infer"
 
 
 def _stem(path: Path) -> str:
