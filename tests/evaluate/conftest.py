@@ -1,10 +1,24 @@
-"""Runs whose samples are those of a stand-in for the generator."""
+"""Runs whose samples are those of a stand-in for the generator; evaluations without figures."""
+
+from collections.abc import Iterator
 
 import pytest
 from support.fake_generator import FileGenerator
 
 from streamtrain.config import Config, from_mapping
-from streamtrain.evaluate import baselines, run, testset, trained
+from streamtrain.evaluate import baselines, evaluation, run, testset, trained
+
+DRAWN = ("test_evaluation", "test_run_infer")
+"""Files whose evaluations draw luminosity functions, of the stand-in's samples and of real ones."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_function_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Elsewhere their four figures would cost more than the evaluation that is looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.stem not in DRAWN:
+            patch.setattr(evaluation, "_function_figures", lambda *_: {})
+        yield
 
 
 @pytest.fixture
