@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from streamtrain.machine.interrupt import PIPE_CLOSED, SIGNALS
@@ -59,7 +59,7 @@ SPINS = "1000"
 """Turns for which threads of libgomp look whether the others are done, before they sleep."""
 
 
-def _let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+def _let_threads_sleep() -> None:
     """Threads of torch that wait for one another sleep after some 50 us, not after 10 ms.
 
     Its operations are divided among the threads of GNU's OpenMP, which turn 300 000 times before
@@ -68,8 +68,8 @@ def _let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> No
     waits for needs, and `evaluate` took a hundred times as long (docs/benchmarks.md). The library
     reads this when torch is imported. A choice of the user's stands.
     """
-    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        environment["GOMP_SPINCOUNT"] = SPINS
+    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -111,13 +111,13 @@ def given_numbers(values: Any, where: str) -> Given:
     return Given(values, where, masked if masked is not None and masked.any() else None, unit)
 
 
-def all_numbers(values: Any, where: str, unit: str = "") -> NDArray[np.float64]:
-    """Numbers in `unit`, none of them masked, as float64. Raises ValueError, one sentence, for
+def all_numbers(values: Any, where: str) -> NDArray[np.float64]:
+    """Numbers without a unit, none of them masked, as float64. Raises ValueError, one sentence, for
     anything else."""
     given = given_numbers(values, where)
     if given.num_masked:
         raise ValueError(f"{where}: {given.num_masked} are masked, and so have no value")
-    return np.asarray(given.to(unit), np.float64)
+    return np.asarray(given.to(""), np.float64)
 
 
 def number(value: Any, where: str, unit: str = "") -> float:

@@ -20,7 +20,7 @@ from streamtrain.bins import ranges_with_bins
 
 Float = NDArray[np.float64]
 
-RESAMPLES = 400
+RESAMPLES, SEED = 400, 0
 """A standard error is known to about 4 %."""
 ENOUGH_LIGHTCONES = 8
 """From this number of skies on they are resampled instead of maps; with fewer, the scatter between
@@ -43,24 +43,23 @@ class Bootstrap:
         self,
         blocks: NDArray[np.int64],
         unit: str = "maps",
-        seed: int = 0,
         num_skies: int | None = None,
     ) -> None:
-        self.unit, self.seed, self.num_skies = unit, seed, num_skies
+        self.unit, self.num_skies = unit, num_skies
         _, block = np.unique(blocks, return_inverse=True)
         self.num_blocks = int(block.max()) + 1
-        drawn = np.random.default_rng(seed).multinomial(
+        drawn = np.random.default_rng(SEED).multinomial(
             self.num_blocks, np.full(self.num_blocks, 1.0 / self.num_blocks), RESAMPLES
         )
         self._times = drawn.astype(np.float64)[:, block]
 
     @classmethod
-    def of_maps(cls, num_maps: int, seed: int = 0, num_skies: int | None = None) -> Bootstrap:
+    def of_maps(cls, num_maps: int, num_skies: int | None = None) -> Bootstrap:
         """Single maps are drawn."""
-        return cls(np.arange(num_maps), "maps", seed, num_skies)
+        return cls(np.arange(num_maps), "maps", num_skies)
 
     @classmethod
-    def choose(cls, skies: Sequence[str], unit: str = "auto", seed: int = 0) -> Bootstrap:
+    def choose(cls, skies: Sequence[str], unit: str = "auto") -> Bootstrap:
         """Over the skies of the maps (`unit` "lightcones"), over single maps ("maps"), or over
         skies where there are `ENOUGH_LIGHTCONES` of them ("auto").
 
@@ -74,8 +73,8 @@ class Bootstrap:
                 "errors cannot come from a bootstrap over lightcones: the test set has one"
             )
         if unit == "lightcones" or (unit == "auto" and len(names) >= ENOUGH_LIGHTCONES):
-            return cls(block, "lightcones", seed, len(names))
-        return cls.of_maps(len(block), seed, len(names))
+            return cls(block, "lightcones", len(names))
+        return cls.of_maps(len(block), len(names))
 
     def describe(self) -> dict[str, Any]:
         """How errors are estimated, as plain data for a JSON file."""
@@ -83,7 +82,7 @@ class Bootstrap:
             "resampled": self.unit,
             "number": self.num_blocks,
             "resamples": RESAMPLES,
-            "seed": self.seed,
+            "seed": SEED,
             "skies": self.num_skies,
             "without": self._without(),
         }
@@ -148,7 +147,7 @@ class Bootstrap:
     def among(self, chosen: NDArray[np.bool_]) -> Bootstrap:
         """These resamples, restricted to some of the maps; chosen: [num_maps]."""
         part = object.__new__(Bootstrap)
-        part.unit, part.seed, part.num_blocks = self.unit, self.seed, self.num_blocks
+        part.unit, part.num_blocks = self.unit, self.num_blocks
         part.num_skies = self.num_skies
         part._times = self._times[:, chosen]
         return part

@@ -111,12 +111,12 @@ def needed_skies(
     return needed
 
 
-def sky_of(config: Config, split: Split = "test") -> tuple[dict[str, Any], bool]:
-    """What a configuration wants of a lightcone of a split: fields of `SkyOptions`, and whether it
-    must have the column sfr. Raises ConfigError, one sentence, where the split names no files."""
-    one = next((one for one in _uses(config) if one.where == f"data.{split}"), None)
+def sky_of(config: Config) -> tuple[dict[str, Any], bool]:
+    """What a configuration wants of a test lightcone: fields of `SkyOptions`, and whether it must
+    have the column sfr. Raises ConfigError, one sentence, where it names no files of them."""
+    one = next((one for one in _uses(config) if one.where == "data.test"), None)
     if one is None:
-        raise ConfigError(f"data.{split} names no lightcone files: name some")
+        raise ConfigError("data.test names no lightcone files: name some")
     return _options(one, config), one.reads_sfr
 
 

@@ -162,12 +162,10 @@ class DataVector:
     voxel_edges: of T [map units] [num_edges]
     """
 
-    def __init__(
-        self, input_map: InputMap, voxel_edges: Float, *, power_bins: int = POWER_BINS
-    ) -> None:
+    def __init__(self, input_map: InputMap, voxel_edges: Float) -> None:
         self._input_map = input_map
         box = input_map.box
-        self.power = Power.spherical(box, shells(box, power_bins))
+        self.power = Power.spherical(box, shells(box, POWER_BINS))
         self.voxel_edges = voxel_edges
 
     @property

@@ -137,10 +137,10 @@ def is_sky_of(seed: int, options: SkyOptions, names: Iterable[str]) -> bool:
     return bool(ours) and realisation_name(seed, options) in ours
 
 
-def memory_needed(options: SkyOptions, device: str = "cpu") -> float:
-    """About what making a lightcone of these options takes [bytes], on a GPU of the GPU's; where
-    they are drawn, the most of some skies."""
-    return max(_sampler(one, device).memory for one in _some(options))
+def memory_needed(options: SkyOptions) -> float:
+    """About what making a lightcone of these options takes on a CPU [bytes]; where they are drawn,
+    the most of some skies."""
+    return max(_sampler(one, "cpu").memory for one in _some(options))
 
 
 def expected_halos(options: SkyOptions) -> float:
