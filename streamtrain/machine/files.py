@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamtrain.machine.memory import free_memory
 
@@ -166,6 +167,17 @@ def check_npz(archive: zipfile.ZipFile) -> None:
         if not dtype.hasobject and claimed != stored:
             name = one_line(member.filename, 60)
             raise ValueError(f"'{name}' claims {claimed} bytes, but {stored} are stored")
+
+
+def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file. Raises ValueError for one that is none, or too large."""
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("it is no npz file")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as data:
+            check_npz(data.zip)
+            return {name: data[name] for name in data.files}
 
 
 def read_text(path: Path, most: int = MAX_YAML_BYTES, errors: str = "strict") -> str:

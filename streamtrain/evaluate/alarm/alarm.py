@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ from scipy.spatial import cKDTree
 from streamtrain.evaluate.alarm.statistics import POWER, MapStatistics, Place
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.figures import as_name
-from streamtrain.machine.files import check_npz, reading, writing
+from streamtrain.machine.files import npz_arrays, reading, writing
 from streamtrain.ranks import cauchy
 from streamtrain.tables import LABEL, labelled, plus_minus
 
@@ -320,13 +319,8 @@ class Reference:
     @classmethod
     def load(cls, path: Path) -> tuple[Reference, dict[str, Any]]:
         """The reference of a file, and what it is of. Raises ValueError for a file that is none."""
-        with reading(path, ValueError, "is no reference of an alarm"), path.open("rb") as stream:
-            if not is_zipfile(stream):
-                raise ValueError("it is no npz file")
-            stream.seek(0)
-            with np.load(stream) as data:
-                check_npz(data.zip)
-                arrays = {name: data[name] for name in data.files}
+        with reading(path, ValueError, "is no reference of an alarm"):
+            arrays = npz_arrays(path)
         try:
             told = json.loads(str(arrays.pop("told")))
             arrays = {name: values.astype(np.float64) for name, values in arrays.items()}

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ from streamtrain.evaluate.posterior.functions import (
 from streamtrain.figures import TICK_SIZE, positions, write_png
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, QUANTITIES
-from streamtrain.machine.files import check_npz, reading, writing
+from streamtrain.machine.files import npz_arrays, reading, writing
 from streamtrain.networks.heads import Head
 from streamtrain.networks.network import Network, head_class, point_of
 from streamtrain.ranks import BAND
@@ -385,13 +384,8 @@ class Posterior:
         if not isinstance(path, str | Path):
             raise ValueError(f"a posterior is loaded by the name of its file, not {path!r:.80}")
         file = Path(path)
-        with reading(file, ValueError, "is no file of a posterior"), file.open("rb") as stream:
-            if not is_zipfile(stream):
-                raise ValueError("it is no npz file")
-            stream.seek(0)
-            with np.load(stream) as data:
-                check_npz(data.zip)
-                return cls.from_dict({name: data[name] for name in data.files})
+        with reading(file, ValueError, "is no file of a posterior"):
+            return cls.from_dict(npz_arrays(file))
 
     @property
     def _source(self) -> Source:

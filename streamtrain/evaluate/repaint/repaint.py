@@ -44,7 +44,7 @@ from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.generator.halos import expand
 from streamtrain.generator.line import Chosen
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
-from streamtrain.machine.files import check_npz, reading, sha256_of, writing
+from streamtrain.machine.files import npz_arrays, reading, sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.ranks import combine
@@ -480,15 +480,11 @@ def _load(path: Path, identity: dict[str, Any]) -> Calibration | None:
     """The calibration of a file; None where there is none, it cannot be read, or is of another
     network or other maps."""
     try:
-        with (
-            reading(path, ValueError, "is no calibration"),
-            path.open("rb") as stream,
-            np.load(stream) as data,
-        ):
-            check_npz(data.zip)
+        with reading(path, ValueError, "is no calibration"):
+            data = npz_arrays(path)
             if json.loads(str(data["identity"])) != json.loads(json.dumps(identity)):
                 return None
-            names = [name.removeprefix("scores_") for name in data.files if "scores_" in name]
+            names = [name.removeprefix("scores_") for name in data if "scores_" in name]
             scores, covariance = (
                 {name: np.asarray(data[f"{kind}_{name}"], np.float64) for name in names}
                 for kind in ("scores", "covariance")
