@@ -240,21 +240,20 @@ def writing(
     path: Path,
     error: Callable[[str], Exception] = OSError,
     *,
-    flush: bool = True,
     alone: bool = False,
 ) -> Iterator[Path]:
     """A temporary name for a file or folder, which becomes `path` when all is written and on disk.
 
     What cannot be written is `error` with one sentence, and leaves nothing behind; other errors
-    come through as they are. flush: wait for the disk. alone: no other process writes it, so what
-    one that was killed has left of it is replaced.
+    come through as they are. alone: no other process writes it, so what one that was killed has
+    left of it is replaced.
     """
     number = "" if alone else f".{os.getpid()}"
     temporary = path.with_name(f".{path.name}{number}.tmp")
     try:
         discard(temporary)
         yield temporary
-        if flush and not temporary.is_dir():
+        if not temporary.is_dir():
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)
