@@ -69,15 +69,25 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     return seen
 
 
-def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int:
+def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int | str:
     if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
         problem = f"a whole number of {len(node.value)} characters"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    text = str(node.value).replace("_", "")
+    if ":" in text:  # 1:30 is 90 in YAML 1.1
+        return str(node.value)
+    if text.lstrip("+-").isdigit():  # and 010 is 8: no seed that a script has padded means that
+        return int(text)
     return int(loader.construct_yaml_int(node))
+
+
+def _float(loader: _UniqueLoader, node: yaml.ScalarNode) -> float | str:
+    return str(node.value) if ":" in node.value else float(loader.construct_yaml_float(node))
 
 
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 _UniqueLoader.add_constructor("tag:yaml.org,2002:int", _short_int)
+_UniqueLoader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:

@@ -82,6 +82,18 @@ def test_numbers_that_yaml_reads_as_text(file: Path) -> None:
     assert load_config(file, ["train.learning_rate=5e-4"]).train.learning_rate == 5e-4
 
 
+@pytest.mark.parametrize(("text", "seed"), [("010", 10), ("008", 8), ("1_0", 10), ("0x10", 16)])
+def test_a_padded_number_is_decimal(file: Path, text: str, seed: int) -> None:
+    """In YAML 1.1 010 is 8, as 008 is: two seeds of a script's loop would be one."""
+    assert load_config(file, [f"seed={text}"]).seed == seed
+
+
+@pytest.mark.parametrize("setting", ["train.steps=1:30", "train.learning_rate=1:30.5"])
+def test_no_number_counts_in_sixties(file: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be a number, not '1:30"):
+        load_config(file, [setting])
+
+
 def test_order_of_operations_is_the_order_of_the_keys(file: Path) -> None:
     swapped = {"observe": {"log_modulus": {}, "pool": {"factor": [1, 2, 2]}, "noise": {}}}
     assert list(from_mapping(swapped).observe) == ["log_modulus", "pool", "noise"]
