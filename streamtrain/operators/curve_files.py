@@ -36,7 +36,10 @@ NOTHING = 1e-7
 NEGLIGIBLE = 1e-3
 """A curve that ends with more than this share of its peak does not reach zero."""
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
-UNITS = r"(?<![A-Za-z])(arcmin|arcsec|degrees?|deg|rad|radians?|[kKMG]?Hz)(?![A-Za-z])"
+UNITS = (
+    r"(?<![A-Za-z])(arc ?min(?:ute)?s?|arc ?sec(?:ond)?s?|degrees?|deg|radians?|rad|"
+    r"[kKMGT]?Hz|k?m/s)(?![A-Za-z])"
+)
 """Words in a table's head that are taken for the unit of its first column."""
 
 

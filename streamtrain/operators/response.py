@@ -25,6 +25,8 @@ GAUSSIAN_REACH = 2.5
 """A Gaussian ends this many FWHM from its middle: 4e-9 of it lie beyond."""
 LORENTZIAN_REACH = 10.0
 """A Lorentzian ends this many FWHM from its middle: 3.2 % of it lie beyond."""
+NARROW = 0.01
+"""A response that is narrower than this share of a channel leaves 99.5 % of its light in it."""
 COLUMNS = ("offset_MHz", "response")
 
 
@@ -113,6 +115,12 @@ class ChannelResponse(Operator):
         if config.file is not None:
             curve = read_curve(config.file, COLUMNS, "MHz", f"{where}.file")
             digest = curve.digest()
+            if np.abs(curve.place).min() > band:
+                raise ConfigError(
+                    f"{where}.file: {config.file} runs from {curve.place[0]:.6g} to "
+                    f"{curve.place[-1]:.6g} MHz, beyond the band of {band:.4g} MHz: offsets from a "
+                    "channel's middle are needed, no frequencies"
+                )
             _say_ends(curve, f"{where}.file: {config.file}")
             responses = [Response.measured(curve)] * state.shape[0]
         else:
@@ -121,6 +129,12 @@ class ChannelResponse(Operator):
         if (widest := max(response.width for response in responses)) > band:
             raise ConfigError(
                 f"{where}: the response is {widest:.4g} MHz wide, the band {band:.4g} MHz"
+            )
+        if widest < NARROW * step:
+            assume(
+                where,
+                f"the response is {widest:.3g} MHz wide and a channel {step:.4g} MHz, so that it "
+                "changes next to nothing" + (" (offsets in GHz?)" if config.file else ""),
             )
         return cls(name, stage, _sums(responses, step, config.edge), digest)
 

@@ -37,6 +37,8 @@ Quantity = Literal["sigma", "hits", "mask"]
 
 EDGES = ("pix_binedges_x", "pix_binedges_y")
 """Arrays of an npz file that say where its columns (ra) and rows (dec) lie [deg]."""
+NAMED = {"sigma": "sigma", "rms": "sigma", "hits": "hits", "nhit": "hits", "mask": "mask"}
+"""What an array of an npz file is by its name; it is taken for nothing else, be it the only one."""
 SIZE_TOLERANCE = 0.2
 """How far the width of a file's field may be from the map's, in pixels."""
 
@@ -105,7 +107,7 @@ def _read_npz(path: str, name: str) -> Pixels:
     with np.load(path, allow_pickle=False) as file:
         check_npz(file.zip)
         others = [key for key in file.files if key not in EDGES]
-        if name not in others and len(others) != 1:
+        if name not in others and (len(others) != 1 or NAMED.get(others[0].lower(), name) != name):
             raise ValueError(f"it holds no array '{name}' but {', '.join(others) or 'nothing'}")
         values: NDArray[Any] = file[name if name in others else others[0]]
         if not all(key in file.files for key in EDGES):
@@ -165,8 +167,7 @@ def read_voxels(
             )
         return pixels
     try:
-        units = None if quantity == "sigma" else "uK"  # which matter to no other
-        sky = read_map(path, units=units, no_value=float("nan"), hdu=hdu, need_units=in_units)
+        sky = read_map(path, no_value=float("nan"), hdu=hdu, need_units=in_units)
     except MapError as error:
         if "--units" not in str(error):
             raise ConfigError(f"{where}: {error}") from None
@@ -181,6 +182,10 @@ def read_voxels(
         values = values * _in_grid_units(sky, state, where, notes)
     elif quantity == "sigma":
         values = values * _ratio_of_units(sky, state, notes)[:, None, None]
+    else:  # units matter to no other
+        notes = [note for note in notes if "its units" not in note]
+        if quantity == "hits" and sky.hits is None and _is_brightness(sky):
+            notes.append(f"it says that it is in {sky.units}, and its numbers were taken for hits")
     if not _lies_alike(sky, state):
         values = _regridded(values, quantity, sky, state, where)
         shapes = (" x ".join(map(str, shape)) for shape in (sky.shape, state.shape))
@@ -218,6 +223,11 @@ def _quantity_of(sky: SkyMap, quantity: Quantity, where: str) -> Float:
     carried = {"sigma": sky.sigma, "hits": sky.hits, "mask": seen_by}[quantity]
     if carried is None and quantity == "mask":
         return np.asarray(sky.cube, np.float64)
+    if carried is None and seen_by is not None:
+        other, setting = ("sigma", "rms") if quantity == "hits" else ("hits", "hits")
+        raise ConfigError(
+            f"{where}: {sky.source} carries {other}, no {quantity}: name it in {setting} instead"
+        )
     values = np.array(sky.cube if carried is None else carried, np.float64)
     for mark in sky.marks:
         values[values == mark] = np.nan
@@ -231,6 +241,12 @@ def _quantity_of(sky: SkyMap, quantity: Quantity, where: str) -> Float:
     if quantity == "sigma" and sky.hits is not None:
         seen &= np.asarray(sky.hits) > 0
     return np.where(seen, 1.0 if quantity == "mask" else values, 0.0)
+
+
+def _is_brightness(sky: SkyMap) -> bool:
+    with contextlib.suppress(MapError):
+        return bool(parse_units(sky.units or "", sky.source))
+    return False
 
 
 def _in_grid_units(sky: SkyMap, state: MapState, where: str, notes: list[str]) -> float:

@@ -151,6 +151,8 @@ def test_forms_of_the_file(kernels: Kernels, tmp_path: Path) -> None:
         ("0 0\n1 0\n", "response is zero"),
         ("-1 0\n0 1\n1 0\n", "has the radius -1 deg, which is below 0"),
         ("# radius [arcmin], response\n0 1\n9 0\n", "head says arcmin, .* expected in deg"),
+        ("# arc minutes, gain\n0 1\n9 0\n", "head says arc minutes, .* expected in deg"),
+        ("# theta (arcseconds)\n0 1\n9 0\n", "head says arcseconds, .* expected in deg"),
         ("radius_arcmin,response\n0,1\n9,0\n", "head says arcmin, .* expected in deg"),
         ("0 1\n1 0\nend\n", "'end' is no row of numbers"),
         ("0 1\n1.5 0\n", r"FWHM, 60 x 75 pixels \(ra, dec\), is wider than the map, 40 x 48"),

@@ -186,3 +186,19 @@ def test_identity_holds_the_response(small_sky: Lightcone, tmp_path: Path) -> No
         warnings.simplefilter("error", AssumptionWarning)
         one, two, other = identity("a", 900.0), identity("b", 900.0), identity("c", 901.0)
     assert one["observe"] == two["observe"] != other["observe"]
+
+
+def test_places_that_are_frequencies_are_refused(kernels: Kernels, tmp_path: Path) -> None:
+    nu_MHz = 30000 + np.arange(-300, 301, 100)
+    file = write(tmp_path / "absolute.txt", nu_MHz, [0, 1, 2, 3, 2, 1, 0])
+    with pytest.raises(ConfigError, match=r"from 29700 to 30300 MHz, .* no frequencies"):
+        matrix(kernels, file=file)
+
+
+def test_a_response_that_changes_nothing_is_said(kernels: Kernels, tmp_path: Path) -> None:
+    """A curve in GHz without a head."""
+    file = str(tmp_path / "GHz.txt")
+    np.savetxt(file, np.transpose([np.arange(-0.3, 0.31, 0.1), [0, 1, 2, 3, 2, 1, 0]]))
+    with pytest.warns(AssumptionWarning, match=r"0.3 MHz wide and a channel 125 MHz.* in GHz\?"):
+        found = matrix(kernels, file=file)
+    assert found.diagonal().min() > 0.995

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -259,6 +260,10 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     for key, what in (("rms", "it is no map of sigma"), ("hits", "it is no map of hits")):
         with pytest.raises(ConfigError, match=what):
             noise_of(path, key, sigma_uK=1.0)
+    np.savez(tmp_path / "rms.npz", rms=np.ones(runs.SHAPE[1:]))
+    assert noise_of(tmp_path / "rms.npz", sigma_uK=2.0).pixels is not None
+    with pytest.raises(ConfigError, match="it holds no array 'hits' but rms"):
+        noise_of(tmp_path / "rms.npz", "hits", sigma_uK=2.0)
     empty = runs.write_hdf5(tmp_path / "empty.h5", np.zeros(runs.SHAPE))
     with pytest.raises(ConfigError, match=r"noise.rms: .* holds no voxel that was observed"):
         noise_of(empty)
@@ -277,6 +282,26 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ConfigError, match=r"observe.noise.rms: .* cannot be read"):
         noise_of(tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize(
+    ("key", "carried", "advice"),
+    [("hits", "sigma", "name it in rms instead"), ("rms", "hits", "name it in hits instead")],
+)
+def test_a_map_that_carries_the_other(tmp_path: Path, key: str, carried: str, advice: str) -> None:
+    """Its temperatures, which are all positive, are neither."""
+    path = runs.write_hdf5(tmp_path / "map.h5", np.full(runs.SHAPE, 3.0))
+    with h5py.File(path, "a") as file:
+        file[carried] = np.ones(runs.SHAPE)
+    with pytest.raises(ConfigError, match=rf"carries {carried}, no .*{advice}"):
+        noise_of(path, key, sigma_uK=1.0)
+
+
+@pytest.mark.filterwarnings("default")
+def test_temperatures_that_are_taken_for_hits_are_said(tmp_path: Path) -> None:
+    path = runs.write_hdf5(tmp_path / "map.h5", np.full(runs.SHAPE, 3.0))
+    with pytest.warns(AssumptionWarning, match="in uK, and its numbers were taken for hits"):
+        noise_of(path, "hits", sigma_uK=1.0)
 
 
 @pytest.mark.parametrize(
