@@ -142,11 +142,20 @@ def trace(
     a halo. z_range: redshifts of the halos that matter, which decide comparisons with z.
     Raises TraceError for an operation that cannot be compiled.
     """
+    name = getattr(function, "__name__", "the model")
     try:
-        return _trace(function, parameters, extra or {}, sigma_dex, on_fraction, z_range)
+        made, again = (
+            _trace(function, parameters, extra or {}, sigma_dex, on_fraction, z_range)
+            for _ in range(2)
+        )
     except RecursionError:
-        name = getattr(function, "__name__", "the model")
         raise TraceError(f"{name} is nested too deeply to be compiled into the kernel") from None
+    if made.identity() != again.identity():
+        raise TraceError(
+            f"{name} is another formula each time that it is called: a random number in it would "
+            "be one for all halos (a scatter is drawn for each halo from the parameter sigma)"
+        )
+    return made
 
 
 def _trace(

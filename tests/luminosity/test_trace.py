@@ -309,6 +309,16 @@ def test_what_cannot_be_compiled_is_refused_with_its_line(
     assert __file__ in message
 
 
+def test_a_random_number_is_refused() -> None:
+    """It would be drawn once, for all halos."""
+
+    def scattered(mass_Msun: Any, z: Any) -> Any:
+        return 1e-6 * mass_Msun * np.random.default_rng().lognormal()
+
+    with pytest.raises(TraceError, match="scattered is another formula each time"):
+        trace(scattered, [])
+
+
 def test_a_function_must_return_the_luminosity() -> None:
     def nothing(mass_Msun: Any, z: Any) -> None:
         pass
