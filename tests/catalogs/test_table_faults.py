@@ -293,7 +293,7 @@ def test_masses_in_another_unit_are_named(tmp_path: Path) -> None:
         (mass / 1e10 * 0.7, "Msun/h", "looks like masses in 1e10 Msun"),
         (mass, "1e10 Msun", "masses in Msun taken for 1e10 Msun"),
         (mass * 1.989e30, "Msun", "masses in g or kg"),
-        (mass, "log10 Msun", "'M' reaches .* no log10 of a mass"),
+        (mass, "log10 Msun", "'M' reaches .* no log10: it looks like masses"),
     ):
         path = csv(",")(tmp_path, plain() | {"M": values}, {}, "")
         chosen = column_map() | {"mass": {"column": "M", "unit": unit}}
@@ -323,6 +323,25 @@ def test_unit_of_a_further_column_is_noted(tmp_path: Path) -> None:
     chosen = column_map(columns={"sfr": {"column": "S", "unit": "Msun/yr"}})
     cone = read(path, options=Options(columns=chosen))
     assert "columns.sfr in Msun/yr by the map, in kg / s by the file" in cone.provenance
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit", "stated"),
+    [(30.0, "Msun/yr", "Msun yr-1"), (np.log10(30.0), "log10 Msun/yr", "dex(solMass / yr)"),
+     (3e10, "Msun/Gyr", "")],
+)  # fmt: skip
+def test_rates_of_star_formation_are_converted(
+    tmp_path: Path, stored: float, unit: str, stated: str
+) -> None:
+    """Models take a column sfr in Msun/yr."""
+    path = hdf5(tmp_path, plain() | {"S": np.full(NUM, stored)}, {"S": stated}, "")
+    chosen = column_map(columns={"sfr": {"column": "S", "unit": unit}})
+    cone = read(path, options=Options(columns=chosen))
+    np.testing.assert_allclose(cone.columns["sfr"], 30.0, rtol=1e-6)
+    other = "log10 Msun/yr" if unit != "log10 Msun/yr" else "Msun/yr"
+    chosen["columns"]["sfr"]["unit"] = other
+    if stated:
+        check(path, chosen, rf"columns.sfr: the file says .*, the map says {other}")
 
 
 def test_units_of_compound_datasets(tmp_path: Path) -> None:

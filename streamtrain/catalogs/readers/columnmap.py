@@ -27,6 +27,7 @@ from streamtrain.catalogs.readers.expressions import (
     ANGLE,
     LENGTH,
     MASS,
+    RATE,
     REDSHIFT,
     SPEED,
     Expression,
@@ -181,7 +182,8 @@ def _checked(content: Any) -> ColumnMap:
     _check_combination(set(quantities))
     extra = {}
     for name, entry in _mapping(content, "columns").items():
-        extra[str(name)] = _column(f"columns.{name}", entry, None)
+        units = RATE if name == "sfr" else None  # what luminosity models know the unit of
+        extra[str(name)] = _column(f"columns.{name}", entry, units)
     cosmology = {}
     for name, value in _mapping(content, "cosmology").items():
         if name not in PARAMETERS:

@@ -166,6 +166,7 @@ SCALED = {"/a": -1.0, "*a": 1.0, "*sqrt(a)": 0.5}
 """What may follow a unit of speed, and the power of the scale factor that it means."""
 ANGLE = {"deg": 1.0, "rad": 180.0 / math.pi, "arcmin": 1 / 60, "arcsec": 1 / 3600, "hourangle": 15}
 REDSHIFT = {"": 1.0}
+RATE = {"Msun/yr": 1.0, "Msun/Gyr": 1e-9}
 _SPELLINGS = {
     "Msun": r"(?i:m_?(sun|sol|solar|odot|⊙|☉)|sol_?mass|solar\.?mass(es)?)",
     "km/s": r"km(/s|/sec|\.?s-1|\.?sec-1)",
@@ -178,6 +179,10 @@ _SPELLINGS = {
     "hourangle": r"(?i:hour\.?angle)",
     "": r"(?i:1?|redshift)",
 } | {name: rf"(co?\.?|comoving\.?)?{name}(cm|\.?comoving|\(comoving\))?" for name in LENGTH}
+_SPELLINGS |= {
+    f"Msun/{time}": rf"{_SPELLINGS['Msun']}(/{word}|\.{word}-1)"
+    for time, word in (("yr", "(yr|year)"), ("Gyr", "Gyr"))
+}
 _NOT_STATED = ("", "1", "-", "?", "none", "dimensionless", "unitless", "unknown", "n/a")
 
 
@@ -207,8 +212,8 @@ class Unit:
 def read_unit(text: str, units: Mapping[str, float]) -> Unit | None:
     """The unit that `text` says, out of `units` (LENGTH, MASS ...), or None.
 
-    /h is read after a length or mass, log10 or dex before a mass, a power of the scale factor a
-    after a speed, a factor before any of them.
+    /h is read after a length or mass, log10 or dex before a mass or rate, a power of the scale
+    factor a after a speed, a factor before any of them.
     """
     rest = re.sub(r"\\[,;:! ]|~", " ", text)
     rest = re.sub(r"\\(mathrm|rm|text)|[${}\\]", "", rest).strip()
@@ -226,7 +231,9 @@ def read_unit(text: str, units: Mapping[str, float]) -> Unit | None:
     a_power = 0.0
     if scaled and units is SPEED:
         rest, a_power = scaled[1], SCALED[scaled[2].replace(".", "*")]
-    if (log10 and units is not MASS) or (with_h and units not in (LENGTH, MASS)):
+    if (log10 and units is not MASS and units is not RATE) or (
+        with_h and units not in (LENGTH, MASS)
+    ):
         return None
     for name in units:
         if re.fullmatch(_SPELLINGS[name], rest.replace("*", ".")):
@@ -254,6 +261,8 @@ def accepted(units: Mapping[str, float]) -> str:
     names = [name for name in units if name]
     if units is MASS:
         names = ["Msun", "1e10 Msun", "log10 Msun"]
+    if units is RATE:
+        names.append("log10 Msun/yr")
     if units is LENGTH or units is MASS:
         names += [f"{name}/h" for name in names]
     if units is SPEED:

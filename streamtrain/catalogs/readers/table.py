@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
-from streamtrain.catalogs.readers.expressions import Unit, is_stated, read_unit
+from streamtrain.catalogs.readers.expressions import RATE, Unit, is_stated, read_unit
 from streamtrain.catalogs.readers.halos import (
     Halos,
     files_beside,
@@ -168,12 +168,11 @@ def _check_present(key: str, name: str, array: NDArray[Any]) -> None:
 def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes: list[str]) -> None:
     """CatalogError if the file states another unit for a column than the map, or one that cannot
     be compared; a note if the map is sure, or if the unit is not converted."""
-    kind, _, _ = key.partition(".")
-    if kind == "columns":
+    allowed = RATE if key == "columns.sfr" else QUANTITIES.get(key)
+    if allowed is None or (allowed is RATE and read_unit(stated, RATE) is None):
         if is_stated(stated) and "".join(stated.split()) != "".join(column.unit.text.split()):
             notes.append(f"{key} in {column.unit.text} by the map, in {stated} by the file")
         return
-    allowed = QUANTITIES[key]
     if not is_stated(stated):
         stated = _unit_in_name(column.name)
     unit = read_unit(stated, allowed)
@@ -181,7 +180,8 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
         return
     says = f"the file says that '{column.name}' is in {stated}, the map says "
     says += column.unit.text or "a redshift"
-    sure = f"if the map is right add sure: true to it (--columns sure={key})"
+    sure = "if the map is right add sure: true to it"
+    sure += f" (--columns sure={key})" if key in QUANTITIES else ""
     if column.sure:
         notes.append(f"{says}, which was believed")
     elif unit is None:
@@ -210,8 +210,8 @@ def _converted(key: str, column: Column, values: Array, h: float | None) -> Arra
     _check_finite(key, column, values)
     if column.unit.log10 and np.max(values, initial=0.0) > MAX_LOG10:
         raise CatalogError(
-            f"{key}: '{column.name}' reaches {values.max():.6g}, which is no log10 of a mass: it "
-            "looks like masses themselves"
+            f"{key}: '{column.name}' reaches {values.max():.6g}, which is no log10: it looks like "
+            f"{'masses' if key == 'mass' else 'rates'} themselves"
         )
     return _plain(key, values, column.unit, h)
 
