@@ -39,6 +39,12 @@ MODEL_ERROR = 0.2
 """Relative uncertainty of a mass function: halo finders and definitions differ."""
 POOR_FIT, MARGIN = 2.5, 1.5
 """Mean (ln ratio / error)^2 that asks for an explanation, and what an explanation must gain."""
+FULL_TILE = 50.0
+"""Halos in a tile, where there are some, by which one without any is no accident."""
+EMPTY = 0.01
+"""Share of tiles without halos that is worth a word."""
+COARSE = 1e-3
+"""Steps of z_obs / (1 + z) that a spectral channel would show."""
 _SYNTHESISED = f'"program": "{MAKER}"'
 _MISTAKES = {
     "masses in Msun/h taken for Msun": ("h", ""),
@@ -56,6 +62,8 @@ def info(lightcone: Rows) -> dict[str, Any]:
     bins, warnings = density_check(lightcone)
     if _SYNTHESISED in lightcone.provenance:
         warnings = []
+    else:
+        warnings = [*(_odd_rows(lightcone) or warnings), *_shells(lightcone)]
     repeats = box_repeats(lightcone)
     return {
         "path": None if lightcone.path is None else str(lightcone.path),
@@ -159,6 +167,46 @@ def box_repeats(lightcone: Rows) -> float | None:
     return float(volume) / float(side.group(1)) ** 3
 
 
+def _odd_rows(lightcone: Rows) -> list[str]:
+    """What makes a number of halos odd that no unit explains: some are there twice, or parts of the
+    footprint hold none."""
+    c, said = lightcone, []
+    mixed = np.zeros(len(c), np.uint64)  # of 5e6 halos, two are the same by chance once in 1e6
+    for odd, name in enumerate(("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun")):
+        bits = getattr(c, name).view(np.uint32).astype(np.uint64)
+        mixed = (mixed ^ bits) * np.uint64(0x9E3779B97F4A7C15 + 2 * odd)
+        mixed ^= mixed >> np.uint64(32)
+    if twice := len(c) - len(np.unique(mixed)):
+        said.append(
+            f"{twice} of {len(c)} halos are there more than once, of the same place and mass: do "
+            "files that were joined overlap?"
+        )
+    ra_min, ra_max, dec_min, dec_max = c.footprint_deg
+    whole = [int((high - low) / c.tile_deg + 1e-6) for low, high in
+             ((dec_min, dec_max), (ra_min, ra_max))]  # fmt: skip
+    halos = np.diff(c.tile_offsets).reshape(c.tile_shape)[: whole[0], : whole[1]]
+    empty = float((halos == 0).mean()) if halos.size else 0.0
+    if empty >= EMPTY and halos.sum() > FULL_TILE * np.count_nonzero(halos):
+        said.append(
+            f"{100 * empty:.2g} % of the footprint hold no halo: fields that reach there are "
+            "partly empty (catalog import --footprint-deg keeps a part)"
+        )
+    return said
+
+
+def _shells(lightcone: Rows) -> list[str]:
+    """That observed redshifts are those of a few shells, if so."""
+    values = np.unique(lightcone.z_obs).astype(np.float64)
+    steps = np.diff(values) / (1.0 + values[1:])
+    few = 1 < len(values) < 0.1 * len(lightcone)
+    if not few or (step := float(np.median(steps))) <= COARSE:
+        return []
+    return [
+        f"z_obs has {len(values)} different values only, {step:.2g} (1 + z) apart: is it rounded, "
+        "or that of snapshots? A map would have their shells"
+    ]
+
+
 def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
     """Halos per mass bin against Tinker08, and warnings when a mistaken unit explains them better.
 
@@ -199,7 +247,7 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
     if as_given < POOR_FIT:
         return bins, []
     ratios = [row["ratio"] for row in bins]
-    pattern = f"the halo density is {min(ratios):.2f} to {max(ratios):.2f} times Tinker08"
+    pattern = f"the halo density is {min(ratios):.3g} to {max(ratios):.3g} times Tinker08"
     if mistaken[best] < min(POOR_FIT, as_given - MARGIN):
         name = list(_MISTAKES)[best]
         warning = f"{pattern}, as expected of {name} (h = {h:g})"
@@ -208,7 +256,8 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
         return bins, [warning]
     return bins, [
         f"{pattern}, which no confusion of units with h explains: is the footprint or the redshift "
-        "range larger than what the halos fill, or is the catalog thinned or incomplete?"
+        "range larger than what the halos fill, are angles in another unit, or is the catalog "
+        "thinned or incomplete?"
     ]
 
 

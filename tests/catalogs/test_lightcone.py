@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support import SHARED
 from support import reference as ref
 
@@ -454,6 +456,40 @@ def test_footprint_too_large_is_no_unit() -> None:
 def test_circular_field_in_its_bounding_box_is_fine() -> None:
     wide = replace(tinker_lightcone(), footprint_deg=(-0.5, 0.5, -2 / np.pi, 2 / np.pi))
     assert wide.info()["warnings"] == []
+
+
+def warnings_of(rows: NDArray[Any], **changed: Any) -> list[str]:
+    """Of some halos of a lightcone."""
+    cone = tinker_lightcone()
+    names = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
+    arrays = {name: getattr(cone, name)[rows] for name in names} | changed
+    told: list[str] = Lightcone.from_arrays(**arrays, cosmology=cone.cosmology).info()["warnings"]
+    return told
+
+
+def test_halos_that_are_there_twice() -> None:
+    """Without a guess at h, which twice as many halos look like."""
+    rows = np.arange(len(tinker_lightcone()))
+    (warning,) = warnings_of(np.concatenate([rows, rows]))
+    assert f"{len(rows)} of {2 * len(rows)} halos are there more than once" in warning
+    (warning,) = warnings_of(np.append(rows, 5))
+    assert f"1 of {len(rows) + 1} halos are there more than once" in warning
+
+
+def test_a_footprint_with_a_corner_without_halos() -> None:
+    cone = tinker_lightcone()
+    angles = sky_angles_deg(cone.x_Mpc, cone.y_Mpc, cone.z_Mpc)
+    (warning,) = warnings_of(np.flatnonzero((angles[0] < 0) | (angles[1] < 0)))
+    share = re.match(r"(\d+) % of the footprint hold no halo", warning)
+    assert share and float(share[1]) == pytest.approx(25, abs=3)
+
+
+@pytest.mark.parametrize(("step", "told"), [(1e-3, 0), (0.01, 1), (0.1, 1)])
+def test_redshifts_of_a_few_shells(step: float, told: int) -> None:
+    """Rounded to two decimals, or those of snapshots: a map of 31 MHz channels shows it."""
+    z_obs = np.round(tinker_lightcone().z_obs.astype(float) / step) * step
+    found = warnings_of(np.arange(len(z_obs)), z_obs=z_obs)
+    assert [("different values only" in text) for text in found] == [True] * told
 
 
 def test_describe() -> None:
