@@ -23,12 +23,15 @@ from streamtrain.luminosity.modifiers import PLAIN, Adjustments, Modifiers
 from streamtrain.luminosity.trace import Traced, trace
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import kernels_for
+from streamtrain.schema import warn
 
 LARGEST_DEPOSIT = 2.0**50
 STRATA = 96
 """Halos, one for each range of mass, that stand for all in `CompiledModel.expect`: half of the
 ranges equal in the logarithm of the rank, for the light, half in the rank, for the number."""
 
+LOGARITHMS = 30.0
+"""log10 and ln of the brightest halo's L [Lsun] are below; a line of so little light is none."""
 CHECKED_AT_ONCE = 1 << 16
 """Halos in one piece of `CompiledModel.check_luminosities`."""
 FINE_STRATA = 4096
@@ -192,6 +195,13 @@ class CompiledModel:
                     values = self.traced.evaluate(output, parameters, probes.halos)
                     most = 1.0 if output == "on_fraction" else np.finfo(np.float64).max
                     self._refuse(~((values >= 0.0) & (values <= most)), values, name, probes)
+                    faint = (values > 0.0).all() and 1.0 < values.max(initial=0.0) < LOGARITHMS
+                    if name == "L" and faint and not start:
+                        warn(
+                            f"{self.model.name} gives all halos L = {values.min():.3g} to "
+                            f"{values.max():.3g} Lsun, as logarithms of luminosities would be: L "
+                            "itself is wanted"
+                        )
 
     def _refuse(self, bad: NDArray[np.bool_], values: Float, name: str, probes: Probes) -> None:
         if not bad.any():

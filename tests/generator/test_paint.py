@@ -19,6 +19,7 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.paint import Painter, paint
 from streamtrain.grid import Grid
 from streamtrain.numerics.backend import BackendError
+from streamtrain.schema import AssumptionWarning
 
 MAX_OF_LARGEST = 2e-5
 """What a voxel may differ by, in units of the map's largest (float32 luminosities)."""
@@ -327,6 +328,15 @@ def test_a_painter_looks_at_luminosities(small_sky: Lightcone) -> None:
     painter.paint()
     with pytest.raises(ValueError, match="sinking gives L = -"):
         painter.paint([{"amplitude": 1e-6}, {"amplitude": -1e-6}])
+
+
+@pytest.mark.parametrize("logarithm", [np.log10, np.log])
+def test_logarithms_of_luminosities_are_said(small_sky: Lightcone, logarithm: Any) -> None:
+    def line(mass_Msun: Any, z: Any) -> Any:
+        return logarithm(1e-6 * mass_Msun)
+
+    with pytest.warns(AssumptionWarning, match="line gives all halos L = .* L itself is wanted"):
+        paint(small_sky, Grid((0.35, 0.35), (4, 16, 16)), line, min_mass_Msun=5e10)
 
 
 def test_luminosities_that_are_none() -> None:
