@@ -29,6 +29,7 @@ from streamtrain.catalogs.headers import (
 )
 from streamtrain.catalogs.rows import (
     CORE,
+    HALO_MASSES,
     TILE_DEG,
     Float32,
     Rows,
@@ -138,6 +139,10 @@ class Lightcone(Rows):
             raise CatalogError(f"realisation must be one line of text, not {realisation!r}")
         if not 0.0 < limit < np.inf:
             raise CatalogError(f"min_mass_Msun must be positive and finite, got {min_mass_Msun}")
+        if min_mass_Msun is not None and limit < HALO_MASSES[0]:
+            raise CatalogError(
+                f"min_mass_Msun = {limit:g}: no halo's mass in Msun, but perhaps a logarithm of one"
+            )
         return cls(
             **read_only(halos),
             columns=read_only(extra),

@@ -240,6 +240,7 @@ def bad(name: str, row: int, value: float) -> dict[str, Any]:
         ({"footprint_deg": (0.5, -0.5, -0.2, 0.37)}, r"footprint_deg must be"),
         ({"z_range": (3.0, 2.0)}, r"z_range must be .* got \(3.0, 2.0\)"),
         ({"min_mass_Msun": 0.0}, r"min_mass_Msun must be positive"),
+        ({"min_mass_Msun": 10.4}, r"min_mass_Msun = 10.4: .* perhaps a logarithm"),
     ],
 )
 def test_bad_input_is_one_sentence(changes: dict[str, Any], message: str) -> None:
