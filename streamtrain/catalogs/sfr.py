@@ -267,6 +267,12 @@ class SFRTable:
             raise ValueError(
                 f"{path}: the first column must be 1 + z, at least 1, but holds {z_nodes[0]:g}"
             )
+        for column, what, most in ((1, "mass [Msun]", 20.0), (2, "SFR [Msun/yr]", 10.0)):
+            if (largest := rows[:, column].max()) > most:
+                raise ValueError(
+                    f"{path}: column {column + 1} must be log10 of the {what}, but reaches "
+                    f"{largest:g}"
+                )
         values = np.empty(shape)
         values.reshape(-1)[node] = rows[:, 2]
         return cls(m_nodes, z_nodes, values, str(path))

@@ -124,6 +124,8 @@ def test_digest_is_of_the_numbers(file: Path, tmp_path: Path) -> None:
         ("# x\n1 10 nan 9\n", "line 2 holds a number that is not finite"),
         ("1 10\n2 11\n", "line 1 has 2 columns, not four"),
         ("1 10 0 9 7\n", "line 1 has 5 columns, not four"),
+        ("1 1e10 0 9\n2 1e10 0 9\n1 1e11 0 9\n2 1e11 0 9\n", "2 must be log10 of the mass [Msun]"),
+        ("1 10 0 9\n2 10 0 9\n1 11 55 9\n2 11 9 9\n", "3 must be log10 of the SFR [Msun/yr]"),
         ("0 10 0 9\n2 10 0 9\n0 11 0 9\n2 11 0 9\n", "the first column must be 1 + z, at least 1"),
     ],
 )
