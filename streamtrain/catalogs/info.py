@@ -169,7 +169,7 @@ def box_repeats(lightcone: Rows) -> float | None:
 
 def _odd_rows(lightcone: Rows) -> list[str]:
     """What makes a number of halos odd that no unit explains: some are there twice, or parts of the
-    footprint hold none."""
+    footprint, the redshifts or the masses hold none."""
     c, said = lightcone, []
     mixed = np.zeros(len(c), np.uint64)  # of 5e6 halos, two are the same by chance once in 1e6
     for odd, name in enumerate(("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun")):
@@ -191,7 +191,7 @@ def _odd_rows(lightcone: Rows) -> list[str]:
             f"{100 * empty:.2g} % of the footprint hold no halo: fields that reach there are "
             "partly empty (catalog import --footprint-deg keeps a part)"
         )
-    return said
+    return [*said, *filter(None, [_unfilled(c)])]
 
 
 def _shells(lightcone: Rows) -> list[str]:
@@ -313,6 +313,12 @@ def inconsistency(lightcone: Rows, ra: NDArray[Any], dec: NDArray[Any]) -> str |
                 f"tile_deg = {c.tile_deg:.9g} does not fit its rows: row {row} is at {name} = "
                 f"{angle[row]:.6g} deg, not in its tile ({np.count_nonzero(bad)} such rows)"
             )
+    return _unfilled(c)
+
+
+def _unfilled(lightcone: Rows) -> str | None:
+    """Half a sentence if its rows do not fill the redshifts and masses that a lightcone says."""
+    c = lightcone
     z, (z_low, z_high) = c.z_obs, c.z_range
     outside = np.count_nonzero((z < z_low) | (z > z_high))
     if outside > OUTSIDE * len(c):

@@ -463,8 +463,8 @@ def warnings_of(rows: NDArray[Any], **changed: Any) -> list[str]:
     """Of some halos of a lightcone."""
     cone = tinker_lightcone()
     names = ("x_Mpc", "y_Mpc", "z_Mpc", "mass_Msun", "z_obs")
-    arrays = {name: getattr(cone, name)[rows] for name in names} | changed
-    told: list[str] = Lightcone.from_arrays(**arrays, cosmology=cone.cosmology).info()["warnings"]
+    given: Any = {name: getattr(cone, name)[rows] for name in names} | changed
+    told: list[str] = Lightcone.from_arrays(**given, cosmology=cone.cosmology).info()["warnings"]
     return told
 
 
@@ -483,6 +483,17 @@ def test_a_footprint_with_a_corner_without_halos() -> None:
     (warning,) = warnings_of(np.flatnonzero((angles[0] < 0) | (angles[1] < 0)))
     share = re.match(r"(\d+) % of the footprint hold no halo", warning)
     assert share and float(share[1]) == pytest.approx(25, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [({"z_range": (2.0, 4.0)}, "z_range = 2..4 does not fit its rows, which fill 2.4"),
+     ({"min_mass_Msun": 1e9}, "min_mass_Msun = 1e.09 does not fit its rows: the lightest")],
+)  # fmt: skip
+def test_what_the_halos_do_not_fill(claim: dict[str, Any], message: str) -> None:
+    """Without the guess that masses are in Msun/h, which fewer halos look like."""
+    (warning,) = warnings_of(np.arange(len(tinker_lightcone())), **claim)
+    assert re.match(message, warning)
 
 
 @pytest.mark.parametrize(("step", "told"), [(1e-3, 0), (0.01, 1), (0.1, 1)])
