@@ -155,11 +155,12 @@ def test_forms_of_the_file(kernels: Kernels, tmp_path: Path) -> None:
         ("# theta (arcseconds)\n0 1\n9 0\n", "head says arcseconds, .* expected in deg"),
         ("radius_arcmin,response\n0,1\n9,0\n", "head says arcmin, .* expected in deg"),
         ("0 1\n1 0\nend\n", "'end' is no row of numbers"),
+        ("SIMPLE\xff\x80", "cannot be used: it is no text file"),
         ("0 1\n1.5 0\n", r"FWHM, 60 x 75 pixels \(ra, dec\), is wider than the map, 40 x 48"),
     ],
 )
 def test_what_is_no_profile(tmp_path: Path, text: str, sentence: str) -> None:
-    (tmp_path / "beam.txt").write_text(text)
+    (tmp_path / "beam.txt").write_text(text, encoding="latin-1")
     beam = {"profile": str(tmp_path / "beam.txt")}
     with pytest.raises(ConfigError, match=r"^observe\.beam.*" + sentence):
         operators({"beam": beam}, shape=list(SHAPE), fov_deg=FOV)
