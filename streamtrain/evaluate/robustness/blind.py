@@ -385,6 +385,8 @@ def blind_figure(
     panels = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, row, (posterior, counts) in zip(panels, rows, answers, strict=False):
         posterior.plot(axes, true=counts)
+        for drawn, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            drawn.set_label(label.partition(", up to ")[0])  # of this panel alone
         alarm = posterior.alarm
         raised = alarm is not None and alarm.extrapolated
         p = "" if alarm is None else f", p = {alarm.p:.2g}{', ALARM' if raised else ''}"
