@@ -2,7 +2,7 @@
 # Makes a trained network that ships with streamtrain again: bash launch/trained.sh quickstart|comap
 # Lightcones, training, test set, evaluation, calibration, alarm, and the packed copy in
 # configs/trained/NAME. Stop it whenever you like: the same command continues. A GPU, or days of CPU
-# cores, would do for `comap` what these few steps cannot: two cores take an hour for either.
+# cores, would do for `comap` what these few steps cannot: two cores take up to two hours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=""
@@ -21,9 +21,9 @@ quickstart)
 comap)
     config=configs/comap_pathfinder.yaml
     # any depth that a field of the survey may have
-    settings=('observe.noise.sigma_uK=[20, 60]' train.steps=1800 train.batch_size=32
-        train.validate_every=300 train.checkpoint_every=100 test.samples=1024) maps=2000
-    streamtrain catalog make --for "$config" --number 16 8 8
+    settings=('observe.noise.sigma_uK=[20, 60]' seed=2 train.steps=1800 train.batch_size=32
+        train.validate_every=300 train.checkpoint_every=100 test.samples=1024) maps=6000
+    streamtrain catalog make --for "$config" --number 32 32 8  # 8 GB in memory
     ;;
 *)
     echo "there is no network '$name': quickstart or comap" >&2
