@@ -70,19 +70,21 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 
 
 def _short_int(loader: _UniqueLoader, node: yaml.ScalarNode) -> int | str:
-    if len(str(node.value)) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
-        problem = f"a whole number of {len(node.value)} characters"
+    text = str(loader.construct_scalar(node))
+    if len(text) > MAX_DIGITS:  # Python shows none of 4300 digits, in hexadecimal or not
+        problem = f"a whole number of {len(text)} characters"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-    text = str(node.value).replace("_", "")
     if ":" in text:  # 1:30 is 90 in YAML 1.1
-        return str(node.value)
-    if text.lstrip("+-").isdigit():  # and 010 is 8: no seed that a script has padded means that
-        return int(text)
+        return text
+    digits = text.replace("_", "")
+    if digits.lstrip("+-").isdigit():  # and 010 is 8: no seed that a script has padded means that
+        return int(digits)
     return int(loader.construct_yaml_int(node))
 
 
 def _float(loader: _UniqueLoader, node: yaml.ScalarNode) -> float | str:
-    return str(node.value) if ":" in node.value else float(loader.construct_yaml_float(node))
+    text = str(loader.construct_scalar(node))
+    return text if ":" in text else float(loader.construct_yaml_float(node))
 
 
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
