@@ -23,7 +23,7 @@ comap)
     # any depth that a field of the survey may have
     settings=('observe.noise.sigma_uK=[20, 60]' seed=2 train.steps=1800 train.batch_size=32
         train.validate_every=300 train.checkpoint_every=100 test.samples=1024) maps=6000
-    streamtrain catalog make --for "$config" --number 32 32 8  # 8 GB in memory
+    streamtrain catalog make --for "$config" --number 32 32 8  # 17 GB of free memory
     ;;
 *)
     echo "there is no network '$name': quickstart or comap" >&2

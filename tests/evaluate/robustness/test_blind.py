@@ -73,7 +73,9 @@ def test_gains_multiply_channels_and_a_drift_is_noise_along_frequency(config: Co
     assert unchanged.numpy() == pytest.approx(cube.numpy(), abs=1e-6)
 
 
-def test_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
+def test_the_command(
+    config: Config, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it finds is what the posterior of the same map says; a map that the run cannot have is
     left out; the second time the same comes out."""
     folder = Path(shutil.copytree(config.run, tmp_path / "run"))
@@ -88,7 +90,21 @@ def test_the_command(config: Config, tmp_path: Path, capsys: Any) -> None:
         "- {name: none, what: no such noise, scale: {observe.edge_noise.sigma_uK: 2}}\n"
     )
     kept = Run.open(folder).config
+    given: list[Any] = []
+    draw = blind.blind_figure
+    monkeypatch.setattr(blind, "blind_figure", lambda *of: given.append(of) or draw(*of))
     result = blind_test(kept, maps=tmp_path / "m.yaml")
+    network, rows, ((posterior, counts), *others) = given[0]
+    samples = posterior.samples.copy()
+    some = np.arange(0, len(samples), 6)  # a sixth of all functions, and few of any bin
+    samples[some, np.arange(len(some)) % samples.shape[1]] = 1e12
+    wide = replace(posterior, samples=samples)
+    assert "whole curve, 95 %, up to 1e+12" in wide.plot().axes[0].get_legend_handles_labels()[1]
+    figure = draw(network, rows, [(wide, counts), *others])
+    (key,) = figure.legends
+    assert "whole curve, 95 %" in [text.get_text() for text in key.get_texts()]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert all(axes.xaxis.label.get_visible() and axes.get_xlabel() for axes in panels)
     assert [row["name"] for row in result["maps"]] == ["own", "watson", "gains", "beam"]
     why = "the run has no observe.edge_noise.sigma_uK that is a number"
     assert result["left_out"] == {"none": why}
