@@ -195,10 +195,9 @@ class CompiledModel:
                     values = self.traced.evaluate(output, parameters, probes.halos)
                     most = 1.0 if output == "on_fraction" else np.finfo(np.float64).max
                     self._refuse(~((values >= 0.0) & (values <= most)), values, name, probes)
-                    faint = (values > 0.0).all() and 1.0 < values.max(initial=0.0) < LOGARITHMS
-                    if name == "L" and faint and not start:
+                    if name == "L" and not start and _logarithms(values):
                         warn(
-                            f"{self.model.name} gives all halos L = {values.min():.3g} to "
+                            f"{self.model.name} gives halos L = {values.min():.3g} to "
                             f"{values.max():.3g} Lsun, as logarithms of luminosities would be: L "
                             "itself is wanted"
                         )
@@ -302,16 +301,24 @@ def _intensity_per_lsun(
     return intensity if grid.units == "uK" else intensity / (one_plus_z * one_plus_z)
 
 
+def _logarithms(luminosity: Float) -> bool:
+    """Whether luminosities [Lsun] look like log10 or ln of some."""
+    return bool(1.0 < luminosity.max(initial=0.0) < LOGARITHMS and (luminosity > 0.0).all())
+
+
 def _by_mass(halos: Halos) -> NDArray[np.int64]:
     """Rows of the halos that are painted, the heaviest first, and equal ones in their order."""
     painted = np.flatnonzero(halos.channel >= 0)
-    bits = halos.bank.log2_mass[painted].view(np.int32).astype(np.int64)
-    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # in the order of the numbers
     # one whole number of mass and row, of which a bank has less than 2^32: NumPy sorts these
-    # several times as fast as it finds a stable order
-    keys = (-bits << 32) | painted
+    # several times as fast as it finds a stable order. Positive floats are in the order of their
+    # bits, and no halo has 1 Msun
+    keys = halos.bank.log2_mass[painted].view(np.int32).astype(np.int64)
+    keys <<= 32
+    np.negative(keys, out=keys)
+    keys |= painted
     keys.sort()
-    return keys & 0xFFFFFFFF
+    keys &= 0xFFFFFFFF
+    return keys
 
 
 def _heaviest_and_some(order: NDArray[np.int64]) -> NDArray[np.int64]:

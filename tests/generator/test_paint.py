@@ -335,7 +335,7 @@ def test_logarithms_of_luminosities_are_said(small_sky: Lightcone, logarithm: An
     def line(mass_Msun: Any, z: Any) -> Any:
         return logarithm(1e-6 * mass_Msun)
 
-    with pytest.warns(AssumptionWarning, match="line gives all halos L = .* L itself is wanted"):
+    with pytest.warns(AssumptionWarning, match="line gives halos L = .* L itself is wanted"):
         paint(small_sky, Grid((0.35, 0.35), (4, 16, 16)), line, min_mass_Msun=5e10)
 
 
