@@ -113,7 +113,8 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         place = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{name} is not valid YAML{place}: {one_line(problem)}") from None
-    except (ValueError, ArithmeticError, RecursionError) as error:  # dates, digits, depth
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        # dates, digits, a number without any, depth
         if isinstance(error, ConfigError) or os.environ.get(DEBUG):
             raise
         raise ConfigError(f"{name} is not valid YAML: {reason_of(error)}") from error

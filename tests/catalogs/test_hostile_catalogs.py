@@ -254,6 +254,8 @@ def test_settings_without_end(tmp_path: Path) -> None:
         ("run: 1" + ":1" * 3000, "not valid YAML at line 1: a whole number of 6001 characters"),
         ("seed: !!int [1]", "not valid YAML"),
         ("seed: !!float [1]", "not valid YAML"),
+        ("seed: !!int ''", "not valid YAML"),
+        ("seed: !!float ''", "not valid YAML"),
         ("seed: !!binary 'x'\n", "not valid YAML"),
         ("a: 'x\\\n" * 3, "not valid YAML"),
         ("a: 1\0", "not valid YAML"),
