@@ -212,8 +212,8 @@ def power_spectrum(
     sides_Mpc: Sequence[float],
     shells: Sequence[tuple[float, float]] = SHELLS,
 ) -> NDArray[np.float64]:
-    """P(k) of a cube of comoving sides in shells low <= |k| < high [1/Mpc], divided by the window
-    of its voxels [num_shells]. Raises ValueError for a shell without a mode."""
+    """P(k) [T^2 Mpc^3] of a cube of comoving sides [Mpc] in shells low <= |k| < high [1/Mpc],
+    divided by the window of its voxels [num_shells]. Raises ValueError for a shell without any."""
     cells = tuple(side / n for side, n in zip(sides_Mpc, cube.shape, strict=True))
     power = Power.spherical(Box(cube.shape, cells), shells, deconvolve=True)
     return power(torch.from_numpy(np.asarray(cube, np.float32))[None])[0].double().numpy()
