@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -102,6 +102,9 @@ class Operator(ABC):
     """Whether it leaves voxels as they are that were masked or not observed before it."""
     files: ClassVar[tuple[str, ...]] = ()
     """Settings that name a file: it counts by what is in it, not by where it lies."""
+    measured: ClassVar[tuple[str, ...]] = ()
+    """Settings that were measured of the instrument, with an error: numbers above 0, all of one of
+    them times the same factor in `turned`."""
     pipeline: ClassVar[Literal["", "filter", "pca"]] = ""
     """What a survey's pipeline does that it stands for, and that a map's file may say was done, see
     `SkyMap.filtered` and `SkyMap.pca_modes`."""
@@ -150,6 +153,17 @@ class Operator(ABC):
     def needs_units(cls, section: Any) -> bool:
         """Whether an operator of this section is meant for a map in its units."""
         return cls.adds
+
+    @classmethod
+    def turned(cls, section: Any, factor: float) -> dict[str, Any]:
+        """The section with one of `measured` times a factor, by the setting's name, for each that
+        is given."""
+        given = {name: value for name in cls.measured if (value := getattr(section, name))}
+        times = {name: (factor * np.asarray(value)).tolist() for name, value in given.items()}
+        return {
+            name: replace(section, **{name: tuple(value) if isinstance(value, list) else value})
+            for name, value in times.items()
+        }
 
     @property
     def title(self) -> str:

@@ -125,6 +125,7 @@ class Beam(Operator):
     random = False
     telescope = True
     files = ("profile",)
+    measured = ("fwhm_arcmin", "fwhm_pixels")
     hint = "a smoothing of such values takes fwhm_pixels"
 
     convolution: GaussianBeam | ProfileBeam

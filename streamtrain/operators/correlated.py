@@ -53,6 +53,7 @@ class CorrelatedNoise(Operator):
     random = True
     adds = True
     spares = True
+    measured = ("knee_per_GHz",)
 
     sigma: tuple[float, float]
     """Lowest and highest sigma [map units]."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +91,17 @@ class LevelNoise(Operator):
     turn = Turn.NOISE
     random = True
     adds = True
+    measured = ("sigma_uK",)
 
     sigma: tuple[float, float]
     """Lowest and highest level [map units], as it is quoted."""
     absent: float
     """Probability of a sample without it."""
+
+    @classmethod
+    def turned(cls, section: Any, factor: float) -> dict[str, Any]:
+        """Of a level that is the same in all samples."""
+        return {} if isinstance(section.sigma_uK, tuple) else super().turned(section, factor)
 
     @property
     def level_varies(self) -> bool:

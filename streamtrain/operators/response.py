@@ -98,6 +98,7 @@ class ChannelResponse(Operator):
     random = False
     telescope = True
     files = ("file",)
+    measured = ("fwhm_MHz", "resolving_power")
 
     sums: RowSums
     """Weights of all channels for each."""

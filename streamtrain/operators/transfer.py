@@ -128,6 +128,7 @@ class TransferFunction(Operator):
     random = False
     telescope = True
     pipeline = "filter"
+    measured = ("k_half",)
     files = ("file",)
 
     freq: Axis

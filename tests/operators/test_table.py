@@ -7,7 +7,7 @@ that asks about operators has to treat them right without having heard of them.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +320,29 @@ def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> N
     plan = from_mapping({"grid": grid, "observe": observe}).observation
     with pytest.warns(OrderWarning, match=filled) if filled else nullcontext():
         plan.check_filled(plan.operators())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("beam", {"fwhm_arcmin": 4.0}, {"fwhm_arcmin": 5.0}),
+        ("beam", {"fwhm_pixels": 2.0}, {"fwhm_pixels": 2.5}),
+        ("beam", {"profile": "beam.txt"}, {}),
+        ("noise", {"sigma_uK": 8.0}, {"sigma_uK": 10.0}),
+        ("noise", {"sigma_uK": [1.0, 2.0]}, {}),
+        ("noise", {"sigma_uK": 0.0}, {}),
+        ("edge_noise", {"sigma_uK": 4.0}, {"sigma_uK": 5.0}),
+        ("correlated_noise", {"sigma_uK": 1.0, "knee_per_GHz": 2.0}, {"knee_per_GHz": 2.5}),
+        ("channel_response", {"resolving_power": 100}, {"resolving_power": 125.0}),
+        ("transfer_function", {"k_half": [0.04, 0.08]}, {"k_half": (0.05, 0.1)}),
+        ("pca", {"modes": 2}, {}),
+    ],
+)
+def test_measured_numbers_can_be_turned(
+    kind: str, settings: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    section = load_config({"extends": "reference.yaml", "observe": {kind: settings}}).observe[kind]
+    turned = OPERATORS[kind].turned(section, 1.25)
+    assert {name: getattr(other, name) for name, other in turned.items()} == expected
+    for name, other in turned.items():
+        assert replace(other, **{name: getattr(section, name)}) == section

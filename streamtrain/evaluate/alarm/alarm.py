@@ -6,14 +6,16 @@ and the network's outputs for them. Maps of the training's skies say what goes w
 other skies say how far from that the maps of the prior lie. The p-value of a map is its rank among
 these: of maps of the prior on skies that no training saw, 5 % have p < 0.05.
 
-Four distances are ranked, each by itself, and the rank of their combination (Cauchy's, Liu and Xie
-2020, arXiv:1808.09011) is the p-value:
+Up to five distances are ranked, each by itself, and the rank of their combination (Cauchy's, Liu
+and Xie 2020, arXiv:1808.09011) is the p-value:
 
 - outputs: of the network's outputs from their mean, in their own covariance (Mahalanobis);
 - neighbours: of the leading directions of the outputs from those of other maps, the tenth nearest;
 - power spectrum: of P(k_perp, k_par) from what goes with these outputs, and so with the luminosity
   function that the network reads off, in the covariance of what is left;
-- other statistics: the same of the others, the voxel intensity distribution first of all.
+- other statistics: the same of the others, the voxel intensity distribution first of all;
+- instrument: of all statistics, along the one direction in which they move where a measured number
+  of the instrument is another, as the width of the beam (Rao's score); the largest of these.
 
 What goes with the outputs is a quadratic regression on leading directions of outputs and of
 statistics.
@@ -22,6 +24,7 @@ statistics.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,8 +49,11 @@ FEWEST_MAPS = 200
 """With fewer no p-value is smaller than `EXTRAPOLATED`."""
 EXTRAPOLATED = 0.01
 """A map of a smaller p-value is called an extrapolation."""
-TESTS = ("outputs", "neighbours", "power spectrum", "other statistics")
-"""The distances that are ranked."""
+INSTRUMENT = "instrument"
+TESTS = ("outputs", "neighbours", "power spectrum", "other statistics", INSTRUMENT)
+"""The distances that are ranked; the last one where something of the instrument was measured."""
+TURNED = 1.1
+"""What measured numbers of the instrument are times, for the direction in which maps move."""
 
 LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
@@ -70,6 +76,11 @@ FARTHEST = 30.0
 """A number counts as no farther from the mean than so many standard deviations."""
 FARTHEST_LEADING = 5.0
 """Leading directions reach no farther into the regression, whose squares would run away."""
+LEAST_READ = 0.2
+"""The error of a measured number that is read off a map is a regression on ln of this share of its
+scatter, added in quadrature: errors that happen to be nearly nothing would rule it."""
+LARGEST_READ = math.log(2.0)
+"""A measured number is read off along a straight line, which no larger |ln of a factor| lies on."""
 LEAST_UNIT = 1e-3
 """Numbers scatter by this at least: what an operator removes from every map, as a channel's mean,
 scatters by rounding alone, and that is another on another device."""
@@ -93,9 +104,9 @@ class Off:
     """A statistic that is not what goes with the network's outputs for the map."""
 
     kind: str
-    """What it is of, as "P(k_perp, k_par)"."""
+    """What it is of, as "P(k_perp, k_par)", or `INSTRUMENT`."""
     where: str
-    """Where in it, in words."""
+    """Where in it, in words; of the instrument the setting with its value."""
     sigma: float
     """How far off it is, in standard deviations of maps of the prior."""
     factor: float | None
@@ -103,9 +114,13 @@ class Off:
     nothing is known of what is expected there."""
 
     def __str__(self) -> str:
-        times = "" if self.factor is None else f"{self.factor:.3g} times what is expected, "
         far = f"{self.sigma:+.1f}" if abs(self.sigma) < FARTHEST else f"beyond {FARTHEST:g}"
-        return f"{self.kind} at {self.where}: {times}{far} sigma"
+        measured = self.kind == INSTRUMENT
+        where = self.where if measured else f"{self.kind} at {self.where}"
+        if self.factor is None:
+            return f"{where}: {far} sigma"
+        times = "as if it were {:.3g} times that" if measured else "{:.3g} times what is expected"
+        return f"{where}: {times.format(self.factor)}, {far} sigma"
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class Alarm:
     p: float
     """Share of maps of the prior that lie at least as far off."""
     tests: dict[str, float]
-    """The p-value of each of `TESTS`."""
+    """The p-value of each of `TESTS` that there is."""
     off: tuple[Off, ...]
     """The statistics that are farthest off, the farthest first; none within `LEAST_OFF`."""
     maps: int
@@ -201,8 +216,8 @@ def about_lines(network: str, alarm: Alarm | None) -> list[str]:
 class Reference:
     """What maps of a run's prior look like, and how far from that the maps of unseen skies lie.
 
-    arrays: as `fit` makes them; places: of the statistics; skies: which ones, in words; prior: see
-    `Alarm.prior`.
+    arrays: as `fit` makes them; places: of the statistics, then the measured numbers of the
+    instrument; skies: which ones, in words; prior: see `Alarm.prior`.
     """
 
     def __init__(
@@ -243,12 +258,14 @@ class Reference:
         places: Sequence[Place],
         skies: str,
         prior: Mapping[str, Sequence[float]] | None = None,
+        turned: Mapping[str, tuple[Float, Float]] | None = None,
     ) -> Reference:
         """The reference of some maps.
 
         seen: statistics [N, num_statistics] and outputs [N, num_outputs] of maps of the training's
         skies; unseen: the same of maps of other skies. places: what the statistics are, those of
-        `statistics` first. prior: see `Alarm.prior`.
+        `statistics` first. prior: see `Alarm.prior`. turned: by a measured number of the instrument
+        in words, the same of the first maps of `seen` where it is `TURNED` times as large.
         """
         numbers, outputs = seen
         arrays: dict[str, Float] = {"scales": statistics.scales}
@@ -265,36 +282,42 @@ class Reference:
         found = cls.__new__(cls)
         found._arrays = arrays
         scaled, _, leading = found._positions(numbers, outputs)
-        basis = _quadratic(leading)
-        normal = basis.T @ basis + RIDGE * np.eye(basis.shape[1])
-        arrays["weights"] = np.asarray(np.linalg.solve(normal, basis.T @ scaled))
-        left = scaled - basis @ arrays["weights"]
+        arrays["weights"] = _regression(_quadratic(leading), scaled)
+        left = scaled - _quadratic(leading) @ arrays["weights"]
         power = np.array([place.kind == POWER for place in places])
         arrays |= {"power_inverse": _inverse(left[:, power]), "power": power.astype(np.float64)}
         arrays["other_inverse"] = _inverse(left[:, ~power])
         arrays["left_unit"] = np.maximum(left.std(0), LEAST_LEFT)
         arrays["near"] = _single(leading[:, : arrays["output_axes"].shape[1]])
         found._tree = cKDTree(arrays["near"])
+        moves = {}
+        for name, there in (turned or {}).items():
+            moved = found._left(*there)[0]
+            move = (moved - left[: len(moved)]).mean(0) / math.log(TURNED)
+            if move.any():  # what changes no map cannot be read off one
+                moves[name] = move
+        if moves:
+            arrays["readings"], arrays["reading_widths"] = _readings(left, leading, moves)
         arrays["distances"] = _single(found._distances(*unseen)[0])
-        return cls(arrays, places, skies, prior)
+        measured = [Place(INSTRUMENT, name, True) for name in moves]
+        return cls(arrays, [*places, *measured], skies, prior)
 
     def p_values(self, numbers: Float, outputs: Float) -> Float:
         """p-values of maps from their statistics and outputs [B]."""
-        distances, _ = self._distances(numbers, outputs)
+        distances, *_ = self._distances(numbers, outputs)
         return self._rank(self._combined, _combined(self._shares(distances, 1)), 1)
 
     def judge(self, numbers: Float, outputs: Float) -> list[Alarm]:
         """The alarms of maps, from their statistics [B, num_statistics] and the network's outputs
         [B, num_outputs]."""
-        distances, left = self._distances(numbers, outputs)
+        distances, sigma, size = self._distances(numbers, outputs)
         shares = self._shares(distances, 1)
         p = self._rank(self._combined, _combined(shares), 1)
-        sigma = left / self._arrays["left_unit"]
-        size = left * self._arrays["statistic_unit"]
+        tests = TESTS[: shares.shape[1]]
         return [
             Alarm(
                 float(p[k]),
-                dict(zip(TESTS, shares[k].tolist(), strict=True)),
+                dict(zip(tests, shares[k].tolist(), strict=True)),
                 self._off(sigma[k], size[k]),
                 len(self),
                 self.skies,
@@ -337,20 +360,31 @@ class Reference:
         leading = np.concatenate([read @ a["output_axes"], scaled @ a["statistic_axes"]], axis=1)
         return scaled, read, np.clip(leading, -FARTHEST_LEADING, FARTHEST_LEADING)
 
-    def _distances(self, numbers: Float, outputs: Float) -> tuple[Float, Float]:
-        """The distances of `TESTS` [B, 4], and what the regression leaves [B, num_statistics]."""
+    def _distances(self, numbers: Float, outputs: Float) -> tuple[Float, Float, Float]:
+        """The distances of `TESTS` [B, 4 or 5], and how far from what is expected the number of
+        each place is, in its standard deviations and as it is [B, num_places]."""
         a = self._arrays
-        scaled, read, leading = self._positions(numbers, outputs)
-        left = scaled - _quadratic(leading) @ a["weights"]
+        left, read, leading = self._left(numbers, outputs)
         near, power = leading[:, : a["near"].shape[1]], a["power"] > 0
         which = min(NEIGHBOURS, len(a["near"]))
-        rows = (
+        rows = [
             _square(read, a["output_inverse"]),
             np.asarray(self._tree.query(near, k=[which])[0])[:, 0],
             _square(left[:, power], a["power_inverse"]),
             _square(left[:, ~power], a["other_inverse"]),
-        )
-        return np.stack(rows, axis=1), left
+        ]
+        sigma, size = left / a["left_unit"], left * a["statistic_unit"]
+        if "readings" in a:
+            turned = left @ a["readings"]
+            far = turned * np.exp(-_linear(leading) @ a["reading_widths"])
+            rows.append(np.abs(far).max(1))
+            sigma, size = np.hstack([sigma, far]), np.hstack([size, turned])
+        return np.stack(rows, axis=1), sigma, size
+
+    def _left(self, numbers: Float, outputs: Float) -> tuple[Float, Float, Float]:
+        """What the regression leaves of scaled statistics, then what `_positions` has beside."""
+        scaled, read, leading = self._positions(numbers, outputs)
+        return scaled - _quadratic(leading) @ self._arrays["weights"], read, leading
 
     def _shares(self, distances: Float, more: int) -> Float:
         """The p-value of each distance [B, 4]; more: 1 for new maps, 0 for the reference's own."""
@@ -365,7 +399,8 @@ class Reference:
 
     def _off(self, sigma: Float, size: Float) -> tuple[Off, ...]:
         order = np.argsort(-np.abs(sigma))[:MOST_OFF]
-        near = np.abs(sigma) < FARTHEST
+        measured = np.array([place.kind == INSTRUMENT for place in self.places])
+        near = (np.abs(sigma) < FARTHEST) & ~(measured & (np.abs(size) > LARGEST_READ))
         known = [place.logarithm and close for place, close in zip(self.places, near, strict=True)]
         return tuple(
             Off(
@@ -405,9 +440,37 @@ def _quadratic(x: Float) -> Float:
     return np.concatenate([np.ones((len(x), 1)), x, x[:, first] * x[:, second]], axis=1)
 
 
+def _linear(x: Float) -> Float:
+    """1 and the numbers [B, n]."""
+    return np.concatenate([np.ones((len(x), 1)), x], axis=1)
+
+
+def _regression(basis: Float, values: Float) -> Float:
+    """Weights [n, m] of a basis [N, n] for values [N, m]."""
+    normal = basis.T @ basis + RIDGE * np.eye(basis.shape[1])
+    return np.asarray(np.linalg.solve(normal, basis.T @ values))
+
+
+def _readings(left: Float, leading: Float, moves: Mapping[str, Float]) -> tuple[Float, Float]:
+    """Weights [num_statistics, n] that read off ln of a factor from what the regression leaves of
+    statistics, those of the least variance, where `moves` [num_statistics] are what it changes;
+    and those [1 + num_leading, n] that ln of their error has of leading directions: bright maps
+    know a beam better than faint ones."""
+    moved = np.stack(list(moves.values()), axis=1)
+    weights = _inverse(left) @ moved
+    weights = weights / np.maximum((weights * moved).sum(0), CONSTANT)
+    read = left @ weights
+    least = LEAST_READ * read.std(0)
+    widths = 0.5 * _regression(_linear(leading), np.log(read * read + least * least))
+    widths[0] += np.log((read * np.exp(-_linear(leading) @ widths)).std(0))
+    return weights, widths
+
+
 def _combined(shares: Float) -> Float:
-    """Cauchy's statistic of p-values [B, n], large where one of them is small."""
-    return cauchy(USUAL * shares)
+    """Cauchy's statistic of p-values [B, 4 or 5], large where one of them is small. That of the
+    instrument counts twice: four look at the sky."""
+    sky = len(TESTS) - 1
+    return cauchy(USUAL * np.hstack([shares, shares[:, sky:]]))
 
 
 def shares_below(p: Float) -> dict[str, float]:

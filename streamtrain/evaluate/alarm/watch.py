@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from streamtrain.evaluate.alarm.alarm import (
     FEWEST_MAPS,
     NUM_MAPS,
     PRIOR_LEVELS,
+    TURNED,
     Alarm,
     Reference,
 )
@@ -34,15 +35,17 @@ from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
-from streamtrain.schema import differences, to_dict
+from streamtrain.schema import ConfigError, differences, to_dict
 from streamtrain.shipped import is_shipped
 from streamtrain.tables import range_title
 
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
-PROCEDURE = 4
+PROCEDURE = 5
 """Goes up when other distances come out."""
+TURNED_MAPS = 500
+"""Maps of the prior, at most, that are made again for each measured number of the instrument."""
 NO_ALARM = "the alarm is off: nothing says whether the training could have made this map"
 """What is noted of a map that was compared with no map of the prior, as was asked for."""
 NETWORKS = "prediction of another network"
@@ -164,43 +167,101 @@ def _made(
     progress: Progress,
 ) -> tuple[Reference, MapStatistics]:
     number = maps // 2
-    statistics: MapStatistics | None = None
-    skies = ""
-    found: list[tuple[Float, Float]] = []
-    integrals: dict[str, list[Float]] = {}
-    for split in ("train", "validation" if has_validation else "train"):
-        first = number if found and not has_validation else 0
-        parts = []
-        with contextlib.closing(generators(split)) as generator:
-            quoted = _quoted(generator)
-            if split == "train" and found:
-                skies = "the training's own skies"
-            elif split == "validation":
-                count = len({header.realisation for header in generator.headers})
-                skies = f"{count} {'sky' if count == 1 else 'skies'} that no training saw"
-            for batch in _batches(generator, first, number):
-                if statistics is None:
-                    cubes = batch.cube
-                    if len(cubes) < EDGE_MAPS:
-                        more = range(len(cubes), min(EDGE_MAPS, number))
-                        cubes = torch.cat([cubes, generator.generate(more).cube])
-                    statistics = MapStatistics.choose(input_map, cubes)
-                parts.append(_look(statistics, network, others, batch.cube))
-                counts = batch.counts.double().cpu().numpy()
-                for each in quoted:
-                    integrals.setdefault(each.name, []).append(each.of(counts))
-                done = len(found) * number + sum(len(part[0]) for part in parts)
-                progress.count("alarm", done, 2 * number, "maps of the prior")
-        del generator, batch  # their lightcones go before those of the next split come
-        numbers, outputs = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-        found.append((numbers, outputs))
-    assert statistics is not None
+    looking = _Looking(network, others, input_map, progress, total=2 * number)
+    turned: dict[str, tuple[Float, Float]] = {}
+    with contextlib.closing(generators("train")) as generator:
+        measured = _turned(generator, progress)
+        again = min(number, TURNED_MAPS)
+        looking.total += again * len(measured)
+        seen = looking.at(generator, 0, number)
+        for name in list(measured):
+            turned[name] = looking.at(measured.pop(name), 0, again, counted=False)
+    del generator  # its lightcones go before those of the next split come
+    split, first = ("validation", 0) if has_validation else ("train", number)
+    with contextlib.closing(generators(split)) as generator:
+        unseen = looking.at(generator, first, number)
+        count = len({header.realisation for header in generator.headers})
+    skies = f"{count} {'sky' if count == 1 else 'skies'} that no training saw"
+    if not has_validation:
+        skies = "the training's own skies"
+    statistics = looking.statistics
     places = [*statistics.places, *_places(network, others)]
     prior = {
         name: whole_quantiles(np.concatenate(values), PRIOR_LEVELS).tolist()
-        for name, values in integrals.items()
+        for name, values in looking.integrals.items()
     }
-    return Reference.fit(statistics, found[0], found[1], places, skies, prior), statistics
+    return Reference.fit(statistics, seen, unseen, places, skies, prior, turned), statistics
+
+
+class _Looking:
+    """Looks at maps of the prior, and counts them.
+
+    total: how many there will be.
+    """
+
+    statistics: MapStatistics
+    """Of the first maps that it looks at."""
+
+    def __init__(
+        self,
+        network: Network,
+        others: Sequence[Other],
+        input_map: InputMap,
+        progress: Progress,
+        total: int,
+    ) -> None:
+        self._network, self._others, self._input_map = network, others, input_map
+        self._progress, self._done, self.total = progress, 0, total
+        self.integrals: dict[str, list[Float]] = {}
+        """What is quoted of the luminosity functions of maps, by name."""
+
+    def at(
+        self, generator: Generator, first: int, number: int, counted: bool = True
+    ) -> tuple[Float, Float]:
+        """Statistics and outputs of some maps; counted: whether their luminosity functions are
+        among those of the prior."""
+        quoted = _quoted(generator) if counted else []
+        rows = []
+        for batch in _batches(generator, first, number):
+            if not hasattr(self, "statistics"):
+                cubes = batch.cube
+                if len(cubes) < EDGE_MAPS:
+                    more = range(len(cubes), min(EDGE_MAPS, number))
+                    cubes = torch.cat([cubes, generator.generate(more).cube])
+                self.statistics = MapStatistics.choose(self._input_map, cubes)
+            rows.append(_look(self.statistics, self._network, self._others, batch.cube))
+            counts = batch.counts.double().cpu().numpy()
+            for each in quoted:
+                self.integrals.setdefault(each.name, []).append(each.of(counts))
+            self._done += len(batch.cube)
+            self._progress.count("alarm", self._done, self.total, "maps of the prior")
+        numbers, outputs = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        return numbers, outputs
+
+
+def _turned(generator: Generator, progress: Progress) -> dict[str, Generator]:
+    """Generators of the same maps where one measured number of the instrument is `TURNED` times as
+    large, by its setting with its value; they share the lightcones."""
+    config, found = generator.config, {}
+    for step in config.observation.steps:
+        if not step.of_the_map:
+            continue
+        for name, section in step.operator.turned(step.section, TURNED).items():
+            value = getattr(step.section, name)
+            setting = f"observe.{step.name}.{name} = {value}"
+            changed = replace(config, observe={**config.observe, step.name: section})
+            try:
+                found[setting] = Generator(
+                    changed,
+                    generator.split,
+                    generator.device,
+                    generator.threads,
+                    lightcones=generator.skies,
+                    scenes=generator.scenes,
+                )
+            except ConfigError as error:  # such as a beam that would be wider than the map
+                progress.note(f"the alarm does not look for another {setting}: {error}")
+    return found
 
 
 def _quoted(generator: Generator) -> list[Functional]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm
 from support import map_runs as runs
 from support import small
 from support.map_runs import OBSERVE
@@ -20,7 +21,14 @@ from support.map_runs import OBSERVE
 from streamtrain import Run
 from streamtrain.cli import main
 from streamtrain.config import Config, load_config
-from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS, Alarm, Reference
+from streamtrain.evaluate.alarm.alarm import (
+    FEWEST_MAPS,
+    INSTRUMENT,
+    TESTS,
+    TURNED,
+    Alarm,
+    Reference,
+)
 from streamtrain.evaluate.alarm.statistics import (
     COMPONENT,
     EXTREME,
@@ -113,6 +121,51 @@ def test_what_is_all_too_usual_hides_nothing() -> None:
     assert alarm.tests["power spectrum"] == 1 / 1001
     assert max(alarm.tests.values()) > 0.99
     assert alarm.p < 0.01
+
+
+def test_a_measured_number_is_read_off_maps() -> None:
+    """A small change of one number, spread over 40 statistics: the ranks of the other distances
+    hardly see it, its own does as often as the best test of a known direction, and the factor that
+    is read off is the true one within its error."""
+    rng = np.random.default_rng(0)
+    direction, other = rng.normal(size=(2, 40))
+    faint = np.exp(
+        0.5 * rng.normal(size=12_000)
+    )  # some maps scatter more than others, as outputs tell
+
+    def made(first: int, number: int, ln: float = 0.0) -> tuple[Float, Float]:
+        one = np.random.default_rng([first, number])
+        scatter = faint[first : first + number, None]
+        numbers = scatter * (one.normal(size=(number, 40)) + one.normal(size=(number, 1)) * other)
+        return numbers + ln * direction, np.log(scatter)
+
+    across = direction - (direction @ other) / (1.0 + other @ other) * other
+    z = np.log(1.5) * np.sqrt(direction @ across) / faint[9000:]
+    best = np.mean(norm.sf(1.96 - z) + norm.cdf(-1.96 - z))
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", True) for k in range(40)]
+    turned = {"observe.beam.fwhm_arcmin = 4.5": made(0, 3000, np.log(TURNED))}
+    several = turned | {"observe.noise.sigma_uK = 11.0": made(0, 3000)}  # one without any effect
+    for readings in (turned, several):
+        seen, unseen = made(0, 3000), made(3000, 3000)
+        reference = Reference.fit(SCALES, seen, unseen, places, "8 skies", None, readings)
+        assert [place.where for place in reference.places[40:]] == list(turned)
+        p = np.array([a.tests[INSTRUMENT] for a in reference.judge(*made(6000, 3000))])
+        assert uniformity(p[::2]).shape > 0.01
+        found = reference.judge(*made(9000, 3000, np.log(1.5)))
+        shares = [np.mean([a.tests[name] < 0.05 for a in found]) for name in TESTS]
+        assert shares[-1] == pytest.approx(best, abs=0.1) and max(shares[:-1]) < 0.1
+        said = [o for a in found for o in a.off if o.kind == INSTRUMENT]
+        assert {o.where for o in said} == set(turned)
+        assert np.median([o.sigma for o in said]) > 3.0
+        _, sigma, size = reference._distances(*made(9000, 3000, np.log(1.5)))
+        error = size[:, 40] / sigma[:, 40]
+        assert np.average(size[:, 40], weights=1.0 / error**2) == pytest.approx(
+            np.log(1.5), rel=0.1
+        )
+        assert np.corrcoef(np.log(error), np.log(faint[9000:]))[0, 1] > 0.9
+    assert str(replace(said[0], sigma=4.04, factor=1.23)) == (
+        "observe.beam.fwhm_arcmin = 4.5: as if it were 1.23 times that, +4.0 sigma"
+    )
 
 
 def test_a_factor_is_told_of_logarithms(reference: Reference) -> None:
@@ -243,6 +296,24 @@ def test_what_is_removed_from_every_map_is_no_statistic(tmp_path: Path, last: st
     assert all(alarm.tests["other statistics"] < 0.01 for alarm in found)
 
 
+def test_another_beam_is_told_with_its_width(tmp_path: Path) -> None:
+    observe = OBSERVE | {"noise": {"sigma_uK": 0.05}}
+    config = runs.make_run(tmp_path, network=JOINT, observe=observe)
+    with Run.open(config.run) as run:
+        watch, _ = run.watch(1000)
+        assert watch is not None
+        beam, noise = [each for each in watch.reference.places if each.kind == INSTRUMENT]
+        assert beam.where == "observe.beam.fwhm_arcmin = 4.5"
+        assert noise.where == "observe.noise.sigma_uK = 0.05"
+        wider = runs.with_settings(config, observe=observe | {"beam": {"fwhm_arcmin": 5.4}})
+        found = watch.judge(run.testing(wider).generate(range(32)).cube)
+    assert np.median([alarm.tests[INSTRUMENT] for alarm in found]) < 0.01
+    said = [off for alarm in found for off in alarm.off if off.where == beam.where]
+    assert len(said) > 16
+    factors = [off.factor for off in said if off.factor is not None]
+    assert 1.1 < np.median(factors) < 1.6 and max(factors) < 2.0
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run with validation lightcones."""
@@ -274,9 +345,8 @@ def test_the_command_and_what_uses_it(
     with Run.open(folder) as run:
         watch, problems = run.watch(make=False)
         assert watch is not None and not problems and len(watch.others) == 1
-        assert [place.kind for place in watch.reference.places][
-            -1
-        ] == "prediction of another network"
+        kinds = [place.kind for place in watch.reference.places]
+        assert kinds[-2:] == ["prediction of another network", INSTRUMENT]
         batch = run.testing().generate(range(24))
         p = watch.p_values(batch.cube)
         counts = np.concatenate(
