@@ -27,7 +27,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from streamtrain.bins import LuminosityBins  # noqa: E402
 from streamtrain.config import load_config  # noqa: E402
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES  # noqa: E402
 from streamtrain.evaluate.bootstrap import Bootstrap  # noqa: E402
@@ -261,7 +260,7 @@ def of_parameters(
 
 def sums(inference: Inference) -> dict[str, Float]:
     """Weights of the bins [num_bins] of what is compared of a luminosity function."""
-    bins = LuminosityBins.of(inference.config.label)
+    bins = inference.config.label.luminosity_bins
     edges = bins.edges[:-1]
     found = {"N(10^3.5-10^4.5)": (edges < 4.5 - 1e-9).astype(float)}
     found |= {f"N(>10^{low:g})": (edges > low - 1e-9).astype(float) for low in ABOVE}
