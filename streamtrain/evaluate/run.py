@@ -279,8 +279,8 @@ class Run:
             if found is None:
                 return None, [
                     f"no map is compared with maps of the prior: {self.folder / ALARM_FILE} is of "
-                    f"another checkpoint or of other maps; `streamtrain alarm {self.folder}` makes "
-                    "it again"
+                    "another checkpoint, of other maps or of an earlier version; `streamtrain alarm "
+                    f"{self.folder}` makes it again"
                 ]
             self._watches[key] = found
         return self._watches[key], []
