@@ -279,7 +279,7 @@ class Run:
             if found is None:
                 return None, [
                     f"no map is compared with maps of the prior: {self.folder / ALARM_FILE} is of "
-                    "another checkpoint, of other maps or of an earlier version; `streamtrain alarm "
+                    "another checkpoint, other maps or an earlier version; `streamtrain alarm "
                     f"{self.folder}` makes it again"
                 ]
             self._watches[key] = found

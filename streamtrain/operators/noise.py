@@ -100,7 +100,7 @@ class LevelNoise(Operator):
 
     @classmethod
     def turned(cls, section: Any, factor: float) -> dict[str, Any]:
-        """Of a level that is the same in all samples."""
+        """The section with another sigma, where the level is the same in all samples."""
         return {} if isinstance(section.sigma_uK, tuple) else super().turned(section, factor)
 
     @property
