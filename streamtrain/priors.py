@@ -126,6 +126,10 @@ class Correlated:
         return lower
 
 
+class NoDrawError(ValueError):
+    """No draw of a prior is accepted."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """The joint prior of a model's parameters; parameters it does not name keep their default.
@@ -179,7 +183,7 @@ class Prior:
             waiting = waiting[~accepted]
             if not len(waiting):
                 return values
-        raise ValueError(
+        raise NoDrawError(
             f"no draw in {MAX_ATTEMPTS} attempts satisfies the prior's bounds and conditions: use "
             "a narrower prior, or a smaller prior_scale"
         )

@@ -222,6 +222,12 @@ class CompiledModel:
         shine = self._shine(parameters, self.bright)
         return np.asarray(shine.fits(self.log2_limit, self.varies))
 
+    def too_bright(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether the brightness of halos is all that `fits` has against B parameter sets, [B]."""
+        shine = self._shine(parameters, self.bright)
+        possible = np.asarray(shine.fits(np.full_like(self.log2_limit, np.inf), self.varies))
+        return possible & ~np.asarray(shine.fits(self.log2_limit, self.varies))
+
     def expect(self, parameters: Parameters) -> Expectation:
         """What a field of B parameter sets [B] is expected to hold, from one halo of the bank for
         each of `STRATA` ranges of mass, before any modifier changes the light. A function of

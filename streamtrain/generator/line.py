@@ -23,7 +23,7 @@ from streamtrain.generator.halos import LINE_BYTES, Bank
 from streamtrain.generator.kernel_draws import LineDraws, Stages
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_fits, draw_poses
-from streamtrain.grid import Grid
+from streamtrain.grid import BRIGHTEST_LSUN, Grid
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.modifiers import Adjustments, Modifiers
 from streamtrain.luminosity.settings import LineConfig
@@ -31,7 +31,7 @@ from streamtrain.numerics.backend import BackendError
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays, Workspace
 from streamtrain.operators.pool import Pool
-from streamtrain.priors import Condition, Parameters
+from streamtrain.priors import Condition, NoDrawError, Parameters
 from streamtrain.schema import ConfigError
 
 MAX_BRIGHTER_PERCENT = 5.0
@@ -251,11 +251,10 @@ class EmissionLine:
 
     def _describe(self, number: int, draws: Draws) -> str:
         component = self.mixture.components[number]
-        compiled, accept = self.painter.compiled_models[number], self._accept[number]
-        defaults = component.model.defaults
-        accepted = self.acceptance(number, draws)
+        compiled = self.painter.compiled_models[number]
+        accepted, bright = self.acceptance(number, draws), self._too_bright(number, draws)
         some = draws.take(np.arange(64))
-        expected = compiled.expect(component.prior.draw(some, defaults, accept))
+        expected = compiled.expect(self.prior_draws(some, number))
         total = float((expected.inside + expected.below + expected.above).sum())
         below, above = (100 * float(e.sum()) / total for e in (expected.below, expected.above))
         above = above if above > 1e-4 else 0.0
@@ -266,6 +265,8 @@ class EmissionLine:
         several = len(self.mixture.components) > 1
         share = f", {100 * self.mixture.share(number):.0f} % of the samples" if several else ""
         drawn = f"{100 * accepted:.0f} % of its draws accepted"
+        if bright >= 0.005:
+            drawn += f" ({100 * bright:.0f} % have {self._no_room})"
         if not component.prior.varies:
             drawn = "which draws no parameter: its samples differ by sky and scatter alone"
         warning = ""
@@ -276,6 +277,36 @@ class EmissionLine:
             f"{below:.1f} % of the halos are fainter than the label's luminosities, "
             f"{above:.2g} % brighter{warning}"
         )
+
+    @property
+    def _no_room(self) -> str:
+        """What is wrong with a draw that only the cube's fixed-point range refuses."""
+        brightest = self.grid.brightest_Lsun or BRIGHTEST_LSUN
+        return (
+            "halos too bright for the cube's fixed-point range: grid.brightest_Lsun makes room "
+            f"for more than {brightest:g} Lsun"
+        )
+
+    def _too_bright(self, number: int, draws: Draws) -> float:
+        """Share of the draws from a model's prior that only the cube's fixed-point range refuses;
+        arguments as in `acceptance`."""
+        component = self.mixture.components[number]
+        if not component.prior.varies:
+            return 0.0
+        possible = component.prior.first_accepted(draws, component.model.defaults)
+        bright = self.painter.compiled_models[number].too_bright(possible)
+        return float(bright.sum()) / len(draws.indices)
+
+    def _why_none(self, error: NoDrawError, draws: Draws, numbers: Sequence[int]) -> ValueError:
+        """The error where no draw of one of these models is accepted, with its cause. draws: of
+        the stage of the model's parameters."""
+        some = draws.take(np.arange(min(len(draws.indices), CHECKED_DRAWS)))
+        for number in numbers:
+            if self._too_bright(number, some) > 0.5:
+                name = self.mixture.components[number].name
+                text = str(error).partition(":")[0]
+                return ConfigError(f"{name}: {text}: they have {self._no_room}")
+        return error
 
     def acceptance(self, number: int, draws: Draws) -> float:
         """Share of the draws from a model's prior that are accepted. draws: of the samples of
@@ -318,14 +349,20 @@ class EmissionLine:
         """Model and parameters of B samples, drawn from the prior. draws: of any stage."""
         choice = self.mixture.choose(draws.of_stage(self.stages.mixture))
         model = draws.of_stage(self.stages.model)
-        return Chosen(choice, self.mixture.draw(model, choice, self._accept))
+        try:
+            return Chosen(choice, self.mixture.draw(model, choice, self._accept))
+        except NoDrawError as error:
+            raise self._why_none(error, model, range(len(self._accept))) from None
 
     def prior_draws(self, draws: Draws, number: int = 0) -> Parameters:
         """All parameters of a luminosity model, drawn from its prior, [B] each; number: of the
         model. draws: of any stage."""
         component = self.mixture.components[number]
         model = draws.of_stage(self.stages.model)
-        return component.prior.draw(model, component.model.defaults, self._accept[number])
+        try:
+            return component.prior.draw(model, component.model.defaults, self._accept[number])
+        except NoDrawError as error:
+            raise self._why_none(error, model, [number]) from None
 
     def accepts(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
         """Whether a draw of all parameters would be accepted, [B]: by the constraints of the prior,

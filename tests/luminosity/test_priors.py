@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,33 @@ def test_a_probability_is_between_none_and_all(probability: float) -> None:
         Sometimes(probability, 0.0, Uniform(0.0, 1.0))
     with pytest.raises(ValueError, match="must be a Normal or a Uniform"):
         Sometimes(0.5, 0.0, priors.Fixed(1.0))  # type: ignore[arg-type]
+
+
+@small.EXTRAPOLATES
+def test_a_cube_without_room_is_named(small_sky: Lightcone) -> None:
+    """L = A M of up to 1e13 Msun is too bright above some A. The line at the start says so, and so
+    does the error where no draw is left; the setting that it names lets all draws in."""
+
+    def opened(low: float, high: float, **grid: float) -> Generator:
+        line = {"model": "keating16", "parameters": {"A": {"log_uniform": [low, high]}}}
+        return Generator(
+            small.config(grid={**small.GRID, **grid}, emit={"line": line}), lightcones=[small_sky]
+        )
+
+    def shares(text: str) -> tuple[int, int]:
+        found = re.search(
+            r"(\d+) % of its draws accepted(?: \((\d+) % have halos too bright)?", text
+        )
+        assert found is not None
+        return int(found[1]), int(found[2] or 0)
+
+    text = opened(1e-6, 10).describe()
+    accepted, bright = shares(text)
+    assert accepted + bright == pytest.approx(100, abs=1) and bright > 20
+    assert "grid.brightest_Lsun makes room for more than 1e+09 Lsun" in text
+    assert shares(opened(1e-6, 10, brightest_Lsun=1e15).describe()) == (100, 0)
+    with pytest.raises(ConfigError, match=r"in 1000 attempts .*: grid\.brightest_Lsun makes room"):
+        opened(1, 10).describe()
+    with pytest.raises(ConfigError, match=r"grid\.brightest_Lsun makes room for more than 2e\+09"):
+        opened(1, 10, brightest_Lsun=2e9).generate([0])
+    assert opened(1, 10, brightest_Lsun=1e15).generate([0]).cube.mean() > 0
