@@ -111,6 +111,20 @@ def given_numbers(values: Any, where: str) -> Given:
     return Given(values, where, masked if masked is not None and masked.any() else None, unit)
 
 
+def given_cube(values: Any, where: str) -> Given:
+    """What an array-like of a map holds, see `given_numbers`, from high to low frequency and from
+    low to high dec and ra. Raises ValueError, one sentence, also for an object with coordinates of
+    its own, such as an HDU of astropy, which would be left aside."""
+    header = getattr(values, "header", None)
+    if getattr(values, "wcs", None) is not None or (hasattr(header, "keys") and len(header)):
+        raise ValueError(
+            f"{where} is of the type {type(values).__name__}, with a header or coordinates of its "
+            "own that are not read here: pass the name of its file where one is taken, or its "
+            "array (.data), from high to low frequency and from low to high dec and ra"
+        )
+    return given_numbers(values, where)
+
+
 def all_numbers(values: Any, where: str) -> NDArray[np.float64]:
     """Numbers without a unit, none of them masked, as float64. Raises ValueError, one sentence, for
     anything else."""

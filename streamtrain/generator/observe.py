@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import given_numbers, whole_number
+from streamtrain.arguments import given_cube, whole_number
 from streamtrain.config import Config
 from streamtrain.grid import Grid
 from streamtrain.numerics.backend import Kernels, full_device, kernels_for
@@ -112,7 +112,7 @@ def _tensor(cube: torch.Tensor | ArrayLike, grid: Grid) -> torch.Tensor:
             raise ValueError(f"observe: the cube must be numbers, not {cube.dtype}")
         _check_shape(tuple(cube.shape), grid)
         return cube if cube.layout == torch.strided else cube.to_dense()
-    given = given_numbers(cube, "observe: the cube")
+    given = given_cube(cube, "observe: the cube")
     _check_shape(given.values.shape, grid)
     values = given.to(grid.units, () if given.unit is None else _brightness(grid))
     with np.errstate(over="ignore"):

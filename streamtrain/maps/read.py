@@ -5,13 +5,14 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from streamtrain.arguments import all_numbers, given_numbers, number, truth_value, whole_number
+from streamtrain.arguments import all_numbers, given_cube, number, truth_value, whole_number
 from streamtrain.grid import Grid
 from streamtrain.machine.files import reading
 from streamtrain.maps.fits import read_fits
@@ -131,7 +132,7 @@ def map_of_array(values: Any, grid: Grid, *, units: str, no_value: float | None 
     said, mark = _checked(units, None, None, None, no_value, False)
     meant = parse_units(units, "units")
     try:
-        given = given_numbers(values, source)
+        given = given_cube(values, source)
     except ValueError as error:
         raise MapError(str(error)) from None
     if given.unit is not None:
@@ -146,6 +147,13 @@ def map_of_array(values: Any, grid: Grid, *, units: str, no_value: float | None 
         raise MapError(
             f"{source} has the shape {cube.shape}, where a map has three axes (freq, dec, ra)"
         )
+    if cube.shape != grid.shape:
+        for order in permutations(range(3)):
+            if tuple(cube.shape[axis] for axis in order) == grid.shape:
+                raise MapError(
+                    f"{source} has the shape {cube.shape}, the run's grid {grid.shape} (freq, dec, "
+                    f"ra): with its axes in the order {order} it would fit, by np.transpose"
+                )
     if given.masked is not None:
         cube = np.where(given.masked, np.nan, cube)
     fov_ra, fov_dec = grid.fov_deg

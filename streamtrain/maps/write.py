@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamtrain._version import __version__
-from streamtrain.arguments import given_numbers, number, ra_dec, truth_value
+from streamtrain.arguments import given_cube, number, ra_dec, truth_value
 from streamtrain.grid import DEG, Grid
 from streamtrain.machine.files import writing
 from streamtrain.maps.fitsimage import FITS_SUFFIXES
@@ -114,7 +114,7 @@ def _values(cube: Any, grid: Grid, units: str) -> NDArray[Any]:
         raise MapError(
             "write_fits takes a cube, not what it came with: painted.cube, or batch.cube[0]"
         )
-    given = given_numbers(cube, "write_fits: the cube")
+    given = given_cube(cube, "write_fits: the cube")
     values = given.to(units)
     if values.ndim == 4:
         raise MapError(f"the cube holds {len(values)} maps, a file one: write cube[0], cube[1] ...")

@@ -198,7 +198,7 @@ def point_of(network: Network, cubes: Tensor, unit_label: Tensor) -> tuple[Tenso
             raise ValueError(
                 "the network's prediction is not finite: its training has diverged, or the map is "
                 "far beyond what it was trained on, such as an array before the operators of "
-                "the configuration"
+                "the configuration, of which units=... of Run.infer says that it is a map"
             )
     return output, point
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import given_numbers, ra_dec, truth_value
+from streamtrain.arguments import given_cube, ra_dec, truth_value
 from streamtrain.config import Config
 from streamtrain.evaluate.inference.processing import (
     plain_section,
@@ -148,7 +148,7 @@ def as_input(
     """
     where, plan = "the array", config.observation
     try:
-        given = given_numbers(cube, where)
+        given = given_cube(cube, where)
         if given.unit is not None and str(given.unit) and not plan.units:
             raise ValueError(
                 f"{where} is in '{given.unit}' and the network's input has no unit: "

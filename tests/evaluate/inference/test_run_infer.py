@@ -16,7 +16,7 @@ import torch
 from support import ROOT, small
 from support import map_runs as runs
 
-from streamtrain import Generator, Posterior, Run, observe
+from streamtrain import Generator, Posterior, Run, observe, write_fits
 from streamtrain.cli import main
 from streamtrain.config import Config
 from streamtrain.evaluate import figures
@@ -522,3 +522,50 @@ def test_the_truth_in_the_figure(config: Config, cube: torch.Tensor) -> None:
     left, right = prediction_figure(shown, "a map", true).axes
     assert left.lines[1].get_ydata() == pytest.approx(true[1:])
     assert right.lines[1].get_ydata() == pytest.approx(np.arange(14.0)[::-1].cumsum()[::-1])
+
+
+def test_coordinates_that_an_object_brings_are_not_left_aside(
+    config: Config, tmp_path: Path
+) -> None:
+    """The header of an HDU, the WCS of an NDData: frequencies may rise there, ra fall."""
+    fits = pytest.importorskip("astropy.io.fits")
+    nddata, wcs = pytest.importorskip("astropy.nddata"), pytest.importorskip("astropy.wcs")
+    run, pooled = Run.open(config.run), runs.map_of(config, INDEX)
+    ask = partial(run.infer, functions=300, compare_with=0, units="uK")
+    hdu = fits.PrimaryHDU(pooled[::-1])
+    hdu.header["CTYPE3"] = "FREQ"
+    for given in (
+        hdu,
+        fits.ImageHDU(pooled),
+        nddata.CCDData(pooled, unit="uK", wcs=wcs.WCS(naxis=3)),
+        nddata.CCDData(pooled, unit="uK", header=hdu.header),
+    ):
+        for take in (
+            ask,
+            lambda cube: run.infer(cube, prepared=True),
+            lambda cube: observe(cube, config),
+            lambda cube: write_fits(tmp_path / "map.fits", cube, config.grid),
+        ):
+            with pytest.raises(ValueError, match="with a header or coordinates of its own"):
+                take(given)
+    assert not list(tmp_path.glob("map.fits"))
+    plain = ask(nddata.CCDData(pooled, unit="uK"))
+    assert np.array_equal(plain.samples, ask(pooled).samples)
+
+
+def test_the_axes_of_an_array_in_another_order(config: Config) -> None:
+    """No advice to train another network, but the order that fits."""
+    painted = np.ones(config.grid.shape)
+    with Run.open(config.run) as run:
+        for order in ((2, 1, 0), (1, 2, 0)):
+            turned = painted.transpose(order)
+            with pytest.raises(ValueError, match=r"in the order \(.*\) it would fit") as error:
+                run.infer(turned, units="uK", compare_with=0)
+            (found,) = re.findall(r"in the order \((\d), (\d), (\d)\)", str(error.value))
+            assert turned.transpose([int(axis) for axis in found]).shape == config.grid.shape
+
+
+def test_a_map_taken_for_the_input_may_be_too_much(config: Config) -> None:
+    """The sentence says how a map is handed over."""
+    with pytest.raises(ValueError, match=r"not finite: .* units=\.\.\. of Run.infer says"):
+        Run.open(config.run).infer(np.full(runs.map_of(config, INDEX).shape, 3e38), compare_with=0)
