@@ -34,6 +34,7 @@ from streamtrain.catalogs.rows import (
     Float32,
     Rows,
     check_halos,
+    check_rates,
     checked_cosmology,
     checked_footprint,
     digest_of,
@@ -111,6 +112,7 @@ class Lightcone(Rows):
             given | {"z_obs": z_obs}, columns, velocities_kms, parameters["h"], sure_of_mass
         )
         check_halos(halos, extra, velocity)
+        check_rates(extra)
         if problem := distance_problem(halos, parameters):
             raise CatalogError(problem)
 

@@ -254,6 +254,14 @@ def check_halos(
     _refuse("z_obs", z_obs, z_obs <= -1, "redshifts must be above -1")
 
 
+def check_rates(columns: dict[str, Float32]) -> None:
+    """Raise CatalogError for negative star-formation rates. (A file that is there may have some,
+    which its models do not read.)"""
+    if "sfr" in columns:
+        rule = "rates [Msun/yr] must not be negative: are they logarithms, or marks of no value?"
+        _refuse("column 'sfr'", columns["sfr"], columns["sfr"] < 0, rule)
+
+
 def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> None:
     if bad.any():
         first = tuple(np.argwhere(bad)[0])

@@ -250,6 +250,76 @@ def test_unit_of_the_file_is_compared(tmp_path: Path) -> None:
         read(tmp_path / "a.hdf5", options=Options(columns=column_map("x y z mass z_obs")))
 
 
+@pytest.mark.parametrize(
+    ("name", "unit", "stated"),
+    [
+        *((name, "Msun/h", "Msun/h") for name in (
+            "M200 Msun/h", "M_Msun/h", "m_Msun_over_h", "M_msunh", "M_msun_per_h", "M Msun h^-1",
+            "M_hinvMsun", "mass_h-1_Msun", "M200c_Msun_h", "MSUN/H", "M_M_sun_h",
+        )),
+        ("M_1e10Msun/h", "1e10 Msun/h", "1e10 Msun/h"),
+        ("logM [Msun/h]", "log10 Msun/h", "log10 Msun/h"),
+        ("log10(M [Msun/h])", "log10 Msun/h", "log10 Msun/h"),
+        ("log10_Mvir_Msun_h", "log10 Msun/h", "log10 Msun/h"),
+        ("lg M (Msun/h)", "log10 Msun/h", "log10 Msun/h"),
+    ],
+)  # fmt: skip
+def test_unit_in_a_name(tmp_path: Path, name: str, unit: str, stated: str) -> None:
+    """A map without its h, or without its logarithm, is refused, and one with them is right."""
+    true = halos()
+    mass = true["mass"] * H / (1e10 if "1e10" in unit else 1.0)
+    mass = np.log10(mass) if "log10" in unit else mass
+    table = np.stack([*(true[a] for a in ("x", "y", "z", "z_obs")), mass], axis=-1)
+    path = tmp_path / "a.csv"
+    np.savetxt(path, table, delimiter=",", header=f"X,Y,Z,Z_OBS,{name}", comments="", fmt="%.9g")
+    chosen = column_map("x y z mass z_obs", mass={"column": name, "unit": unit})
+    check(read(path, options=Options(columns=chosen)), 1e-6)
+    for wrong in {unit.replace("/h", ""), unit.replace("log10 ", "")} - {unit}:
+        chosen["mass"]["unit"] = wrong
+        with pytest.raises(CatalogError, match=re.escape(f"'{name}' is in {stated}, the map says")):
+            read(path, options=Options(columns=chosen))
+
+
+@pytest.mark.parametrize("name", ["mass", "M200m_h", "Mach", "logical", "M/h", "Munich"])
+def test_no_unit_in_a_name(tmp_path: Path, name: str) -> None:
+    """What only may be one is none."""
+    true = halos()
+    table = np.stack([true[a] for a in ("x", "y", "z", "z_obs", "mass")], axis=-1)
+    path = tmp_path / "a.csv"
+    np.savetxt(path, table, delimiter=",", header=f"X,Y,Z,Z_OBS,{name}", comments="", fmt="%.9g")
+    chosen = column_map("x y z mass z_obs", mass={"column": name, "unit": "Msun"})
+    check(read(path, options=Options(columns=chosen)), 1e-6)
+
+
+def test_rates_on_the_command_line(tmp_path: Path) -> None:
+    """With the unit in the name, like all others; on top of a map; a name near it is told."""
+    path = write(tmp_path / "a.csv", halos() | {"sfr": halos()["mass"] / 1e12})
+    words = ["x_Mpc=X", "y_Mpc=Y", "z_Mpc=Z", "mass_Msun=MASS", "z_obs=Z_OBS"]
+    for sfr in ("sfr_Msun_yr=SFR", "sfr_Msun_yr=10**log10(SFR)"):
+        chosen = map_of_words([*words, sfr])
+        cone = read(path, options=Options(columns=chosen, cosmology=COSMOLOGY))
+        np.testing.assert_allclose(cone.columns["sfr"], cone.mass_Msun / 1e12, rtol=1e-6)
+    chosen = column_map("x y z mass z_obs", columns={"age": {"column": "SFR", "unit": "Gyr"}})
+    (tmp_path / "map.yaml").write_text(yaml.dump(chosen))
+    both = map_of_words([str(tmp_path / "map.yaml"), "sfr_Msun_yr=SFR"])
+    assert set(read(path, options=Options(columns=both)).columns) == {"age", "sfr"}
+    with pytest.raises(CatalogError, match="has no 'sfr': did you mean 'sfr_Msun_yr'"):
+        map_of_words([*words, "sfr=SFR"])
+    path = write(tmp_path / "b.csv", halos() | {"sfr": np.log10(halos()["mass"] / 1e12)})
+    with pytest.raises(CatalogError, match=r"rates .* must not be negative: are they logarithms"):
+        read(
+            path,
+            options=Options(columns=map_of_words([*words, "sfr_Msun_yr=SFR"]), cosmology=COSMOLOGY),
+        )
+
+
+def test_a_name_with_other_signs_wants_quotes() -> None:
+    with pytest.raises(
+        CatalogError, match=r"'x \[Mpc/h\]' is not allowed .* other signs in quotes"
+    ):
+        load_map({**column_map("x y z mass z_obs"), **map_of_words(["x_Mpc=x [Mpc/h]"])})
+
+
 def test_msun_over_h_taken_for_msun_is_told_at_import(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,8 @@ _WORDS = {
     for name in names
 }
 """Names on the command line, with the quantity and its unit."""
+RATE_WORD = "sfr_Msun_yr"
+"""The name on the command line of the column of star-formation rates."""
 _OTHER = ("columns", "cosmology", "box", "centre_deg", "table")
 
 
@@ -139,8 +141,13 @@ def map_of_words(words: Sequence[str]) -> Path | dict[str, Any]:
         elif name in _WORDS:
             quantity, unit = _WORDS[name]
             content[quantity] = text if not unit else _entry(text) | {"unit": unit}
+        elif name == RATE_WORD:
+            rate = _entry(text) | {"unit": "Msun/yr"}
+            content["columns"] = {**_mapping(content, "columns"), "sfr": rate}
         else:
-            known = nearest(name, (*_WORDS, "table", "centre_deg", "sure"))
+            known = nearest(name, (*_WORDS, RATE_WORD, "table", "centre_deg", "sure"))
+            if name.lower().startswith("sfr"):
+                known = f"did you mean '{RATE_WORD}'?"
             raise CatalogError(f"--columns has no '{name}': {known}")
     for name in sure:
         entry = content.get(name)

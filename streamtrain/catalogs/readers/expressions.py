@@ -108,7 +108,10 @@ def _check(node: ast.expr, text: str, names: list[str]) -> None:
         _check(node.value, text, names)
     else:
         part = ast.get_source_segment(text.strip(), node) or text
-        raise CatalogError(f"'{part}' is not allowed in '{text}': only {_ALLOWED}")
+        raise CatalogError(
+            f"'{part}' is not allowed in '{text}': only {_ALLOWED}, and names with other signs in "
+            "quotes"
+        )
 
 
 def _name(node: ast.expr) -> str | None:

@@ -30,6 +30,15 @@ Array = NDArray[np.float64]
 
 MAX_LOG10 = 30.0
 """Larger numbers are not taken for the logarithm of a mass."""
+_PER_H = r"\s*/\s*h|[\s_]*(?:per|over)?[\s_]*h(?:inv)?|[\s_]*h\^?-1"
+_SUFFIX = re.compile(
+    r"(?:^|[\s_])(1e10[\s_]*)?(h(?:\^?-1|inv)[\s_]*)?(M_?sun|[kMG]pc)(" + _PER_H + ")?$", re.I
+)
+"""What a name can end in: factor, 1/h, unit, 1/h."""
+_DIVIDED = re.compile(r"(Msun|[kMG]pc)/h")
+"""Units that a division by h makes plain."""
+_LOGARITHM = re.compile(r"(log(_?10)?|lg)([^a-z]|m|sfr)", re.I)
+"""Names of logarithms."""
 
 
 def read_table(
@@ -176,6 +185,10 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
     if not is_stated(stated):
         stated = _unit_in_name(column.name)
     unit = read_unit(stated, allowed)
+    logarithm = key in ("mass", "columns.sfr") and _LOGARITHM.match(column.name)
+    if logarithm and unit is not None and not unit.log10:  # that of what the logarithm is of
+        stated = f"log10 {stated}"
+        unit = read_unit(stated, allowed)
     if not is_stated(stated) or (unit is not None and unit.same(column.unit)):
         return
     says = f"the file says that '{column.name}' is in {stated}, the map says "
@@ -189,7 +202,9 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
             f"{key}: {says}, and the two cannot be compared: convert the column, or {sure}"
         )
     else:
-        by_h = "" if h is None else f" (h = {h:g})"
+        by_h = "" if h is None else f" (h = {h:g}"
+        if h is not None:
+            by_h += f"; in words {column.name}/{h:g})" if _DIVIDED.fullmatch(stated) else ")"
         by_h = by_h or " (and give h in the cosmology)"
         raise CatalogError(
             f"{key}: {says}: write unit: {stated}{by_h if unit.h_power else ''}, or {sure}"
@@ -197,13 +212,20 @@ def _compare_unit(key: str, column: Column, stated: str, h: float | None, notes:
 
 
 def _unit_in_name(name: str) -> str:
-    """The unit that a name like "M200 [Msun/h]" or "mass_Msun_h" ends in, else nothing."""
+    """The unit that a name like "M200 [Msun/h]", "mass_Msun_h" or "M200 Msun/h" ends in, else
+    nothing."""
     bracket = re.search(r"\[([^\[\]]+)\]$|\((.+)\)$", name)
     text = (bracket[1] or bracket[2]) if bracket else ""
-    if text and any(read_unit(text, units) for units in QUANTITIES.values()):
-        return text
-    suffix = re.search(r"_(Msun|[kMG]pc)(_?h)?$", name)
-    return suffix[1] + ("/h" if suffix[2] else "") if suffix else ""
+    inner = re.search(r"\[([^\[\]]+)\]\)$", name)  # log10(M [Msun])
+    for found in (text, inner[1] if inner else ""):
+        if found and any(read_unit(found, units) for units in (*QUANTITIES.values(), RATE)):
+            return found
+    suffix = _SUFFIX.search(name)
+    if not suffix:
+        return ""
+    unit = {"k": "kpc", "m": "Mpc", "g": "Gpc"}[suffix[3][0].lower()]
+    unit = "Msun" if suffix[3].lower().endswith("sun") else unit
+    return ("1e10 " if suffix[1] else "") + unit + ("/h" if suffix[2] or suffix[4] else "")
 
 
 def _converted(key: str, column: Column, values: Array, h: float | None) -> Array:
