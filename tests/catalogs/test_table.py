@@ -62,6 +62,66 @@ def test_every_way_to_say_where(tmp_path: Path, names: str) -> None:
     check(read(path, options=Options(columns=column_map(names))), 1e-6)
 
 
+VECTORS = {
+    **{name: {"expression": f"pos[{k}]/h", "unit": "Mpc"} for k, name in enumerate("xyz")},
+    "mass": {"column": "m", "unit": "Msun"},
+    "z_obs": "redshift",
+    "cosmology": COSMOLOGY,
+}
+
+
+def test_npz_of_any_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arrays of three numbers per halo, a number for all halos, and one array of records."""
+    true = halos()
+    place = np.stack([true[name] for name in "xyz"], axis=-1) * H
+    path = tmp_path / "a.npz"
+    np.savez(path, pos=place, m=true["mass"], redshift=true["z_obs"], h=H, name="mine")
+    check(read(path, options=Options(columns=VECTORS)), 1e-6)
+    rows = np.zeros(len(place), [("pos", "f8", 3), ("m", "f4"), ("redshift", "f8"), ("h", "f8")])
+    rows["pos"], rows["m"], rows["redshift"], rows["h"] = place, true["mass"], true["z_obs"], H
+    np.savez(path, halos=rows)
+    check(read(path, options=Options(columns=VECTORS)), 1e-6)
+    np.savez(path, halos=rows, others=rows[:3])
+    check(read(path, options=Options(columns=VECTORS | {"table": "halos"})), 1e-6)
+    for changes, message in (
+        ({}, "there is no column 'pos': .*valid: halos, others"),
+        ({"table": "halo"}, "there is no array 'halo': did you mean 'halos'"),
+    ):
+        with pytest.raises(CatalogError, match=message):
+            read(path, options=Options(columns=VECTORS | changes))
+    np.savez(path, pos=place, m=np.array([{}, 1]), redshift=true["z_obs"], h=H)
+    with pytest.raises(CatalogError, match="allow_pickle=False"):
+        read(path, options=Options(columns=VECTORS))
+    assert main(["catalog", "import", str(path)]) == 2
+    assert "; --columns reads a table of other names" in capsys.readouterr().err
+
+
+def test_lists_in_parquet(tmp_path: Path) -> None:
+    """As long ones as Arrow knows kinds of; a list of another length, or a hole, is refused."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    true, path = halos(), tmp_path / "a.parquet"
+    place = [list(row) for row in np.stack([true[name] for name in "xyz"], axis=-1) * H]
+
+    def written(lists: list[Any], kind: Any, chunk: int = 1 << 20) -> Path:
+        columns = {"pos": arrow.array(lists, kind), "m": true["mass"], "redshift": true["z_obs"]}
+        columns["h"] = np.full(len(lists), H)
+        parquet.write_table(arrow.table(columns), path, row_group_size=chunk)
+        return path
+
+    kinds = arrow.list_(arrow.float64()), arrow.list_(arrow.float64(), 3)
+    for kind in (*kinds, arrow.large_list(arrow.float64())):
+        for chunk in (1 << 20, len(place) // 3):
+            check(read(written(place, kind, chunk), options=Options(columns=VECTORS)), 1e-6)
+    for wrong, message in (
+        ([1.0, 2.0], "'pos' holds lists of different lengths"),
+        (None, "'pos' holds lists of different lengths"),
+        ([1.0, None, 2.0], "'pos' has no value at row 4"),
+    ):
+        holed = [*place[:4], wrong, *place[5:]]
+        with pytest.raises(CatalogError, match=message):
+            read(written(holed, kinds[0]), options=Options(columns=VECTORS))
+
+
 def test_what_is_missing_is_assumed_and_said(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", halos())
     still = read(path, options=Options(columns=column_map("x y z mass")))

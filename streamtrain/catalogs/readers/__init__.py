@@ -82,7 +82,10 @@ _VIEW = ("--observer", "--line-of-sight")
 
 def _read_table(path: Path, options: Options) -> Halos:
     if options.columns is None:
-        raise CatalogError(f"{path}: a table needs a column map: add --columns map.yaml")
+        raise CatalogError(
+            f"{path}: a table needs a column map: add --columns map.yaml, or like x_Mpc=X y_Mpc=Y "
+            "z_Mpc=Z mass_Msun=M z_obs=ZOBS"
+        )
     return read_table(
         path,
         options.columns,
@@ -132,7 +135,7 @@ FORMATS = {
         lambda path, o: read_groups(path, cosmology=o.cosmology, mass=o.mass, length=o.length),
     ),
     "table": Format(
-        "named columns in CSV, ECSV, FITS, HDF5, Parquet, .dat or .txt, with a column map",
+        "named columns in CSV, ECSV, FITS, HDF5, Parquet, npz, .dat or .txt, with a column map",
         ("--columns", "--cosmology", *_VIEW),
         _read_table,
     ),

@@ -143,7 +143,7 @@ def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, NDArray[Any]], di
     if missing:
         raise CatalogError(
             f"lacks {', '.join(missing)}; a limlam_mocker catalog has {', '.join(_HALO_KEYS)}, "
-            f"this file has {', '.join(names)}"
+            f"this file has {one_line(', '.join(names))}; --columns reads a table of other names"
         )
     header: dict[str, float]
     if "cosmo_header_json" in names:

@@ -1,4 +1,4 @@
-"""Named columns of numbers out of CSV, ECSV, FITS, HDF5, Parquet and plain text files.
+"""Named columns of numbers out of CSV, ECSV, FITS, HDF5, Parquet, npz and plain text files.
 
 Nothing in a file is ever executed or unpickled: only columns of numbers are taken. What a file
 marks as missing, in whichever way its format has for it, is masked.
@@ -31,7 +31,7 @@ from streamtrain.catalogs.readers.text import (
     load_numbers,
     read_whitespace,
 )
-from streamtrain.machine.files import check_memory, one_line
+from streamtrain.machine.files import check_memory, check_npz, one_line
 from streamtrain.machine.fitsfile import check_fits
 from streamtrain.machine.hdf5file import content_of, dataset_of, holds, object_of
 from streamtrain.schema import nearest
@@ -295,21 +295,59 @@ def _read_parquet(path: Path, wanted: Sequence[str], table: str) -> tuple[Column
         schema = file.schema_arrow
         _check_names(wanted, schema.names)
         masks = [f"{name}.mask" for name in wanted if f"{name}.mask" in schema.names]
-        check_memory(8 * file.metadata.num_rows * len([*wanted, *masks]), "its columns have")
+        chosen = {*wanted, *masks}
+        parts = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+        leaves = [part.column(k) for part in parts for k in range(part.num_columns)]
+        numbers = sum(a.num_values for a in leaves if a.path_in_schema.split(".list.")[0] in chosen)
+        check_memory(8 * max(numbers, file.metadata.num_rows * len(chosen)), "its columns have")
         content = file.read(columns=[*wanted, *masks])
     described = (schema.metadata or {}).get(b"table_meta_yaml")
     units = astropy_units(described.decode()) if described else {}
     columns: Columns = {}
     for name in wanted:
-        missing = content[name].is_null().to_numpy()
-        columns[name] = np.ma.array(content[name].to_numpy(), mask=missing)
+        columns[name] = _arrow_column(name, content[name])
         if f"{name}.mask" in masks:
-            columns[name] = masked(name, columns[name], content[f"{name}.mask"].to_numpy())
+            mask = np.ma.getdata(_arrow_column(f"{name}.mask", content[f"{name}.mask"]))
+            columns[name] = masked(name, columns[name], mask)
         stated = stated_units(
             {k.decode(): v for k, v in (schema.field(name).metadata or {}).items()}
         )
         units[name] = "; ".join(dict.fromkeys(filter(None, [units.get(name, ""), *stated])))
     return columns, units
+
+
+def _arrow_column(name: str, column: Any) -> NDArray[Any]:
+    """The numbers of a column of Arrow, [n], or [n, k] of lists of k, masked where there is none.
+    Raises CatalogError for lists of different lengths."""
+    missing = column.is_null().to_numpy()
+    if not hasattr(column.type, "value_field"):
+        return np.ma.array(column.to_numpy(), mask=missing)
+    lengths = {k for part in column.chunks for k in part.value_lengths().to_pylist()}
+    if len(lengths) != 1 or None in lengths:
+        raise CatalogError(f"'{name}' holds lists of different lengths: one length is needed")
+    flat = [part.flatten() for part in column.chunks]
+    numbers, none = (
+        np.concatenate([a.to_numpy(zero_copy_only=False) for a in arrays]).reshape(len(missing), -1)
+        for arrays in (flat, [a.is_null() for a in flat])
+    )
+    return np.ma.array(numbers, mask=none)
+
+
+def _read_npz(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
+    """Arrays by name, or the fields of the array `table` of records, by default of the only one."""
+    with np.load(path, allow_pickle=False) as content:
+        check_npz(content.zip)
+        arrays = {name: content[name] for name in {table} & set(content.files)}
+        if table and table not in arrays:
+            raise CatalogError(f"there is no array '{table}': {nearest(table, content.files)}")
+        if not table and not set(wanted) <= set(content.files) and len(content.files) == 1:
+            arrays = {content.files[0]: content[content.files[0]]}
+        for rows in arrays.values():
+            if rows.dtype.names:
+                _check_names(wanted, rows.dtype.names)
+                return {name: rows[name] for name in wanted}, {}
+        _check_names(wanted, content.files)
+        return {name: content[name] for name in wanted}, {}
 
 
 READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]]] = {
@@ -321,6 +359,7 @@ READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".parquet": _read_parquet,
+    ".npz": _read_npz,
     ".dat": read_whitespace,
     ".txt": read_whitespace,
 }
