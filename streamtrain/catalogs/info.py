@@ -39,6 +39,8 @@ MODEL_ERROR = 0.2
 """Relative uncertainty of a mass function: halo finders and definitions differ."""
 POOR_FIT, MARGIN = 2.5, 1.5
 """Mean (ln ratio / error)^2 that asks for an explanation, and what an explanation must gain."""
+FARTHEST_Z = 20.0
+"""No catalogue has halos beyond."""
 FULL_TILE = 50.0
 """Halos in a tile, where there are some, by which one without any is no accident."""
 EMPTY = 0.01
@@ -220,6 +222,7 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
     factor = {"": 1.0, "h": h, "1/h": 1.0 / h}
     in_range = (lightcone.z_obs >= lightcone.z_range[0]) & (lightcone.z_obs <= lightcone.z_range[1])
     log_mass = np.log10(lightcone.mass_Msun[in_range].astype(np.float64))
+    stretched = _without_length_error(lightcone)
     start = np.log10(lightcone.min_mass_Msun)
     edges = [start + BIN_DEX * n for n in range(40) if 7.0 < start + BIN_DEX * n < 16.5]
     bins: list[dict[str, Any]] = []
@@ -235,8 +238,8 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
         alternatives = [expected]
         for mass, length in _MISTAKES.values():
             shift = np.log10(factor[mass])
-            seen = expected_halos(lightcone, low - shift, high - shift) / factor[length] ** 3
-            alternatives.append(seen)
+            cone = stretched if length else lightcone
+            alternatives.append(expected_halos(cone, low - shift, high - shift))
         count = halos + 0.5
         error2 = MODEL_ERROR**2 + 1.0 / count
         squares.append([float(np.log(count / n)) ** 2 / error2 for n in alternatives])
@@ -251,7 +254,10 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
     if mistaken[best] < min(POOR_FIT, as_given - MARGIN):
         name = list(_MISTAKES)[best]
         warning = f"{pattern}, as expected of {name} (h = {h:g})"
-        if not _MISTAKES[name][1]:
+        if _MISTAKES[name][1]:
+            z_low, z_high = stretched.z_range
+            warning += f": halos of true positions lie at z = {z_low:.3g}..{z_high:.3g}"
+        else:
             warning += f": masses {_mass_factor(lightcone, bins):.2f} times as large would fit best"
         return bins, [warning]
     return bins, [
@@ -259,6 +265,16 @@ def density_check(lightcone: Rows) -> tuple[list[dict[str, Any]], list[str]]:
         "range larger than what the halos fill, are angles in another unit, or is the catalog "
         "thinned or incomplete?"
     ]
+
+
+def _without_length_error(lightcone: Rows) -> Rows:
+    """A lightcone as it would be if its positions were in Mpc/h and its redshifts those of its
+    distances (others would not fit them): with the redshifts of its true distances."""
+    cosmology = Cosmology.from_dict(lightcone.cosmology)
+    near, far = cosmology.comoving_distance(np.maximum(lightcone.z_range, 0.0)) / cosmology.h
+    most = float(cosmology.comoving_distance(FARTHEST_Z))
+    z_low, z_high = cosmology.redshift(np.minimum([near, far], most)).tolist()
+    return replace(lightcone, z_range=(z_low, z_high))
 
 
 def _mass_factor(lightcone: Rows, bins: list[dict[str, Any]]) -> float:

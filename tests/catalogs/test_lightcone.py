@@ -433,6 +433,25 @@ def test_masses_off_by_h(power: int, message: str) -> None:
     assert found == pytest.approx(0.7**-power, rel=0.04)
 
 
+@pytest.mark.parametrize(
+    ("mass", "name"), [(1.0, "positions in Mpc/h taken for Mpc"), (0.7, "masses in Msun/h and")]
+)
+def test_positions_off_by_h(mass: float, name: str) -> None:
+    """Redshifts that are those of positions in Mpc/h: they fit them, and halos are too rare; the
+    warning has the true ones."""
+    cone = tinker_lightcone()
+    x, y, z = (getattr(cone, f"{axis}_Mpc").astype(float) * 0.7 for axis in "xyz")
+    near = Cosmology().redshift(np.sqrt(x**2 + y**2 + z**2))
+    wrong = Lightcone.from_arrays(
+        x, y, z, cone.mass_Msun * mass, near, cosmology=cone.cosmology,
+        min_mass_Msun=cone.min_mass_Msun * mass,
+    )  # fmt: skip
+    (warning,) = wrong.info()["warnings"]
+    assert f"as expected of {name}" in warning and "(h = 0.7)" in warning
+    low, high = re.findall(r"lie at z = ([\d.]+)\.\.([\d.]+)", warning)[0]
+    assert (float(low), float(high)) == pytest.approx(cone.z_range, abs=0.02)
+
+
 @pytest.mark.parametrize("side", [50.0, 500.0])
 def test_box_repeats(side: float) -> None:
     """One square degree from z = 2.4 to 3.4 in boxes of two sizes."""

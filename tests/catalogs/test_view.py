@@ -139,3 +139,31 @@ def test_a_full_sky_is_cut_with_a_footprint() -> None:
     check_direction(around, (-10, 10, -10, 10))
     with pytest.raises(CatalogError, match="lie around the direction"):
         check_direction(np.abs(around) @ np.diag([1, 1, -1]), (-10, 10, -10, 10))
+
+
+@pytest.mark.parametrize("corner", [0.0, -50.0])
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_a_snapshot_is_no_lightcone(tmp_path: Path, corner: float, kind: str) -> None:
+    """Halos in a cube at the observer were taken for a lightcone down to z = 0; so were those with
+    the redshift of a snapshot in every row, which were refused with other advice."""
+    rng = np.random.default_rng(5)
+    columns = dict(zip("xyz", rng.uniform(corner, corner + 100.0, (3, 2000)), strict=True))
+    columns |= {"mass": rng.uniform(1e11, 1e12, 2000), "z_obs": np.full(2000, 5.8)}
+    columns |= {f"v{a}": np.zeros(2000) for a in "xyz"}
+
+    def imported(names: str, view: View) -> Lightcone:
+        if kind == "npz":
+            return npz(tmp_path, columns, view)
+        path = write_csv(tmp_path / "a.csv", columns)
+        return read(path, options=Options(columns=column_map(names), view=view))
+
+    advice = r"fill a cube of (99\.9\d*|100) Mpc, as those of a snapshot do: --box (99\.\d+|100) "
+    for names in ("x y z mass", "x y z mass vx vy vz", "x y z mass z_obs"):
+        with pytest.raises(CatalogError, match=advice):
+            imported(names, View())
+    if corner == 0.0:
+        assert len(imported("x y z mass", View((0.0, 0.0, 0.0)))) == 2000
+    inside = np.sqrt(sum(columns[a] ** 2 for a in "xyz")) < 100.0  # an octant of a sphere
+    columns = {name: a[inside] for name, a in columns.items()}
+    if corner == 0.0:
+        assert len(imported("x y z mass", View())) == inside.sum()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers.groups import is_group_file, read_groups
@@ -24,7 +26,7 @@ from streamtrain.catalogs.readers.pinocchio import read_plc, read_snapshot
 from streamtrain.catalogs.readers.pksc import read_pksc
 from streamtrain.catalogs.readers.rockstar import read_hlist, read_rockstar
 from streamtrain.catalogs.readers.table import read_table
-from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction, check_no_cube
 from streamtrain.machine.files import sha256
 from streamtrain.schema import nearest
 
@@ -222,6 +224,9 @@ def read(
     if halos.redshift is not None or kind == "pinocchio-snapshot":
         raise CatalogError(f"{path}: a snapshot of a box, no lightcone: add --box to tile it")
     with reading(first, "a halo catalog"):
+        alike = halos.z_obs is None or (len(halos) and not np.ptp(halos.z_obs))
+        if alike and not halos.by_angles and options.view.observer_Mpc is None:
+            check_no_cube(halos.position_Mpc)
         check_direction(halos.position_Mpc, footprint_deg, by_angles=halos.by_angles)
         name = realisation or f"file-{sha256(first)[:16]}"
         return lightcone_of(halos, cosmology=options.cosmology, realisation=name, **cuts)

@@ -33,7 +33,7 @@ from streamtrain.catalogs.readers.halos import (
     observed_redshift,
     reading,
 )
-from streamtrain.catalogs.readers.view import FORWARD, View, check_direction
+from streamtrain.catalogs.readers.view import FORWARD, View, check_direction, check_no_cube
 from streamtrain.catalogs.rows import mass_problem
 from streamtrain.cosmology import Cosmology
 from streamtrain.machine.files import check_npz, one_line, sha256
@@ -94,6 +94,8 @@ def _lightcone(
     velocities = None if parts is None else np.stack(parts, axis=-1)
     position, velocities, turned = view.turned(position, velocities)
     note += "".join(f"; {text}" for text in turned)
+    if "zhalo" not in arrays and view.observer_Mpc is None:
+        check_no_cube(position)
     check_direction(position)
     if "zhalo" in arrays:
         redshift = arrays.pop("zhalo")

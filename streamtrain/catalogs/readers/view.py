@@ -29,6 +29,13 @@ around the axis that goes up.
 """
 LARGEST_ANGLE_DEG = 60.0
 """How far from +z the halos of a lightcone may lie in the mean."""
+SIDES_DIFFER = 0.02
+"""By how much the sides of a cube may differ, where halos mark them."""
+BEYOND_SPHERE = 0.3
+"""Share of the halos beyond the nearest far side that makes a cube of a lightcone: 0.48 in a cube
+around the observer, or with the observer in its corner, none within a sphere."""
+FEWEST_IN_CUBE = 200
+"""Fewer halos mark no cube."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,25 @@ def _mean_direction(position: Floats) -> Floats | None:
     chi = np.sqrt(np.sum(some**2, axis=1))
     seen = some[chi > 0] / chi[chi > 0, None]
     return seen.mean(axis=0) if len(seen) and np.isfinite(seen).all() else None
+
+
+def check_no_cube(position: Floats) -> None:
+    """CatalogError if halos [n, 3], of which the observer at the origin tells the redshifts, fill
+    a cube as a snapshot of a periodic box does."""
+    place = position.astype(np.float64)
+    if len(place) < FEWEST_IN_CUBE or not np.isfinite(place).all():
+        return
+    sides, reach = np.ptp(place, axis=0), np.abs(place).max(axis=0)
+    even = [np.ptp(a) <= SIDES_DIFFER * a.max() and a.min() > 0.0 for a in (sides, reach)]
+    far = np.sqrt(np.sum(place**2, axis=1)) > reach.max()
+    if all(even) and float(far.mean()) > BEYOND_SPHERE:
+        side = sides.max()
+        raise CatalogError(
+            f"its halos fill a cube of {side:.5g} Mpc, as those of a snapshot do: --box "
+            f"{side:.4g} --redshifts Z --footprint-deg ... --z-range ... makes a lightcone of a "
+            "periodic box, with its side in Mpc and its redshift; if the observer stands there, "
+            "say --observer 0 0 0"
+        )
 
 
 def check_direction(
