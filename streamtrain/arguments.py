@@ -115,7 +115,7 @@ def given_cube(values: Any, where: str) -> Given:
     """What an array-like of a map holds, see `given_numbers`, from high to low frequency and from
     low to high dec and ra. Raises ValueError, one sentence, also for an object with coordinates of
     its own, such as an HDU of astropy, which would be left aside."""
-    header = getattr(values, "header", None)
+    header: Any = getattr(values, "header", None)
     if getattr(values, "wcs", None) is not None or (hasattr(header, "keys") and len(header)):
         raise ValueError(
             f"{where} is of the type {type(values).__name__}, with a header or coordinates of its "

@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from streamtrain.arguments import whole_number
 from streamtrain.generator.batch import Batch
@@ -28,6 +29,14 @@ from streamtrain.numerics.workspace import Workspace
 NO_WORKERS = (
     "SampleStream makes its batches itself: use DataLoader(stream, batch_size=None, num_workers=0)"
 )
+
+
+def _whole_already(*_: Any, **__: Any) -> None:
+    """What a DataLoader with a batch_size of its own makes of batches."""
+    raise ValueError(NO_WORKERS)
+
+
+default_collate_fn_map[Batch] = _whole_already
 
 
 class SampleStream(IterableDataset[Batch]):

@@ -96,6 +96,14 @@ def test_in_a_data_loader(make: Make) -> None:
     assert found == first(make(), 2)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_of_batches_are_refused(make: Make, batch_size: int) -> None:
+    """A DataLoader makes them unless it is told not to, and has no words of its own for that."""
+    loader = DataLoader(make(), batch_size=batch_size, generator=torch.Generator())
+    with pytest.raises(ValueError, match=r"use DataLoader\(stream, batch_size=None"):
+        next(iter(loader))
+
+
 def test_worker_processes_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spawned workers when they are started, forked ones when they ask for a batch."""
     refusal = r"DataLoader\(stream, batch_size=None, num_workers=0\)"

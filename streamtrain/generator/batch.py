@@ -61,6 +61,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but CUDA events, which are of this process."""
+        return {**self.__dict__, "marks": None}
+
     @property
     def one_halo(self) -> torch.Tensor:
         """The former name of `unit_label`."""
@@ -183,6 +187,10 @@ class DrawnLater(Sequence[dict[str, Any]]):
         if self._made is None:
             self._made = self._make()
         return self._made[place]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the records, as a list: what makes them is of this process."""
+        return list, (list(self),)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,20 @@ def test_shapes_and_types(generator: Generator) -> None:
     assert batch.indices == [5, 0]
     assert len(batch) == 2
     assert len(generator.generate([])) == 0
+
+
+def test_a_batch_can_be_pickled(generator: Generator, tmp_path: Path) -> None:
+    """For torch.save, and for a process of its own: with its records, drawn or not yet."""
+    batch, plain = generator.generate([5, 0]), generator.generate([5, 0])
+    copies = [pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)]
+    torch.save(batch, tmp_path / "batch.pt")
+    copies.append(torch.load(tmp_path / "batch.pt", weights_only=False))
+    list(plain.draws)
+    copies.append(pickle.loads(pickle.dumps(plain)))
+    for found in copies:
+        assert found.digests() == batch.digests() and found.draws == list(batch.draws)
+        assert found.indices == [5, 0] and torch.equal(found.label, batch.label)
+        found.check()
 
 
 def test_a_far_sample_is_one_like_any_other(generator: Generator) -> None:
