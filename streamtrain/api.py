@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from streamtrain.arguments import whole_number
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate.run import Run
+from streamtrain.generator.halos import NoFileError
 from streamtrain.train import trainer
 
 
@@ -58,5 +60,14 @@ def train(
     steps = None if max_steps is None else whole_number(max_steps, "max_steps")
     if steps is not None and steps < 1:
         raise ConfigError(f"max_steps = {steps} must be 1 or more")
-    done = trainer.train(read, device, steps)
+    try:
+        done = trainer.train(read, device, steps)
+    except NoFileError as error:
+        if error.where.startswith("data.") and isinstance(config, str | Path):
+            words = [str(config), *settings]
+            raise ConfigError(
+                f"{error}; lightcones for this configuration, on the command line: streamtrain "
+                f"catalog make --for {shlex.join(words)}"
+            ) from None
+        raise
     return Run(done.config, device=str(done.world.device))

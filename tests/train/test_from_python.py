@@ -261,3 +261,12 @@ def test_the_names_of_rooms_are_functions_and_rooms() -> None:
     assert list(inspect.signature(evaluate).parameters)[:2] == ["run", "on"]
     assert "Ctrl-C" in str(train.__doc__) and "bootstrap" in str(inspect.getdoc(evaluate))
     assert train.trainer is sys.modules["streamtrain.train.trainer"]
+
+
+def test_lightcones_that_are_not_there_yet() -> None:
+    """The sentence has the command that makes them, as the command's own has."""
+    with pytest.raises(ValueError, match=r"no file matches .* catalog make --for reference\.yaml"):
+        trained("runs/none", data={"train": ["none/train_*.h5"]})
+    with pytest.raises(ValueError, match=r"no file matches .*--for reference\.yaml seed=3$"):
+        trained("runs/none", "seed=3", data={"train": ["none/train_*.h5"]})
+    assert not Path("runs").exists()
