@@ -148,7 +148,8 @@ class Trainer:
             stack.enter_context(self._torch_state())
             stack.enter_context(self._request)
             try:
-                self._open(stack)
+                with self._withdrawn_if_refused():
+                    self._open(stack)
                 stopped = self._loop()
             except Stopped:
                 self._say("stopped before the first step")
@@ -186,7 +187,20 @@ class Trainer:
         self._refuse_other_samples(state)
         remove_leftovers(checkpoints)
         write_text(self._folder / "config.yaml", config.to_yaml(), alone=True)
+        self._begun = found is None
         return state, config
+
+    @contextmanager
+    def _withdrawn_if_refused(self) -> Iterator[None]:
+        """Take a run's configuration out of its folder where its first samples are refused: nothing
+        was made with it, and what others make there need not agree with it."""
+        self._begun = False
+        try:
+            yield
+        except ValueError:
+            if self._begun:
+                (self._folder / "config.yaml").unlink(missing_ok=True)
+            raise
 
     def _refuse_other_samples(self, state: dict[str, Any] | None) -> str | None:
         if state is None:

@@ -270,3 +270,25 @@ def test_lightcones_that_are_not_there_yet() -> None:
     with pytest.raises(ValueError, match=r"no file matches .*--for reference\.yaml seed=3$"):
         trained("runs/none", "seed=3", data={"train": ["none/train_*.h5"]})
     assert not Path("runs").exists()
+
+
+@small.EXTRAPOLATES
+def test_a_training_that_cannot_begin_does_not_keep_the_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a preview makes there next need not agree with settings that were refused; a run that
+    has begun keeps its own."""
+    bright = {"line": {"model": "keating16", "parameters": {"A": {"log_uniform": [1, 10]}}}}
+    with pytest.raises(ValueError, match=r"grid\.brightest_Lsun makes room"):
+        trained("runs/a", emit=bright)
+    assert Path("runs/a").is_dir() and not Path("runs/a/config.yaml").exists()
+    words = [f"data.{name}=[{name}.h5]" for name in SPLITS]
+    shown = ["preview", "reference.yaml", "--index", "1", "run=runs/a", *words]
+    shown += ["data.min_mass_Msun=2.5e10"]
+    assert main(shown) == 0
+    trained("runs/a", max_steps=1)
+    kept = Path("runs/a/config.yaml").read_text()
+    with pytest.raises(ValueError, match="emit"):
+        trained("runs/a", emit=bright)
+    assert Path("runs/a/config.yaml").read_text() == kept
+    capsys.readouterr()
