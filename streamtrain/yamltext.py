@@ -24,9 +24,9 @@ MAX_DEPTH = 100
 class _Twice(ConfigError):
     """A key that a mapping has twice."""
 
-    def __init__(self, key: Hashable, line: int) -> None:
+    def __init__(self, key: Hashable, line: int, may_be_operator: bool) -> None:
         super().__init__(f"'{key}' is given twice (line {line})")
-        self.key = key
+        self.key, self.may_be_operator = key, may_be_operator
 
 
 _TOO_DEEP = f"nested too deeply: more than {MAX_DEPTH} levels"
@@ -64,7 +64,8 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
         if not isinstance(key, Hashable):
             raise ConfigError(f"{shown(key)} cannot be the name of a setting (line {line})")
         if key in seen:
-            raise _Twice(key, line)
+            named = isinstance(value_node, yaml.MappingNode) and key_node.start_mark.column > 0
+            raise _Twice(key, line, named)
         seen[key] = loader.construct_object(value_node, deep=True)
     return seen
 
@@ -103,7 +104,7 @@ def parse_yaml(text: str, name: str, *, suffixes: bool = False) -> Any:
         _check_aliases(node)
         return loader.construct_document(node)
     except _Twice as error:
-        if not suffixes:
+        if not suffixes or not error.may_be_operator:
             raise
         raise ConfigError(
             f"{error}; a second use of an operator takes a suffix, as in '{error.key}_2'"

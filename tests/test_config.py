@@ -423,6 +423,11 @@ def test_a_key_given_twice(tmp_path: Path) -> None:
         ": 'noise' is given twice (line 4); a second use of an operator takes a suffix, as in "
         "'noise_2'"
     )
+    for other in (
+        "grid:\n  shape: [9, 9, 9]\n  shape: [8, 9, 9]\n",
+        "grid: {}\nseed: 1\ngrid: {}\n",
+    ):
+        assert refusal(other, tmp_path).endswith("' is given twice (line 3)")
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

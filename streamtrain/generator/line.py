@@ -84,12 +84,16 @@ class Chosen:
     """For every luminosity model all parameters of its samples, in their order."""
 
 
+class RedshiftError(CatalogError):
+    """A lightcone that does not reach over the band."""
+
+
 def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
-    """Raise CatalogError where a lightcone does not reach over the band."""
+    """Raise RedshiftError where a lightcone does not reach over the band."""
     low, high = grid.z_range
     have = lightcone.z_range
     if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
-        raise CatalogError(
+        raise RedshiftError(
             f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
             f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
         )

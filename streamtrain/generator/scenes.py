@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config, ConfigError
 from streamtrain.generator.halos import BANK_BYTES, Bank
 from streamtrain.generator.kernel_draws import Stages
-from streamtrain.generator.line import EmissionLine, LinePlan
+from streamtrain.generator.line import EmissionLine, LinePlan, RedshiftError
 from streamtrain.generator.open import open_interlopers
 from streamtrain.generator.windows import KEPT, Scene, Schedule
 from streamtrain.labels import Label
@@ -121,15 +121,23 @@ class SceneBuilder:
             if id(skies) not in banks:
                 numbers = schedule.lightcones(window)
                 banks[id(skies)] = Bank([skies.load(k) for k in numbers], self._device)
-            lines[name] = EmissionLine(
-                plan,
-                self._config.data,
-                banks[id(skies)],
-                self.label.bins,
-                self._config.observation.leading_pool,
-                sfr=self._sfr,
-                compiler_flags=self._compiler_flags,
-            )
+            try:
+                lines[name] = EmissionLine(
+                    plan,
+                    self._config.data,
+                    banks[id(skies)],
+                    self.label.bins,
+                    self._config.observation.leading_pool,
+                    sfr=self._sfr,
+                    compiler_flags=self._compiler_flags,
+                )
+            except RedshiftError as error:
+                if name == "line":
+                    raise
+                raise CatalogError(
+                    f"emit.{name}: {error}; lightcones of other redshifts than the line's are "
+                    f"emit.{name}.train, .validation and .test"
+                ) from None
         in_use, volumes = np.array(self._schedule.lightcones(window)), None
         if self._own_volumes:
             volumes = np.array([self._volume(c.cosmology) for c in lines["line"].lightcones])

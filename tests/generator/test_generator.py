@@ -273,6 +273,16 @@ def test_band_that_is_not_covered(small_sky: Lightcone) -> None:
     )
 
 
+def test_band_of_an_interloper_that_is_not_covered(small_sky: Lightcone) -> None:
+    """Whose it is, and where other lightcones are named."""
+    other = {"model": "kamenetzky16_co2", "nu_rest_GHz": 230.538}
+    assert refusal(small_sky, CatalogError, emit={"line": {}, "interloper_2": other}) == (
+        "emit.interloper_2: small-1 holds halos at z = 2.300..3.500, but the band 34..26 GHz needs "
+        "z = 5.781..7.867; lightcones of other redshifts than the line's are "
+        "emit.interloper_2.train, .validation and .test"
+    )
+
+
 def test_masses_that_are_not_there(small_sky: Lightcone) -> None:
     message = refusal(small_sky, CatalogError, data={"min_mass_Msun": 1e10})
     assert message.startswith("small-1 holds halos above 2.5e+10 Msun only, but ")
