@@ -294,7 +294,13 @@ def _given(config: Any) -> dict[str, Any]:
         return dict(to_dict(config))
     if isinstance(config, str | Path):
         folder = find_run(config)
-        return _of_run(folder) if folder.is_dir() else _read(config, ())
+        data = _of_run(folder) if folder.is_dir() else _read(config, ())
+        if {"generator_version", "samples"} <= set(data):
+            raise ConfigError(
+                f"{config} is the manifest of a test set, not a configuration: name the run or the "
+                "configuration that it is of (`streamtrain testset verify CONFIG --manifest FILE`)"
+            )
+        return data
     if not isinstance(config, Mapping):
         raise ConfigError(
             "load_config reads a YAML file, the folder of a run, a mapping of settings or a "

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from streamtrain.machine.files import one_line
 from streamtrain.machine.hdf5file import content_of, holds, object_of
 from streamtrain.maps.skymap import MapError, check_numbers, number_of
 
@@ -26,8 +27,10 @@ def array_of(file: Any, name: str, source: str) -> NDArray[Any]:
     none."""
     dataset = object_of(file, name) if holds(file, name) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        there = one_line(", ".join(sorted(file)))
         raise MapError(
-            f"{source} has no dataset {name}" + (" that holds anything" if dataset else "")
+            f"{source} has no dataset {name}"
+            + (" that holds anything" if dataset else f" (it holds {there})" if there else "")
         )
     values = content_of(dataset)
     check_numbers(values, name, source)

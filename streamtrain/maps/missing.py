@@ -35,7 +35,8 @@ def without_marks(found: SkyMap, no_value: float | None) -> SkyMap:
         named = ", ".join(f"{mark:g}" for mark in marks)
         notes.append(f"{int(lost.sum())} of its voxels hold {named} and have no value")
     if no_value is None:
-        beyond = (np.abs(cube) >= BEYOND) & np.isfinite(cube) & ~lost
+        with np.errstate(over="ignore"):  # float16 holds no such number
+            beyond = (np.abs(cube) >= BEYOND) & np.isfinite(cube) & ~lost
         if beyond.any():
             example = f"{float(cube[beyond][0]):g}"
             notes.append(f"{int(beyond.sum())} of its voxels hold numbers such as {example}, which "
@@ -62,7 +63,7 @@ def observed(
 ) -> NDArray[np.bool_]:
     """Which voxels were observed: those with hits, and a sigma that is a positive number."""
     seen = np.ones(shape, bool)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         for values in (sigma, hits):
             if values is not None:
                 seen &= (values > 0) & (values < BEYOND)

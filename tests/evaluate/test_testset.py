@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import from_mapping
+from streamtrain.config import ConfigError, from_mapping, load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
@@ -36,6 +36,15 @@ def test_manifest_says_how_to_make_the_samples(config):
     assert len(set(manifest.samples)) == 40
     assert testset.recipe(manifest).sample_settings() == config.sample_settings()
     assert sorted(p.name for p in path.parent.iterdir()) == ["testset.json"]
+
+
+def test_a_manifest_is_no_configuration(config):
+    """Which the command would take it for, and miss settings in it."""
+    path = testset.make(config)
+    with pytest.raises(
+        ConfigError, match=r"testset\.json is the manifest of a test set, not a con"
+    ):
+        load_config(path)
 
 
 def test_verify_gets_the_same_bytes(config):

@@ -173,7 +173,7 @@ def write_hdf5(path: Path, cube: Cube, sides: list[Cube], number: int, turned: b
         file.attrs["nu_rest_GHz"] = NUMBERS[number % 4]
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">i2", "<i8"])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8", ">i2", "<i8"])
 def test_arrays_in_every_order_direction_and_dtype(tmp_path: Path, dtype: str) -> None:
     """Also ra across 0, lists of shape (1, n) and (n, 1), text as bytes and in arrays."""
     writers = {"npz": write_npz, "h5": write_hdf5}
