@@ -255,11 +255,13 @@ def check_halos(
 
 
 def check_rates(columns: dict[str, Float32]) -> None:
-    """Raise CatalogError for negative star-formation rates. (A file that is there may have some,
-    which its models do not read.)"""
-    if "sfr" in columns:
-        rule = "rates [Msun/yr] must not be negative: are they logarithms, or marks of no value?"
-        _refuse("column 'sfr'", columns["sfr"], columns["sfr"] < 0, rule)
+    """Raise CatalogError for star-formation rates that are logarithms. (One and the same negative
+    number is a mark, which matters if its halos are painted; a file may hold whatever no model
+    reads.)"""
+    rates = columns.get("sfr", np.zeros(0, np.float32))
+    if len(np.unique(rates[rates < 0])) > 1:
+        rule = "rates [Msun/yr] must not be negative: are they logarithms?"
+        _refuse("column 'sfr'", rates, rates < 0, rule)
 
 
 def _refuse(name: str, array: Float32, bad: NDArray[np.bool_], rule: str) -> None:

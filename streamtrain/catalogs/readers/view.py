@@ -30,10 +30,10 @@ around the axis that goes up.
 LARGEST_ANGLE_DEG = 60.0
 """How far from +z the halos of a lightcone may lie in the mean."""
 SIDES_DIFFER = 0.02
-"""By how much the sides of a cube may differ, where halos mark them."""
+"""Share by which the sides of a cube may differ, where halos mark them."""
 BEYOND_SPHERE = 0.3
-"""Share of the halos beyond the nearest far side that makes a cube of a lightcone: 0.48 in a cube
-around the observer, or with the observer in its corner, none within a sphere."""
+"""Share of the halos farther than the sides of a cube, by which it is one: 0.48 where the observer
+stands in the middle or a corner, none within a sphere."""
 FEWEST_IN_CUBE = 200
 """Fewer halos mark no cube."""
 
