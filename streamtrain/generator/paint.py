@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from streamtrain.arguments import number, ra_dec, truth_value, whole_number
-from streamtrain.bins import Counts, LuminosityBins
+from streamtrain.arguments import all_numbers, number, ra_dec, truth_value, whole_number
+from streamtrain.bins import SMALLEST_BIN_DEX, Counts, LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import sfr_source
 from streamtrain.generator.halos import Bank
@@ -48,7 +48,7 @@ class Painted(tuple[torch.Tensor, torch.Tensor]):
     grid: Grid
     """The voxels, with the units of the cube."""
     bin_edges: NDArray[np.float64]
-    """Edges of the luminosity bins, log10(L/Lsun) [50]."""
+    """Edges of the luminosity bins, log10(L/Lsun) [n_bins + 1]."""
     about: dict[str, Any]
     """What the map was made of: lightcone, model, parameters (a list where several were given),
     seed, centre_deg, roll_deg, mirror."""
@@ -76,7 +76,7 @@ class Painted(tuple[torch.Tensor, torch.Tensor]):
 
     @property
     def counts(self) -> torch.Tensor:
-        """Halos per luminosity bin, int32 [49], after an axis of B for a list of parameters."""
+        """Halos per luminosity bin, int32 [n_bins], after an axis of B for a list of parameters."""
         return self[1]
 
     def write_fits(
@@ -120,6 +120,7 @@ def paint(
     device: torch.device | str = "cpu",
     sfr: str = "auto",
     allow_empty: bool = False,
+    bin_edges: ArrayLike | None = None,
 ) -> Painted:
     """Paint the halos of a lightcone into an intensity cube.
 
@@ -131,14 +132,16 @@ def paint(
     lightcone's column if it has one, else the fit), "fit", "fit_in_range" (no star formation beyond
     the fitted table), "column", or the path of a table (see `SFRTable`). allow_empty: also paint a
     field or a band that the lightcone does not reach over; where it does not, the cube is empty.
-    Angles and the mass may have units of astropy. A `Painter` makes further maps of the same
-    lightcone, grid and model much faster.
+    bin_edges: log10(L / Lsun) [n_bins + 1] between which halos are counted, 49 bins from 3.5 to 7
+    if not given, which suit CO; for [CII] np.linspace(6, 9.5, 36), say. Angles and the mass may
+    have units of astropy. A `Painter` makes further maps of the same lightcone, grid and model much
+    faster.
 
     Returns the cube, float32 [n_freq, n_dec, n_ra] in `units` (default: the grid's), frequency 0
-    the highest, and the halos per bin of log10 L = 3.5..7 (49 bins), int32 [49]: a pair, which also
-    has the edges of the bins (see `Painted`). The scatter is a function of the seed and of the
-    halo's row. Raises ValueError, one sentence, for an argument that cannot be used, for a halo
-    whose L is negative or no number, and when no halo is left.
+    the highest, and the halos per bin, int32 [n_bins]: a pair, which also has the edges of the bins
+    (see `Painted`). Halos beyond the bins are in the cube and not in the counts. The scatter is a
+    function of the seed and of the halo's row. Raises ValueError, one sentence, for an argument
+    that cannot be used, for a halo whose L is negative or no number, and when no halo is left.
 
     >>> from streamtrain import Grid, Lightcone, paint
     >>> sky = Lightcone.open("reference_0000.h5")
@@ -156,6 +159,7 @@ def paint(
         units=units,
         device=device,
         sfr=sfr,
+        bin_edges=bin_edges,
     )
     return painter.paint(
         parameters,
@@ -168,12 +172,25 @@ def paint(
     )
 
 
+def _bins_between(edges: ArrayLike) -> LuminosityBins:
+    """Bins between edges as a caller gives them. Raises ValueError, one sentence."""
+    values = all_numbers(edges, "bin_edges")
+    if values.ndim != 1 or not 2 <= len(values) <= 1001:
+        raise ValueError(f"bin_edges must be 2 to 1001 numbers, not of shape {values.shape}")
+    if not (np.diff(values) >= SMALLEST_BIN_DEX).all() or not (np.abs(values) <= 40.0).all():
+        raise ValueError(
+            "bin_edges must increase, from -40 to 40 at most: they are log10(L / Lsun), not "
+            f"{values[0]:.6g} .. {values[-1]:.6g}"
+        )
+    return LuminosityBins.between(values.tolist())
+
+
 class Painter:
     """A lightcone made ready to be painted into one grid by one luminosity model, again and again.
 
-    lightcone, grid, model, scatter, min_mass_Msun, units, device, sfr: as for `paint`. What these
-    decide is computed once; `paint` of a painter takes what varies from map to map. Raises
-    ValueError, one sentence, for an argument that cannot be used.
+    lightcone, grid, model, scatter, min_mass_Msun, units, device, sfr, bin_edges: as for `paint`.
+    What these decide is computed once; `paint` of a painter takes what varies from map to map.
+    Raises ValueError, one sentence, for an argument that cannot be used.
 
     >>> from streamtrain import Grid, Painter
     >>> grid = Grid(fov_deg=(0.35, 0.35), shape=(20, 64, 64))
@@ -194,6 +211,7 @@ class Painter:
         units: Literal["uK", "Jy/sr"] | None = None,
         device: torch.device | str = "cpu",
         sfr: str = "auto",
+        bin_edges: ArrayLike | None = None,
     ) -> None:
         if isinstance(lightcone, str | Path):
             lightcone = Lightcone.open(lightcone)
@@ -212,7 +230,7 @@ class Painter:
         if self.min_mass_Msun <= 0.0:
             raise ValueError(f"min_mass_Msun = {self.min_mass_Msun:g} must be above 0")
         check_masses(lightcone, self.min_mass_Msun, "min_mass_Msun")
-        self._bins = LuminosityBins()
+        self._bins = LuminosityBins() if bin_edges is None else _bins_between(bin_edges)
         self._painter = LinePainter(
             Bank([lightcone], device),
             self.grid,
@@ -233,7 +251,7 @@ class Painter:
 
     @property
     def bin_edges(self) -> NDArray[np.float64]:
-        """Edges of the luminosity bins, log10(L / Lsun) [50]."""
+        """Edges of the luminosity bins, log10(L / Lsun) [n_bins + 1]."""
         return self._bins.edges
 
     def paint(
@@ -254,8 +272,8 @@ class Painter:
         look at the luminosity of every halo of the field before it is painted, as `paint` does;
         else at those of a halo in each of 96 ranges of mass, as a `Generator` does.
 
-        Returns the cube, float32 [n_freq, n_dec, n_ra], and the halos per bin, int32 [49], with a
-        leading axis of B for a list, see `Painted`. The same arguments make the same bits as
+        Returns the cube, float32 [n_freq, n_dec, n_ra], and the halos per bin, int32 [n_bins], with
+        a leading axis of B for a list, see `Painted`. The same arguments make the same bits as
         `paint`. Raises ValueError, one sentence, as `paint`.
         """
         several = isinstance(parameters, Sequence) and not isinstance(parameters, str)

@@ -330,6 +330,38 @@ def test_a_painter_looks_at_luminosities(small_sky: Lightcone) -> None:
         painter.paint([{"amplitude": 1e-6}, {"amplitude": -1e-6}])
 
 
+def test_bins_of_the_caller(small_sky: Lightcone) -> None:
+    """The halos of seven usual bins are those of one between their ends; the map is the same."""
+
+    def line(mass_Msun: Any, z: Any, *, a: float = 1e-7, sigma_dex: float = 0.4) -> Any:
+        return a * mass_Msun
+
+    grid = Grid((0.4, 0.4), (4, 8, 8))
+    usual = paint(small_sky, grid, line)
+    seven = paint(small_sky, grid, line, bin_edges=usual.bin_edges[::7])
+    assert torch.equal(seven.counts, usual.counts.reshape(-1, 7).sum(1).to(torch.int32))
+    assert torch.equal(seven.cube, usual.cube) and usual.counts.sum() > 100
+    edges = np.linspace(8, 11, 7)
+    bright = {"a": usual.about["parameters"]["a"] * 1e4}
+    roomy = replace(grid, brightest_Lsun=1e13)
+    chosen = Painter(small_sky, roomy, line, bin_edges=edges.tolist())
+    found = chosen.paint([bright, {}])
+    assert found.counts.shape == (2, 6) and found.counts[0].sum() > found.counts[1].sum()
+    np.testing.assert_array_equal(found.bin_edges, edges)
+    np.testing.assert_array_equal(chosen.bin_edges, edges)
+    assert int(paint(small_sky, roomy, line, bright).counts.sum()) < found.counts[0].sum()
+    for wrong, message in (
+        ([7.0], r"bin_edges must be 2 to 1001 numbers, not of shape \(1,\)"),
+        ([[6, 7], [7, 8]], "bin_edges must be 2 to 1001 numbers"),
+        ([6, 6, 7], "bin_edges must increase"),
+        ([1e6, 1e7], r"they are log10\(L / Lsun\), not 1e\+06 .. 1e\+07"),
+        ([6, float("nan")], "bin_edges must increase"),
+        ("label", "bin_edges must be numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paint(small_sky, grid, line, bin_edges=wrong)
+
+
 @pytest.mark.parametrize("logarithm", [np.log10, np.log])
 def test_logarithms_of_luminosities_are_said(small_sky: Lightcone, logarithm: Any) -> None:
     def line(mass_Msun: Any, z: Any) -> Any:
