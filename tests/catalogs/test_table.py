@@ -92,8 +92,20 @@ def test_npz_of_any_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     np.savez(path, pos=place, m=np.array([{}, 1]), redshift=true["z_obs"], h=H)
     with pytest.raises(CatalogError, match="allow_pickle=False"):
         read(path, options=Options(columns=VECTORS))
+    quotient = VECTORS | {"mass": {"column": "m/h", "unit": "Msun"}}
+    np.savez(path, pos=place, m=true["mass"], redshift=true["z_obs"], h=H)
+    with pytest.raises(CatalogError, match=r"no column 'm/h': \(m/h\) is a quotient"):
+        read(path, options=Options(columns=quotient))
     assert main(["catalog", "import", str(path)]) == 2
     assert "; --columns reads a table of other names" in capsys.readouterr().err
+
+
+def test_a_table_in_hdf5_without_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its ending is that of a lightcone, too, of which the options are none."""
+    path = write(tmp_path / "a.hdf5", halos())
+    for options in ([], ["--cosmology", "h=0.7"]):
+        assert main(["catalog", "import", str(path), *options]) == 2
+        assert "--columns" in capsys.readouterr().err
 
 
 def test_lists_in_parquet(tmp_path: Path) -> None:

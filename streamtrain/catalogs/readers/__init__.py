@@ -265,7 +265,10 @@ def _check_options(path: Path, kind: str, options: Options, cuts: Mapping[str, A
         raise CatalogError(
             f"{path}: {', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not of the format "
             f"{kind}, which takes {takes}"
-            + ("; --axis says where its cone points" if kind == "pinocchio-plc" else "")
+            + {
+                "pinocchio-plc": "; --axis says where its cone points",
+                "streamtrain": "; another HDF5 file is a table, with --columns",
+            }.get(kind, "")
         )
 
 

@@ -62,7 +62,19 @@ def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
         if list(found).count(name) > 1:
             raise CatalogError(f"the column '{name}' is there {list(found).count(name)} times")
         if name not in found:
-            raise CatalogError(f"there is no column '{name}': {nearest(name, list(found)[:60])}")
+            parts, quotient = name.split("/"), ""
+            if len(parts) > 1 and all(part in found or _is_number(part) for part in parts):
+                quotient = f"({name}) is a quotient; "
+            known = nearest(name, list(found)[:60])
+            raise CatalogError(f"there is no column '{name}': {quotient}{known}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_csv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
