@@ -174,9 +174,10 @@ def add_import(kinds: Any) -> None:
         nargs="+",
         metavar="MAP.yaml|NAME=COLUMN",
         help="which column of a table is what: a YAML file, or x_Mpc=X/0.7 y_Mpc=Y/0.7 z_Mpc=Z/0.7 "
-        "mass_Msun=10**logM z_obs=ZCOS+DZ sfr_Msun_yr=SFR and the like, 'A B' in quotes where a name "
-        "has other signs; centre_deg=RA,DEC the point of ra_deg and dec_deg that is turned to the line of sight; table=NAME of several in a file; sure=mass,x "
-        "where that unit is right but the file says another or the masses look odd",
+        "mass_Msun=10**logM z_obs=ZCOS+DZ sfr_Msun_yr=SFR and the like, a name with other signs in "
+        "quotes; centre_deg=RA,DEC the point of ra_deg and dec_deg that is turned to the line of "
+        "sight; table=NAME of several in a file; sure=mass,x where that unit is right but the file "
+        "says another or the masses look odd",
     )
     add(
         "--cosmology",
