@@ -69,14 +69,6 @@ def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:
             raise CatalogError(f"there is no column '{name}': {quotient}{known}")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _read_csv(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, Units]:
     """Separated by comma, semicolon or tab. The header is the first line without #, or the last
     with it if that one has the names."""
