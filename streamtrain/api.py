@@ -63,7 +63,7 @@ def train(
     try:
         done = trainer.train(read, device, steps)
     except NoFileError as error:
-        if error.where.startswith("data.") and isinstance(config, str | Path):
+        if error.where.startswith(("data.", "emit.")) and isinstance(config, str | Path):
             words = [str(config), *settings]
             raise ConfigError(
                 f"{error}; lightcones for this configuration, on the command line: streamtrain "

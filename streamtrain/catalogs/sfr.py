@@ -331,6 +331,12 @@ def _place(nodes: Float, x: Float) -> tuple[NDArray[np.intp], Float]:
     return cell, np.clip(inside, 0.0, 1.0)
 
 
+_TABLE_COLUMNS = (
+    "a table of star-formation rates has 1+z, log10 M, log10 SFR, log10 M*, apart by blanks (# "
+    "begins a comment)"
+)
+
+
 def _rows(path: str | Path) -> Float:
     """The file's rows [n, 3]: 1 + z, log10 M, log10 SFR."""
     if not Path(path).exists():
@@ -353,11 +359,12 @@ def _rows(path: str | Path) -> Float:
         try:
             row = [float(word) for word in words[:3]]
         except ValueError:
-            raise ValueError(f"{path}: line {number} is not made of numbers") from None
+            raise ValueError(
+                f"{path}: line {number} is not made of numbers: {_TABLE_COLUMNS}"
+            ) from None
         if len(words) not in (3, 4):
             raise ValueError(
-                f"{path}: line {number} has {len(words)} columns, not four: 1+z, log10 M, "
-                "log10 SFR, log10 M*"
+                f"{path}: line {number} has {len(words)} columns, not four: {_TABLE_COLUMNS}"
             )
         if not np.isfinite(row).all():
             raise ValueError(f"{path}: line {number} holds a number that is not finite")

@@ -121,6 +121,10 @@ def test_digest_is_of_the_numbers(file: Path, tmp_path: Path) -> None:
         ("1 10 0 9\n2 10 0 9\n", "needs two masses and two redshifts or more, not 1 and 2"),
         ("# nothing\n\n", "needs two masses and two redshifts or more, not 0 and 0"),
         ("1 10 0 9\n1 11 high 9\n", "line 2 is not made of numbers"),
+        (
+            "z,logM,sfr\n6,10,0.3\n",
+            "line 1 is not made of numbers: a table of star-formation rates has",
+        ),
         ("# x\n1 10 nan 9\n", "line 2 holds a number that is not finite"),
         ("1 10\n2 11\n", "line 1 has 2 columns, not four"),
         ("1 10 0 9 7\n", "line 1 has 5 columns, not four"),

@@ -269,6 +269,12 @@ def test_lightcones_that_are_not_there_yet() -> None:
         trained("runs/none", data={"train": ["none/train_*.h5"]})
     with pytest.raises(ValueError, match=r"no file matches .*--for reference\.yaml seed=3$"):
         trained("runs/none", "seed=3", data={"train": ["none/train_*.h5"]})
+    other = {"model": "kamenetzky16_co2", "nu_rest_GHz": 230.538}
+    other |= {split: [f"none/{split}_*.h5"] for split in SPLITS}
+    with pytest.raises(
+        ValueError, match=r"emit\.interloper\.train: no file .*--for reference\.yaml"
+    ):
+        trained("runs/none", emit={"line": {"model": "li16"}, "interloper": other})
     assert not Path("runs").exists()
 
 
