@@ -100,6 +100,38 @@ def test_npz_of_any_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "; --columns reads a table of other names" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["hdf5", "fits"])
+def test_another_h_than_the_file_states(tmp_path: Path, kind: str) -> None:
+    """Units with h are not converted with another; H0 = 100 says nothing."""
+    true = halos()
+    scaled = true | {name: true[name] * H for name in "xyz"}
+    chosen = column_map("x y z mass z_obs")
+    for name in "xyz":
+        chosen[name]["unit"] = "Mpc/h"
+    path = write(tmp_path / f"a.{kind}", {k: scaled[k] for k in ("x", "y", "z", "mass", "z_obs")})
+
+    def states(name: str, value: float) -> None:
+        if kind == "hdf5":
+            with h5py.File(path, "r+") as file:
+                file.require_group("Header").attrs[name] = np.array([value])
+        else:
+            from astropy.io import fits
+
+            fits.setval(path, name, value=value, ext=1)
+
+    for name, value in (("H0", 100.0), ("H0", 100 * H), ("HUBBLE_H" if kind == "hdf5" else "H", H)):
+        states(name, value)
+        check(read(path, options=Options(columns=chosen)), 1e-6)
+    states("H0", 67.74)
+    with pytest.raises(
+        CatalogError, match=r"by H0 of the file h is 0\.6774, but .* h = 0\.7: give"
+    ):
+        read(path, options=Options(columns=chosen))
+    for name in "xyz":
+        chosen[name] = {"expression": f"{name.upper()}/{H}", "unit": "Mpc"}
+    check(read(path, options=Options(columns=chosen)), 1e-6)
+
+
 def test_a_table_in_hdf5_without_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its ending is that of a lightcone, too, of which the options are none."""
     path = write(tmp_path / "a.hdf5", halos())

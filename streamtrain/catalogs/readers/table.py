@@ -20,7 +20,13 @@ from streamtrain.catalogs.readers.halos import (
     merged_cosmology,
     reading,
 )
-from streamtrain.catalogs.readers.tablefile import TEXT_ENDINGS, Columns, Units, read_columns
+from streamtrain.catalogs.readers.tablefile import (
+    TEXT_ENDINGS,
+    Columns,
+    Units,
+    read_columns,
+    stated_h,
+)
 from streamtrain.catalogs.readers.text import ending_notes
 from streamtrain.catalogs.readers.view import FORWARD, View, centre_advice
 from streamtrain.cosmology import C_KMS, Cosmology
@@ -28,6 +34,8 @@ from streamtrain.machine.files import sha256
 
 Array = NDArray[np.float64]
 
+H_DIFFERS = 0.003
+"""Share by which two values of h are those of different cosmologies, and not rounded."""
 MAX_LOG10 = 30.0
 """Larger numbers are not taken for the logarithm of a mass."""
 _PER_H = r"\s*/\s*h|[\s_]*(?:per|over)?[\s_]*h(?:inv)?|[\s_]*h\^?-1"
@@ -64,6 +72,7 @@ def read_table(
     with reading(files[0], "a table"):
         parameters = merged_cosmology(chosen.cosmology, cosmology, complete=False)
         notes: list[str] = []
+        _check_h(files[0], every, parameters.get("h"))
         values = {
             key: _values(key, column, found, units, parameters.get("h"), notes)
             for key, column in every.items()
@@ -106,6 +115,20 @@ def read_table(
             halos.side_Mpc = float(_plain("box.side", np.array(side), unit, parameters.get("h")))
             halos.notes.append(f"from a periodic box of side {halos.side_Mpc:g} Mpc")
     return halos
+
+
+def _check_h(file: Path, columns: Mapping[str, Column], h: float | None) -> None:
+    """CatalogError where units with h are to be converted with another h than the file states."""
+    with_h = [key for key, column in columns.items() if column.unit.h_power]
+    if h is None or not with_h:
+        return
+    for name, own in stated_h(file).items():
+        if abs(own - h) > H_DIFFERS * own:
+            raise CatalogError(
+                f"{with_h[0]} is in {columns[with_h[0]].unit.text}, and by {name} of the file h is "
+                f"{own:.6g}, but the cosmology has h = {h:g}: give the file's, or convert with an "
+                "expression, like X/0.7 in Mpc, which nothing compares"
+            )
 
 
 def _joined(files: Sequence[Path], names: Sequence[str], table: str) -> tuple[Columns, Units]:

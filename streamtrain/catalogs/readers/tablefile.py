@@ -354,6 +354,41 @@ def _read_npz(path: Path, wanted: Sequence[str], table: str) -> tuple[Columns, U
         return {name: content[name] for name in wanted}, {}
 
 
+_H_NAMES = ("hubbleparam", "hubble_h", "hubbleh", "little_h", "littleh", "h100", "h")
+_H0_NAMES = ("h0", "h_0", "hubble")
+
+
+def stated_h(path: Path) -> dict[str, float]:
+    """h where the attributes of an HDF5 file and its groups, or the headers of a FITS file, state
+    it by a usual name, by that name."""
+    name = path.name.lower()
+    if name.endswith((".h5", ".hdf5")):
+        with h5py.File(path, "r") as file:
+            own = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
+            groups = [file, *(file[n] for n in own if isinstance(file[n], h5py.Group))]
+            known = (*_H_NAMES, *_H0_NAMES)
+            pairs = [(k, g.attrs[k]) for g in groups for k in g.attrs if k.lower() in known]
+            return _values_of_h(pairs)
+    if name.endswith((".fits", ".fit", ".fits.gz")):
+        from astropy.io import fits
+
+        with path.open("rb") as stream, fits.open(stream, memmap=False) as file:
+            names = [n.upper() for n in (*_H_NAMES, *_H0_NAMES)]
+            return _values_of_h([(n, hdu.header.get(n)) for hdu in file for n in names])
+    return {}
+
+
+def _values_of_h(pairs: Sequence[tuple[str, Any]]) -> dict[str, float]:
+    found = {}
+    for key, value in pairs:
+        number = np.ravel(value)[0] if np.size(value) == 1 else value
+        if isinstance(number, int | float | np.number) and not isinstance(number, bool):
+            h = float(number) if key.lower() in _H_NAMES else 0.01 * float(number)
+            if 0.4 < h < 0.99:  # 1 and 100 are units of h
+                found[key] = h
+    return found
+
+
 READERS: Mapping[str, Callable[[Path, Sequence[str], str], tuple[Columns, Units]]] = {
     ".ecsv": _read_ecsv,
     ".csv": _read_csv,
