@@ -28,6 +28,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import read
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.paint import paint
+from streamtrain.generator.pose import single_pose
 from streamtrain.grid import Grid
 from streamtrain.luminosity.registry import ModelFunction, find_model
 from streamtrain.machine.progress import Progress
@@ -127,10 +128,11 @@ def measure(lightcone: Lightcone, view: View) -> NDArray[np.float64]:
         min_mass_Msun=view.min_mass_Msun,
     )[0].numpy()
     inside = (lightcone.mass_Msun > view.min_mass_Msun) & (grid.channel(lightcone.z_obs) >= 0)
-    x, y, z = (getattr(lightcone, f"{axis}_Mpc")[inside].astype(np.float64) for axis in "xyz")
+    rows = [getattr(lightcone, f"{axis}_Mpc")[inside].astype(np.float64) for axis in "xyz"]
+    x, y, z = single_pose(centre).matrix[0] @ np.stack(rows)  # in the field's own ra and dec
     half = view.fov_deg / 2.0
-    inside_field = np.abs(np.degrees(np.arctan2(-x, z)) - centre[0]) <= half
-    inside_field &= np.abs(np.degrees(np.arctan2(y, np.hypot(x, z))) - centre[1]) <= half
+    inside_field = np.abs(np.degrees(np.arctan2(-x, z))) <= half
+    inside_field &= np.abs(np.degrees(np.arctan2(y, np.hypot(x, z)))) <= half
     number = float(np.count_nonzero(inside_field))
     return np.array([number, *moments(pooled(cube, VOXEL)), *power_spectrum(cube, sides)])
 

@@ -97,6 +97,28 @@ def test_unclustered_halos_have_shot_noise_alone(sky: Lightcone) -> None:
 
 
 @small.EXTRAPOLATES
+def test_a_field_far_from_the_equator_has_its_own_halos(sky: Lightcone) -> None:
+    """The same sky turned to dec = 55 deg, where a degree of ra is 0.57 deg: the same field. A few
+    halos cross its border, as positions are float32."""
+    turn = np.radians(55.0)
+    y, z = (getattr(sky, f"{axis}_Mpc").astype(np.float64) for axis in "yz")
+    high = Lightcone.from_arrays(
+        sky.x_Mpc,
+        np.cos(turn) * y + np.sin(turn) * z,
+        np.cos(turn) * z - np.sin(turn) * y,
+        sky.mass_Msun,
+        sky.z_obs,
+        cosmology=sky.cosmology,
+        footprint_deg=(-1.3, 1.3, 54.3, 55.7),
+        z_range=sky.z_range,
+        min_mass_Msun=sky.min_mass_Msun,
+    )
+    flat, turned = (dict(zip(NAMES, measure(one, VIEW), strict=True)) for one in (sky, high))
+    assert abs(turned["halos"] - flat["halos"]) <= 5
+    assert turned["<T>"] == pytest.approx(flat["<T>"], rel=1e-3)
+
+
+@small.EXTRAPOLATES
 def test_command_prints_every_file_and_the_ratio(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
