@@ -310,7 +310,8 @@ class _Sums:
             for (name, _), row in zip(self._ranges, histograms, strict=True)
             if row[:-2].any()
         ]
-        ranges = _range_errors(world.sum(self._errors).numpy(), self._ranges)
+        mean = pairs[2] / np.maximum(pairs[5], 1.0)
+        ranges = _range_errors(world.sum(self._errors).numpy(), mean, self._ranges)
         dependence = Dependence(skill(pairs), blank)
         return ValidationResult(loss, ranges, residuals, None, dependence, example)
 
@@ -352,9 +353,14 @@ def _example(
     return Example(cube, nothing, batch.draws[0], functions)
 
 
-def _range_errors(totals: F64, ranges: list[tuple[str, NDArray[np.bool_]]]) -> list[RangeError]:
+def _range_errors(
+    totals: F64, mean: F64, ranges: list[tuple[str, NDArray[np.bool_]]]
+) -> list[RangeError]:
+    """totals: squares of the error, number, sum and squares of the truth, over the samples in which
+    a bin is occupied [4, num_bins]; mean: of the truth over all samples, as which an empty bin is 0
+    [num_bins]."""
     squares, number, label, label_squares = totals
-    spread = label_squares - label**2 / np.maximum(number, 1.0)
+    spread = label_squares - 2.0 * mean * label + mean**2 * number
     errors = []
     for name, inside in ranges:
         values = number[inside].sum()

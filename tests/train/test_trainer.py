@@ -27,12 +27,13 @@ from streamtrain.config import Config
 from streamtrain.generator.draws import SampleGenerator
 from streamtrain.generator.generator import Batch
 from streamtrain.machine.interrupt import SIGNALS
+from streamtrain.train.distributed import World
 from streamtrain.train.folder import RunLock, read_history
 from streamtrain.train.normalisation import NUM_SAMPLES
 from streamtrain.train.optimiser import learning_rate
 from streamtrain.train.torch_state import WORKSPACE
 from streamtrain.train.trainer import Trainer, TrainingError
-from streamtrain.train.validation import Summary
+from streamtrain.train.validation import Summary, validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -193,6 +194,34 @@ def test_validation_error_is_that_of_the_samples(tmp_path: Path) -> None:
     assert by_name["all"].baseline_dex == pytest.approx(
         batch.label.std(0, correction=0).square().mean().sqrt().item(), rel=1e-5
     )
+
+
+def test_the_mean_label_counts_empty_bins(tmp_path: Path) -> None:
+    """Its error is over bins that hold a halo, it itself over all samples, as in an evaluation."""
+    config = tiny_config(tmp_path, validation_samples=11)
+
+    class Sparse(FakeGenerator):
+        def generate(self, indices: Sequence[int]) -> Batch:
+            batch = super().generate(indices)
+            empty = torch.tensor([index % 3 > 0 for index in indices])[:, None]
+            label, counts = (v.masked_fill(empty, 0) for v in (batch.label, batch.counts))
+            return replace(batch, label=label, counts=counts)
+
+    batch = Sparse(config, "validation").generate(range(11))
+    world = World(0, 1, 1, torch.device("cpu"))
+    result = validate(
+        Sparse(config, "validation"),
+        lambda some: (some.label, torch.zeros(())),
+        world,
+        num_samples=11,
+        chunk=4,
+        stopped=lambda done: False,
+    )
+    assert result is not None
+    label, held = batch.label.double().numpy(), batch.counts.numpy() > 0
+    assert 0 < held.sum() < held.size
+    wanted = np.sqrt(np.mean((label - label.mean(0))[held] ** 2))
+    assert result.ranges[-1].baseline_dex == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_validation_that_is_no_number_is_told(tmp_path: Path) -> None:
