@@ -197,12 +197,10 @@ def _groups(ranked: Ranked, bootstrap: Bootstrap) -> list[dict[str, Any]]:
 def _quarters(values: Float) -> tuple[NDArray[np.int64], list[str]]:
     """The group of each map, and the groups' names; maps with equal values stay together."""
     ends = np.unique(np.quantile(values, np.linspace(0, 1, NUM_GROUPS + 1)))
-    group = np.digitize(values, ends[1:-1])
-    titles = [
-        f"{_short(low)} to {_short(high)}"
-        for low, high in ((values[group == k].min(), values[group == k].max()) for k in set(group))
-    ]
-    return group, titles
+    # between two quantiles there may be no map
+    numbers_of, group = np.unique(np.digitize(values, ends[1:-1]), return_inverse=True)
+    every = [values[group == k] for k in range(len(numbers_of))]
+    return group, [f"{_short(some.min())} to {_short(some.max())}" for some in every]
 
 
 def _short(value: float) -> str:

@@ -80,7 +80,8 @@ class RunRecord:
     def training_loss(self) -> float | None:
         """Mean of the last tenth of the steps."""
         first = (1.0 - LAST_SHARE) * self.steps
-        losses = [e["loss"] for e in self.history if "loss" in e and e["step"] >= first]
+        # an entry is of the steps since the one before it
+        losses = [e["loss"] for e in self.history if "loss" in e and e["step"] > first]
         return sum(losses) / len(losses) if losses else None
 
     @property
@@ -143,6 +144,8 @@ class RunRecord:
         config = self.manifest.config
         grid = {k: v for k, v in config["grid"].items() if k not in ("shape", "units")}
         bins = {k: config["label"][k] for k in ("log10_L", "bins", "edges")}
+        if config["label"]["quantity"] == "cumulative" and not config["label"]["overflow"]:
+            bins["overflow"] = False  # another N(>L)
         data = {k: config["data"][k] for k in ("roll", "mirror", "min_mass_Msun", "sfr")}
         skies = [cone["digest"] for cone in self.manifest.lightcones]
         numbers = (self.manifest.seed, self.manifest.count, self.manifest.generator_version)

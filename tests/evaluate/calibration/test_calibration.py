@@ -295,6 +295,15 @@ def test_groups_of_an_exact_posterior_are_calibrated():
         assert row["curve_coverage_68"] == pytest.approx(0.68, abs=4 * error)
 
 
+def test_groups_have_every_map_where_a_quarter_is_empty():
+    """The first quartile, 0.75, lies in a gap, and the next two are 3: no map is between them."""
+    of = ranked(126)
+    values = np.array([0.0] * 32 + [3.0] * 74 + [9.0] * 20)
+    result = numbers(replace(of, bright=values), Bootstrap.choose(of.skies), 6.0)
+    groups = [row for row in result["groups"] if row["by"] == "bright halos"]
+    assert [(row["group"], row["maps"]) for row in groups] == [("0 to 0", 32), ("3 to 9", 94)]
+
+
 @pytest.mark.parametrize("level", BANDS)
 def test_levels_of_curves_are_those_of_simultaneous_bands(level):
     """A truth lies in the band around the samples where its level is lower, but for ties."""

@@ -91,12 +91,12 @@ def test_size_and_training(tmp_path: Path) -> None:
     assert run.size.parameters == sum(p.numel() for p in network.parameters())
     assert run.samples == STEPS * 8
     assert run.seconds == pytest.approx(160 / 100 + 160 / 50)
-    assert run.training_loss == pytest.approx((1 / 36 + 1 / 40) / 2)
+    assert run.training_loss == 1 / 40  # of steps 37 to 40, the last tenth
     assert run.validation_loss == pytest.approx(3 / 40)
     cells = rows(runs_table.table([run]), "one")
     assert cells["samples/s"] == f"{320 / 4.8:.0f}"
     assert (cells["steps"], cells["samples"], cells["time"]) == ("40/40", "320", "0:05")
-    assert (cells["training loss"], cells["validation loss"]) == ("0.02639", "0.075")
+    assert (cells["training loss"], cells["validation loss"]) == ("0.025", "0.075")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -198,6 +198,18 @@ def test_other_bins_and_priors_are_other_halos(tmp_path: Path) -> None:
     (expected, *rest) = read(base, *(tmp_path / name for name in others | same))
     equal = {run.name: run.halos == expected.halos for run in rest}
     assert equal == dict.fromkeys(others, False) | dict.fromkeys(same, True)
+
+
+def test_halos_above_the_last_edge_make_another_function(tmp_path: Path) -> None:
+    """Of N(>L), which counts them or not; of dN they are nowhere."""
+    for quantity, same in (("cumulative", False), ("counts", True)):
+        pair = [
+            make_run(tmp_path / f"{quantity}{overflow}", label=label)
+            for overflow in (True, False)
+            for label in ({"bins": BINS, "quantity": quantity, "overflow": overflow},)
+        ]
+        one, other = read(*pair)
+        assert (one.halos == other.halos) is same
 
 
 # What is missing or damaged.
