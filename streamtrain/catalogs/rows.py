@@ -79,6 +79,8 @@ class Rows:
     """The file it was read from."""
     tile_deg: float = TILE_DEG
     """Side of a tile."""
+    called: str = ""
+    """A name instead of the file's, where that is not its alone (see `LightconeFiles`)."""
 
     def __len__(self) -> int:
         return len(self.mass_Msun)
@@ -86,7 +88,7 @@ class Rows:
     @property
     def name(self) -> str:
         """The file's name, or the realisation of a lightcone in memory."""
-        return self.path.name if self.path else self.realisation
+        return self.called or (self.path.name if self.path else self.realisation)
 
     @cached_property
     def header(self) -> Header:

@@ -7,7 +7,9 @@ their turn comes: thousands of files are not read before a run begins.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,9 +26,11 @@ class LightconeFiles:
     def __init__(self, sources: Sequence[Lightcone | Path]) -> None:
         if not sources:
             raise CatalogError("a generator needs at least one lightcone")
-        self.sources = list(sources)
         self._alive: WeakValueDictionary[int, Lightcone] = WeakValueDictionary()
         self.headers = [s.header if isinstance(s, Lightcone) else Header.read(s) for s in sources]
+        self._names = _distinct(self.headers)
+        called = zip(sources, self._names, strict=True)
+        self.sources = [_called(s, n) if isinstance(s, Lightcone) else s for s, n in called]
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -37,8 +41,22 @@ class LightconeFiles:
         return [header.cosmology for header in self.headers]
 
     def name(self, number: int) -> str:
-        """The name of lightcone `number`."""
-        return self.headers[number].name
+        """The name of lightcone `number`: of its file, with so many of its folders as tell it from
+        others."""
+        return self._names[number]
+
+    def cosmology_of(self, name: str) -> Mapping[str, float]:
+        """The cosmology of a lightcone, by its name."""
+        return self.headers[self._names.index(name)].cosmology
+
+    def digest_of(self, name: str) -> str:
+        """The digest of a lightcone, by its name."""
+        return self.headers[self._names.index(name)].digest
+
+    @property
+    def realisations(self) -> dict[str, str]:
+        """The sky of each lightcone, by its name."""
+        return {n: h.realisation for n, h in zip(self._names, self.headers, strict=True)}
 
     def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
         """Memory that the `number` largest lightcones take [bytes] with so many for each halo, and
@@ -68,8 +86,27 @@ class LightconeFiles:
                 f"{source}: this lightcone is not the one it was when the run began (its digest "
                 f"begins {found.digest[:12]}, then {header.digest[:12]})"
             )
-        self._alive[number] = found
+        found = self._alive[number] = _called(found, self.name(number))
         return found
+
+
+def _called(lightcone: Lightcone, name: str) -> Lightcone:
+    return lightcone if lightcone.name == name else replace(lightcone, called=name)
+
+
+def _distinct(headers: Sequence[Header]) -> list[str]:
+    """Names of lightcones, of which no two are alike but those of one sky in memory."""
+    names = [header.name for header in headers]
+    for name in [name for name, times in Counter(names).items() if times > 1]:
+        alike = [k for k, header in enumerate(headers) if header.name == name and header.path]
+        parts = {k: Path(headers[k].path or "").absolute().parts for k in alike}
+        for depth in range(2, max(map(len, parts.values()), default=0) + 1):
+            longer = {k: "/".join(of[-depth:]) for k, of in parts.items()}
+            if len(set(longer.values())) == len(longer):
+                for k in alike:
+                    names[k] = longer[k]
+                break
+    return names
 
 
 def recipes_of(headers: Iterable[Header]) -> dict[str, str]:

@@ -128,7 +128,7 @@ def predict_batches(
     posterior = PosteriorOf(generator) if label.is_parameters else None
     skies: list[str] = []
     alarms: list[Float] = []
-    realisation = {header.name: header.realisation for header in generator.headers}
+    realisation = generator.skies.realisations
     for indices, batch in batches:
         output, point = point_of(network, batch.cube, batch.unit_label)
         with torch.inference_mode():

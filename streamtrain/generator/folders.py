@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from streamtrain._version import __version__
 from streamtrain.bins import cumulative
-from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.operators.hits import read_hits
@@ -97,11 +96,7 @@ class LimlamFolder(_SampleFolder):
         num_dec, num_ra = cube.shape[1:]
         counts = batch.counts[k].cpu().numpy()
         name = batch.draws[k]["lightcone"]
-        header = next((h for h in generator.headers if h.name == name), None)
-        skies = generator.skies
-        cosmology = header.cosmology if header else skies.cosmologies[0]
-        if isinstance(skies, FreshSkies):  # they have no files
-            cosmology = skies.cosmology_of(name)
+        cosmology = generator.skies.cosmology_of(name)
         above = cumulative(counts)
         edges = (geometry.nu_edges, geometry.dec_edges, geometry.ra_edges)
         nu, dec, ra = (0.5 * (e[1:] + e[:-1]) for e in edges)
@@ -129,7 +124,7 @@ class LimlamFolder(_SampleFolder):
             "index": np.uint64(index),
             "split": np.array(generator.split),
             "generator_version": GENERATOR_VERSION,
-            "lightcone": np.array("" if header is None else header.digest),
+            "lightcone": np.array(generator.skies.digest_of(name)),
             "config": np.array(generator.config.to_yaml()),
         }
         arrays |= {f"cosmo_{name}": float(value) for name, value in cosmology.items()}

@@ -119,7 +119,7 @@ def make_maps(inference: Inference, num: int, runs: dict[str, Run]) -> Maps:
             continue
         _, point = point_of(run.network(generator), batch.cube, batch.unit_label)
         predictions[name] = label.log10_counts(point, batch.unit_label).cpu().numpy()
-    realisation = {header.name: header.realisation for header in generator.headers}
+    realisation = generator.skies.realisations
     made = Maps(
         inference.vector(batch.cube),
         levels_of(batch, inference.levels),

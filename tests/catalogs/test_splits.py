@@ -12,7 +12,7 @@ import pytest
 
 from streamtrain.catalogs.headers import SAME_SKY, CatalogError, Header, marks_of, num_shared
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.catalogs.skies import check_disjoint, check_once
+from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once
 from streamtrain.cosmology import Cosmology
 
 
@@ -121,3 +121,20 @@ def test_what_a_file_says_is_that_of_its_halos(tmp_path: Path, sealed: bool) -> 
     found, made = Header.read(path), sky(3).header
     np.testing.assert_array_equal(found.marks, made.marks)
     assert (found.sealed, found.nbytes, found.num_halos) == (sealed, made.nbytes, len(sky(3)))
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """By as many of their folders as it takes; their names are what samples are told apart by."""
+    places = ["a/x/sky.h5", "b/x/sky.h5", "b/y/sky.h5", "b/other.h5"]
+    paths = []
+    for seed, place in enumerate(places):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        paths.append(saved(tmp_path, place, sky(seed)))
+    for sources in (paths, [Lightcone.open(path) for path in paths]):
+        skies = LightconeFiles(sources)
+        names = ["a/x/sky.h5", "b/x/sky.h5", "b/y/sky.h5", "other.h5"]
+        assert [skies.name(number) for number in range(4)] == names
+        assert [skies.load(number).name for number in range(4)] == names
+        assert skies.realisations == dict(zip(names, ("s0", "s1", "s2", "s3"), strict=True))
+        assert [skies.digest_of(name) for name in names] == skies.identity()
+    assert [Header.read(path).name for path in paths] == ["sky.h5"] * 3 + ["other.h5"]

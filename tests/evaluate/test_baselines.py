@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from support import ROOT
+from support import ROOT, small
 
-from streamtrain import load_config
+from streamtrain import Generator, load_config
+from streamtrain.evaluate import baselines
 from streamtrain.evaluate.baselines import bin_edges, comparable, ihle2019, published, same_maps
+from streamtrain.evaluate.bootstrap import Bootstrap
 
 # data/predictions/*corrected*.pkl of intensitymap_cnn, reduced independently: mse, and median
 # [16 %, 84 %] {2.5 %, 97.5 %} of delta at bins 0 and 42
@@ -108,3 +110,26 @@ def test_the_published_maps_are_those_of_their_preset() -> None:
         "quickstart": [False, False, False],
     }
     assert same_maps(load_config(folder / "published.yaml"), *names)
+
+
+@small.EXTRAPOLATES
+def test_errors_of_the_mean_label_are_over_skies(tmp_path, monkeypatch):
+    """Of eight skies, each in two files, all of one name: blocks of the bootstrap are skies."""
+    monkeypatch.setattr(baselines, "MEAN_LABEL_SAMPLES", 64)
+    for number in range(16):
+        (tmp_path / f"{number:02}").mkdir()
+        sky = small.lightcone(number, num=8000, realisation=f"sky {number // 2}")
+        sky.save(tmp_path / f"{number:02}" / "halos.h5")
+    config = small.config(
+        data={"train": [str(tmp_path / "*/halos.h5")], "roll": "quarter"},
+        emit={"line": {"model": "breysse15", "parameters": {"duty": 1.0}}},
+        label={"bins": 5},
+    )
+    generator = Generator(config, "train")
+    found = baselines.mean_label(generator)
+    batch = generator.generate(range(64))
+    sky = [int(draw["lightcone"].split("/")[0]) // 2 for draw in batch.draws]
+    assert len({*sky}) == 8
+    bootstrap = Bootstrap(np.array(sky))
+    wanted = [bootstrap.mean(column) for column in batch.label.double().numpy().T]
+    assert found.mean_error == pytest.approx(wanted, rel=1e-6)

@@ -16,8 +16,10 @@ from support import map_runs as runs
 from support import small
 
 from streamtrain import Generator
+from streamtrain.catalogs.headers import Header
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
+from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.generator import export as export_module
 from streamtrain.generator.export import export, flattened, raw
@@ -113,6 +115,30 @@ def test_limlam_files(config: Config, tmp_path: Path) -> None:
     found = read_map(folder / "sample_000008.npz")
     assert np.array_equal(found.cube, batch.cube[1].numpy())
     assert (found.units, found.nu_rest_GHz) == ("uK", 115.27)
+
+
+def test_limlam_files_have_the_lightcone_of_their_sample(tmp_path: Path) -> None:
+    """Of three in files of one name, of as many cosmologies."""
+    paths, found = [], {}
+    for seed, n_s in enumerate((0.9, 0.95, 1.0)):
+        path = tmp_path / f"{seed}" / "sky.h5"
+        path.parent.mkdir()
+        small.lightcone(seed, cosmology=Cosmology(n_s=n_s).to_dict()).save(path)
+        paths.append(str(path))
+        found[Header.read(path).digest] = n_s
+    config = small.config(
+        data={"train": paths, "roll": "quarter"},
+        emit={"line": {"model": "breysse15", "parameters": {"duty": 1.0}}},
+        run=str(tmp_path / "run"),
+    )
+    folder = export(config, tmp_path / "maps", samples=12, format="limlam")
+    seen = {}
+    for file in sorted(folder.iterdir()):
+        with np.load(file, allow_pickle=False) as arrays:
+            digest, name = str(arrays["lightcone"]), str(arrays["draw_lightcone"])
+            assert arrays["cosmo_n_s"] == found[digest]
+            seen[name] = digest
+    assert len(seen) == len({*seen.values()}) == 3
 
 
 def test_limlam_maps_are_means_where_voxels_are_summed(config: Config, tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ class FakeSkies:
     def __init__(self, headers: Sequence[Header]) -> None:
         self.headers = headers
 
+    @property
+    def realisations(self) -> dict[str, str]:
+        return {header.name: header.realisation for header in self.headers}
+
     def identity(self) -> list[str]:
         """What decides the halos: the lightcones' digests."""
         return [header.digest for header in self.headers]

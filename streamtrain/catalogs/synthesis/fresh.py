@@ -63,6 +63,8 @@ class FreshSkies:
         report: Callable[[float, str], None] | None = None,
     ) -> None:
         self.options, self._seed, self._reserved = options, seed, reserved
+        self.headers: list[Header] = []
+        """Of files, which there are none of."""
         self._threads, self._device, self.report = threads, device, report
         self._made: list[MadeLightcone] = []
         self._lock, self._closed = Lock(), Event()
@@ -85,6 +87,15 @@ class FreshSkies:
     def name(self, number: int) -> str:
         """The name of lightcone `number`."""
         return f"number {number}"
+
+    def digest_of(self, name: str) -> str:
+        """'', as a lightcone that was made has no file."""
+        return ""
+
+    @property
+    def realisations(self) -> dict[str, str]:
+        """The sky of each lightcone whose name is another: of none."""
+        return {}
 
     def most_bytes(self, number: int, bytes_per_halo: int, *, with_rows: bool) -> float:
         """Memory that so many lightcones take [bytes], about: so many for each halo, and with

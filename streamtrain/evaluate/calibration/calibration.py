@@ -231,7 +231,7 @@ class Ranking:
         self._truths = RankedTruth(sums, prior.scale, generator.seed)
         self._chance = torch.Generator().manual_seed(generator.seed)
         self._pick = np.random.default_rng([generator.seed, 1])
-        self._realisation = {header.name: header.realisation for header in generator.headers}
+        self._realisation = generator.skies.realisations
         self._log_prior: list[Float] = []
         self._records: list[tuple[str, Any, str]] = []
         self._alarms: list[Float] = []

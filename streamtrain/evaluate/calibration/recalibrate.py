@@ -97,7 +97,7 @@ def recalibrate(
             width_of_maps=found.width_of_maps.tolist(),
             skies=[
                 {"name": h.name, "digest": h.digest, "realisation": h.realisation}
-                for h in generator.headers
+                for h in generator.skies.headers
             ],
             maps=maps,
             seed=seed,
@@ -209,5 +209,5 @@ class _Maps:
             self._drawn.append(head.sample(output, DRAWS, chance).cpu().numpy())
             self._centre.append(head.centre_of(output).cpu().numpy())
         self._true.append(batch.counts.double().cpu().numpy())
-        realisation = {header.name: header.realisation for header in self._generator.headers}
+        realisation = self._generator.skies.realisations
         self._skies += [realisation[draw["lightcone"]] for draw in batch.draws]

@@ -435,7 +435,7 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
     rows: dict[str, list[Float]] = {}
     covariance: dict[str, Float] = {}
     skies: set[str] = set()
-    realisation = {header.name: header.realisation for header in prior.headers}
+    realisation = prior.skies.realisations
     done = 0
     for batch in batches:
         chosen = repainter.drawn(_output(run.network, batch.cube), NUM_EACH, done)

@@ -95,14 +95,15 @@ def new_folder(target: Path, run: Run) -> Iterator[Path]:
 def notes_on(config: Config, generator: Generator) -> list[str]:
     """What should be known of test skies that are not the run's own, a sentence each."""
     training = expand(config.data.files("train"), "data.train", must_exist=False)
-    skies = len({header.realisation for header in generator.headers})
+    realisations = generator.skies.realisations
+    skies = len({*realisations.values()})
     what = "other realisations than the training's"
     if not training and config.data.fresh is None:
         what = (
             "not the training's by their content (its lightcones are gone, so nothing else tells)"
         )
     which = f"{skies} {'sky' if skies == 1 else 'skies'}, {what}"
-    notes = [f"{which}: {', '.join(header.name for header in generator.headers)}"]
+    notes = [f"{which}: {', '.join(realisations)}"]
     known = cosmologies_of(config, training)
     for header in generator.headers:
         if known is None:
