@@ -168,6 +168,8 @@ _FEWEST, _MOST = 3, 12
 """Fewest and most of these widths in the span of a label."""
 NUM_BRIGHT_RANGES = 3
 """Ranges of one width, before those of two."""
+SLACK = 0.15
+"""Share of a range by which its bins may end elsewhere, and it keeps its round numbers."""
 _TOLERANCE = 1e-9
 """Slack when a bin's centre is compared with a range's edge, log10(L/Lsun)."""
 
@@ -200,22 +202,46 @@ def luminosity_ranges(bin_edges: NDArray[np.float64]) -> list[tuple[float, float
     return list(zip(edges[:0:-1], edges[-2::-1], strict=True))
 
 
-def bright_above(bin_edges: NDArray[np.float64]) -> float:
-    """Above this halos are bright, log10(L/Lsun): the lower end of the two brightest ranges."""
+def bright_bins(bin_edges: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The bins of bright halos, whose centres lie in the two brightest ranges [num_bins]."""
+    return _centres(bin_edges) >= _bright(bin_edges) - _TOLERANCE
+
+
+def _bright(bin_edges: NDArray[np.float64]) -> float:
+    """The lower end of the two brightest ranges."""
     ranges = luminosity_ranges(bin_edges)
     return ranges[-min(2, len(ranges))][0]
+
+
+def bright_above(bin_edges: NDArray[np.float64]) -> float:
+    """Above this halos are bright, log10(L/Lsun): the lower end of `bright_bins`."""
+    bright = bright_bins(bin_edges)
+    found = [low for (low, _), inside in ranges_with_bins(bin_edges) if bright[inside].all()]
+    return min(found) if found else _bright(bin_edges)
 
 
 def ranges_with_bins(
     bin_edges: NDArray[np.float64],
 ) -> Iterator[tuple[tuple[float, float], NDArray[np.bool_]]]:
     """Each of `luminosity_ranges` that holds the centre of a bin, and the mask of its bins
-    [num_bins].
+    [num_bins]. Where the bins of one do not end where it does, within `SLACK`, all are from the
+    first edge of their bins to the last.
 
     bin_edges: log10(L/Lsun) [num_bins + 1].
     """
-    centres = 0.5 * (bin_edges[1:] + bin_edges[:-1])
+    centres, found, fit = _centres(bin_edges), [], True
     for low, high in luminosity_ranges(bin_edges):
         inside = (centres >= low - _TOLERANCE) & (centres < high - _TOLERANCE)
         if inside.any():
-            yield (low, high), inside
+            ends = (bin_edges[:-1][inside].min(), bin_edges[1:][inside].max())
+            away = max(abs(ends[0] - low), abs(ends[1] - high))
+            fit = fit and bool(away <= SLACK * (high - low))
+            found.append(
+                ((low, high), (round(float(ends[0]), 9), round(float(ends[1]), 9)), inside)
+            )
+    for bounds, of_bins, inside in found:
+        yield (bounds if fit else of_bins), inside
+
+
+def _centres(bin_edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.5 * (bin_edges[1:] + bin_edges[:-1]))

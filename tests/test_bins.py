@@ -21,6 +21,7 @@ from streamtrain.bins import (
 )
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
+from streamtrain.evaluate.scores import num_bright
 from streamtrain.generator.generator import Generator
 
 UNEQUAL = (3.0, 4.0, 4.2, 5.5, 5.51, 5.6, 7.0)
@@ -108,13 +109,23 @@ def test_edges_share_cells_only_where_they_must() -> None:
 
 
 def test_ranges_of_unequal_bins() -> None:
-    found = {bounds: inside.tolist() for bounds, inside in ranges_with_bins(np.array(UNEQUAL))}
+    """They are named by the edges of their bins, where these are not nearly those of a range; so is
+    what is counted as bright."""
+    edges = np.array(UNEQUAL)
+    found = {bounds: inside.tolist() for bounds, inside in ranges_with_bins(edges)}
     assert found == {
-        (3.5, 4.5): [True, True, False, False, False, False],
-        (4.5, 5.5): [False, False, True, False, False, False],
-        (5.5, 6.0): [False, False, False, True, True, False],
-        (6.0, 6.5): [False, False, False, False, False, True],
+        (3.0, 4.2): [True, True, False, False, False, False],
+        (4.2, 5.5): [False, False, True, False, False, False],
+        (5.5, 5.6): [False, False, False, True, True, False],
+        (5.6, 7.0): [False, False, False, False, False, True],
     }
+    assert bright_above(edges) == 5.6
+    counts = np.array([[9.0, 8.0, 7.0, 6.0, 5.0, 4.0]])
+    assert num_bright(counts, edges) == [4.0]
+    wide = np.linspace(6.0, 10.0, 6)
+    names = [f"{low:g}-{high:g}" for (low, high), _ in ranges_with_bins(wide)]
+    assert names == ["6-6.8", "6.8-7.6", "7.6-8.4", "8.4-9.2", "9.2-10"]
+    assert bright_above(wide) == 9.2
 
 
 @pytest.mark.parametrize(

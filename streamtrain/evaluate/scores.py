@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.bins import bright_above, ranges_with_bins
+from streamtrain.bins import bright_bins, ranges_with_bins
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.ranks import PERCENTILES
 
@@ -187,7 +187,6 @@ def _delta(residual: Float) -> Float:
 
 
 NUM_GROUPS = 4
-_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class GroupScore:
     """Errors over all bins of the maps with a certain number of bright halos."""
 
     bright: tuple[int, int]
-    """Fewest and most halos between `bright_above` and the last luminosity bin."""
+    """Fewest and most halos in the bright bins (`bright_bins`)."""
     maps: int
     mse: float
     """Mean squared error of log10 dN, empty bins included [dex^2]."""
@@ -211,7 +210,7 @@ class GroupScore:
 def num_bright(counts: Float, bin_edges: Float) -> Float | None:
     """Bright halos of each map [num_samples]; None where no bin is bright. counts: halos per bin
     [num_samples, num_bins]."""
-    bright = bin_edges[:-1] >= bright_above(bin_edges) - _TOLERANCE
+    bright = bright_bins(bin_edges)
     return np.asarray(counts[:, bright].sum(axis=1)) if bright.any() else None
 
 

@@ -86,7 +86,7 @@ def test_ranges_are_the_published_ones():
 def test_ranges_without_a_bin_are_left_out():
     edges = np.linspace(3.5, 7.0, 3)
     result = score(np.ones(2), np.ones((2, 2)), np.ones((2, 2), bool), edges)
-    assert [r.log10_L for r in result.ranges] == [(3.5, 4.5), (6.0, 6.5)]
+    assert [r.log10_L for r in result.ranges] == [(3.5, 5.25), (5.25, 7.0)]
     assert result.whole.log10_L == (3.5, 7.0)
 
 

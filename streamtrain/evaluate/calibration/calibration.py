@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.bins import LuminosityBins, bright_above, ranges_with_bins
+from streamtrain.bins import LuminosityBins, bright_above, bright_bins, ranges_with_bins
 from streamtrain.config import Config
 from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.alarm.watch import Watch
@@ -269,8 +269,8 @@ class Ranking:
         edges = self._generator.bin_edges
         bright = [
             10.0 ** ranks.median[name]
-            for name, (span, _) in zip(ranks.median, ranges_with_bins(edges), strict=False)
-            if span[0] >= bright_above(edges) - 1e-9
+            for name, (_, inside) in zip(ranks.median, ranges_with_bins(edges), strict=False)
+            if bright_bins(edges)[inside].all()
         ]
         skies, noise, models = (list(column) for column in zip(*self._records, strict=True))
         levels = [entry.get("sigma_uK") if isinstance(entry, dict) else None for entry in noise]

@@ -66,9 +66,10 @@ CONVENTIONS = {
     "p_all": "one p-value for all statistics (Cauchy combination); below 0.05 for 5 to 6 % of test "
     "sets of exact posteriors",
     "information": "mean ln of the probability of the true counts, and the same minus that under a "
-    f"prior: a normal distribution of the log counts of {MEAN_LABEL_SAMPLES} training "
-    "maps, each bin regressed on its neighbours; differences between networks on the same test "
-    "maps do not depend on the prior",
+    "prior that knows no map: the head joint_counts as it starts, each node regressed on those "
+    f"near it, with mixtures fitted to {MEAN_LABEL_SAMPLES} training maps; a better density of the "
+    "prior would leave less, and differences between networks on the same test maps do not depend "
+    "on it",
     "groups": "maps by the number of bright halos that the posterior expects, by their noise, and "
     "by luminosity model; the latter two are known to the maker of the maps alone, so that even an "
     "exact posterior need not be calibrated in each",

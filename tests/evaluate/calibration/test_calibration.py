@@ -226,7 +226,7 @@ def test_one_bin_in_a_map_of_intensities(tmp_path, monkeypatch):
     result = calibrate(ours, draws=20)
     assert {row["by"] for row in result["groups"]} == {"noise [Jy/sr]"}
     assert [row["name"] for row in result["statistics"]][:2] == [
-        "bins", "4.5-5.5, N(>10^3.5), rho_L, <I>",
+        "bins", "3.5-7, N(>10^3.5), rho_L, <I>",
     ]  # fmt: skip
 
 
