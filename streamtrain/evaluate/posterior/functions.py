@@ -30,6 +30,8 @@ their distances from the median: of log-normal samples up to a deviation of 1.6 
 them know the mean to 6 %."""
 ABOVE = (5.0, 6.0, 6.5)
 """log10(L/Lsun) of the N(>L) that are quoted, where they lie in the label's bins."""
+COARSE = 0.03
+"""An integral of L that the width of bins may make too large by more than this share is told."""
 LITTLE = 0.7
 """A map tells little of a number whose 68 % interval is wider than this share of the prior's, in
 the logarithm."""
@@ -249,6 +251,26 @@ def functionals(
         )
     )
     return found
+
+
+def coarse(edges: Float, counts: Float) -> str:
+    """A sentence where integrals of L suffer from the width of bins, else ''.
+
+    edges: log10(L/Lsun) [num_bins + 1]; counts: halos per bin [num_bins]. Halos of a bin count with
+    a mean luminosity as if they were evenly spread in ln L; of halos whose number falls as 1/L it
+    is (2 cosh(w) - 2) / w^2 times that, with w the width of the bin in ln L.
+    """
+    width = np.log(10.0) * np.diff(edges)
+    light = counts * np.diff(10.0 ** (edges - edges[-1])) / width
+    real = light * width**2 / (2.0 * np.cosh(width) - 2.0)
+    if not light.sum() > (1.0 + COARSE) * real.sum():
+        return ""
+    return (
+        f"the luminosity bins are up to {np.diff(edges).max():.2g} dex wide, and rho_L and mean "
+        "brightness count each halo with the mean luminosity of its bin as if halos were evenly "
+        f"spread in ln L: where their number falls as 1/L, that is {light.sum() / real.sum():.2f} "
+        "times what they have, which no interval holds; train with narrower bins"
+    )
 
 
 def _thresholds(edges: Float) -> list[float]:

@@ -42,6 +42,7 @@ from streamtrain.evaluate.posterior.functions import (
     Functional,
     Interval,
     badly_known,
+    coarse,
     functionals,
     has_mean,
     whole_quantiles,
@@ -518,6 +519,8 @@ def posterior_of(
         told.append(applied.problem)
     if not network.head.joint:
         told.append(INDEPENDENT)
+    if wide := coarse(label.bins.edges, np.median(samples, axis=0)):
+        told.append(wide)
     found = Posterior(
         samples,
         label.bins.edges,

@@ -166,6 +166,15 @@ def test_the_posterior_is_that_of_the_head(config: Config, cube: torch.Tensor) -
     assert abs(own[-2].weights[0] / usual[-2].weights[0] - 1.0) > 0.003
 
 
+def test_integrals_over_wide_bins_have_a_warning(tmp_path: Path) -> None:
+    """Whose luminosities are not evenly spread within them."""
+    wide = made(tmp_path, label={"edges": [3.5, 5.0, 6.0, 6.5, 7.0]})
+    with Run(wide) as run:
+        found = run.infer(run.testing().generate([INDEX]).cube[0], prepared=True, compare_with=0)
+    [said] = [text for text in found.warnings if "dex wide" in text]
+    assert said.startswith("the luminosity bins are up to 1.5 dex wide, and rho_L and mean")
+
+
 def test_maps_of_the_prior_are_looked_at_once(
     config: Config, cube: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

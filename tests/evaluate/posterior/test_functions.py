@@ -12,7 +12,7 @@ from streamtrain import Generator, Grid
 from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.posterior.functions import Functional, functionals, has_mean
+from streamtrain.evaluate.posterior.functions import Functional, coarse, functionals, has_mean
 
 
 def evenly_spread() -> Lightcone:
@@ -90,6 +90,28 @@ def test_sums_over_bins() -> None:
     luminosity = (counts * mean).sum(1) / grid.volume_Mpc3()
     assert found["rho_L"].of(counts) == pytest.approx(luminosity, rel=1e-12)
     assert found["rho_L"].of(counts[0]) == pytest.approx(luminosity[0], rel=1e-12)
+
+
+def test_integrals_over_wide_bins_are_told() -> None:
+    """Of halos whose number falls as 1/L: light that is counted over light that there is."""
+    rng = np.random.default_rng(4)
+    L = 10**3.5 / rng.uniform(10**-3.5, 1.0, 2_000_000)
+    for edges in (
+        np.linspace(3.5, 7.0, 50),
+        np.linspace(3.5, 7.0, 8),
+        np.array([3.5, 5.0, 6.0, 6.5, 7.0]),
+    ):
+        counts = np.histogram(np.log10(L), edges)[0].astype(float)
+        bins = LuminosityBins.between(tuple(edges))
+        inside = (L >= 10 ** edges[0]) & (L < 10 ** edges[-1])
+        ratio = counts @ bins.mean_Lsun / L[inside].sum()
+        said = coarse(edges, counts)
+        if ratio < 1.01:
+            assert said == ""
+        else:
+            told = float(said.split("that is ")[1].split()[0])
+            assert told == pytest.approx(ratio, rel=0.02)
+    assert coarse(np.array([3.5, 7.0]), np.zeros(1)) == ""
 
 
 def test_thresholds_are_edges_of_the_label() -> None:
