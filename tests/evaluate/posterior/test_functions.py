@@ -103,8 +103,8 @@ def test_integrals_over_wide_bins_are_told() -> None:
     ):
         counts = np.histogram(np.log10(L), edges)[0].astype(float)
         bins = LuminosityBins.between(tuple(edges))
-        inside = (L >= 10 ** edges[0]) & (L < 10 ** edges[-1])
-        ratio = counts @ bins.mean_Lsun / L[inside].sum()
+        low, high = 10.0 ** edges[[0, -1]]
+        ratio = counts @ bins.mean_Lsun / L[(low <= L) & (high > L)].sum()
         said = coarse(edges, counts)
         if ratio < 1.01:
             assert said == ""
