@@ -250,6 +250,7 @@ def _scored(
         alarm = alarm_scores(predictions.alarm, watch.reference, resampled)
     result = {
         "checkpoint_step": run.trained.step,
+        "weights_sha256": run.trained.weights_sha256,
         "recalibration": run.trained.applied.record(),
         "test_set": about,
         **scores_of(predictions, reference, generator.config.label.quantity, resampled),

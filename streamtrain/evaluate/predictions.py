@@ -202,13 +202,20 @@ def predictions_of(run: Run) -> Predictions:
     assert run.evaluation is not None
     step, digest = run.evaluation["checkpoint_step"], run.evaluation["test_set"]["manifest_sha256"]
     moved, file = run.evaluation.get("recalibration"), run.folder / FILE
-    key = json.dumps([step, digest, *([sha256_of(moved)] if moved else [])])
+    weights = run.evaluation.get("weights_sha256")  # evaluations of before have none
+    which = [step, digest, *([sha256_of(moved)] if moved else []), *([weights] if weights else [])]
+    key = json.dumps(which)
     found = _load(file, key)
     if found is not None:
         return found
     if run.trained.step != step:
         raise ValueError(
             f"its newest checkpoint is of step {run.trained.step}, its evaluation of step {step}"
+        )
+    if weights not in (None, run.trained.weights_sha256):
+        raise ValueError(
+            "its evaluation is of another training than its newest checkpoint: `streamtrain "
+            "evaluate` makes it again"
         )
     if run.trained.applied.record() != moved:
         raise ValueError(

@@ -331,6 +331,7 @@ def _written(
     joint = run.network(generator).head.joint
     result = {
         "checkpoint_step": run.trained.step,
+        "weights_sha256": run.trained.weights_sha256,
         "recalibration": run.trained.applied.record(),
         "test_set": about,
         "head": run.config.network.head,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from streamtrain.evaluate.alarm.alarm import share
-from streamtrain.evaluate.compare.runs import RunRecord, read_runs, test_sets
+from streamtrain.evaluate.compare.runs import RunRecord, how_to_evaluate, read_runs, test_sets
 from streamtrain.evaluate.compare.runs_figures import comparable_runs, comparison, same_maps
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.evaluate.predictions import Predictions, predictions_of
@@ -51,6 +52,7 @@ def compare_runs(
     for record in runs if predictions else []:
         moved = bool((record.evaluation or {}).get("recalibration"))
         with Run.using(resources, record.config, recalibrated=moved) as opened:
+            _say_another_training(record, opened)
             _add_predictions(record, opened, found)
     lines = [table(runs, found)]
     figure = comparison(runs, found)
@@ -69,6 +71,18 @@ def compare_runs(
     if written:
         lines.append(f"Figures in {out}: {', '.join(written)}")
     return "\n".join(lines)
+
+
+def _say_another_training(record: RunRecord, run: Run) -> None:
+    """Where the evaluation is of a network that was trained before in the folder of the run."""
+    weights = (record.evaluation or {}).get("weights_sha256")
+    with suppress(ValueError, OSError):  # there is no checkpoint
+        same_step = run.trained.step == (record.evaluation or {}).get("checkpoint_step")
+        if weights and same_step and run.trained.weights_sha256 != weights:
+            record.problems.append(
+                f"{record.name}: its evaluation is of another training than its checkpoint of step "
+                f"{run.trained.step}; '{how_to_evaluate(record.folder)}' makes it again."
+            )
 
 
 def _add_predictions(record: RunRecord, run: Run, found: dict[str, Predictions]) -> None:

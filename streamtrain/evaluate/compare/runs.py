@@ -124,7 +124,9 @@ class RunRecord:
         found, of = read_json(self.folder / CALIBRATION), self.evaluation
         if found is None or of is None:
             return None
-        same = ("checkpoint_step", "recalibration")
+        same = ["checkpoint_step", "recalibration"]
+        if "weights_sha256" in found and "weights_sha256" in of:  # files of before have none
+            same.append("weights_sha256")
         if any(found.get(name) != of.get(name) for name in same):
             return None
         digests = [each.get("test_set", {}).get("manifest_sha256") for each in (found, of)]

@@ -37,6 +37,8 @@ class Errors:
     """Version of the generator that made the test set."""
     source: str
     """Name of the file in the run folder."""
+    weights_sha256: str | None = None
+    """sha256 of the weights that they were measured with; None in files of before."""
 
     def age(self, step: int) -> str:
         """When they were measured, for a network of a step, in words."""
@@ -49,6 +51,10 @@ class Errors:
         if old != GENERATOR_VERSION:
             when += f", by generator version {old} (this is version {GENERATOR_VERSION})"
         return f"{self.source}, measured with {when}"
+
+    def of_another(self, step: int, weights_sha256: str) -> bool:
+        """Whether they are of another training, whose checkpoint had the same step."""
+        return self.step == step and self.weights_sha256 not in (None, weights_sha256)
 
     def outdated(self, step: int) -> bool:
         """Whether they are not those of this step and version."""
@@ -95,9 +101,14 @@ class Measurement:
         return self.run.config.label.luminosity_bins.num
 
     def _errors(self, kept: Mapping[str, Any]) -> Errors | None:
-        """The newest that the run has."""
+        """The newest that the run has, but for those of a training before it in this folder."""
+        trained = self.run.trained
         found = [_errors_of(kept, self._num_bins, FILE), self._evaluated()]
-        here = [errors for errors in found if errors is not None]
+        here = [
+            errors
+            for errors in found
+            if errors and not errors.of_another(trained.step, trained.weights_sha256)
+        ]
         return max(here, key=lambda e: (e.generator_version, e.step)) if here else None
 
     def _evaluated(self) -> Errors | None:
@@ -109,6 +120,7 @@ class Measurement:
                 "test_samples": data["test_set"]["samples"],
                 "checkpoint_step": data["checkpoint_step"],
                 "generator_version": data["test_set"]["generator_version"],
+                "weights_sha256": data.get("weights_sha256"),
             }
         except (KeyError, TypeError):
             return None
@@ -125,6 +137,7 @@ class Measurement:
             "test_samples": len(predictions.true),
             "checkpoint_step": self.run.trained.step,
             "generator_version": GENERATOR_VERSION,
+            "weights_sha256": self.run.trained.weights_sha256,
         }
 
 
@@ -136,6 +149,8 @@ def _errors_of(kept: Mapping[str, Any], num_bins: int, source: str) -> Errors | 
         test_samples, step, version = (int(kept[name]) for name in names)
         if residuals.shape != (len(INTERVAL_ENDS), num_bins) or not np.isfinite(residuals).all():
             return None
-        return Errors(residuals, test_samples, step, version, source)
+        weights = kept.get("weights_sha256")
+        weights = weights if isinstance(weights, str) else None
+        return Errors(residuals, test_samples, step, version, source, weights)
     except (ValueError, KeyError, TypeError):
         return None

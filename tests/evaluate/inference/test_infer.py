@@ -26,13 +26,15 @@ from streamtrain.evaluate import evaluation, testset
 from streamtrain.evaluate import run as run_module
 from streamtrain.evaluate.alarm import watch
 from streamtrain.evaluate.alarm.alarm import FEWEST_MAPS
+from streamtrain.evaluate.compare.compare_runs import compare_runs
 from streamtrain.evaluate.folder import run_config
 from streamtrain.evaluate.inference import known_errors as reference
 from streamtrain.evaluate.inference import output as infer_output
 from streamtrain.evaluate.inference.infer import Function, Options, infer, predict_map
 from streamtrain.evaluate.inference.known_errors import ErrorReference, Errors
 from streamtrain.evaluate.inference.training_field import TrainingField
-from streamtrain.evaluate.predictions import predict
+from streamtrain.evaluate.predictions import predict, predictions_of
+from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.export import export
 from streamtrain.generator.generator import GENERATOR_VERSION
@@ -168,6 +170,40 @@ def test_errors_of_another_step_are_used_and_their_age_told(
     assert evaluated["test_set"]["samples"] == 24
     assert np.log10(found["low_95"]) == pytest.approx(np.log10(first["low_95"]), abs=1e-9)
     assert all(path.exists() for path in there)
+
+
+def test_errors_of_a_training_before_are_measured_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose checkpoints were removed and that was trained again to the same step: its
+    evaluation, what infer has kept and the predictions for its test maps are another network's."""
+    monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
+    monkeypatch.setattr(mean_label, "MEAN_LABEL_SAMPLES", 16)
+    run = Path(shutil.copytree(config.run, tmp_path / "run"))
+    evaluation.evaluate(run)
+    with Run.open(run) as opened:
+        evaluated = predictions_of(opened)
+        wanted = reference.Measurement(opened).get(residuals=True).errors
+        again = reference.Measurement(opened, again=True).get(residuals=True).errors
+    assert wanted is not None and wanted.source == "evaluation.json"
+    assert again is not None and again.residuals == pytest.approx(wanted.residuals)
+    for name in ("evaluation.json", reference.FILE):
+        kept = json.loads((run / name).read_text())
+        assert kept["weights_sha256"] == wanted.weights_sha256
+        kept["weights_sha256"] = "0" * 64
+        rows = kept["residuals"]
+        for key in rows if isinstance(rows, dict) else range(len(rows)):
+            rows[key] = [value + 1.0 for value in rows[key]]
+        (run / name).write_text(json.dumps(kept))
+    with Run.open(run) as opened:
+        found = reference.Measurement(opened).get(residuals=True).errors
+        assert found is not None and found.source == reference.FILE
+        assert found.residuals == pytest.approx(wanted.residuals)
+        with pytest.raises(ValueError, match="evaluation is of another training than its newest"):
+            predictions_of(opened)
+    told = compare_runs([run, config.run], tmp_path / "out", predictions=True)
+    assert "run: its evaluation is of another training than its checkpoint of step 7" in told
+    assert evaluated.predicted.shape == evaluated.true.shape
 
 
 def test_lightcones_that_moved_are_found_by_settings(config: Config, tmp_path: Path) -> None:
