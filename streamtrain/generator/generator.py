@@ -443,6 +443,25 @@ class Generator:
             self._pool = ThreadPoolExecutor(self.threads, "streamtrain-generate")
         list(self._pool.map(make, range(size)))
 
+    def counts(self, indices: Sequence[int]) -> torch.Tensor:
+        """Halos per luminosity bin of these samples, int32 [B, num_bins] on the CPU, as `generate`
+        has them, but without interlopers and map operators: where the maps do not matter."""
+        indices = sample_indices(indices).tolist()
+        found = torch.zeros((len(indices), self.num_bins), dtype=torch.int32)
+        with torch.inference_mode(False), torch.no_grad():
+            for _, first, last in self.schedule.runs(indices):
+                drawing = self.draw(indices[first:last])
+                painter, arguments = drawing.scene.line.painter, drawing.arguments
+                rows = found[first:last]
+
+                def paint(
+                    k: int, rows: Any = rows, painter: Any = painter, arguments: Any = arguments
+                ) -> None:
+                    rows[k] = Counts(painter.paint(arguments, k, k + 1)[1]).bins[0].cpu()
+
+                self._for_each(last - first, paint)
+        return found
+
     def blank(self, indices: Sequence[int]) -> torch.Tensor:
         """The maps of these samples had there been no halo: what foregrounds, noise and the other
         operators make of nothing, float32 [B, n_freq, n_dec, n_ra]."""

@@ -62,6 +62,11 @@ def test_a_batch_can_be_pickled(generator: Generator, tmp_path: Path) -> None:
         found.check()
 
 
+def test_counts_alone_are_those_of_the_samples(generator: Generator) -> None:
+    indices = [5, 0, 10**12, 7]
+    assert torch.equal(generator.counts(indices), generator.generate(indices).counts)
+
+
 def test_a_far_sample_is_one_like_any_other(generator: Generator) -> None:
     """The index has 64 bits, all of which matter."""
     indices = [FAR, 7, FAR % 2**32, 2**64 - 1, 7]

@@ -108,6 +108,9 @@ class FakeGenerator:
         """As of one lightcone."""
         return {"lightcones": ["none"], "model": "fake"}
 
+    def counts(self, indices: Sequence[int]) -> torch.Tensor:
+        return self.generate(indices).counts
+
     def blank(self, indices: Sequence[int]) -> torch.Tensor:
         """Maps of nothing."""
         return torch.zeros(len(indices), *self.input_shape)

@@ -50,8 +50,15 @@ DRAWS = 1000
 FEWEST_DRAWS = 20
 LOG_PROB_DRAWS = 200
 """Drawn functions, at most, whose log probability is compared with that of the truth."""
+PRIOR_MAPS = 2048
+"""Training samples whose counts the prior's density is fitted to; their maps are not made."""
 PRIOR_STEPS, PRIOR_RATE = 40, 0.1
-"""Steps of Adam (Kingma and Ba 2015) that the prior's density is fitted in, and their size."""
+"""Steps of Adam (Kingma and Ba 2015) that the prior's mixtures are fitted in, and their size."""
+WHOLE_STEPS, WHOLE_RATE, WHOLE_BATCH = 300, 2e-3, 128
+"""Steps in which all that the prior's nodes depend on is fitted then, their size, and maps each."""
+HELD_OUT, LOOK_EVERY, MOST_NORM = 0.2, 10, 10.0
+"""Share of the maps that decide which of these steps is the last one, how often they are looked at,
+and the longest gradient."""
 
 
 def calibrate(
@@ -142,23 +149,26 @@ def _elsewhere(
 class Prior:
     """What is known of a luminosity function without a map: the counts of training maps.
 
-    counts: halos per bin of some maps [num_maps, num_bins]; label: what they are the label of.
+    counts: halos per bin of some maps [num_maps, num_bins]; label: what they are the label of;
+    more: of further ones, for the density alone.
     """
 
-    def __init__(self, counts: Float, label: Label) -> None:
+    def __init__(self, counts: Float, label: Label, more: Float | None = None) -> None:
         self.counts = counts
         self.scale = np.maximum(tell_apart(counts).std(axis=0), SMALLEST_STD_DEX)
-        with torch.random.fork_rng(devices=[]):  # initial weights, which do nothing here
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             self._head = JointCountsHead(label, "joint_counts")
-        halos = torch.from_numpy(counts)
+        halos = torch.from_numpy(counts if more is None else np.concatenate([counts, more]))
         self._head.set_normalisation(halos, halos, torch.zeros(1, counts.shape[1]))
-        self._fit(halos)
+        self._head.requires_grad_(False)
+        self._fit(torch.from_numpy(counts))
+        self._fit_all(halos)
 
     def _fit(self, halos: torch.Tensor) -> None:
         """Give every node the mixture that these counts have the largest probability of: with that
         of a head that is untrained, some of them are 10^3 nat less likely than they should be."""
         nothing = torch.zeros(len(halos), self._head.num_numbers)
-        self._head.requires_grad_(False)
         mixtures = self._head.mixtures.requires_grad_(True)
         optimiser = torch.optim.Adam([mixtures], PRIOR_RATE)
         for _ in range(PRIOR_STEPS):
@@ -167,10 +177,41 @@ class Prior:
                 (-self._head.log_prob(nothing, halos).mean()).backward()
             optimiser.step()
 
+    def _fit_all(self, halos: torch.Tensor) -> None:
+        """Fit what every node depends on as well, until the maps that are held out say that it is
+        enough: a prior is as broad as its models, and no regression on neighbours is."""
+        held = halos[: max(1, int(HELD_OUT * len(halos)))]
+        others, head = halos[len(held) :], self._head
+        if not len(others):
+            return
+        fitted = [head.mixtures, head.bias, head.output, head.seen, head.linear]
+        for parameter in fitted:
+            parameter.requires_grad_(True)
+        optimiser, rng = torch.optim.Adam(fitted, WHOLE_RATE), np.random.default_rng(0)
+
+        def look() -> tuple[float, list[torch.Tensor]]:
+            found = float(self.log_prob(held.numpy()).mean())
+            return found, [parameter.detach().clone() for parameter in fitted]
+
+        best, size = look(), min(WHOLE_BATCH, len(others))
+        nothing = torch.zeros(size, head.num_numbers)
+        for step in range(WHOLE_STEPS):
+            some = others[torch.from_numpy(rng.choice(len(others), size, replace=False))]
+            optimiser.zero_grad()
+            with torch.enable_grad():
+                (-head.log_prob(nothing, some).mean()).backward()
+            torch.nn.utils.clip_grad_norm_(fitted, MOST_NORM)
+            optimiser.step()
+            if step % LOOK_EVERY == LOOK_EVERY - 1:
+                best = max(best, look(), key=lambda found: found[0])
+        with torch.no_grad():
+            for parameter, values in zip(fitted, best[1], strict=True):
+                parameter.copy_(values)
+
     @classmethod
     def of_run(cls, run: Run, config: Config | None = None) -> Prior:
         """The prior from the first training samples of a run; config: other than the run's."""
-        counts, number = [], baselines.MEAN_LABEL_SAMPLES
+        counts, more, number = [], [], baselines.MEAN_LABEL_SAMPLES
         with contextlib.closing(run.training(config)) as generator:
             for first in range(0, number, testset.BATCH_SIZE):
                 batch = generator.generate(range(first, first + testset.BATCH_SIZE))
@@ -179,7 +220,13 @@ class Prior:
                 run.progress.count(
                     "mean label", first + testset.BATCH_SIZE, number, "training samples"
                 )
-            return cls(np.concatenate(counts), generator.label)
+            for first in range(number, PRIOR_MAPS, testset.BATCH_SIZE):
+                some = range(first, first + testset.BATCH_SIZE)
+                more.append(generator.counts(some).double().numpy())
+                run.progress.count("prior", some.stop, PRIOR_MAPS, "training samples")
+            run.progress.update("fitting the prior's density")
+            further = np.concatenate(more) if more else None
+            return cls(np.concatenate(counts), generator.label, further)
 
     @torch.no_grad()
     def log_prob(self, counts: Float) -> Float:
@@ -232,6 +279,8 @@ class Ranking:
         self._chance = torch.Generator().manual_seed(generator.seed)
         self._pick = np.random.default_rng([generator.seed, 1])
         self._realisation = generator.skies.realisations
+        self._bright = bright_bins(generator.bin_edges)
+        self._expected: list[Float] = []
         self._log_prior: list[Float] = []
         self._records: list[tuple[str, Any, str]] = []
         self._alarms: list[Float] = []
@@ -243,6 +292,7 @@ class Ranking:
         drawn, log_q = _drawn(self._network, batch, self._draws, self._chance)
         references = prior.counts[self._pick.integers(len(prior.counts), size=len(truth))]
         self._truths.add(drawn, truth, references, log_q)
+        self._expected.append(np.median(drawn[..., self._bright].sum(axis=-1), axis=0))
         self._log_prior.append(prior.log_prob(truth))
         if self._watch is not None:
             self._alarms.append(self._watch.p_values(batch.cube))
@@ -266,12 +316,6 @@ class Ranking:
     def ranked(self) -> Ranked:
         """What became of all maps."""
         ranks = self._truths.ranks()
-        edges = self._generator.bin_edges
-        bright = [
-            10.0 ** ranks.median[name]
-            for name, (_, inside) in zip(ranks.median, ranges_with_bins(edges), strict=False)
-            if bright_bins(edges)[inside].all()
-        ]
         skies, noise, models = (list(column) for column in zip(*self._records, strict=True))
         levels = [entry.get("sigma_uK") if isinstance(entry, dict) else None for entry in noise]
         return Ranked(
@@ -279,7 +323,7 @@ class Ranking:
             self._draws,
             np.concatenate(self._log_prior),
             skies,
-            np.sum(bright, axis=0) if bright else None,
+            np.concatenate(self._expected) if self._bright.any() else None,
             None if None in levels else np.array(levels, np.float64),
             models,
             self._generator.config.grid.units,

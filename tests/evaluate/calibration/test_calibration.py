@@ -130,14 +130,15 @@ def test_log_probability_and_widths_of_an_oracle(use):
 
 
 def test_a_network_that_answers_with_the_prior_knows_nothing(use, capsys):
-    """The joint head as it starts, made from the training maps that the prior is fitted to."""
+    """The joint head as it starts, made from the training maps that the prior is fitted to: it is
+    no better a density, and a little worse."""
 
     class Untrained(Oracle):
         def forward(self, cube: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(cube), self.head.num_numbers)
 
     result = calibrate(use(Untrained("joint_counts")), draws=50)
-    assert result["information"]["information_nat"] == pytest.approx(0.0, abs=1.0)
+    assert -3.0 < result["information"]["information_nat"] < 0.1
     assert result["information"]["log_prior_nat"] < -40
     assert not result["bins_are_independent"]
     assert "independent: sums" not in capsys.readouterr().out
@@ -251,6 +252,31 @@ def test_the_prior_is_a_density_of_the_training_counts():
     few = Prior(rng.poisson(2.0, (500, 2)).astype(float), label)
     grid = np.stack(np.meshgrid(np.arange(400.0), np.arange(400.0)), -1).reshape(-1, 2)
     assert np.exp(few.log_prob(grid)).sum() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_prior_of_two_populations_is_known():
+    """Of maps of two models, one of which has no halos in the bright bins: what a mixture of normal
+    distributions about a regression on neighbours, as the head starts, misses by 2 nat."""
+    rng = np.random.default_rng(8)
+
+    def drawn(number: int) -> tuple[np.ndarray, np.ndarray]:
+        faint = rng.random(number) < 0.4
+        level = rng.normal(0.0, 0.3, number)
+        rates = np.exp(level[:, None] + np.array([5.0, 4.0, 3.0, 2.5]))
+        rates[faint] = [20.0, 0.5, 0.01, 0.01]
+        return rng.poisson(rates).astype(float), faint
+
+    label = Label(LabelConfig(bins=4))
+    counts, _ = drawn(2048)
+    prior = Prior(counts[:512], label, counts[512:])
+    given, _ = drawn(2000)
+    levels, weights = np.polynomial.hermite_e.hermegauss(80)
+    rates = np.exp(0.3 * levels[:, None] + np.array([5.0, 4.0, 3.0, 2.5]))
+    bright = stats.poisson.pmf(given[:, None], rates).prod(-1) @ (weights / weights.sum())
+    faint = stats.poisson.pmf(given, [20.0, 0.5, 0.01, 0.01]).prod(-1)
+    missed = np.log(0.6 * bright + 0.4 * faint) - prior.log_prob(given)
+    assert -0.02 < missed.mean() < 0.25
+    assert prior.counts.shape == (512, 4)
 
 
 @cache

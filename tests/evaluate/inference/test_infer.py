@@ -180,6 +180,7 @@ def test_errors_of_a_training_before_are_measured_again(
     monkeypatch.setattr(evaluation, "save", lambda drawn, folder: list(drawn))
     monkeypatch.setattr(mean_label, "MEAN_LABEL_SAMPLES", 16)
     run = Path(shutil.copytree(config.run, tmp_path / "run"))
+    (run / reference.FILE).unlink(missing_ok=True)
     evaluation.evaluate(run)
     with Run.open(run) as opened:
         evaluated = predictions_of(opened)
