@@ -336,6 +336,31 @@ def test_infer_gives_parameters_in_their_own_units(
     generator.close()
 
 
+def test_the_prior_beside_a_posterior_meets_what_is_required(tmp_path: Path, capsys: Any) -> None:
+    """`emit.line.require` narrows the parameters of the training: its prior is not that of which
+    scores are made."""
+    line = {"model": "li16", "prior": "wide", "require": {"mean_uK": [0.1, 0.4]}}
+    narrowed = run_of(tmp_path, line)
+    generator = Generator(narrowed, "train")
+    drawn = generator.draw(range(600)).records
+    names = list(generator.label.parameter_names)
+    true = np.array([[draw["parameters"][name] for name in names] for draw in drawn])
+    network = untrained(narrowed, generator)
+    output = torch.zeros(1, network.head.num_numbers)
+    found = parameters_of(network, narrowed.line, output, generator.line.accepts).likeliest
+    wanted = np.percentile(true, (16, 84), axis=0)
+    spread = true.std(axis=0)
+    assert (np.abs(found.prior_68 - wanted) < 0.25 * spread).all()
+    free = parameters_of(network, narrowed.line, output).likeliest
+    beta = names.index("beta")
+    assert np.ptp(free.prior_68[:, beta]) > 1.2 * np.ptp(found.prior_68[:, beta])
+    generator.close()
+    path = runs.write_hdf5(tmp_path / "map.h5", runs.map_of(narrowed, 3))
+    infer(narrowed, path, Options(out=tmp_path / "out", samples=0))
+    low, high = found.prior_68[:, beta]
+    assert f"{low:.4g} .. {high:.4g}\n" in capsys.readouterr().out
+
+
 def test_an_unlikely_model_may_break_its_constraints(mixed: Config) -> None:
     """With all of its posterior: what a flow says of maps that its model does not make."""
     generator = Generator(mixed, "test")

@@ -16,7 +16,7 @@ from streamtrain.config import Config
 from streamtrain.evaluate.alarm.watch import NO_ALARM, check_maps
 from streamtrain.evaluate.inference.known_errors import ErrorReference, Measurement
 from streamtrain.evaluate.inference.output import Function, Prediction, plain, screen, write
-from streamtrain.evaluate.inference.parameter_posterior import parameters_of
+from streamtrain.evaluate.inference.parameter_posterior import Accepts, parameters_of
 from streamtrain.evaluate.inference.prepare import prepare
 from streamtrain.evaluate.inference.trained_for import trained_for, trained_for_lines
 from streamtrain.evaluate.posterior.posterior import (
@@ -178,8 +178,9 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
     if label.is_parameters:
         unit_label = label.unit_label(np.zeros(1, np.int64))
         output, _ = point_of(network, prepared.cube[None], unit_label)
-        prediction = parameters_of(network, config.line, output)
-        warnings += prediction.warnings()
+        accepts, unknown = _conditions(run)
+        prediction = parameters_of(network, config.line, output, accepts)
+        warnings += [*prediction.warnings(), *unknown]
     else:
         prediction = predict_map(network, label, prepared.cube, reference, posterior)
     errors = reference.errors
@@ -236,6 +237,20 @@ def _infer(run: Run, path: str | Path, options: Options) -> dict[str, Any]:
         print("\n".join(["", *checked.lines()]))
     print(f"wrote {', '.join(str(file) for file in files)}")
     return result
+
+
+def _conditions(run: Run) -> tuple[Accepts | None, list[str]]:
+    """What the training's draws of parameters meet besides the constraints of their prior, and a
+    sentence where that is not known here."""
+    if not run.config.line.require.asks:
+        return None, []
+    try:
+        return run.training().line.accepts, []
+    except (ValueError, OSError) as error:
+        return None, [
+            "the prior beside the posterior is without what emit.line.require asks of the "
+            f"training: {error}"
+        ]
 
 
 def knows_its_errors(config: Config) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from streamtrain.luminosity.scores import NormalScores
 from streamtrain.luminosity.settings import LineConfig
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
+from streamtrain.priors import Condition, Parameters
 from streamtrain.ranks import PERCENTILES
 from streamtrain.tables import columns
 
@@ -25,6 +27,15 @@ Float = NDArray[np.float64]
 
 DRAWN = 4000
 """Samples of the posterior of each model."""
+
+
+class Accepts(Protocol):
+    """Whether a luminosity model of the training would be drawn with some parameters."""
+
+    def __call__(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
+        """parameters: by name [B] each; number: of the model. Returns [B]."""
+
+
 NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
 """Names of the percentiles, in files."""
 
@@ -133,10 +144,14 @@ class ParameterPosterior:
         return corner(best.samples, best.parameters, None, best.prior, colour=NETWORK, title=title)
 
 
-def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> ParameterPosterior:
+def parameters_of(
+    network: Network, line: LineConfig, output: torch.Tensor, accepts: Accepts | None = None
+) -> ParameterPosterior:
     """The posterior for one map. output: of the network for it [1, num_numbers]; line: that it was
-    trained on. Raises ValueError where all of it breaks the prior's constraints; of a model that is
-    not the likeliest, its parameters are left out then."""
+    trained on; accepts: all conditions on its draws, which the prior beside the posterior meets;
+    None: the constraints of the prior alone.
+    Raises ValueError where all of it breaks the prior's constraints; of a model that is not the
+    likeliest, its parameters are left out then."""
     head = network.head
     assert isinstance(head, FlowHead)
     label, classes = head.label, head.label.num_class_columns
@@ -148,9 +163,10 @@ def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> P
         chances = output[0, :classes].double().softmax(0).tolist()
     models = []
     parts = zip(Mixture(line).components, label.parameter_columns, chances, strict=True)
-    for component, at, chance in parts:
+    for number, (component, at, chance) in enumerate(parts):
         of = NormalScores(component.prior, component.model.defaults)
-        samples = _allowed(of, component, scores[:, at])
+        condition = component.prior.constraint
+        samples = _allowed(of, component, scores[:, at], condition)
         if not len(samples) and chance < max(chances):
             none = np.zeros((DRAWN, 0))
             models.append(ModelPosterior(component.name, chance, (), none, none, 1.0))
@@ -160,7 +176,8 @@ def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> P
                 f"the whole posterior of {component.name} breaks the constraints of its prior: the "
                 "network has not learned them, train it longer"
             )
-        prior = _allowed(of, component, random[:, at])
+        of_training = condition if accepts is None else partial(accepts, number=number)
+        prior = _allowed(of, component, random[:, at], of_training)
         left_out = 1.0 - len(samples) / DRAWN
         models.append(ModelPosterior(component.name, chance, of.names, samples, prior, left_out))
     if not any(model.parameters for model in models):
@@ -171,16 +188,17 @@ def parameters_of(network: Network, line: LineConfig, output: torch.Tensor) -> P
     return ParameterPosterior(models)
 
 
-def _allowed(of: NormalScores, component: Component, scores: Float) -> Float:
-    """Parameters [num, num_names] of those scores [DRAWN, num_names] that break no constraint."""
+def _allowed(
+    of: NormalScores, component: Component, scores: Float, condition: Condition | None
+) -> Float:
+    """Parameters [num, num_names] of those scores [DRAWN, num_names] that meet a condition."""
     values = of.values(scores)
     made = np.stack([*values.values()], axis=1) if values else np.zeros((len(scores), 0))
-    constraint = component.prior.constraint
-    if constraint is None:
+    if condition is None:
         return made
     held = component.prior.held(component.model.defaults)
     whole = {name: np.broadcast_to(value, len(scores)) for name, value in held.items()}
-    return made[constraint({**whole, **values})]
+    return made[condition({**whole, **values})]
 
 
 def _correlation(samples: Float) -> list[list[float]]:
