@@ -138,9 +138,10 @@ def summary(painted: PaintedSamples, unit: str) -> str:
     below, inside, above = halos / max(halos.sum(), 1)
     few = float(np.mean(painted.halos[:, 1] < FEW_HALOS))
     models = ", ".join(f"{name} {number}" for name, number in painted.num_of_model.items())
+    mean = "<T>" if unit == "uK" else "<I>"
     lines = [
         f"{len(painted)} training samples: {models}",
-        f"mean signal <T>: median {middle:.3g} {unit}, 95 % of the samples in "
+        f"mean signal {mean}: median {middle:.3g} {unit}, 95 % of the samples in "
         f"{low:.3g} .. {high:.3g} {unit}",
         f"halos: {_percent(below)} below {first} Lsun, {_percent(inside)} inside {first} .. {last} "
         f"Lsun, {_percent(above)} above",

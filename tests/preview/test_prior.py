@@ -173,6 +173,8 @@ def test_summary_counts_models_and_poor_draws() -> None:
     assert "median 2.5 uK, 95 % of the samples in 1.07 .. 3.92 uK" in lines[1]
     assert "0.1 % below 10^4 Lsun, 95.8 % inside 10^4 .. 10^6 Lsun, 4.1 % above" in lines[2]
     assert lines[3].endswith("fewer than 1000 halos inside: 50.0 %") and len(lines) == 4
+    assert lines[1].startswith("mean signal <T>: ")
+    assert summary(painted, "Jy/sr").splitlines()[1].startswith("mean signal <I>: median 2.5 Jy/sr")
     lost = replace(painted, above=np.array([400, 0, 300, 0]))
     assert summary(lost, "uK").splitlines()[4].startswith("warning: 9.1 % of all halos lie above")
     faint = replace(painted, below=np.array([4000, 0, 0, 0]))
