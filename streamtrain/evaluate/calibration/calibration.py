@@ -24,7 +24,7 @@ from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.alarm.watch import Watch
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.figures import calibration_figure
-from streamtrain.evaluate.calibration.report import Ranked, numbers, table
+from streamtrain.evaluate.calibration.report import PRIOR_MAPS, Ranked, numbers, table
 from streamtrain.evaluate.evaluation import other_test_set, test_set_record
 from streamtrain.evaluate.folder import check_writable
 from streamtrain.evaluate.posterior.functions import functionals
@@ -50,8 +50,6 @@ DRAWS = 1000
 FEWEST_DRAWS = 20
 LOG_PROB_DRAWS = 200
 """Drawn functions, at most, whose log probability is compared with that of the truth."""
-PRIOR_MAPS = 2048
-"""Training samples whose counts the prior's density is fitted to; their maps are not made."""
 PRIOR_STEPS, PRIOR_RATE = 40, 0.1
 """Steps of Adam (Kingma and Ba 2015) that the prior's mixtures are fitted in, and their size."""
 WHOLE_STEPS, WHOLE_RATE, WHOLE_BATCH = 300, 2e-3, 128

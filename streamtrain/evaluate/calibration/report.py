@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.ranks import (
     BANDS,
@@ -34,6 +33,8 @@ from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, without_lines
 
 Float = NDArray[np.float64]
 
+PRIOR_MAPS = 2048
+"""Training samples whose halos the prior's density is fitted to."""
 FEWEST_MAPS = 16
 """Maps of a group, at least."""
 NUM_GROUPS = 4
@@ -66,10 +67,9 @@ CONVENTIONS = {
     "p_all": "one p-value for all statistics (Cauchy combination); below 0.05 for 5 to 6 % of test "
     "sets of exact posteriors",
     "information": "mean ln of the probability of the true counts, and the same minus that under a "
-    "prior that knows no map: the head joint_counts as it starts, each node regressed on those "
-    f"near it, with mixtures fitted to {MEAN_LABEL_SAMPLES} training maps; a better density of the "
-    "prior would leave less, and differences between networks on the same test maps do not depend "
-    "on it",
+    f"prior that knows no map, the head joint_counts fitted to the halos of {PRIOR_MAPS} training "
+    "samples; a better density of the prior would leave less, and differences between networks on "
+    "the same test maps do not depend on it",
     "groups": "maps by the number of bright halos that the posterior expects, by their noise, and "
     "by luminosity model; the latter two are known to the maker of the maps alone, so that even an "
     "exact posterior need not be calibrated in each",
