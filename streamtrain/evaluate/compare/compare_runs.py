@@ -95,6 +95,8 @@ def _add_predictions(record: RunRecord, run: Run, found: dict[str, Predictions])
         record.problems.append(f"{record.name}: its test maps cannot be shown: {error}.")
 
 
+SAME_PRIOR = 0.05
+"""Densities of the prior that differ by less are the same but for rounding [nat]."""
 PASSED_OVER = (
     "run",
     "data.memory_GB",
@@ -261,7 +263,27 @@ def _posteriors(runs: Sequence[RunRecord]) -> list[str]:
         "Posteriors (evaluate --calibration): share of truths inside, information of the maps "
         "above the prior",
         *blocks([run.name for run in runs], values),
+        *_other_priors(runs, sets),
     ]
+
+
+def _other_priors(runs: Sequence[RunRecord], sets: Mapping[str, str]) -> list[str]:
+    """A sentence where information of the same test maps is above different densities of the prior,
+    as those of two versions are."""
+    priors: dict[str, list[float]] = {}
+    for run in runs:
+        if run.calibration and run.maps is not None:
+            prior = run.calibration["information"]["log_prior_nat"]
+            priors.setdefault(sets[run.name], []).append(prior)
+    apart = max((max(some) - min(some) for some in priors.values()), default=0.0)
+    if apart < SAME_PRIOR:
+        return []
+    return wrap(
+        f"information is above densities of the prior that differ by up to {apart:.1f} nat on the "
+        "same maps, of other versions or training skies: evaluate --calibration makes it anew, and "
+        "the log probabilities in calibration.json compare",
+        TEXT_WIDTH,
+    )
 
 
 def _coverage(calibration: Mapping[str, Any] | None, name: str, level: str) -> str:

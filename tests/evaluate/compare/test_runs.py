@@ -384,3 +384,31 @@ def test_errors_of_few_skies_are_marked(tmp_path: Path) -> None:
         titles = [axes.get_title() for part in figure.subfigs for axes in part.axes]
         assert any("without the scatter" in title for title in titles) == bool(without)
         assert ("2 skies, and so on" in runs_table.table(found)) == bool(without)
+
+
+def test_information_above_other_densities_of_the_prior_is_told(tmp_path: Path) -> None:
+    """Of the same test maps, as two versions have it."""
+    folders = [make_run(tmp_path / name) for name in ("one", "two")]
+
+    def calibrated(priors: list[float]) -> str:
+        for folder, prior in zip(folders, priors, strict=True):
+            evaluation = json.loads((folder / "evaluation.json").read_text())
+            found = {
+                "checkpoint_step": evaluation["checkpoint_step"],
+                "test_set": evaluation["test_set"],
+                "statistics": [],
+                "information": {
+                    "log_prior_nat": prior,
+                    "information_nat": -50.0 - prior,
+                    "information_nat_error": 0.5,
+                },
+            }
+            (folder / "calibration.json").write_text(json.dumps(found))
+        return " ".join(runs_table.table(read(*folders)).split())
+
+    assert "densities of the prior that differ by up to 24.5 nat" in calibrated([-80.0, -55.5])
+    assert "densities of the prior" not in calibrated([-80.0, -80.0])
+    for folder in folders:
+        assert rows(runs_table.table(read(folder)), folder.name)["information [nat]"].startswith(
+            "30"
+        )
