@@ -103,6 +103,12 @@ class Bootstrap:
             )
         )
 
+    @property
+    def _growth(self) -> float:
+        """What means of resamples of n blocks scatter too little by: their variance is that of a
+        population of these n, (n - 1) / n of the unbiased one; 7 % of an error over 8 skies."""
+        return float(np.sqrt(self.num_blocks / (self.num_blocks - 1.0)))
+
     def ratio(self, sums: Float, counts: Float, *, root: bool = False) -> float | None:
         """Standard error of sum(sums) / sum(counts), or of its square root; both per map."""
         if self.num_blocks < 2:
@@ -111,7 +117,8 @@ class Bootstrap:
         ratios = totals[numbers > 0] / numbers[numbers > 0]
         if len(ratios) < 2:
             return None
-        return float(np.std(np.sqrt(np.maximum(ratios, 0.0)) if root else ratios, ddof=1))
+        spread = np.std(np.sqrt(np.maximum(ratios, 0.0)) if root else ratios, ddof=1)
+        return float(self._growth * spread)
 
     def mean(self, values: Float) -> float | None:
         """Standard error of the mean of one value per map."""

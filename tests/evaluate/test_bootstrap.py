@@ -19,6 +19,20 @@ def test_the_error_of_a_mean_is_the_scatter_over_the_root_of_the_number():
     assert Bootstrap.of_maps(900).mean(values) == pytest.approx(2.0 / 30.0, rel=0.15)
 
 
+@pytest.mark.parametrize("skies", [2, 4, 8])
+def test_the_error_over_few_skies_is_right_on_average(skies):
+    """The variance of the mean of a few skies, from many sets of them: of resamples alone it would
+    be (n - 1) / n of that."""
+    rng = np.random.default_rng(5)
+    names = [f"sky {k % skies}" for k in range(3 * skies)]
+    squares = []
+    for _ in range(400):
+        values = rng.normal(size=skies)[np.arange(3 * skies) % skies]
+        squares.append(Bootstrap.choose(names, "lightcones").mean(values) ** 2)
+    scatter = np.sqrt(2.0 / (skies - 1) / len(squares))
+    assert np.mean(squares) == pytest.approx(1.0 / skies, rel=4.0 * scatter)
+
+
 def test_the_error_of_a_median_is_that_of_theory():
     # of n normal values: sigma sqrt(pi / (2 n))
     values = np.random.default_rng(1).normal(0.0, 1.0, 2500)
