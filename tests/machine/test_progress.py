@@ -76,7 +76,7 @@ LOOPS = {
     "evaluate/predictions.py": 1,
     "evaluate/baselines.py": 1,
     "evaluate/alarm/watch.py": 1,
-    "evaluate/calibration/calibration.py": 2,
+    "evaluate/calibration/calibration.py": 3,
     "evaluate/calibration/recalibrate.py": 2,
     "evaluate/interpret/probes.py": 2,
     "evaluate/repaint/repaint.py": 3,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import weakref
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from support.map_runs import OBSERVE
 from streamtrain import Run
 from streamtrain.cli import main
 from streamtrain.config import Config, load_config
+from streamtrain.evaluate.alarm import watch
 from streamtrain.evaluate.alarm.alarm import (
     FEWEST_MAPS,
     INSTRUMENT,
@@ -44,6 +47,7 @@ from streamtrain.evaluate.calibration.recalibration import Recalibration
 from streamtrain.evaluate.evaluation import evaluate
 from streamtrain.generator.generator import Generator
 from streamtrain.grid import Grid
+from streamtrain.machine.progress import Progress
 from streamtrain.operators.plan import InputMap
 from streamtrain.ranks import uniformity
 from streamtrain.spectra import Box
@@ -151,6 +155,9 @@ def test_a_measured_number_is_read_off_maps() -> None:
         assert [place.where for place in reference.places[40:]] == list(turned)
         p = np.array([a.tests[INSTRUMENT] for a in reference.judge(*made(6000, 3000))])
         assert uniformity(p[::2]).shape > 0.01
+        assert reference._distances(*made(6000, 3000))[1][:, 40].std() == pytest.approx(
+            1.0, abs=0.05
+        )
         found = reference.judge(*made(9000, 3000, np.log(1.5)))
         shares = [np.mean([a.tests[name] < 0.05 for a in found]) for name in TESTS]
         assert shares[-1] == pytest.approx(best, abs=0.1) and max(shares[:-1]) < 0.1
@@ -312,6 +319,23 @@ def test_another_beam_is_told_with_its_width(tmp_path: Path) -> None:
     assert len(said) > 16
     factors = [off.factor for off in said if off.factor is not None]
     assert 1.1 < np.median(factors) < 1.6 and max(factors) < 2.0
+
+
+def test_what_is_no_instrument_of_the_map_is_not_looked_for(config: Config) -> None:
+    """A smoothing of the network's input, and a beam that would be wider than the map, which is
+    told; the others have the lightcones of the first."""
+    observe = {
+        "beam": {"fwhm_arcmin": 41.0},
+        "noise": {"sigma_uK": 2.0},
+        "log_modulus": {},
+        "beam_2": {"fwhm_pixels": 2.0},
+    }
+    told = io.StringIO()
+    with closing(Generator(runs.with_settings(config, observe=observe))) as generator:
+        found = watch._turned(generator, Progress(stream=told))
+        assert list(found) == ["observe.noise.sigma_uK = 2.0"]
+        assert all(other.scenes is generator.scenes for other in found.values())
+    assert told.getvalue().count("does not look for another observe.beam.fwhm_arcmin = 41.0: ") == 1
 
 
 @pytest.fixture(scope="module")
