@@ -298,6 +298,8 @@ class Reference:
                 moves[name] = move
         if moves:
             arrays["readings"], arrays["reading_widths"] = _readings(left, leading, moves)
+            far = found._distances(*unseen)[1][:, len(places) :]
+            arrays["reading_widths"][0] += np.log(far.std(0))
         arrays["distances"] = _single(found._distances(*unseen)[0])
         measured = [Place(INSTRUMENT, name, True) for name in moves]
         return cls(arrays, [*places, *measured], skies, prior)
@@ -454,15 +456,14 @@ def _regression(basis: Float, values: Float) -> Float:
 def _readings(left: Float, leading: Float, moves: Mapping[str, Float]) -> tuple[Float, Float]:
     """Weights [num_statistics, n] that read off ln of a factor from what the regression leaves of
     statistics, those of the least variance, where `moves` [num_statistics] are what it changes;
-    and those [1 + num_leading, n] that ln of their error has of leading directions: bright maps
-    know a beam better than faint ones."""
+    and those [1 + num_leading, n] that ln of their error has of leading directions, but for a
+    constant: bright maps know a beam better than faint ones."""
     moved = np.stack(list(moves.values()), axis=1)
     weights = _inverse(left) @ moved
     weights = weights / np.maximum((weights * moved).sum(0), CONSTANT)
     read = left @ weights
     least = LEAST_READ * read.std(0)
     widths = 0.5 * _regression(_linear(leading), np.log(read * read + least * least))
-    widths[0] += np.log((read * np.exp(-_linear(leading) @ widths)).std(0))
     return weights, widths
 
 
