@@ -7,6 +7,7 @@ from support.fake_generator import FileGenerator
 
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import baselines, evaluation, run, testset, trained
+from streamtrain.evaluate.calibration import calibration
 
 DRAWN = ("test_evaluation", "test_run_infer")
 """Files whose evaluations draw luminosity functions, of the stand-in's samples and of real ones."""
@@ -18,6 +19,16 @@ def no_function_figures(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem not in DRAWN:
             patch.setattr(evaluation, "_function_figures", lambda *_: {})
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_prior(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Elsewhere than where the prior's density is looked at, it is fitted in few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.stem != "test_calibration":
+            patch.setattr(calibration, "PRIOR_MAPS", 0)
+            patch.setattr(calibration, "WHOLE_STEPS", 10)
         yield
 
 
