@@ -64,7 +64,7 @@ class FreshSkies:
     ) -> None:
         self.options, self._seed, self._reserved = options, seed, reserved
         self.headers: list[Header] = []
-        """Of files, which there are none of."""
+        """Headers of lightcone files: there are none, as these skies have no file."""
         self._threads, self._device, self.report = threads, device, report
         self._made: list[MadeLightcone] = []
         self._lock, self._closed = Lock(), Event()

@@ -200,7 +200,7 @@ class _Looking:
     """
 
     statistics: MapStatistics
-    """Of the first maps that it looks at."""
+    """The statistics, whose scales are those of the first maps that it looks at."""
 
     def __init__(
         self,
@@ -230,9 +230,10 @@ class _Looking:
                     cubes = torch.cat([cubes, generator.generate(more).cube])
                 self.statistics = MapStatistics.choose(self._input_map, cubes)
             rows.append(_look(self.statistics, self._network, self._others, batch.cube))
-            counts = batch.counts.double().cpu().numpy()
-            for each in quoted:
-                self.integrals.setdefault(each.name, []).append(each.of(counts))
+            if quoted:
+                counts = batch.counts.double().cpu().numpy()
+                for each in quoted:
+                    self.integrals.setdefault(each.name, []).append(each.of(counts))
             self._done += len(batch.cube)
             self._progress.count("alarm", self._done, self.total, "maps of the prior")
         numbers, outputs = (np.concatenate(parts) for parts in zip(*rows, strict=True))
