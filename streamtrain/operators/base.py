@@ -154,16 +154,16 @@ class Operator(ABC):
         """Whether an operator of this section is meant for a map in its units."""
         return cls.adds
 
-    @classmethod
-    def turned(cls, section: Any, factor: float) -> dict[str, Any]:
-        """The section with one of `measured` times a factor, by the setting's name, for each that
-        is given."""
-        given = {name: value for name in cls.measured if (value := getattr(section, name))}
-        times = {name: (factor * np.asarray(value)).tolist() for name, value in given.items()}
-        return {
-            name: replace(section, **{name: tuple(value) if isinstance(value, list) else value})
-            for name, value in times.items()
-        }
+    def turned(self, section: Any, factor: float) -> dict[str, Any]:
+        """Its section with one of `measured` times a factor, by the setting with its value, for
+        each that is given."""
+        given = {name: value for name in self.measured if (value := getattr(section, name))}
+        found = {}
+        for name, value in given.items():
+            times = (factor * np.asarray(value)).tolist()
+            times = tuple(times) if isinstance(times, list) else times
+            found[f"{name} = {value}"] = replace(section, **{name: times})
+        return found
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ edges, the "geometric" noise of 1905.10376.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -98,9 +98,8 @@ class LevelNoise(Operator):
     absent: float
     """Probability of a sample without it."""
 
-    @classmethod
-    def turned(cls, section: Any, factor: float) -> dict[str, Any]:
-        """The section with another sigma, where the level is the same in all samples."""
+    def turned(self, section: Any, factor: float) -> dict[str, Any]:
+        """Its section with another sigma, where the level is the same in all samples."""
         return {} if isinstance(section.sigma_uK, tuple) else super().turned(section, factor)
 
     @property
@@ -185,6 +184,17 @@ class Noise(LevelNoise):
             raise ConfigError(f"{where} needs sigma_uK [map units] in {state.grid.units}")
         if section.reference_GHz is not None and section.index == 0.0:
             raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
+
+    def turned(self, section: NoiseConfig, factor: float) -> dict[str, Any]:
+        """Its section with another sigma, also where a default, a file or a radiometer says it."""
+        if (instrument := section.radiometer) is not None:
+            T_sys_K = instrument.T_sys_K
+            hotter = replace(instrument, T_sys_K=factor * T_sys_K)
+            return {f"radiometer.T_sys_K = {T_sys_K}": replace(section, radiometer=hotter)}
+        if _is_alone(section):
+            said = f"sigma_uK = {self.sigma[0]}" if section.rms is None else f"rms = {section.rms}"
+            return {said: replace(section, sigma_uK=factor * self.sigma[0])}
+        return super().turned(section, factor)
 
     def identity(self) -> str | None:
         return self.digest

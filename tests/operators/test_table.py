@@ -34,6 +34,7 @@ from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators import OPERATORS, Drawn, MapState, Operator, Pointwise, Turn
+from streamtrain.operators.noise import RadiometerConfig
 from streamtrain.preview.sample import panels_of_steps, steps_of_sample
 from streamtrain.schema import OrderWarning, setting
 
@@ -325,24 +326,50 @@ def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> N
 @pytest.mark.parametrize(
     ("kind", "settings", "expected"),
     [
-        ("beam", {"fwhm_arcmin": 4.0}, {"fwhm_arcmin": 5.0}),
-        ("beam", {"fwhm_pixels": 2.0}, {"fwhm_pixels": 2.5}),
-        ("beam", {"profile": "beam.txt"}, {}),
-        ("noise", {"sigma_uK": 8.0}, {"sigma_uK": 10.0}),
+        ("beam", {"fwhm_arcmin": 4.0}, {"fwhm_arcmin = 4.0": ("fwhm_arcmin", 5.0)}),
+        ("beam", {"fwhm_pixels": 2.0}, {"fwhm_pixels = 2.0": ("fwhm_pixels", 2.5)}),
+        ("beam", {"profile": "{folder}/beam.txt"}, {}),
+        ("noise", {"sigma_uK": 8.0}, {"sigma_uK = 8.0": ("sigma_uK", 10.0)}),
+        ("noise", {}, {"sigma_uK = 11.0": ("sigma_uK", 13.75)}),
         ("noise", {"sigma_uK": [1.0, 2.0]}, {}),
         ("noise", {"sigma_uK": 0.0}, {}),
-        ("edge_noise", {"sigma_uK": 4.0}, {"sigma_uK": 5.0}),
-        ("correlated_noise", {"sigma_uK": 1.0, "knee_per_GHz": 2.0}, {"knee_per_GHz": 2.5}),
-        ("channel_response", {"resolving_power": 100}, {"resolving_power": 125.0}),
-        ("transfer_function", {"k_half": [0.04, 0.08]}, {"k_half": (0.05, 0.1)}),
+        (
+            "noise",
+            {"radiometer": {"T_sys_K": 40.0, "n_feeds": 19, "hours": 100.0}},
+            {"radiometer.T_sys_K = 40.0": ("radiometer", RadiometerConfig(50.0, 19, 100.0))},
+        ),
+        ("edge_noise", {"sigma_uK": 4.0}, {"sigma_uK = 4.0": ("sigma_uK", 5.0)}),
+        (
+            "correlated_noise",
+            {"sigma_uK": 1.0, "knee_per_GHz": 2.0},
+            {"knee_per_GHz = 2.0": ("knee_per_GHz", 2.5)},
+        ),
+        (
+            "channel_response",
+            {"resolving_power": 100},
+            {"resolving_power = 100.0": ("resolving_power", 125.0)},
+        ),
+        (
+            "transfer_function",
+            {"k_half": [0.04, 0.08]},
+            {"k_half = (0.04, 0.08)": ("k_half", (0.05, 0.1))},
+        ),
         ("pca", {"modes": 2}, {}),
     ],
 )
 def test_measured_numbers_can_be_turned(
-    kind: str, settings: dict[str, Any], expected: dict[str, Any]
+    kind: str,
+    settings: dict[str, Any],
+    expected: dict[str, tuple[str, Any]],
+    tmp_path: Path,
 ) -> None:
-    section = load_config({"extends": "reference.yaml", "observe": {kind: settings}}).observe[kind]
-    turned = OPERATORS[kind].turned(section, 1.25)
-    assert {name: getattr(other, name) for name, other in turned.items()} == expected
-    for name, other in turned.items():
-        assert replace(other, **{name: getattr(section, name)}) == section
+    (tmp_path / "beam.txt").write_text("0 1\n0.05 0.5\n0.1 0\n")
+    settings = {
+        name: value.format(folder=tmp_path) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    config = load_config({"extends": "reference.yaml", "observe": {kind: settings}})
+    (step,) = config.observation.steps
+    turned = step.build().turned(step.section, 1.25)
+    others = {said: replace(step.section, **{to[0]: to[1]}) for said, to in expected.items()}
+    assert turned == others

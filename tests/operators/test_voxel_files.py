@@ -131,6 +131,22 @@ def test_sigma_of_voxels_that_are_summed(tmp_path: Path) -> None:
     assert noise.sigma[0] == pytest.approx(6 * LEVEL, rel=1e-12)
 
 
+def test_another_level_of_a_map_of_sigma(tmp_path: Path) -> None:
+    """All of it times a factor, also in voxels that are summed."""
+    path = runs.write_hdf5(tmp_path / "s.h5", SIGMA)
+    pool = {"factor": [3, 2, 1], "reduce": "sum"}
+    grid = {"fov_deg": runs.FOV_DEG, "shape": [9, 40, 24]}
+    config = from_mapping({"grid": grid, "observe": {"pool": pool, "noise": {"rms": str(path)}}})
+    step = config.observation.steps[1]
+    ((said, section),) = step.build().turned(step.section, 1.25).items()
+    assert said == f"rms = {path}"
+    observe = {**config.observe, "noise": section}
+    _, louder = replace(config, observe=observe).observation.operators()
+    np.testing.assert_allclose(
+        louder.levels_of_voxels()[0], 6 * 1.25 * np.where(SEEN, SIGMA, np.nan), rtol=1e-6
+    )
+
+
 def on_other_voxels(folder: Path, values: Array, margin: float, **changes: Any) -> Path:
     """A file of a band and field that reach `margin` of their width beyond the map's."""
     num_freq, num_dec, num_ra = values.shape

@@ -42,7 +42,7 @@ from streamtrain.tables import range_title
 Float = NDArray[np.float64]
 
 FILE = "alarm.npz"
-PROCEDURE = 5
+PROCEDURE = 6
 """Goes up when other distances come out."""
 TURNED_MAPS = 500
 """Maps of the prior, at most, that are made again for each measured number of the instrument."""
@@ -247,9 +247,8 @@ def _turned(generator: Generator, progress: Progress) -> dict[str, Generator]:
     for step in config.observation.steps:
         if not step.of_the_map:
             continue
-        for name, section in step.operator.turned(step.section, TURNED).items():
-            value = getattr(step.section, name)
-            setting = f"observe.{step.name}.{name} = {value}"
+        for number, section in step.build().turned(step.section, TURNED).items():
+            setting = f"observe.{step.name}.{number}"
             changed = replace(config, observe={**config.observe, step.name: section})
             try:
                 found[setting] = Generator(
