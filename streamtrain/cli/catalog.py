@@ -72,8 +72,9 @@ def _make_for(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{flag} has no place beside --for: {arguments.config} says that")
     numbers = None
     if arguments.numbers is not None:
-        if min(arguments.numbers) < 1:
-            raise ValueError(f"--number {min(arguments.numbers)} must be at least 1")
+        if min(arguments.numbers) < 0 or not any(arguments.numbers):
+            told = " ".join(map(str, arguments.numbers))
+            raise ValueError(f"--number {told}: each must be at least 0, and one of them above it")
         numbers = dict(zip(SPLITS, arguments.numbers, strict=True))
     config = load_config(arguments.config, words)
     needed = needed_skies(config, numbers, given, how)

@@ -75,7 +75,8 @@ def needed_skies(
 ) -> list[Needed]:
     """What the lightcones of all splits of a configuration, and of its interlopers, are.
 
-    numbers: lightcones for each glob of a split, default: `NUMBERS`; a plain file name is one.
+    numbers: lightcones for each glob of a split, default: `NUMBERS`; a plain file name is one, or
+    none where they are 0.
     given: further fields of `SkyOptions`, which say more than the configuration does; how: further
     fields of `Recipe`.
     Raises ConfigError or CatalogError, one sentence, for a name that none follows from, and for a
@@ -88,9 +89,10 @@ def needed_skies(
             "data.train=[lightcones/train_*.h5]"
         )
     seeds: dict[tuple[str, Split], int] = {}
-    number_of = {
-        id(one): (numbers or NUMBERS)[one.split] if has_magic(one.pattern) else 1 for one in needed
-    }
+    number_of = {}
+    for one in needed:
+        number = (numbers or NUMBERS)[one.split]
+        number_of[id(one)] = number if has_magic(one.pattern) else min(number, 1)
     for one in needed:
         for path in expand([one.pattern], one.where, must_exist=False):
             one.there[path] = _check_fits(one, path, config)

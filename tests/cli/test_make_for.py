@@ -157,6 +157,18 @@ FEW = ("data.min_mass_Msun=3e12", "--number", "4", "1", "1")
 """Of which two halos are expected, so that many seeds have none."""
 
 
+def test_splits_that_need_none(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a network that is evaluated alone."""
+    assert make("my.yaml", "--number", "0", "2", "0") == 0
+    assert sorted(path.name for path in Path("skies").iterdir()) == [
+        "validation_1000.h5",
+        "validation_1001.h5",
+    ]
+    assert "in all 2 files to make" in capsys.readouterr().out
+    assert make("my.yaml", "--number", "0", "0", "3") == 0
+    assert Path("skies/the_test.h5").exists() and len(list(Path("skies").iterdir())) == 3
+
+
 def test_the_next_seed_takes_the_place_of_one_without_halos(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,7 +329,14 @@ def test_names_that_no_file_follows_from(data: dict[str, Any], sentence: str) ->
         (["--for", "my.yaml", "16"], "'16' is no key=value setting: how many lightcones is --numb"),
         (["--for", "my.yaml", "--z-range", "1", "2"], "--z-range has no place beside --for"),
         (["--for", "my.yaml", "--prefix", "a"], "--prefix has no place beside --for"),
-        (["--for", "my.yaml", "--number", "1", "0", "1"], "--number 0 must be at least 1"),
+        (
+            ["--for", "my.yaml", "--number", "1", "-1", "1"],
+            "--number 1 -1 1: each must be at least 0",
+        ),
+        (
+            ["--for", "my.yaml", "--number", "0", "0", "0"],
+            "0 0 0: each must be at least 0, and one",
+        ),
         (["--for", "my.yaml", "--number", "1001", "1", "1"], "more than the 1000 of a split"),
         (["--for", "my.yaml", "--footprint-deg", "0.1"], "needs 0.156 x 0.156 deg, but the footp"),
         (["--for", "nowhere.yaml"], "nowhere.yaml"),
