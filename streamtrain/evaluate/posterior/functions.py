@@ -301,8 +301,7 @@ def _brightness(grid: Grid, Omega_m: float, h: float) -> float:
     """
     steps = 256
     z = np.linspace(*grid.z_range, steps + 1)
-    chi = np.array([distance_Mpc(float(value), Omega_m, h) for value in z])
-    depth = np.diff(chi)
+    depth = np.diff(distance_Mpc(z, Omega_m, h))
     if grid.units == "Jy/sr":
         depth = depth / (1.0 + 0.5 * (z[1:] + z[:-1])) ** 2
     return float(grid.intensity_factor * grid.pixel_sr * depth.sum() / grid.shape[0])
