@@ -17,6 +17,7 @@ from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.readers import FORMATS, Options, read, read_halos
 from streamtrain.catalogs.readers.columnmap import load_map, map_of_words
+from streamtrain.catalogs.readers.tablefile import stated_h
 from streamtrain.cli.main import main
 
 DOCS = ROOT / "docs" / "lightcones.md"
@@ -130,6 +131,30 @@ def test_another_h_than_the_file_states(tmp_path: Path, kind: str) -> None:
     for name in "xyz":
         chosen[name] = {"expression": f"{name.upper()}/{H}", "unit": "Mpc"}
     check(read(path, options=Options(columns=chosen)), 1e-6)
+
+
+def test_h_that_tables_of_every_format_state(tmp_path: Path) -> None:
+    """As astropy and pyarrow write them, and an array beside the columns of an npz file."""
+    table = pytest.importorskip("astropy.table").Table({"mass": [1e12], "x": [3.0]})
+    table.meta = {"Hubble_h": 0.6774, "H0": 100.0, "author": "none", "h": [1, 2]}
+    for name, more in (("a.ecsv", {}), ("a.h5", {"serialize_meta": True, "path": "halos"})):
+        table.write(tmp_path / name, **more)
+        assert stated_h(tmp_path / name) == {"Hubble_h": 0.6774}, name
+    table.meta = {"H": 0.6774}
+    for name in ("a.fits", "a.parquet"):
+        table.write(tmp_path / name)
+        assert stated_h(tmp_path / name) == {"H": 0.6774}, name
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"mass": [1e12]}
+    plain = arrow.table(columns).replace_schema_metadata({"h": "0.6774", "H0": "none"})
+    parquet.write_table(plain, tmp_path / "b.parquet")
+    np.savez(tmp_path / "b.npz", **columns, H0=67.74, h=np.array("none"))
+    for name, key in (("b.parquet", "h"), ("b.npz", "H0")):
+        assert stated_h(tmp_path / name) == {key: pytest.approx(0.6774)}, name
+    (tmp_path / "c.csv").write_text("mass,x\n1e12,3\n")
+    assert stated_h(tmp_path / "c.csv") == {}
 
 
 def test_a_table_in_hdf5_without_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ from streamtrain.machine.files import one_line, reason_of
 from streamtrain.machine.hdf5file import content_of, holds
 
 Units = dict[str, str]
+DESCRIPTION = ".__table_column_meta__"
+"""What astropy adds to the name of a compound dataset for that of its description."""
 MAX_CODES = 200
 """Characters of a unit."""
 
@@ -99,12 +101,16 @@ def _texts(value: Any) -> list[str]:
     return [text.strip("\0 ") for text in texts]
 
 
+def description_of(dataset: Any) -> str:
+    """The text of a dataset whose name ends in `DESCRIPTION`."""
+    return "\n".join(_texts(content_of(dataset)))
+
+
 def compound_units(file: Any, rows: Any) -> Units:
     """The units of the fields of a compound dataset, which astropy writes as YAML and others as one
     text per field."""
-    meta = f"{rows.name}.__table_column_meta__"
-    if holds(file, meta):
-        return astropy_units("\n".join(_texts(content_of(file[meta]))))
+    if holds(file, rows.name + DESCRIPTION):
+        return astropy_units(description_of(file[rows.name + DESCRIPTION]))
     names = rows.dtype.names
     units: Units = {}
     for key in rows.attrs:
@@ -136,12 +142,28 @@ _PlainLoader.add_multi_constructor("!", _plain)
 
 def astropy_units(text: str) -> Units:
     """The units in the description of columns that astropy puts into HDF5 and Parquet files."""
+    content = _description(text)
     try:
-        content = yaml.load(text, _PlainLoader)
         units = {}
         for column in content["datatype"]:
             unit = column.get("unit") or ""
             units[str(column["name"])] = str(unit["unit"] if isinstance(unit, dict) else unit)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise CatalogError(f"a damaged description of its columns ({reason_of(error)})") from error
     return units
+
+
+def astropy_meta(text: str) -> dict[Any, Any]:
+    """What the same description says of the table as a whole."""
+    content = _description(text)
+    try:
+        return dict(content["meta"] or {})  # a mapping, or pairs in their order
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _description(text: str) -> Any:
+    try:
+        return yaml.load(text, _PlainLoader)
+    except yaml.YAMLError as error:
+        raise CatalogError(f"a damaged description of its columns ({reason_of(error)})") from error

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.columnmeta import (
+    DESCRIPTION,
     Units,
+    astropy_meta,
     astropy_units,
     compound_units,
+    description_of,
     hdf5_column,
     masked,
     stated_units,
@@ -37,6 +42,8 @@ from streamtrain.machine.hdf5file import content_of, dataset_of, holds, object_o
 from streamtrain.schema import nearest
 
 Columns = dict[str, NDArray[Any]]
+PARQUET_DESCRIPTION = "table_meta_yaml"
+"""Where astropy puts its description of the columns."""
 TEXT_ENDINGS = (".ecsv", ".csv", ".dat", ".txt")
 _DELIMITERS = (",", ";", "\t")
 
@@ -304,7 +311,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], table: str) -> tuple[Column
         each = [getattr(schema.field(name).type, "list_size", 1) for name in [*wanted, *masks]]
         check_memory(8 * file.metadata.num_rows * sum(each), "its columns have")
         content = file.read(columns=[*wanted, *masks])
-    described = (schema.metadata or {}).get(b"table_meta_yaml")
+    described = (schema.metadata or {}).get(PARQUET_DESCRIPTION.encode())
     units = astropy_units(described.decode()) if described else {}
     columns: Columns = {}
     for name in wanted:
@@ -358,31 +365,56 @@ _H0_NAMES = ("h0", "h_0", "hubble")
 
 
 def stated_h(path: Path) -> dict[str, float]:
-    """h where the attributes of an HDF5 file and its groups, or the headers of a FITS file, state
-    it by a usual name, by that name."""
+    """h where a file states it by a usual name, by that name: in the attributes of an HDF5 file and
+    its groups, the headers of a FITS file, what ECSV, HDF5 and Parquet files of astropy or Parquet
+    files of others say of the table, or an array of an npz file."""
     name = path.name.lower()
     if name.endswith((".h5", ".hdf5")):
         with h5py.File(path, "r") as file:
             own = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
             groups = [file, *(file[n] for n in own if isinstance(file[n], h5py.Group))]
-            known = (*_H_NAMES, *_H0_NAMES)
-            pairs = [(k, g.attrs[k]) for g in groups for k in g.attrs if k.lower() in known]
-            return _values_of_h(pairs)
+            found = _values_of_h((key, g.attrs[key]) for g in groups for key in g.attrs)
+            for text in (description_of(file[n]) for n in own if n.endswith(DESCRIPTION)):
+                found |= _values_of_h(astropy_meta(text).items())
+            return found
     if name.endswith((".fits", ".fit", ".fits.gz")):
         from astropy.io import fits
 
         with path.open("rb") as stream, fits.open(stream, memmap=False) as file:
             names = [n.upper() for n in (*_H_NAMES, *_H0_NAMES)]
-            return _values_of_h([(n, hdu.header.get(n)) for hdu in file for n in names])
+            return _values_of_h(
+                (n, hdu.header[n]) for hdu in file for n in names if n in hdu.header
+            )
+    if name.endswith(".ecsv"):
+        with path.open(encoding="utf-8-sig") as lines:
+            header = [line[1:].removeprefix(" ") for line in takewhile(_is_comment, lines)]
+        return _values_of_h(astropy_meta("".join(header[1:])).items())
+    if name.endswith(".parquet"):
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(path) as file:
+            said = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+        described = astropy_meta(said.pop(PARQUET_DESCRIPTION, ""))
+        return _values_of_h([*said.items(), *described.items()])
+    if name.endswith(".npz"):
+        with np.load(path, allow_pickle=False) as content:
+            known = [n for n in content.files if n.lower() in (*_H_NAMES, *_H0_NAMES)]
+            return _values_of_h((n, content[n]) for n in known)
     return {}
 
 
-def _values_of_h(pairs: Sequence[tuple[str, Any]]) -> dict[str, float]:
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
+
+
+def _values_of_h(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     found = {}
     for key, value in pairs:
-        number = np.ravel(value)[0] if np.size(value) == 1 else value
-        if isinstance(number, int | float | np.number) and not isinstance(number, bool):
-            h = float(number) if key.lower() in _H_NAMES else 0.01 * float(number)
+        name = str(key).lower()
+        if name not in (*_H_NAMES, *_H0_NAMES) or np.size(value) != 1:
+            continue
+        with suppress(ValueError, TypeError):  # a text that is no number, and the like
+            h = float(np.ravel(value)[0]) * (1.0 if name in _H_NAMES else 0.01)
             if 0.4 < h < 0.99:  # 1 and 100 are units of h
                 found[key] = h
     return found
