@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 from support import ROOT, small
+from support.network_tools import network_for
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import Config, from_mapping, load_config
 from streamtrain.generator.generator import Generator
-from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
 from streamtrain.shipped import resource_dir
 from streamtrain.train.optimiser import build_optimiser
@@ -81,10 +81,7 @@ def test_the_network_fits_the_map(name: str) -> None:
     config = experiment(name)
     generator = Generator(config, lightcones=[wide_sky()])
     with torch.device("meta"):
-        network = build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-        answer = network.eval()(torch.zeros(2, *generator.input_shape))
+        answer = network_for(generator).eval()(torch.zeros(2, *generator.input_shape))
     assert answer.shape == (2, 49)
 
 
@@ -123,11 +120,7 @@ def losses(name: str, sky: Lightcone, *settings: str) -> tuple[float, float]:
     config = experiment(name, *FIELD, "network.dropout=0", "network.filters=8", *settings)
     generator = Generator(config, lightcones=[sky])
     batch = generator.generate(range(4))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
+    network = network_for(generator)
     inputs = batch.cube.transpose(0, 1).flatten(1)
     network.set_normalisation(
         inputs.mean(1), inputs.std(1), batch.label, batch.counts, batch.unit_label.expand(4, -1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support import small
+from support.network_tools import mean_network
 from torch import Tensor, nn
 
 import streamtrain.config
@@ -100,14 +101,7 @@ def test_a_network(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> Non
     config = small.config(network={"kind": "flat"})
     assert isinstance(config.network, FlatConfig)
     generator = Generator(config, lightcones=[small_sky])
-    with torch.random.fork_rng(devices=[]):
-        built = network.build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-    batch = generator.generate(range(4))
-    built.set_normalisation(
-        torch.zeros(9), torch.ones(9), batch.label, batch.counts, batch.unit_label
-    )
+    built, batch = mean_network(generator, 4)
     assert built(batch.cube).shape == (4, generator.label.num_outputs)
     assert "network flat" in network.describe(built, generator.input_shape)
 
@@ -127,14 +121,7 @@ def test_a_head(monkeypatch: pytest.MonkeyPatch, small_sky: Lightcone) -> None:
     monkeypatch.setitem(network.HEADS, "cauchy", Cauchy)
     config = small.config(network={"head": "cauchy"})
     generator = Generator(config, lightcones=[small_sky])
-    with torch.random.fork_rng(devices=[]):
-        built = network.build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-    batch = generator.generate(range(4))
-    built.set_normalisation(
-        torch.zeros(9), torch.ones(9), batch.label, batch.counts, batch.unit_label
-    )
+    built, batch = mean_network(generator, 4)
     answer = built(batch.cube)
     loss = built.head.loss(answer, batch.label, batch.counts, batch.unit_label)
     expected = torch.log1p((batch.label.mean(0) - batch.label) ** 2).mean()

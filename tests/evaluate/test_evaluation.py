@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.made_runs import save_run
+from support.network_tools import mean_network
 
 from streamtrain.cli import main
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import baselines, evaluation, figures, predictions, testset, trained
 from streamtrain.evaluate.report import table
 from streamtrain.evaluate.scores import deviance
-from streamtrain.networks.network import build_head, build_network
+from streamtrain.networks.network import build_head
 from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import save_checkpoint
 
 NUM_BINS = 14
 SHAPE = (2, 16, 16)
@@ -36,24 +37,11 @@ class Reader(torch.nn.Module):
         return cube[:, 0, 0, :NUM_BINS] + self.offset
 
 
-def save(config, network, classes=("faint", "bright"), **more) -> None:
-    state = {
-        **more,
-        "step": 120,
-        "next_index": 0,
-        "network": network.state_dict(),
-        "input_shape": list(SHAPE),
-        "num_bins": NUM_BINS,
-        "classes": list(classes),
-    }
-    save_checkpoint(Path(config.run) / "checkpoints", state, config, generator_version=3)
-    (Path(config.run) / "config.yaml").write_text(config.to_yaml())
-
-
 def use(monkeypatch, config, network, draw=False, **saved) -> None:
     """Let the run's network be `network`; figures, the slow part, only with `draw`."""
-    network.head = build_head("auto", testset.Generator(config, split="train").label)
-    save(config, network, **saved)
+    generator = testset.Generator(config, split="train")
+    network.head = build_head("auto", generator.label)
+    save_run(config, network, generator, step=120, **saved)
     if not draw:
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     monkeypatch.setattr(trained, "build_network", lambda *_: network)
@@ -230,14 +218,9 @@ def test_a_network_set_to_the_mean_label_scores_as_the_mean_label(config, monkey
     monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     # the mean label is that of training samples: another generator, another lightcone
     generator = testset.Generator(config, split="train")
-    batch = generator.generate(range(baselines.MEAN_LABEL_SAMPLES))
+    network, batch = mean_network(generator, baselines.MEAN_LABEL_SAMPLES)
     labels = batch.label
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            config.network, SHAPE, generator.label, config.observation.input_map
-        )
-    network.set_normalisation(torch.zeros(2), torch.ones(2), labels, batch.counts, batch.unit_label)
-    save(config, network)
+    save_run(config, network, generator)
     result = evaluation.evaluate(config)
     assert result["mean_label_log10_dN"] == pytest.approx(labels.mean(0).numpy(), abs=1e-5)
     assert result["network"]["mse"] == pytest.approx(result["mean_label"]["mse"], rel=1e-5)
@@ -253,15 +236,8 @@ def test_a_network_of_counts_is_judged_by_its_rate(config, monkeypatch, label):
     whole = to_dict(config) | {"label": {"bins": NUM_BINS, **label}}
     config = from_mapping(whole | {"network": whole["network"] | {"head": "negative_binomial"}})
     generator = testset.Generator(config, split="train")
-    batch = generator.generate(range(64))
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            config.network, SHAPE, generator.label, config.observation.input_map
-        )
-    network.set_normalisation(
-        torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
-    )
-    save(config, network)
+    network, batch = mean_network(generator, 64)
+    save_run(config, network, generator)
     result = evaluation.evaluate(config)
     mean = batch.counts.double().mean(0).clamp(min=1.0).log10().numpy()
     counts = testset.open_generator(config).generate(range(40)).counts.numpy()
@@ -326,15 +302,7 @@ def test_every_number_has_an_error(config, monkeypatch, quantity):
         whole = to_dict(config)
         config = from_mapping(whole | {"network": whole["network"] | {"head": "gaussian"}})
         generator = testset.Generator(config, split="train")
-        batch = generator.generate(range(64))
-        with torch.random.fork_rng(devices=[]):
-            network = build_network(
-                config.network, SHAPE, generator.label, config.observation.input_map
-            )
-        network.set_normalisation(
-            torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label
-        )
-        save(config, network)
+        save_run(config, mean_network(generator, 64)[0], generator)
         monkeypatch.setattr(evaluation, "_draw", lambda *_: [])
     result = evaluation.evaluate(config)
     baselines = "mean_label" if quantity == "counts" else "most_frequent"

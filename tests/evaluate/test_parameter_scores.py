@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from support import map_runs as runs
 from support import small
+from support.network_tools import network_for
 from torch import Tensor
 
 from streamtrain.config import Config, ConfigError, from_mapping
@@ -44,7 +45,6 @@ from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label, LabelConfig, ModelParameters
 from streamtrain.mcmc import simulations
 from streamtrain.networks.flow import FlowHead
-from streamtrain.networks.network import Network, build_network
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import newest
 from streamtrain.train.trainer import Trainer
@@ -115,17 +115,10 @@ def test_a_run_trains_and_goes_on_to_the_bit(tmp_path: Path, line: dict[str, Any
     assert {f"parameter_error_{name}" for name in known} <= entry.keys()
 
 
-def untrained(config: Config, generator: Generator) -> Network:
-    with torch.random.fork_rng(devices=[]):
-        return build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-
-
 def test_the_first_loss_is_the_priors(config: Config) -> None:
     """Whatever the maps: an untrained network has no information."""
     generator = Generator(config, "train")
-    network = untrained(config, generator)
+    network = network_for(generator)
     batch = generator.generate(range(12))
     prediction = network(batch.cube)
     loss = network.head.loss(prediction, batch.label, batch.counts, batch.unit_label)
@@ -307,7 +300,7 @@ def test_infer_gives_parameters_in_their_own_units(
     assert wide.left_out == models["chung22"]["left_out"] < 1.0
     assert (wide.samples[:, 4] > 0.0).all()
     # of the prior itself, the share that breaks A < B
-    prior = parameters_of(untrained(mixed, generator), mixed.line, torch.zeros_like(output))
+    prior = parameters_of(network_for(generator), mixed.line, torch.zeros_like(output))
     broken = stats.norm.sf((0.04 + 1.66) / np.hypot(2.33, 1.26))
     assert prior.models[2].left_out == pytest.approx(broken, abs=4 * 0.44 / np.sqrt(4000))
     found = prior.plain()["models"]["chung22"]["correlation"]
@@ -345,7 +338,7 @@ def test_the_prior_beside_a_posterior_meets_what_is_required(tmp_path: Path, cap
     drawn = generator.draw(range(600)).records
     names = list(generator.label.parameter_names)
     true = np.array([[draw["parameters"][name] for name in names] for draw in drawn])
-    network = untrained(narrowed, generator)
+    network = network_for(generator)
     output = torch.zeros(1, network.head.num_numbers)
     found = parameters_of(network, narrowed.line, output, generator.line.accepts).likeliest
     wanted = np.percentile(true, (16, 84), axis=0)
@@ -364,7 +357,7 @@ def test_the_prior_beside_a_posterior_meets_what_is_required(tmp_path: Path, cap
 def test_an_unlikely_model_may_break_its_constraints(mixed: Config) -> None:
     """With all of its posterior: what a flow says of maps that its model does not make."""
     generator = Generator(mixed, "test")
-    network = untrained(mixed, generator)
+    network = network_for(generator)
     generator.close()
     flow = network.head.flows["2"]
     with torch.no_grad():  # A and B of the constraint A < B

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from support import small
+from support.network_tools import network_for
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
-from streamtrain.networks.network import build_network
 
 HALOS = 400_000
 SIDE_DEG = 1.55
@@ -69,9 +69,5 @@ def test_it_paints_and_a_network_takes_its_maps(tmp_path: Path) -> None:
     for k, draw in enumerate(batch.draws):
         sigma = draw["noise"]["sigma_uK"] * (middle / 250.0) ** 3.2
         assert (noise[k, :, 0] / sigma[:, None]).std() == pytest.approx(1.0, abs=0.03)
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-    assert torch.isfinite(network(batch.cube)).all()
+    assert torch.isfinite(network_for(generator)(batch.cube)).all()
     generator.close()

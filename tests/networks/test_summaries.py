@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support import small
-from support.network_tools import label_of
+from support.network_tools import label_of, network_for
 
 from streamtrain.config import Config
 from streamtrain.evaluate.trained import Trained
@@ -189,9 +189,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
     generator = Generator(config, "train", lightcones=[small.lightcone()])
     states = []
     for chunk in (16, 128):
-        network = build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
+        network = network_for(generator)
         set_normalisation(network, generator, chunk=chunk, report=lambda *_: None)
         body = network.body
         features = body.features(generator.generate(range(128)).cube)
@@ -203,9 +201,7 @@ def test_calibration_sets_bins_and_moments_whatever_the_chunk(tmp_path: Path) ->
     assert names <= states[0].keys()
     for name in names:
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-5, atol=1e-5)
-    other = build_network(
-        config.network, generator.input_shape, generator.label, config.observation.input_map
-    )
+    other = network_for(generator)
     other.load_state_dict(network.state_dict())
     cube = generator.generate([500]).cube
     assert torch.equal(other.eval()(cube), network.eval()(cube))

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from streamtrain.config import from_mapping
+from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import predictions as answers_file
+from streamtrain.evaluate import trained
 from streamtrain.evaluate.baselines import MeanLabelBaseline
 from streamtrain.evaluate.compare import runs
 from streamtrain.evaluate.predictions import ClassPredictions, Predictions
@@ -20,6 +22,7 @@ from streamtrain.evaluate.report import bootstrap_of, scores_of
 from streamtrain.evaluate.testset import Manifest
 from streamtrain.generator.generator import GENERATOR_VERSION
 from streamtrain.schema import to_dict
+from streamtrain.train.checkpoint import save_checkpoint
 
 BINS, MAPS = 7, 30
 EDGES = np.linspace(3.5, 7.0, BINS + 1)
@@ -96,6 +99,23 @@ def make_run(
     if classes is None:
         answers_file._save(folder / answers_file.FILE, json.dumps([STEPS, digest]), found)
     return folder
+
+
+def save_run(
+    config: Config, network: torch.nn.Module, generator: Any, step: int = 7, **more: Any
+) -> None:
+    """The checkpoint and the configuration of a run; generator: of its samples."""
+    state = {
+        "step": step,
+        "next_index": 0,
+        "network": network.state_dict(),
+        "input_shape": list(generator.input_shape),
+        "classes": generator.classes,
+        **more,
+    }
+    folder = Path(config.run)
+    save_checkpoint(folder / "checkpoints", state, config, trained.GENERATOR_VERSION)
+    (folder / "config.yaml").write_text(config.to_yaml())
 
 
 def read(*folders: Path) -> list[runs.RunRecord]:

@@ -18,11 +18,11 @@ from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.trained import Trained
 from streamtrain.generator.export import raw
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.generator.generator import Generator
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import save_checkpoint
 from support import small
+from support.made_runs import save_run
 
 OBSERVE: dict[str, Any] = {
     "pool": {"factor": [3, 1, 1]},
@@ -79,17 +79,8 @@ def make_run(
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)
     generator.close()
-    state = {
-        "step": 7,
-        "next_index": 0,
-        "network": network.state_dict(),
-        "input_shape": list(generator.input_shape),
-        "classes": generator.classes,
-        "samples": generator.identity(),
-        "recipes": recipes_of(generator.headers),
-    }
-    save_checkpoint(Path(config.run) / "checkpoints", state, config, GENERATOR_VERSION)
-    (Path(config.run) / "config.yaml").write_text(config.to_yaml())
+    made_of = {"samples": generator.identity(), "recipes": recipes_of(generator.headers)}
+    save_run(config, network, generator, **made_of)
     return config
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamtrain.config import from_mapping
+from streamtrain.generator.generator import Batch
 from streamtrain.labels import Label
 from streamtrain.networks.network import Network, build_network
 from streamtrain.operators.plan import InputMap
@@ -44,6 +45,25 @@ def network_of(shape: tuple[int, int, int], label: Label | None = None, **settin
     config = from_mapping({"network": settings, "label": section})
     input_map = InputMap(Box(shape, (10.0, 2.0, 2.0)), (), "uK")
     return build_network(config.network, shape, label, input_map)
+
+
+def network_for(generator: Any, seed: int = 0) -> Network:
+    """Of a generator's configuration, for its maps and labels; seed: of the weights."""
+    config = generator.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(
+            config.network, generator.input_shape, generator.label, config.observation.input_map
+        )
+
+
+def mean_network(generator: Any, number: int) -> tuple[Network, Batch]:
+    """One that predicts the mean label of the first samples, whatever the map, and these."""
+    network, batch = network_for(generator), generator.generate(range(number))
+    zeros = torch.zeros_like(network.input_mean)
+    unit_label = batch.unit_label.expand(number, -1)
+    network.set_normalisation(zeros, zeros + 1.0, batch.label, batch.counts, unit_label)
+    return network, batch
 
 
 def labels_from(label: Label, counts: Tensor) -> Tensor:

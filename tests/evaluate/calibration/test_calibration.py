@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 from support import map_runs, small
+from support.made_runs import save_run
 
 from streamtrain.bins import LuminosityBins, ranges_with_bins
 from streamtrain.cli.main import main
@@ -26,7 +27,6 @@ from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
 from streamtrain.ranks import BANDS, RankedTruth
-from streamtrain.train.checkpoint import save_checkpoint
 
 NUM_BINS = 14
 SHAPE = (2, 16, 16)
@@ -63,16 +63,7 @@ def use(config, monkeypatch):
             network.head = build_head(network.name, training.label)
         counts = training.generate(range(64)).counts
         network.head.set_normalisation(counts, counts, torch.zeros(1, NUM_BINS))
-        state = {
-            "step": 120,
-            "next_index": 0,
-            "network": network.state_dict(),
-            "input_shape": list(SHAPE),
-            "num_bins": NUM_BINS,
-            "classes": ["faint", "bright"],
-        }
-        save_checkpoint(Path(ours.run) / "checkpoints", state, ours, generator_version=3)
-        (Path(ours.run) / "config.yaml").write_text(ours.to_yaml())
+        save_run(ours, network, training)
         monkeypatch.setattr(trained, "build_network", lambda *_: network)
         return ours
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows
+from support.made_runs import BINS, MAPS, STEPS, TRUE, make_run, read, rows, save_run
+from support.network_tools import mean_network
 
 from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
@@ -23,7 +24,6 @@ from streamtrain.evaluate.run import Run
 from streamtrain.labels import Label
 from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -333,23 +333,7 @@ def test_answers_are_made_once(
     evaluation."""
     folder = Path(config.run)
     generator = testset.Generator(config, split="train")
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            config.network, (2, 16, 16), generator.label, config.observation.input_map
-        )
-    batch = generator.generate(range(64))
-    network.set_normalisation(
-        torch.zeros(2), torch.ones(2), batch.label, batch.counts, batch.unit_label.expand(64, -1)
-    )
-    state = {
-        "step": 120,
-        "next_index": 0,
-        "network": network.state_dict(),
-        "input_shape": [2, 16, 16],
-        "classes": [],
-    }
-    save_checkpoint(folder / "checkpoints", state, config, generator_version=3)
-    (folder / "config.yaml").write_text(config.to_yaml())
+    save_run(config, mean_network(generator, 64)[0], generator, step=120)
     text = compare_runs.compare_runs([folder], folder / "out", make_evaluations=True)
     assert "has no evaluation" not in text
     run = Run(config)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support import small
+from support.made_runs import save_run
 from support.network_tools import label_of, network_of
 from torch import nn
 from torch.nn.functional import gelu, leaky_relu, relu
@@ -19,11 +20,10 @@ from streamtrain.cli import main
 from streamtrain.config import Config, from_mapping
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.interpret import layers
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
 from streamtrain.networks.layers import Body
 from streamtrain.networks.network import Network, build_network
-from streamtrain.train.checkpoint import save_checkpoint
 
 SHAPE = (4, 20, 20)
 KINDS: dict[str, dict[str, Any]] = {
@@ -351,15 +351,7 @@ def run(tmp_path: Path, small_sky: Lightcone, monkeypatch: pytest.MonkeyPatch) -
             made.network, generator.input_shape, generator.label, made.observation.input_map
         )
         nn.init.normal_(untrained.body.output.weight, std=0.1)
-    state = {
-        "step": 9,
-        "next_index": 0,
-        "network": untrained.state_dict(),
-        "input_shape": list(generator.input_shape),
-        "classes": [],
-    }
-    save_checkpoint(tmp_path / "run" / "checkpoints", state, made, GENERATOR_VERSION)
-    (tmp_path / "run" / "config.yaml").write_text(made.to_yaml())
+    save_run(made, untrained, generator, step=9)
     return tmp_path / "run"
 
 

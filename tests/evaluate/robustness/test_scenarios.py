@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from support import small
+from support.made_runs import save_run
+from support.network_tools import mean_network
 
 from streamtrain.cli import main
 from streamtrain.config import ConfigError, from_mapping, load_config
@@ -15,12 +16,10 @@ from streamtrain.evaluate.baselines import published
 from streamtrain.evaluate.robustness import scenarios
 from streamtrain.evaluate.robustness.scenario_sets import load_scenarios
 from streamtrain.evaluate.robustness.scenarios import evaluate_scenarios
-from streamtrain.generator.generator import GENERATOR_VERSION, Generator
+from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.registry import MODELS
 from streamtrain.luminosity.settings import RequireConfig
-from streamtrain.networks.network import build_network
 from streamtrain.schema import to_dict
-from streamtrain.train.checkpoint import save_checkpoint
 
 pytestmark = small.EXTRAPOLATES
 NUM = 6
@@ -50,24 +49,7 @@ def run(skies, tmp_path, monkeypatch):
         ],
     )
     generator = Generator(config, split="train")
-    batch = generator.generate(range(16))
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            config.network, generator.input_shape, generator.label, config.observation.input_map
-        )
-    network.set_normalisation(
-        torch.zeros(1), torch.ones(1), batch.label, batch.counts, batch.unit_label
-    )
-    state = {
-        "step": 7,
-        "next_index": 0,
-        "network": network.state_dict(),
-        "input_shape": list(generator.input_shape),
-        "num_bins": 49,
-        "classes": ["li16"],
-    }
-    save_checkpoint(Path(config.run) / "checkpoints", state, config, GENERATOR_VERSION)
-    Path(config.run, "config.yaml").write_text(config.to_yaml())
+    save_run(config, mean_network(generator, 16)[0], generator)
     return config
 
 
