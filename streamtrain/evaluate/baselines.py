@@ -72,10 +72,7 @@ def mean_label(generator: Generator, progress: Progress = SILENT) -> MeanLabelBa
     """The mean of the first training samples. generator: of the split "train"."""
     label, labels, counts = generator.label, [], []
     skies: list[str] = []
-    realisation = generator.skies.realisations
-    for start in range(0, MEAN_LABEL_SAMPLES, testset.BATCH_SIZE):
-        batch = generator.generate(range(start, start + testset.BATCH_SIZE))
-        batch.check()
+    for indices, batch in testset.batches(generator, MEAN_LABEL_SAMPLES):
         values = batch.label.double()
         if label.is_class:
             counts.append(values.cpu().numpy())
@@ -84,10 +81,8 @@ def mean_label(generator: Generator, progress: Progress = SILENT) -> MeanLabelBa
             occupied = label.occupied(batch.label, batch.counts).cpu().numpy()
             counts.append(np.where(occupied, 10.0 ** values.cpu().numpy(), 0.0))
         labels.append(values.cpu().numpy())
-        names = [str(draw["lightcone"]) for draw in batch.draws]
-        skies += [realisation.get(name, name) for name in names]  # fresh skies have names alone
-        done = start + testset.BATCH_SIZE
-        progress.count("mean label", done, MEAN_LABEL_SAMPLES, "training samples")
+        skies += testset.skies_of(generator, batch)
+        progress.count("mean label", indices[-1] + 1, MEAN_LABEL_SAMPLES, "training samples")
     return MeanLabelBaseline.of(np.concatenate(labels), np.concatenate(counts), skies)
 
 

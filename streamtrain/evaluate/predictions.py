@@ -128,7 +128,6 @@ def predict_batches(
     posterior = PosteriorOf(generator) if label.is_parameters else None
     skies: list[str] = []
     alarms: list[Float] = []
-    realisation = generator.skies.realisations
     for indices, batch in batches:
         output, point = point_of(network, batch.cube, batch.unit_label)
         with torch.inference_mode():
@@ -138,7 +137,7 @@ def predict_batches(
                 parts.append(_class_part(batch, point))
             else:
                 parts.append(_part(network.head, label, batch, output, point))
-        skies += [realisation[draw["lightcone"]] for draw in batch.draws]
+        skies += testset.skies_of(generator, batch)
         if watch is not None:
             alarms.append(watch.p_values(batch.cube))
         done += len(indices)

@@ -101,7 +101,7 @@ def made(config: Config, path: Path, generator: Generator) -> Iterator[tuple[lis
     """A new test set's samples in order, (indices, batch); its manifest is written after the last
     one. generator: of `open_generator`."""
     digests: list[str] = []
-    for indices, batch in _generate(generator, config.test.samples):
+    for indices, batch in batches(generator, config.test.samples):
         digests += batch.digests()
         yield indices, batch
     manifest = Manifest(
@@ -170,7 +170,7 @@ def verify(
         return Report(problems, 0)
     differing: list[int] = []
     done = 0
-    for indices, batch in regenerate(manifest, generator):
+    for indices, batch in batches(generator, manifest.count):
         differing += differing_samples(manifest, indices, batch)
         done += len(indices)
         resources.progress.count("test set, compared", done, manifest.count, "samples")
@@ -276,18 +276,29 @@ def kept(path: Path, advice: str = "--out writes elsewhere") -> Iterator[None]:
         ) from None
 
 
-def regenerate(
-    manifest: Manifest, generator: Generator, batch_size: int = BATCH_SIZE
+def batches(
+    generator: Generator, last: int, first: int = 0, size: int = BATCH_SIZE
 ) -> Iterator[tuple[list[int], Batch]]:
-    """A manifest's samples again, in order: (indices, batch). `generator`: of `open_generator`."""
-    return _generate(generator, manifest.count, batch_size)
+    """The samples from `first` to before `last`, in order: (indices, batch), each checked."""
+    for start in range(first, last, size):
+        indices = list(range(start, min(start + size, last)))
+        batch = generator.generate(indices)
+        batch.check()
+        yield indices, batch
+
+
+def skies_of(generator: Generator, batch: Batch) -> list[str]:
+    """The sky that each map of a batch was cut from; fresh ones are named by their lightcone."""
+    realisations = generator.skies.realisations
+    names = [str(draw["lightcone"]) for draw in batch.draws]
+    return [realisations.get(name, name) for name in names]
 
 
 def compared(manifest: Manifest, generator: Generator) -> Iterator[tuple[list[int], Batch]]:
-    """`regenerate`, each sample compared with the manifest, unless its lightcones were made again
-    elsewhere. Raises ValueError at the first that differs."""
+    """A manifest's samples again, each compared with it, unless its lightcones were made again
+    elsewhere; generator: of `open_generator`. Raises ValueError at the first that differs."""
     alike = not not_compared(manifest, generator)
-    for indices, batch in regenerate(manifest, generator):
+    for indices, batch in batches(generator, manifest.count):
         differing = differing_samples(manifest, indices, batch) if alike else []
         if differing:
             raise ValueError(
@@ -358,16 +369,6 @@ def _compare_lightcones(manifest: Manifest, generator: Generator) -> list[str]:
         names = ", ".join(name for name, _ in recorded)
         problems.append(f"The lightcones are not in the manifest's order: {names}.")
     return problems
-
-
-def _generate(
-    generator: Generator, count: int, size: int = BATCH_SIZE
-) -> Iterator[tuple[list[int], Batch]]:
-    for start in range(0, count, size):
-        indices = list(range(start, min(start + size, count)))
-        batch = generator.generate(indices)
-        batch.check()
-        yield indices, batch
 
 
 def _checked(data: Any, path: str | Path) -> Manifest:

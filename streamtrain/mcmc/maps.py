@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.testset import open_generator
+from streamtrain.evaluate.testset import open_generator, skies_of
 from streamtrain.labels import Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.scores import NormalScores, in_label
@@ -119,7 +119,6 @@ def make_maps(inference: Inference, num: int, runs: dict[str, Run]) -> Maps:
             continue
         _, point = point_of(run.network(generator), batch.cube, batch.unit_label)
         predictions[name] = label.log10_counts(point, batch.unit_label).cpu().numpy()
-    realisation = generator.skies.realisations
     made = Maps(
         inference.vector(batch.cube),
         levels_of(batch, inference.levels),
@@ -127,7 +126,7 @@ def make_maps(inference: Inference, num: int, runs: dict[str, Run]) -> Maps:
         true,
         label.occupied(batch.label, batch.counts).cpu().numpy(),
         label.unit_of(batch.unit_label),
-        [realisation[draw["lightcone"]] for draw in batch.draws],
+        skies_of(generator, batch),
         predictions,
         posteriors,
     )

@@ -273,7 +273,7 @@ def test_samples_come_in_order_whatever_the_batch(config):
     manifest = testset.load(path)
     generator = testset.open_generator(testset.recipe(manifest))
     seen = []
-    for indices, batch in testset.regenerate(manifest, generator, batch_size=7):
+    for indices, batch in testset.batches(generator, manifest.count, size=7):
         assert testset.differing_samples(manifest, indices, batch) == []
         seen += indices
     assert seen == list(range(40))

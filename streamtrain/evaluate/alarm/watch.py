@@ -8,7 +8,7 @@ same maps: how far they predict something else is then a statistic of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from streamtrain.evaluate.alarm.alarm import (
 )
 from streamtrain.evaluate.alarm.statistics import EDGE_MAPS, MapStatistics, Place
 from streamtrain.evaluate.posterior.functions import Functional, functionals, whole_quantiles
-from streamtrain.evaluate.testset import BATCH_SIZE
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.evaluate.testset import batches
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
@@ -222,7 +222,7 @@ class _Looking:
         among those of the prior."""
         quoted = _quoted(generator) if counted else []
         rows = []
-        for batch in _batches(generator, first, number):
+        for _, batch in batches(generator, first + number, first):
             if not hasattr(self, "statistics"):
                 cubes = batch.cube
                 if len(cubes) < EDGE_MAPS:
@@ -271,13 +271,6 @@ def _quoted(generator: Generator) -> list[Functional]:
         return []
     cosmology = generator.skies.cosmologies[0]
     return functionals(label.bins, generator.grid, cosmology["Omega_m"], cosmology["h"])
-
-
-def _batches(generator: Generator, first: int, number: int) -> Iterator[Batch]:
-    for start in range(first, first + number, BATCH_SIZE):
-        batch = generator.generate(range(start, min(start + BATCH_SIZE, first + number)))
-        batch.check()
-        yield batch
 
 
 def _look(

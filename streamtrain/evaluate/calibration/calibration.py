@@ -211,13 +211,9 @@ class Prior:
         """The prior from the first training samples of a run; config: other than the run's."""
         counts, more, number = [], [], baselines.MEAN_LABEL_SAMPLES
         with contextlib.closing(run.training(config)) as generator:
-            for first in range(0, number, testset.BATCH_SIZE):
-                batch = generator.generate(range(first, first + testset.BATCH_SIZE))
-                batch.check()
+            for indices, batch in testset.batches(generator, number):
                 counts.append(batch.counts.double().cpu().numpy())
-                run.progress.count(
-                    "mean label", first + testset.BATCH_SIZE, number, "training samples"
-                )
+                run.progress.count("mean label", indices[-1] + 1, number, "training samples")
             for first in range(number, PRIOR_MAPS, testset.BATCH_SIZE):
                 some = range(first, first + testset.BATCH_SIZE)
                 more.append(generator.counts(some).double().numpy())
@@ -276,7 +272,6 @@ class Ranking:
         self._truths = RankedTruth(sums, prior.scale, generator.seed)
         self._chance = torch.Generator().manual_seed(generator.seed)
         self._pick = np.random.default_rng([generator.seed, 1])
-        self._realisation = generator.skies.realisations
         self._bright = bright_bins(generator.bin_edges)
         self._expected: list[Float] = []
         self._log_prior: list[Float] = []
@@ -294,13 +289,10 @@ class Ranking:
         self._log_prior.append(prior.log_prob(truth))
         if self._watch is not None:
             self._alarms.append(self._watch.p_values(batch.cube))
+        skies = testset.skies_of(self._generator, batch)
         self._records += [
-            (
-                self._realisation[draw["lightcone"]],
-                draw.get("noise"),
-                str(draw.get("model", "")),
-            )
-            for draw in batch.draws
+            (sky, draw.get("noise"), str(draw.get("model", "")))
+            for sky, draw in zip(skies, batch.draws, strict=True)
         ]
 
     def watching(

@@ -27,7 +27,7 @@ from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.robustness.makers_report import maker_lines
 from streamtrain.evaluate.robustness.other_skies import notes_on, on_other_skies
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.testset import BATCH_SIZE
+from streamtrain.evaluate.testset import batches, skies_of
 from streamtrain.generator.generator import Batch, Generator
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.move import Move
@@ -183,13 +183,11 @@ class _Maps:
     def batches(self, maps: int, *, fit: bool = True) -> Iterator[int]:
         """Make all maps and look at them; how many are done. fit: whether to learn from them."""
         chance = torch.Generator().manual_seed(self._generator.seed)
-        for first in range(0, maps, BATCH_SIZE):
-            batch = self._generator.generate(range(first, min(first + BATCH_SIZE, maps)))
-            batch.check()
+        for indices, batch in batches(self._generator, maps):
             self._ranking.add(batch)
             if fit:
                 self._add(batch, chance)
-            yield first + len(batch)
+            yield indices[-1] + 1
 
     def fit(self) -> Fit:
         """Shift and width."""
@@ -209,5 +207,4 @@ class _Maps:
             self._drawn.append(head.sample(output, DRAWS, chance).cpu().numpy())
             self._centre.append(head.centre_of(output).cpu().numpy())
         self._true.append(batch.counts.double().cpu().numpy())
-        realisation = self._generator.skies.realisations
-        self._skies += [realisation[draw["lightcone"]] for draw in batch.draws]
+        self._skies += skies_of(self._generator, batch)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamtrain.bins import ranges_with_bins
 from streamtrain.config import Config
+from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.alarm import shares_below
 from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.robustness.other_skies import default_folder, new_folder, on_other_skies
@@ -149,15 +150,13 @@ class _ProbedMaps:
         """Cubes, true log10 counts, occupied bins, one halo, what was drawn."""
         label, parts = generator.label, []
         records: list[dict[str, Any]] = []
-        for batch_indices in self._batches():
-            batch = generator.generate(batch_indices)
-            batch.check()
+        for indices, batch in testset.batches(generator, len(self.indices), size=BATCH_SIZE):
             unit_label = batch.unit_label.expand(len(batch), -1).cpu()
             true = label.log10_counts(batch.label.cpu(), unit_label)
             occupied = label.occupied(batch.label.cpu(), batch.counts.cpu())
             parts.append((batch.cube, true, occupied, unit_label))
             records += batch.draws
-            self.progress.count("making", batch_indices[-1] + 1, len(self.indices), "test maps")
+            self.progress.count("making", indices[-1] + 1, len(self.indices), "test maps")
         cubes, trues, filled, one = (torch.cat(values) for values in zip(*parts, strict=True))
         return cubes, trues.numpy(), filled.numpy(), one, records
 

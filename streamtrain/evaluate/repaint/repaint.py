@@ -39,6 +39,7 @@ from streamtrain.evaluate.repaint.figures import Drawn, check_figure
 from streamtrain.evaluate.repaint.model_fit import field_scatter
 from streamtrain.evaluate.repaint.painter import PILOT, NoiseLevel, Repainter
 from streamtrain.evaluate.repaint.statistics import BATCH, TITLES, Statistic
+from streamtrain.evaluate.testset import skies_of
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.generator.halos import expand
@@ -435,11 +436,11 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
     rows: dict[str, list[Float]] = {}
     covariance: dict[str, Float] = {}
     skies: set[str] = set()
-    realisation = prior.skies.realisations
     done = 0
     for batch in batches:
         chosen = repainter.drawn(_output(run.network, batch.cube), NUM_EACH, done)
         measured = repainter.statistics.measure(batch.cube)
+        skies.update(skies_of(prior, batch))
         for k, draw in enumerate(batch.draws):
             known = noise
             if noise.mode == "stated":
@@ -450,8 +451,6 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
                 rows.setdefault(one.name, []).append(one.score)
                 total = covariance.setdefault(one.name, np.zeros_like(one.covariance))
                 total += one.covariance / maps
-            name = str(draw["lightcone"])
-            skies.add(realisation.get(name, name))
             done += 1
             run.progress.count("check, calibrated once, painting", done, maps, "maps")
     run.progress.close()
