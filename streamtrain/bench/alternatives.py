@@ -24,50 +24,31 @@ DRAWS = {"delta": (0.0, 0.03), "alpha": (1.37, 0.037), "beta": (-1.74, 0.374)}
 
 @dataclass(frozen=True)
 class Alternative:
-    """A way to make one sample; `make(number)` returns the cube and the counts."""
+    """A way to make `batch` samples at a time; `make(number)` returns the cubes and the counts, on
+    the device that has made them."""
 
     name: str
-    make: Callable[[int], tuple[NDArray[np.floating], NDArray[np.integer]]]
+    make: Callable[[int], tuple[Any, Any]]
+    batch: int = 1
 
 
-@dataclass(frozen=True)
-class _Halos:
-    """What the careful keep of the halos: those that a rolled field about the lightcone's axis can
-    hold, above the mass cut and in the band. float32 [n] but `channel`, int32."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    z: NDArray[np.float32]
-    inverse_chi: NDArray[np.float32]
-    log_sfr: NDArray[np.float32]
-    factor: NDArray[np.float32]
-    """uK per Lsun."""
-    channel: NDArray[np.int32]
-
-
-def _halos(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> _Halos:
+def kept(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> tuple[list[Any], Any, Any]:
+    """Positions, log10 SFR and channel of the halos that can be painted: in the band, above the
+    mass cut, and in the circle that the field fills as it turns about the lightcone's axis."""
     channel = grid.channel(lightcone.z_obs)
-    x, y, z = lightcone.x_Mpc, lightcone.y_Mpc, lightcone.z_Mpc
+    some = (channel >= 0) & (lightcone.mass_Msun > min_mass_Msun)
     radius = np.tan(np.radians(np.hypot(*grid.fov_deg) / 2) * 1.001)
-    kept = (channel >= 0) & (lightcone.mass_Msun > min_mass_Msun)
-    kept &= x * x + y * y < (radius * z) ** 2
-    x, y, z = x[kept], y[kept], z[kept]
-    chi2 = x * x + y * y + z * z
-    return _Halos(
-        x,
-        y,
-        z,
-        1.0 / np.sqrt(chi2),
-        log10_sfr(lightcone.mass_Msun, lightcone.z_obs)[kept].astype(np.float32),
-        (grid.intensity_factor / chi2).astype(np.float32),
-        channel[kept].astype(np.int32),
-    )
+    some &= lightcone.x_Mpc**2 + lightcone.y_Mpc**2 < (radius * lightcone.z_Mpc) ** 2
+    positions = [np.ascontiguousarray(getattr(lightcone, f"{a}_Mpc")[some]) for a in "xyz"]
+    log_sfr = log10_sfr(lightcone.mass_Msun, lightcone.z_obs)[some].astype(np.float32)
+    return positions, log_sfr, channel[some].astype(np.int32)
 
 
 def numpy_user(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Alternative:
     """Careful float32 NumPy: roll, project, Li+16 with scatter, bincount into the coarse cube."""
-    halos = _halos(lightcone, grid, min_mass_Msun)
-    x, y, z = halos.x, halos.y, halos.z
+    (x, y, z), log_sfr, channel = kept(lightcone, grid, min_mass_Msun)
+    chi2 = x * x + y * y + z * z
+    inverse_chi, factor = 1.0 / np.sqrt(chi2), (grid.intensity_factor / chi2).astype(np.float32)
     freq, dec_pixels, ra_pixels = grid.shape
     half_ra, half_dec = (np.float32(np.radians(side) / 2) for side in grid.fov_deg)
 
@@ -77,17 +58,17 @@ def numpy_user(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> Altern
         cosine, sine = np.cos(angle), np.sin(angle)
         delta, alpha, beta = (np.float32(rng.normal(*d)) for d in DRAWS.values())
         ra = np.arctan2(-(cosine * x - sine * y), z)
-        dec = np.arcsin((sine * x + cosine * y) * halos.inverse_chi)
+        dec = np.arcsin((sine * x + cosine * y) * inverse_chi)
         inside = (np.abs(ra) < half_ra) & (np.abs(dec) < half_dec)
         ra, dec = ra[inside], dec[inside]
-        log_l = ((halos.log_sfr[inside] + 10 - delta) - beta) / alpha + np.float32(np.log10(4.9e-5))
+        log_l = ((log_sfr[inside] + 10 - delta) - beta) / alpha + np.float32(np.log10(4.9e-5))
         scatter = rng.standard_normal(len(log_l), np.float32)
         log_l = log_l + (scatter * np.float32(0.37) - np.float32(0.13))
         column = ((ra + half_ra) * (ra_pixels / (2 * half_ra))).astype(np.int32)
         row = ((dec + half_dec) * (dec_pixels / (2 * half_dec))).astype(np.int32)
         column, row = np.minimum(column, ra_pixels - 1), np.minimum(row, dec_pixels - 1)
-        voxel = (halos.channel[inside] * dec_pixels + row) * ra_pixels + column
-        weight = halos.factor[inside] * np.float32(10) ** log_l
+        voxel = (channel[inside] * dec_pixels + row) * ra_pixels + column
+        weight = factor[inside] * np.float32(10) ** log_l
         painted = np.bincount(voxel, weight, freq * dec_pixels * ra_pixels)
         number_per_bin = ((log_l - 3.5) * (49 / 3.5)).astype(np.int32)
         good = (log_l >= 3.5) & (log_l < 7.0)

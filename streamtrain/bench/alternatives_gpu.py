@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtrain.bench.alternatives import DRAWS
+from streamtrain.bench.alternatives import DRAWS, Alternative, kept
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import log10_sfr
 from streamtrain.grid import K_UK, Grid
@@ -33,16 +33,6 @@ SCATTER_DEX, SCATTER_MEAN_DEX = 0.37, -0.13
 POOLING = (4, 4, 10)
 """Fine voxels (ra, dec, freq) in one of the coarse cube."""
 SMOOTHING_PIXELS = 3 / 2.355
-
-
-@dataclass(frozen=True)
-class DeviceAlternative:
-    """A way to make `batch` samples at a time; `make(number)` returns the cubes and the counts, on
-    the device."""
-
-    name: str
-    batch: int
-    make: Callable[[int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class TorchField:
     def __init__(
         self, lightcone: Lightcone, grid: Grid, min_mass_Msun: float, device: torch.device
     ) -> None:
-        positions, log_sfr, channel = _kept(lightcone, grid, min_mass_Msun)
+        positions, log_sfr, channel = kept(lightcone, grid, min_mass_Msun)
         self.grid, self.device = grid, device
         self.x, self.y, self.z = (torch.from_numpy(p).to(device) for p in positions)
         self.log_sfr = torch.from_numpy(log_sfr).to(device)
@@ -125,7 +115,7 @@ def torch_batches(
     device: torch.device,
     batch: int = 1,
     compiled: bool = False,
-) -> DeviceAlternative:
+) -> Alternative:
     """torch's `index_add_`, `batch` samples side by side; compiled: by torch.compile, which makes
     one kernel of the arithmetic."""
     field = TorchField(lightcone, grid, min_mass_Msun, device)
@@ -137,16 +127,16 @@ def torch_batches(
         return cube, counts
 
     name = f"torch index_add_, {batch} at a time" + (", compiled" if compiled else "")
-    return DeviceAlternative(name, batch, make)
+    return Alternative(name, make, batch)
 
 
 def array_user(
     xp: Any, add_at: Callable[..., Any], lightcone: Lightcone, grid: Grid, min_mass_Msun: float
-) -> DeviceAlternative:
+) -> Alternative:
     """Float32 arrays of the module `xp` (numpy or cupy), `add_at(cube, voxels, weights)`."""
-    positions, rates, channels = _kept(lightcone, grid, min_mass_Msun)
+    positions, rates, channels = kept(lightcone, grid, min_mass_Msun)
     x, y, z, log_sfr = (xp.asarray(a) for a in (*positions, rates))
-    channel = xp.asarray(channels.astype(np.int32))
+    channel = xp.asarray(channels)
     chi2 = x * x + y * y + z * z
     inverse_chi = (1 / xp.sqrt(chi2)).astype(np.float32)
     factor = (grid.intensity_factor / chi2).astype(np.float32)
@@ -179,7 +169,7 @@ def array_user(
         cube = painted.reshape(grid.shape) + noise
         return xp.sign(cube) * xp.log10(xp.abs(cube) + 1), counts
 
-    return DeviceAlternative(f"{_name(xp)} addition at indices, float32", 1, make)
+    return Alternative(f"{_name(xp)} addition at indices, float32", make)
 
 
 def array_pipeline(
@@ -188,7 +178,7 @@ def array_pipeline(
     lightcone: Lightcone,
     grid: Grid,
     min_mass_Msun: float,
-) -> DeviceAlternative:
+) -> Alternative:
     """limlam_mocker's order of work with `histogramdd` of the module `xp` (numpy or cupy), float64;
     the cube is [ra, dec, freq]."""
     num_freq, num_dec, num_ra = (n * p for n, p in zip(grid.shape, reversed(POOLING), strict=True))
@@ -235,19 +225,7 @@ def array_pipeline(
         pooled = xp.sign(pooled) * xp.log10(xp.abs(pooled) + 1)
         return gaussian_filter(pooled, (SMOOTHING_PIXELS, SMOOTHING_PIXELS, 0)), counts
 
-    return DeviceAlternative(f"{_name(xp)} histogramdd, limlam_mocker's order", 1, make)
-
-
-def _kept(lightcone: Lightcone, grid: Grid, min_mass_Msun: float) -> tuple[list[Any], Any, Any]:
-    """Positions, log10 SFR and channel of the halos that can be painted: in the band, above the
-    mass cut, and in the circle that the field fills as it turns about the lightcone's axis."""
-    channel = grid.channel(lightcone.z_obs)
-    kept = (channel >= 0) & (lightcone.mass_Msun > min_mass_Msun)
-    radius = np.tan(np.radians(np.hypot(*grid.fov_deg) / 2) * 1.001)
-    kept &= lightcone.x_Mpc**2 + lightcone.y_Mpc**2 < (radius * lightcone.z_Mpc) ** 2
-    positions = [np.ascontiguousarray(getattr(lightcone, f"{a}_Mpc")[kept]) for a in "xyz"]
-    log_sfr = log10_sfr(lightcone.mass_Msun, lightcone.z_obs)[kept].astype(np.float32)
-    return positions, log_sfr, channel[kept]
+    return Alternative(f"{_name(xp)} histogramdd, limlam_mocker's order", make)
 
 
 def _name(xp: Any) -> str:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from streamtrain.bench.alternatives import Alternative, limlam_pipeline, numpy_user
-from streamtrain.bench.alternatives_gpu import (
-    DeviceAlternative,
-    array_pipeline,
-    array_user,
-    torch_batches,
-)
+from streamtrain.bench.alternatives_gpu import array_pipeline, array_user, torch_batches
 from streamtrain.bench.timing import (
     ONE_THREAD,
     batch_maker,
@@ -46,7 +42,7 @@ def compare(config: Config, seconds: float) -> dict[str, Any]:
         ours: lambda: generator.generate([next(numbers) for _ in range(BATCH)])
     }
     cpu = torch.device("cpu")
-    others: list[Alternative | DeviceAlternative] = [
+    others = [
         numpy_user(lightcone, pooled, mass),
         torch_batches(lightcone, pooled, mass, cpu),
         limlam_pipeline(lightcone, pooled, mass),
@@ -73,12 +69,13 @@ def compare_on_gpu(config: Config, device: torch.device, seconds: float) -> dict
     failures = {}
     lightcone = generator.lightcones[0]
     pooled = replace(generator.grid, shape=generator.input_shape)
-    for build in _on_gpu(lightcone, pooled, config.data.min_mass_Msun, device):
+    ways = _on_gpu(lightcone, pooled, config.data.min_mass_Msun, device)
+    for name, build in ways.items():
         try:
             way = build()
             spent = median_seconds(lambda w=way: w.make(next(numbers)), seconds, device)  # type: ignore[misc]
         except Exception as error:  # what others' code cannot do here is no failure of the bench
-            failures[getattr(build, "__name__", "?")] = f"{type(error).__name__}: {error}"
+            failures[name] = f"{type(error).__name__}: {error}"
             continue
         times[way.name] = 1e3 * spent / way.batch
         torch.cuda.empty_cache()
@@ -95,31 +92,29 @@ def compare_on_gpu(config: Config, device: torch.device, seconds: float) -> dict
 
 def _on_gpu(
     lightcone: Any, grid: Any, min_mass_Msun: float, device: torch.device
-) -> list[Callable[[], DeviceAlternative]]:
+) -> dict[str, Callable[[], Alternative]]:
     given = (lightcone, grid, min_mass_Msun)
+    of_torch = partial(torch_batches, *given, device)
 
-    def torch_one() -> DeviceAlternative:
-        return torch_batches(*given, device)
-
-    def torch_batch() -> DeviceAlternative:
-        return torch_batches(*given, device, SIDE_BY_SIDE)
-
-    def torch_compiled() -> DeviceAlternative:
-        return torch_batches(*given, device, SIDE_BY_SIDE, compiled=True)
-
-    def cupy_scatter_add() -> DeviceAlternative:
+    def cupy_scatter_add() -> Alternative:
         cupy = import_cupy()
         import cupyx
 
         return array_user(cupy, cupyx.scatter_add, *given)
 
-    def cupy_histogramdd() -> DeviceAlternative:
+    def cupy_histogramdd() -> Alternative:
         cupy = import_cupy()
         from cupyx.scipy.ndimage import gaussian_filter
 
         return array_pipeline(cupy, gaussian_filter, *given)
 
-    return [torch_one, torch_batch, torch_compiled, cupy_scatter_add, cupy_histogramdd]
+    return {
+        "torch_one": of_torch,
+        "torch_batch": partial(of_torch, SIDE_BY_SIDE),
+        "torch_compiled": partial(of_torch, SIDE_BY_SIDE, compiled=True),
+        "cupy_scatter_add": cupy_scatter_add,
+        "cupy_histogramdd": cupy_histogramdd,
+    }
 
 
 def _ratios(milliseconds: dict[str, float], ours: str) -> dict[str, Any]:
