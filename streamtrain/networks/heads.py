@@ -182,7 +182,7 @@ class PointHead(Head):
         return prediction
 
 
-class GaussianHead(Head):
+class GaussianHead(PointHead):
     """Mean and standard deviation of each bin's label, independent of each other.
 
     The loss is minus the log density of the label, of the label in its standard deviations where
@@ -191,18 +191,6 @@ class GaussianHead(Head):
 
     losses: ClassVar[Mapping[str, str]] = {"gaussian": "minus log density of the label"}
     per_output = 2
-    label_std: Tensor
-
-    def __init__(self, label: Label, name: str, monotonic: bool = False) -> None:
-        super().__init__(label, name)
-        self.function = (NonIncreasing if monotonic else Unconstrained)(label.num_outputs)
-        self.register_buffer("label_std", torch.ones(label.num_outputs))
-
-    @torch.no_grad()
-    def set_normalisation(self, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor) -> None:
-        mean, std = self.label.output_moments(*moments(label_bn))
-        self.label_std.copy_(std)
-        self.function.set_normalisation(label_bn, mean, std)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The prediction is the mean, and the ln of the deviation over the label's."""
