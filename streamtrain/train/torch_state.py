@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -65,13 +65,8 @@ class TorchState:
             torch.use_deterministic_algorithms(True)
             cudnn.benchmark = False
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._rng.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._rng.__exit__(*raised)
         if self._set_threads:
             torch.set_num_threads(self._previous_threads)
         if self._deterministic:
