@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from streamtrain.cli.common import config_of, device_of
+from streamtrain.cli.common import config_of, device_of, taken
 
 
 def add_bench(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -76,13 +76,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         out=arguments.out,
         wanted=Wanted(
-            alternatives=arguments.alternatives,
-            floor=arguments.floor,
-            models=arguments.models,
-            training=arguments.training,
+            **taken(arguments, "alternatives", "floor", "models", "training"),
+            **taken(arguments, "cut", "ranks", "figure"),
             scaling=arguments.scaling or arguments.figure is not None,
-            cut=arguments.cut,
-            ranks=arguments.ranks,
-            figure=arguments.figure,
         ),
     )

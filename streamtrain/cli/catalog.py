@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrain.catalogs.synthesis.options import add_flags, chosen, flag_of
+from streamtrain.cli.common import taken
 from streamtrain.shipped import trained_networks
 
 if TYPE_CHECKING:
@@ -271,28 +272,16 @@ def run_import(arguments: argparse.Namespace) -> int:
         mass=arguments.mass_column,
         view=View(arguments.observer, arguments.line_of_sight),
     )
-    common: dict[str, Any] = {
-        "format": arguments.format,
-        "options": options,
-        "realisation": arguments.realisation,
-        "min_mass_Msun": arguments.min_mass,
-        "footprint_deg": arguments.footprint_deg,
-        "z_range": arguments.z_range,
-    }
+    common = taken(arguments, "format", "realisation", "footprint_deg", "z_range")
+    common |= {"options": options, "min_mass_Msun": arguments.min_mass}
     if arguments.box is None:
         if arguments.redshifts is not None:
             raise ValueError("--redshifts is of snapshots, with --box")
         return import_catalogs(files, arguments.out, **common)
     if arguments.footprint_deg is None or arguments.z_range is None:
         raise ValueError("--box needs --footprint-deg and --z-range: the field to fill")
-    return import_boxes(
-        files,
-        arguments.out,
-        side_Mpc=arguments.box or None,
-        redshifts=arguments.redshifts,
-        seed=arguments.seed,
-        **common,
-    )
+    common |= taken(arguments, "redshifts", "seed")
+    return import_boxes(files, arguments.out, side_Mpc=arguments.box or None, **common)
 
 
 def _numbers(settings: list[str] | None) -> dict[str, float] | None:
@@ -360,17 +349,9 @@ def run_compare(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.preview.compare_catalogs import compare
 
-    print(
-        compare(
-            arguments.files,
-            fov_deg=arguments.fov_deg,
-            min_mass_Msun=arguments.min_mass,
-            nu_GHz=tuple(arguments.nu_GHz),
-            nu_rest_GHz=arguments.nu_rest_GHz,
-            model=arguments.model,
-            seed=arguments.seed,
-        )
-    )
+    given = taken(arguments, "fov_deg", "nu_rest_GHz", "model", "seed")
+    band, least = tuple(arguments.nu_GHz), arguments.min_mass
+    print(compare(arguments.files, min_mass_Msun=least, nu_GHz=band, **given))
     return 0
 
 

@@ -79,6 +79,11 @@ def add_no_recalibration(command: argparse.ArgumentParser) -> None:
     )
 
 
+def taken(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Some of the arguments, for a function that calls them as the command does."""
+    return {name: getattr(arguments, name) for name in names}
+
+
 def config_of(arguments: argparse.Namespace) -> Config:
     """The configuration of a command `with_config`."""
     from streamtrain.config import load_config

@@ -21,6 +21,7 @@ from streamtrain.cli.common import (
     Parser,
     config_of,
     resources_of,
+    taken,
     with_config,
     with_device,
 )
@@ -60,9 +61,7 @@ def _preview(arguments: argparse.Namespace) -> int:
     from streamtrain.preview.prior import preview_prior
     from streamtrain.preview.sample import NUM_SAMPLES, preview_sample
 
-    prior, index, split, channel = (
-        getattr(arguments, name) for name in ("prior", "index", "split", "channel")
-    )
+    prior, index, split, channel = taken(arguments, "prior", "index", "split", "channel").values()
     if prior and index is None and (split is not None or channel is not None):
         raise ValueError("--split and --channel are of a sample: name one with --index")
     config = config_of(arguments)

@@ -13,6 +13,7 @@ from streamtrain.cli.common import (
     config_of,
     config_of_run,
     resources_of,
+    taken,
 )
 from streamtrain.machine.progress import LOADING, said_if_slow
 from streamtrain.maps import READING
@@ -64,10 +65,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     path = export(
         config_of(arguments),
         arguments.out,
-        samples=arguments.samples,
-        first_index=arguments.first_index,
-        split=arguments.split,
-        format=arguments.format,
+        **taken(arguments, "samples", "first_index", "split", "format"),
         before_transforms=arguments.raw,
         resources=resources,
     )
@@ -104,7 +102,7 @@ def run_map_info(arguments: argparse.Namespace) -> int:
         from streamtrain.maps.info import describe
         from streamtrain.maps.read import read_map
 
-    said = {name: getattr(arguments, name) for name in READING}
+    said = taken(arguments, *READING)
     for number, file in enumerate(arguments.files):
         with said_if_slow(f"reading {file}"):
             sky = read_map(file, **said, need_units=False)
@@ -179,12 +177,8 @@ def run_alarm(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.alarm.report import make_alarm
 
-    make_alarm(
-        config_of_run(arguments),
-        maps=arguments.maps,
-        beside=arguments.beside,
-        resources=resources_of(arguments),
-    )
+    given = taken(arguments, "maps", "beside")
+    make_alarm(config_of_run(arguments), **given, resources=resources_of(arguments))
     return 0
 
 
@@ -302,18 +296,10 @@ def run_infer(arguments: argparse.Namespace) -> int:
     wanted = CheckOptions(arguments.painted, arguments.check_maps, arguments.noise_level)
     if not arguments.check and wanted != CheckOptions():
         raise ValueError("--painted, --check-maps and --noise-level are for --check")
+    names = ("regrid", "rayleigh_jeans", "anyway", "samples", "measure", "out", "functions", "seed")
     options = Options(
-        **{name: getattr(arguments, name) for name in READING},
-        regrid=arguments.regrid,
+        **taken(arguments, *READING, *names, "functions_out"),
         centre_deg=None if arguments.centre is None else tuple(arguments.centre),
-        rayleigh_jeans=arguments.rayleigh_jeans,
-        anyway=arguments.anyway,
-        samples=arguments.samples,
-        measure=arguments.measure,
-        out=arguments.out,
-        functions=arguments.functions,
-        seed=arguments.seed,
-        functions_out=arguments.functions_out,
         check=wanted if arguments.check else None,
     )
     infer(

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from streamtrain.cli.common import add_run, add_settings, config_of, resources_of
+from streamtrain.cli.common import add_run, add_settings, config_of, resources_of, taken
 
 LIST_DESCRIPTION = """\
 The trained networks that ship with streamtrain, and the runs in FOLDER.
@@ -253,22 +253,10 @@ def run_mcmc(arguments: argparse.Namespace) -> int:
     from streamtrain.mcmc.report import run
 
     config = config_of(arguments)
-    options = Options(
-        arguments.simulations,
-        arguments.covariance,
-        arguments.walkers,
-        arguments.steps,
-        arguments.likelihood,
-    )
+    names = ("simulations", "covariance", "walkers", "steps", "likelihood")
+    options, resources = Options(**taken(arguments, *names)), resources_of(arguments)
     with interruptible():
-        run(
-            config,
-            options,
-            maps=arguments.maps,
-            beside=arguments.beside,
-            out=arguments.out,
-            resources=resources_of(arguments),
-        )
+        run(config, options, **taken(arguments, "maps", "beside", "out"), resources=resources)
     return 0
 
 
@@ -307,16 +295,8 @@ def run_layers(arguments: argparse.Namespace) -> int:
     """Run the command; raises ValueError with one sentence for bad input."""
     from streamtrain.evaluate.interpret.layers import show_layers
 
-    bounds = arguments.log10_L
-    print(
-        show_layers(
-            arguments.folder,
-            index=arguments.index,
-            bounds=None if bounds is None else (bounds[0], bounds[1]),
-            class_name=arguments.class_name,
-            settings=arguments.settings,
-            out=arguments.out,
-            resources=resources_of(arguments),
-        )
-    )
+    bounds = None if arguments.log10_L is None else tuple(arguments.log10_L)
+    given = taken(arguments, "index", "class_name", "settings", "out")
+    resources = resources_of(arguments)
+    print(show_layers(arguments.folder, bounds=bounds, **given, resources=resources))
     return 0
