@@ -51,7 +51,19 @@ def test_unequal_bins_are_those_of_numpy(small_sky: Lightcone) -> None:
         np.testing.assert_array_equal(above, ref.cumulative(batch.counts[k].numpy(), beyond))
 
 
-def test_halos_on_unequal_edges_are_in_the_bin_above() -> None:
+TWO = np.log10(2.0)
+
+
+@pytest.mark.parametrize(
+    ("bins", "counts", "above"),
+    [
+        ({"log10_L": [17 * TWO, 20 * TWO], "bins": 3}, [1, 1, 2 + 3], [8, 7, 6]),
+        ({"edges": [k * TWO for k in (17, 18, 18.5, 19, 20)]}, [1, 1, 0, 2 + 3], [8, 7, 6, 6]),
+    ],
+)
+def test_halos_on_edges_are_in_the_bin_above(
+    bins: dict[str, Any], counts: list[int], above: list[int]
+) -> None:
     """Powers of two are exact: bins are half-open, the last one closed."""
     mass = 2.0 ** np.array([35, 36, 37, 38, 38, 39, 39, 39, 40])
     x, y, z = ref.position(0.1, 0.1, np.full(9, ref.comoving_distance(2.8)))
@@ -59,13 +71,12 @@ def test_halos_on_unequal_edges_are_in_the_bin_above() -> None:
         x, y, z, mass, np.full(9, 2.8), cosmology=Cosmology().to_dict(), z_range=(2.3, 3.5),
         footprint_deg=(-0.6, 0.6, -0.6, 0.6), min_mass_Msun=2.5e10,
     )  # fmt: skip
-    edges = [k * np.log10(2) for k in (17, 18, 18.5, 19, 20)]
     line = {"model": "breysse15", "parameters": {"A": 2.0**-19, "duty": 1.0}}
-    label = {"edges": edges, "quantity": "cumulative", "scale": "linear"}
+    label = {**bins, "quantity": "cumulative", "scale": "linear"}
     config = small.config(data={"roll": "none"}, emit={"line": line}, label=label)
     batch = Generator(config, lightcones=[sky]).generate([0])
-    assert batch.counts[0].tolist() == [1, 1, 0, 2 + 3]
-    assert batch.label[0].tolist() == [8, 7, 6, 6]
+    assert batch.counts[0].tolist() == counts
+    assert batch.label[0].tolist() == above
 
 
 def test_equal_bins_given_as_edges_hold_the_same_halos(small_sky: Lightcone) -> None:

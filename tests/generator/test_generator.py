@@ -17,7 +17,6 @@ from support import small
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
-from streamtrain.cosmology import Cosmology
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.paint import paint
 from streamtrain.operators.noise import NoiseConfig
@@ -158,25 +157,6 @@ def test_labels(small_sky: Lightcone) -> None:
     np.testing.assert_array_equal(labels["no overflow"], ref.cumulative(counts))
     expected = ref.log10_label(ref.cumulative(counts, overflow))
     np.testing.assert_allclose(labels["log cumulative"], expected, rtol=1e-6)
-
-
-def test_halos_on_the_edges_of_luminosity_bins() -> None:
-    """Powers of two are exact: bins are half-open, the last one closed."""
-    mass = 2.0 ** np.array([35, 36, 37, 38, 38, 39, 39, 39, 40])
-    x, y, z = ref.position(0.1, 0.1, np.full(9, ref.comoving_distance(2.8)))
-    sky = Lightcone.from_arrays(
-        x, y, z, mass, np.full(9, 2.8), cosmology=Cosmology().to_dict(), z_range=(2.3, 3.5),
-        footprint_deg=(-0.6, 0.6, -0.6, 0.6), min_mass_Msun=2.5e10,
-    )  # fmt: skip
-    edges = {"log10_L": [17 * np.log10(2), 20 * np.log10(2)], "bins": 3}
-    line = {"model": "breysse15", "parameters": {"A": 2.0**-19, "duty": 1.0}}
-    config = small.config(
-        data={"roll": "none"}, emit={"line": line},
-        label={**edges, "quantity": "cumulative", "scale": "linear"},
-    )  # fmt: skip
-    batch = Generator(config, lightcones=[sky]).generate([0])
-    assert batch.counts[0].tolist() == [1, 1, 2 + 3]
-    assert batch.label[0].tolist() == [8, 7, 6]
 
 
 def test_splits_and_seeds_are_different_samples(small_sky: Lightcone) -> None:
