@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,13 +18,6 @@ from streamtrain.networks.network import build_head, loss_name
 from streamtrain.schema import ConfigError
 
 ONE = torch.zeros(1, 1)
-
-
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def label_of(*sizes: int, shares: tuple[float, ...] = ()) -> Label:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,6 @@ from streamtrain.networks.network import build_head, loss_name
 
 COUNTS = torch.tensor([0, 1, 2, 17, 1000, 10**6])
 LN_RATES = torch.tensor([-10.0, -1.0, 0.0, 3.0, 7.0, 13.8, 15.0])
-
-
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def numbers(head: Head, batch: int = 3, scale: float = 0.0) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ import torch
 from scipy import stats
 from scipy.special import gammaln
 from support.fake_generator import SPLITS, FakeGenerator, FakeTrainer, tiny_config
-from support.network_tools import REFUSED, Operations, label_of, labels_from
+from support.network_tools import (
+    REFUSED,
+    Operations,
+    check_draws,
+    head_of_counts,
+    label_of,
+    labels_from,
+)
 from torch import nn
 
 from streamtrain.generator.generator import Batch
@@ -27,22 +34,10 @@ STEPS = 500
 F, F64 = torch.float64, np.ndarray[Any, np.dtype[np.float64]]
 
 
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 def made(bins: int, mean: float = 1.0, **settings: Any) -> JointCountsHead:
     """A head that was normalised with correlated counts."""
-    label = label_of(bins, **settings)
-    head = build_head("joint_counts", label)
+    head = head_of_counts("joint_counts", bins, mean, **settings)
     assert isinstance(head, JointCountsHead)
-    rates = torch.exp(torch.linspace(mean + 1, mean - 1, bins) + torch.randn(200, 1))
-    counts = torch.poisson(rates).int()
-    unit_label = label.unit_label(np.zeros(200, np.int64)).expand(200, -1)
-    head.set_normalisation(labels_from(label, counts), counts, unit_label)
     return head
 
 
@@ -129,24 +124,7 @@ def test_probabilities_of_all_functions_are_one_and_draws_have_them(
     """Three bins of a few halos, in one block and in two, whose dependence is not the one that it
     started with."""
     monkeypatch.setattr(joint, "BLOCK", block)
-    head = stirred(made(3, mean=0.3))
-    answer = 0.5 * torch.randn(1, head.num_numbers)
-    size = 60
-    axis = torch.arange(size, dtype=torch.float64)
-    table = torch.cartesian_prod(axis, axis, axis)
-    with torch.no_grad():
-        chance = head.log_prob(answer, table[:, None]).exp()[:, 0]
-    number = 400_000
-    drawn = head.sample(answer, number, torch.Generator().manual_seed(2))[:, 0]
-    inside = (drawn < size).all(1)
-    assert chance.sum().item() == pytest.approx(inside.double().mean().item(), abs=3e-3)
-    place = (drawn[inside] @ torch.tensor([size**2, size, 1.0], dtype=torch.float64)).long()
-    found = torch.bincount(place, minlength=size**3).double()
-    often = chance * number > 25
-    assert often.sum() > 300
-    pull = (found - number * chance)[often] / (number * chance)[often].sqrt()
-    slack = 6 * (2 / len(pull)) ** 0.5
-    assert pull.square().mean().item() == pytest.approx(1.0, abs=slack)
+    drawn = check_draws(stirred(made(3, mean=0.3)), 60, 400_000)
     pairs = torch.corrcoef(drawn.T).triu(1)
     assert pairs.abs().max() > 0.1  # the bins depend on one another
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.network_tools import label_of, labels_from
+from support.network_tools import check_draws, head_of_counts, label_of
 
 from streamtrain.networks.heads import Head
 from streamtrain.networks.move import Move, log10_above
@@ -19,21 +18,9 @@ FAR = Move((-5.0, 5.0), (0.1, 0.1), (1.5, 1.5))
 """The same for all bins."""
 
 
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 def made(name: str, bins: int, ln_mean: float) -> Head:
     """A head that was normalised with correlated counts, with weights of its own."""
-    label = label_of(bins)
-    head = build_head(name, label)
-    rates = torch.exp(torch.linspace(ln_mean + 1, ln_mean - 1, bins) + torch.randn(200, 1))
-    counts = torch.poisson(rates).int()
-    unit_label = label.unit_label(np.zeros(200, np.int64)).expand(200, -1)
-    head.set_normalisation(labels_from(label, counts), counts, unit_label)
+    head = head_of_counts(name, bins, ln_mean)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -110,22 +97,7 @@ def test_draws_of_the_joint_head_are_moved_about_its_points() -> None:
 
 def test_a_moved_chain_is_normalised_and_its_draws_have_its_probabilities() -> None:
     """Three bins of a few halos."""
-    head = made("joint_counts", 3, 0.6).moved(FAR)
-    answer = 0.5 * torch.randn(1, head.num_numbers)
-    size, number = 50, 150_000
-    axis = torch.arange(size, dtype=torch.float64)
-    table = torch.cartesian_prod(axis, axis, axis)
-    with torch.no_grad():
-        chance = head.log_prob(answer, table[:, None]).exp()[:, 0]
-    drawn = head.sample(answer, number, torch.Generator().manual_seed(2))[:, 0]
-    inside = (drawn < size).all(1)
-    assert chance.sum().item() == pytest.approx(inside.double().mean().item(), abs=4e-3)
-    place = (drawn[inside] @ torch.tensor([size**2, size, 1.0], dtype=torch.float64)).long()
-    found = torch.bincount(place, minlength=size**3).double()
-    often = chance * number > 25
-    assert often.sum() > 300
-    pull = (found - number * chance)[often] / (number * chance)[often].sqrt()
-    assert pull.square().mean().item() == pytest.approx(1.0, abs=6 * (2 / len(pull)) ** 0.5)
+    check_draws(made("joint_counts", 3, 0.6).moved(FAR), 50, 150_000)
 
 
 def test_a_negative_binomial_has_the_factor_in_its_relative_deviation() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,16 +22,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "resnext": {"filters": 4, "dense": 16, "dropout": 0.0, "cardinality": 2},
 }
 DEEP = (3, 18, 18)
-
-
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 def of_kind(kind: str, **settings: Any) -> Network:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support.network_tools import label_of, network_of
@@ -13,13 +11,6 @@ from streamtrain.networks.layers import BatchNorm, SameConv, SameMaxPool, same_p
 from streamtrain.networks.resnet import Block
 
 PUBLISHED = (10, 64, 64)
-
-
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def test_published_number_of_parameters() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,6 @@ TRANSFORMS: list[tuple[dict[str, Any], Any]] = [
         lambda t: np.sign(t) * np.log10(np.abs(np.arcsinh(t / 0.5)) + 1),
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _private_torch() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 def config_of(observe: dict[str, Any] | None = None, **network: Any) -> Config:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from streamtrain.config import from_mapping
 from streamtrain.generator.generator import Batch
 from streamtrain.labels import Label
-from streamtrain.networks.network import Network, build_network
+from streamtrain.networks.heads import Head
+from streamtrain.networks.network import Network, build_head, build_network
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import Box
 
@@ -64,6 +67,37 @@ def mean_network(generator: Any, number: int) -> tuple[Network, Batch]:
     unit_label = batch.unit_label.expand(number, -1)
     network.set_normalisation(zeros, zeros + 1.0, batch.label, batch.counts, unit_label)
     return network, batch
+
+
+def head_of_counts(name: str, bins: int, ln_mean: float, **label: Any) -> Head:
+    """One that was normalised with 200 maps of correlated counts."""
+    made = label_of(bins, **label)
+    head = build_head(name, made)
+    rates = torch.exp(torch.linspace(ln_mean + 1, ln_mean - 1, bins) + torch.randn(200, 1))
+    counts = torch.poisson(rates).int()
+    unit_label = made.unit_label(np.zeros(200, np.int64)).expand(200, -1)
+    head.set_normalisation(labels_from(made, counts), counts, unit_label)
+    return head
+
+
+def check_draws(head: Head, size: int, number: int) -> Tensor:
+    """What a head of three bins draws has the probabilities that it states for counts below `size`,
+    and these add up to one; the draws [number, 3]."""
+    answer = 0.5 * torch.randn(1, head.num_numbers)
+    axis = torch.arange(size, dtype=torch.float64)
+    table = torch.cartesian_prod(axis, axis, axis)
+    with torch.no_grad():
+        chance = head.log_prob(answer, table[:, None]).exp()[:, 0]
+    drawn = head.sample(answer, number, torch.Generator().manual_seed(2))[:, 0]
+    inside = (drawn < size).all(1)
+    assert chance.sum().item() == pytest.approx(inside.double().mean().item(), abs=3e-3)
+    place = (drawn[inside] @ torch.tensor([size**2, size, 1.0], dtype=torch.float64)).long()
+    found = torch.bincount(place, minlength=size**3).double()
+    often = chance * number > 25
+    assert often.sum() > 300
+    pull = (found - number * chance)[often] / (number * chance)[often].sqrt()
+    assert pull.square().mean().item() == pytest.approx(1.0, abs=6 * (2 / len(pull)) ** 0.5)
+    return drawn
 
 
 def labels_from(label: Label, counts: Tensor) -> Tensor:
