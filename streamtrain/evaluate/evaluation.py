@@ -185,11 +185,7 @@ def other_test_set(
     if on is not None:
         config = other_skies.on_other_skies(run, on)
     generator = run.testing(config)
-    if generator.input_shape != run.trained.input_shape:
-        raise ValueError(
-            f"the test maps have {generator.input_shape} voxels, the network of {config.run} takes "
-            f"{run.trained.input_shape}"
-        )
+    run.trained.check_maps(generator)
     notes = other_skies.notes_on(config, generator) if on is not None else []
     difference = testset.difference_in_samples(usual, config)
     if difference is not None:

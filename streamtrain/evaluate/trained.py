@@ -97,6 +97,14 @@ class Trained:
             raise ValueError(f"the lightcones of data.train are not {whose}")
         warn(made_again(again, whose))
 
+    def check_maps(self, generator: Generator, what: str = "the test maps") -> None:
+        """Raise ValueError for a generator whose maps the network does not take."""
+        if generator.input_shape != self.input_shape:
+            raise ValueError(
+                f"{what} have {generator.input_shape} voxels, the network of {self._config.run} "
+                f"takes {self.input_shape}"
+            )
+
     def network(self, label: Label, device: torch.device | str = "cpu") -> Network:
         """The network with its weights (their average, if one was kept), to predict with.
 

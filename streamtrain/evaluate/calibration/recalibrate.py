@@ -72,11 +72,7 @@ def recalibrate(
         seed = free_seed_of_maps(config)
         config = replace(config, test=replace(config.test, seed=seed, samples=maps))
         generator = opened.testing(config)
-        if generator.input_shape != trained.input_shape:
-            raise ValueError(
-                f"the maps of these skies have {generator.input_shape} voxels, the network takes "
-                f"{trained.input_shape}"
-            )
+        trained.check_maps(generator, "the maps of these skies")
         for note in notes_on(config, generator):
             opened.progress.note(note)
         network, prior = opened.network(generator), Prior.of_run(opened)

@@ -28,10 +28,9 @@ from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
-from streamtrain.evaluate.robustness.other_skies import cosmology_of, new_folder
+from streamtrain.evaluate.robustness.other_skies import cosmology_of, folder_for
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, TICK_SIZE, WRONG, legend_below, write_png
 from streamtrain.generator.halos import expand
@@ -112,15 +111,12 @@ def blind_test(
     """
     check_posterior(config)
     wanted = load_maps(maps)
-    with Run.using(resources, config, recalibrated=recalibrated) as run:
-        if out is None:
-            target = output_folder(config, None, test=False)
-            result = _written(run, target, wanted)
-        else:
-            target = Path(out)
-            with new_folder(target, run) as part:
-                result = _written(run, part, wanted)
-    print(f"wrote {target}: blind.json, blind.png, {FOLDER}")
+    with (
+        Run.using(resources, config, recalibrated=recalibrated) as run,
+        folder_for(run, out) as folder,
+    ):
+        result = _written(run, folder, wanted)
+    print(f"wrote {out or run.folder}: blind.json, blind.png, {FOLDER}")
     return result
 
 

@@ -8,7 +8,7 @@ mass function that streamtrain makes skies of itself, of seeds that none of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
@@ -28,19 +28,18 @@ from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
 from streamtrain.evaluate.calibration.calibration import DRAWS, Prior, Ranking, check_head
 from streamtrain.evaluate.calibration.report import numbers
 from streamtrain.evaluate.evaluation import test_set_record
-from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import scores_of
 from streamtrain.evaluate.robustness.makers_report import makers_figure, makers_table
 from streamtrain.evaluate.robustness.other_skies import (
     cosmology_of,
-    new_folder,
+    folder_for,
     notes_on,
     on_other_skies,
+    open_maps,
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
-from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.halos import expand
 from streamtrain.generator.line import MASS_TOLERANCE
 from streamtrain.generator.needed import FIRST_SEEDS, MOST, sky_of
@@ -123,15 +122,12 @@ def evaluate_catalogs(
     for maker in makers:
         if stems.count(maker.stem) > 1 or maker.name == OWN:
             raise ValueError(f"{OPTION}: two makers are called '{maker.name}'")
-    with Run.using(resources, config, recalibrated=recalibrated) as run:
-        if out is None:
-            target = output_folder(config, None, test=False)
-            result = _Table(run, target, draws, bootstrap).written(makers)
-        else:
-            target = Path(out)
-            with new_folder(target, run) as part:
-                result = _Table(run, part, draws, bootstrap, own=False).written(makers)
-    print(f"wrote {target}: catalogs.json, {', '.join(result['figures'])}, catalogs")
+    with (
+        Run.using(resources, config, recalibrated=recalibrated) as run,
+        folder_for(run, out) as folder,
+    ):
+        result = _Table(run, folder, draws, bootstrap, own=out is None).written(makers)
+    print(f"wrote {out or run.folder}: catalogs.json, {', '.join(result['figures'])}, catalogs")
     return result
 
 
@@ -207,12 +203,7 @@ class _Table:
     ) -> dict[str, Any]:
         """A maker's row; made: the skies were made here, and have no names worth telling."""
         run = self._run
-        generator, batches, again = self._open(config, path)
-        if generator.input_shape != run.trained.input_shape:
-            raise ValueError(
-                f"the maps of {name} have {generator.input_shape} voxels, the network takes "
-                f"{run.trained.input_shape}"
-            )
+        generator, batches, again = open_maps(run, config, path, name)
         if name != OWN:
             notes = [*notes_on(config, generator)[made:], *notes, *run.said(generator)[1:]]
         notes = [*again, *notes]
@@ -250,19 +241,6 @@ class _Table:
         }
         generator.close()
         return found
-
-    def _open(
-        self, config: Config, path: Path
-    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]], list[str]]:
-        """The generator of a test set, its samples, which are compared with the manifest or make
-        it, and a sentence where they cannot be compared."""
-        if path.exists():
-            with testset.kept(path):
-                manifest, generator = self._run.reopened(path, config)
-            again = testset.not_compared(manifest, generator)
-            return generator, testset.compared(manifest, generator), again
-        generator = self._run.testing(config)
-        return generator, testset.made(config, path, generator), []
 
     def _files_of(self, maker: Maker) -> list[str]:
         """The lightcones of a maker, which are made here if need be."""

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.skies import check_once
 from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.config import Config
+from streamtrain.evaluate import testset
+from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.run import Run
-from streamtrain.generator.generator import Generator
+from streamtrain.generator.generator import Batch, Generator
 from streamtrain.generator.halos import expand
 from streamtrain.generator.open import sky_options
 from streamtrain.machine.files import naming
@@ -90,6 +93,39 @@ def new_folder(target: Path, run: Run) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_for(run: Run, out: str | Path | None) -> Iterator[Path]:
+    """The folder of a run, if its settings are those of here, or a `new_folder` of the name `out`.
+    Raises ValueError, one sentence."""
+    if out is None:
+        yield output_folder(run.config, None, test=False)
+    else:
+        with new_folder(Path(out), run) as folder:
+            yield folder
+
+
+def open_maps(
+    run: Run, config: Config, path: Path, name: str, **more: Any
+) -> tuple[Generator, Iterator[tuple[list[int], Batch]], list[str]]:
+    """The generator of test maps, these, which are compared with the manifest `path` or make it,
+    and a sentence where they cannot be compared.
+
+    name: of the maps; more: other arguments of `Generator`. Raises ValueError, one sentence, for
+    maps that the network does not take, and another manifest than theirs.
+    """
+    notes: list[str] = []
+    if path.exists():
+        with testset.kept(path):
+            manifest, generator = run.reopened(path, config, **more)
+        notes = testset.not_compared(manifest, generator)
+        batches = testset.compared(manifest, generator)
+    else:
+        generator = run.testing(config, **more)
+        batches = testset.made(config, path, generator)
+    run.trained.check_maps(generator, f"the maps of {name}")
+    return generator, batches, notes
 
 
 def notes_on(config: Config, generator: Generator) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streamtrain.config import Config
-from streamtrain.evaluate import figures, testset
+from streamtrain.evaluate import figures
 from streamtrain.evaluate.alarm.alarm import alarm_scores
 from streamtrain.evaluate.baselines import (
     MeanLabelBaseline,
@@ -22,11 +21,11 @@ from streamtrain.evaluate.baselines import (
 )
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.evaluation import save
-from streamtrain.evaluate.folder import output_folder, run_config
+from streamtrain.evaluate.folder import run_config
 from streamtrain.evaluate.predictions import Predictions, predict_batches
 from streamtrain.evaluate.report import bootstrap_of, errors_of, scores_of
 from streamtrain.evaluate.robustness.matrix import matrix_figure, matrix_table
-from streamtrain.evaluate.robustness.other_skies import new_folder
+from streamtrain.evaluate.robustness.other_skies import folder_for, open_maps
 from streamtrain.evaluate.robustness.parameter_oracle import (
     FIELDS,
     OtherFields,
@@ -36,7 +35,7 @@ from streamtrain.evaluate.robustness.parameter_oracle import (
 )
 from streamtrain.evaluate.robustness.scenario_sets import Scenario, load_scenarios
 from streamtrain.evaluate.run import Run
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.files import sha256, write_json
 from streamtrain.machine.workers import ALONE, Resources
@@ -69,11 +68,11 @@ def evaluate_scenarios(
     if config.label.quantity in NO_FUNCTION:
         label = NO_FUNCTION[config.label.quantity]
         raise ValueError(f"scenarios are of luminosity functions, and this run's label is {label}")
-    with Run.using(resources, config, recalibrated=recalibrated) as opened:
-        if out is None:
-            return _evaluate(opened, where, output_folder(config, None, test=False), bootstrap)
-        with new_folder(Path(out), opened) as part:
-            return _evaluate(opened, where, part, bootstrap)
+    with (
+        Run.using(resources, config, recalibrated=recalibrated) as opened,
+        folder_for(opened, out) as folder,
+    ):
+        return _evaluate(opened, where, folder, bootstrap)
 
 
 def _evaluate(run: Run, where: str | Path, folder: Path, bootstrap: str) -> dict[str, Any]:
@@ -144,7 +143,11 @@ class _Bench:
     def scores_of(self, scenario: Scenario, bootstrap: str, shipped: bool) -> dict[str, Any]:
         """The row of a scenario. shipped: its name is that of a published one."""
         path = self._folder / FOLDER / f"{scenario.name}.testset.json"
-        generator, batches = self._open(scenario, path)
+        shared: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
+        generator, batches, notes = open_maps(
+            self._run, scenario.config, path, scenario.name, **shared
+        )
+        self._test, self.notes = self._test or generator, notes or self.notes
         count = generator.config.test.samples
         if self._network is None:
             self._network = self._run.network(generator)
@@ -196,29 +199,6 @@ class _Bench:
             "published": None if theirs is None else theirs.as_data(),
             "alarm": alarm,
         }
-
-    def _open(
-        self, scenario: Scenario, path: Path
-    ) -> tuple[Generator, Iterator[tuple[list[int], Batch]]]:
-        """The generator of a scenario's test set, and its samples, which are compared with the
-        manifest or make it."""
-        skies: dict[str, Any] = {} if self._test is None else {"lightcones": self._test.skies}
-        manifest = None
-        if path.exists():
-            with testset.kept(path):
-                manifest, generator = self._run.reopened(path, scenario.config, **skies)
-        else:
-            generator = self._run.testing(scenario.config, **skies)
-        self._test = self._test or generator
-        if generator.input_shape != self._run.trained.input_shape:
-            raise ValueError(
-                f"scenario {scenario.name} makes maps of {generator.input_shape} voxels, the "
-                f"network takes {self._run.trained.input_shape}"
-            )
-        if manifest is None:
-            return generator, testset.made(scenario.config, path, generator)
-        self.notes = testset.not_compared(manifest, generator) or self.notes
-        return generator, testset.compared(manifest, generator)
 
     def _floor_fields(self, scenario: Scenario, generator: Generator, count: int) -> OtherFields:
         """Of the oracle; scenarios that emit the same share them."""
