@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from streamtrain.labels import QUANTITIES
@@ -360,14 +361,23 @@ def style(axes: Axes, bin_edges: Float) -> None:
     axes.grid(alpha=0.25, lw=0.6)
 
 
+def plain_ticks(axis: Axis, at: Locator | None = None) -> None:
+    """Plain numbers at these places alone, or on a logarithmic axis at 1, 2 and 5 of a decade."""
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(plain)
+    if at is not None:
+        axis.set_major_locator(at)
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        axis.set_minor_formatter(plain)
+
+
 def ratio_axis(axes: Axes, limits: tuple[float, float]) -> None:
     """Logarithmic, with plain numbers, and a line at one."""
     axes.set_yscale("log")
     axes.set_ylim(*limits)
-    axes.yaxis.set_major_locator(FixedLocator(RATIO_TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes.yaxis, FixedLocator(RATIO_TICKS))
     axes.axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
 
 

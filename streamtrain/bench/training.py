@@ -119,11 +119,6 @@ def build(generator: Generator, network: NetworkConfig, train: TrainConfig, opti
     return _step(built, train, generator.device, optimiser)
 
 
-def gains(times: dict[str, float]) -> dict[str, float]:
-    """How many times faster than `USUAL` each option makes a step."""
-    return {option: times[USUAL] / ms for option, ms in times.items() if option != USUAL}
-
-
 def best_option(times: dict[str, float]) -> tuple[str, float]:
     """The fastest option and what it gains over `USUAL`; below 2 % nothing pays."""
     option = min(times, key=lambda name: times[name])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import Published
@@ -28,6 +28,7 @@ from streamtrain.figures import (
     graded,
     legend_below,
     luminosity_function,
+    plain_ticks,
     positions,
     ratio_axis,
     style,
@@ -43,6 +44,8 @@ OTHER_MAPS = {
     "Ihle et al. 2019": "\n(other maps and method)",
 }
 """What published errors were measured on, where it is not what stands beside them."""
+QUANTILES = (0.16, 0.5, 0.84)
+"""Quantiles of the rms error at which the maps are chosen whose functions are drawn."""
 RANGE_ERROR = "error_dex_"
 """Start of the history's names of errors in a luminosity range."""
 
@@ -62,7 +65,7 @@ def comparison(
     """`luminosity_function` of three test maps: those whose rms error is the 16th, 50th and 84th
     percentile of the test set. Arrays [num_samples, num_bins], as in `luminosity_function`; unit:
     [num_samples, num_bins] too; slices, band: make those of maps, given by their numbers."""
-    chosen, titles = _three_maps(predicted, true, occupied)
+    chosen, titles = three_maps(predicted, true, occupied)
     return luminosity_function(
         predicted[chosen],
         true[chosen],
@@ -131,7 +134,7 @@ def functions(
 ) -> Figure:
     """Output and truth of the maps of `comparison` on a logarithmic and a linear axis, their
     ratio, and the same from 0.7 to 1.3. Arguments as there."""
-    chosen, titles = _three_maps(predicted, true, occupied)
+    chosen, titles = three_maps(predicted, true, occupied)
     figure = Figure(figsize=(1.2 + 3.4 * len(chosen), 10.2), dpi=150, layout="constrained")
     panels = figure.subplots(
         4, len(chosen), sharex=True, sharey="row", squeeze=False, height_ratios=(1.6, 1.6, 1, 1)
@@ -161,8 +164,8 @@ def functions(
         column[3].set_ylim(0.7, 1.3)
         column[3].axhline(1.0, color=TRUTH, lw=0.8, zorder=1)
         column[3].set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
-    for row, name in ((0, QUANTITIES[quantity].axis), (1, QUANTITIES[quantity].axis)):
-        panels[row, 0].set_ylabel(name, fontsize=LABEL_SIZE)
+    for axes in panels[:2, 0]:
+        axes.set_ylabel(QUANTITIES[quantity].axis, fontsize=LABEL_SIZE)
     panels[2, 0].set_ylabel("predicted / true", fontsize=LABEL_SIZE)
     panels[3, 0].set_ylabel("predicted / true,\n0.7 to 1.3", fontsize=LABEL_SIZE)
     legend_below(figure, panels[0, 0], 3)
@@ -225,9 +228,7 @@ def residual_bands(
     top = max(float(np.nanmax(h, initial=1.0)) for h in heights)
     if top > LINEAR:
         axes.set_yscale("symlog", linthresh=1.0, linscale=1.0)
-        axes.yaxis.set_major_locator(FixedLocator(DELTAS))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.yaxis, FixedLocator(DELTAS))
     axes.set_ylim(-1.05, 1.05 * top)
     axes.set_xlabel(r"$L$ [$L_\odot$]", fontsize=LABEL_SIZE)
     axes.set_ylabel(r"$\delta$ = predicted / true $-$ 1", fontsize=LABEL_SIZE)
@@ -279,10 +280,7 @@ def loss_history(
         axes.tick_params(labelsize=TICK_SIZE, which="both")
         axes.grid(alpha=0.25, lw=0.6)
         if axes.get_yscale() == "log":
-            plain = FuncFormatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_major_formatter(plain)
-            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-            axes.yaxis.set_minor_formatter(plain)
+            plain_ticks(axes.yaxis)
     panels[-1].set_xlabel("training step", fontsize=LABEL_SIZE)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure
@@ -308,17 +306,16 @@ def _range_histories(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
     )  # fmt: skip
 
 
-def _three_maps(
+def three_maps(
     predicted: Float, true: Float, occupied: Bool
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Numbers of the maps whose rms error is the 16th, 50th and 84th percentile, their titles."""
     squares = np.where(occupied, (predicted - true) ** 2, 0.0).sum(axis=1)
     rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
     order = np.argsort(rms, kind="stable")
-    quantiles = (0.16, 0.5, 0.84)
-    chosen = order[[round(q * (len(order) - 1)) for q in quantiles]]
+    chosen = order[[round(q * (len(order) - 1)) for q in QUANTILES]]
     titles = [
         f"map {k}, rms {rms[k]:.3f} dex\n({100 * q:.0f} % of the maps are better)"
-        for k, q in zip(chosen, quantiles, strict=True)
+        for k, q in zip(chosen, QUANTILES, strict=True)
     ]
     return chosen, titles

@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from streamtrain.evaluate.compare.runs import RunRecord
+from streamtrain.evaluate.figures import QUANTILES, three_maps
 from streamtrain.evaluate.predictions import Predictions
 from streamtrain.evaluate.scores import Float, delta_percentiles
 from streamtrain.figures import (
@@ -26,6 +27,7 @@ from streamtrain.figures import (
     TICK_SIZE,
     TRUTH,
     as_name,
+    plain_ticks,
     positions,
     ratio_axis,
     style,
@@ -180,10 +182,7 @@ def _history(
                 values += points[:, 1].tolist()
     if values and min(values) > 0:
         axes.set_yscale("log")
-        plain = FuncFormatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_major_formatter(plain)
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-        axes.yaxis.set_minor_formatter(plain)
+        plain_ticks(axes.yaxis)
     if len(values) > 8:  # the first steps of a training may be far off
         top = 1.3 * float(np.percentile(values, 97))
         axes.set_ylim(top=max(top, 1.1 * mean, 2.0 * axes.get_ylim()[0]))
@@ -287,8 +286,6 @@ def _bars(axes: Axes, runs: Sequence[RunRecord], drawn: Styles) -> None:
     axes.set_axisbelow(True)
 
 
-QUANTILES = (0.16, 0.5, 0.84)
-"""Quantiles of the first run's rms error at which the maps are chosen whose functions are drawn."""
 RATIOS = ((0.2, 5.0), (0.8, 1.25))
 """Limits of predicted / true in the two lower rows."""
 
@@ -311,16 +308,14 @@ def comparable_runs(
 
 
 def same_maps(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions]) -> Figure:
-    """Three test maps: functions of every run and the truth, their ratio, and that close to one.
+    """The `three_maps` of the first run: functions of every run, the truth, their ratio, and that
+    close to one.
 
     runs: of `comparable_runs`, all of which have predictions.
     """
     drawn, first = styles(runs), predictions[runs[0].name]
     true, occupied = first.true, first.occupied
-    squares = np.where(occupied, (first.predicted - true) ** 2, 0.0).sum(axis=1)
-    rms = np.sqrt(squares / np.maximum(occupied.sum(axis=1), 1))
-    order = np.argsort(rms, kind="stable")
-    chosen = order[[round(q * (len(order) - 1)) for q in QUANTILES]]
+    chosen, _ = three_maps(first.predicted, true, occupied)
     at = positions(first.bin_edges, runs[0].config.label.quantity)
     figure = Figure(figsize=(12.0, 7.6), dpi=130, layout="constrained")
     panels = figure.subplots(

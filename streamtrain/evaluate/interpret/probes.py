@@ -238,14 +238,18 @@ class _ProbedMaps:
     def _turned(self) -> Probe:
         """All turns and mirror images; the error is the distance from the mean of the copies."""
         copies = [self.predictions, *(self.predict(cubes) for cubes in turned(self.cubes))]
+        return self._of_copies("turned and mirrored", f"not change ({len(copies)} copies)", copies)
+
+    def _of_copies(self, name: str, should: str, copies: Sequence[Float]) -> Probe:
+        """What copies of the maps scatter by about their mean, which they should not."""
         middle = np.mean(copies, axis=0)
         error = np.concatenate([copy - middle for copy in copies])
         error *= np.sqrt(len(copies) / (len(copies) - 1.0))
         shift = np.concatenate([copy - self.predictions for copy in copies])
         used = np.concatenate([self.occupied] * len(copies))
         return Probe(
-            "turned and mirrored", f"not change ({len(copies)} copies)", shift, error,
-            np.zeros_like(shift), used, middle.mean(0), alarm=self.alarm(),
+            name, should, shift, error, np.zeros_like(shift), used, middle.mean(0),
+            alarm=self.alarm(),
         )  # fmt: skip
 
     def _brightness(self, factor: float) -> Probe:
@@ -284,15 +288,8 @@ class _ProbedMaps:
             self.progress.count("other noise", batch[-1] + 1, len(self.indices), "maps")
         painter.close()
         copies = [self.predict(torch.cat(parts)) for parts in signal_parts]
-        middle = np.mean(copies, axis=0)
-        error = np.concatenate([copy - middle for copy in copies])
-        error *= np.sqrt(NUM_REALISATIONS / (NUM_REALISATIONS - 1.0))
-        shift = np.concatenate([copy - self.predictions for copy in copies])
-        used = np.concatenate([self.occupied] * NUM_REALISATIONS)
-        return Probe(
-            "other noise", f"change by less than its error ({', '.join(random)})", shift, error,
-            np.zeros_like(shift), used, middle.mean(0), alarm=self.alarm(),
-        )  # fmt: skip
+        should = f"change by less than its error ({', '.join(random)})"
+        return self._of_copies("other noise", should, copies)
 
 
 def turned(cubes: torch.Tensor) -> list[torch.Tensor]:

@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 
 from streamtrain.evaluate.calibration.report import TITLES
-from streamtrain.figures import LABEL_SIZE, NETWORK, SERIES, TICK_SIZE, TRUTH, graded, legend_above
+from streamtrain.figures import (
+    LABEL_SIZE,
+    NETWORK,
+    SERIES,
+    TICK_SIZE,
+    TRUTH,
+    graded,
+    legend_above,
+    plain_ticks,
+)
 from streamtrain.ranks import BANDS, BINS
 from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, plus_minus, without_lines
 
@@ -118,18 +127,14 @@ def makers_figure(result: Mapping[str, Any]) -> Figure:
         color=NETWORK,
     )
     panels[0].set_xscale("log")
-    panels[0].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[0].xaxis.set_minor_locator(NullLocator())
+    plain_ticks(panels[0].xaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
     sums = [one["name"] for one in rows[0]["statistics"] if one["kind"] == "sum"]
     panels[1].axvline(0.0, color=TRUTH, lw=0.8)
     colours = graded(len(sums))
     for k, (name, colour) in enumerate(zip(sums, colours, strict=True)):
         _marks(panels[1], rows, name, "bias_sigma", 0.09 * (k - (len(sums) - 1) / 2), colour, name)
     panels[1].set_xscale("symlog", linthresh=2.0, linscale=1.0)
-    panels[1].xaxis.set_major_locator(FixedLocator(BIASES))
-    panels[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[1].xaxis.set_minor_locator(NullLocator())
+    plain_ticks(panels[1].xaxis, FixedLocator(BIASES))
     shown = list(zip((BINS, "curve", _density(sums)), SERIES, strict=False))
     for level, mark in zip(BANDS, ("o", "s"), strict=True):
         panels[2].axvline(level, color=TRUTH, lw=0.8)
