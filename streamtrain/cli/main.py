@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import errno
+import json
 import os
 import select
 import sys
@@ -26,12 +28,13 @@ from streamtrain.cli.common import (
     with_device,
 )
 from streamtrain.cli.evaluate import add_evaluate, add_testset
-from streamtrain.cli.examples import add_examples
 from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
 from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
-from streamtrain.machine.files import DEBUG, DISK_FULL, one_line
+from streamtrain.machine.files import DEBUG, DISK_FULL, one_line, write_text
 from streamtrain.machine.interrupt import PIPE_CLOSED
 from streamtrain.schema import AssumptionWarning, nearest
+from streamtrain.shipped import resource_dir
+from streamtrain.tables import columns
 
 DESCRIPTION = """Training data for line-intensity mapping, generated on the fly.
 
@@ -46,6 +49,29 @@ def _check(arguments: argparse.Namespace) -> int:
     from streamtrain.check import check
 
     return check()
+
+
+def _examples(arguments: argparse.Namespace) -> int:
+    folder, rows, written = arguments.folder, [], 0
+    for source in sorted(resource_dir("examples").glob("[!_]*.*")):
+        text, target = source.read_text(encoding="utf-8"), folder / source.name
+        there = target.exists()
+        if not there:
+            write_text(target, text)
+            written += 1
+        kept = there and target.read_bytes() != text.encode()
+        rows.append([str(target), _title(source.name, text) + " (yours, kept)" * kept])
+    print("\n".join(columns(["example", "what it shows"], rows, left=(0, 1))))
+    print(f"wrote {written} of {len(rows)} into {folder}" if written else "all are there already")
+    return 0
+
+
+def _title(name: str, text: str) -> str:
+    """What an example is for: the first sentence of a script, the heading of a notebook."""
+    if name.endswith(".ipynb"):
+        heading = "".join(json.loads(text)["cells"][0]["source"])
+        return heading.partition("\n")[0].removeprefix("# ")
+    return (ast.get_docstring(ast.parse(text)) or "").partition(".")[0]
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -110,7 +136,21 @@ def _parser() -> argparse.ArgumentParser:
         description="List what this machine has, and check that it makes the published bits.",
     )
     command.set_defaults(run=_check)
-    add_examples(commands)
+    command = commands.add_parser(
+        "examples",
+        help="write the example scripts into a folder",
+        description="Write the example scripts and a notebook into a folder, to be run and changed "
+        "into yours, and list what each shows. Files that are there are kept.",
+    )
+    command.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("examples"),
+        metavar="FOLDER",
+        help="where they are written [%(default)s]",
+    )
+    command.set_defaults(run=_examples)
 
     catalog = commands.add_parser(
         "catalog",
