@@ -25,10 +25,7 @@ def import_catalogs(
     *,
     format: str | None = None,
     options: Options | None = None,
-    realisation: str | None = None,
-    footprint_deg: Sequence[float] | None = None,
-    z_range: Sequence[float] | None = None,
-    min_mass_Msun: float | None = None,
+    **how: Any,
 ) -> int:
     """Write every file as a lightcone NAME.h5 in `folder` and print what it holds.
 
@@ -44,15 +41,7 @@ def import_catalogs(
             raise CatalogError(f"{target} exists already: remove it, or use another --out folder")
     with _Together(folder) as together:
         for file, target in zip(files, targets, strict=True):
-            lightcone = read(
-                file,
-                format=format,
-                options=options,
-                realisation=realisation,
-                footprint_deg=footprint_deg,
-                z_range=z_range,
-                min_mass_Msun=min_mass_Msun,
-            )
+            lightcone = read(file, format=format, options=options, **how)
             together.add(lightcone, target, str(file))
     return 0
 

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +58,10 @@ def read_rockstar(
             raise CatalogError(
                 f"its first line does not name the columns of a Rockstar list{other}"
             )
-        for name in wanted:
-            if names.count(name) != 1:
-                known = [n for n in names if n[0] == "M"] if name == mass else names
-                raise CatalogError(
-                    f"it has {names.count(name) or 'no'} columns '{name}': {nearest(name, known)}"
-                )
+        columns = _places(wanted, names, [name for name in names if name[0] == "M"])
         text = "\n".join(header)
         scale = stated_number(text, r"#\s*a\s*=\s*", "the scale factor (#a = ...)")
-        found = {
-            "Omega_m": stated_number(text, r"\bOm\s*=\s*", "Om"),
-            "h": stated_number(text, r"\bh\s*=\s*", "h"),
-        }
-        if abs(found["Omega_m"] + stated_number(text, r"\bOl\s*=\s*", "Ol") - 1.0) > 2e-3:
-            raise CatalogError("the universe must be flat, but Om + Ol is not 1")
+        found = _cosmology(text, "Om", "Ol", "h")
         halos = Halos(np.zeros((0, 3)), np.zeros(0), cosmology=merged_cosmology(found, None, False))
         merged_cosmology(found, cosmology, complete=False)
         for what, unit in (("Masses", "Msun"), ("Positions", "Mpc")):
@@ -79,7 +69,6 @@ def read_rockstar(
                 raise CatalogError(f"its header does not say '#Units: {what} in {unit} / h'")
         side = stated_number(text, r"#\s*Box size:\s*", "the box size") / found["h"]
         check_last_line(path)
-        columns = [names.index(name) for name in wanted]
         parent = names.count("PID") == 1
         columns += [names.index("PID")] if parent else []
         table = load_numbers(path, columns=columns, width=len(names))
@@ -100,6 +89,23 @@ def read_rockstar(
     return halos
 
 
+def _places(wanted: Sequence[str], names: list[str], masses: list[str]) -> list[int]:
+    """Where the columns stand, of which the last one is a mass, one of `masses`."""
+    for name in wanted:
+        if names.count(name) != 1:
+            hint = nearest(name, masses if name == wanted[-1] else names)
+            raise CatalogError(f"it has {names.count(name) or 'no'} columns '{name}': {hint}")
+    return [names.index(name) for name in wanted]
+
+
+def _cosmology(text: str, matter: str, dark_energy: str, h: str) -> dict[str, float]:
+    """Omega_m and h of a flat universe, by the names that the header has for them."""
+    m, lam, h0 = (stated_number(text, rf"\b{n}\s*=\s*", n) for n in (matter, dark_energy, h))
+    if abs(m + lam - 1.0) > 2e-3:
+        raise CatalogError(f"the universe must be flat, but {matter} + {dark_energy} is not 1")
+    return {"Omega_m": m, "h": h0}
+
+
 _UNITS = {
     "Halo mass": "Msun/h",
     "Halo position": "Mpc/h comoving",
@@ -117,19 +123,9 @@ def read_hlist(
         header = comment_lines(path)
         names = column_names(header)
         wanted = [*("scale", "x", "y", "z", "vx", "vy", "vz", "pid", "phantom"), mass.lower()]
-        for name in wanted:
-            if names.count(name) != 1:
-                known = [n for n in names if "m" in n and "_" not in n] if name == mass else names
-                raise CatalogError(
-                    f"it has {names.count(name) or 'no'} columns '{name}': {nearest(name, known)}"
-                )
+        columns = _places(wanted, names, [n for n in names if "m" in n and "_" not in n])
         text = "\n".join(header)
-        found = {
-            "Omega_m": stated_number(text, r"\bOmega_M\s*=\s*", "Omega_M"),
-            "h": stated_number(text, r"\bh0\s*=\s*", "h0"),
-        }
-        if abs(found["Omega_m"] + stated_number(text, r"\bOmega_L\s*=\s*", "Omega_L") - 1) > 2e-3:
-            raise CatalogError("the universe must be flat, but Omega_M + Omega_L is not 1")
+        found = _cosmology(text, "Omega_M", "Omega_L", "h0")
         merged_cosmology(found, cosmology, complete=False)
         for what, unit in _UNITS.items():
             if not re.search(rf"#.*: {what} \({unit}\)", text):
@@ -138,7 +134,7 @@ def read_hlist(
         if not re.search(r"Full box size\s*=\s*\S+\s*Mpc/h", text):
             raise CatalogError("its header does not say 'Full box size = ... Mpc/h'")
         check_last_row(path, str.split, len(names))
-        table = load_numbers(path, columns=[names.index(name) for name in wanted], width=len(names))
+        table = load_numbers(path, columns=columns, width=len(names))
         hosts, phantoms = table[:, 7] < 0, table[:, 8] != 0
         kept = table[hosts]
         halos = Halos(
