@@ -38,7 +38,7 @@ from streamtrain.maps.skymap import (
     number_of,
     order_notes,
     oriented,
-    parse_units,
+    same_units,
     sky_axis,
 )
 
@@ -315,20 +315,13 @@ def _beside(
             raise MapError(f"{path}: {name} beside it {error}") from None
         _check_same(placed, beside, f"{path}: {name} beside it")
         stated = str(image.header.get("BUNIT") or units or "").strip()
-        if what == "sigma_wn" and not _same_units(stated, units or stated):
+        if what == "sigma_wn" and not same_units(stated, units or stated):
             raise MapError(f"{path}: {name} beside it is in {stated}, not in {units}")
         found.append(beside.cubes)
         names.append(name)
     sigma, hits = found
     told = (f"{' and '.join(names)} beside it were read, too",) if names else ()
     return sigma, hits, told
-
-
-def _same_units(one: str, other: str) -> bool:
-    try:
-        return one == other or parse_units(one, "") == parse_units(other, "")
-    except MapError:
-        return False
 
 
 def _check_same(one: Placed, other: Placed, where: str) -> None:

@@ -33,6 +33,7 @@ from streamtrain.maps.skymap import (
     frequency_axis,
     in_order,
     no_feeds,
+    one_map,
     order_notes,
     oriented,
     per_voxel,
@@ -64,7 +65,7 @@ def read_hdf5(
     with h5py.File(path, "r") as file:
         if is_comap(file):
             if index is not None:
-                raise _one_map(source)
+                raise one_map(source)
             return read_comap(file, source, nu_rest_GHz, units, sum_feeds)
         if sum_feeds:
             raise no_feeds(source)
@@ -82,13 +83,9 @@ def read_hdf5(
                 f"{one_line(', '.join(sorted(file))) or 'nothing'}"
             )
         if index is not None:
-            raise _one_map(source)
+            raise one_map(source)
         cube = array_of(file, "map", source)
         return _with_edges(file, cube, "map", source, "HDF5", nu_rest_GHz)
-
-
-def _one_map(source: str) -> MapError:
-    return MapError(f"{source} holds one map: --index is of a file with several samples")
 
 
 def _samples(file: Any, source: str, index: int | None, nu_rest_GHz: float | None) -> SkyMap:

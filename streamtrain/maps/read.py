@@ -25,7 +25,9 @@ from streamtrain.maps.skymap import (
     SkyMap,
     frequency_axis,
     no_feeds,
+    one_map,
     parse_units,
+    same_units,
     sky_axis,
 )
 
@@ -130,18 +132,13 @@ def map_of_array(values: Any, grid: Grid, *, units: str, no_value: float | None 
     """
     source = "the array"
     said, mark = _checked(units, None, None, None, no_value, False)
-    meant = parse_units(units, "units")
+    parse_units(units, "units")
     try:
         given = given_cube(values, source)
     except ValueError as error:
         raise MapError(str(error)) from None
-    if given.unit is not None:
-        try:
-            same = parse_units(str(given.unit), source) == meant
-        except MapError:
-            same = False
-        if not same:
-            raise MapError(f"{source} is in '{given.unit}', units says {units}")
+    if given.unit is not None and not same_units(str(given.unit), units):
+        raise MapError(f"{source} is in '{given.unit}', units says {units}")
     cube = given.values
     if cube.ndim != 3 or not cube.size:
         raise MapError(
@@ -206,7 +203,7 @@ def _checked(
 def _read(path: Path, said: Said) -> SkyMap:
     kind = _kind(path)
     if kind != "hdf5" and said.index is not None:
-        raise MapError(f"{path} holds one map: --index is of a file with several samples")
+        raise one_map(str(path))
     if kind != "fits" and said.hdu is not None:
         raise MapError(f"{path} is no FITS file: --hdu is of one with several images")
     if kind == "npz" and said.sum_feeds:
@@ -230,14 +227,10 @@ def _kind(file: Path) -> str:
 
 def _with_units(found: SkyMap, units: str | None, needed: bool) -> SkyMap:
     if units is not None:
-        given = parse_units(units, "--units")
+        parse_units(units, "--units")
         if found.done is not None and not found.units:
             raise MapError(f"{found.source} is in numbers without a unit, --units says {units}")
-        try:
-            same = not found.units or parse_units(found.units, found.source) == given
-        except MapError:
-            same = False
-        if not same:
+        if found.units and not same_units(found.units, units):
             note = f"it says that it is in {found.units}, and was read as {units} (--units)"
             return replace(found, units=units, notes=(*found.notes, note))
         return replace(found, units=units)

@@ -324,6 +324,19 @@ PER_BEAM = (
 """How a map per beam of a Gaussian is converted: pi / (4 ln 2) = 1.133."""
 
 
+def one_map(source: str) -> MapError:
+    """What to raise where a sample is chosen and there is one map."""
+    return MapError(f"{source} holds one map: --index is of a file with several samples")
+
+
+def same_units(one: str, other: str) -> bool:
+    """Whether two units mean the same; ones that mean nothing do not."""
+    try:
+        return one == other or parse_units(one, "") == parse_units(other, "")
+    except MapError:
+        return False
+
+
 def parse_units(text: str, where: str) -> Units:
     """The meaning of 'mK' or 'MJy sr-1'. Raises MapError, one sentence that begins with `where`,
     for anything that is neither a brightness temperature nor an intensity."""
