@@ -1,7 +1,6 @@
-"""The GPU branch of the kernels, run thread by thread on the CPU, makes the bits of the CPU branch.
-
-What CUDA itself does with the same source is for the tests marked gpu; this one covers what is
-written twice: indexing, work items, shared histogram, launch arguments.
+"""The GPU branch of kernels, run thread by thread on the CPU: that of draw.cu, whose PTX nothing
+executes (see test_ptx.py), makes the bits of the CPU branch; that of paint.cu reads nothing beyond
+its arrays.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import multiprocessing
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,15 +17,7 @@ from support import SUPPORT, small
 from support import reference as ref
 from support.gpu_batches import (
     EMIT,
-    EMITTED,
-    FILTERS,
-    LABELS,
     MIXTURE,
-    NOISY,
-    UNSURE,
-    edited,
-    made,
-    survey,
 )
 
 from streamtrain.catalogs.lightcone import Lightcone
@@ -53,10 +42,8 @@ class EmulatedCuda(HostKernels):
 
     blockwise = False
 
-    def __init__(
-        self, name: str, prologue: str = "", edits: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(SHIM + edited(kernel_source(name, prologue), edits or {}))
+    def __init__(self, name: str, prologue: str = "") -> None:
+        super().__init__(SHIM + kernel_source(name, prologue))
 
     def elementwise(self, name: str, samples: int, elements: int, *arguments: Argument) -> None:
         scalars = (np.int64(samples), np.int64(elements))
@@ -112,58 +99,6 @@ class ThreadedBlocks(EmulatedCuda):
                 list(pool.map(run, [item] * TEAM, range(TEAM)))
 
     per_sample = per_item
-
-
-def test_bits_of_the_filters(small_sky: Lightcone) -> None:
-    generator = Generator(small.config(observe=FILTERS), lightcones=[small_sky])
-    expected = generator.generate([0, 5])
-    generator.pipeline.observe = EmulatedCuda("observe.cu")
-    cube, _, _ = made(generator, [0, 5])
-    assert torch.equal(cube, expected.cube)
-
-
-@pytest.mark.parametrize("kernels", [EmulatedCuda, ThreadedBlocks])
-def test_bits_of_a_survey(
-    small_sky: Lightcone, tmp_path: Path, kernels: type[EmulatedCuda]
-) -> None:
-    """The threads of a block work out eigenvectors together."""
-    generator = Generator(small.config(observe=survey(tmp_path)), lightcones=[small_sky])
-    expected = generator.generate([0, 5])
-    generator.pipeline.observe = kernels("observe.cu")
-    cube, _, _ = made(generator, [0, 5])
-    assert torch.equal(cube, expected.cube)
-
-
-@pytest.mark.parametrize("edits", [{}, UNSURE], ids=["sure", "unsure"])
-@pytest.mark.parametrize(("emit", "label"), EMITTED)
-def test_bits_of_the_cpu(
-    small_sky: Lightcone, emit: str, label: str, edits: dict[str, str]
-) -> None:
-    """Two lightcones of two cosmologies: phi has a volume per sample. Some items begin in the
-    middle of a pair."""
-    config = small.config(
-        emit=EMIT[emit],
-        observe=NOISY,
-        label=LABELS[label],
-    )
-    other = small.lightcone(2, cosmology={**Cosmology().to_dict(), "Omega_m": 0.29})
-    generator = Generator(config, lightcones=[small_sky, other])
-    indices = [0, 1, 2, 2**40 + 5]
-    expected = generator.generate(indices)
-
-    lines = [generator.line, *generator.interlopers.values()]
-    for compiled in (e for line in lines for e in line.painter.compiled_models):
-        compiled.kernels = EmulatedCuda("paint.cu", compiled.source, edits)
-        refill(compiled)
-    generator.pipeline.observe = EmulatedCuda("observe.cu")
-    label_kernels = EmulatedCuda("label.cu")
-    cube, raw, arguments = made(generator, indices)
-    assert 0 < np.count_nonzero(arguments.items[:, 1] % 2) < len(arguments.items)
-
-    assert torch.equal(cube, expected.cube)
-    assert torch.equal(raw[:, : generator.num_bins], expected.counts)
-    made_label = generator.label.make(label_kernels, raw, expected.unit_label, {})
-    assert torch.equal(made_label, expected.label)
 
 
 @pytest.mark.parametrize("kernels", [EmulatedCuda, ThreadedBlocks])

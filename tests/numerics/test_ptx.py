@@ -59,10 +59,12 @@ def both() -> Iterator[Both]:
         yield made
 
 
-def batch(config: Config, sky: Lightcone, indices: list[int]) -> None:
-    """Make one as a GPU does, with its label."""
-    generator = Generator(config, lightcones=[sky])
+def batch(config: Config, skies: list[Lightcone], indices: list[int]) -> None:
+    """Make one as a GPU does, with its label. Some items begin in the middle of a pair."""
+    generator = Generator(config, lightcones=skies)
     _, raw, arguments = made(generator, indices)
+    assert 0 < np.count_nonzero(arguments.items[:, 1] % 2) < len(arguments.items)
+    assert len({*arguments.lightcone.tolist()}) == len(skies)
     unit_label = generator.label.unit_label(arguments.lightcone)
     generator.label.make(generator._label, raw, unit_label, {})
     generator.close()
@@ -89,12 +91,14 @@ def run_rates() -> None:
 
 
 def launches(sky: Lightcone, folder: Path) -> dict[str, Callable[[], None]]:
-    """What launches every kernel. A new one needs a line here, if none of these launches it."""
+    """What launches every kernel, on two lightcones of two cosmologies: phi has a volume of each.
+    A new kernel needs a line here, if none of these launches it."""
+    skies = [sky, small.lightcone(2, cosmology={**Cosmology().to_dict(), "Omega_m": 0.29})]
     age = np.random.default_rng(0).uniform(0.0, 2.0, 3000)
     aged = small.lightcone(4, 3000, columns={"age": age})
     emitted = {
         emit: lambda emit=emit, label=label: batch(  # type: ignore[misc]
-            small.config(emit=EMIT[emit], label=LABELS[label]), sky, [0, 2**40 + 5]
+            small.config(emit=EMIT[emit], label=LABELS[label]), skies, [2, 2**40 + 5]
         )
         for emit, label in EMITTED
         if emit not in ("li16", "mixture")  # whose models the emitters have
@@ -102,9 +106,11 @@ def launches(sky: Lightcone, folder: Path) -> dict[str, Callable[[], None]]:
     scaled = {**EMIT["li16"], "brightness": {"factor": 1.3, "log_map": True}}
     return {
         **emitted,
-        "noisy": lambda: batch(small.config(emit=EMIT["li16"], observe=NOISY), sky, [0, 2**40 + 5]),
-        "filters": lambda: batch(small.config(emit=scaled, observe=FILTERS), sky, [0, 5]),
-        "survey": lambda: batch(small.config(observe=survey(folder)), sky, [0, 5]),
+        "noisy": lambda: batch(
+            small.config(emit=EMIT["li16"], observe=NOISY), skies, [2, 2**40 + 5]
+        ),
+        "filters": lambda: batch(small.config(emit=scaled, observe=FILTERS), skies, [0, 2]),
+        "survey": lambda: batch(small.config(observe=survey(folder)), skies, [0, 2]),
         "user's model": lambda: paint_once(everything, aged),
         "rates": run_rates,
     }
@@ -249,7 +255,7 @@ def test_a_broken_kernel_is_seen(small_sky: Lightcone, name: str) -> None:
         launched_by_both(changed(kernel, edits, flags)),
         pytest.raises((DifferentBytes, PtxError), match=sentence),
     ):
-        batch(small.config(emit=EMIT["li16"]), small_sky, [0])
+        batch(small.config(emit=EMIT["li16"]), [small_sky], [0])
 
 
 @pytest.mark.slow
