@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from support import small
+from support.operator_tools import applied
 
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.config import ConfigError, from_mapping
+from streamtrain.config import ConfigError
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import kernels_for
 from streamtrain.operators.filters import polynomials
@@ -29,14 +29,7 @@ SIGMA = 1 / np.sqrt(8 * np.log(2))
 def apply(
     observe: dict[str, Any], cube: NDArray[Any], fov: tuple[float, float] = FOV
 ) -> NDArray[np.float64]:
-    """Operators that draw nothing, on cubes [n_freq, n_dec, n_ra] or [B, n_freq, n_dec, n_ra]."""
-    grid = {"shape": list(cube.shape[-3:]), "fov_deg": list(fov)}
-    config = from_mapping({"grid": grid, "observe": observe})
-    found = torch.from_numpy(np.array(cube, np.float32)).reshape(-1, *cube.shape[-3:])
-    kernels = kernels_for("cpu", "observe.cu")
-    for operator in config.observation.operators():
-        found = operator.apply(kernels, found, torch.zeros(len(found), 6, dtype=torch.int32), {})
-    return found.reshape(*cube.shape[:-3], *found.shape[1:]).numpy().astype(np.float64)
+    return applied(kernels_for("cpu", "observe.cu"), observe, cube, fov_deg=list(fov))
 
 
 @pytest.fixture(scope="module")

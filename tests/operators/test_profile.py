@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.special import j0
 from support import small
-from support.operator_tools import operators
+from support.operator_tools import applied, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
@@ -48,11 +47,7 @@ def write(path: Path, response: Any, radius: Any = RADIUS) -> str:
 
 
 def apply(kernels: Kernels, cube: NDArray[Any], **beam: Any) -> NDArray[np.float64]:
-    grid = {"shape": list(cube.shape[-3:]), "fov_deg": FOV}
-    (operator,) = operators({"beam": beam}, **grid)
-    given = torch.from_numpy(np.ascontiguousarray(cube, np.float32)).reshape(-1, *cube.shape[-3:])
-    keys = torch.zeros(len(given), 6, dtype=torch.int32)
-    return operator.apply(kernels, given, keys, {}).numpy().reshape(cube.shape).astype(float)
+    return applied(kernels, {"beam": beam}, cube, fov_deg=FOV)
 
 
 def wave(num_dec: int, num_ra: int) -> tuple[NDArray[np.float64], float]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import quad
 from support import small
-from support.operator_tools import operators
+from support.operator_tools import applied, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError
@@ -30,11 +29,7 @@ def apply(
     kernels: Kernels, cube: NDArray[Any], before: dict[str, Any] | None = None, **response: Any
 ) -> NDArray[np.float64]:
     """The operator on cubes [n_freq, n_dec, n_ra]."""
-    observe = {**(before or {}), "channel_response": response}
-    made = torch.from_numpy(np.array(cube[None], np.float32))
-    for operator in operators(observe, shape=list(cube.shape)):
-        made = operator.apply(kernels, made, torch.zeros(1, 6, dtype=torch.int32), {})
-    return made[0].numpy().astype(float)
+    return applied(kernels, {**(before or {}), "channel_response": response}, cube)
 
 
 def matrix(kernels: Kernels, num: int = NUM, **response: Any) -> NDArray[np.float64]:

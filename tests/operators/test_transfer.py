@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from support import map_runs as runs
 from support import small
 from support.both_kernels import PATTERNS
-from support.operator_tools import operators
+from support.operator_tools import applied, operators
 
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.config import ConfigError, from_mapping
@@ -52,10 +52,7 @@ def write(path: Path, power: Any, perp: Any = PERP, par: Any = PAR) -> str:
 
 
 def apply(kernels: Kernels, cube: NDArray[Any], file: str, **more: Any) -> NDArray[np.float64]:
-    (operator,) = operators({"transfer_function": {"file": file, **more}}, **GRID)
-    given = torch.from_numpy(np.asarray(cube, np.float32))
-    made = operator.apply(kernels, given, torch.zeros(len(given), 6, dtype=torch.int32), {})
-    return made.numpy().astype(np.float64)
+    return applied(kernels, {"transfer_function": {"file": file, **more}}, cube, **GRID)
 
 
 def white(num: int = 2, seed: int = 1) -> NDArray[np.float32]:
