@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import floor, log10
 from textwrap import wrap
 from typing import Any
@@ -60,6 +60,11 @@ def labelled(label: str, text: str) -> list[str]:
     return wrap(text, TEXT_WIDTH, initial_indent=first, subsequent_indent=others, **WHOLE_WORDS)
 
 
+def prose(texts: Iterable[str], others: str = "") -> list[str]:
+    """Lines of some sentences; others: what a further line of one begins with."""
+    return [line for text in texts for line in wrap(text, TEXT_WIDTH, subsequent_indent=others)]
+
+
 def range_title(bounds: Sequence[float]) -> str:
     """'3.5-4.5'. bounds: of a luminosity range, log10(L/Lsun)."""
     low, high = bounds
@@ -88,4 +93,4 @@ def rms_cell(errors: Mapping[str, Any], form: str = ".4f") -> str:
 
 def without_lines(bootstrap: Mapping[str, Any]) -> list[str]:
     """What errors do not know of; bootstrap: of the result of `evaluate`."""
-    return wrap(bootstrap.get("without") or "", TEXT_WIDTH)
+    return prose([bootstrap.get("without") or ""])

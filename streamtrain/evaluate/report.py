@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -35,9 +34,9 @@ from streamtrain.evaluate.scores import (
 )
 from streamtrain.labels import QUANTITIES
 from streamtrain.tables import (
-    TEXT_WIDTH,
     columns,
     plus_minus,
+    prose,
     range_title,
     rms_cell,
     without_lines,
@@ -221,7 +220,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"{test['samples']} test maps (seed {test['seed']}), checkpoint of step "
         f"{result['checkpoint_step']}"
     )
-    notes = [line for note in test.get("notes", []) for line in wrap(note, TEXT_WIDTH)]
+    notes = prose(test.get("notes", []))
     if result["label"] == "parameters":
         lines = parameter_lines(result)
         if "confusion" in result["network"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from streamtrain.figures import GREY, LABEL_SIZE, NETWORK, TICK_SIZE, legend_bel
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.ranks import POINTS, rank_band, rank_curve, uniformity
-from streamtrain.tables import TEXT_WIDTH
+from streamtrain.tables import prose
 
 Float = NDArray[np.float64]
 
@@ -79,7 +78,7 @@ def make_alarm(
             [
                 f"{len(p)} test maps, checkpoint of step {result['checkpoint_step']}; errors: "
                 f"bootstrap over {result['bootstrap']['resampled']}",
-                *(line for note in notes for line in wrap(note, TEXT_WIDTH)),
+                *prose(notes),
                 *alarm_lines(result),
                 f"wrote {run.folder}: alarm.npz, alarm.json, alarm.png",
             ]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from streamtrain.generator.generator import Batch, Generator
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.move import Move
 from streamtrain.networks.network import Network
-from streamtrain.tables import TEXT_WIDTH, columns, plus_minus
+from streamtrain.tables import columns, plus_minus, prose
 from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
@@ -160,7 +159,7 @@ def _table(found: Recalibration) -> list[str]:
     )
     texts = [text, few] if number < FEW_SKIES else [text]
     return [
-        *(line for one in texts for line in wrap(one, TEXT_WIDTH)),
+        *prose(texts),
         "",
         *columns(["log10 N(>L)", "shift [dex]", "width", "(width)"], rows),
     ]

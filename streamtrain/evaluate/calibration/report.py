@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from streamtrain.ranks import (
     uniformity,
     usual_deviation,
 )
-from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, without_lines
+from streamtrain.tables import columns, plus_minus, prose, without_lines
 
 Float = NDArray[np.float64]
 
@@ -39,6 +38,10 @@ FEWEST_MAPS = 16
 """Maps of a group, at least."""
 NUM_GROUPS = 4
 """Groups of maps by their brightness, or by their noise."""
+DEPENDENT = (
+    "p-values take the maps for independent; maps of one sky share halos, so that small ones come "
+    "too often"
+)
 CURVE_LEVELS = np.linspace(0.05, 0.95, 19)
 """Levels of the coverage curves."""
 TITLES = {
@@ -230,7 +233,7 @@ def _rank_curves(ranks: Ranks) -> dict[str, Any]:
 def table(result: Mapping[str, Any]) -> str:
     """The result of `calibrate` as text."""
     test = result["test_set"]
-    notes = [line for note in test.get("notes", []) for line in wrap(note, TEXT_WIDTH)]
+    notes = prose(test.get("notes", []))
     rows = [
         [
             TITLES.get(row["name"], row["name"]),
@@ -286,11 +289,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"p-value of all together: {result['p']:.2g}; largest TARP deviation: "
             f"{distance['deviation']:.3f}, below {result['usual_deviation']:.3f} for 95 % of exact "
             "posteriors",
-            *wrap(
-                "p-values take the maps for independent; maps of one sky share halos, so that "
-                "small ones come too often",
-                TEXT_WIDTH,
-            ),
+            *prose([DEPENDENT]),
             "ln of the probability of the true counts: "
             + plus_minus(*_pair(information, "log_probability_nat"), ".2f")
             + " nat, above the prior's: "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from streamtrain.evaluate.alarm.alarm import share
@@ -22,7 +21,7 @@ from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.network import short
 from streamtrain.ranks import BINS
 from streamtrain.schema import ABSENT, differences, number_text, to_dict
-from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, range_title, rounded
+from streamtrain.tables import WIDTH, columns, prose, range_title, rounded
 
 
 def compare_runs(
@@ -278,12 +277,12 @@ def _other_priors(runs: Sequence[RunRecord], sets: Mapping[str, str]) -> list[st
     apart = max((max(some) - min(some) for some in priors.values()), default=0.0)
     if apart < SAME_PRIOR:
         return []
-    return wrap(
+    text = (
         f"information is above densities of the prior that differ by up to {apart:.1f} nat on the "
         "same maps, of other versions or training skies: evaluate --calibration makes it anew, and "
-        "the log probabilities in calibration.json compare",
-        TEXT_WIDTH,
+        "the log probabilities in calibration.json compare"
     )
+    return prose([text])
 
 
 def _coverage(calibration: Mapping[str, Any] | None, name: str, level: str) -> str:
@@ -303,11 +302,7 @@ def _remarks(
         f"+-: standard errors, bootstrap over {' or '.join(sorted(units))}; a training from "
         "another seed may differ by more"
     ]
-    lines += [
-        line
-        for without in dict.fromkeys(run.errors_without for run in runs)
-        for line in wrap(without, TEXT_WIDTH)
-    ]
+    lines += prose(dict.fromkeys(run.errors_without for run in runs))
     if any(run.config.label.quantity in ("phi", "phi_L") for run in runs):
         lines.append("phi and phi L in dex of their count, so as dN")
     if len(functions) > 1:

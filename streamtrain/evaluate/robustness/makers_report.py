@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from streamtrain.figures import (
     plain_ticks,
 )
 from streamtrain.ranks import BANDS, BINS
-from streamtrain.tables import TEXT_WIDTH, WIDTH, columns, plus_minus, without_lines
+from streamtrain.tables import WIDTH, columns, plus_minus, prose, without_lines
 
 REGIONS = (BINS, "curve")
 """Statistics that are no sums, whose coverage is shown."""
@@ -37,15 +36,15 @@ def makers_table(result: Mapping[str, Any]) -> str:
     lines = [
         f"{len(rows)} makers of halos, checkpoint of step {result['checkpoint_step']}, "
         f"{result['draws']} functions drawn for each map",
-        *_wrapped(result["notes"]),
+        *prose(result["notes"], "  "),
         "",
         *maker_lines(rows),
         "",
     ]
     for row in rows:
-        lines += _wrapped([f"{row['name']}: {note}" for note in row["notes"]])
+        lines += prose((f"{row['name']}: {note}" for note in row["notes"]), "  ")
         without = " ".join(without_lines(row["bootstrap"]))
-        lines += _wrapped([f"{row['name']}: {without}"] if without else [])
+        lines += prose([f"{row['name']}: {without}"] if without else [], "  ")
     if result["bins_are_independent"]:
         lines.append("the head takes bins as independent: sums and whole curves show its cost")
     return "\n".join(lines)
@@ -108,10 +107,6 @@ def _skies(row: Mapping[str, Any]) -> str:
     return "1 sky" if row["skies"] == 1 else f"{row['skies']} skies"
 
 
-def _wrapped(texts: Sequence[str]) -> list[str]:
-    return [line for text in texts for line in wrap(text, TEXT_WIDTH, subsequent_indent="  ")]
-
-
 def makers_figure(result: Mapping[str, Any]) -> Figure:
     """Error, bias and coverage of every maker, side by side."""
     rows = result["makers"]
@@ -157,7 +152,7 @@ def makers_figure(result: Mapping[str, Any]) -> Figure:
         if axes is not panels[0]:
             legend_above(axes, 3 if axes is panels[1] else 2)
     figure.suptitle(
-        "\n".join(["the network on halos of every maker", *_wrapped(result["notes"])]),
+        "\n".join(["the network on halos of every maker", *prose(result["notes"], "  ")]),
         fontsize=TICK_SIZE,
     )
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from streamtrain.figures import (
 )
 from streamtrain.labels import QUANTITIES
 from streamtrain.luminosity.source import model_name
-from streamtrain.tables import TEXT_WIDTH, columns, plus_minus, range_title, rms_cell, without_lines
+from streamtrain.tables import columns, plus_minus, prose, range_title, rms_cell, without_lines
 
 COLUMNS = (
     ("network", "network", NETWORK, "o"),
@@ -46,7 +45,7 @@ def matrix_table(result: dict[str, Any]) -> str:
     lines = [
         f"{len(rows)} scenarios of {result['samples']} test maps, checkpoint of step "
         f"{result['checkpoint_step']}; errors: bootstrap over {result['bootstrap']['resampled']}",
-        *(line for note in result.get("notes", []) for line in wrap(note, TEXT_WIDTH)),
+        *prose(result.get("notes", [])),
         *without_lines(result["bootstrap"]),
         "",
         f"mean squared error of log10 {symbol}, all bins [dex^2]",
@@ -119,7 +118,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
     common = set.intersection(*(set(row["differs_from_training"]) for row in rows))
     if common:
         notes.append(f"All scenarios differ from the training in {', '.join(sorted(common))}.")
-    return [line for note in notes for line in wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
+    return prose(notes, "  ")
 
 
 def _titled(row: dict[str, Any], number: int) -> str:
