@@ -31,45 +31,6 @@ SOURCES = [
 ]
 SOURCES += [("paint.cu", name) for name in ("everything", "unequal bins", "emitters")]
 UNEQUAL = LuminosityBins.between([3.0, 4.0, 4.2, 5.5, 5.5001, 7.0])
-ENTRIES = {
-    "paint.cu": ["paint"],
-    "observe.cu": [
-        "beam_pad",
-        "beam_pass",
-        "channel_products",
-        "correlated_noise",
-        "from_fixed_point",
-        "group_sums",
-        "in_units_of_noise",
-        "leading_modes",
-        "log_modulus",
-        "mask_pixels",
-        "mode_amplitudes",
-        "multiply_waves",
-        "pixel_noise",
-        "pool",
-        "principal_amplitudes",
-        "radio_sources",
-        "row_squares",
-        "row_sums",
-        "rows_to_rows",
-        "rows_to_waves",
-        "scaled_asinh",
-        "scaled_log",
-        "shifted_log10",
-        "standardise",
-        "subtract_mean",
-        "subtract_modes",
-        "subtract_principal",
-        "turn_slices",
-        "waves_to_rows",
-        "waves_to_waves",
-        "white_noise",
-    ],
-    "label.cu": ["make_label"],
-    "draw.cu": ["draw_line", "draw_numbers"],
-    "rates.cu": ["rate_deposits", "rate_float32", "rate_float64", "rate_lanes"],
-}
 
 
 def source_of(file: str, model: str, bins: LuminosityBins | None = None) -> str:
@@ -115,8 +76,8 @@ def test_ptx_is_plain_ieee_arithmetic(
     found = {a: compile_ptx(source, [*CUDA_FLAGS, f"-arch={a}"]) for a in architectures}
     assert len({ptx.replace(f".target {a}", "") for a, ptx in found.items()}) == 1
     ptx = found[architectures[-1]]
-    static = ["fill_static"] if "#define NUM_STATIC" in source else []
-    assert sorted(re.findall(r"\.entry (\w+)\(", ptx)) == [*static, *ENTRIES[file]]
+    entries = re.findall(r"\.entry (\w+)\(", ptx)
+    assert entries and not any(name.startswith("_Z") for name in entries), "not named as in C"
     assert f".target {architectures[-1]}" in ptx
     assert re.search(r"\bmul\.rn\.f(32|64)\b", ptx) or file == "label.cu"
     assert loose_instructions(ptx) == []
