@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cli.main import main
-from streamtrain.cosmology import Cosmology
 from streamtrain.shipped import resource_dir
 
 REFERENCE = resource_dir("configs") / "reference_0000.h5"
@@ -123,51 +120,6 @@ def test_truncated_lightcone(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     content = REFERENCE.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     assert str(cut) in _sentence(capsys, "catalog", "info", str(cut))
-
-
-def _halos(**changes: object) -> dict[str, object]:
-    z_obs = np.linspace(2.4, 3.4, 50)
-    chi = Cosmology().comoving_distance(z_obs)
-    halos = {
-        "x": np.zeros(50),
-        "y": np.linspace(-5.0, 5.0, 50),
-        "z": chi,
-        "M": np.full(50, 1e12),
-        "zhalo": z_obs,
-        "cosmo_header_json": np.array(
-            '{"Omega_M": 0.286, "Omega_B": 0.047, "h": 0.7, "ns": 0.96, "sigma8": 0.82}'
-        ),
-    }
-    return halos | changes
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"M": np.r_[np.full(49, 1e12), np.nan]}, "mass_Msun = nan at row 49"),
-        ({"M": np.r_[np.full(49, 1e12), -1.0]}, "masses must be positive"),
-        ({"x": np.zeros(49)}, "arrays of different shape"),
-        ({"z": Cosmology().comoving_distance(np.linspace(2.4, 3.4, 50)) * 0.7}, "Mpc/h"),
-    ],
-)
-def test_import(
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    changes: dict[str, object],
-    expected: str,
-) -> None:
-    file, out = tmp_path / "halos.npz", tmp_path / "out"
-    np.savez(file, **_halos(**changes))  # type: ignore[arg-type]
-    assert expected in _sentence(capsys, "catalog", "import", str(file), "--out", str(out))
-    assert list(out.glob("*")) == []
-
-
-def test_good_import_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same file without its fault is read: the sentences above are not for something else."""
-    file = tmp_path / "halos.npz"
-    np.savez(file, **_halos())  # type: ignore[arg-type]
-    assert main(["catalog", "import", str(file), "--out", str(tmp_path / "out")]) == 0
-    assert len(Lightcone.open(tmp_path / "out" / "halos.h5")) == 50
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
