@@ -202,14 +202,6 @@ def test_logarithms_of_masses_are_named(tmp_path: Path) -> None:
         read(path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_npz(tmp_path: Path, share: float) -> None:
-    path = write(tmp_path / "a.npz")
-    os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(CatalogError, match="damaged"):
-        read(path)
-
-
 @pytest.mark.parametrize("place", np.linspace(0.005, 0.995, 40).tolist())
 def test_damaged_npz_is_noticed(tmp_path: Path, place: float) -> None:
     """zip carries a checksum: a flipped byte is an error or lies outside the data."""
@@ -220,18 +212,6 @@ def test_damaged_npz_is_noticed(tmp_path: Path, place: float) -> None:
     path.write_bytes(content)
     with contextlib.suppress(CatalogError):
         assert read(path).digest == digest
-
-
-def test_unsupported_files(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"no reader for '\.fit5' files; supported are \.npz"):
-        read(tmp_path / "a.fit5")
-    with pytest.raises(CatalogError, match="no such file"):
-        read(tmp_path / "a.npz")
-    with pytest.raises(CatalogError, match="no such file"):
-        read(tmp_path / "a.hdf5")
-    (tmp_path / "b.npz").write_text("x y z")
-    with pytest.raises(CatalogError, match="not an npz file"):
-        read(tmp_path / "b.npz")
 
 
 # The pickled header.
