@@ -82,23 +82,6 @@ def test_fixed_point_scale(units: str) -> None:
         assert 39 < np.log2(float(brightest)) + grid.fixed_point_exponent <= 40
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"fov_deg": (0.0, 1.0)}, r"fov_deg = \(0\.0, 1\.0\) is outside 0\.\.20 deg"),
-        ({"fov_deg": (1.0, 21.0)}, r"is outside 0\.\.20 deg"),
-        ({"shape": (0, 4, 4)}, "must be three positive numbers"),
-        ({"shape": (4, 4)}, "must be three positive numbers"),
-        ({"nu_GHz": (26.0, 34.0)}, "must run from high to low"),
-        ({"nu_GHz": (120.0, 110.0)}, r"below nu_rest_GHz = 115\.27"),
-        ({"units": "K"}, "units 'K' is none of uK, Jy/sr"),
-    ],
-)
-def test_bad_grids(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Grid(**arguments)  # type: ignore[arg-type]
-
-
 # Pose.
 
 
