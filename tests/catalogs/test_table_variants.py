@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from support.table_files import (
     FORMATS,
     NUM,
@@ -64,27 +63,8 @@ def test_same_halos_or_a_sentence(tmp_path: Path, kind: str, dtype: str) -> None
         check(path, chosen, sentence)
 
 
-def test_command_line_says_it_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    map_file = tmp_path / "map.yaml"
-    map_file.write_text(yaml.dump(column_map()))
+def test_command_line_may_be_sure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {name: a.astype("f8") for name, a in plain().items()}
-    for kind, units, missing, sentence in (
-        ("parquet", {}, "M", "'M' has no value at row 4"),
-        ("hdf5", {"M": "Msun/h"}, "", "in Msun/h, the map says 1e10 Msun"),
-        ("fits", {}, "X", "x = nan at row 4"),
-        ("csv tab", {}, "Y", "'Y'"),
-    ):
-        folder = tmp_path / kind
-        folder.mkdir()
-        path = FORMATS[kind](folder, columns, units, missing)
-        arguments = ["catalog", "import", str(path), "--columns", str(map_file)]
-        assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-        shown = capsys.readouterr()
-        assert sentence in shown.err
-        assert shown.err.count("\n") == 1
-        assert not (tmp_path / "out").exists()
     path = csv(",", "\ufeff")(tmp_path, columns, {}, "")
     words = [f"{a.lower()}_Mpc={a}" for a in "XYZ"] + ["z_obs=ZOBS", "mass_Msun=M"]
     cosmology = [f"{name}={value}" for name, value in Cosmology().to_dict().items()]
