@@ -155,8 +155,8 @@ class Operator(ABC):
         return cls.adds
 
     def turned(self, section: Any, factor: float) -> dict[str, Any]:
-        """Its section with one of `measured` times a factor, by the setting with its value, for
-        each that is given."""
+        """The operator's section with one of `measured` times a factor, by the setting with its
+        value, for each that is given."""
         given = {name: value for name in self.measured if (value := getattr(section, name))}
         found = {}
         for name, value in given.items():

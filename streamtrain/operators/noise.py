@@ -99,7 +99,7 @@ class LevelNoise(Operator):
     """Probability of a sample without it."""
 
     def turned(self, section: Any, factor: float) -> dict[str, Any]:
-        """Its section with another sigma, where the level is the same in all samples."""
+        """The section with another sigma, where the level is the same in all samples."""
         return {} if isinstance(section.sigma_uK, tuple) else super().turned(section, factor)
 
     @property
@@ -186,7 +186,7 @@ class Noise(LevelNoise):
             raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
 
     def turned(self, section: NoiseConfig, factor: float) -> dict[str, Any]:
-        """Its section with another sigma, also where a default, a file or a radiometer says it."""
+        """The section with another sigma, also where a default, a file or a radiometer says it."""
         if (instrument := section.radiometer) is not None:
             T_sys_K = instrument.T_sys_K
             hotter = replace(instrument, T_sys_K=factor * T_sys_K)
