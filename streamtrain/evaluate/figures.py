@@ -242,7 +242,8 @@ def loss_history(
 ) -> Figure:
     """Training and validation loss against the step, and below it the validation's errors per
     luminosity range; entries: of a run's history (step, loss, and where they were measured
-    validation_loss, mean_label_loss and error_dex_RANGE, or accuracy). name: what the loss is."""
+    validation_loss, mean_label_loss or prior_loss, and error_dex_RANGE, or accuracy). name: what
+    the loss is."""
     ranges = [e for e in entries if any(key.startswith(RANGE_ERROR) for key in e)]
     accuracies = [e for e in entries if e.get("accuracy") is not None]
     rows = 2 if ranges or accuracies else 1
@@ -252,6 +253,7 @@ def loss_history(
         ("loss", "training", GREY, "-"),
         ("validation_loss", "validation", NETWORK, "o-"),
         ("mean_label_loss", "mean label,\nvalidation", REFERENCE, "s--"),
+        ("prior_loss", "prior,\nvalidation", REFERENCE, "s--"),
     )
     drawn: list[float] = []
     for key, title, colour, line in curves:

@@ -25,14 +25,11 @@ from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.scores import scores_of
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.heads import Head
-from streamtrain.numerics.rng import Draws
 from streamtrain.ranks import uniformity
 from streamtrain.tables import columns, plus_minus, without_lines
 
 DRAWN = 500
 """Samples of the posterior of each map."""
-ACCEPTANCE_DRAWS = 4096
-"""Draws of the prior by which the share that its conditions accept is measured."""
 RANK_BINS = 20
 COLUMNS = 5
 """Parameters in a row of the figure."""
@@ -100,12 +97,7 @@ class PosteriorOf:
     def __init__(self, generator: Generator) -> None:
         self._label = generator.label
         self._scores = scores_of(Mixture(generator.config.line))
-        indices = np.arange(ACCEPTANCE_DRAWS, dtype=np.uint64)
-        line = generator.line
-        draws = Draws(generator.seed, generator.split, indices, line.stages.model)
-        shares = [line.acceptance(k, draws) for k in range(len(self._scores))]
-        within = [one.within_bounds for one in self._scores]
-        self.ln_accepted = np.log(np.minimum(np.array(shares) / within, 1.0))
+        self.ln_accepted = generator.ln_accepted()
 
     def part(self, head: Head, batch: Batch, output: Tensor) -> dict[str, NDArray[Any]]:
         """Fields of `ParameterPredictions` for a batch."""

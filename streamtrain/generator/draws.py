@@ -145,6 +145,10 @@ class SampleGenerator(Protocol):
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration, as plain data."""
 
+    def ln_accepted(self) -> NDArray[np.float64]:
+        """ln of the share that the conditions on a draw leave of the scores of each luminosity
+        model [num_models]; asked where the label is of parameters."""
+
     def generate(self, indices: Sequence[int]) -> Batch:
         """The batch of these samples."""
 

@@ -45,10 +45,12 @@ from streamtrain.numerics.backend import (
     kernels_for,
     launching,
 )
-from streamtrain.numerics.rng import SPLITS, Split, sample_indices
+from streamtrain.numerics.rng import SPLITS, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators.transforms import ScaledLog
 
+ACCEPTANCE_DRAWS = 4096
+"""Draws of a prior by which the share that its conditions accept is measured."""
 GENERATOR_VERSION = 2
 """Goes up when a release changes the bits of samples, together with the golden digests."""
 
@@ -256,6 +258,15 @@ class Generator:
         if self.numpy_because:
             drawn = [f"samples are drawn by NumPy, which takes longer: {self.numpy_because}"]
         return "\n".join([head, *self.line.describe(self.seed, self.split), *others, *drawn])
+
+    def ln_accepted(self) -> NDArray[np.float64]:
+        """ln of the share that the conditions on a draw leave of the space of each luminosity
+        model's normal scores [num_models]."""
+        line, indices = self.line, np.arange(ACCEPTANCE_DRAWS, dtype=np.uint64)
+        draws = Draws(self.seed, self.split, indices, line.stages.model)
+        scores = scores_of(self.mixture)
+        shares = [line.acceptance(k, draws) / of.within_bounds for k, of in enumerate(scores)]
+        return np.log(np.minimum(np.array(shares), 1.0))
 
     def identity(self) -> dict[str, Any]:
         """What decides samples besides the configuration: digests of lightcones, models and, if

@@ -180,12 +180,11 @@ class Monitor:
             entry[f"parameter_error_{parameter.name}"] = parameter.rms
         self._validation = f"  validation {result.loss:.4g}"
         if result.mean_label_loss is not None:
-            self._validation += f" (mean label {result.mean_label_loss:.4g})"
-            entry["mean_label_loss"] = result.mean_label_loss
+            name = "prior" if self._label.is_parameters else "mean label"
+            self._validation += f" ({name} {result.mean_label_loss:.4g})"
+            entry[f"{name.replace(' ', '_')}_loss"] = result.mean_label_loss
             if self._mean_label is not None:
                 self._mean_label.add_scalar("loss/validation", result.mean_label_loss, step)
-        if self._label.is_parameters:
-            self._validation += " (prior 0)"
         if result.classes is not None:
             scores = {
                 "accuracy": result.classes.accuracy,

@@ -390,8 +390,13 @@ class Trainer:
         return Drawn(samples.cpu().numpy(), (true.cpu().numpy(), drawn.cpu().numpy()))
 
     def _mean_label_loss(self, batch: Batch) -> Tensor:
-        """The loss of what an untrained head makes of zeros: the mean label of the training."""
+        """The loss of what an untrained head makes of zeros: the mean label of the training. Of
+        parameters it is the prior, whose conditions raise its density where they leave any."""
         head = self.network.head
+        if head.label.is_parameters:
+            classes = head.label.num_class_columns
+            made = batch.label.cpu()[:, :classes].argmax(1) if classes else torch.zeros(1).long()
+            return self._ln_accepted[made].mean()
         with torch.random.fork_rng(devices=[]):
             untrained = type(head)(head.label, head.name, self.config.network.monotonic)
         untrained.load_state_dict(dict(head.named_buffers()), strict=False)
@@ -453,7 +458,9 @@ class Trainer:
 
     def _validate(self) -> bool:
         """Validate, split over the ranks; True if somebody asked to stop meanwhile."""
-        number = self.config.train.validation_samples
+        number, label = self.config.train.validation_samples, self._validation.label
+        if label.is_parameters:
+            self._ln_accepted = torch.from_numpy(self._validation.ln_accepted())
 
         def stopped(done: int) -> bool:
             self._busy(f"step {self.step}: validating {done}/{number} samples")
@@ -470,7 +477,7 @@ class Trainer:
                 chunk=self._share,
                 stopped=stopped,
                 draw=self._draw if self.network.head.joint else None,
-                mean_label=self._mean_label_loss if self._validation.label.is_function else None,
+                mean_label=None if label.is_class else self._mean_label_loss,
             )
         if result is None:
             return True

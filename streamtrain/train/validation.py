@@ -83,7 +83,8 @@ class ParameterError:
     """The rms error of the middle of the posterior, in the parameter's normal scores: in standard
     deviations of a normal prior. It is about the posterior's width, if that is honest."""
     baseline: float
-    """The rms of always predicting the prior's median, about 1."""
+    """The rms of always predicting the mean of the validation samples: about 1, or less where
+    conditions on a draw narrow the prior."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class ValidationResult:
     """Whether the joint posterior means what it says, see `calibration.scalars`; empty where bins
     are not predicted together."""
     mean_label_loss: float | None = None
-    """The loss of always predicting the mean label; None where the label is no function."""
+    """The loss of what knows no map: of always predicting the mean label or, of parameters, their
+    prior with all its conditions. None where the label is a class."""
 
 
 def validate(
@@ -165,7 +167,7 @@ def validate(
     stopped: called before each chunk with the number of samples done; True abandons the validation
     in all ranks, and None is returned.
     draw: the joint posterior of a batch, where the head has one
-    mean_label: the mean loss of always predicting the mean label, where the head has one
+    mean_label: the mean loss of what knows no map, see `ValidationResult.mean_label_loss`
     Raises ValueError if a sample is too bright for the cube.
     """
     mine = range(world.rank, num_samples, world.size)
@@ -196,7 +198,7 @@ def validate(
             nothing = replace(batch, cube=generator.blank(indices))
             example = _example(label, batch, prediction, nothing, evaluate(nothing)[0])
     of_network, of_mean = world.sum(losses).tolist()
-    result = sums.result(world, of_network, example)
+    result = sums.result(world, of_network, of_mean, example)
     if mean_label is not None:
         result = replace(result, mean_label_loss=of_mean)
     return replace(result, posterior=posterior.result(world)) if posterior else result
@@ -285,8 +287,10 @@ class _Sums:
         rows = ((predicted - true) ** 2, made.double(), true, true**2)
         self._errors += torch.stack([row.sum(0) for row in rows])
 
-    def result(self, world: World, loss: float, example: Example | None) -> ValidationResult:
-        """The outcome over all ranks."""
+    def result(
+        self, world: World, loss: float, of_mean: float, example: Example | None
+    ) -> ValidationResult:
+        """The outcome over all ranks; of_mean: the loss of what knows no map, 0 for a class."""
         classes = None
         if self._confusion is not None:
             confusion = world.sum(self._confusion).numpy()
@@ -297,7 +301,7 @@ class _Sums:
         if self._label.is_parameters:
             sums = world.sum(self._errors).numpy()[:, self._label.num_class_columns :]
             errors = _parameter_errors(self._label, sums)
-            dependence = Dependence.of_information(-loss)
+            dependence = Dependence.of_information(of_mean - loss)
             return ValidationResult(loss, [], [], classes, dependence, example, errors)
         pairs = world.sum(self._pairs).numpy()
         blank = None
@@ -373,11 +377,11 @@ def _range_errors(
 
 def _parameter_errors(label: Label, totals: F64) -> list[ParameterError]:
     """totals: squares, number, sum and squares of the truth, of every parameter of every model."""
-    squares, number, _, true = totals
     errors = []
-    for name, s, n, t in zip(label.parameter_names, squares, number, true, strict=True):
+    for name, s, n, true, squares in zip(label.parameter_names, *totals, strict=True):
         if n:
-            errors.append(ParameterError(name, float(np.sqrt(s / n)), float(np.sqrt(t / n))))
+            spread = max(squares / n - (true / n) ** 2, 0.0)
+            errors.append(ParameterError(name, float(np.sqrt(s / n)), float(np.sqrt(spread))))
     return errors
 
 

@@ -48,6 +48,7 @@ from streamtrain.networks.flow import FlowHead
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import newest
 from streamtrain.train.trainer import Trainer
+from streamtrain.train.validation import _parameter_errors
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
@@ -113,6 +114,27 @@ def test_a_run_trains_and_goes_on_to_the_bit(tmp_path: Path, line: dict[str, Any
     ]
     assert entry["validation_loss"] == result.loss
     assert {f"parameter_error_{name}" for name in known} <= entry.keys()
+    # what the prior with its conditions knows is no skill: of chung22's wide one A < B
+    generator = Generator(config, "validation")
+    made = [generator.classes.index(draw["model"]) for draw in generator.generate(range(10)).draws]
+    share = stats.norm.cdf((0.04 + 1.66) / np.hypot(2.33, 1.26))
+    accepted = np.exp(generator.ln_accepted())
+    assert accepted[-1] < (1.0 if line is LINE else share + 0.03)
+    assert entry["prior_loss"] == pytest.approx(np.log(accepted)[made].mean())
+    information = entry["prior_loss"] - entry["validation_loss"]
+    assert entry["skill"] == pytest.approx(1.0 - np.exp(-2.0 * information))
+    generator.close()
+
+
+def test_errors_stand_beside_those_of_the_mean_parameter() -> None:
+    """Which is not the prior's median where conditions narrow the prior."""
+    models = [ModelParameters(("a",), 1.0, np.eye(1))]
+    label = Label(LabelConfig(quantity="parameters"), classes=["one"], parameters=models)
+    true = 2.0 + 0.5 * np.random.default_rng(1).standard_normal(200)
+    totals = np.array([[9.0], [200.0], [true.sum()], [(true**2).sum()]])
+    [error] = _parameter_errors(label, totals)
+    assert error.rms == pytest.approx(np.sqrt(9.0 / 200)) and error.name == "a"
+    assert error.baseline == pytest.approx(true.std())
 
 
 def test_the_first_loss_is_the_priors(config: Config) -> None:

@@ -104,6 +104,10 @@ class FakeGenerator:
             seconds=time.perf_counter() - begin,
         )
 
+    def ln_accepted(self) -> NDArray[np.float64]:
+        """As of priors without conditions."""
+        return np.zeros(len(self.label.parameters))
+
     def identity(self) -> dict[str, Any]:
         """As of one lightcone."""
         return {"lightcones": ["none"], "model": "fake"}
