@@ -20,7 +20,7 @@ from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.schema import Difference, differences, to_dict, warn
+from streamtrain.schema import AssumptionWarning, Difference, differences, to_dict, warn
 from streamtrain.train.folder import run_folder
 
 Named = tuple[str, str]
@@ -279,7 +279,12 @@ def kept(path: Path, advice: str = "--out writes elsewhere") -> Iterator[None]:
 def batches(
     generator: Generator, last: int, first: int = 0, size: int = BATCH_SIZE
 ) -> Iterator[tuple[list[int], Batch]]:
-    """The samples from `first` to before `last`, in order: (indices, batch), each checked."""
+    """The samples from `first` to before `last`, in order: (indices, batch), each checked. Warns
+    (AssumptionWarning) where they are of some of the test lightcones alone."""
+    if generator.split == "test":
+        what = f"the {last} samples of the test set"
+        if said := generator.skies_of(last - 1).waiting(what):
+            warn(said, AssumptionWarning)
     for start in range(first, last, size):
         indices = list(range(start, min(start + size, last)))
         batch = generator.generate(indices)

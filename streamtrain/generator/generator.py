@@ -553,7 +553,14 @@ class Generator:
         """The lightcones that a sample may be painted from."""
         window = self.schedule.window(index)
         names = [self.skies.name(number) for number in self.schedule.lightcones(window)]
-        return SkiesInUse(names, self.schedule.seen(window))
+        return SkiesInUse(names, self.schedule.seen(window), self.schedule.num)
+
+    def skies_until(self, number: int) -> dict[str, str]:
+        """The sky of each lightcone file that samples 0 .. number - 1 may be painted from, by the
+        lightcone's name."""
+        windows = range(self.schedule.window(number - 1) + 1)
+        used = {self.skies.name(k) for w in windows for k in self.schedule.lightcones(w)}
+        return {name: sky for name, sky in self.skies.realisations.items() if name in used}
 
     def window(self, index: int) -> int:
         """The stretch of indices with the same lightcones that a sample lies in."""

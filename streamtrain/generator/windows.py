@@ -29,6 +29,17 @@ class SkiesInUse:
     names: list[str]
     seen: int
     """How many different ones it and the windows before it have."""
+    num: int | None = None
+    """How many there are; None where there is no end of them."""
+
+    def waiting(self, samples: str) -> str:
+        """A sentence if some have had no turn, else nothing. samples: up to those of the window."""
+        if self.num is None or self.seen >= self.num:
+            return ""
+        return (
+            f"{samples} are of {self.seen} of {self.num} lightcones, as the others wait for their "
+            "turn: data.active=0 uses all at once, a smaller data.active_samples more of them"
+        )
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,7 @@ class Trainer:
         if self.step < config.train.steps:
             self._say(self.generator.describe())
             self._say(describe(self.network, self.generator.input_shape))
+            self._warn_of_idle_skies()
         self._optimiser = build_optimiser(self.network, config.train)
         if state:
             load_weights(self.network, state["network"])
@@ -267,6 +268,14 @@ class Trainer:
         self._stopwatch = Stopwatch(self._device, config.train.batch_size)
         self._sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         self._logged = self._saved = self.step
+
+    def _warn_of_idle_skies(self) -> None:
+        train, splits = self.config.train, {"train": self.generator, "validation": self._validation}
+        numbers = train.steps * train.batch_size, train.validation_samples
+        for (split, generator), number in zip(splits.items(), numbers, strict=True):
+            samples = f"the {number} samples of {split}"
+            if text := generator.skies_of(number - 1).waiting(samples):
+                self._warn(text)
 
     def _open_record(self, stack: ExitStack) -> None:
         """What rank 0 alone writes: record, list of skipped steps, checkpoints."""

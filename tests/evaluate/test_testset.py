@@ -12,9 +12,10 @@ from streamtrain.config import ConfigError, from_mapping, load_config
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
+from streamtrain.generator.windows import SkiesInUse
 from streamtrain.machine import files
 from streamtrain.machine.workers import Resources
-from streamtrain.schema import to_dict
+from streamtrain.schema import AssumptionWarning, to_dict
 
 
 def tamper(path: Path, **changes) -> None:
@@ -50,6 +51,12 @@ def test_a_manifest_is_no_configuration(config):
 def test_verify_gets_the_same_bytes(config):
     report = testset.verify(testset.make(config))
     assert report.ok and report.samples_compared == 40
+
+
+def test_lightcones_without_a_turn_are_said(config, monkeypatch):
+    monkeypatch.setattr(testset.Generator, "skies_of", lambda *_: SkiesInUse(["north.h5"], 1, 2))
+    with pytest.warns(AssumptionWarning, match="the 40 samples of the test set are of 1 of 2 ligh"):
+        testset.make(config)
 
 
 def test_a_manifest_from_before_a_setting_existed(config):

@@ -71,6 +71,15 @@ def test_tells_which_lightcones_a_sample_may_come_from() -> None:
     assert generator(active=8).skies_of(10**12).seen == 8
 
 
+def test_tells_which_lightcones_have_had_no_turn() -> None:
+    made = generator()
+    records = made.generate(range(24)).draws
+    assert {record["lightcone"] for record in records} <= {*made.skies_until(20)}
+    assert len(made.skies_until(20)) == 6 and len(made.skies_until(10**4)) == 8
+    assert made.skies_of(19).waiting("the 20 samples").startswith("the 20 samples are of 6 of 8 ")
+    assert made.skies_of(24).waiting("") == generator(active=0).skies_of(0).waiting("") == ""
+
+
 def test_all_at_once_is_as_without_turns() -> None:
     """Room for all: the samples of a configuration that does not mention turns."""
     plain = Generator(small.config(observe={"noise": {"sigma_uK": 1.0}}), lightcones=SKIES)

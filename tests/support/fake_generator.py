@@ -123,6 +123,10 @@ class FakeGenerator:
         """As of one lightcone."""
         return SkiesInUse(["none"], 1)
 
+    def skies_until(self, number: int) -> dict[str, str]:
+        """All of them."""
+        return self.skies.realisations
+
     def take_made(self) -> list[MadeLightcone]:
         """It needs none."""
         return []

@@ -311,6 +311,27 @@ def test_lightcones_are_named_when_they_change(tmp_path: Path) -> None:
     assert seen == {2: 2, 4: 2, 6: 3, 8: 3, 10: 3, 12: 4}
 
 
+class OfFive(OfManySkies):
+    def skies_of(self, index: int) -> SkiesInUse:
+        return SkiesInUse(["some"], super().skies_of(index).seen, 5)
+
+
+def test_lightcones_without_a_turn_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each split: a validation of few samples sees the first lightcones alone."""
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "note", lambda self, text: said.append(text))
+    FakeTrainer(tiny_config(tmp_path, steps=18, validation_samples=16), generator=OfFive).run()
+    [warning] = [text for text in said if "of 5 lightcones" in text]
+    assert warning.startswith("warning: the 16 samples of validation are of 2 of 5 lightcones, as")
+    said.clear()
+    short = tiny_config(tmp_path / "short", steps=4, validation_samples=160)
+    FakeTrainer(short, generator=OfFive).run()
+    [warning] = [text for text in said if "of 5 lightcones" in text]
+    assert warning.startswith("warning: the 32 samples of train are of 2 of 5 lightcones, as")
+
+
 def test_memory_grows_with_what_is_held() -> None:
     before = memory_use(torch.device("cpu"))["process_GB"]
     held = np.ones(25_000_000)

@@ -180,7 +180,7 @@ def _made(
     split, first = ("validation", 0) if has_validation else ("train", number)
     with contextlib.closing(generators(split)) as generator:
         unseen = looking.at(generator, first, number)
-        count = len({*generator.skies.realisations.values()})
+        count = len({*generator.skies_until(first + number).values()})
     skies = f"{count} {'sky' if count == 1 else 'skies'} that no training saw"
     if not has_validation:
         skies = "the training's own skies"

@@ -93,6 +93,7 @@ def recalibrate(
             skies=[
                 {"name": h.name, "digest": h.digest, "realisation": h.realisation}
                 for h in generator.skies.headers
+                if h.realisation in generator.skies_until(maps).values()
             ],
             maps=maps,
             seed=seed,

@@ -131,7 +131,7 @@ def open_maps(
 def notes_on(config: Config, generator: Generator) -> list[str]:
     """What should be known of test skies that are not the run's own, a sentence each."""
     training = expand(config.data.files("train"), "data.train", must_exist=False)
-    realisations = generator.skies.realisations
+    realisations = generator.skies_until(config.test.samples)
     skies = len({*realisations.values()})
     what = "other realisations than the training's"
     if not training and config.data.fresh is None:

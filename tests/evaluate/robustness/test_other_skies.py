@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,10 @@ def test_training_skies_of_several_cosmologies(tmp_path: Path) -> None:
         "Omega_m = 0.286 to 0.288"
         for number, value in ((2, 0.29), (3, 0.284))
     ]
+    turns = replace(config, data=replace(config.data, active=1, active_samples=300))
+    assert turns.test.samples == 512  # of two lightcones alone
+    some = notes_on(turns, Generator(turns, lightcones=cones))
+    assert notes[0].startswith("4 skies, other") and some[0].startswith("2 skies, other")
     (tmp_path / "run").mkdir()
     for _ in range(2):  # measured, then kept
         kept = Kept(config)
