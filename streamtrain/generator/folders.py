@@ -227,14 +227,15 @@ class NoiseLevels:
 
     def __init__(self, generator: Generator) -> None:
         steps = generator.observation.steps
-        first = next((k for k, s in enumerate(steps) if s.operator in NOISE), len(steps))
-        known = all(step.operator in (*NOISE, RadioSources) for step in steps[first:])
-        noise = [step for step in steps[first:] if known and step.operator in NOISE]
+        made = [s.operator in NOISE or s.operator.selects for s in steps]
+        last = steps[made.index(True) if any(made) else len(steps) :]
+        known = all(s.operator in (*NOISE, RadioSources) or s.operator.selects for s in last)
+        noise = [step for step in last if known and step.operator in NOISE]
         self.operators = [step.build() for step in noise]
         self.unseen: NDArray[np.bool_] = np.zeros(generator.observation.state.shape, bool)
-        """Voxels that nobody observed [n_freq, n_dec, n_ra]."""
-        for operator in self.operators:
-            unseen = operator.unseen()
+        """Voxels that were masked, or that nobody observed [n_freq, n_dec, n_ra]."""
+        for step in last if known else ():
+            unseen = step.build().unseen()
             self.unseen |= False if unseen is None else unseen
         mapped = [step for step in noise if getattr(step.section, "hits", None) is not None]
         self.hits: Float | None = None

@@ -275,7 +275,6 @@ def test_a_survey_file_is_read_as_the_sample(config: Config, tmp_path: Path) -> 
         ({"noise": {"sigma_uK": 3.0}, "radio_sources": {}, "noise_2": {"sigma_uK": 4.0}}, 5.0),
         ({"noise": {"sigma_uK": 3.0}, "pool": {"factor": [3, 1, 1]}}, None),
         ({"noise": {"sigma_uK": 3.0}, "beam": {"fwhm_arcmin": 4.5}}, None),
-        ({"noise": {"sigma_uK": 3.0}, "mask": {"edge_pixels": 1}}, None),
         ({"noise": {"sigma_uK": 3.0, "absent": 1.0}}, None),
         ({"edge_noise": {"sigma_uK": 3.0}}, None),
     ],
@@ -293,6 +292,26 @@ def test_noise_is_stated_where_it_is_known(
         assert found.sigma is None
     else:
         assert found.sigma is not None and np.allclose(found.sigma, 1e-6 * sigma, rtol=1e-12)
+
+
+@pytest.mark.parametrize("hits", [None, {"fwhm_deg": 0.5}])
+def test_what_is_masked_has_no_value(
+    config: Config, tmp_path: Path, hits: dict[str, float] | None
+) -> None:
+    """It is no sky of 0 K; what is beside it is as without the mask."""
+    observe: dict[str, Any] = {"noise": {"sigma_uK": 3.0, "hits": hits}}
+    found = []
+    for name, mask in (("all", {}), ("inner", {"mask": {"edge_pixels": 3}})):
+        made = runs.with_settings(config, observe=observe | mask)
+        folder = export(made, tmp_path / name, samples=1, format="comap")
+        found.append(read_map(folder / "sample_000000.h5", no_value=float("nan")))
+    whole, masked = found
+    inner = np.zeros(whole.shape, bool)
+    inner[:, 3:-3, 3:-3] = True
+    for name in ("cube", "sigma") if hits is None else ("cube", "sigma", "hits"):
+        there, here = getattr(whole, name), getattr(masked, name)
+        assert np.array_equal(here[inner], there[inner]), name
+    assert np.isnan(masked.cube[~inner]).all()
 
 
 def test_noise_at_the_edges_adds_up(config: Config, tmp_path: Path) -> None:
