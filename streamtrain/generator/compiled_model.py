@@ -94,7 +94,8 @@ class CompiledModel:
         limit = portable.log2(largest / (halos.scale * self.bright.intensity))
         self.log2_limit = limit - modifiers.headroom
         """and what log2 L [Lsun] of each must stay below [n]."""
-        rows, self.weights = _strata(halos, order)
+        rows, edges = _strata(order)
+        self.weights = np.diff(edges) * _share_of_flat(halos)
         self.typical = self._probes(rows, inputs)
         """Halos for `expect`, of which each stands for `weights` halos of a field [n]."""
         self._fine: dict[int, tuple[Probes, Float]] = {}
@@ -237,6 +238,13 @@ class CompiledModel:
             self.weights, self.typical.intensity, self.log2_range, self.num_voxels
         )
 
+    @property
+    def expected_over_true(self) -> float:
+        """Halos of a field by `weights`, which decide samples, over those that fields have: not 1
+        where footprints are of several sizes, or far from the equator."""
+        true = float((self._halos.num_painted * _shares(self._halos)).mean())
+        return float(self.weights.sum()) / true if true > 0.0 else 1.0
+
     def expected_counts(self, parameters: Parameters, strata: int = FINE_STRATA) -> Float:
         """Halos that a field is expected to hold per luminosity bin, float64 [B, num_bins + 1], of
         B parameter sets [B]; the last number is of those beyond the last bin.
@@ -245,7 +253,9 @@ class CompiledModel:
         paint-free: the mean over all fields of the bank's lightcones, before any modifier.
         """
         if strata not in self._fine:
-            rows, weights = _strata(self._halos, _by_mass(self._halos), strata)
+            order = _by_mass(self._halos)
+            rows, ends = _strata(order, strata)
+            weights = _of_a_field(self._halos, order, ends)
             columns = self.columns[: len(self.traced.columns)].cpu().numpy()
             self._fine[strata] = self._probes(rows, list(columns)), weights
         probes, weights = self._fine[strata]
@@ -334,17 +344,39 @@ def _heaviest_and_some(order: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _strata(
-    halos: Halos, order: NDArray[np.int64], num: int = STRATA
-) -> tuple[NDArray[np.int64], Float]:
-    """Rows that stand for ranges of mass, and how many halos of a field each stands for.
-    order: as of `_by_mass`."""
+    order: NDArray[np.int64], num: int = STRATA
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that stand for ranges of mass [n], and the ends of these in the order [n + 1]. order: as
+    of `_by_mass`."""
     last, number = float(len(order)), num // 2
     steps = np.arange(number + 1) / number
     ranks = portable.exp2(steps * portable.log2(last + 1.0)) - 1.0
     edges = np.unique(np.rint(np.concatenate([ranks, steps * last])).astype(np.int64))
-    middle = (edges[:-1] + edges[1:]) // 2
+    return order[(edges[:-1] + edges[1:]) // 2], edges
+
+
+def _share_of_flat(halos: Halos) -> float:
+    """The share of a bank's halos that a field has, were its lightcones one sky, and flat."""
     ra_min, ra_max, dec_min, dec_max = halos.bank.footprints.T
     area = float(OfHalos().total((ra_max - ra_min) * (dec_max - dec_min)))
     field = halos.grid.fov_deg[0] * halos.grid.fov_deg[1]
-    share = field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
-    return order[middle], np.diff(edges) * share
+    return field / area if area > 0.0 else 1.0  # no area: all halos in one point or on one line
+
+
+def _shares(halos: Halos) -> Float:
+    """The share of a lightcone's halos that a field has, for each lightcone of a bank [n]."""
+    ra_min, ra_max, dec_min, dec_max = np.radians(halos.bank.footprints.T)
+    area = (ra_max - ra_min) * (np.sin(dec_max) - np.sin(dec_min))
+    field = halos.grid.pixel_sr * halos.grid.shape[1] * halos.grid.shape[2]
+    return np.where(area > 0.0, field / np.where(area > 0.0, area, 1.0), 1.0)
+
+
+def _of_a_field(halos: Halos, order: NDArray[np.int64], edges: NDArray[np.int64]) -> Float:
+    """Mean number of halos of a field in each of some ranges of mass [n], where samples take all
+    lightcones of the bank alike often. order: as of `_by_mass`; edges: ends of the ranges in it
+    [n + 1]."""
+    shares = _shares(halos) / len(halos.bank.lightcones)
+    if np.ptp(shares) == 0.0:
+        return np.diff(edges) * shares[0]
+    of_row = shares[np.searchsorted(halos.bank.first_row, order, side="right") - 1]
+    return np.add.reduceat(of_row, edges[:-1])

@@ -32,13 +32,15 @@ from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays, Workspace
 from streamtrain.operators.pool import Pool
 from streamtrain.priors import Condition, NoDrawError, Parameters
-from streamtrain.schema import ConfigError
+from streamtrain.schema import AssumptionWarning, ConfigError, warn
 
 MAX_BRIGHTER_PERCENT = 5.0
 """Halos above the label's luminosities that go without a warning; there may be any number of
 fainter ones, as a line has no faint end."""
 CHECKED_DRAWS = 64
 """Draws of a prior whose luminosities are looked at before samples are made."""
+MOST_OFF = 0.02
+"""Error of the halos that `emit.line.require` expects in a field that goes without a warning."""
 MASS_TOLERANCE = 1.1
 Z_TOLERANCE = 0.01
 
@@ -150,6 +152,7 @@ class EmissionLine:
         )
         self._check_halos()
         self._check_held()
+        self._check_required()
         self._accept = [self._condition(compiled) for compiled in self.painter.compiled_models]
         self._check_luminosities()
         self._kernel: LineDraws | None = None
@@ -207,6 +210,18 @@ class EmissionLine:
     def _enough(self, compiled: CompiledModel, parameters: Parameters) -> NDArray[np.bool_]:
         """Whether parameters are expected to make what `emit.line.require` asks for, [B]."""
         return np.asarray(compiled.expect(parameters).enough(self._section.require))
+
+    def _check_required(self) -> None:
+        """Warn (AssumptionWarning) where `emit.line.require` counts halos that fields do not have:
+        which samples there are rests on how it does."""
+        found = self.painter.compiled_models[0].expected_over_true
+        if self._section.require.asks and abs(found - 1.0) > MOST_OFF:
+            warn(
+                f"emit.line.require expects {found:.2f} times the halos and the light that fields "
+                "have, because the lightcones have footprints of several sizes or far from the "
+                f"equator: give {found:.2f} times the limits that are meant",
+                AssumptionWarning,
+            )
 
     def _check_held(self) -> None:
         """Refuse a model whose parameters are all held and break what is asked of them."""

@@ -81,7 +81,7 @@ class RequireConfig:
     """What a draw must be expected to make; another one is drawn again."""
 
     mean_uK: tuple[float, float] | None = setting(
-        None, "lowest and highest mean of the map [map units]", low=0
+        None, "lowest and highest mean of the painted map, before a pool sums [map units]", low=0
     )
     halos: tuple[float, float] | None = setting(
         None, "lowest and highest number of halos among the label's luminosities", low=0

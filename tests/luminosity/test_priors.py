@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import reference as ref
 from support import small
 
 from streamtrain import priors
@@ -16,7 +17,7 @@ from streamtrain.config import ConfigError, from_mapping
 from streamtrain.generator.generator import Generator
 from streamtrain.numerics.rng import STAGE_MODEL, Draws
 from streamtrain.priors import Normal, Prior, Sometimes, Uniform
-from streamtrain.schema import to_dict
+from streamtrain.schema import AssumptionWarning, to_dict
 from streamtrain.yamltext import parse_yaml
 
 NUM = 4000
@@ -119,6 +120,41 @@ def test_acceptance_is_said_at_the_start(small_sky: Lightcone) -> None:
         inside = generator.grid.channel(small_sky.z_obs) >= 0
         heavy = small_sky.mass_Msun.astype(float) > 2.5e10
         assert f"1 lightcones of 1 skies, {(inside & heavy).sum()} halos in the band" in text
+
+
+def on_the_sky(dec_deg: float, half_deg: float, per_deg2: float, seed: int) -> Lightcone:
+    """Halos as of `small.lightcone`, so many per deg^2, about a declination."""
+    rng, whole = np.random.default_rng(seed), small.lightcone(seed)
+    low, high = (np.sin(np.radians(dec_deg + s * half_deg)) for s in (-1, 1))
+    half_ra = half_deg / np.cos(np.radians(dec_deg))
+    num = round(per_deg2 * 2 * half_ra * np.degrees(high - low))
+    dec = np.degrees(np.arcsin(rng.uniform(low, high, num)))
+    chi = np.sqrt(sum(getattr(whole, f"{a}_Mpc").astype(float) ** 2 for a in "xyz"))[:num]
+    x, y, z = ref.position(rng.uniform(-half_ra, half_ra, num), dec, chi)
+    return small.lightcone(
+        seed, num, x_Mpc=x, y_Mpc=y, z_Mpc=z, mass_Msun=whole.mass_Msun[:num],
+        z_obs=whole.z_obs[:num], realisation=f"{dec_deg} {seed}",
+        footprint_deg=(-half_ra, half_ra, dec_deg - half_deg, dec_deg + half_deg),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [((55.0, 0.6, 8000),), ((0.0, 0.6, 4000), (0.0, 0.3, 12000))])
+def test_fields_hold_what_is_expected_of_footprints(where: Any) -> None:
+    """Far from the equator, and of several sizes; what `require` counts instead is said."""
+    cones = [on_the_sky(*place, seed) for seed, place in enumerate(where)]
+    line = {"model": "li16", "require": {"halos": [1, 1e6]}}
+    config = small.config(grid={**small.GRID, "fov_deg": [0.4, 0.4]}, emit={"line": line})
+    with pytest.warns(AssumptionWarning, match="require expects 0.*the halos and the light that"):
+        generator = Generator(config, lightcones=cones)
+    counts = generator.generate(range(300)).counts.double().sum(1)
+    compiled = generator.painter.compiled_models[0]
+    given = {name: np.array([value]) for name, value in compiled.model.defaults.items()}
+    found = compiled.expected_counts(given)[0, :-1].sum()
+    error = float(counts.std()) / np.sqrt(300)
+    assert abs(found - float(counts.mean())) < 4.0 * error + 0.02 * found
+    before = float(compiled.expect(given).inside[0])
+    assert before == pytest.approx(compiled.expected_over_true * found, rel=0.03)
+    assert before < 0.9 * found
 
 
 def test_models_of_users_may_import_from_the_former_place() -> None:
