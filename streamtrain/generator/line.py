@@ -43,6 +43,8 @@ MOST_OFF = 0.02
 """Error of the halos that `emit.line.require` expects in a field that goes without a warning."""
 MASS_TOLERANCE = 1.1
 Z_TOLERANCE = 0.01
+UNTOLD = 0.01
+"""Share of the mass limit, or of the band, by which lightcones may fall short without a warning."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class RedshiftError(CatalogError):
 
 
 def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
-    """Raise RedshiftError where a lightcone does not reach over the band."""
+    """Raise RedshiftError where a lightcone does not reach over the band; warn (AssumptionWarning)
+    where it nearly does."""
     low, high = grid.z_range
     have = lightcone.z_range
     if have[0] > low + Z_TOLERANCE or have[1] < high - Z_TOLERANCE:
@@ -99,16 +102,29 @@ def check_redshifts(lightcone: Lightcone, grid: Grid) -> None:
             f"{lightcone.name} holds halos at z = {have[0]:.3f}..{have[1]:.3f}, but the band "
             f"{grid.nu_GHz[0]:g}..{grid.nu_GHz[1]:g} GHz needs z = {low:.3f}..{high:.3f}"
         )
+    empty = (max(have[0] - low, 0.0) + max(high - have[1], 0.0)) / (high - low)
+    if empty > UNTOLD:
+        warn(
+            f"{lightcone.name} holds halos at z = {have[0]:.4f}..{have[1]:.4f} of the band's z = "
+            f"{low:.4f}..{high:.4f}: {100.0 * empty:.1f} % of the band at its ends stay empty",
+            AssumptionWarning,
+        )
 
 
 def check_masses(lightcone: Lightcone, min_mass_Msun: float, where: str) -> None:
     """Raise CatalogError where a lightcone does not reach down to a mass [Msun], which the setting
-    `where` asks for."""
+    `where` asks for; warn (AssumptionWarning) where it nearly does."""
     if lightcone.min_mass_Msun > MASS_TOLERANCE * min_mass_Msun:
         stated = ", or say what it is complete for, from_arrays(min_mass_Msun=...)"
         raise CatalogError(
             f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.3g} Msun only, but "
             f"{where} = {min_mass_Msun:.3g}: raise it to that{'' if lightcone.path else stated}"
+        )
+    if lightcone.min_mass_Msun > (1.0 + UNTOLD) * min_mass_Msun:
+        warn(
+            f"{lightcone.name} holds halos above {lightcone.min_mass_Msun:.4g} Msun, and is taken "
+            f"for complete above {where} = {min_mass_Msun:.4g}: lighter ones are missing",
+            AssumptionWarning,
         )
 
 

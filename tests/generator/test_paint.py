@@ -273,7 +273,20 @@ def test_masses_below_the_limit_of_the_lightcone() -> None:
             ValueError, match=r"above 2.5e\+10 Msun only, but min_mass_Msun = 2e\+10"
         ):
             paint(SKY, GRID, "li16", min_mass_Msun=2e10, allow_empty=allow_empty)
-    assert paint(SKY, GRID, "li16", min_mass_Msun=2.4e10)[1].sum() > 0
+    with pytest.warns(
+        AssumptionWarning, match=r"taken for complete above min_mass_Msun = 2\.4e\+10"
+    ):
+        assert paint(SKY, GRID, "li16", min_mass_Msun=2.4e10)[1].sum() > 0
+
+
+@small.EXTRAPOLATES
+def test_a_band_that_the_lightcone_nearly_reaches_over() -> None:
+    low, high = (115.27 / (1.0 + z) for z in (3.504, 2.296))  # the lightcone: 2.3 to 3.5
+    paint(SKY, replace(GRID, nu_GHz=(high, low)), "li16")
+    narrow = replace(GRID, nu_GHz=(28.0, low))
+    said = r"z = 2\.3000\.\.3\.5000 of the band's z = 3\.1168\.\.3\.5040: 1\.0 % of the band at its"
+    with pytest.warns(AssumptionWarning, match=said):
+        paint(SKY, narrow, "li16")
 
 
 def test_a_painter_makes_the_maps_of_paint(small_sky: Lightcone) -> None:
