@@ -23,7 +23,8 @@ _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980)
-    or stochastic gradient descent with momentum; weights decay, biases do not."""
+    or stochastic gradient descent with momentum; tensors of two or more dimensions decay, which are
+    the weights and what heads have of every bin or model, and vectors, such as biases, do not."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     biases = [p for p in network.parameters() if p.ndim <= 1]
     groups = [

@@ -57,9 +57,12 @@ class TrainConfig:
     momentum: float | None = setting(None, "of sgd; default: 0.9", low=0, high=0.9999)
     nesterov: bool = setting(False, "Nesterov's momentum, of sgd")
     weight_decay: float = setting(
-        1e-4, "of weights, not of biases; in adam and sgd it is a penalty on their squares", low=0,
+        1e-4,
+        "of weights (tensors of two or more dimensions), not of vectors such as biases; in adam "
+        "and sgd it is a penalty on their squares",
+        low=0,
         high=10,
-    )  # fmt: skip
+    )
     warmup_steps: int | None = setting(
         None,
         "linear warm-up of the learning rate; default: a tenth of the steps, at most 100",
