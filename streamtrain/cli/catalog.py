@@ -43,12 +43,12 @@ def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
 
     if not isinstance(error, NoFileError) or error.where.startswith("--"):
         return ""
-    if config is None:
-        ships = str(run) in trained_networks()
+    ships = str(config if run is None else run) in trained_networks()
+    if run is not None or ships:
         page = "; docs/infer.md, 'Networks that ship', says what makes them" if ships else ""
         return (
-            f"; this needs the lightcones that {run} was trained on: {error.where}=[FILES] after "
-            f"the other arguments says where they lie now{page}"
+            f"; this needs the lightcones of {config if run is None else run}: "
+            f"{error.where}=[FILES] after the other arguments says where they lie now{page}"
         )
     settings = [word for word in getattr(arguments, "settings", []) if "=" in word]
     words = ["streamtrain", "catalog", "make", "--for", str(config), *settings]

@@ -120,7 +120,11 @@ def test_a_network_that_ships_is_found_by_its_name(
     for command, expected in (
         (
             ["infer", "tiny", str(path), "--check", "--samples", "0", "--out", "c", lost],
-            "no file matches 'lost_*.h5'; this needs the lightcones that tiny was trained on",
+            "no file matches 'lost_*.h5'; this needs the lightcones of tiny: data.train=[FILES]",
+        ),
+        (
+            ["evaluate", "tiny", "--out", "e", "data.test=[lost_*.h5]"],
+            "where they lie now; docs/infer.md, 'Networks that ship', says what makes them",
         ),
         (["evaluate", "tiny"], "tiny ships with streamtrain and stays as it is"),
         (["alarm", "tiny"], "tiny ships with streamtrain and stays as it is"),
