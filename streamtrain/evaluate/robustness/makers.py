@@ -144,6 +144,9 @@ class _Table:
     def written(self, makers: Sequence[Maker]) -> dict[str, Any]:
         """The result, written into the folder."""
         run, config = self._run, self._run.config
+        for maker in makers:  # what cannot be used is refused before any sky is made
+            if maker.files:
+                run.testing(self._config_of(maker, maker.files)[0]).close()
         files = {maker.name: self._files_of(maker) for maker in makers}
         kept = MeanLabelBaseline.of_evaluation(run.evaluation) if self._own else None
         if kept is None or len(kept.mean) != config.label.luminosity_bins.num:
@@ -176,10 +179,10 @@ class _Table:
         print(makers_table(result))
         return result
 
-    def _row_of(self, maker: Maker, files: Sequence[str]) -> dict[str, Any]:
-        """The row of another maker than the run's."""
-        run, notes = self._run, []
-        config = on_other_skies(run, files, f"{OPTION} {maker.name}")
+    def _config_of(self, maker: Maker, files: Sequence[str]) -> tuple[Config, list[str]]:
+        """The run's configuration on the skies of another maker, and what is to be known of it."""
+        notes: list[str] = []
+        config = on_other_skies(self._run, files, f"{OPTION} {maker.name}")
         heavy = max(Header.read(path).min_mass_Msun for path in expand(files, OPTION))
         least = config.data.min_mass_Msun
         if heavy > MASS_TOLERANCE * least:
@@ -188,6 +191,11 @@ class _Table:
                 f"its halos are above {heavy:.3g} Msun alone, the training's above {least:.3g}: "
                 "its maps and true functions are without those between"
             ]
+        return config, notes
+
+    def _row_of(self, maker: Maker, files: Sequence[str]) -> dict[str, Any]:
+        """The row of another maker than the run's."""
+        config, notes = self._config_of(maker, files)
         made = bool(maker.mass_function)
         if made:
             seeds = [_seed_of(Header.read(path)) for path in expand(files, OPTION)]
@@ -245,7 +253,6 @@ class _Table:
     def _files_of(self, maker: Maker) -> list[str]:
         """The lightcones of a maker, which are made here if need be."""
         if maker.files:
-            expand(maker.files, f"{OPTION} {maker.name}")
             return list(maker.files)
         config = self._run.config
         usual, sfr = sky_of(config)

@@ -165,6 +165,17 @@ def test_what_cannot_be_compared_is_a_sentence(
     assert said in error and error.count("\n") == 1
 
 
+def test_a_sky_that_does_not_fit_is_refused_before_others_are_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(small, "HALF_DEG", 0.1)
+    small.lightcone(72, num=900).save("narrow.h5")
+    monkeypatch.setattr(makers, "make_lightcones", lambda *_, **more: pytest.fail("made"))
+    words = ["tinker08", "far=far_70.h5", "narrow=narrow.h5"]
+    assert main.main(["evaluate", str(folder), "--catalogs", *words, "--out", "there"]) == 2
+    assert "the footprint of narrow.h5 is 0.2 x 0.2 deg" in capsys.readouterr().err
+
+
 def test_names_of_makers() -> None:
     assert Maker.parse("pinocchio=a.h5,b_*.h5") == Maker("pinocchio", ("a.h5", "b_*.h5"))
     assert Maker.parse("tinker08").stem == "tinker08"
