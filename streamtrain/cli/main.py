@@ -267,12 +267,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from streamtrain.machine.interrupt import Interrupted, interruptible
     from streamtrain.schema import ModelRangeWarning
 
-    usual, came = warnings.showwarning, list[int]()
+    usual, came, told = warnings.showwarning, list[int](), set[str]()
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
         ours = issubclass(category, AssumptionWarning | ModelRangeWarning)
         if os.environ.get(DEBUG) and not ours:
             return usual(message, category, *where, **more)
+        if ours and str(message) in told:  # of a generator before, of the same configuration
+            return None
+        told.add(str(message))
         rank, prefix = os.environ.get("RANK", "0"), ""
         if not ours:  # of a library
             message = f"{message} ({category.__name__}, {Path(where[0]).name}, line {where[1]})"

@@ -17,6 +17,7 @@ from support import ROOT, small
 from streamtrain.check import GOLDEN, golden_matches
 from streamtrain.cli.main import _parser, main
 from streamtrain.config import load_config
+from streamtrain.schema import warn
 
 CONFIG = "configs/reference.yaml"
 
@@ -134,6 +135,16 @@ def test_a_model_outside_its_range_is_one_line(
             "streamtrain: warning: the model padmanabhan18 is published for z = 0..3, but the band "
             "holds z = 2.39..3.43: its luminosities are extrapolated\n"
         ) in said
+
+
+@pytest.mark.filterwarnings("always::streamtrain.schema.AssumptionWarning")
+def test_an_assumption_is_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`infer --check` makes several generators of one configuration."""
+    monkeypatch.setattr("streamtrain.cli.main._check", lambda _: [warn("a"), warn("b"), warn("a")])
+    main(["check"])
+    assert capsys.readouterr().err == "streamtrain: warning: a\nstreamtrain: warning: b\n"
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")
