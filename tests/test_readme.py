@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from support import ROOT, TESTS, small
 
 from streamtrain import Generator
 from streamtrain.catalogs.lightcone import Lightcone
-from streamtrain.cli.main import main
+from streamtrain.cli.main import _options, _parse, _parser
 from streamtrain.config import from_mapping, load_config
 from streamtrain.luminosity.registry import MODELS
+from streamtrain.shipped import find_shipped
 
 README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_python_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,17 +43,21 @@ def test_configuration(tmp_path: Path, small_sky: Lightcone) -> None:
     assert batch.cube.shape == (6, 10, 64, 64)
 
 
-def test_readme_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every `streamtrain ...` line of the README parses."""
-    text = README.read_text(encoding="utf-8")
-    lines = re.findall(r"^    streamtrain (.*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    assert len(lines) >= 5
-    for line in lines:
-        command = [word for word in line.split() if not word.startswith("-")][:2]
-        with pytest.raises(SystemExit) as stop:
-            main([*command[: 2 if command[0] in ("catalog", "testset") else 1], "--help"])
-        assert stop.value.code == 0
-    capsys.readouterr()
+@small.ASSUMES
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_can_be_given(page: Path) -> None:
+    """Every line `streamtrain ...` parses, and its settings are valid: of the configuration that
+    it names, if that ships. What a sentence says of a command are options that it has."""
+    text = re.sub(r" \\\n +", " ", page.read_text(encoding="utf-8"))
+    for line in re.findall(r"^    (?:torchrun .* )?(streamtrain .+)$", text, re.MULTILINE):
+        given = _parse(shlex.split(line, comments=True)[1:])
+        ships = find_shipped(getattr(given, "config", None) or "")
+        load_config(ships if ships.is_file() else "reference.yaml", getattr(given, "settings", []))
+    parser = _parser()
+    commands = "|".join(parser._subparsers._group_actions[0].choices)  # type: ignore
+    for words in re.findall(rf"`(?:streamtrain )?((?:{commands}) [^`]+)`", text):
+        said = re.findall(r"(?<!\S)--[\w-]+", words)
+        assert {*said} <= {*_options(parser, words.split())}, words
 
 
 @small.EXTRAPOLATES

@@ -83,6 +83,16 @@ def test_index_has_the_settings_of_a_preset(preset: str) -> None:
         assert general in names or general.startswith(open_ended), name
 
 
+def test_settings_that_pages_name_exist() -> None:
+    names = re.findall(r"^(?:#+|\|) \[?`([\w.]+)`", made_pages.settings(), re.MULTILINE)
+    known = {*names, *(name.rpartition(".")[0] for name in names)}
+    sections = "|".join(field.name for field in dataclasses.fields(Config))
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(rf"`((?:{sections})\.(?!py`)[\w.]*\w)(?=[`=: ])", text):
+            assert re.sub(r"_\d+\b", "", name) in known, f"{page.name}: {name}"
+
+
 def test_index_says_default_range_and_unit() -> None:
     index = rows(made_pages.settings())
     assert index["grid.shape"][1:] == [
