@@ -34,6 +34,7 @@ from streamtrain.figures import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.machine.files import write_json, write_text
 from streamtrain.maps.skymap import SkyMap
+from streamtrain.schema import plain as plain_data
 from streamtrain.tables import columns, labelled
 
 Float = NDArray[np.float64]
@@ -162,8 +163,8 @@ def _ecsv(result: dict[str, Any], prediction: Prediction) -> str | None:
         from astropy.table import Table
     except ImportError:
         return None
-    about = {
-        key: result[key]
+    about = {  # lists for tuples, which YAML knows in Python alone
+        key: plain_data(result[key])
         for key in (
             "map",
             "run",

@@ -304,6 +304,7 @@ def test_a_map_unlike_the_maps_of_the_prior_is_told(
     assert len(listed) > 1 and max(map(len, lines[head - 2 : head + 2])) <= 100
     meta = pytest.importorskip("astropy.table").Table.read(tmp_path / "m.ecsv").meta
     assert meta["alarm"]["p"] == found["alarm"]["p"]
+    assert "!!python" not in (tmp_path / "m.ecsv").read_text()  # YAML that other programs read
 
 
 def test_the_ends_of_an_interval_follow_from_the_errors(config: Config) -> None:
