@@ -266,9 +266,10 @@ def _of_kind(value: Any, kinds: dict[str, type], path: str) -> type:
     for key in given:
         others = [k for k in kinds if key in names[k]]
         if key not in names[kind] and others:
+            anew = f"; '{path}={{kind: {kind}}}' starts from its defaults"
             raise ConfigError(
                 f"{path}.{key} belongs to {path}.kind = {' or '.join(others)}, not to {kind}, "
-                f"which has: {', '.join(names[kind])}"
+                f"which has: {', '.join(names[kind])}{anew if 'kind' in given else ''}"
             )
     return kinds[kind]
 

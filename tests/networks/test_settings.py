@@ -75,7 +75,8 @@ CUMULATIVE = {"quantity": "cumulative"}
         (
             {"network": {"kind": "resnet", "layers": 3}},
             "network.layers belongs to network.kind = hybrid or means or cnn or compact or "
-            "summaries, not to resnet",
+            "summaries, not to resnet, which has: kind, head, monotonic, dense, dropout, filters; "
+            "'network={kind: resnet}' starts from its defaults",
         ),
         (
             {"network": {"kind": "cnn", "filtres": 3}},
