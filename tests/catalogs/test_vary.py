@@ -236,6 +236,7 @@ def test_fresh_skies_are_drawn_and_written_down() -> None:
         assert record["drawn"] == skies.options.drawn(record["seed"])
         assert record["prior"] == skies.options.vary.digest  # type: ignore[union-attr]
         assert synthesize(record["seed"], skies.options).digest == record["digest"]
+        assert synthesize(record["seed"], **record["options"]).digest == record["digest"]
     assert skies.identity()["vary"]["infall"] == {"normal": [0.3, 0.2]}
     assert len({cosmology["sigma8"] for cosmology in skies.cosmologies}) > 8
     made.close()

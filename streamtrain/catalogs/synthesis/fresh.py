@@ -28,8 +28,8 @@ ATTEMPTS = 30
 
 @dataclass(frozen=True)
 class MadeLightcone:
-    """What a run writes down of a lightcone: with `streamtrain catalog make 1 --first-seed SEED`
-    and the run's options anybody makes it again."""
+    """What a run writes down of a lightcone: with `streamtrain catalog make 1 --first-seed SEED
+    --options FILE` and its options in FILE anybody makes it again."""
 
     number: int
     seed: int
@@ -41,6 +41,8 @@ class MadeLightcone:
     """What was drawn of its options, as a file of --options takes it."""
     prior: str = ""
     """sha256 of the prior that it was drawn from, if any."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """All that decides its halos besides the seed, likewise."""
 
 
 class FreshSkies:
@@ -151,7 +153,10 @@ class FreshSkies:
         with self._lock:
             drawn, prior = self.options.drawn(seed), self.options.vary
             digest = "" if prior is None else prior.digest
-            self._made.append(MadeLightcone(number, seed, made.digest, len(made), drawn, digest))
+            options = self.options.of(seed).to_dict() | {"num_slabs": self.options.num_slabs}
+            self._made.append(
+                MadeLightcone(number, seed, made.digest, len(made), drawn, digest, options)
+            )
             self._cosmology_of[made.realisation] = made.cosmology
             self._alive[number] = made
         return made
