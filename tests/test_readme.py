@@ -60,6 +60,14 @@ def test_commands_of_a_page_can_be_given(page: Path) -> None:
         assert {*said} <= {*_options(parser, words.split())}, words
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_of_the_checkout_that_a_page_names_exist(page: Path) -> None:
+    folders = "configs|docs|examples|kernels|launch|streamtrain|tests"
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*\w", text):
+        assert (ROOT / name).exists(), name
+
+
 @small.EXTRAPOLATES
 def test_models_page(tmp_path: Path) -> None:
     """The user's model and the YAML of docs/models.md make samples."""
