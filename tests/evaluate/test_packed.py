@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import ROOT, small
 from support import map_runs as runs
-from support import small
 
 from streamtrain import shipped
 from streamtrain.cli.main import main
@@ -183,3 +184,25 @@ def test_networks_that_ship_are_whole(name: str, tmp_path: Path) -> None:
         assert not any("lightcone" in text for text in posterior.warnings)
         assert run.evaluation is not None and run.evaluation["network"]["mse"] > 0.0
     assert (folder / "calibration.json").is_file() and (folder / ALARM).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(trained_networks()))
+def test_their_table_has_their_numbers(name: str) -> None:
+    """docs/infer.md, to the digits that it gives."""
+    page = (ROOT / "docs" / "infer.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    said = re.findall(r"[\d.]+", " ".join(row.replace("(>10^6)", "").split("|")[-3:]))
+    evaluation, calibration = (
+        json.loads((trained_networks()[name] / f"{file}.json").read_text())
+        for file in ("evaluation", "calibration")
+    )
+    found = []
+    for result in (evaluation["network"], evaluation["mean_label"]):
+        found += [result["mse"], result["mse_error"]]
+    ranked = {entry["name"]: entry for entry in calibration["statistics"]}
+    for entry in (ranked["bins"], ranked["N(>10^6)"], ranked["rho_L, <T>"]):
+        for level in (68, 95):
+            found += [100 * entry[f"coverage_{level}{part}"] for part in ("", "_error")]
+    for text, value in zip(said, found, strict=True):
+        digits = len(text.partition(".")[2])
+        assert abs(float(text) - value) <= 0.501 * 10.0**-digits, (text, value)
