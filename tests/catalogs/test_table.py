@@ -154,7 +154,9 @@ def test_h_that_tables_of_every_format_state(tmp_path: Path) -> None:
     for name, key in (("b.parquet", "h"), ("b.npz", "H0")):
         assert stated_h(tmp_path / name) == {key: pytest.approx(0.6774)}, name
     (tmp_path / "c.csv").write_text("mass,x\n1e12,3\n")
-    assert stated_h(tmp_path / "c.csv") == {}
+    (tmp_path / "c.ecsv").write_text("# %ECSV 1.0\n# ---\n# meta: {H0: [\nmass x\n1e12 3\n")
+    for name in ("c.csv", "c.ecsv"):
+        assert stated_h(tmp_path / name) == {}, name
 
 
 def test_a_table_in_hdf5_without_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

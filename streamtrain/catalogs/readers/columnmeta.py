@@ -153,13 +153,12 @@ def astropy_units(text: str) -> Units:
     return units
 
 
-def astropy_meta(text: str) -> dict[Any, Any]:
-    """What the same description says of the table as a whole."""
-    content = _description(text)
+def astropy_meta(text: str) -> list[tuple[Any, Any]]:
+    """What the same description says of the table as a whole, by name; nothing if it is damaged."""
     try:
-        return dict(content["meta"] or {})  # a mapping, or pairs in their order
-    except (KeyError, TypeError, ValueError):
-        return {}
+        return list(dict(_description(text)["meta"] or {}).items())  # of a mapping, or of pairs
+    except (CatalogError, KeyError, TypeError, ValueError):
+        return []
 
 
 def _description(text: str) -> Any:

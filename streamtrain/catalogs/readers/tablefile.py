@@ -373,10 +373,9 @@ def stated_h(path: Path) -> dict[str, float]:
         with h5py.File(path, "r") as file:
             own = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
             groups = [file, *(file[n] for n in own if isinstance(file[n], h5py.Group))]
-            found = _values_of_h((key, g.attrs[key]) for g in groups for key in g.attrs)
-            for text in (description_of(file[n]) for n in own if n.endswith(DESCRIPTION)):
-                found |= _values_of_h(astropy_meta(text).items())
-            return found
+            named = [(key, g.attrs[key]) for g in groups for key in g.attrs if _names_h(key)]
+            texts = [description_of(file[n]) for n in own if n.endswith(DESCRIPTION)]
+            return _values_of_h([*named, *(pair for t in texts for pair in astropy_meta(t))])
     if name.endswith((".fits", ".fit", ".fits.gz")):
         from astropy.io import fits
 
@@ -388,18 +387,17 @@ def stated_h(path: Path) -> dict[str, float]:
     if name.endswith(".ecsv"):
         with path.open(encoding="utf-8-sig") as lines:
             header = [line[1:].removeprefix(" ") for line in takewhile(_is_comment, lines)]
-        return _values_of_h(astropy_meta("".join(header[1:])).items())
+        return _values_of_h(astropy_meta("".join(header[1:])))
     if name.endswith(".parquet"):
         from pyarrow import parquet
 
         with parquet.ParquetFile(path) as file:
-            said = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
-        described = astropy_meta(said.pop(PARQUET_DESCRIPTION, ""))
-        return _values_of_h([*said.items(), *described.items()])
+            metadata = file.schema_arrow.metadata or {}
+        said = {k.decode(): v.decode(errors="replace") for k, v in metadata.items()}
+        return _values_of_h([*said.items(), *astropy_meta(said.get(PARQUET_DESCRIPTION, ""))])
     if name.endswith(".npz"):
         with np.load(path, allow_pickle=False) as content:
-            known = [n for n in content.files if n.lower() in (*_H_NAMES, *_H0_NAMES)]
-            return _values_of_h((n, content[n]) for n in known)
+            return _values_of_h((n, content[n]) for n in content.files if _names_h(n))
     return {}
 
 
@@ -407,14 +405,17 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
 
+def _names_h(key: Any) -> bool:
+    return str(key).lower() in (*_H_NAMES, *_H0_NAMES)
+
+
 def _values_of_h(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     found = {}
     for key, value in pairs:
-        name = str(key).lower()
-        if name not in (*_H_NAMES, *_H0_NAMES) or np.size(value) != 1:
+        if not _names_h(key) or np.size(value) != 1:
             continue
         with suppress(ValueError, TypeError):  # a text that is no number, and the like
-            h = float(np.ravel(value)[0]) * (1.0 if name in _H_NAMES else 0.01)
+            h = float(np.ravel(value)[0]) * (1.0 if key.lower() in _H_NAMES else 0.01)
             if 0.4 < h < 0.99:  # 1 and 100 are units of h
                 found[key] = h
     return found
