@@ -33,6 +33,7 @@ from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.halos import NoFileError
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, SMALLEST_STD_DEX, Label
 from streamtrain.machine.files import write_json
@@ -123,10 +124,10 @@ def _of_the_run(run: Run, draws: int, bootstrap: str) -> dict[str, Any]:
     path = testset.default_path(run.config)
     with testset.kept(path):
         manifest, generator = run.test_set()
-    prior = Prior.of_run(run)
+    prior = Prior.of_run(run, instead=generator)
     batches = testset.compared(manifest, generator)
     ranked = _ranked(run, generator, batches, manifest.count, draws, prior)
-    notes = [*testset.not_compared(manifest, generator), *run.said(generator)]
+    notes = [*testset.not_compared(manifest, generator), *prior.notes, *run.said(generator)]
     about = test_set_record(path, manifest, notes)
     return _written(run, generator, ranked, about, bootstrap, run.folder)
 
@@ -136,11 +137,12 @@ def _elsewhere(
 ) -> dict[str, Any]:
     """On other skies or with other settings, into a folder of its own."""
     config, own, generator, notes = other_test_set(run, on)
-    prior = Prior.of_run(run, own)
+    prior = Prior.of_run(run, own, instead=generator)
     path = folder / "testset.json"
     batches = testset.made(config, path, generator)
     ranked = _ranked(run, generator, batches, config.test.samples, draws, prior)
-    about = test_set_record(path, testset.load(path), [*notes, *run.said(generator)])
+    notes += [*prior.notes, *run.said(generator)]
+    about = test_set_record(path, testset.load(path), notes)
     return _written(run, generator, ranked, about, bootstrap, folder)
 
 
@@ -153,6 +155,8 @@ class Prior:
 
     def __init__(self, counts: Float, label: Label, more: Float | None = None) -> None:
         self.counts = counts
+        self.notes: list[str] = []
+        """What should be known of it, a sentence each."""
         self.scale = np.maximum(tell_apart(counts).std(axis=0), SMALLEST_STD_DEX)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -207,20 +211,37 @@ class Prior:
                 parameter.copy_(values)
 
     @classmethod
-    def of_run(cls, run: Run, config: Config | None = None) -> Prior:
-        """The prior from the first training samples of a run; config: other than the run's."""
-        counts, more, number = [], [], baselines.MEAN_LABEL_SAMPLES
-        with contextlib.closing(run.training(config)) as generator:
-            for indices, batch in testset.batches(generator, number):
+    def of_run(
+        cls, run: Run, config: Config | None = None, instead: Generator | None = None
+    ) -> Prior:
+        """The prior from the first training samples of a run; config: other than the run's.
+
+        instead: a generator of test maps, of which it is made where the lightcones of the training
+        are not here, from maps behind those of the test set, which is then noted.
+        """
+        counts, more, number, first, notes = [], [], baselines.MEAN_LABEL_SAMPLES, 0, []
+        with contextlib.ExitStack() as stack:
+            try:
+                generator = stack.enter_context(contextlib.closing(run.training(config)))
+            except NoFileError as error:
+                if instead is None:
+                    raise
+                generator, first = instead, instead.config.test.samples
+                notes = [f"{error}: the prior is counted on further maps of the test lightcones"]
+            for indices, batch in testset.batches(generator, first + number, first):
                 counts.append(batch.counts.double().cpu().numpy())
-                run.progress.count("mean label", indices[-1] + 1, number, "training samples")
-            for first in range(number, PRIOR_MAPS, testset.BATCH_SIZE):
-                some = range(first, first + testset.BATCH_SIZE)
+                done = indices[-1] + 1 - first
+                run.progress.count("mean label", done, number, f"{generator.split} samples")
+            for start in range(number, PRIOR_MAPS, testset.BATCH_SIZE):
+                some = range(first + start, first + start + testset.BATCH_SIZE)
                 more.append(generator.counts(some).double().numpy())
-                run.progress.count("prior", some.stop, PRIOR_MAPS, "training samples")
+                done = some.stop - first
+                run.progress.count("prior", done, PRIOR_MAPS, f"{generator.split} samples")
             run.progress.update("fitting the prior's density")
             further = np.concatenate(more) if more else None
-            return cls(np.concatenate(counts), generator.label, further)
+            found = cls(np.concatenate(counts), generator.label, further)
+            found.notes += notes
+            return found
 
     @torch.no_grad()
     def log_prob(self, counts: Float) -> Float:

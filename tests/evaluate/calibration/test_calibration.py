@@ -12,17 +12,20 @@ import pytest
 import torch
 from scipy import stats
 from support import map_runs, small
+from support.fake_generator import FileGenerator
 from support.made_runs import save_run
 
 from streamtrain.bins import LuminosityBins, ranges_with_bins
 from streamtrain.cli.main import main
-from streamtrain.evaluate import testset, trained
+from streamtrain.evaluate import baselines, testset, trained
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration import calibration
 from streamtrain.evaluate.calibration.calibration import Prior, calibrate, sums_of
 from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers
 from streamtrain.evaluate.posterior.functions import simultaneous_band
+from streamtrain.evaluate.run import Run
+from streamtrain.generator.halos import NoFileError
 from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
@@ -157,6 +160,38 @@ def test_the_command_is_deterministic_and_writes_elsewhere(use, tmp_path):
     assert one == other and json.loads(one)["draws"] == 30
     assert not (Path(ours.run) / "calibration.json").exists()
     assert (tmp_path / "one" / "testset.json").is_file()
+
+
+def test_the_training_lightcones_need_not_be_here(use, tmp_path, monkeypatch, capsys):
+    """The prior is then counted on maps behind the test set, which is said; ranks that need none
+    are the same."""
+    ours = use(Oracle())
+    arguments = ["--calibration", "--draws", "30", "--samples", "40", "--out"]
+    assert main(["evaluate", ours.run, *arguments, str(tmp_path / "with")]) == 0
+
+    def absent(*_):
+        raise NoFileError("data.train", "train_*.h5")
+
+    monkeypatch.setattr(Run, "training", absent)
+    asked = []
+    generate = FileGenerator.generate
+    monkeypatch.setattr(
+        FileGenerator,
+        "generate",
+        lambda self, indices: asked.extend(indices) or generate(self, indices),
+    )
+    assert main(["evaluate", ours.run, *arguments, str(tmp_path / "without")]) == 0
+    assert min(asked[: baselines.MEAN_LABEL_SAMPLES]) == 40  # none of the test set
+    here, there = (
+        json.loads((tmp_path / name / "calibration.json").read_text())
+        for name in ("with", "without")
+    )
+    said = "data.train: no file matches 'train_*.h5': the prior is counted on further maps"
+    assert said in there["test_set"]["notes"][0] and said in capsys.readouterr().out
+    for one, other in zip(here["statistics"], there["statistics"], strict=True):
+        assert one["name"] == other["name"]
+        if one["name"] not in ("distance",):
+            assert one["coverage_68"] == other["coverage_68"], one["name"]
 
 
 @pytest.mark.parametrize(
