@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import pytest
 from support import small
 
 from streamtrain.bench import ranks
-from streamtrain.bench.ranks import rank_costs, report_ranks
+from streamtrain.bench.ranks import rank_costs, report_ranks, train_rank
+from streamtrain.config import Config
 from streamtrain.numerics import backend
 from streamtrain.numerics.backend import compile_host, one_at_a_time
+from streamtrain.train import trainer
 
 
 def test_who_compiles_at_the_same_time_compiles_once(
@@ -82,14 +87,42 @@ def test_a_training_needs_validation_maps() -> None:
         rank_costs(small.config(), "cpu", 1)
 
 
-@pytest.mark.slow
-def test_real_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks on two cores: kernels are compiled as often as by one rank, and found again."""
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
     small.lightcone(1, num=500).save(tmp_path / "train.h5")
     small.lightcone(2, num=500).save(tmp_path / "validation.h5")
     data = {k: [str(tmp_path / f"{k}.h5")] for k in ("train", "validation")}
     network = {"layers": 2, "filters": 2, "dense": 4}
-    config = small.config(data=data, network=network, train={"batch_size": 2})
+    return small.config(data=data, network=network, train={"batch_size": 2})
+
+
+def test_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    """What torchrun starts, in this process: it trains, and what is compiled meanwhile is counted,
+    and used."""
+    train = replace(config.train, steps=4, log_every=2, validation_samples=2)
+    file = tmp_path / "bench.yaml"
+    file.write_text(replace(config, run=str(tmp_path / "run"), train=train).to_yaml())
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(backend, "_compile", backend._compile)  # put back in the end
+    build = trainer.Trainer.__init__
+
+    def after_a_kernel(self: trainer.Trainer, *arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "cache_dir", lambda: tmp_path)
+            assert compile_host('extern "C" int answer() { return 42; }\n', ("-O0",)).is_file()
+        build(self, *arguments)
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", after_a_kernel)
+    train_rank(file, "cpu", time.time())
+    row = json.loads((tmp_path / "rank_0.json").read_text())
+    assert row["compiled"] >= 1 and row["samples_per_s"] > 0.0 < row["start_s"]
+
+
+@pytest.mark.slow
+def test_real_ranks(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    """Two ranks on two cores: kernels are compiled as often as by one rank, and found again."""
     monkeypatch.setattr(ranks, "num_cores", lambda: 2)
     one, two = rank_costs(config, "cpu", 2, steps=20)
     assert one["compiled"] == two["compiled"] > 0
