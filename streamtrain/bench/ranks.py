@@ -120,7 +120,7 @@ def train_rank(file: Path, device: str, begun: float) -> None:
         compiled += 1
         return usual(*arguments)
 
-    backend._compile = counting
+    backend._compile = counting  # type: ignore[assignment]
     config = load_config(file)
     trainer = Trainer(config, device)
     start_s = time.time() - begun
