@@ -137,7 +137,8 @@ def test_h_that_tables_of_every_format_state(tmp_path: Path) -> None:
     """As astropy and pyarrow write them, and an array beside the columns of an npz file."""
     table = pytest.importorskip("astropy.table").Table({"mass": [1e12], "x": [3.0]})
     table.meta = {"Hubble_h": 0.6774, "H0": 100.0, "author": "none", "h": [1, 2]}
-    for name, more in (("a.ecsv", {}), ("a.h5", {"serialize_meta": True, "path": "halos"})):
+    for name, path in (("a.ecsv", ""), ("a.h5", "halos"), ("b.h5", "data/halos")):
+        more = {"serialize_meta": True, "path": path} if path else {}
         table.write(tmp_path / name, **more)
         assert stated_h(tmp_path / name) == {"Hubble_h": 0.6774}, name
     table.meta = {"H": 0.6774}
@@ -155,7 +156,8 @@ def test_h_that_tables_of_every_format_state(tmp_path: Path) -> None:
         assert stated_h(tmp_path / name) == {key: pytest.approx(0.6774)}, name
     (tmp_path / "c.csv").write_text("mass,x\n1e12,3\n")
     (tmp_path / "c.ecsv").write_text("# %ECSV 1.0\n# ---\n# meta: {H0: [\nmass x\n1e12 3\n")
-    for name in ("c.csv", "c.ecsv"):
+    np.savez(tmp_path / "c.npz", mass=[1e12], h=np.array({"value": 0.7}, dtype=object))
+    for name in ("c.csv", "c.ecsv", "c.npz"):
         assert stated_h(tmp_path / name) == {}, name
 
 

@@ -371,10 +371,14 @@ def stated_h(path: Path) -> dict[str, float]:
     name = path.name.lower()
     if name.endswith((".h5", ".hdf5")):
         with h5py.File(path, "r") as file:
-            own = [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
-            groups = [file, *(file[n] for n in own if isinstance(file[n], h5py.Group))]
+            groups = [file, *(one for one in _own(file) if isinstance(one, h5py.Group))]
             named = [(key, g.attrs[key]) for g in groups for key in g.attrs if _names_h(key)]
-            texts = [description_of(file[n]) for n in own if n.endswith(DESCRIPTION)]
+            texts = [
+                description_of(one)
+                for g in groups
+                for one in _own(g)
+                if isinstance(one, h5py.Dataset) and str(one.name).endswith(DESCRIPTION)
+            ]
             return _values_of_h([*named, *(pair for t in texts for pair in astropy_meta(t))])
     if name.endswith((".fits", ".fit", ".fits.gz")):
         from astropy.io import fits
@@ -397,8 +401,16 @@ def stated_h(path: Path) -> dict[str, float]:
         return _values_of_h([*said.items(), *astropy_meta(said.get(PARQUET_DESCRIPTION, ""))])
     if name.endswith(".npz"):
         with np.load(path, allow_pickle=False) as content:
-            return _values_of_h((n, content[n]) for n in content.files if _names_h(n))
+            named = [n for n in content.files if _names_h(n)]
+            with suppress(ValueError):  # objects, which are never unpickled, state nothing
+                return _values_of_h((n, content[n]) for n in named)
     return {}
+
+
+def _own(group: h5py.Group) -> list[Any]:
+    """What a group holds itself, no link to somewhere else."""
+    hard = [n for n in group if isinstance(group.get(n, getlink=True), h5py.HardLink)]
+    return [group[n] for n in hard]
 
 
 def _is_comment(line: str) -> bool:
