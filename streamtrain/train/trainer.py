@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -398,13 +398,17 @@ class Trainer:
         true, drawn = (head.log_prob(prediction, given) for given in (counts, samples))
         return Drawn(samples.cpu().numpy(), (true.cpu().numpy(), drawn.cpu().numpy()))
 
+    @cached_property
+    def _ln_accepted(self) -> Tensor:
+        return torch.from_numpy(self._validation.ln_accepted()).to(self._device)
+
     def _mean_label_loss(self, batch: Batch) -> Tensor:
         """The loss of what an untrained head makes of zeros: the mean label of the training. Of
         parameters it is the prior, whose conditions raise its density where they leave any."""
         head = self.network.head
         if head.label.is_parameters:
             classes = head.label.num_class_columns
-            made = batch.label.cpu()[:, :classes].argmax(1) if classes else torch.zeros(1).long()
+            made = batch.label[:, :classes].argmax(1) if classes else slice(None)
             return self._ln_accepted[made].mean()
         with torch.random.fork_rng(devices=[]):
             untrained = type(head)(head.label, head.name, self.config.network.monotonic)
@@ -468,8 +472,6 @@ class Trainer:
     def _validate(self) -> bool:
         """Validate, split over the ranks; True if somebody asked to stop meanwhile."""
         number, label = self.config.train.validation_samples, self._validation.label
-        if label.is_parameters:
-            self._ln_accepted = torch.from_numpy(self._validation.ln_accepted())
 
         def stopped(done: int) -> bool:
             self._busy(f"step {self.step}: validating {done}/{number} samples")
