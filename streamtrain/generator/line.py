@@ -230,8 +230,10 @@ class EmissionLine:
     def _check_required(self) -> None:
         """Warn (AssumptionWarning) where `emit.line.require` counts halos that fields do not have:
         which samples there are rests on how it does."""
+        if not self._section.require.asks:
+            return
         found = self.painter.compiled_models[0].expected_over_true
-        if self._section.require.asks and abs(found - 1.0) > MOST_OFF:
+        if abs(found - 1.0) > MOST_OFF:
             warn(
                 f"emit.line.require expects {found:.2f} times the halos and the light that fields "
                 "have, because the lightcones have footprints of several sizes or far from the "

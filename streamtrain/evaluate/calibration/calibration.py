@@ -150,13 +150,14 @@ class Prior:
     """What is known of a luminosity function without a map: the counts of training maps.
 
     counts: halos per bin of some maps [num_maps, num_bins]; label: what they are the label of;
-    more: of further ones, for the density alone.
+    more: of further ones, for the density alone; notes: what should be known of it, a sentence
+    each.
     """
 
-    def __init__(self, counts: Float, label: Label, more: Float | None = None) -> None:
-        self.counts = counts
-        self.notes: list[str] = []
-        """What should be known of it, a sentence each."""
+    def __init__(
+        self, counts: Float, label: Label, more: Float | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self.counts, self.notes = counts, tuple(notes)
         self.scale = np.maximum(tell_apart(counts).std(axis=0), SMALLEST_STD_DEX)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -239,9 +240,7 @@ class Prior:
                 run.progress.count("prior", done, PRIOR_MAPS, f"{generator.split} samples")
             run.progress.update("fitting the prior's density")
             further = np.concatenate(more) if more else None
-            found = cls(np.concatenate(counts), generator.label, further)
-            found.notes += notes
-            return found
+            return cls(np.concatenate(counts), generator.label, further, notes)
 
     @torch.no_grad()
     def log_prob(self, counts: Float) -> Float:
