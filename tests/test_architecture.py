@@ -118,6 +118,41 @@ def test_page_shows_what_the_code_does(name: str) -> None:
     )
 
 
+NAMED = re.compile(r"(\w+)?,?\s+\(?`([\w./]+)`")
+"""A name in back quotes in the text of a room, and the word in front of it."""
+NO_FILE = ("command", "section")
+"""Words in front of a name that is that of no file."""
+
+
+def not_there(folder: Path) -> list[str]:
+    """What the text of a room names as files that are not there: of the room, and with a dot or a
+    slash those of the package."""
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    found = []
+    for word, name in NAMED.findall(" " + text):
+        inner = name.removeprefix("streamtrain.").replace(".", "/")
+        place = ROOT / name if "/" in name else PACKAGE / inner if "." in name else folder / name
+        file = place.with_name(f"{place.name}.py")
+        if word not in NO_FILE and name != "streamtrain" and not (place.exists() or file.exists()):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.glob("*/**/__init__.py")), ids=lambda f: f.parent.name
+)
+def test_rooms_name_files_that_are_there(file: Path) -> None:
+    """A file that gets another name is named so in the text of its room, by which it is found."""
+    assert not_there(file.parent) == []
+
+
+def test_files_that_are_not_there_are_found(tmp_path: Path) -> None:
+    text = "Start with `here`, the command `infer`; `gone`, `streamtrain.bins`, `a.b`."
+    (tmp_path / "__init__.py").write_text(f'"""{text}"""', encoding="utf-8")
+    (tmp_path / "here.py").touch()
+    assert not_there(tmp_path) == ["gone", "a.b"]
+
+
 def recipes() -> Iterator[tuple[str, list[tuple[str, list[str]]], list[str]]]:
     """(title, [(file, names in it)], tests) of every recipe."""
     text = PAGE.read_text(encoding="utf-8").partition("## Recipes")[2].partition("\n## ")[0]

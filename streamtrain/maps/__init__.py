@@ -1,7 +1,9 @@
 """Maps in files, those of users, of surveys and of other programs.
 
-Start with `skymap`, a map with its axes and units; `read` chooses the reader of a file, `regrid`
-brings a map to other voxels.
+Start with `skymap`, a map with its axes and units; `read` chooses the reader of a file (`fits`,
+whose axes and their kinds are in `fitsimage`, `hdf5`, `npz`, `comap`), `regrid` brings a map to
+other voxels. `write` writes a cube as FITS; samples in HDF5 and npz files are written by
+`generator.export`.
 """
 
 READING = ("units", "nu_rest_GHz", "index", "hdu", "no_value", "sum_feeds")
