@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.machine.cgroups import groups_of, lines, number_in
+from streamtrain.machine.interrupt import SIGNALS
 from streamtrain.machine.memory import free_memory
 from streamtrain.machine.progress import SILENT, Progress
 
@@ -80,7 +81,6 @@ Work = Callable[[int, int, Callable[[float, str], None]], str]
 """work(seed, threads, report) -> what was done, in a sentence."""
 
 _REPORT_S = 0.5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -230,7 +230,7 @@ def _signals_wait() -> Iterator[None]:
     came: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
+        for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 handlers[number] = signal.signal(number, lambda given, _: came.append(given))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -30,9 +30,9 @@ from scipy.special import logsumexp
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import Chosen, EmissionLine
 from streamtrain.luminosity.mixture import Component
-from streamtrain.luminosity.priors import Parameters
 from streamtrain.luminosity.scores import NormalScores, scores_of
 from streamtrain.numerics.rng import STAGE_POSE, Draws
+from streamtrain.priors import Parameters
 
 Float = NDArray[np.float64]
 

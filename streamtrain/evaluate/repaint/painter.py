@@ -19,12 +19,12 @@ from streamtrain.evaluate.repaint.model_fit import ParametersOfCounts
 from streamtrain.evaluate.repaint.statistics import BATCH, Compared, Measured, PaintedStatistics
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import Chosen
-from streamtrain.luminosity.priors import Parameters
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.voxel_files import unseen_before
+from streamtrain.priors import Parameters
 
 Float = NDArray[np.float64]
 
