@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from streamtrain.arguments import whole_number
+from streamtrain.catalogs.skies import NoFileError
 from streamtrain.config import Config, ConfigError, load_config
 from streamtrain.evaluate.run import Run
-from streamtrain.generator.halos import NoFileError
 from streamtrain.train import trainer
 
 

@@ -7,6 +7,7 @@ their turn comes: thousands of files are not read before a run begins.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,35 @@ import numpy as np
 
 from streamtrain.catalogs.headers import SAME_SKY, CatalogError, Header, num_shared
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.machine.files import why_nothing_found
+from streamtrain.shipped import shipped
+
+
+class NoFileError(CatalogError):
+    """A lightcone file that is not there; `where` names it, a setting or an option."""
+
+    def __init__(self, where: str, pattern: str) -> None:
+        super().__init__(f"{where}: no file matches '{pattern}'")
+        self.where = where
+
+
+def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list[Path]:
+    """Files that paths and globs name, sorted by name; CatalogError if one names nothing and
+    `must_exist`.
+
+    `configs/...` also finds the files that ship with streamtrain, wherever one stands.
+    """
+    files: list[Path] = []
+    for pattern in patterns:
+        found = sorted(glob.glob(pattern, recursive=True))
+        if not found and Path(pattern).parts[:1] == ("configs",):
+            found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
+        if not found and (forbidden := why_nothing_found(pattern)):
+            raise CatalogError(f"{where}: {forbidden}, where '{pattern}' is looked for")
+        if not found and must_exist:
+            raise NoFileError(where, pattern)
+        files += [Path(name) for name in found if Path(name) not in files]
+    return files
 
 
 class LightconeFiles:

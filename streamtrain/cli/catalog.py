@@ -39,7 +39,7 @@ def command_for(error: BaseException, arguments: argparse.Namespace) -> str:
     config, run = (getattr(arguments, name, None) for name in ("config", "folder"))
     if config is None and run is None:
         return ""
-    from streamtrain.generator.halos import NoFileError
+    from streamtrain.catalogs.skies import NoFileError
 
     if not isinstance(error, NoFileError) or error.where.startswith("--"):
         return ""

@@ -8,10 +8,8 @@ shine in the same lightcones share one bank.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,21 +22,11 @@ from streamtrain.cosmology import C_KMS
 from streamtrain.generator.pose import Pose, tile_columns
 from streamtrain.grid import Grid
 from streamtrain.luminosity.modifiers import LineWidthConfig
-from streamtrain.machine.files import why_nothing_found
 from streamtrain.numerics import portable
 from streamtrain.numerics.backend import full_device
 from streamtrain.operators.beam import FWHM_PER_SIGMA
-from streamtrain.shipped import shipped
 
 Float32 = NDArray[np.float32]
-
-
-class NoFileError(CatalogError):
-    """A lightcone file that is not there; `where` names it, a setting or an option."""
-
-    def __init__(self, where: str, pattern: str) -> None:
-        super().__init__(f"{where}: no file matches '{pattern}'")
-        self.where = where
 
 
 BANK_BYTES = 5 * 4
@@ -112,25 +100,6 @@ class Bank:
         items = items[items[:, 2] > 0]
         start = np.searchsorted(items[:, 0], np.arange(len(lightcone) + 1))
         return np.ascontiguousarray(items), start
-
-
-def expand(patterns: Sequence[str], where: str, must_exist: bool = True) -> list[Path]:
-    """Files that paths and globs name, sorted by name; CatalogError if one names nothing and
-    `must_exist`.
-
-    `configs/...` also finds the files that ship with streamtrain, wherever one stands.
-    """
-    files: list[Path] = []
-    for pattern in patterns:
-        found = sorted(glob.glob(pattern, recursive=True))
-        if not found and Path(pattern).parts[:1] == ("configs",):
-            found = sorted(glob.glob(str(shipped(pattern)), recursive=True))
-        if not found and (forbidden := why_nothing_found(pattern)):
-            raise CatalogError(f"{where}: {forbidden}, where '{pattern}' is looked for")
-        if not found and must_exist:
-            raise NoFileError(where, pattern)
-        files += [Path(name) for name in found if Path(name) not in files]
-    return files
 
 
 class Column(Protocol):

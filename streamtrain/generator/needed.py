@@ -13,11 +13,11 @@ from typing import Any
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.lightcone import Lightcone
+from streamtrain.catalogs.skies import expand
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.synthesize import is_sky_of, realisation_name
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.halos import expand
 from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.open import DIAGONALS, own_files
 from streamtrain.generator.pose import check_fits

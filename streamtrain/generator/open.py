@@ -10,11 +10,10 @@ import numpy as np
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.settings import SynthesizeConfig
-from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once
+from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once, expand
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError
-from streamtrain.generator.halos import expand
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.numerics.rng import SPLITS, Split
 

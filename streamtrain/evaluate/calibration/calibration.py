@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamtrain.bins import LuminosityBins, bright_above, bright_bins, ranges_with_bins
+from streamtrain.catalogs.skies import NoFileError
 from streamtrain.config import Config
 from streamtrain.evaluate import baselines, testset
 from streamtrain.evaluate.alarm.watch import Watch
@@ -33,7 +34,6 @@ from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.halos import NoFileError
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, SMALLEST_STD_DEX, Label
 from streamtrain.machine.files import write_json

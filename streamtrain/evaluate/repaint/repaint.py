@@ -32,6 +32,7 @@ from scipy.special import ndtr
 
 from streamtrain.arguments import whole_number
 from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import expand
 from streamtrain.config import Config
 from streamtrain.evaluate.calibration.recalibration import Applied
 from streamtrain.evaluate.posterior.posterior import check_posterior, check_seed
@@ -42,7 +43,6 @@ from streamtrain.evaluate.repaint.statistics import BATCH, TITLES, Statistic
 from streamtrain.evaluate.testset import skies_of
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
-from streamtrain.generator.halos import expand
 from streamtrain.generator.line import Chosen
 from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
 from streamtrain.machine.files import npz_arrays, reading, sha256_of, writing

@@ -24,6 +24,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import special
 
+from streamtrain.catalogs.skies import expand
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
@@ -33,7 +34,6 @@ from streamtrain.evaluate.robustness.makers import free_seed
 from streamtrain.evaluate.robustness.other_skies import cosmology_of, folder_for
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, TICK_SIZE, WRONG, legend_below, write_png
-from streamtrain.generator.halos import expand
 from streamtrain.generator.needed import sky_of
 from streamtrain.labels import QUANTITIES
 from streamtrain.luminosity.lines import line_name

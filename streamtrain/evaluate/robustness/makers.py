@@ -16,6 +16,7 @@ from typing import Any
 
 from streamtrain.bins import bright_above
 from streamtrain.catalogs.headers import Header
+from streamtrain.catalogs.skies import expand
 from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.catalogs.synthesis.make import Recipe, make_lightcones
 from streamtrain.catalogs.synthesis.massfunction import halo_bias, mass_function
@@ -40,7 +41,6 @@ from streamtrain.evaluate.robustness.other_skies import (
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
-from streamtrain.generator.halos import expand
 from streamtrain.generator.line import MASS_TOLERANCE
 from streamtrain.generator.needed import FIRST_SEEDS, MOST, sky_of
 from streamtrain.machine.files import write_json

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.headers import Header
-from streamtrain.catalogs.skies import check_once
+from streamtrain.catalogs.skies import check_once, expand
 from streamtrain.catalogs.synthesis.box import METHOD
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.run import Run
 from streamtrain.generator.generator import Batch, Generator
-from streamtrain.generator.halos import expand
 from streamtrain.generator.open import sky_options
 from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history

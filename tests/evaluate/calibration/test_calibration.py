@@ -16,6 +16,7 @@ from support.fake_generator import FileGenerator
 from support.made_runs import save_run
 
 from streamtrain.bins import LuminosityBins, ranges_with_bins
+from streamtrain.catalogs.skies import NoFileError
 from streamtrain.cli.main import main
 from streamtrain.evaluate import baselines, testset, trained
 from streamtrain.evaluate.bootstrap import Bootstrap
@@ -25,7 +26,6 @@ from streamtrain.evaluate.calibration.figures import calibration_figure
 from streamtrain.evaluate.calibration.report import Ranked, numbers
 from streamtrain.evaluate.posterior.functions import simultaneous_band
 from streamtrain.evaluate.run import Run
-from streamtrain.generator.halos import NoFileError
 from streamtrain.grid import Grid
 from streamtrain.labels import Label, LabelConfig
 from streamtrain.networks.network import build_head
