@@ -24,14 +24,13 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import special
 
-from streamtrain.catalogs.skies import expand
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.config import Config, ConfigError, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
-from streamtrain.evaluate.robustness.other_skies import cosmology_of, folder_for
+from streamtrain.evaluate.robustness.other_skies import cosmology_of, folder_for, training_files
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import LABEL_SIZE, TICK_SIZE, WRONG, legend_below, write_png
 from streamtrain.generator.needed import sky_of
@@ -197,7 +196,7 @@ class _Skies:
     def _cosmology(self) -> dict[str, float]:
         """That of the training, or streamtrain's default where its lightcones are gone."""
         config = self._run.config
-        training = expand(config.data.files("train"), "data.train", must_exist=False)
+        training = training_files(config)
         return cosmology_of(config, training) or Cosmology().to_dict()
 
 

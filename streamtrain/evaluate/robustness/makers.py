@@ -38,6 +38,7 @@ from streamtrain.evaluate.robustness.other_skies import (
     notes_on,
     on_other_skies,
     open_maps,
+    training_files,
 )
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
@@ -256,7 +257,7 @@ class _Table:
             return list(maker.files)
         config = self._run.config
         usual, sfr = sky_of(config)
-        training = expand(config.data.files("train"), "data.train", must_exist=False)
+        training = training_files(config)
         known = cosmology_of(config, training)
         cosmology = Cosmology() if known is None else Cosmology.from_dict(known)
         options = SkyOptions(

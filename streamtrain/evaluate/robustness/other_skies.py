@@ -28,6 +28,11 @@ SOME_DRAWS = 256
 """So many cosmologies are drawn where the training draws one for every sky."""
 
 
+def training_files(config: Config) -> list[Path]:
+    """The lightcone files of the training that are there; none where it made them, or are gone."""
+    return expand(config.data.files("train"), "data.train", must_exist=False)
+
+
 def on_other_skies(run: Run, files: Sequence[str], option: str = "--on") -> Config:
     """A run's configuration with the lightcones `files` (files or globs) as its test skies.
 
@@ -39,8 +44,7 @@ def on_other_skies(run: Run, files: Sequence[str], option: str = "--on") -> Conf
         raise ValueError(f"{option} needs a lightcone file")
     check_once({option: paths})
     config = run.config
-    files_of_training = expand(config.data.files("train"), "data.train", must_exist=False)
-    training = [Header.read(path) for path in files_of_training]
+    training = [Header.read(path) for path in training_files(config)]
     made = read_history(run.folder / "lightcones.jsonl", "number")
     digests = {*(run.trained.lightcones or []), *(str(entry.get("digest")) for entry in made)}
     recipes = {*run.trained.recipes.values()}
@@ -129,7 +133,7 @@ def open_maps(
 
 def notes_on(config: Config, generator: Generator) -> list[str]:
     """What should be known of test skies that are not the run's own, a sentence each."""
-    training = expand(config.data.files("train"), "data.train", must_exist=False)
+    training = training_files(config)
     realisations = generator.skies_until(config.test.samples)
     skies = len({*realisations.values()})
     what = "other realisations than the training's"
