@@ -333,6 +333,15 @@ PLAIN = Modifiers()
 """The light of the model as it is."""
 
 
+def count_changing(emit: Mapping[str, Any]) -> list[str]:
+    """The modifiers of a section `emit` that change how many halos of a luminosity there are."""
+    return [
+        f"emit.{name}"
+        for name, one in emit.items()
+        if isinstance(one, BlankConfig) or getattr(one, "moves_light", False)
+    ]
+
+
 def emit_stage(position: int) -> int:
     """First of the four random stages of modifier number `position` of a configuration."""
     return STAGE_EMIT + 4 * position

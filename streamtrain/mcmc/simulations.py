@@ -17,7 +17,7 @@ from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import Chosen
 from streamtrain.labels import NO_FUNCTION
-from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
+from streamtrain.luminosity.modifiers import count_changing
 from streamtrain.mcmc.likelihood import Density
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import LevelNoise
@@ -60,12 +60,11 @@ def check(config: Config) -> None:
             "a Markov chain takes the parameters of one luminosity model: emit.line.mixture has "
             f"{', '.join(config.line.mixture)}"
         )
-    for name, section in config.emit.items():
-        if isinstance(section, BrightnessConfig | DimConfig | BlankConfig):
-            raise ConfigError(
-                f"a Markov chain takes the parameters of the luminosity model alone: emit.{name} "
-                "changes the halos' light beyond it"
-            )
+    for name in count_changing(config.emit):
+        raise ConfigError(
+            f"a Markov chain takes the parameters of the luminosity model alone: {name} "
+            "changes the halos' light beyond it"
+        )
 
 
 def drawn_levels(generator: Generator) -> list[str]:

@@ -44,7 +44,7 @@ from streamtrain.evaluate.testset import skies_of
 from streamtrain.figures import write_png
 from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.generator.line import Chosen
-from streamtrain.luminosity.modifiers import BlankConfig, BrightnessConfig, DimConfig
+from streamtrain.luminosity.modifiers import count_changing
 from streamtrain.machine.files import npz_arrays, reading, sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
@@ -359,7 +359,7 @@ def _of_functions(repainter: Repainter, functions: Float, number: int, seed: int
 def _assumed(run: Painting, calibration: Calibration) -> list[str]:
     """What the painted maps and the ranks rest on, a sentence each."""
     said = []
-    moving = _moving(run)
+    moving = count_changing(run.config.emit)
     if moving and run.config.label.quantity != "parameters":
         said.append(
             f"{', '.join(moving)} is drawn by its prior for every painted map, and parameters are "
@@ -371,15 +371,6 @@ def _assumed(run: Painting, calibration: Calibration) -> list[str]:
     if split == "training":
         text += ", which the network has seen: name others in data.validation for an honest p"
     return [*said, text]
-
-
-def _moving(run: Painting) -> list[str]:
-    """Modifiers that change how many halos of a luminosity there are."""
-    return [
-        f"emit.{name}"
-        for name, section in run.config.emit.items()
-        if isinstance(section, BrightnessConfig | DimConfig | BlankConfig)
-    ]
 
 
 def _calibration(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
@@ -431,7 +422,7 @@ def _calibrate(run: Painting, noise: NoiseLevel, maps: int) -> Calibration:
         batches.append(batch)
         run.progress.count("check, calibrated once", start + len(batch), maps, "maps of the prior")
     repainter = Repainter(config, run.network, run.training)
-    if config.label.quantity != "parameters" and not _moving(run):
+    if config.label.quantity != "parameters" and not count_changing(run.config.emit):
         repainter.of_counts.scatter = field_scatter(*_counts(repainter, batches))
     rows: dict[str, list[Float]] = {}
     covariance: dict[str, Float] = {}
