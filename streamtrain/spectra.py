@@ -228,6 +228,10 @@ def _whole(number: int, num: int) -> list[tuple[int, int]]:
     return list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
 
 
+EDGE_VOXELS = 1 << 14
+"""Voxels of a map that the bins of T are chosen from, at most, evenly spaced among all."""
+ANSCOMBE = 0.375
+"""sqrt(n + this) of a number n of voxels scatters alike whatever its mean (Anscombe 1948)."""
 TAIL_SIGMA = 3.0
 """`quantile_edges` reach as far into the tails as this many sigma of a normal distribution."""
 
@@ -282,6 +286,12 @@ def _counted_in_cells(values: Tensor, edges: Tensor, scale: float) -> Tensor:
             which += known >= ends.index_select(0, which)
         found.append(torch.bincount(which, minlength=len(ends)))
     return torch.stack(found)
+
+
+def edge_voxels(maps: Tensor) -> NDArray[np.floating]:
+    """Voxels of maps [B, ...] for `quantile_edges`, at most `EDGE_VOXELS` of each [B, n]."""
+    voxels = maps.flatten(1)
+    return voxels[:, :: -(-voxels.shape[1] // EDGE_VOXELS)].cpu().numpy()
 
 
 def quantile_edges(values: NDArray[np.floating], num_bins: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from streamtrain.mcmc.likelihood import Density
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.plan import InputMap
-from streamtrain.spectra import Power, quantile_edges, shells, voxel_counts
+from streamtrain.spectra import ANSCOMBE, Power, edge_voxels, quantile_edges, shells, voxel_counts
 
 Float = NDArray[np.float64]
 Report = Callable[[int], None]
@@ -30,8 +30,6 @@ Report = Callable[[int], None]
 BATCH_SIZE = 32
 EDGE_SAMPLES = 64
 """Samples whose voxels choose the bins of T."""
-EDGE_VOXELS = 1 << 14
-"""Voxels of a sample that do so, at most."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def data_vector(generator: Generator) -> DataVector:
     input_map = generator.config.observation.input_map
     parts = []
     for batch in _batches(generator, 0, EDGE_SAMPLES):
-        voxels = input_map.restore(batch.cube).flatten(1)
-        parts.append(voxels[:, :: -(-voxels.shape[1] // EDGE_VOXELS)].cpu().numpy())
+        parts.append(edge_voxels(input_map.restore(batch.cube)))
     # voxels of maps without noise may be equal, and an edge given twice is one
     edges = np.unique(quantile_edges(np.concatenate(parts), VOXEL_BINS))
     return DataVector(input_map, edges)
@@ -146,7 +143,6 @@ def _batches(
 
 POWER_BINS = 16
 VOXEL_BINS = 24
-ANSCOMBE = 0.375
 SMALLEST_POWER = 1e-300
 
 

@@ -33,14 +33,20 @@ from streamtrain.networks.layers import (
 )
 from streamtrain.networks.settings import HybridConfig, SummariesConfig
 from streamtrain.operators.plan import InputMap
-from streamtrain.spectra import Power, quantile_edges, rings, shells, slabs, voxel_counts
+from streamtrain.spectra import (
+    EDGE_VOXELS,
+    Power,
+    quantile_edges,
+    rings,
+    shells,
+    slabs,
+    voxel_counts,
+)
 
 SLABS = 8
 """Bins of k_par, unless the configuration says otherwise."""
 NUM_EDGE_SAMPLES = 32
 """How many samples of the normalisation choose the bins of T."""
-EDGE_VOXELS = 1 << 14
-"""Voxels of a sample that the bins of T are chosen from, at most, evenly spaced among all."""
 SMALLEST_STD = 0.01
 """Floor of a feature's standard deviation, which is a natural logarithm."""
 EMPTY_SHARE = 1e-3

@@ -19,19 +19,25 @@ from scipy.special import ndtri, stdtr
 
 from streamtrain.config import Config
 from streamtrain.networks.network import Network
-from streamtrain.spectra import Power, quantile_edges, rings, shells, slabs, voxel_counts
+from streamtrain.spectra import (
+    ANSCOMBE,
+    Power,
+    edge_voxels,
+    quantile_edges,
+    rings,
+    shells,
+    slabs,
+    voxel_counts,
+)
 
 Float = NDArray[np.float64]
 
 POWER_BINS, RINGS, SLABS, VOXEL_BINS = 16, 8, 5, 16
 BATCH = 32
 """Maps that are measured at a time; the first so many painted ones choose the bins of T."""
-EDGE_VOXELS = 1 << 14
-"""Voxels of a map that do so, at most."""
 EMPTY = 1e-6
 """What P and the scatter of a channel without anything in it count as, in means of the painted
 maps."""
-ANSCOMBE = 0.375
 LEAST_P = 1e-300
 
 NAMES = ("power", "power_2d", "voxels", "means", "scatter", "brightest", "network")
@@ -150,8 +156,7 @@ class PaintedStatistics:
 
     def edges(self, painted: Measured) -> Float:
         """Edges of the bins of T that some painted maps choose [VOXEL_BINS - 1]."""
-        voxels = painted.maps[:BATCH].flatten(1)
-        return quantile_edges(voxels[:, :: -(-voxels.shape[1] // EDGE_VOXELS)].numpy(), VOXEL_BINS)
+        return quantile_edges(edge_voxels(painted.maps[:BATCH]), VOXEL_BINS)
 
     def compare(self, one: Measured, painted: Measured) -> Compared:
         """A map beside painted ones."""
