@@ -37,10 +37,10 @@ from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
+from streamtrain.numerics.portable import LN10
 from streamtrain.numerics.rng import STAGE_THETA, Draws, sample_indices
 from streamtrain.stream import SampleStream
 
-LN10 = math.log(10.0)
 MOST_HALOS = 2.0**53
 """float64 holds every whole number up to here, and no draw has more."""
 BATCH_SIZE = 16

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from streamtrain.luminosity.lines import CO10_GHZ
-from streamtrain.luminosity.model import LN10, LuminosityModel, lsun_per_lprime, mean_preserving
+from streamtrain.luminosity.model import LuminosityModel, lsun_per_lprime, mean_preserving
+from streamtrain.numerics.portable import LN10
 from streamtrain.priors import Correlated, Fixed, Normal, Prior
 
 

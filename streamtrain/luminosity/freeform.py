@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamtrain.luminosity.model import LN10, LuminosityModel, mean_preserving
+from streamtrain.luminosity.model import LuminosityModel, mean_preserving
 from streamtrain.numerics import portable
+from streamtrain.numerics.portable import LN10
 from streamtrain.priors import (
     Distribution,
     Fixed,

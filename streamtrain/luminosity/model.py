@@ -18,10 +18,10 @@ import numpy as np
 from streamtrain.luminosity.lines import CO10_GHZ
 from streamtrain.luminosity.lines import TOLERANCE as LINE_TOLERANCE
 from streamtrain.numerics import portable
+from streamtrain.numerics.portable import LN10
 from streamtrain.priors import Prior
 from streamtrain.schema import AssumptionWarning, ConfigError, ModelRangeWarning, nearest, warn
 
-LN10 = 2.302585092994046
 ModelFunction = Callable[..., Any]
 Range = tuple[float, float]
 

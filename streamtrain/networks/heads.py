@@ -25,8 +25,8 @@ from torch.nn.functional import cross_entropy, softplus
 from streamtrain.labels import Label
 from streamtrain.networks.layers import NonIncreasing, Unconstrained
 from streamtrain.networks.move import Move
+from streamtrain.numerics.portable import LN10
 
-LN10 = math.log(10.0)
 LARGEST_LN_STRETCH = 8.0
 """A Gaussian head's deviation is within a factor e^8 of the label's."""
 LN_DISPERSION = (math.log(1e-2), math.log(1e6))

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
 from streamtrain.labels import SMALLEST_STD_DEX, Label
-from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, LN10, Head
+from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, Head
 from streamtrain.networks.intervals import interval_log_prob
+from streamtrain.numerics.portable import LN10
 
 COMPONENTS = 3
 """Normal distributions in the mixture of a node."""

@@ -9,14 +9,13 @@ Axes: b map, k luminosity bin.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-LN10 = math.log(10.0)
+from streamtrain.numerics.portable import LN10
 
 
 @dataclass(frozen=True)

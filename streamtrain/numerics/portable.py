@@ -21,6 +21,7 @@ Float = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LN2 = 0.6931471805599453
+LN10 = 2.302585092994046
 LOG2_10 = 3.321928094887362
 LOG10_2 = 0.30102999566398120
 _EXP2_TERMS = [1.0]

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from streamtrain.luminosity.modifiers import Brightness, BrightnessConfig
 from streamtrain.numerics.backend import Kernels
+from streamtrain.numerics.portable import LN10
 from streamtrain.numerics.rng import Draws
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import Drawn, Operator, Pointwise, Turn
 from streamtrain.schema import setting
 
-LN10 = 2.302585092994046
 Values = TypeVar("Values", Tensor, NDArray[np.floating])
 
 

@@ -32,7 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamtrain.networks.move import LN10, log10_above
+from streamtrain.networks.move import log10_above
+from streamtrain.numerics.portable import LN10
 
 Float = NDArray[np.float64]
 
