@@ -28,8 +28,15 @@ from streamtrain.cli.common import (
     with_device,
 )
 from streamtrain.cli.evaluate import add_evaluate, add_testset
-from streamtrain.cli.maps import add_alarm, add_export, add_infer, add_map
-from streamtrain.cli.runs import add_calibrate, add_compare_runs, add_layers, add_mcmc, add_runs
+from streamtrain.cli.maps import add_export, add_infer, add_map
+from streamtrain.cli.runs import (
+    add_alarm,
+    add_calibrate,
+    add_compare_runs,
+    add_layers,
+    add_mcmc,
+    add_runs,
+)
 from streamtrain.machine.files import DEBUG, DISK_FULL, one_line, write_text
 from streamtrain.machine.interrupt import PIPE_CLOSED
 from streamtrain.schema import AssumptionWarning, nearest

@@ -139,49 +139,6 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
 
 
-ALARM_DESCRIPTION = """\
-Looks at maps of a run's own prior, so that every later prediction says whether a map is one of
-those that the training could have made.
-
-Half of the maps are of the training's skies and say what goes with what, the others of the
-validation skies and say how far from that maps of the prior lie; the p-value of a map is its rank
-among these. `streamtrain infer` makes a smaller reference by itself where there is none; `evaluate`
-and its options use the one that is there. Prints how often the alarm is false on the run's test
-maps, and writes alarm.npz, alarm.json and alarm.png into the run folder. More in docs/infer.md."""
-
-
-def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
-    """Add the command to those of `streamtrain`; device: the parser of --device."""
-    command = commands.add_parser(
-        "alarm",
-        parents=[device],
-        help="what maps a network was trained for, so that it can say when a map is none of them",
-        description=ALARM_DESCRIPTION,
-    )
-    add = command.add_argument
-    add_run(command)
-    add_settings(command)
-    add("--maps", type=int, default=10_000, metavar="N", help="maps of the prior [%(default)s]")
-    add(
-        "--beside",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="RUN",
-        help="another run that takes the same maps, whose disagreement counts; repeatable",
-    )
-    command.set_defaults(run=run_alarm)
-
-
-def run_alarm(arguments: argparse.Namespace) -> int:
-    """Run the command; raises ValueError with one sentence for bad input."""
-    from streamtrain.evaluate.alarm.report import make_alarm
-
-    given = taken(arguments, "maps", "beside")
-    make_alarm(config_of_run(arguments), **given, resources=resources_of(arguments))
-    return 0
-
-
 INFER_DESCRIPTION = """\
 The luminosity function of a map of your own, as a trained network reads it off.
 
