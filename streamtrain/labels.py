@@ -96,6 +96,8 @@ class Quantity:
 
 NO_FUNCTION = {"class": "a class", "parameters": "the model's parameters"}
 """Quantities of a label that are no function of luminosity, in words."""
+COUNT_QUANTITIES = ("counts", "phi", "phi_L")
+"""Quantities that are made of the halos of one bin each."""
 QUANTITIES = {
     "counts": Quantity("dN", "halos per bin, $dN$"),
     "cumulative": Quantity("N(>L)", "halos above $L$, $N(>L)$", at_lower_edge=True),

@@ -18,6 +18,11 @@ WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": Fa
 """Names of files are not broken."""
 
 
+def span(low: float, high: float) -> str:
+    """'3 to 5', or '3' where both ends are the same."""
+    return f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
 def columns(
     head: Sequence[str],
     rows: Sequence[Sequence[str] | str],

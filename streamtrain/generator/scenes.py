@@ -27,7 +27,7 @@ from streamtrain.labels import Label
 from streamtrain.luminosity.modifiers import build_modifiers, emit_stage
 from streamtrain.luminosity.scores import in_label
 from streamtrain.luminosity.settings import InterloperConfig
-from streamtrain.machine.memory import free_memory
+from streamtrain.machine.memory import GB, free_memory
 from streamtrain.numerics.rng import STAGE_POSE, Split
 
 Line = tuple[LightconeFiles | FreshSkies, Schedule, LinePlan]
@@ -147,7 +147,6 @@ class SceneBuilder:
 
 SHARE = 0.5
 """Share of the free memory that lightcones may take."""
-GB = 1e9
 
 
 def free_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from streamtrain.labels import COUNT_QUANTITIES
 from streamtrain.schema import ConfigError, setting
 
 HeadName: TypeAlias = Literal[
@@ -25,8 +26,6 @@ HeadName: TypeAlias = Literal[
 
 COUNT_HEADS = ("poisson", "negative_binomial", "joint_counts")
 """Heads that learn the number of halos per bin, whatever the label's scale."""
-COUNT_QUANTITIES = ("counts", "phi", "phi_L")
-"""Labels that are made of the halos of one bin each."""
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,6 @@ TURNED = 1.1
 
 LEVELS = (0.05, 0.01)
 """p-values below which maps are counted."""
-PRIOR_LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
-"""Quantiles that are kept of what maps of the prior have."""
 
 USUAL = 0.9
 """What a share of 1 counts as where shares are combined: with 1 itself, a map that is nearer to
@@ -138,8 +136,8 @@ class Alarm:
     skies: str
     """The skies that these maps are of, in words."""
     prior: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """`PRIOR_LEVELS` of what is quoted of a luminosity function, by name, over maps of the prior:
-    what is known without a map. Empty where that is not known."""
+    """`ranks.QUANTILES` of what is quoted of a luminosity function, by name, over maps of the
+    prior: what is known without a map. Empty where that is not known."""
 
     @property
     def extrapolated(self) -> bool:

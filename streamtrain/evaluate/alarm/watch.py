@@ -22,7 +22,6 @@ from streamtrain.config import Config
 from streamtrain.evaluate.alarm.alarm import (
     FEWEST_MAPS,
     NUM_MAPS,
-    PRIOR_LEVELS,
     TURNED,
     Alarm,
     Reference,
@@ -35,6 +34,7 @@ from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
+from streamtrain.ranks import QUANTILES
 from streamtrain.schema import ConfigError, differences, to_dict
 from streamtrain.shipped import is_shipped
 from streamtrain.tables import range_title
@@ -187,7 +187,7 @@ def _made(
     statistics = looking.statistics
     places = [*statistics.places, *_places(network, others)]
     prior = {
-        name: whole_quantiles(np.concatenate(values), PRIOR_LEVELS).tolist()
+        name: whole_quantiles(np.concatenate(values), QUANTILES).tolist()
         for name, values in looking.integrals.items()
     }
     return Reference.fit(statistics, seen, unseen, places, skies, prior, turned), statistics

@@ -17,14 +17,12 @@ import torch
 from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.folder import read_evaluation, read_json, run_config
-from streamtrain.labels import NO_FUNCTION, QUANTITIES, Label
+from streamtrain.labels import COUNT_QUANTITIES, NO_FUNCTION, QUANTITIES, Label
 from streamtrain.luminosity.scores import in_label
 from streamtrain.machine.files import sha256, sha256_of
 from streamtrain.networks.network import build_network, loss_name, multiply_adds
 from streamtrain.shipped import find_run
 
-COUNTS = ("counts", "phi", "phi_L")
-"""Labels whose errors in dex are those of the halos of one bin."""
 CALIBRATION = "calibration.json"
 """What `evaluate --calibration` writes."""
 LAST_SHARE = 0.1
@@ -97,7 +95,7 @@ class RunRecord:
         quantity = self.config.label.quantity
         if quantity in NO_FUNCTION:
             return quantity
-        return "dN" if quantity in COUNTS else QUANTITIES[quantity].symbol
+        return "dN" if quantity in COUNT_QUANTITIES else QUANTITIES[quantity].symbol
 
     @property
     def loss(self) -> str:

@@ -21,6 +21,7 @@ from streamtrain.operators.plan import ObservationPlan, Step
 from streamtrain.operators.pool import Pool
 from streamtrain.operators.table import without_paths
 from streamtrain.schema import AssumptionWarning, operator_kind, to_dict
+from streamtrain.tables import span
 
 Float = NDArray[np.float64]
 
@@ -150,12 +151,11 @@ def say_other_noise(
         return
     level, least, most = (float(np.median(values[known])) for values in (theirs, low, high))
     if not least / FAR <= level <= most * FAR:
-        of_training = f"{most:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
         far = level >= OF_UNITS * most or level <= least / OF_UNITS
         ask = f"; are its units really {stated}? --units says otherwise" if far and stated else ""
         notes.append(
             f"sigma of its noise is {level:.3g} {units} in a voxel (median), that of the "
-            f"training's maps {of_training}: the prediction is an extrapolation{ask}"
+            f"training's maps {span(least, most)}: the prediction is an extrapolation{ask}"
         )
     known &= high > 0.0
     ratio = theirs[known] / high[known]
@@ -184,9 +184,7 @@ def say_noise_is_unknown(
         return
     levels, told = noise_levels(plan, state), ", ".join(names)
     if levels is not None:
-        low, high = levels
-        level = f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-        told += f": {level} {plan.grid.units} in a voxel"
+        told += f": {span(*levels)} {plan.grid.units} in a voxel"
     notes.append(
         "it does not state its noise, which was not compared with that of the training's maps "
         f"({told})"

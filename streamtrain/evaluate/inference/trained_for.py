@@ -16,6 +16,7 @@ from streamtrain.luminosity.lines import line_name
 from streamtrain.operators.noise import Noise
 from streamtrain.operators.plan import ObservationPlan
 from streamtrain.schema import to_dict
+from streamtrain.tables import span
 
 WIDTH = 100
 """Characters of a line on the screen."""
@@ -94,9 +95,7 @@ def noise_words(found: dict[str, Any]) -> str:
     """The noise of `trained_for` in words; '' where it is not known."""
     if found["noise"] is None:
         return ""
-    low, high = found["noise"]
-    level = f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    return f"{level} {found['units']} per voxel"
+    return f"{span(*found['noise'])} {found['units']} per voxel"
 
 
 def _noise(plan: ObservationPlan) -> list[float] | None:
