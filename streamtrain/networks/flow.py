@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, softplus
 
 from streamtrain.labels import Label
-from streamtrain.networks.heads import LARGEST_LN_STRETCH, Head
+from streamtrain.networks.heads import Head, bounded
 
 CONTEXT = 64
 """Numbers that a flow knows of a map."""
@@ -244,7 +244,7 @@ def _forward(number: int, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """z and ln dz/dx [B, p] of x [B, p]; values: of the conditioner [p, B, outputs]."""
     values = values.transpose(0, 1)
     if number == 0:
-        mean, ln_stretch = values[..., 0], _bounded(values[..., 1])
+        mean, ln_stretch = values[..., 0], bounded(values[..., 1])
         return (x - mean) * ln_stretch.exp(), ln_stretch
     return spline(x, values)
 
@@ -252,12 +252,8 @@ def _forward(number: int, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 def _inverse(number: int, z: Tensor, values: Tensor) -> Tensor:
     """x [B] of z [B]; values: of the conditioner [B, outputs]."""
     if number == 0:
-        return values[:, 0] + z * torch.exp(-_bounded(values[:, 1]))
+        return values[:, 0] + z * torch.exp(-bounded(values[:, 1]))
     return inverse_spline(z, values)
-
-
-def _bounded(ln_stretch: Tensor) -> Tensor:
-    return LARGEST_LN_STRETCH * torch.tanh(ln_stretch / LARGEST_LN_STRETCH)
 
 
 def spline(x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -195,8 +195,7 @@ class GaussianHead(PointHead):
     def forward(self, numbers: Tensor) -> Tensor:
         """The prediction is the mean, and the ln of the deviation over the label's."""
         mean, stretch = self._parts(numbers)
-        bounded = LARGEST_LN_STRETCH * torch.tanh(stretch / LARGEST_LN_STRETCH)
-        return torch.cat([self.function(mean), bounded], dim=1)
+        return torch.cat([self.function(mean), bounded(stretch)], dim=1)
 
     def loss(
         self, prediction: Tensor, label_bn: Tensor, counts_bn: Tensor, unit_label: Tensor
@@ -363,6 +362,11 @@ def _poisson(rates: Tensor, generator: torch.Generator) -> Tensor:
     """Poisson counts; of rates that leave float64 no digit for their scatter, the rates."""
     few = rates < LARGEST_POISSON
     return torch.where(few, torch.poisson(rates.where(few, 0.0), generator), rates.round())
+
+
+def bounded(ln_stretch: Tensor) -> Tensor:
+    """The ln of a stretch, kept within `LARGEST_LN_STRETCH`."""
+    return LARGEST_LN_STRETCH * torch.tanh(ln_stretch / LARGEST_LN_STRETCH)
 
 
 def _stats() -> Any:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
 from streamtrain.labels import SMALLEST_STD_DEX, Label
-from streamtrain.networks.heads import LARGEST_DEX, LARGEST_LN_STRETCH, Head
+from streamtrain.networks.heads import LARGEST_DEX, Head, bounded
 from streamtrain.networks.intervals import interval_log_prob
 from streamtrain.numerics.portable import LN10
 
@@ -315,9 +315,9 @@ class JointCountsHead(Head):
         )
         hidden = _of_all(context, self.context) + self.bias
         mean = self.centre + self.scale * mean.double()
-        ln_width = self.scale.log() + _bounded(ln_width.double())
+        ln_width = self.scale.log() + bounded(ln_width.double())
         total = self.sum_centre + self.sum_scale * total.double()
-        ln_sum_width = self.sum_scale.log() + _bounded(ln_sum_width.double())
+        ln_sum_width = self.sum_scale.log() + bounded(ln_sum_width.double())
         return _Known(mean, ln_width, total, ln_sum_width, hidden, *self._expected(mean, ln_width))
 
     @torch.no_grad()
@@ -387,7 +387,7 @@ class JointCountsHead(Head):
         scatter = self.scatter[k, None]
         away = (linear + (self.pull[k] * pulls.away).sum(-1))[..., None] + mean
         tightened = ln_width + (self.tighten[k] * pulls.ln_left).sum(-1)[..., None] + scatter.log()
-        ln_std = tightened + LARGEST_LN_STRETCH * torch.tanh((stretch - 0.3) / LARGEST_LN_STRETCH)
+        ln_std = tightened + bounded(stretch - 0.3)
         return weight, mean_of_node + ln_width.exp() * away + tightened.exp() * self._spread, ln_std
 
     def _ends(self, n: Tensor, P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -528,10 +528,6 @@ def _of_all(x: Tensor, weights: Tensor) -> Tensor:
 def _how_few(n: Tensor) -> Tensor:
     """How well a number of halos is known by itself, from 1 for none to -1 for many."""
     return (2.0 * torch.rsqrt(n + 1.0) - 1.0).float()
-
-
-def _bounded(ln_stretch: Tensor) -> Tensor:
-    return LARGEST_LN_STRETCH * torch.tanh(ln_stretch / LARGEST_LN_STRETCH)
 
 
 def _normal_loss(values: Tensor, mean: Tensor, ln_width: Tensor) -> Tensor:
