@@ -96,6 +96,12 @@ def rms_cell(errors: Mapping[str, Any], form: str = ".4f") -> str:
     return plus_minus(errors["rms_dex"], errors.get("rms_dex_error"), form)
 
 
+def error_lines(bootstrap: Mapping[str, Any]) -> list[str]:
+    """What the errors of a table are, and what they do not know of."""
+    resampled = f"+-: standard errors, bootstrap over {bootstrap['resampled']}"
+    return [resampled, *without_lines(bootstrap)]
+
+
 def without_lines(bootstrap: Mapping[str, Any]) -> list[str]:
     """What errors do not know of; bootstrap: of the result of `evaluate`."""
     return prose([bootstrap.get("without") or ""])

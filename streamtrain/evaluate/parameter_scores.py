@@ -26,7 +26,7 @@ from streamtrain.luminosity.scores import scores_of
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.heads import Head
 from streamtrain.ranks import uniformity
-from streamtrain.tables import columns, plus_minus, without_lines
+from streamtrain.tables import columns, error_lines, plus_minus
 
 DRAWN = 500
 """Samples of the posterior of each map."""
@@ -274,8 +274,7 @@ def parameter_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"information over the prior: {known} nat",
         "widths and errors of the posterior in standard deviations of the prior (normal scores);",
-        f"+-: standard errors, bootstrap over {result['bootstrap']['resampled']}",
-        *without_lines(result["bootstrap"]),
+        *error_lines(result["bootstrap"]),
         "",
         *columns(
             ["parameter", "maps", "width", "rms", "bias/sigma", "in 68 %", "in 95 %", "p"], rows

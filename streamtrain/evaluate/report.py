@@ -35,6 +35,7 @@ from streamtrain.evaluate.scores import (
 from streamtrain.labels import QUANTITIES
 from streamtrain.tables import (
     columns,
+    error_lines,
     plus_minus,
     prose,
     range_title,
@@ -253,8 +254,7 @@ def _function_lines(result: Mapping[str, Any]) -> list[str]:
     ]
     return [
         f"delta = predicted / true {name} - 1 where {zero}; rms of log10 {name} in dex;",
-        f"+-: standard errors, bootstrap over {result['bootstrap']['resampled']}",
-        *without_lines(result["bootstrap"]),
+        *error_lines(result["bootstrap"]),
         "",
         *columns(head, rows, left=(0, 1)),
         "",

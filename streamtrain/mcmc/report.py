@@ -38,7 +38,7 @@ from streamtrain.mcmc.inference import METHOD, Inference, Options, Posterior
 from streamtrain.mcmc.maps import Maps, make_maps, networks_of
 from streamtrain.mcmc.sampling import import_emcee
 from streamtrain.ranks import PERCENTILES
-from streamtrain.tables import TEXT_WIDTH, columns, range_title, rms_cell, without_lines
+from streamtrain.tables import TEXT_WIDTH, columns, error_lines, range_title, rms_cell
 
 Float = NDArray[np.float64]
 
@@ -217,8 +217,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     shares = ", ".join(f"{name}: {100 * v:.0f} %" for name, v in scores["coverage"].items())
     lines += [
-        f"+-: standard errors, bootstrap over {scores['bootstrap']['resampled']}",
-        *without_lines(scores["bootstrap"]),
+        *error_lines(scores["bootstrap"]),
         *_few_training_skies(result["training_skies"]),
         "",
         f"bins inside the posterior's bands of the field's own counts: {shares}",
