@@ -48,7 +48,7 @@ def kept_light(
     if matched := columns & set(abundance.FUNCTIONS):
         density = _density(z, min_mass_Msun, cosmology)
         return abundance.matched_share(density, abundance.FUNCTIONS[matched.pop()])[1]
-    lightest = model.mass_range_Msun[0] if model.mass_range_Msun is not None else 0.0
+    lightest = model.lightest_Msun
     if not SIGMA_MASS_RANGE[0] <= lightest < HEAVIEST_MSUN or columns - {"sfr"}:
         return None
     if min_mass_Msun <= lightest:
@@ -65,7 +65,7 @@ def warn_of_lost_light(
     """Warn (LostLightWarning) where a mass cut takes more than `MOST_LOST` of a model's light;
     kept: see `kept_light`."""
     if kept is not None and kept < 1.0 - MOST_LOST:
-        lightest = model.mass_range_Msun[0] if model.mass_range_Msun is not None else 0.0
+        lightest = model.lightest_Msun
         whose = (
             f"is published for halos above {lightest:.3g} Msun"
             if lightest

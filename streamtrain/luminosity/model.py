@@ -97,6 +97,11 @@ class LuminosityModel:
         """Name of the prior that the model is compared with others by, see `usual_prior`."""
         return self.usual_prior or ("published" if "published" in self.priors else "fiducial")
 
+    @property
+    def lightest_Msun(self) -> float:
+        """The lightest halo that it was published for; 0: none is named."""
+        return 0.0 if self.mass_range_Msun is None else self.mass_range_Msun[0]
+
     def published_for(self, nu_rest_GHz: float) -> bool:
         """Whether it was published for a line, or for CO(1-0) and has a parameter for the ratio of
         the line to that, `r_J1`."""
