@@ -260,9 +260,9 @@ def load_config(
             raise ConfigError(f"an override must be text like 'train.steps=200', not {override!r}")
         before = {key: _names(data, key) for key in ("emit", "observe")}
         apply_override(data, override)
-        if added := _added(data, override, before["observe"], "observe"):
+        if added := _added(override, before["observe"], "observe"):
             data["observe"] = place_operator(data["observe"], added)
-        if added := _added(data, override, before["emit"], "emit"):
+        if added := _added(override, before["emit"], "emit"):
             note_modifier(data["emit"], added)
     built = from_mapping(data)
     built.observation.check_order()
@@ -333,7 +333,7 @@ def _names(data: Mapping[str, Any], key: str) -> list[str]:
     return list(section) if isinstance(section, Mapping) else []
 
 
-def _added(data: Mapping[str, Any], override: str, before: list[str], key: str) -> str:
+def _added(override: str, before: list[str], key: str) -> str:
     """The entry of an ordered section that an override has added to it, if it is known."""
     section, _, rest = override.partition("=")[0].strip().partition(".")
     name = rest.partition(".")[0]

@@ -281,10 +281,10 @@ def uniformity(rank: Float) -> Uniformity:
     )
 
 
-def usual_deviation(num: int, level: float = 0.95) -> float:
+def usual_deviation(num: int) -> float:
     """The largest deviation that the distribution of `num` independent uniform ranks stays below
-    with the chance `level`."""
-    return float(special.kolmogi(1.0 - level) / _stephens(num))
+    with the chance `BAND`."""
+    return float(special.kolmogi(1.0 - BAND) / _stephens(num))
 
 
 def _stephens(num: int) -> float:
@@ -331,24 +331,24 @@ def p_value(ranks: Ranks) -> float:
 
 
 @lru_cache(maxsize=32)
-def _pointwise(num: int, level: float) -> float:
-    """The chance, point by point, that `level` of the distributions of `num` uniform ranks keep at
+def _pointwise(num: int) -> float:
+    """The chance, point by point, that `BAND` of the distributions of `num` uniform ranks keep at
     all of `POINTS`."""
     rng = np.random.default_rng(0)
     cells = np.diff(np.concatenate([[0.0], POINTS, [1.0]]))
     below = rng.multinomial(num, cells, RESAMPLES).cumsum(axis=1)[:, :-1].astype(np.float64)
     tail = np.minimum(special.bdtr(below, num, POINTS), special.bdtrc(below - 1.0, num, POINTS))
-    return float(np.quantile(2.0 * tail.min(axis=1), 1.0 - level))
+    return float(np.quantile(2.0 * tail.min(axis=1), 1.0 - BAND))
 
 
-def rank_band(num: int, level: float = 0.95) -> tuple[Float, Float]:
+def rank_band(num: int) -> tuple[Float, Float]:
     """The band that the empirical distribution of `num` independent uniform ranks keeps to at all
-    of `POINTS` with the chance `level`: its ends minus the uniform distribution, at `POINTS`.
+    of `POINTS` with the chance `BAND`: its ends minus the uniform distribution, at `POINTS`.
 
     The pointwise chance is found from simulated ranks; Sailynoja, Buerkner and Vehtari 2022,
     arXiv:2103.10522.
     """
-    tail = 0.5 * _pointwise(num, level)
+    tail = 0.5 * _pointwise(num)
     counts = np.arange(num + 1.0)
     low, high = np.empty(len(POINTS)), np.empty(len(POINTS))
     for k, point in enumerate(POINTS):

@@ -124,7 +124,7 @@ def sample(
     wide_width = total_width - wide_left - MARGIN
     texts = _wrapped(model, wide_width)
     fine = panels[-1].num_channels
-    heads = [_heading(k, panel, panels, fine) for k, panel in enumerate(panels)]
+    heads = [_heading(k, panel, fine) for k, panel in enumerate(panels)]
     tops, bottoms = [], []
     for row in range(at.rows):
         cells = [k for k, cell in enumerate(at.cells) if cell[0] == row]
@@ -197,7 +197,7 @@ def _limits(panels: Sequence[Panel]) -> list[tuple[float, float]]:
     return limits
 
 
-def _heading(number: int, panel: Panel, panels: Sequence[Panel], num_channels: int) -> str:
+def _heading(number: int, panel: Panel, num_channels: int) -> str:
     """'(c) combined: a + b', with the slice if it is not numbered as in the last map."""
     text = f"({_letter(number)}) {panel.title}"
     if panel.terms:
