@@ -1,9 +1,6 @@
 """A halo lightcone: what every sample is painted from, in memory and as one HDF5 file.
 
-Frame: observer at the origin, line of sight +z, comoving Mpc (not Mpc/h), Msun (not Msun/h).
-On the sky ra = atan2(-x, z) and dec = asin(y / chi) [deg], as in limlam_mocker. Rows are sorted by
-sky tiles (dec rows first, then ra; stable), so a field touches few of them, and a halo's row number
-is its identity for the random numbers of every sample.
+Its frame and the order of its halos are those of `rows`.
 """
 
 from __future__ import annotations
