@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import re
@@ -20,6 +22,34 @@ from streamtrain.config import load_config
 from streamtrain.schema import warn
 
 CONFIG = "configs/reference.yaml"
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "number"),
+    [
+        ("infer RUN MAP", "evaluate.inference.infer.Options", 4000),
+        ("infer RUN MAP", "evaluate.inference.infer.CheckOptions", 300),
+        ("mcmc CONFIG", "mcmc.inference.Options", 6000),
+        ("mcmc CONFIG", "mcmc.report.run", 4),
+        ("export CONFIG --samples 1 --out OUT", "generator.export.export", "hdf5"),
+        ("catalog compare FILE", "preview.compare_catalogs.View", 115.27),
+    ],
+)
+def test_defaults_are_those_of_what_is_called(words: str, place: str, number: object) -> None:
+    """Commands import what they call when they run, so that a default stands in two places; one of
+    them, `number`, says that there are any."""
+    given = vars(_parser().parse_args(words.split()))
+    given |= {"number": given.get("painted"), "maps": given.get("check_maps", given.get("maps"))}
+    module, _, name = place.rpartition(".")
+    called = getattr(importlib.import_module(f"streamtrain.{module}"), name)
+    defaults = {k: p.default for k, p in inspect.signature(called).parameters.items() if k in given}
+    set_here = {
+        name: value
+        for name, value in defaults.items()
+        if value and value is not inspect.Parameter.empty
+    }
+    assert number in set_here.values()
+    assert set_here == {name: given[name] for name in set_here}
 
 
 def test_golden_digests_on_the_cpu() -> None:

@@ -26,15 +26,11 @@ from streamtrain.tables import prose
 
 Float = NDArray[np.float64]
 
-DEFAULT_MAPS = 10_000
-"""Maps of the prior, unless the command says otherwise: half of them decide the p-values, which are
-then known to 1e-3 where they are 0.05."""
-
 
 def make_alarm(
     config: Config,
     *,
-    maps: int = DEFAULT_MAPS,
+    maps: int,
     beside: Sequence[str | Path] = (),
     resources: Resources = ALONE,
 ) -> dict[str, Any]:
@@ -43,7 +39,8 @@ def make_alarm(
     alarm.npz, alarm.json and alarm.png into the run folder, and the shares and the distribution of
     p into its TensorBoard, return what the JSON file holds.
 
-    maps: of the prior, half of them on the training's skies; beside: folders of other runs whose
+    maps: of the prior, half of them on the training's skies, and the others decide the p-values:
+    of 10 000 these are known to 1e-3 where they are 0.05; beside: folders of other runs whose
     disagreement counts. Raises ValueError, one sentence, where maps cannot be made, and for another
     run that does not fit.
     """

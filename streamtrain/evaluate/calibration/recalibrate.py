@@ -36,8 +36,6 @@ from streamtrain.train.folder import run_folder
 
 Float = NDArray[np.float64]
 
-MAPS = 512
-"""Maps of the other maker's skies."""
 SEED = 7_000_003
 """Seed of the maps that are learned from."""
 DRAWS, RANK_DRAWS = 100, 400
@@ -50,7 +48,7 @@ def recalibrate(
     run: Config | str | Path,
     files: Sequence[str],
     *,
-    maps: int = MAPS,
+    maps: int,
     resources: Resources = ALONE,
 ) -> Recalibration:
     """Learn from skies of another maker how the posterior of a run is to be shifted and widened,
