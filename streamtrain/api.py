@@ -11,8 +11,9 @@ import torch
 
 from streamtrain.arguments import whole_number
 from streamtrain.catalogs.skies import NoFileError
-from streamtrain.config import Config, ConfigError, load_config
+from streamtrain.config import Config, load_config
 from streamtrain.evaluate.run import Run
+from streamtrain.schema import ConfigError
 from streamtrain.train import trainer
 
 

@@ -93,6 +93,32 @@ def test_imports_run_down(name: str) -> None:
     assert not wrong
 
 
+def passed_on(name: str) -> set[str]:
+    """Names that a module has from others of the package."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    froms = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    ours = (node for node in froms if (node.module or "").partition(".")[0] == "streamtrain")
+    return {alias.asname or alias.name for node in ours for alias in node.names}
+
+
+PASSED_ON = {name: passed_on(name) for name in MODULES}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_names_are_imported_from_their_own_files(name: str) -> None:
+    """Who follows an import finds what is meant, not another import."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    froms = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    wrong = [
+        f"{alias.name} from {node.module}"
+        for node in froms
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in MODULES
+        and alias.name in PASSED_ON.get(str(node.module), ())
+    ]
+    assert not wrong
+
+
 def test_no_modules_import_one_another() -> None:
     graph = {name: {other for other in imports(name) if other != name} for name in MODULES}
     done: set[str] = set()

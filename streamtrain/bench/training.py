@@ -9,13 +9,15 @@ from typing import Any, Literal
 import torch
 
 from streamtrain.bench.timing import in_turn
-from streamtrain.config import Config, TrainConfig
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.config import Config
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.machine.workers import num_cores
 from streamtrain.networks.network import Network, build_network
 from streamtrain.networks.settings import CNNConfig, NetworkConfig, ResNetConfig
 from streamtrain.train.normalisation import set_normalisation
 from streamtrain.train.optimiser import build_optimiser, compiled
+from streamtrain.train.settings import TrainConfig
 from streamtrain.train.torch_state import TorchState, use_bfloat16
 
 Step = Callable[[Batch], None]

@@ -179,7 +179,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         draws = DRAWS if arguments.draws is None else arguments.draws
         calibrate(config, draws=draws, samples=samples, **elsewhere, **options, **usual)
     elif catalogs is not None:
-        from streamtrain.evaluate.robustness.makers import DRAWS, evaluate_catalogs
+        from streamtrain.evaluate.calibration.calibration import DRAWS
+        from streamtrain.evaluate.robustness.makers import evaluate_catalogs
 
         draws = DRAWS if arguments.draws is None else arguments.draws
         evaluate_catalogs(config, catalogs, draws=draws, out=arguments.out, **options, **usual)

@@ -22,8 +22,8 @@ import numpy as np
 from streamtrain.bins import ranges_with_bins
 from streamtrain.config import Config, load_config
 from streamtrain.evaluate import testset
-from streamtrain.evaluate.bootstrap import Bootstrap
-from streamtrain.evaluate.scores import Bool, Float
+from streamtrain.evaluate.bootstrap import Bootstrap, Float
+from streamtrain.evaluate.scores import Bool
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.ranks import PERCENTILES

@@ -33,7 +33,7 @@ from streamtrain.evaluate.baselines import (
     published,
     same_maps,
 )
-from streamtrain.evaluate.bootstrap import UNITS
+from streamtrain.evaluate.bootstrap import UNITS, Float
 from streamtrain.evaluate.folder import check_writable, run_config
 from streamtrain.evaluate.interpret.layers import map_units
 from streamtrain.evaluate.parameter_scores import ParameterPredictions, parameter_figure
@@ -50,7 +50,6 @@ from streamtrain.evaluate.report import bootstrap_of, score_classes, scores_of
 from streamtrain.evaluate.result import Evaluation
 from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.scores import Float
 from streamtrain.figures import Slices, confusion, frequency_GHz, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.machine.files import sha256, write_json

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from streamtrain.evaluate.baselines import Published
 from streamtrain.evaluate.baselines import bin_edges as published_edges
-from streamtrain.evaluate.scores import Bool, Float, delta_percentiles
+from streamtrain.evaluate.bootstrap import Float
+from streamtrain.evaluate.scores import Bool, delta_percentiles
 from streamtrain.figures import (
     GREY,
     LABEL_SIZE,

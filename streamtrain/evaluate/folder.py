@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.config import DATA_SETTINGS, Config, ConfigError, load_config
+from streamtrain.config import DATA_SETTINGS, Config, load_config
 from streamtrain.evaluate import testset
 from streamtrain.generator.generator import Generator
-from streamtrain.schema import Difference, differences, to_dict
+from streamtrain.schema import ConfigError, Difference, differences, to_dict
 from streamtrain.shipped import find_run, is_shipped, near_run
 from streamtrain.train.checkpoint import is_free
 from streamtrain.train.folder import run_folder

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from streamtrain.evaluate.bootstrap import Bootstrap, Float
 from streamtrain.figures import LABEL_SIZE, NETWORK, TICK_SIZE, TRUTH
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.scores import scores_of

@@ -22,10 +22,12 @@ from torch import Tensor
 
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.alarm.watch import Watch
+from streamtrain.evaluate.bootstrap import Float
 from streamtrain.evaluate.parameter_scores import ParameterPredictions, PosteriorOf, together
 from streamtrain.evaluate.run import Run
-from streamtrain.evaluate.scores import Bool, Float
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.evaluate.scores import Bool
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label
 from streamtrain.machine.files import sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress

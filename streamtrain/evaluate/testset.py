@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from streamtrain.catalogs.skies import made_again
-from streamtrain.config import Config, ConfigError, from_mapping
-from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.config import Config, from_mapping
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.schema import AssumptionWarning, Difference, differences, to_dict, warn
+from streamtrain.schema import (
+    AssumptionWarning,
+    ConfigError,
+    Difference,
+    differences,
+    to_dict,
+    warn,
+)
 from streamtrain.train.folder import run_folder
 
 Named = tuple[str, str]

@@ -20,7 +20,7 @@ from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.catalogs.sfr import SFRTable, sfr_source
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies, MadeLightcone
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.generator.batch import Batch, DrawnLater, Records, join
 from streamtrain.generator.draws import NumpyDraws, SampleDraws
 from streamtrain.generator.kernel_draws import OperatorDraws, seed_of
@@ -48,6 +48,7 @@ from streamtrain.numerics.backend import (
 from streamtrain.numerics.rng import SPLITS, Draws, Split, sample_indices
 from streamtrain.numerics.workspace import Arrays, DeviceArrays, FreshMemory, Workspace
 from streamtrain.operators.transforms import ScaledLog
+from streamtrain.schema import ConfigError
 
 ACCEPTANCE_DRAWS = 4096
 """Draws of a prior by which the share that its conditions accept is measured."""

@@ -17,7 +17,7 @@ from streamtrain.catalogs.skies import expand
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
 from streamtrain.catalogs.synthesis.synthesize import is_sky_of, realisation_name
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.open import DIAGONALS, own_files
 from streamtrain.generator.pose import check_fits
@@ -26,6 +26,7 @@ from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.settings import InterloperConfig, LineConfig
 from streamtrain.luminosity.trace import trace
 from streamtrain.numerics.rng import SPLITS, Split
+from streamtrain.schema import ConfigError
 
 NUMBERS: dict[Split, int] = {"train": 64, "validation": 8, "test": 8}
 """Lightcones of each split; the scatter from sky to sky is known from 8 test skies or more."""

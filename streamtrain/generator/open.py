@@ -13,9 +13,10 @@ from streamtrain.catalogs.settings import SynthesizeConfig
 from streamtrain.catalogs.skies import LightconeFiles, check_disjoint, check_once, expand
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.numerics.rng import SPLITS, Split
+from streamtrain.schema import ConfigError
 
 Report = Callable[[float, str], None]
 DIAGONALS = 1.2

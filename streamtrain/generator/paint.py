@@ -21,7 +21,8 @@ from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.painter import LinePainter, PaintArguments
 from streamtrain.generator.pose import Pose, check_covers, single_pose
 from streamtrain.grid import Grid
-from streamtrain.luminosity.registry import ModelFunction, find_model
+from streamtrain.luminosity.model import ModelFunction
+from streamtrain.luminosity.registry import find_model
 from streamtrain.maps.write import write_fits
 from streamtrain.numerics.backend import kernels_for
 from streamtrain.numerics.rng import STAGE_PAINT, Draws

@@ -17,7 +17,7 @@ from streamtrain.catalogs.headers import CatalogError, Header
 from streamtrain.catalogs.sfr import SFRTable
 from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.generator.halos import BANK_BYTES, Bank
 from streamtrain.generator.kernel_draws import Stages
 from streamtrain.generator.line import EmissionLine, LinePlan, RedshiftError
@@ -29,6 +29,7 @@ from streamtrain.luminosity.scores import in_label
 from streamtrain.luminosity.settings import InterloperConfig
 from streamtrain.machine.memory import GB, free_memory
 from streamtrain.numerics.rng import STAGE_POSE, Split
+from streamtrain.schema import ConfigError
 
 Line = tuple[LightconeFiles | FreshSkies, Schedule, LinePlan]
 """The lightcones whose halos shine in a line, when they are used, and what else makes the line."""

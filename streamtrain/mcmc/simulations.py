@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.generator.batch import Batch
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.line import Chosen
@@ -22,6 +22,7 @@ from streamtrain.mcmc.likelihood import Density
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.operators.noise import LevelNoise
 from streamtrain.operators.plan import InputMap
+from streamtrain.schema import ConfigError
 from streamtrain.spectra import ANSCOMBE, Power, edge_voxels, quantile_edges, shells, voxel_counts
 
 Float = NDArray[np.float64]

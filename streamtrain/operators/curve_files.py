@@ -24,7 +24,7 @@ from streamtrain.machine.files import (
     why_not_a_file,
 )
 from streamtrain.machine.hdf5file import content_of, dataset_of, group_of, holds
-from streamtrain.operators.mask import pixels_digest
+from streamtrain.operators.voxel_files import pixels_digest
 from streamtrain.schema import AssumptionWarning, ConfigError, warn
 
 Float = NDArray[np.float64]

@@ -30,7 +30,8 @@ from streamtrain.cosmology import Cosmology
 from streamtrain.generator.paint import paint
 from streamtrain.generator.pose import single_pose
 from streamtrain.grid import Grid
-from streamtrain.luminosity.registry import ModelFunction, find_model
+from streamtrain.luminosity.model import ModelFunction
+from streamtrain.luminosity.registry import find_model
 from streamtrain.machine.progress import Progress
 from streamtrain.spectra import Box, Power
 from streamtrain.tables import columns

@@ -18,7 +18,7 @@ from streamtrain.catalogs.skies import LightconeFiles
 from streamtrain.catalogs.synthesis.fresh import FreshSkies
 from streamtrain.config import Config
 from streamtrain.evaluate.folder import output_folder
-from streamtrain.figures import write_png
+from streamtrain.figures import Float, write_png
 from streamtrain.generator.generator import Generator
 from streamtrain.generator.painter import PaintArguments
 from streamtrain.machine.progress import Progress
@@ -26,12 +26,7 @@ from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.rng import Split
 from streamtrain.operators.pool import PoolConfig
 from streamtrain.preview import prior_figures
-from streamtrain.preview.prior_figures import (
-    Float,
-    Int,
-    LuminosityFunctions,
-    PaintedSamples,
-)
+from streamtrain.preview.prior_figures import Int, LuminosityFunctions, PaintedSamples
 
 FEW_HALOS = 1000
 """A draw with fewer halos inside the label's luminosities is counted in the summary."""

@@ -22,10 +22,10 @@ from typing import Any
 
 from streamtrain.catalogs.headers import Header
 from streamtrain.catalogs.skies import again_of, made_again
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.machine.files import one_line, open_plain, write_text
 from streamtrain.machine.interrupt import Stopped
-from streamtrain.schema import differences
+from streamtrain.schema import ConfigError, differences
 from streamtrain.shipped import is_shipped
 
 _LONGEST_LINE = 1_000_000

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtrain.config import Config, ConfigError
+from streamtrain.config import Config
 from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import read_text
 from streamtrain.networks.network import BODIES, Network
-from streamtrain.schema import build, to_dict
+from streamtrain.schema import ConfigError, build, to_dict
 from streamtrain.shipped import find_run, near_run
 from streamtrain.train.checkpoint import CheckpointError, first_difference, load_weights, newest
 from streamtrain.train.folder import run_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from streamtrain.config import TrainConfig
+from streamtrain.train.settings import TrainConfig
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """cuBLAS gives the same bits every time where this is :4096:8 or :16:8 before its first use."""

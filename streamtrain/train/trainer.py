@@ -19,8 +19,9 @@ from torch import Tensor
 
 from streamtrain.catalogs.skies import recipes_of
 from streamtrain.config import Config
+from streamtrain.generator.batch import Batch
 from streamtrain.generator.draws import SampleGenerator
-from streamtrain.generator.generator import GENERATOR_VERSION, Batch, Generator
+from streamtrain.generator.generator import GENERATOR_VERSION, Generator
 from streamtrain.generator.open import refuse_missing_files
 from streamtrain.machine.files import write_text
 from streamtrain.machine.interrupt import Stopped, StopRequest, Unfinished

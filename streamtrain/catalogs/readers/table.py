@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.catalogs.readers.columnmap import QUANTITIES, Column, ColumnMap, load_map
+from streamtrain.catalogs.readers.columnmeta import Units
 from streamtrain.catalogs.readers.expressions import RATE, Unit, is_stated, read_unit
 from streamtrain.catalogs.readers.halos import (
     Halos,
@@ -20,13 +21,7 @@ from streamtrain.catalogs.readers.halos import (
     merged_cosmology,
     reading,
 )
-from streamtrain.catalogs.readers.tablefile import (
-    TEXT_ENDINGS,
-    Columns,
-    Units,
-    read_columns,
-    stated_h,
-)
+from streamtrain.catalogs.readers.tablefile import TEXT_ENDINGS, Columns, read_columns, stated_h
 from streamtrain.catalogs.readers.text import ending_notes
 from streamtrain.catalogs.readers.view import FORWARD, View, centre_advice
 from streamtrain.cosmology import C_KMS, Cosmology

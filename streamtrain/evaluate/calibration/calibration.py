@@ -33,7 +33,8 @@ from streamtrain.evaluate.posterior.posterior import has_posterior
 from streamtrain.evaluate.robustness import other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.figures import write_png
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.grid import Grid
 from streamtrain.labels import NO_FUNCTION, SMALLEST_STD_DEX, Label
 from streamtrain.machine.files import write_json

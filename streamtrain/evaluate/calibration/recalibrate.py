@@ -27,7 +27,8 @@ from streamtrain.evaluate.robustness.makers_report import maker_lines
 from streamtrain.evaluate.robustness.other_skies import notes_on, on_other_skies
 from streamtrain.evaluate.run import Run
 from streamtrain.evaluate.testset import batches, skies_of
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.networks.move import Move
 from streamtrain.networks.network import Network

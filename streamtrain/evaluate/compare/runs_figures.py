@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from streamtrain.evaluate.bootstrap import Float
 from streamtrain.evaluate.compare.runs import RunRecord
 from streamtrain.evaluate.figures import QUANTILES, three_maps
 from streamtrain.evaluate.predictions import Predictions
-from streamtrain.evaluate.scores import Float, delta_percentiles
+from streamtrain.evaluate.scores import delta_percentiles
 from streamtrain.figures import (
     LABEL_SIZE,
     REFERENCE,

@@ -26,7 +26,7 @@ from scipy import special
 
 from streamtrain.catalogs.synthesis.make import Recipe
 from streamtrain.catalogs.synthesis.options import SkyOptions
-from streamtrain.config import Config, ConfigError, from_mapping
+from streamtrain.config import Config, from_mapping
 from streamtrain.cosmology import Cosmology
 from streamtrain.evaluate.posterior.posterior import Posterior, check_posterior
 from streamtrain.evaluate.robustness.makers import free_seed
@@ -42,7 +42,7 @@ from streamtrain.machine.files import read_text, reading, sha256_of, write_json
 from streamtrain.machine.workers import ALONE, Resources
 from streamtrain.numerics.backend import full_device, kernels_for
 from streamtrain.ranks import BAND
-from streamtrain.schema import ModelRangeWarning, convert, nearest, to_dict
+from streamtrain.schema import ConfigError, ModelRangeWarning, convert, nearest, to_dict
 from streamtrain.shipped import resource_dir
 from streamtrain.tables import columns
 from streamtrain.yamltext import parse_yaml

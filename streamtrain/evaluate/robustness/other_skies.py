@@ -19,7 +19,8 @@ from streamtrain.config import Config
 from streamtrain.evaluate import testset
 from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.run import Run
-from streamtrain.generator.generator import Batch, Generator
+from streamtrain.generator.batch import Batch
+from streamtrain.generator.generator import Generator
 from streamtrain.generator.open import sky_options
 from streamtrain.machine.files import naming
 from streamtrain.train.folder import read_history

@@ -12,13 +12,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from streamtrain.config import Config, ConfigError, from_mapping, read_settings
+from streamtrain.config import Config, from_mapping, read_settings
 from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.model import LuminosityModel
 from streamtrain.luminosity.registry import MODELS, find_model
 from streamtrain.luminosity.source import model_name
 from streamtrain.machine.files import why_nothing_found
-from streamtrain.schema import differences, nearest, to_dict
+from streamtrain.schema import ConfigError, differences, nearest, to_dict
 from streamtrain.shipped import resource_dir
 
 BAND = ("nu_GHz", "nu_rest_GHz", "units")
