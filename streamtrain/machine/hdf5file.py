@@ -20,6 +20,16 @@ MAX_COMPRESSION = 1000.0
 MAX_LINKS = 8
 """So many links, one to the other, are followed."""
 
+MARKS = ("_FillValue", "missing_value")
+"""Attributes of a dataset that say what stands for no value, as of netCDF."""
+
+
+def fill_value(dataset: Any) -> Any:
+    """What stands for no value since whoever made a dataset chose it to fill it; None: nothing, or
+    0, which HDF5 itself chooses."""
+    chosen = dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    return dataset.fillvalue if chosen and dataset.fillvalue != 0 else None
+
 
 def holds(file: Any, name: str, depth: int = 0) -> bool:
     """Whether a file or group has the group or dataset `name`, also by links within the file.

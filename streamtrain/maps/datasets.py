@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamtrain.machine.files import one_line
-from streamtrain.machine.hdf5file import content_of, holds, object_of
+from streamtrain.machine.hdf5file import MARKS, content_of, fill_value, holds, object_of
 from streamtrain.maps.skymap import MapError, check_numbers, number_of
 
 PACKING = {"scale_factor": 1.0, "add_offset": 0.0}
@@ -79,11 +79,8 @@ def meant(values: NDArray[Any], dataset: Any, source: str) -> NDArray[Any]:
 
 def _marks(dataset: Any, source: str) -> tuple[float, ...]:
     """Numbers that stand for no value: as attributes say, or the fill value that was chosen."""
-    named = (dataset.attrs.get(name) for name in ("_FillValue", "missing_value"))
-    marks = [value for given in named if given is not None for value in np.ravel(given)]
-    created = dataset.id.get_create_plist()
-    if created.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue:
-        marks.append(dataset.fillvalue)
+    said = [*(dataset.attrs.get(name) for name in MARKS), fill_value(dataset)]
+    marks = [value for given in said if given is not None for value in np.ravel(given)]
     numbers = []
     for mark in marks:
         kind = np.asarray(mark).dtype.kind

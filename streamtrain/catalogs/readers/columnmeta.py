@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamtrain.catalogs.headers import CatalogError
 from streamtrain.machine.files import one_line, reason_of
-from streamtrain.machine.hdf5file import content_of, holds
+from streamtrain.machine.hdf5file import MARKS, content_of, fill_value, holds
 
 Units = dict[str, str]
 DESCRIPTION = ".__table_column_meta__"
@@ -36,11 +36,9 @@ def hdf5_column(dataset: Any) -> NDArray[Any]:
     values = content_of(dataset)
     if values.dtype.kind not in "fiu":
         return values
-    named = ("_FillValue", "missing_value")
-    fills = [_numbers_of(dataset, key) for key in named if key in dataset.attrs]
-    defined = dataset.id.get_create_plist().fill_value_defined()
-    if defined == h5py.h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue != 0:
-        fills.append(dataset.fillvalue)
+    fills = [_numbers_of(dataset, key) for key in MARKS if key in dataset.attrs]
+    if (fill := fill_value(dataset)) is not None:
+        fills.append(fill)
     missing = np.zeros(values.shape, bool)
     for fill in map(np.ravel, fills):
         with np.errstate(all="ignore"):
