@@ -20,6 +20,7 @@ from streamtrain.luminosity.settings import EMIT, LineConfig, check_emit
 from streamtrain.luminosity.source import source_of
 from streamtrain.machine.files import MAX_YAML_BYTES, read_text, reading, sha256_of, why_not_a_file
 from streamtrain.networks.settings import HybridConfig, NetworkConfig, check_network
+from streamtrain.numerics.rng import SPLITS
 from streamtrain.operators.plan import ObservationPlan, place_operator
 from streamtrain.operators.table import OPERATORS, without_paths
 from streamtrain.schema import ConfigError, build, nearest, operator_kind, plain, setting, to_dict
@@ -103,7 +104,7 @@ class Config:
         if self.data.sfr not in SFR_CHOICES:
             keep["data"]["sfr"] = "table"
         for section in keep["emit"].values():
-            for split in ("train", "validation", "test"):
+            for split in SPLITS:
                 section.pop(split, None)
         keep["observe"] = {n: without_paths(n, s) for n, s in keep["observe"].items()}
         return keep

@@ -40,6 +40,8 @@ BAND = BANDS[-1]
 """Level of the simultaneous band that is quoted."""
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 """Ends of the 95 % and 68 % intervals that are quoted, and the median."""
+QUANTILE_NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
+"""Names of `QUANTILES` in files."""
 INTERVAL_ENDS = tuple(q for q in QUANTILES if q != 0.5)
 """The ends of the 95 % and 68 % intervals from low to high, without the median."""
 PERCENTILES = tuple(100.0 * q for q in QUANTILES)

@@ -23,7 +23,6 @@ from streamtrain.evaluate import evaluation
 from streamtrain.evaluate.bootstrap import Bootstrap
 from streamtrain.evaluate.calibration.calibration import check_head
 from streamtrain.evaluate.compare.compare_runs import compare_runs
-from streamtrain.evaluate.inference import parameter_posterior as infer_parameters
 from streamtrain.evaluate.inference.infer import Options, infer
 from streamtrain.evaluate.inference.parameter_posterior import parameters_of
 from streamtrain.evaluate.interpret.layers import target_of
@@ -45,6 +44,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.labels import Label, LabelConfig, ModelParameters
 from streamtrain.mcmc import simulations
 from streamtrain.networks.flow import FlowHead
+from streamtrain.ranks import QUANTILE_NAMES
 from streamtrain.schema import to_dict
 from streamtrain.train.checkpoint import newest
 from streamtrain.train.trainer import Trainer
@@ -313,7 +313,7 @@ def test_infer_gives_parameters_in_their_own_units(
     for model in posterior.models:
         for k, name in enumerate(model.parameters):
             spread = models[model.name]["parameters"][name]
-            values = [spread[key] for key in infer_parameters.NAMES]
+            values = [spread[key] for key in QUANTILE_NAMES]
             exact = np.percentile(model.samples[:, k], (2.5, 16, 50, 84, 97.5))
             np.testing.assert_allclose(values, exact, rtol=1e-5)
             assert values == sorted(values)

@@ -20,7 +20,7 @@ from streamtrain.luminosity.settings import LineConfig
 from streamtrain.networks.flow import FlowHead
 from streamtrain.networks.network import Network
 from streamtrain.priors import Condition, Parameters
-from streamtrain.ranks import PERCENTILES
+from streamtrain.ranks import PERCENTILES, QUANTILE_NAMES
 from streamtrain.tables import columns
 
 Float = NDArray[np.float64]
@@ -34,10 +34,6 @@ class Accepts(Protocol):
 
     def __call__(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
         """parameters: by name [B] each; number: of the model. Returns [B]."""
-
-
-NAMES = ("low_95", "low_68", "median", "high_68", "high_95")
-"""Names of the percentiles, in files."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class ModelPosterior:
 
     @property
     def percentiles(self) -> Float:
-        """[5, num_parameters], in the order of `NAMES`."""
+        """[5, num_parameters], in the order of `QUANTILE_NAMES`."""
         return np.percentile(self.samples, PERCENTILES, axis=0)
 
     @property
@@ -97,7 +93,7 @@ class ParameterPosterior:
                 model.name: {
                     "probability": model.probability,
                     "parameters": {
-                        name: dict(zip(NAMES, values.tolist(), strict=True))
+                        name: dict(zip(QUANTILE_NAMES, values.tolist(), strict=True))
                         for name, values in zip(model.parameters, model.percentiles.T, strict=True)
                     },
                     "names": list(model.parameters),
@@ -110,7 +106,9 @@ class ParameterPosterior:
 
     def table(self) -> dict[str, list[Any]]:
         """Columns of a table with a row per parameter."""
-        rows: dict[str, list[Any]] = {k: [] for k in ("model", "probability", "parameter", *NAMES)}
+        rows: dict[str, list[Any]] = {
+            k: [] for k in ("model", "probability", "parameter", *QUANTILE_NAMES)
+        }
         for model in self.models:
             for name, values in zip(model.parameters, model.percentiles.T, strict=True):
                 row = (model.name, model.probability, name, *values.tolist())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from streamtrain.config import Config
 from streamtrain.evaluate.repaint.statistics import TITLES, PaintedStatistics, Statistic
 from streamtrain.figures import LABEL_SIZE, NETWORK, SHADES, SIGNED, TICK_SIZE, TRUTH, legend_below
+from streamtrain.ranks import QUANTILES
 
 Float = NDArray[np.float64]
 
@@ -154,7 +155,7 @@ def _bands(axes: Axes, at: Float, one: Statistic) -> None:
 
 
 def _ends(painted: Float) -> Float:
-    return np.asarray(np.quantile(painted, (0.025, 0.16, 0.5, 0.84, 0.975), axis=0))
+    return np.asarray(np.quantile(painted, QUANTILES, axis=0))
 
 
 def _voxels(axes: Axes, one: Statistic, drawn: Drawn) -> None:

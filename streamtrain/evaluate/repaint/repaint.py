@@ -48,7 +48,7 @@ from streamtrain.luminosity.modifiers import count_changing
 from streamtrain.machine.files import npz_arrays, reading, sha256_of, writing
 from streamtrain.machine.progress import SILENT, Progress
 from streamtrain.networks.network import Network, point_of
-from streamtrain.ranks import combine
+from streamtrain.ranks import QUANTILE_NAMES, QUANTILES, combine
 from streamtrain.shipped import is_shipped
 from streamtrain.tables import columns, labelled
 
@@ -208,17 +208,16 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """All but the painted maps one by one, as plain data."""
         found = {}
-        names = ("low_95", "low_68", "median", "high_68", "high_95")
         for one in self.statistics:
             k, text = self.furthest(one)
-            ends = np.quantile(one.painted, (0.025, 0.16, 0.5, 0.84, 0.975), axis=0).tolist()
+            ends = np.quantile(one.painted, QUANTILES, axis=0).tolist()
             found[one.name] = {
                 "meaning": TITLES[one.name],
                 "p": self.p_values.get(one.name),
                 "furthest": {"number": k, "sigma": float(one.score[k]), "text": text},
                 "map": one.value.tolist(),
                 "sigma": one.score.tolist(),
-                **dict(zip(names, ends, strict=True)),
+                **dict(zip(QUANTILE_NAMES, ends, strict=True)),
             }
         return {
             "p": self.p,
