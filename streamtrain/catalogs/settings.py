@@ -10,6 +10,7 @@ from streamtrain.catalogs.synthesis.vary import SkyPrior
 from streamtrain.numerics.rng import Split
 from streamtrain.schema import ConfigError, setting
 
+Roll = Literal["any", "quarter", "none"]
 SFR_CHOICES = ("auto", "fit", "fit_in_range", "column")
 """Where star-formation rates come from if not from a table: the lightcone's column `sfr` if it has
 one and else the fit; the fit; the fit, but none where the table it was fitted to has no data; the
@@ -61,7 +62,7 @@ class DataConfig:
     )
     validation: list[str] = setting([], "lightcone files or globs; other realisations than train")
     test: list[str] = setting([], "lightcone files or globs; other realisations than train")
-    roll: Literal["any", "quarter", "none"] = setting("any", "angles a field is rolled by")
+    roll: Roll = setting("any", "angles a field is rolled by")
     mirror: bool = setting(True, "mirror half of the fields")
     min_mass_Msun: float = setting(2.5e10, "halos above this mass only [Msun]", above=0)
     active: int = setting(

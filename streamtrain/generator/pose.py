@@ -11,17 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streamtrain.catalogs.settings import Roll
 from streamtrain.grid import DEG
 from streamtrain.numerics import portable
 from streamtrain.numerics.rng import Draws
 
 Float = NDArray[np.float64]
-Roll = Literal["any", "quarter", "none"]
 
 PIECE_DEG = 0.5
 """Length of the pieces that a field's border is drawn with; half as long beyond STEEP_DEG."""
