@@ -182,14 +182,19 @@ def shells(box: Box, num: int) -> list[Span]:
     """At most `num` shells that hold all modes up to the highest Nyquist wavenumber of an axis.
 
     Their edges are multiples of the largest fundamental wavenumber of an axis, as limlam_mocker's,
-    in steps that grow with k where there are more multiples than shells.
+    in steps that grow with k where there are more multiples than shells. The first begins at the
+    longest wave where no axis has one below that.
     """
-    return _steps(*_range(box, (0, 1, 2)), num)
+    first, *others = _steps(*_range(box, (0, 1, 2)), num)
+    sides = [side for side, n in zip(box.sides_Mpc, box.shape, strict=True) if n > 1]
+    longest = 2.0 * np.pi / max(sides, default=max(box.sides_Mpc))
+    return others if others and longest >= first[1] else [first, *others]
 
 
 def rings(box: Box, num: int) -> list[Span]:
-    """At most `num` bins of k_perp [1/Mpc] that hold all modes, chosen as in `shells`; the first
-    one holds k_perp = 0 and the longest waves across."""
+    """At most `num` bins of k_perp [1/Mpc] that hold all modes up to the highest Nyquist wavenumber
+    of an axis, chosen as in `shells`; the first one holds k_perp = 0 and the longest waves across.
+    """
     first, *others = _steps(*_range(box, (1, 2)), num + 1)
     return [(first[0], others[0][1]), *others[1:]] if others else [first]
 
@@ -223,8 +228,9 @@ def _whole(number: int, num: int) -> list[tuple[int, int]]:
     if number <= num:
         ends = np.arange(number + 1)
     else:
-        ends = np.unique(np.rint(np.geomspace(1, number, num)).astype(int))
-        ends = np.concatenate([[0], ends])
+        steps = np.geomspace(1, number, num)
+        steps[-1] = number  # of a single piece, too
+        ends = np.concatenate([[0], np.unique(np.rint(steps).astype(int))])
     return list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
 
 

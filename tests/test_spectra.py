@@ -146,6 +146,25 @@ def test_bins_follow_one_another_and_hold_every_mode_once(
     assert found >= np.count_nonzero(across <= widest) - 1
 
 
+@pytest.mark.parametrize("num", [1, 2, 24])
+@pytest.mark.parametrize(
+    "box", [Box((1, 16, 16), (9.0, 2.0, 2.0)), Box((8, 8, 8), (1.0, 1.0, 1.0)), BOX]
+)
+def test_axes_of_one_fundamental_and_a_single_bin(box: Box, num: int) -> None:
+    """A square map of one channel and a cube have no wave below the first multiple; one bin holds
+    what many do."""
+    every = shells(box, num)
+    assert 1 <= len(every) <= num
+    k0, k1, k2 = all_modes(box)
+    length, across = np.sqrt(k0**2 + k1**2 + k2**2), np.hypot(k1, k2)
+    top = max(float(np.abs(k).max()) for k in (k0, k1, k2))
+    assert Power.spherical(box, every).modes.sum() >= np.count_nonzero(length <= top) - 1
+    widest = max(float(np.abs(k).max()) for k in (k1, k2))
+    perp, par = rings(box, num), slabs(box, num)
+    found = Power.cylindrical(box, perp, par).modes.sum()
+    assert found >= np.count_nonzero(across <= widest) - 1
+
+
 def test_one_wave_lies_in_its_ring() -> None:
     """a cos(k x): P = V a^2/4 in the two modes k and -k."""
     wave = (3, -4, 2)
