@@ -36,7 +36,7 @@ class Bootstrap:
 
     blocks: number of the block that each map belongs to [num_maps]; blocks are drawn whole, with
     replacement. unit: what a block is, num_skies: those that the maps come from, for the record.
-    Errors are None where there is one block.
+    Errors are None where there is one block, also of what a single one of them has.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Bootstrap:
     ) -> None:
         self.unit, self.num_skies = unit, num_skies
         _, block = np.unique(blocks, return_inverse=True)
-        self.num_blocks = int(block.max()) + 1
+        self._block, self.num_blocks = block, int(block.max()) + 1
         drawn = np.random.default_rng(SEED).multinomial(
             self.num_blocks, np.full(self.num_blocks, 1.0 / self.num_blocks), RESAMPLES
         )
@@ -105,13 +105,14 @@ class Bootstrap:
 
     @property
     def _growth(self) -> float:
-        """What means of resamples of n blocks scatter too little by: their variance is that of a
-        population of these n, (n - 1) / n of the unbiased one; 7 % of an error over 8 skies."""
+        """What numbers of resamples of n blocks scatter too little by: the variance of their mean
+        is that of a population of these n, (n - 1) / n of the unbiased one; 7 % of an error over 8
+        skies."""
         return float(np.sqrt(self.num_blocks / (self.num_blocks - 1.0)))
 
     def ratio(self, sums: Float, counts: Float, *, root: bool = False) -> float | None:
         """Standard error of sum(sums) / sum(counts), or of its square root; both per map."""
-        if self.num_blocks < 2:
+        if self._alone(self._block[counts > 0]):
             return None
         totals, numbers = self._times @ sums, self._times @ counts
         ratios = totals[numbers > 0] / numbers[numbers > 0]
@@ -119,6 +120,11 @@ class Bootstrap:
             return None
         spread = np.std(np.sqrt(np.maximum(ratios, 0.0)) if root else ratios, ddof=1)
         return float(self._growth * spread)
+
+    @staticmethod
+    def _alone(blocks: NDArray[np.int64]) -> bool:
+        """Whether less than two blocks have values: those of one scatter in no resample."""
+        return not len(blocks) or bool((blocks == blocks[0]).all())
 
     def mean(self, values: Float) -> float | None:
         """Standard error of the mean of one value per map."""
@@ -129,7 +135,7 @@ class Bootstrap:
     ) -> list[float] | None:
         """Standard errors of percentiles (as `np.percentile` has them) of values that belong to
         `maps`; both [num_values]."""
-        if self.num_blocks < 2 or not len(values):
+        if self._alone(self._block[maps]):
             return None
         order = np.argsort(values, kind="stable")
         ordered, owner = values[order], maps[order]
@@ -149,14 +155,14 @@ class Bootstrap:
         spread = np.concatenate(made, axis=1)
         if spread.shape[1] < 2:
             return None
-        return [float(error) for error in np.std(spread, axis=1, ddof=1)]
+        return [float(self._growth * error) for error in np.std(spread, axis=1, ddof=1)]
 
     def among(self, chosen: NDArray[np.bool_]) -> Bootstrap:
         """These resamples, restricted to some of the maps; chosen: [num_maps]."""
         part = object.__new__(Bootstrap)
         part.unit, part.num_blocks = self.unit, self.num_blocks
         part.num_skies = self.num_skies
-        part._times = self._times[:, chosen]
+        part._block, part._times = self._block[chosen], self._times[:, chosen]
         return part
 
 

@@ -51,7 +51,39 @@ def test_percentiles_are_those_of_the_resampled_values(per_map):
         for times in bootstrap._times.astype(int)
     ]
     found = bootstrap.percentiles(values.ravel(), np.repeat(np.arange(40), per_map), levels)
-    assert found == pytest.approx(np.std(written_out, axis=0, ddof=1), rel=1e-9)
+    unbiased = np.std(written_out, axis=0, ddof=1) * np.sqrt(40 / 39)
+    assert found == pytest.approx(unbiased, rel=1e-9)
+
+
+def test_the_error_of_a_median_over_two_skies_is_as_right_as_that_of_the_mean():
+    """From many sets of two skies with offsets: without the factor it would be 0.7 of it."""
+    rng = np.random.default_rng(1)
+    sky = np.repeat(np.arange(2), 64)
+    bootstrap, medians, squares = Bootstrap(sky, "lightcones", 2), [], []
+    for _ in range(300):
+        values = 0.5 * rng.normal(size=2)[sky] + rng.normal(size=128)
+        (error,) = bootstrap.percentiles(values, np.arange(128), (50.0,))
+        medians.append(np.median(values))
+        squares.append(error**2)
+    assert np.sqrt(np.mean(squares)) == pytest.approx(np.std(medians), rel=0.15)
+
+
+def test_what_one_sky_or_map_alone_has_has_no_error():
+    """In every resample that holds it at all it is the same, which is no error of zero."""
+    values = np.random.default_rng(9).normal(size=32)
+    skies = Bootstrap(np.repeat(np.arange(8), 4), "lightcones", 8)
+    first = np.arange(32) < 4
+    some = skies.among(first)
+    assert some.mean(values[first]) is None
+    assert some.percentiles(values[first], np.arange(4), (50.0,)) is None
+    two = np.arange(32) < 8
+    assert skies.among(two).mean(values[two]) > 0.0
+    maps = Bootstrap.of_maps(16)
+    only = np.zeros(16)
+    only[3] = 2.0
+    assert maps.ratio(1.7 * only, only, root=True) is None
+    assert maps.ratio(1.7 * only, np.ones(16)) > 0.0
+    assert maps.percentiles(np.array([1.0, 1.2]), np.array([3, 3]), (16.0, 50.0)) is None
 
 
 def test_maps_of_one_sky_are_resampled_together():
