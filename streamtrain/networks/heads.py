@@ -181,6 +181,13 @@ class PointHead(Head):
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
         return prediction
 
+    def tells_apart(self, prediction: Tensor) -> Tensor:
+        """Where the label is linear, in its standard deviations: phi has units of 1e-10."""
+        if self.label.form != "linear":
+            return prediction
+        point, *others = self._parts(prediction)
+        return torch.cat([point / self.label_std, *others], dim=1)
+
 
 class GaussianHead(PointHead):
     """Mean and standard deviation of each bin's label, independent of each other.

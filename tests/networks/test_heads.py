@@ -40,6 +40,25 @@ def calibrated(name: str, samples: int = 400, **label: Any) -> tuple[Head, torch
     return head, counts
 
 
+@pytest.mark.parametrize("name", ["mse", "log_cosh", "gaussian"])
+@pytest.mark.parametrize("quantity", ["counts", "phi"])
+def test_maps_are_told_apart_in_standard_deviations_of_a_linear_label(
+    name: str, quantity: str
+) -> None:
+    """Whatever the label's unit: numbers of phi are 1e-10, and an alarm has an absolute floor."""
+    head, counts = calibrated(name, quantity=quantity, scale="linear")
+    unit = head.label.unit_label(np.zeros(1, np.int64))
+    labels = counts * unit
+    others = torch.full((len(labels), head.num_numbers - labels.shape[1]), 0.3)
+    seen = head.tells_apart(torch.cat([labels, others], dim=1))
+    expected = labels / (labels.std(0, correction=0).clamp(min=unit[0]))
+    torch.testing.assert_close(seen[:, : labels.shape[1]], expected)
+    assert (seen[:, labels.shape[1] :] == 0.3).all()
+    logarithm, _ = calibrated(name, quantity=quantity)
+    same = torch.randn(4, logarithm.num_numbers)
+    assert torch.equal(logarithm.tells_apart(same), same)
+
+
 def test_poisson_is_scipys_for_every_count_and_rate() -> None:
     ours = heads.poisson_nll(LN_RATES[:, None], COUNTS)
     exact = -stats.poisson.logpmf(COUNTS, LN_RATES.double().exp().numpy()[:, None])

@@ -263,7 +263,8 @@ class Reference:
         seen: statistics [N, num_statistics] and outputs [N, num_outputs] of maps of the training's
         skies; unseen: the same of maps of other skies. places: what the statistics are, those of
         `statistics` first. prior: see `Alarm.prior`. turned: by a measured number of the instrument
-        in words, the same of the first maps of `seen` where it is `TURNED` times as large.
+        in words, the same of the first maps of `seen` where it is `TURNED` times as large. Raises
+        ValueError where all outputs are the same.
         """
         numbers, outputs = seen
         arrays: dict[str, Float] = {"scales": statistics.scales}
@@ -276,6 +277,8 @@ class Reference:
             chosen = chosen[variance[chosen] > CONSTANT]
             arrays[f"{name}_axes"] = np.asarray(axes[:, chosen] / np.sqrt(variance[chosen]))
             if name == "output":
+                if not len(chosen):
+                    raise ValueError("the network predicts the same of all of them")
                 arrays["output_inverse"] = _inverse(scaled)
         found = cls.__new__(cls)
         found._arrays = arrays

@@ -32,6 +32,7 @@ from streamtrain.evaluate.testset import batches
 from streamtrain.generator.generator import Generator
 from streamtrain.labels import NO_FUNCTION
 from streamtrain.machine.progress import SILENT, Progress
+from streamtrain.networks.heads import PointHead
 from streamtrain.networks.network import Network, point_of
 from streamtrain.operators.plan import InputMap
 from streamtrain.ranks import QUANTILES
@@ -108,6 +109,8 @@ def open_watch(
     """
     compared = [[other.folder, other.step, other.weights_sha256] for other in others]
     about = {"procedure": PROCEDURE, **identity, "others": compared}
+    if isinstance(network.head, PointHead) and network.head.label.form == "linear":
+        about["outputs"] = "in standard deviations"  # not so in alarms of before
     with contextlib.suppress(ValueError, OSError):
         reference, of = Reference.load(folder / FILE)
         if of == about and not again and (maps is None or maps // 2 <= len(reference)):

@@ -127,6 +127,13 @@ def test_what_is_all_too_usual_hides_nothing() -> None:
     assert alarm.p < 0.01
 
 
+def test_a_network_that_predicts_the_same_of_all_maps_has_no_alarm() -> None:
+    places = [Place(POWER if k < 20 else VOXELS, f"place {k}", True) for k in range(40)]
+    seen, unseen = ((numbers, np.ones((300, 4))) for numbers, _ in (maps(300, 1), maps(300, 2)))
+    with pytest.raises(ValueError, match="predicts the same of all"):
+        Reference.fit(SCALES, seen, unseen, places, "8 skies")
+
+
 def test_a_measured_number_is_read_off_maps() -> None:
     """A small change of one number, spread over 40 statistics: the ranks of the other distances
     hardly see it, its own does as often as the best test of a known direction, and the factor that
@@ -433,6 +440,22 @@ def test_an_alarm_of_another_checkpoint_is_told(config: Config, tmp_path: Path) 
     with Run.open(folder) as run:
         watch, (problem,) = run.watch(make=False)
         assert watch is None and "`streamtrain alarm " in problem
+
+
+def test_an_alarm_of_a_linear_label_looks_at_the_outputs(tmp_path: Path) -> None:
+    """phi has numbers of 1e-10: an alarm of them as they are was blind to the outputs, or none."""
+    label = {"quantity": "phi", "scale": "linear", "bins": 14}
+    made = runs.make_run(tmp_path, network=JOINT | {"head": "mse"}, label=label)
+    with Run.open(made) as run:
+        watch, problems = run.watch(FEWEST_MAPS)
+        assert watch is not None and not problems
+        outputs = watch.reference._arrays["output_axes"]
+        assert outputs.shape[1] >= 2
+        assert np.abs(outputs).max() < 1e3
+    reference, about = Reference.load(Path(made.run) / "alarm.npz")
+    reference.save(Path(made.run) / "alarm.npz", {k: about[k] for k in about if k != "outputs"})
+    with Run.open(made) as run:
+        assert run.watch(make=False)[0] is None  # one of before
 
 
 def test_one_split_is_in_memory_at_a_time(
