@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamtrain.config import Config
 from streamtrain.evaluate.baselines import MEAN_LABEL_SAMPLES
-from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, Bootstrap
+from streamtrain.evaluate.bootstrap import ENOUGH_LIGHTCONES, TOLERANCE_DEX, Bootstrap
 from streamtrain.evaluate.folder import output_folder
 from streamtrain.evaluate.posterior.corner import corner
 from streamtrain.evaluate.scores import score
@@ -185,9 +185,10 @@ def _scores(kept: list[dict[str, Any]], test: Maps, inference: Inference) -> dic
     mean = inference.simulations.log10_counts[:MEAN_LABEL_SAMPLES].mean(axis=0)
     predictors = {**test.networks, "mcmc": medians, "mean label": mean}
     bands = np.array([entry["log10_count"]["field"] for entry in kept])
+    lower, upper = bands - TOLERANCE_DEX, bands + TOLERANCE_DEX
     inside = {
         name: float(
-            ((bands[:, low] <= test.true) & (test.true <= bands[:, high]))[test.occupied].mean()
+            ((lower[:, low] <= test.true) & (test.true <= upper[:, high]))[test.occupied].mean()
         )
         for name, low, high in (("68 %", 1, 3), ("95 %", 0, 4))
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -358,6 +359,23 @@ def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
 
 
 @pytest.mark.usefixtures("short_fits")
+def test_a_count_at_the_end_of_a_band_is_inside() -> None:
+    """Labels are of single precision: log10 of 2 is more there than that of a drawn 2."""
+    halos = np.arange(1.0, 51.0)
+    true = np.log10(halos).astype(np.float32).astype(np.float64)[None]
+    assert (true > np.log10(halos)).any() and (true < np.log10(halos)).any()
+    ends = np.repeat(np.log10(halos)[None], 5, axis=0)  # of counts that are known
+    kept = [{"log10_count": {"mean": ends.tolist(), "field": ends.tolist()}}]
+    test: Any = SimpleNamespace(
+        true=true, occupied=np.ones((1, 50), bool), skies=["sky"], networks={}
+    )
+    inference: Any = SimpleNamespace(
+        generator=SimpleNamespace(bin_edges=np.linspace(3.0, 7.0, 51)),
+        simulations=SimpleNamespace(log10_counts=true),
+    )
+    assert report._scores(kept, test, inference)["coverage"] == {"68 %": 1.0, "95 %": 1.0}
+
+
 def test_interrupted_chain_leaves_whole_maps(
     tmp_path: Path, skies: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
