@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erf, inf, nan, sqrt
+from math import erf, gcd, inf, nan, sqrt
 
 import numpy as np
 import torch
@@ -294,10 +294,15 @@ def _counted_in_cells(values: Tensor, edges: Tensor, scale: float) -> Tensor:
     return torch.stack(found)
 
 
-def edge_voxels(maps: Tensor) -> NDArray[np.floating]:
-    """Voxels of maps [B, ...] for `quantile_edges`, at most `EDGE_VOXELS` of each [B, n]."""
-    voxels = maps.flatten(1)
-    return voxels[:, :: -(-voxels.shape[1] // EDGE_VOXELS)].cpu().numpy()
+def edge_voxels(cube: Tensor) -> NDArray[np.floating]:
+    """Voxels of cubes [B, n_freq, n_dec, n_ra] that tell the bins of T, [B, at most `EDGE_VOXELS`]:
+    evenly spaced among all, of all columns and rows in turn, whose number the step has no divisor
+    in common with."""
+    freq, dec, ra = cube.shape[1:]
+    step = -(-(freq * dec * ra) // EDGE_VOXELS)
+    while gcd(step, dec * ra) > 1:
+        step += 1
+    return cube.flatten(1)[:, ::step].cpu().numpy()
 
 
 def quantile_edges(values: NDArray[np.floating], num_bins: int) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from support.limlam import Case, load
 
 from streamtrain.cosmology import Cosmology
 from streamtrain.grid import Grid
-from streamtrain.spectra import Box, Power, rings, shells, slabs
+from streamtrain.spectra import Box, Power, edge_voxels, rings, shells, slabs
 
 BOX = Box((10, 24, 20), (60.0, 4.0, 5.0))
 PEERS = ["v1_li_square", "v2_padmanabhan_rect_intensity", "v4_li_rotated_subfield"]
@@ -211,6 +211,20 @@ def test_grid_as_a_box() -> None:
     assert box.sides_Mpc[2] == pytest.approx(np.radians(1.4) * chi.mean(), rel=1e-5)
     # two rows of pixels are left over when 128 are joined by threes
     assert box.sides_Mpc[1] == pytest.approx(np.radians(0.7) * chi.mean() * 126 / 128, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 64, 64), (16, 128, 256), (5, 7, 9), (64, 60, 60), (9, 1, 1)]
+)
+def test_bins_of_t_are_those_of_all_columns_and_rows(shape: tuple[int, int, int]) -> None:
+    """A step of 64 voxels would take one column in 64 columns: that of a masked edge."""
+    places = torch.arange(float(np.prod(shape)), dtype=torch.float64).view(1, *shape)
+    found = torch.from_numpy(edge_voxels(places))[0].long()
+    assert len(found) <= 1 << 14
+    assert len(found) >= min(places.numel(), 9000)
+    assert {*(found % shape[2]).tolist()} == {*range(shape[2])}
+    assert {*(found // shape[2] % shape[1]).tolist()} == {*range(shape[1])}
+    assert {*(found // (shape[1] * shape[2])).tolist()} == {*range(shape[0])}
 
 
 def test_what_cannot_be_measured() -> None:

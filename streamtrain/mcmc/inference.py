@@ -30,7 +30,7 @@ from streamtrain.ranks import PERCENTILES
 
 Float = NDArray[np.float64]
 
-METHOD = 2
+METHOD = 3
 """Goes up when the same options give other posteriors."""
 FEWEST_VOXELS = 5.0
 """A bin of T is used where simulations near the posterior have this many voxels in it on average:

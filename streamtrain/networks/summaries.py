@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import gcd
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +33,8 @@ from streamtrain.networks.layers import (
 from streamtrain.networks.settings import HybridConfig, SummariesConfig
 from streamtrain.operators.plan import InputMap
 from streamtrain.spectra import (
-    EDGE_VOXELS,
     Power,
+    edge_voxels,
     quantile_edges,
     rings,
     shells,
@@ -117,8 +116,7 @@ class _OnSummaries(Body):
         edges = []
         for scale, bins in enumerate(self._voxel_bins):
             joined = _joined(cubes, scale)
-            voxels = joined.flatten(1)[:, :: _stride(joined.shape[1:])]
-            edges.append(quantile_edges(voxels.cpu().numpy(), bins))
+            edges.append(quantile_edges(edge_voxels(joined), bins))
         if edges:
             self.voxel_edges.copy_(torch.cat([torch.from_numpy(some) for some in edges]))
         if self.power is not None:
@@ -327,16 +325,6 @@ def _median_eigenvalue(values: Tensor) -> Tensor:
     """Of eigenvalues [..., n], among those that are not rounding [...]; nan where all are zero."""
     largest = values.amax(-1, keepdim=True)
     return values.where(values > NO_EIGENVALUE * largest, torch.nan).nanmedian(-1).values
-
-
-def _stride(shape: Sequence[int]) -> int:
-    """Every which voxel of a cube (n_freq, n_dec, n_ra) tells the bins of T; those of all columns
-    and rows in turn, whose number it has no divisor in common with."""
-    freq, dec, ra = shape
-    stride = -(-(freq * dec * ra) // EDGE_VOXELS)
-    while gcd(stride, dec * ra) > 1:
-        stride += 1
-    return stride
 
 
 def _joined(cube: Tensor, scale: int) -> Tensor:

@@ -22,14 +22,16 @@ from streamtrain.generator.generator import Generator
 from streamtrain.luminosity.registry import find_model
 from streamtrain.mcmc import inference as of_maps
 from streamtrain.mcmc import report
+from streamtrain.mcmc import simulations as of_simulations
 from streamtrain.mcmc.emulator import Emulator
 from streamtrain.mcmc.inference import Inference, Options
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.numerics.workspace import FreshMemory
+from streamtrain.operators.plan import InputMap
 from streamtrain.priors import Normal
 from streamtrain.ranks import PERCENTILES
-from streamtrain.spectra import Power, shells
+from streamtrain.spectra import Box, Power, quantile_edges, shells
 from streamtrain.train.trainer import Trainer
 
 pytestmark = small.EXTRAPOLATES
@@ -127,6 +129,19 @@ def test_levels_of_every_kind_of_noise_are_known(skies: dict[str, list[str]]) ->
     batch = generator.make(drawing, 0, 3, FreshMemory(generator.device))
     assert np.array_equal(levels_of(batch, names), [[0.5, 7.0]] * 3)
     generator.close()
+
+
+def test_bins_of_t_are_those_of_the_whole_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 16th column, which a step of 16 voxels would take alone, is masked."""
+    box = Box((64, 64, 64), (3.0, 1.0, 1.0))
+    cube = torch.randn(1, *box.shape, generator=torch.Generator().manual_seed(1))
+    cube[..., ::16] = 0.0
+    plan = SimpleNamespace(input_map=InputMap(box, (), "uK"))
+    generator: Any = SimpleNamespace(config=SimpleNamespace(observation=plan))
+    monkeypatch.setattr(of_simulations, "_batches", lambda *_: [SimpleNamespace(cube=cube)])
+    edges = data_vector(generator).voxel_edges
+    whole = quantile_edges(cube.numpy(), of_simulations.VOXEL_BINS)
+    np.testing.assert_allclose(edges, np.unique(whole), atol=0.2)
 
 
 def test_simulations_at_given_parameters_are_those_of_a_prior_that_holds_them(

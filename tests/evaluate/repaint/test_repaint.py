@@ -33,6 +33,7 @@ from streamtrain.evaluate.repaint.painter import NoiseLevel
 from streamtrain.evaluate.repaint.repaint import Calibration, _calibration, _identity
 from streamtrain.evaluate.repaint.statistics import (
     NAMES,
+    VOXEL_BINS,
     Measured,
     PaintedStatistics,
     Statistic,
@@ -42,6 +43,7 @@ from streamtrain.generator.line import Chosen
 from streamtrain.numerics.rng import STAGE_POSE, Draws
 from streamtrain.numerics.workspace import FreshMemory
 from streamtrain.ranks import uniformity
+from streamtrain.spectra import quantile_edges
 
 pytestmark = small.EXTRAPOLATES
 Float = NDArray[np.float64]
@@ -127,6 +129,14 @@ def test_a_map_that_is_unlike_in_one_number_is_found() -> None:
     p, p_values = calibration_of(others).p_values(statistics_of(rows, -1))
     assert p_values["power"] == pytest.approx(1.0 / (num + 1)) and p_values["means"] > 0.05
     assert p == pytest.approx(1.0 / (num + 1))
+
+
+def test_bins_of_t_are_those_of_the_whole_map(config: Config) -> None:
+    """Every 16th column, which a step of 16 voxels would take alone, is masked."""
+    maps = torch.randn(1, 64, 64, 64, generator=torch.Generator().manual_seed(1))
+    maps[..., ::16] = 0.0
+    found = PaintedStatistics(config, None).edges(Measured({}, maps))
+    np.testing.assert_allclose(found, quantile_edges(maps.numpy(), VOXEL_BINS), atol=0.2)
 
 
 def test_what_an_operator_removes_from_every_map_decides_nothing() -> None:
