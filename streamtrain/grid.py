@@ -204,7 +204,7 @@ def _edges(first: float, last: float, bins: int) -> Float:
 
 def distance_Mpc(z: Redshift, Omega_m: float = OMEGA_M, h: float = HUBBLE) -> Redshift:
     """Comoving distance [Mpc] of a redshift, or of each of an array, flat LCDM, in plain float64
-    (midpoint rule, 1e-6 relative)."""
+    (midpoint rule, 1e-6 relative up to z = 6, 1e-5 up to 20)."""
     root: Any = np.sqrt if isinstance(z, np.ndarray) else math.sqrt
     steps, total = 512, 0.0 * z
     for k in range(steps):

@@ -70,7 +70,8 @@ class Ranks:
     pulls: dict[str, Float]
     """(truth - posterior mean) / posterior deviation of log10 of each sum [N], where the truth is
     counted as one of the samples: mean 0 and mean square 1 for an exact posterior, a positive mean
-    for one that is too low. A sum of less than its smallest weight counts as that: no halo as one.
+    for one that is too low. A sum of less than its smallest weight counts as that: no halo as one;
+    0 where truth and samples are all the same.
     """
     width_68: dict[str, Float]
     """Distance of the 16th and 84th percentile of log10 of each sum [dex] [N]."""

@@ -275,6 +275,7 @@ def parameter_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"information over the prior: {known} nat",
         "widths and errors of the posterior in standard deviations of the prior (normal scores);",
+        "bias/sigma of the posterior's mean, positive if it is too high;",
         *error_lines(result["bootstrap"]),
         "",
         *columns(

@@ -279,7 +279,8 @@ def _deviance_lines(result: Mapping[str, Any], name: str) -> list[str]:
         + [_three(values["deviance"], values["deviance_error"]) for values in pair]
         for pair in _pairs(counts, ("network", "mean_label"))
     ]
-    head = f"Poisson deviance of {name} per bin, empty bins included [nat]"
+    what = name if result["label"] == "cumulative" else "dN"  # whatever the label's unit
+    head = f"Poisson deviance of {what} per bin, empty bins included [nat]"
     return [head, *columns(["log10 L", "network", "mean label"], rows)]
 
 

@@ -102,9 +102,10 @@ ROWS = 256
 
 class SampleFile:
     """One HDF5 file. Datasets, the first axis the samples, which can grow: `cube` [n, freq, dec,
-    ra] float32, `label` [n, outputs] float32, `counts` [n, bins] int32, `unit_label` [n, bins],
-    `index` uint64, and under `draws` a column for everything that was drawn (NaN where a sample
-    has none). Without samples: `nu_edges_GHz`, `dec_edges_deg`, `ra_edges_deg`, `log10_L_edges`.
+    ra] float32, `label` [n, outputs] float32, `counts` [n, bins] int32, `one_halo` [n, bins] (the
+    label of one halo, `Batch.unit_label`), `index` uint64, and under `draws` a column for
+    everything that was drawn (NaN where a sample has none). Without samples: `nu_edges_GHz`,
+    `dec_edges_deg`, `ra_edges_deg`, `log10_L_edges`.
     """
 
     def __init__(self, path: Path, generator: Generator) -> None:

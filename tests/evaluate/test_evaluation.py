@@ -115,6 +115,8 @@ def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale,
     assert 0.0 < result["network"]["whole"]["excluded"] < 0.5
     symbol = {"counts": "dN", "cumulative": "N(>L)", "phi": "phi", "phi_L": "phi L"}[quantity]
     assert f"rms of log10 {symbol} in dex" in str(result)
+    counted = symbol if quantity == "cumulative" else "dN"  # no label's unit is in a deviance
+    assert f"Poisson deviance of {counted} per bin" in str(result)
 
 
 @pytest.mark.parametrize("quantity", ["phi", "phi_L"])

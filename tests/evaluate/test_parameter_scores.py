@@ -262,6 +262,7 @@ def test_evaluate_says_what_the_network_knows(which: str, request: pytest.Fixtur
     result = evaluation.evaluate(config)
     text = str(result)
     assert "information over the prior:" in text and "bias/sigma" in text
+    assert "bias/sigma of the posterior's mean, positive if it is too high" in text
     with Run(config) as run:
         manifest, generator = run.test_set()
         network, head = run.network(generator), run.network(generator).head

@@ -60,7 +60,8 @@ CONVENTIONS = {
     "bins": "coverage of single bins, mean over bins and maps",
     "bias_sigma": "mean of (truth - posterior mean) / posterior deviation of log10 of the sum, a "
     "positive one if the posterior is too low",
-    "spread_sigma": "root mean square of the same, 1 for an exact posterior",
+    "spread_sigma": "root mean square of the same, 1 for an exact posterior, less where there are "
+    "maps whose functions all have the same number, such as none, which count as 0 in both",
     "width": "distance of the ends of an interval of log10 of the sum [dex]",
     "p": "p-values of ranks that ought to be uniform: of their mean (shift), of their width, of "
     "their largest deviation (shape), and the three as one; they take the maps for independent: "
@@ -279,7 +280,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"{result['checkpoint_step']}, {result['draws']} functions drawn for each",
             *notes,
             "share of truths within the posterior's 68 % and 95 %, bias in standard deviations,",
-            "width of its 68 %; +-: standard errors, bootstrap over "
+            "positive if it is too low, width of its 68 %; +-: standard errors, bootstrap over "
             + result["bootstrap"]["resampled"],
             *without_lines(result["bootstrap"]),
             *independent,

@@ -103,6 +103,7 @@ def test_the_posterior_of_an_oracle_is_calibrated(use, capsys):
     assert written == json.loads(json.dumps(result))
     text = capsys.readouterr().out
     assert "largest TARP deviation" in text and "takes bins as independent" in text
+    assert "bias in standard deviations,\npositive if it is too low, width of its 68 %" in text
 
 
 def test_log_probability_and_widths_of_an_oracle(use):
