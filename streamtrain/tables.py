@@ -14,6 +14,8 @@ TEXT_WIDTH = 100
 GAP = "  "
 LABEL = 10
 """Characters of the first column of what a command says of a map, as in "warning   ..."."""
+AGREED = 1e-12
+"""An error that is not larger is that of numbers that are all the same."""
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 """Names of files are not broken."""
 
@@ -77,10 +79,12 @@ def range_title(bounds: Sequence[float]) -> str:
 
 
 def plus_minus(value: float | None, error: float | None, form: str = ".4f") -> str:
-    """A number and its standard error, where that is known; '-' for none."""
+    """A number and its standard error, where that is known; '-' for none. Where all maps agree, as
+    on a share of 1, the error is 0, or a rounding, and tells nothing."""
     if value is None:
         return "-"
-    return f"{value:{form}}" + (f" +- {error:{form}}" if error is not None else "")
+    known = error is not None and error > AGREED
+    return f"{value:{form}}" + (f" +- {error:{form}}" if known else "")
 
 
 def rounded(value: float, error: float | None, sign: str = "") -> str:

@@ -53,6 +53,8 @@ def test_numbers_have_two_digits_of_their_error(
 def test_numbers_with_errors() -> None:
     assert plus_minus(0.25, 0.01) == "0.2500 +- 0.0100"
     assert plus_minus(0.25, None, ".2f") == "0.25" and plus_minus(None, 0.1) == "-"
+    assert plus_minus(1.0, 0.0) == plus_minus(1.0, 3e-17) == "1.0000"  # no resample differs
+    assert plus_minus(0.0, 1e-5) == "0.0000 +- 0.0000"
     assert rms_cell({"rms_dex": 0.5}) == "0.5000"
     assert rms_cell({"rms_dex": None, "rms_dex_error": None}) == "-"
     assert range_title((3.5, 10.0)) == "3.5-10"
