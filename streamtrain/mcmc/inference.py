@@ -74,7 +74,7 @@ class Noise:
     offset: float
     """chi^2 of that; a shift of one posterior width has 1."""
     fields: Float
-    """Halos of each simulated field over their mean number at its parameters [num]."""
+    """How much the simulated fields differ in their number of halos, see `field_factors` [any]."""
 
     def correction(self, theta: Float) -> Float:
         """What is added to the emulator at parameters [num, num_names]: [num, size]."""
@@ -186,7 +186,6 @@ class Inference:
         rest = (away - straight @ line)[:, used]
         scatter = covariance(rest) * (num - 1) / (free - 1)
         kind, parameters = self.options.likelihood, len(self.density.names)
-        fields = made.halos / self.rates(made.theta)[:, :-1].sum(axis=1)
         return Noise(
             used=used,
             # the line through these simulations scatters too
@@ -195,7 +194,7 @@ class Inference:
             shift=line[0],
             slope=line[1:],
             offset=float(Likelihood(scatter, free).chi2(line[0][used])),
-            fields=fields / fields.mean(),
+            fields=field_factors(made.halos, self.rates(made.theta)[:, :-1].sum(axis=1)),
         )
 
     def _used(self, made: Simulations) -> NDArray[np.bool_]:
@@ -272,6 +271,22 @@ class Inference:
     def _of_label(self, counts: Float) -> Float:
         """Counts [num, num_bins + 1] as the label counts them [num, num_bins]."""
         return self.generator.label.of_counts(counts[:, :-1], counts[:, -1])
+
+
+def field_factors(halos: Float, expected: Float) -> Float:
+    """How many times their mean the halos of fields are, by what fields differ in beyond Poisson's
+    scatter, which comes on top of it [num], 1 on average.
+
+    halos: in the label's bins [num]; expected: their means over all fields [num].
+    """
+    some = expected > 0.0
+    factor = halos[some] / expected[some]
+    if not factor.any():
+        return np.ones(1)
+    factor = factor / factor.mean()
+    variance, poisson = float(factor.var()), float(np.mean(1.0 / expected[some]))
+    share = max(variance - poisson, 0.0) / variance if variance > 0.0 else 0.0
+    return np.asarray(1.0 + np.sqrt(share) * (factor - 1.0))
 
 
 def _check_options(options: Options, num_parameters: int) -> None:

@@ -24,7 +24,7 @@ from streamtrain.mcmc import inference as of_maps
 from streamtrain.mcmc import report
 from streamtrain.mcmc import simulations as of_simulations
 from streamtrain.mcmc.emulator import Emulator
-from streamtrain.mcmc.inference import Inference, Options
+from streamtrain.mcmc.inference import Inference, Options, field_factors
 from streamtrain.mcmc.likelihood import Density, Likelihood, covariance
 from streamtrain.mcmc.simulations import data_vector, drawn_levels, levels_of, simulate
 from streamtrain.numerics.workspace import FreshMemory
@@ -374,6 +374,25 @@ def test_posteriors_hold_the_truth(skies: dict[str, list[str]]) -> None:
 
 
 @pytest.mark.usefixtures("short_fits")
+@pytest.mark.parametrize("mean", [30.0, 1e5])
+def test_fields_scatter_without_the_poisson_scatter_of_their_halos(mean: float) -> None:
+    """Which is drawn once more for a posterior's own counts: few halos scattered twice."""
+    rng = np.random.default_rng(0)
+    fields = np.exp(0.1 * rng.normal(size=4000) - 0.005)
+    expected = mean * rng.uniform(0.7, 1.3, 4000)
+    found = field_factors(rng.poisson(expected * fields).astype(float), expected)
+    assert found.mean() == pytest.approx(1.0)
+    assert found.std() == pytest.approx(0.1, abs=0.012)
+    own = rng.poisson(mean * rng.choice(found, 4000)).std() / mean
+    assert own == pytest.approx(np.sqrt(0.01 + 1.0 / mean), rel=0.06)
+
+
+def test_fields_without_halos_tell_no_scatter() -> None:
+    few = np.array([0.0, 0.0, 1.0])
+    assert np.isfinite(field_factors(few, np.array([0.0, 0.5, 0.5]))).all()
+    assert (field_factors(np.zeros(3), np.array([0.0, 0.2, 0.1])) == 1.0).all()
+
+
 def test_a_count_at_the_end_of_a_band_is_inside() -> None:
     """Labels are of single precision: log10 of 2 is more there than that of a drawn 2."""
     halos = np.arange(1.0, 51.0)
