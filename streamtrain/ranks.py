@@ -277,7 +277,7 @@ def uniformity(rank: Float) -> Uniformity:
     return Uniformity(
         shift=float(special.erfc(abs(mean) * root / np.sqrt(2.0))),
         width=float(min(1.0, 2.0 * tails)),
-        shape=float(special.kolmogorov(deviation * _stephens(num))),
+        shape=deviation_p(deviation, num),
         deviation=deviation,
         mean=mean,
         rms=float(np.sqrt(square)),
@@ -288,6 +288,12 @@ def usual_deviation(num: int) -> float:
     """The largest deviation that the distribution of `num` independent uniform ranks stays below
     with the chance `BAND`."""
     return float(special.kolmogi(1.0 - BAND) / _stephens(num))
+
+
+def deviation_p(deviation: float, num: int) -> float:
+    """p-value of the largest deviation of the distribution of `num` independent ranks from the
+    uniform one (Kolmogorov and Smirnov)."""
+    return float(special.kolmogorov(deviation * _stephens(num)))
 
 
 def _stephens(num: int) -> float:

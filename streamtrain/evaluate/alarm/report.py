@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from streamtrain.evaluate.run import Run
 from streamtrain.figures import GREY, LABEL_SIZE, NETWORK, TICK_SIZE, legend_below, write_png
 from streamtrain.machine.files import write_json
 from streamtrain.machine.workers import ALONE, Resources
-from streamtrain.ranks import POINTS, rank_band, rank_curve, uniformity
+from streamtrain.ranks import POINTS, deviation_p, rank_band, rank_curve, uniformity
 from streamtrain.tables import prose
 
 Float = NDArray[np.float64]
@@ -40,7 +40,7 @@ def make_alarm(
     p into its TensorBoard, return what the JSON file holds.
 
     maps: of the prior, half of them on the training's skies, and the others decide the p-values:
-    of 10 000 these are known to 1e-3 where they are 0.05; beside: folders of other runs whose
+    of 10 000 these are known to 3e-3 where they are 0.05; beside: folders of other runs whose
     disagreement counts. Raises ValueError, one sentence, where maps cannot be made, and for another
     run that does not fit.
     """
@@ -64,11 +64,12 @@ def make_alarm(
             "test_maps": len(p),
             "bootstrap": bootstrap.describe(),
             **alarm_scores(p, watch.reference, bootstrap),
-            "p_uniform": uniformity(np.clip(p, 0.0, 1.0)).shape,
+            "p_uniform": deviation_p(uniformity(p).deviation, worth(p, watch.reference)),
             **({"notes": notes} if notes else {}),
         }
         write_json(run.folder / "alarm.json", result)
-        write_png(alarm_figure(p), run.folder / "alarm.png")
+        figure = alarm_figure(p, worth(p, watch.reference))
+        write_png(figure, run.folder / "alarm.png")
         _to_tensorboard(run.folder, p, result)
     print(
         "\n".join(
@@ -95,11 +96,18 @@ def _to_tensorboard(folder: Path, p: Float, result: Mapping[str, Any]) -> None:
         writer.add_histogram("alarm/p", p, step)
 
 
-def alarm_figure(p: Float) -> Figure:
-    """How the p-values of test maps are distributed, beside what maps of the prior have."""
+def worth(p: Float, among: Sized) -> int:
+    """How many independent uniform numbers p-values [num] are worth that are ranks among the same
+    maps: these scatter, too, and a distribution differs from theirs as two samples do."""
+    return max(1, round(len(p) * len(among) / (len(p) + len(among))))
+
+
+def alarm_figure(p: Float, number: int) -> Figure:
+    """How the p-values of test maps are distributed, beside what maps of the prior have; number:
+    of independent ones that they are worth."""
     figure = Figure(figsize=(5.6, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    low, high = rank_band(len(p))
+    low, high = rank_band(number)
     axes.fill_between(POINTS, low, high, color=GREY, alpha=0.3, lw=0, label="95 % of exact ones")
     axes.plot(POINTS, rank_curve(p), color=NETWORK, lw=1.8, label=f"{len(p)} test maps")
     axes.axhline(0.0, color=GREY, lw=0.8)

@@ -23,7 +23,7 @@ from support.map_runs import OBSERVE
 from streamtrain import Run
 from streamtrain.cli import main
 from streamtrain.config import Config, load_config
-from streamtrain.evaluate.alarm import watch
+from streamtrain.evaluate.alarm import report, watch
 from streamtrain.evaluate.alarm.alarm import (
     FEWEST_MAPS,
     INSTRUMENT,
@@ -49,7 +49,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.grid import Grid
 from streamtrain.machine.progress import Progress
 from streamtrain.operators.plan import InputMap
-from streamtrain.ranks import uniformity
+from streamtrain.ranks import deviation_p, rank_band, rank_curve, uniformity
 from streamtrain.spectra import Box
 
 pytestmark = small.EXTRAPOLATES
@@ -87,6 +87,24 @@ def test_maps_of_the_prior_have_uniform_p_values(reference: Reference) -> None:
     for level in (0.01, 0.05, 0.3):
         assert np.mean(p < level) == pytest.approx(level, abs=5 * np.sqrt(level / 2000))
     assert uniformity(reference.expected).deviation < 1.01 / len(reference)
+
+
+def test_p_values_among_maps_that_scatter_too_keep_to_the_band() -> None:
+    """Those of maps of the prior differ from uniform numbers as two samples do: 95 % of test sets
+    keep to the band of the figure, and their p is small as often as it says."""
+    rng = np.random.default_rng(0)
+    left, small, number = [], [], 1000
+    for _ in range(200):
+        known = np.sort(rng.random(number))
+        p = (number - np.searchsorted(known, rng.random(2000)) + 1) / (number + 1)
+        of = report.worth(p, known)
+        low, high = rank_band(of)
+        curve = rank_curve(p)
+        left.append(bool(((curve < low) | (curve > high)).any()))
+        small.append(deviation_p(uniformity(p).deviation, of) < 0.05)
+    assert of == 667
+    assert np.mean(left) == pytest.approx(0.05, abs=0.05)
+    assert np.mean(small) == pytest.approx(0.05, abs=0.05)
 
 
 @pytest.mark.parametrize("fault", ["one statistic", "together", "outputs", "far"])
