@@ -34,6 +34,7 @@ from streamtrain.evaluate.scores import (
 )
 from streamtrain.labels import QUANTITIES
 from streamtrain.tables import (
+    AGREED,
     columns,
     error_lines,
     plus_minus,
@@ -379,4 +380,5 @@ def _error_cells(values: Mapping[str, Any]) -> list[str]:
 
 def _three(value: float, error: float | None) -> str:
     """A number of any size in three digits, and its standard error."""
-    return f"{value:.3g}" + (f" +- {error:.2g}" if error is not None else "")
+    known = error is not None and error > AGREED
+    return f"{value:.3g}" + (f" +- {error:.2g}" if known else "")

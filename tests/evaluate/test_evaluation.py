@@ -17,7 +17,7 @@ from support.network_tools import mean_network
 from streamtrain.cli import main
 from streamtrain.config import from_mapping
 from streamtrain.evaluate import baselines, evaluation, figures, predictions, testset, trained
-from streamtrain.evaluate.report import table
+from streamtrain.evaluate.report import _three, table
 from streamtrain.evaluate.scores import deviance
 from streamtrain.networks.network import build_head
 from streamtrain.schema import to_dict
@@ -117,6 +117,11 @@ def test_a_perfect_answer_is_perfect_for_every_label(config, monkeypatch, scale,
     assert f"rms of log10 {symbol} in dex" in str(result)
     counted = symbol if quantity == "cumulative" else "dN"  # no label's unit is in a deviance
     assert f"Poisson deviance of {counted} per bin" in str(result)
+
+
+def test_a_deviance_that_all_maps_have_is_without_an_error():
+    assert _three(0.06641, 2.2e-17) == _three(0.06641, None) == "0.0664"
+    assert _three(1234.0, 56.0) == "1.23e+03 +- 56"
 
 
 @pytest.mark.parametrize("quantity", ["phi", "phi_L"])
