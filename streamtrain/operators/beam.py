@@ -14,6 +14,7 @@ from streamtrain.numerics import portable
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators.base import GROUP, MapState, Operator, Table, Turn
+from streamtrain.operators.curve_files import assume
 from streamtrain.operators.fourier import Edge, continued
 from streamtrain.operators.profile import ProfileBeam, fwhm_deg, read_profile, say_what_does_not_fit
 from streamtrain.schema import ConfigError, setting
@@ -22,6 +23,10 @@ FWHM_PER_SIGMA = 2.3548200450309493
 """Full width at half maximum over standard deviation of a Gaussian, sqrt(8 ln 2)."""
 TRUNCATE = 4.0
 """The beam ends after this many sigma, rounded to whole pixels (the default of SciPy's filter)."""
+NARROW_PIXELS = 1.5
+"""A Gaussian of a lower FWHM is told: it leaves the light of a halo in its pixel, wherever in it
+the halo lies. The scatter of voxels that single halos make is too large by 2 % at 3 pixels, 5 % at
+2, 13 % at 1.5, 45 % at 1."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ class Beam(Operator):
                 f"observe.{name}: the beam's FWHM, {widest[0]:.4g} x {widest[1]:.4g} pixels "
                 f"(ra, dec), is wider than the map, {num_ra} x {num_dec} pixels"
             )
+        if config.fwhm_arcmin is not None:
+            _say_narrow(config.fwhm_arcmin * scale, pixel_deg, shape, f"observe.{name}")
         if profile is None:
             ra, dec = (
                 BeamAxis.of(num, w / FWHM_PER_SIGMA * scale, config.edge)
@@ -196,6 +203,27 @@ class Beam(Operator):
 
     def apply(self, kernels: Kernels, cube: Tensor, keys: Tensor, drawn: DeviceArrays) -> Tensor:
         return self.convolution.apply(kernels, cube)
+
+
+def _say_narrow(
+    fwhm_arcmin: NDArray[np.float64],
+    pixel_deg: tuple[float, float],
+    shape: tuple[int, int],
+    where: str,
+) -> None:
+    """Say (AssumptionWarning) that a Gaussian of these widths [n_freq] is narrow for the pixels,
+    where it is. pixel_deg, shape: (ra, dec); along an axis of one pixel nothing is smoothed."""
+    sides = [60.0 * side for side, num in zip(pixel_deg, shape, strict=True) if num > 1]
+    narrow = float(fwhm_arcmin.min()) / max(sides, default=1e-30)
+    if narrow < NARROW_PIXELS:
+        finer = math.ceil(NARROW_PIXELS / narrow)
+        assume(
+            where,
+            f"the beam's FWHM is {narrow:.2g} pixels where it is narrowest: light stays in its "
+            "pixel, wherever in it a halo lies, so that voxels scatter too much; paint pixels "
+            f"{finer} times as fine and join them after the beam, by pool: {{factor: [1, {finer}, "
+            f"{finer}]}}",
+        )
 
 
 def _radius(sigma_pixels: float) -> int:

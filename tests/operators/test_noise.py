@@ -292,7 +292,8 @@ def test_noise_of_the_cii_preset() -> None:
     config = load_config("configs/cii.yaml")
     [noise] = [o for o in config.observe.values() if isinstance(o, NoiseConfig)]
     assert noise.reference_GHz == 250.0 and isinstance(noise.sigma_uK, float)
-    side = np.radians(config.grid.fov_deg[0]) / config.grid.shape[2]
+    assert config.observation.state.shape == (36, 64, 64)
+    side = np.radians(config.grid.fov_deg[0]) / 64
     theirs = np.radians(30 / 3600) ** 2 / (8 * np.log(2))
     assert noise.sigma_uK == pytest.approx(5.7e4 * np.sqrt(theirs / side**2), rel=2e-3)
     low, high = 856187.459, 1513960.625
