@@ -32,6 +32,9 @@ ABOVE = (5.0, 6.0, 6.5)
 """log10(L/Lsun) of the N(>L) that are quoted, where they lie in the label's bins."""
 COARSE = 0.03
 """An integral of L that the width of bins may make too large by more than this share is told."""
+UNEVEN = 1.3
+"""A mean brightness is told to rest on an even spread of light where light at the near end of the
+band is more than this much brighter."""
 LITTLE = 0.7
 """A map tells little of a number whose 68 % interval is wider than this share of the prior's, in
 the logarithm."""
@@ -270,6 +273,30 @@ def coarse(edges: Float, counts: Float) -> str:
         "brightness count each halo with the mean luminosity of its bin as if halos were evenly "
         f"spread in ln L: where their number falls as 1/L, that is {light.sum() / real.sum():.2f} "
         "times what they have, which no interval holds; train with narrower bins"
+    )
+
+
+def uneven(grid: Grid, Omega_m: float = OMEGA_M, h: float = HUBBLE) -> str:
+    """A sentence where the mean brightness depends on where in the depth of the band the light is,
+    else ''; arguments as of `functionals`.
+
+    The same luminosity makes T ~ 1 / chi^2 and I ~ 1 / (chi (1 + z))^2, of which the functional
+    takes the mean over the volume.
+    """
+    z = np.array(grid.z_range)
+    ends = 1.0 / distance_Mpc(z, Omega_m, h) ** 2
+    if grid.units == "Jy/sr":
+        ends = ends / (1.0 + z) ** 2
+    num_voxels = float(np.prod(grid.shape))
+    mean = num_voxels * _brightness(grid, Omega_m, h) / grid.volume_Mpc3(Omega_m, h)
+    near, far = grid.intensity_factor * ends / mean
+    if not near > UNEVEN:
+        return ""
+    name = "<T>" if grid.units == "uK" else "<I>"
+    return (
+        f"{name} takes the light to be evenly spread in the volume of z = {z[0]:.3g} to "
+        f"{z[1]:.3g}: all of it at the near end would be {near:.2f} times as bright, at the far "
+        f"end {far:.2f} times, which no interval holds; rho_L does not rest on it"
     )
 
 

@@ -45,6 +45,7 @@ from streamtrain.evaluate.posterior.functions import (
     coarse,
     functionals,
     has_mean,
+    uneven,
     whole_quantiles,
 )
 from streamtrain.figures import TICK_SIZE, positions, write_png
@@ -521,6 +522,8 @@ def posterior_of(
         told.append(INDEPENDENT)
     if wide := coarse(label.bins.edges, np.median(samples, axis=0)):
         told.append(wide)
+    if deep := uneven(grid, training.Omega_m, training.h):
+        told.append(deep)
     found = Posterior(
         samples,
         label.bins.edges,

@@ -12,7 +12,13 @@ from streamtrain import Generator, Grid
 from streamtrain.bins import LuminosityBins
 from streamtrain.catalogs.lightcone import Lightcone
 from streamtrain.cosmology import Cosmology
-from streamtrain.evaluate.posterior.functions import Functional, coarse, functionals, has_mean
+from streamtrain.evaluate.posterior.functions import (
+    Functional,
+    coarse,
+    functionals,
+    has_mean,
+    uneven,
+)
 
 
 def evenly_spread() -> Lightcone:
@@ -112,6 +118,32 @@ def test_integrals_over_wide_bins_are_told() -> None:
             told = float(said.split("that is ")[1].split()[0])
             assert told == pytest.approx(ratio, rel=0.02)
     assert coarse(np.array([3.5, 7.0]), np.zeros(1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("band", "rest", "units", "said"),
+    [
+        ((34.0, 26.0), 115.27, "uK", False),  # COMAP
+        ((35.0, 27.0), 115.27, "uK", False),  # COPSS
+        ((115.0, 84.0), 230.538, "uK", True),  # mmIME, CO(2-1)
+        ((300.0, 210.0), 1900.537, "Jy/sr", True),  # configs/cii.yaml
+        ((420.0, 210.0), 1900.537, "Jy/sr", True),  # all of EoR-Spec's band
+        ((250.0, 230.0), 1900.537, "Jy/sr", False),
+    ],
+)
+def test_a_mean_brightness_that_rests_on_an_even_spread_is_told(
+    band: tuple[float, float], rest: float, units: str, said: bool
+) -> None:
+    """Of a deep band: one luminosity at its near and far end, over the mean of the volume."""
+    grid, cosmology = Grid(nu_GHz=band, nu_rest_GHz=rest, units=units), Cosmology()
+    sentence = uneven(grid)
+    assert bool(sentence) == said
+    z = np.linspace(*grid.z_range, 20_001)
+    chi = cosmology.comoving_distance(z)
+    seen = 1.0 / (chi * (1.0 if units == "uK" else 1.0 + z)) ** 2
+    mean = np.average(0.5 * (seen[1:] + seen[:-1]), weights=np.diff(chi**3))
+    ends = f"near end would be {seen[0] / mean:.2f} times as bright, at the far end "
+    assert not said or f"{ends}{seen[-1] / mean:.2f} times" in sentence
 
 
 def test_thresholds_are_edges_of_the_label() -> None:
