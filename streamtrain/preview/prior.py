@@ -151,7 +151,7 @@ def summary(painted: PaintedSamples, unit: str) -> str:
     if wrong:
         lines.append(
             f"warning: {wrong} samples hold halos too bright for the cube's fixed-point range: "
-            "training would stop at them"
+            "training would stop at them; grid.brightest_Lsun makes room for them"
         )
     return "\n".join(lines)
 

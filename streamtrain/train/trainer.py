@@ -433,8 +433,8 @@ class Trainer:
         self._sums.zero_()
         if totals[3]:
             raise TrainingError(
-                "halos too bright for the cube's fixed-point range, or parameters that no attempt "
-                f"could draw, among the {samples}"
+                "halos too bright for the cube's fixed-point range, for which grid.brightest_Lsun "
+                f"makes room, or parameters that no attempt could draw, among the {samples}"
             )
         if skipped.stop:
             raise TrainingError(describe_stop(skipped, self.config, last_bad))

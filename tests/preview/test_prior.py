@@ -180,7 +180,8 @@ def test_summary_counts_models_and_poor_draws() -> None:
     faint = replace(painted, below=np.array([4000, 0, 0, 0]))
     assert "warning" not in summary(faint, "uK")
     bright = replace(painted, saturated=np.array([0, 2, 0, 1]))
-    assert summary(bright, "uK").splitlines()[4].startswith("warning: 2 samples hold halos too")
+    told = summary(bright, "uK").splitlines()[4]
+    assert told.startswith("warning: 2 samples hold halos too") and "grid.brightest_Lsun" in told
 
 
 def line(axes: Axes, label: str) -> Any:
