@@ -202,11 +202,19 @@ class Plane:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to say of an image whose pixels do not lie along ra and dec."""
-        if abs(self.angle_deg) <= ROTATED_DEG and not self.swapped:
-            return ()
-        turned = f"{self.angle_deg:.1f} deg" + (" and a quarter turn" if self.swapped else "")
-        return (f"it is turned by {turned} against ra and dec, and used along its pixels",)
+        """What to say of an image whose pixels do not lie along ra and dec, or whose coordinates
+        are others than these."""
+        told: tuple[str, ...] = ()
+        if abs(self.angle_deg) > ROTATED_DEG or self.swapped:
+            turned = f"{self.angle_deg:.1f} deg" + (" and a quarter turn" if self.swapped else "")
+            told = (f"it is turned by {turned} against ra and dec, and used along its pixels",)
+        names = (str(self.wcs.wcs.lngtyp), str(self.wcs.wcs.lattyp))
+        if names != ("RA", "DEC"):
+            told += (
+                f"its coordinates are {' and '.join(names)}: they stand where ra and dec do, in "
+                "--centre, too",
+            )
+        return told
 
     def oriented(self, plane: NDArray[Any]) -> NDArray[Any]:
         """Numbers [..., n_dec, n_ra] with dec and ra rising."""

@@ -324,6 +324,24 @@ def test_blank_is_a_whole_number(tmp_path: Path) -> None:
         read_map(path)
 
 
+@pytest.mark.parametrize("names", [("GLON", "GLAT"), ("ELON", "ELAT")])
+def test_coordinates_other_than_ra_and_dec_are_told(names: tuple[str, str], tmp_path: Path) -> None:
+    """A place is one in the coordinates of the file, which have its middle at (150, 52)."""
+    file = tmp_path / "cube.fits"
+    expected = Written(falls=(True, False, True)).write(file)
+    assert read_map(file).notes == ()
+    with fits.open(file, mode="update") as units:
+        units[0].header.update({f"CTYPE{k}": f"{name}-TAN" for k, name in enumerate(names, 1)})
+    found = read_map(file)
+    assert found.notes == (
+        f"its coordinates are {names[0]} and {names[1]}: they stand where ra and dec do, in "
+        "--centre, too",
+    )
+    np.testing.assert_allclose(found.cube, expected, rtol=1e-6)
+    assert found.centre_deg == pytest.approx((150.0, 52.0))
+    assert found.locate is not None and found.locate(150.0, 52.0) == pytest.approx((0, 0), abs=1e-9)
+
+
 def test_restwav_is_the_line_too(tmp_path: Path) -> None:
     path = runs.write_fits(tmp_path / "a.fits", CUBE, RESTFRQ=None, RESTWAV=LIGHT / REST_HZ)
     assert read_map(path).nu_rest_GHz == pytest.approx(115.27)
