@@ -233,7 +233,8 @@ def _map_of(run: Run, one: Blind, number: int, skies: _Skies) -> tuple[torch.Ten
 
 
 def _check_line(one: Blind, config: Config) -> None:
-    """Raise ConfigError for a luminosity model or an interloper that belongs to another line."""
+    """Raise ConfigError for a luminosity model or an interloper that belongs to another line, and
+    for an interloper that cannot fall into the band."""
     for section in one.emit.values():
         if "model" not in section:
             continue
@@ -241,6 +242,11 @@ def _check_line(one: Blind, config: Config) -> None:
         if not find_model(section["model"]).published_for(nu_rest):
             raise ConfigError(
                 f"the model {section['model']} was not published for {line_name(nu_rest)}"
+            )
+        if not nu_rest > config.grid.nu_GHz[0]:
+            raise ConfigError(
+                f"{line_name(nu_rest)} at {nu_rest:g} GHz does not fall into all of the band, "
+                f"which begins at {config.grid.nu_GHz[0]:g} GHz"
             )
 
 

@@ -139,6 +139,17 @@ def test_models_of_another_line_are_left_out(config: Config) -> None:
         blind._check_line(keating, carbon)
 
 
+def test_an_interloper_that_cannot_fall_into_the_band_is_left_out(config: Config) -> None:
+    """CO(2-1) is behind CO(1-0) at 26 to 34 GHz, but never seen at 210 to 300 GHz."""
+    (co,) = [one for one in load_maps() if one.name == "interloper 1"]
+    blind._check_line(co, config)
+    carbon = replace(config, grid=replace(config.grid, nu_rest_GHz=1900.5, nu_GHz=(300.0, 210.0)))
+    with pytest.raises(
+        ConfigError, match=r"CO\(2-1\) at 230\.538 GHz does not fall into all of the"
+    ):
+        blind._check_line(co, carbon)
+
+
 def test_maps_that_cannot_be_spoilt_are_left_out(config: Config) -> None:
     """Where the input does not show the map, or there is no noise along one frequency."""
     gains = Blind("a", "b", gain=0.1, drift=NO_DRIFT)
