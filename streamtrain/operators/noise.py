@@ -25,6 +25,8 @@ Float = NDArray[np.float64]
 
 COMAP_SIGMA_UK = 11.0
 """Noise of a COMAP voxel of 4 arcmin and 15.6 MHz (Ihle et al. 2019, 1808.07487)."""
+EDGE_SIGMA_UK = 100.0
+"""Noise at the edge, of 1905.10376."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class NoiseConfig:
     """Independent Gaussian noise in every voxel."""
 
     sigma_uK: float | tuple[float, float] | None = setting(
-        None, "noise [map units], or [lo, hi]: uniform per sample; default: 11", low=0
+        None, "noise [map units], or [lo, hi]: uniform per sample; default: 11 in uK", low=0
     )
     per: Literal["map_voxel", "fine_voxel"] | VoxelSize = setting(
         "map_voxel", "the voxel that sigma is for: map_voxel, fine_voxel, or {arcmin, MHz}"
@@ -100,6 +102,9 @@ class LevelNoise(Operator):
 
     def turned(self, section: Any, factor: float) -> dict[str, Any]:
         """The section with another sigma, where the level is the same in all samples."""
+        if section.sigma_uK is None:
+            level = self.sigma[0]
+            return {f"sigma_uK = {level}": replace(section, sigma_uK=factor * level)}
         return {} if isinstance(section.sigma_uK, tuple) else super().turned(section, factor)
 
     @property
@@ -151,7 +156,8 @@ class Noise(LevelNoise):
         if config.radiometer is not None:
             if state.grid.units != "uK":
                 raise ConfigError(
-                    f"observe.{name}.radiometer gives uK, but grid.units = {state.grid.units}"
+                    f"observe.{name}.radiometer gives uK, but grid.units = {state.grid.units}: "
+                    "sigma_uK takes the noise in the units of the map"
                 )
             given, factor = radiometer_uK(config.radiometer, state), state.weight
         pattern, digest, own = sigma_of_file(
@@ -180,8 +186,8 @@ class Noise(LevelNoise):
                     f"{', '.join(f'{where}.{removed[n]}' for n in beside)} removes the one, "
                     f"{where}.radiometer=null the other"
                 )
-        elif section.sigma_uK is None and section.rms is None and state.grid.units != "uK":
-            raise ConfigError(f"{where} needs sigma_uK [map units] in {state.grid.units}")
+        elif section.sigma_uK is None and section.rms is None:
+            _check_default(where, state)
         if section.reference_GHz is not None and section.index == 0.0:
             raise ConfigError(f"{where}.reference_GHz needs {where}.index: else it does nothing")
 
@@ -240,6 +246,12 @@ class Noise(LevelNoise):
 def _is_alone(section: NoiseConfig) -> bool:
     """Whether nothing but a map of sigma, or a default, says the level."""
     return section.sigma_uK is None and section.radiometer is None
+
+
+def _check_default(where: str, state: MapState) -> None:
+    """Raise ConfigError where sigma is left to a default, in uK, and the map is in other units."""
+    if state.grid.units != "uK":
+        raise ConfigError(f"{where} needs sigma_uK [map units] in {state.grid.units}")
 
 
 def _check_rms(section: NoiseConfig, where: str) -> None:
@@ -346,8 +358,10 @@ def noise_factor(per: str | VoxelSize, state: MapState) -> float:
 class EdgeNoiseConfig:
     """Gaussian noise that rises linearly to the map's edges."""
 
-    sigma_uK: float | tuple[float, float] = setting(
-        100.0, "noise at the very edge [map units], or [lo, hi]: uniform per sample", low=0
+    sigma_uK: float | tuple[float, float] | None = setting(
+        None,
+        "noise at the very edge [map units], or [lo, hi]: uniform per sample; default: 100 in uK",
+        low=0,
     )
     width: float = setting(1 / 22, "where it begins, as a fraction of the side", above=0, high=0.5)
     per: Literal["map_voxel", "fine_voxel"] = setting(
@@ -371,7 +385,7 @@ class EdgeNoise(LevelNoise):
     def from_config(
         cls, name: str, stage: int, config: EdgeNoiseConfig, state: MapState
     ) -> EdgeNoise:
-        levels = levels_of(config.sigma_uK)
+        levels = levels_of(EDGE_SIGMA_UK if config.sigma_uK is None else config.sigma_uK)
         if config.per == "map_voxel":
             pixels = edge_ramp(state.shape[1:], config.width)
         else:
@@ -381,6 +395,8 @@ class EdgeNoise(LevelNoise):
     @classmethod
     def check(cls, section: EdgeNoiseConfig, where: str, state: MapState) -> None:
         check_levels(section.sigma_uK, where)
+        if section.sigma_uK is None:
+            _check_default(where, state)
 
     def at_level(self, sigma: Float) -> Drawn:
         return {"sigma_uK": sigma.astype(np.float32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from streamtrain.generator.generator import Generator
 from streamtrain.numerics.backend import Kernels
 from streamtrain.numerics.rng import STAGE_OBSERVE, Draws
 from streamtrain.operators.base import Operator
-from streamtrain.operators.noise import EdgeNoise, Noise, NoiseConfig
+from streamtrain.operators.noise import EdgeNoise, EdgeNoiseConfig, Noise, NoiseConfig
 
 pytestmark = small.ASSUMES
 
@@ -110,6 +111,14 @@ def test_radiometer_refused(noise: dict[str, Any], grid: dict[str, Any], message
         operators({"noise": {"radiometer": radiometer, **noise}}, **grid)
 
 
+@pytest.mark.parametrize("name", ["noise", "edge_noise"])
+def test_a_default_in_uK_is_none_in_other_units(name: str) -> None:
+    operators({name: {}})
+    operators({name: {"sigma_uK": 100.0}}, units="Jy/sr")
+    with pytest.raises(ConfigError, match=rf"observe\.{name} needs sigma_uK .* in Jy/sr"):
+        operators({name: {}}, units="Jy/sr")
+
+
 # Edge noise.
 
 
@@ -127,7 +136,11 @@ def edge(observe: dict[str, Any], **grid: Any) -> EdgeNoise:
 
 def test_edge_ramp() -> None:
     """64 pixels: the border of 1/22 is 2.9 of them; at their centres 1 - 22 (k + 1/2) / 64."""
-    pixels = edge({"edge_noise": {}}, shape=[4, 64, 64]).pixels.values
+    noise = edge({"edge_noise": {}}, shape=[4, 64, 64])
+    assert noise.sigma == (100.0, 100.0)
+    section = EdgeNoiseConfig()
+    assert noise.turned(section, 1.5) == {"sigma_uK = 100.0": replace(section, sigma_uK=150.0)}
+    pixels = noise.pixels.values
     profile = [1 - 22 * (k + 0.5) / 64 for k in range(3)]
     for line in (pixels[32], pixels[:, 32]):
         np.testing.assert_allclose(line[:3], profile, rtol=1e-6)
