@@ -304,7 +304,7 @@ KNOWN = "uK, mK, K, Jy/sr, kJy/sr, MJy/sr"
 _PREFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6}
 _FORM = re.compile(r"(?P<prefix>[numkM]?)(?P<base>K|Jy/sr)")
 _SAME = (("\u00b5", "u"), ("\u03bc", "u"), ("mu", "u"), (" ", ""), ("_RJ", ""))
-_PER_SR = re.compile(r"Jy[.*]?sr(\^|\*\*)?\(?-1\)?")
+_PER_SR = re.compile(r"Jy[.*]?sr(\^|\*\*)?[({]?-1[)}]?")
 
 
 @dataclass(frozen=True)
@@ -322,6 +322,20 @@ PER_BEAM = (
     "sr, is Jy/sr"
 )
 """How a map per beam of a Gaussian is converted: pi / (4 ln 2) = 1.133."""
+HINTS = (
+    (r"beam", PER_BEAM),
+    (r"pix", "Jy/pixel over the solid angle of a pixel in sr is Jy/sr"),
+    (
+        r"CMB|thermo",
+        "a thermodynamic temperature is no brightness temperature, which at nu is "
+        "x^2 e^x / (e^x - 1)^2 of it, x = nu / 56.79 GHz",
+    ),
+    (
+        r"^(?!.*Hz).*W[^a-z]*m.*sr",
+        "nu I_nu over nu is an intensity: 1 nW m-2 sr-1 is 1e8 / (nu / GHz) Jy/sr",
+    ),
+)
+"""What to do with numbers in units like these, by a pattern of their name."""
 
 
 def one_map(source: str) -> MapError:
@@ -346,8 +360,8 @@ def parse_units(text: str, where: str) -> Units:
     plain = _PER_SR.sub("Jy/sr", plain)
     found = _FORM.fullmatch(plain)
     if found is None:
-        per_beam = re.search(r"beam", text, re.IGNORECASE) is not None
-        hint = f" ({PER_BEAM})" if per_beam else ""
+        fits = (f" ({hint})" for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE))
+        hint = next(fits, "")
         raise MapError(f"{where}: the units '{text}' are none of {KNOWN}{hint}")
     power = _PREFIXES[found["prefix"]]
     if found["base"] == "K":

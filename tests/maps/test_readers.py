@@ -93,6 +93,7 @@ def test_where_a_point_of_the_sky_lies(tmp_path: Path) -> None:
         ("uK", "uK", 1.0), ("\u00b5K", "uK", 1.0), ("mK", "uK", 1e3), ("K", "uK", 1e6),
         ("Jy/sr", "Jy/sr", 1.0), ("Jy sr-1", "Jy/sr", 1.0), ("MJy sr^-1", "Jy/sr", 1e6),
         ("kJy/sr", "Jy/sr", 1e3), ("Jy.sr**-1", "Jy/sr", 1.0), ("muK", "uK", 1.0),
+        ("MJy sr^{-1}", "Jy/sr", 1e6),
     ],
 )  # fmt: skip
 def test_units(text: str, kind: str, factor: float) -> None:
@@ -106,6 +107,38 @@ def test_units_against_astropy() -> None:
     nu = np.array([26.0, 34.0])
     expected = (1.0 * u.Jy / u.sr).to(u.uK, u.brightness_temperature(nu * u.GHz))
     assert rayleigh_jeans_uK(nu) == pytest.approx(expected.value, rel=1e-6)
+
+
+def told_of(units: str) -> str:
+    """What is said, in parentheses, of units that no map can have."""
+    with pytest.raises(MapError, match="none of uK, mK, K, Jy/sr, kJy/sr, MJy/sr") as refused:
+        parse_units(units, "here")
+    return str(refused.value).partition(" (")[2].removesuffix(")")
+
+
+@pytest.mark.parametrize("units", ["K_CMB", "uK CMB", "K (thermodynamic)"])
+def test_a_thermodynamic_temperature_is_told_its_conversion(units: str) -> None:
+    """The sentence is that of astropy, of the CMB's temperature today."""
+    u = pytest.importorskip("astropy.units")
+    told = told_of(units)
+    assert "which at nu is x^2 e^x / (e^x - 1)^2 of it" in told
+    at = float(told.split("x = nu / ")[1].split()[0])
+    for nu in (30.0, 250.0, 420.0):
+        given = 1.0 * u.K
+        intensity = given.to(u.Jy / u.sr, u.thermodynamic_temperature(nu * u.GHz, 2.7255 * u.K))
+        brightness = intensity.to(u.K, u.brightness_temperature(nu * u.GHz)).value
+        x = nu / at
+        assert x**2 * np.exp(x) / np.expm1(x) ** 2 == pytest.approx(brightness, rel=2e-3)
+
+
+@pytest.mark.parametrize("units", ["nW m-2 sr-1", "W/m^2/sr", "nW m**-2 sr**-1"])
+def test_nu_times_an_intensity_is_told_its_conversion(units: str) -> None:
+    u = pytest.importorskip("astropy.units")
+    told = told_of(units)
+    assert told.endswith("1 nW m-2 sr-1 is 1e8 / (nu / GHz) Jy/sr")
+    found = (1e-9 * u.W / u.m**2 / u.sr / (250.0 * u.GHz)).to(u.Jy / u.sr).value
+    assert found == pytest.approx(1e8 / 250.0, rel=1e-9)
+    assert told_of("W m-2 Hz-1 sr-1") == "" and told_of("km/s") == ""
 
 
 def test_a_map_per_beam_is_told_its_conversion() -> None:
