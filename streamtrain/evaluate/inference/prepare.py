@@ -314,6 +314,8 @@ def _difference(sky: SkyMap, grid: Grid, state: MapState, starts: list[Start]) -
 
 def _remedy(sky: SkyMap, grid: Grid, state: MapState) -> str:
     """What to do with a map that does not fit the network."""
+    if _other_frequencies(sky, grid):
+        return "write its frequencies in the unit that it says"
     try:
         _shares(sky, grid, state, None)
     except MapError as error:
