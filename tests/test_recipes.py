@@ -183,9 +183,13 @@ def test_a_map_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LINES, 492.161, "[CI] 1-0")
-    assert line_name(492.2) == "[CI] 1-0"
+    monkeypatch.setitem(LINES, 88.632, "HCN(1-0)")
+    assert line_name(88.6) == "HCN(1-0)"
     assert line_name(230.5) == "CO(2-1)"
+    # in air and in vacuum
+    assert line_name(299792.458 / 0.65628) == line_name(299792.458 / 0.656461) == "H-alpha"
+    assert line_name(1.4204) == "HI 21 cm" and line_name(806.652) == "CO(7-6)"
+    assert line_name(809.34) == "[CI](2-1)"
 
 
 def test_every_command_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,18 @@ LINES = {
     **{CO10_GHZ * j: f"CO({j}-{j - 1})" for j in range(1, 14)},
     CII_GHZ: "[CII]",
     LYA_GHZ: "Lyman-alpha",
+    1.420406: "HI 21 cm",
+    492.1607: "[CI](1-0)",
+    809.3420: "[CI](2-1)",
+    1461.131: "[NII] 205 um",
+    2060.069: "[OI] 146 um",
+    3393.006: "[OIII] 88 um",
+    456679.0: "H-alpha",
+    598599.0: "[OIII] 5008 A",
+    616517.0: "H-beta",
+    804062.0: "[OII] 3728 A",
 }
-"""Names by rest frequency [GHz]."""
+"""Names by rest frequency [GHz], as in vacuum."""
 TOLERANCE = 2e-3
 """Rest frequencies nearer than this, relative, are those of one line."""
 
