@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from glob import has_magic
 from pathlib import Path
@@ -22,6 +22,7 @@ from streamtrain.generator.line import check_masses, check_redshifts
 from streamtrain.generator.open import DIAGONALS, own_files
 from streamtrain.generator.pose import check_fits
 from streamtrain.grid import Grid
+from streamtrain.luminosity.lines import line_name
 from streamtrain.luminosity.mixture import Mixture
 from streamtrain.luminosity.settings import InterloperConfig, LineConfig
 from streamtrain.luminosity.trace import trace
@@ -245,7 +246,8 @@ def _plan(
         made = (-width, width, -height, height)
         check_fits(made, config.grid.fov_deg, config.data.roll, "what would be made")
     except ValueError as error:
-        raise ConfigError(f"{one.where}: {error}") from None
+        why = _out_of_range(one) if str(error).startswith("z_range") else ""
+        raise ConfigError(f"{one.where}: {error}{why}") from None
     more = {"velocities": False, "sfr": one.reads_sfr} | dict(how)
     if one.reads_sfr and not more["sfr"]:
         raise ConfigError(f"{one.where}: data.sfr = column needs the column that sfr: false omits")
@@ -266,6 +268,21 @@ def _options(one: Needed, config: Config) -> dict[str, Any]:
         "z_range": (math.floor(1e3 * low) / 1e3, _up(high)),
         "min_mass_Msun": config.data.min_mass_Msun,
     }
+
+
+def _out_of_range(one: Needed) -> str:
+    """Of a line whose redshifts no lightcone can be made of, the frequencies that it may have."""
+    [low, high] = next(f.metadata["span"] for f in fields(SkyOptions) if f.name == "z_range")
+    for grid in one.grids:
+        near, far = grid.z_range
+        if near < low or far > high:
+            rest = grid.nu_rest_GHz
+            first, last = (rest / (1.0 + z) for z in (low, high))
+            return (
+                f": {line_name(rest)} is there at {first:.4g} to {last:.4g} GHz, and the band is "
+                "{:g} to {:g} GHz".format(*grid.nu_GHz)
+            )
+    return ""
 
 
 def _up(value: float) -> float:

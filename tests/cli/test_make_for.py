@@ -340,7 +340,15 @@ def test_names_that_no_file_follows_from(data: dict[str, Any], sentence: str) ->
         (["--for", "my.yaml", "--number", "1001", "1", "1"], "more than the 1000 of a split"),
         (["--for", "my.yaml", "--footprint-deg", "0.1"], "needs 0.156 x 0.156 deg, but the footp"),
         (["--for", "nowhere.yaml"], "nowhere.yaml"),
-        (["--for", "my.yaml", "grid.nu_GHz=[9, 8]", "--plan"], "z_range 13.409 must lie in 0.1"),
+        (
+            ["--for", "my.yaml", "grid.nu_GHz=[9, 8]", "--plan"],
+            "z_range 13.409 must lie in 0.1..12: CO(1-0) is there at 104.8 to 8.867 GHz, and the "
+            "band is 9 to 8 GHz",
+        ),
+        (
+            ["--for", "my.yaml", "grid.nu_GHz=[106, 100]", "--plan"],
+            "z_range 0.087 must lie in 0.1..12: CO(1-0) is there at 104.8 to 8.867 GHz",
+        ),
         (["a=b"], "needs the number of lightcones, not 'a=b'"),
         (["2", "3"], "needs the number of lightcones, not '2 3'"),
         ([], "needs the number of lightcones, not ''"),
