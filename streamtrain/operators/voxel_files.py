@@ -160,12 +160,13 @@ def read_voxels(
     hdu = quantity.upper() if _is_cube(path, quantity, quantity.upper()) else None
     if hdu is None and not _is_cube(path, quantity, None):
         pixels = read_pixels(path, quantity, state, where)
-        if in_units:
-            raise ConfigError(
-                f"{where}: {path} holds numbers per pixel, which have no unit: only their ratios "
-                "count, and sigma_uK beside it gives the level"
-            )
-        return pixels
+        if not in_units:
+            return pixels
+        said: list[str] = []
+        factor = _in_grid_units(_unit_of_pixels(path, quantity), path, state, where, said)
+        for note in said:
+            warn(f"{where}: {path}: {note}", AssumptionWarning)
+        return pixels * factor
     try:
         sky = read_map(path, no_value=float("nan"), hdu=hdu, need_units=in_units)
     except MapError as error:
@@ -179,7 +180,7 @@ def read_voxels(
     notes = [note for note in sky.notes if note not in plain and "--units" not in note]
     values = _quantity_of(sky, quantity, where)
     if in_units:
-        values = values * _in_grid_units(sky, state, where, notes)
+        values = values * _in_grid_units(sky.units, sky.source, state, where, notes)
     elif quantity == "sigma":
         values = values * _ratio_of_units(sky, state, notes)[:, None, None]
     else:  # units matter to no other
@@ -249,13 +250,29 @@ def _is_brightness(sky: SkyMap) -> bool:
     return False
 
 
-def _in_grid_units(sky: SkyMap, state: MapState, where: str, notes: list[str]) -> float:
-    """From the file's units to those of the map in `state`."""
-    units = parse_units(sky.units or "", f"{where}: {sky.source}")
-    if units.kind != state.grid.units:
+def _unit_of_pixels(path: str, quantity: Quantity) -> str | None:
+    """The units of numbers per pixel, which a FITS header alone says."""
+    if not path.lower().endswith(FITS_SUFFIXES):
+        return None
+    said = read_image(Path(path), 2, quantity.upper()).header.get("BUNIT")
+    return str(said) if said else None
+
+
+def _in_grid_units(
+    text: str | None, source: str, state: MapState, where: str, notes: list[str]
+) -> float:
+    """From a file's units to those of the map in `state`."""
+    if text is None:
         raise ConfigError(
-            f"{where}: {sky.source} is in {sky.units}, but grid.units = {state.grid.units}"
+            f"{where}: {source} holds numbers per pixel and no BUNIT: only their ratios count, and "
+            "sigma_uK beside it gives the level"
         )
+    try:
+        units = parse_units(text, f"{where}: {source}")
+    except MapError as error:
+        raise ConfigError(str(error)) from None
+    if units.kind != state.grid.units:
+        raise ConfigError(f"{where}: {source} is in {text}, but grid.units = {state.grid.units}")
     if state.weight != 1.0:
         notes.append(f"voxels are sums of {state.weight:g} here, so its sigma was multiplied by it")
     return units.factor * state.weight

@@ -123,6 +123,39 @@ def test_ratios_of_sigma_in_the_other_kind_of_units(tmp_path: Path, grid: str, f
     assert (1 / sigma.astype(float) ** 2).mean() == pytest.approx(1.0, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("unit", "grid", "factor"),
+    [("mK", "uK", 1e3), ("uK", "uK", 1.0), ("MJy/sr", "Jy/sr", 1e6), ("Jy sr-1", "Jy/sr", 1.0)],
+)
+def test_units_of_an_image_of_sigma(tmp_path: Path, unit: str, grid: str, factor: float) -> None:
+    """BUNIT says the level of sigma per pixel; one of the other kind, or none, is refused."""
+    fits = pytest.importorskip("astropy.io.fits")
+    file, sigma = tmp_path / "sigma.fits", SIGMA[1]
+    runs.write_fits(file, SIGMA)
+
+    def written(unit: str | None) -> None:
+        with fits.open(file) as units:
+            old = units[0].header
+        names = ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT")
+        cards = {f"{n}{k}": old[f"{n}{k}"] for k in (1, 2) for n in names if f"{n}{k}" in old}
+        header = fits.Header(cards | ({} if unit is None else {"BUNIT": unit}))
+        fits.PrimaryHDU(sigma, header).writeto(file, overwrite=True)
+
+    written(unit)
+    noise = built(units=grid, noise={"rms": str(file)})[0]
+    seen = sigma > 0
+    level = factor / np.sqrt((1.0 / sigma[seen] ** 2).mean())
+    assert noise.sigma == (pytest.approx(level, rel=1e-9),) * 2 and noise.pixels is not None
+    other = {"uK": "Jy/sr", "Jy/sr": "uK"}[grid]
+    with pytest.raises(ConfigError, match=f"is in {unit}, but grid.units = {other}"):
+        built(units=other, noise={"rms": str(file)})
+    assert built(units=other, noise={"rms": str(file), "sigma_uK": 2.0})[0].sigma == (2.0, 2.0)
+    for text, message in ((None, "numbers per pixel and no BUNIT"), ("K_CMB", "none of uK, mK")):
+        written(text)
+        with pytest.raises(ConfigError, match=message):
+            built(units=grid, noise={"rms": str(file)})
+
+
 def test_sigma_of_voxels_that_are_summed(tmp_path: Path) -> None:
     """The file's is that of a brightness; a sum of 6 has six times that."""
     path = runs.write_hdf5(tmp_path / "s.h5", SIGMA)
@@ -290,7 +323,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be made finer"):
         noise_of(coarse)
     np.savez(tmp_path / "pixels.npz", sigma=np.ones(runs.SHAPE[1:]))
-    with pytest.raises(ConfigError, match="holds numbers per pixel, which have no unit"):
+    with pytest.raises(ConfigError, match="holds numbers per pixel and no BUNIT"):
         noise_of(tmp_path / "pixels.npz")
     assert noise_of(tmp_path / "pixels.npz", sigma_uK=2.0).pixels is not None
     with pytest.raises(ConfigError, match="there is no file"):
