@@ -141,6 +141,11 @@ def test_h_that_tables_of_every_format_state(tmp_path: Path) -> None:
         more = {"serialize_meta": True, "path": path} if path else {}
         table.write(tmp_path / name, **more)
         assert stated_h(tmp_path / name) == {"Hubble_h": 0.6774}, name
+    with h5py.File(tmp_path / "a.h5", "r+") as file:  # as astropy 6.1 and before write a dict
+        lines = ["datatype:", "- {name: mass, datatype: float64}", "meta:", "  Hubble_h: 0.7"]
+        del file["halos.__table_column_meta__"]
+        file["halos.__table_column_meta__"] = np.array(lines, "S")
+    assert stated_h(tmp_path / "a.h5") == {"Hubble_h": 0.7}
     table.meta = {"H": 0.6774}
     for name in ("a.fits", "a.parquet"):
         table.write(tmp_path / name)

@@ -94,14 +94,19 @@ def _texts(value: Any) -> list[str]:
         text = "".join(map(chr, codes.ravel().tolist()))
         if text.isprintable():
             return [text.strip()]
+    return [text.strip("\0 ") for text in _written(value)]
+
+
+def _written(value: Any) -> list[str]:
+    """Texts as they are in the file, with their spaces."""
     parts = np.ravel(np.asarray(value, object))
-    texts = [a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in parts]
-    return [text.strip("\0 ") for text in texts]
+    return [a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in parts]
 
 
 def description_of(dataset: Any) -> str:
-    """The text of a dataset whose name ends in `DESCRIPTION`."""
-    return "\n".join(_texts(content_of(dataset)))
+    """The text of a dataset whose name ends in `DESCRIPTION`, a line for each of its rows, which
+    begin with the spaces that mean something in YAML."""
+    return "\n".join(line.rstrip("\0 ") for line in _written(content_of(dataset)))
 
 
 def compound_units(file: Any, rows: Any) -> Units:
