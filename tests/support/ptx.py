@@ -222,6 +222,9 @@ class _Reader:
         """A row [op, d, a, b, c, offset]."""
         if name.startswith("ld.param."):
             name, operands = "mov.b64", [operands[0], operands[1]]
+        if name.startswith("red."):  # of older NVRTC: an atom whose result nobody takes
+            self._slot("result of red")
+            name, operands = f"atom.{name[4:]}", ["result of red", *operands]
         number, count = _operations().get(_signless(name), (-1, 0))
         if number < 0:
             raise PtxError(f"instruction {name} is not covered")
