@@ -15,17 +15,80 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from streamtrain.machine.files import one_line
+from streamtrain.networks.layers import Output
 from streamtrain.train.settings import ExtensionConfig, TrainConfig, default_warmup
 
 DEFAULT_MOMENTUM = 0.9
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+_OF_MUON = {"momentum_buffer"}
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for some matrices, AdamW for all other weights, as one optimiser.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves a matrix in all
+    directions of its gradient alike, here by as much as AdamW would move its elements (Liu et al.
+    2025, arXiv:2502.16982), so that one learning rate is that of both.
+
+    matrices: of hidden layers; groups: of all other weights, as of an optimiser. A step that
+    `found_inf` flags changes nothing, as of a fused optimiser.
+    """
+
+    _step_supports_amp_scaling = True
+
+    def __init__(
+        self, matrices: list[Tensor], groups: list[dict[str, Any]], lr: float, weight_decay: float
+    ) -> None:
+        self._muon = torch.optim.Muon(
+            matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self._adamw = torch.optim.AdamW(groups, lr=lr, fused=True)
+        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        self._muon.state = self._adamw.state = self.state
+        self._muon.param_groups, self._adamw.param_groups = (
+            self.param_groups[:1],
+            self.param_groups[1:],
+        )
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """What Muon moves."""
+        matrices: list[Tensor] = self.param_groups[0]["params"]
+        return matrices
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all weights from their gradients."""
+        found = self._adamw.found_inf = getattr(self, "found_inf", None)  # type: ignore[attr-defined]
+        self._adamw.step()
+        if found is None:
+            self._muon.step()
+            return
+        moved = [*self.matrices, *(self.state[p]["momentum_buffer"] for p in self.matrices)]
+        before = [values.clone() for values in moved]
+        self._muon.step()
+        for values, old in zip(moved, before, strict=True):
+            values.copy_(torch.where(found > 0, old, values))
 
 
 def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980)
-    or stochastic gradient descent with momentum; tensors of two or more dimensions decay, which are
-    the weights and what heads have of every bin or model, and vectors, such as biases, do not."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
+    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980),
+    stochastic gradient descent with momentum, or Muon for hidden dense layers beside AdamW; tensors
+    of two or more dimensions decay, which are the weights and what heads have of every bin or
+    model, and vectors, such as biases, do not.
+
+    Raises ValueError where Muon has nothing to do, and for a torch that has none.
+    """
+    hidden = _hidden(network) if train.optimiser == "muon" else []
+    weights = [p for p in network.parameters() if p.ndim > 1 and not _among(p, hidden)]
     biases = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": train.weight_decay},
@@ -36,8 +99,35 @@ def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optim
         return torch.optim.SGD(
             groups, lr=train.learning_rate, momentum=momentum, nesterov=train.nesterov, fused=True
         )
+    if train.optimiser == "muon":
+        return MuonWithAdamW(hidden, groups, train.learning_rate, train.weight_decay)
     adam = torch.optim.AdamW if train.optimiser == "adamw" else torch.optim.Adam
     return adam(groups, lr=train.learning_rate, fused=True)
+
+
+def _hidden(network: nn.Module) -> list[Tensor]:
+    """Weights of the dense layers before the last one."""
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"train.optimiser = muon needs torch 2.9 or newer, this is {torch.__version__}: "
+            "adamw needs no more"
+        )
+    body = getattr(network, "body", network)
+    found: list[Tensor] = [
+        layer.weight
+        for layer in body.modules()
+        if isinstance(layer, nn.Linear) and not isinstance(layer, Output)
+    ]
+    if not found:
+        raise ValueError(
+            "train.optimiser = muon is for dense layers before the last one, of which this network "
+            "has none: adamw is for all"
+        )
+    return found
+
+
+def _among(tensor: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(tensor is other for other in others)
 
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -55,12 +145,15 @@ def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
             f"{one_line(error)}"
         ) from None
     for group, own in zip(optimiser.param_groups, settings, strict=True):
-        group.update(own)  # those of the configuration
+        params = group["params"]
+        group.clear()
+        group.update(own, params=params)  # those of the configuration
     for weight, values in optimiser.state.items():
-        if isinstance(optimiser, torch.optim.Adam) and set(values) != _OF_ADAM:
+        wanted = _kept(optimiser, weight)
+        if wanted and set(values) != wanted:
             raise ValueError(
                 f"the optimiser in the checkpoint does not fit: it keeps {', '.join(values)}, not "
-                f"{', '.join(sorted(_OF_ADAM))}"
+                f"{', '.join(sorted(wanted))}"
             )
         for name, value in values.items():
             if not isinstance(value, torch.Tensor):
@@ -73,6 +166,14 @@ def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
                 )
             if name != "step":
                 values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _kept(optimiser: torch.optim.Optimizer, weight: Tensor) -> set[str]:
+    """What it keeps of a weight, by name; empty where that is its own matter."""
+    if isinstance(optimiser, MuonWithAdamW) and _among(weight, optimiser.matrices):
+        return _OF_MUON
+    adam = torch.optim.Adam | torch.optim.AdamW | MuonWithAdamW
+    return _OF_ADAM if isinstance(optimiser, adam) else set()
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

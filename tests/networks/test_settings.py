@@ -11,7 +11,7 @@ from support.network_tools import network_of
 
 from streamtrain.config import ConfigError, TrainConfig, from_mapping, load_config
 from streamtrain.networks.settings import CNNConfig, CompactConfig, HybridConfig, ResNeXtConfig
-from streamtrain.train.optimiser import build_optimiser, learning_rate
+from streamtrain.train.optimiser import MuonWithAdamW, build_optimiser, learning_rate
 
 
 def test_kinds_have_their_own_defaults() -> None:
@@ -167,8 +167,47 @@ def test_optimisers(train: dict[str, Any], kind: type, settings: dict[str, Any])
     assert type(optimiser) is kind
     weights, biases = optimiser.param_groups
     assert (weights["weight_decay"], biases["weight_decay"]) == (0.1, 0.0)
-    assert {name: weights[name] for name in settings} == settings
+    assert {name: weights.get(name, False) for name in settings} == settings
     assert all(p.ndim > 1 for p in weights["params"])
+
+
+def test_muon_is_for_hidden_dense_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for convolutions, the last layer, or what a head has; and one sentence without any, or
+    without Muon."""
+    train = from_mapping({"train": {"weight_decay": 0.1, "optimiser": "muon"}}).train
+    with torch.random.fork_rng(devices=[]):
+        network = network_of((2, 16, 16), filters=2)
+    if hasattr(torch.optim, "Muon"):
+        optimiser = build_optimiser(network, train)
+        matrices, weights, biases = (group["params"] for group in optimiser.param_groups)
+        assert [id(p) for p in matrices] == [id(layer.weight) for layer in network.body.layers]
+        assert len(matrices) + len(weights) + len(biases) == len(list(network.parameters()))
+        assert any(p is network.body.output.weight for p in weights)
+        assert [g["weight_decay"] for g in optimiser.param_groups] == [0.1, 0.1, 0.0]
+        with pytest.raises(ValueError, match="of which this network has none: adamw is for all"):
+            build_optimiser(torch.nn.Conv1d(1, 1, 3), train)
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(ValueError, match=r"muon needs torch 2\.9 or newer, this is"):
+        build_optimiser(network, train)
+
+
+def test_muon_moves_a_matrix_in_all_directions_alike() -> None:
+    """Its first step is an orthogonal matrix to a third, as large as a step of AdamW: 0.2 sqrt(n)
+    of a matrix n x n. The bias moves as AdamW alone moves it, and halves of a training are one."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    generator = torch.Generator().manual_seed(5)
+    gradient = torch.randn(24, 24, generator=generator)
+    matrix, bias, alone = (torch.nn.Parameter(torch.zeros(n)) for n in ((24, 24), (24,), (24,)))
+    made = MuonWithAdamW([matrix], [{"params": [bias]}], 0.01, 0.0)
+    adamw = torch.optim.AdamW([alone], lr=0.01, weight_decay=0.0, fused=True)
+    matrix.grad, bias.grad, alone.grad = gradient, gradient[0].clone(), gradient[0].clone()
+    made.step()
+    adamw.step()
+    assert torch.equal(bias, alone)
+    sizes = torch.linalg.svdvals(matrix.detach()) / (0.01 * 0.2 * 24**0.5)
+    assert float(sizes.min()) > 0.6 and float(sizes.max()) < 1.3
+    assert float((matrix.detach() * gradient).sum()) < 0.0
 
 
 def test_constant_schedule() -> None:

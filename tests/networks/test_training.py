@@ -56,12 +56,18 @@ def test_every_head_learns(tmp_path: Path, network: dict[str, Any], label: dict[
     assert whole.rms_dex < 0.5 * whole.baseline_dex
 
 
-@pytest.mark.parametrize("head", ["auto", "joint_counts"])
-def test_batch_normalisation_and_momentum_continue_bit_for_bit(tmp_path: Path, head: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "optimiser"), [("auto", "sgd"), ("joint_counts", "sgd"), ("joint_counts", "muon")]
+)
+def test_batch_normalisation_and_momentum_continue_bit_for_bit(
+    tmp_path: Path, head: str, optimiser: str
+) -> None:
     """The weights of a body and of a head."""
+    if optimiser == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
     network = CNN | {"dropout": 0.3, "head": head}
     whole, parts = (
-        tiny_config(tmp_path / name, network=network, optimiser="sgd", validate_every=12)
+        tiny_config(tmp_path / name, network=network, optimiser=optimiser, validate_every=12)
         for name in ("whole", "parts")
     )
     FakeTrainer(whole).run()

@@ -295,6 +295,8 @@ def test_weights_of_another_network(weights: dict[str, torch.Tensor], sentence: 
 
 
 def _trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, Any]]:
+    if optimiser == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
     network = nn.Linear(3, 2)
     made = build_optimiser(network, TrainConfig(optimiser=optimiser))
     network(torch.ones(1, 3)).sum().backward()
@@ -330,7 +332,7 @@ def test_an_optimiser_of_another_kind(damage: Callable[[dict[str, Any]], object]
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "muon"])
 def test_settings_of_an_optimiser_are_those_of_the_configuration(optimiser: str) -> None:
     with torch.random.fork_rng():
         _, made, state = _trained(optimiser)
@@ -342,6 +344,19 @@ def test_settings_of_an_optimiser_are_those_of_the_configuration(optimiser: str)
         assert {k: v for k, v in group.items() if k != "params"} == {
             k: v for k, v in own.items() if k != "params"
         }
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1), torch.zeros(3, 2), None])
+def test_a_momentum_of_muon_that_does_not_fit(wrong: torch.Tensor | None) -> None:
+    with torch.random.fork_rng():
+        _, made, state = _trained("muon")
+    momentum = state["state"][0]
+    assert set(momentum) == {"momentum_buffer"} and set(state["state"][1]) > {"exp_avg"}
+    momentum["momentum_buffer"] = wrong
+    if wrong is None:
+        momentum.clear()
+    with pytest.raises(ValueError, match="the optimiser in the checkpoint does not fit"):
+        load_state(made, state)
 
 
 @pytest.mark.parametrize("change", [{"weight": torch.zeros(1)}, {"bias": torch.zeros(3)}, {"x": 1}])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from streamtrain.config import Config
 from streamtrain.train.folder import read_history
 from streamtrain.train.nonfinite import FILE, Guard
+from streamtrain.train.optimiser import MuonWithAdamW
 
 
 def train(folder: Path, *bad: int, ranks: int = 1, **settings: object) -> tuple[Config, Forked]:
@@ -105,9 +106,17 @@ def _keep_random_state() -> Iterator[None]:
         yield
 
 
+def _muon(parameters: Iterator[nn.Parameter]) -> MuonWithAdamW:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    first, *others = parameters
+    return MuonWithAdamW([first], [{"params": others}], 0.1, 0.0)
+
+
 OPTIMISERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+    "muon": _muon,
 }
 
 
