@@ -130,7 +130,7 @@ def test_a_second_use_is_in_plain_words(small_sky: Lightcone) -> None:
         (115.27, "CO(1-0)"),
         (230.538, "CO(2-1)"),
         (806.652, "CO(7-6)"),
-        (809.342, "809.342 GHz"),
+        (857.3, "857.3 GHz"),
         (1900.537, "[CII]"),
         (1420.4, "1420.4 GHz"),
     ],
