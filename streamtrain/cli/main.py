@@ -358,7 +358,8 @@ def _unexpected(error: BaseException) -> str:
     where = places[-1] if places else "the command"
     what = type(error).__name__ + (f": {str(error)[:500]}" if str(error) else "")
     if type(error).__name__.startswith("Dist") or any(
-        sign in str(error) for sign in (" by peer", "remote worker")
+        sign in str(error)
+        for sign in ("Connection closed by peer", "gloo/transport/tcp/pair", "remote worker")
     ):  # of torch.distributed; gloo has no class of its own
         return f"another rank has ended: {what[:80]}"
     said = str(error).lower()  # of CUDA; of torch on a CPU

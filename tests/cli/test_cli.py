@@ -288,3 +288,22 @@ def test_the_old_name_of_an_option_is_read(capsys: pytest.CaptureFixture[str]) -
         main(["compare", "--help"])
     shown = capsys.readouterr().out
     assert "--no-predictions" in shown and "--no-answers" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1",
+        "[/x/gloo/transport/tcp/pair.cc:525] Read error [127.0.0.1]:1: Connection reset by peer",
+        "[/x/gloo/transport/tcp/pair.cc:220] write [127.0.0.1]:1: Broken pipe",
+    ],
+)
+def test_gloo_says_in_several_ways_that_a_rank_has_ended(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(_: object) -> int:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("streamtrain.cli.runs.run_alarm", failing)
+    assert main(["alarm", "runs/none"]) == 1
+    assert "another rank has ended: RuntimeError" in capsys.readouterr().err
