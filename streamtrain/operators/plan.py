@@ -49,6 +49,12 @@ class Step:
         """The name without the suffix of a second use."""
         return operator_kind(self.name)
 
+    @property
+    def filters(self) -> bool:
+        """Whether it removes something of a map's values that a real map still has."""
+        operator = self.operator
+        return not (self.of_the_map or operator.reshapes or operator.selects)
+
 
 @dataclass(frozen=True)
 class InputMap:
@@ -107,7 +113,7 @@ class ObservationPlan:
 
     def check_order(self) -> None:
         """Warn (OrderWarning) of what adds to a map in its units, or is a telescope's, after a
-        transform that leaves it without units."""
+        transform that leaves it without units, or after a filter."""
         without = [step for step in self.steps if not step.in_units]
         for step in without[1:]:
             if step.operator.needs_units(step.section):
@@ -115,6 +121,15 @@ class ObservationPlan:
                 warn(
                     f"observe.{step.name} comes after observe.{without[0].name}, where the map has "
                     "no unit" + (f" ({hint})" if hint else ""),
+                    OrderWarning,
+                )
+        for number, step in enumerate(self.steps):
+            later = next((s.name for s in self.steps[number:] if s.of_the_map), "")
+            if later and step.in_units and step.filters:
+                warn(
+                    f"observe.{later} comes after observe.{step.name}, but is in a map for infer "
+                    "before it, so that the network sees other maps there than in training: put "
+                    f"observe.{step.name} last of them",
                     OrderWarning,
                 )
 

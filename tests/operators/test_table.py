@@ -6,6 +6,7 @@ that asks about operators has to treat them right without having heard of them.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from streamtrain.numerics.workspace import DeviceArrays
 from streamtrain.operators import OPERATORS, Drawn, MapState, Operator, Pointwise, Turn
 from streamtrain.operators.noise import RadiometerConfig
 from streamtrain.preview.sample import panels_of_steps, steps_of_sample
-from streamtrain.schema import OrderWarning, setting
+from streamtrain.schema import OrderWarning, operator_kind, setting
 
 pytestmark = [small.EXTRAPOLATES, small.ASSUMES]
 
@@ -321,6 +322,36 @@ def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> N
     plan = from_mapping({"grid": grid, "observe": observe}).observation
     with pytest.warns(OrderWarning, match=filled) if filled else nullcontext():
         plan.check_filled(plan.operators())
+
+
+@pytest.mark.parametrize(
+    ("names", "late"),
+    [
+        ("subtract_mean noise", ["noise comes after observe.subtract_mean"]),
+        ("high_pass pool edge_noise pca radio_sources log_modulus",
+         ["edge_noise comes after observe.high_pass", "radio_sources comes after observe.pca"]),
+        ("beam pca correlated_noise mask", ["correlated_noise comes after observe.pca"]),
+        ("subtract_mean transfer_function", ["transfer_function comes after observe.subtract_m"]),
+        ("pool beam transfer_function noise pool_2 mask high_pass pca subtract_mean asinh", []),
+        ("mask pool_2 noise mask_2 standardise beam", []),
+    ],
+)  # fmt: skip
+def test_a_filter_before_what_a_map_has_already(names: str, late: list[str]) -> None:
+    """In training it acts on a map without that, for infer on one with it."""
+    given: dict[str, Any] = {
+        "high_pass": {"modes": 1}, "pca": {"modes": 1}, "mask": MASK, "asinh": {"scale": 1.0},
+        "beam": {"fwhm_pixels": 2}, "pool": {"factor": [1, 2, 2]},
+        "transfer_function": {"k_half": [0.05, 0.02]},
+        "correlated_noise": {"sigma_uK": 1.0, "knee_per_GHz": 1.0},
+    }  # fmt: skip
+    observe = {name: given.get(operator_kind(name), {}) for name in names.split()}
+    grid = {"fov_deg": [0.8, 0.8], "shape": [6, 20, 20]}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        from_mapping({"grid": grid, "observe": observe}).observation.check_order()
+    assert len(said) == len(late), said
+    for warned, start in zip(said, late, strict=True):
+        assert str(warned.message).startswith(f"observe.{start}")
 
 
 @pytest.mark.parametrize(
