@@ -74,8 +74,10 @@ def use(config, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def without_figure(request, monkeypatch):
-    """The figure, the slow part, in one test alone."""
+def without_slow_parts(request, monkeypatch):
+    """The figure, and all steps of the prior's density, in tests of theirs alone."""
+    if "prior" not in request.node.name:
+        monkeypatch.setattr(calibration, "WHOLE_STEPS", calibration.LOOK_EVERY)
     if "figure" not in request.node.name:
         monkeypatch.setattr(calibration, "calibration_figure", lambda *_: None)
         monkeypatch.setattr(calibration, "write_png", lambda figure, path: None)
