@@ -1,5 +1,5 @@
 """Trainings as processes of their own: under torchrun, or forked from a process that has imported
-everything, which takes a tenth of a second."""
+everything, which takes a tenth of a second; torchrun itself can be forked too, with its ranks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkProcess, ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import torch
+import torch.distributed.run
+from torch.distributed.elastic.multiprocessing import api as elastic
 
 from streamtrain.machine.interrupt import SIGNALS
 from streamtrain.train.folder import read_history
 from support import ROOT, TESTS
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+SCRIPT = "support.fake_training"
+TWO_RANKS = ("--standalone", "--nproc-per-node=2")
 LATER = ("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "streamtrain.api")
 """What a training imports when it begins, in five times the time of its steps."""
 PATIENCE_S = 300.0
@@ -31,18 +34,14 @@ PATIENCE_S = 300.0
 
 
 def start(
-    folder: Path,
-    *arguments: str,
-    ranks: int = 1,
-    train: tuple[str, ...] = (),
-    torchrun: tuple[str, ...] = (),
+    folder: Path, *arguments: str, ranks: int = 1, train: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
-    """Start `fake_training.py` in `folder`; `train`: settings of the section `train`; `torchrun`:
-    its options."""
+    """Start `fake_training.py` in `folder`, two ranks under torchrun; `train`: settings of the
+    section `train`."""
     folder.mkdir(exist_ok=True)
-    launcher = [*TORCHRUN, *torchrun] if ranks == 2 else [sys.executable]
+    launcher = ["-m", "torch.distributed.run", *TWO_RANKS] if ranks == 2 else []
     return subprocess.Popen(
-        [*launcher, "-m", "support.fake_training", str(folder), *arguments, "--train", *train],
+        [sys.executable, *launcher, "-m", SCRIPT, str(folder), *arguments, "--train", *train],
         env={**os.environ, **_environment()},
         stderr=subprocess.PIPE,
         text=True,
@@ -88,20 +87,33 @@ def answer_signals() -> Iterator[None]:
 
 
 class Forked:
-    """Ranks of `fake_training.py`, forked.
+    """Ranks of `fake_training.py`, forked, or a torchrun of two.
 
-    folder: of the run; arguments: of the script; `train`: settings of the section `train`.
+    folder: of the run; arguments: of the script; `train`: settings of the section `train`;
+    torchrun: its options, None: without it. `ranks` has the processes, torchrun alone if there is
+    one.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, ranks: int = 1, train: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        *arguments: str,
+        ranks: int = 1,
+        train: tuple[str, ...] = (),
+        torchrun: tuple[str, ...] | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         context = _fork_server()
         self._errors = folder / "stderr"
         self._errors.write_text("")
         port = _free_port()
+        given = [str(folder), *arguments, "--train", *train]
         self.ranks: list[ForkServerProcess] = []
+        if torchrun is not None:
+            words = [*TWO_RANKS, *torchrun, "-m", SCRIPT, *given]
+            process = context.Process(target=_torchrun, args=(words, str(self._errors)))
+            process.start()
+            self.ranks, ranks = [process], 0
         for rank in range(ranks):
             variables = {
                 "RANK": rank,
@@ -112,7 +124,6 @@ class Forked:
                 "MASTER_PORT": port,
                 "OMP_NUM_THREADS": 1,
             }
-            given = [str(folder), *arguments, "--train", *train]
             environment = {name: str(value) for name, value in variables.items()}
             process = context.Process(target=_run, args=(given, environment, str(self._errors)))
             process.start()
@@ -152,7 +163,7 @@ def _environment() -> dict[str, str]:
 def _fork_server() -> ForkServerContext:
     """Started once; it has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.fake_training", *LATER])
+    context.set_forkserver_preload([SCRIPT, "support.processes", *LATER])
     before = dict(os.environ)
     os.environ.update(_environment())
     forkserver.ensure_running()
@@ -165,12 +176,47 @@ def _run(arguments: list[str], environment: dict[str, str], errors: str) -> None
     os.environ.update(environment)
     torch.set_num_threads(1)
     answer_signals().__enter__()
-    descriptor = os.open(errors, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 2)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    _write_errors_to(errors)
     from support import fake_training
 
     sys.exit(fake_training.main(arguments))
+
+
+def _write_errors_to(file: str) -> None:
+    os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), 2)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+class _ForkedRank(ForkProcess):
+    """What torchrun starts, with the methods of `subprocess.Popen` that it calls."""
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.join(timeout)
+        if self.exitcode is None:
+            raise subprocess.TimeoutExpired("a rank", timeout or 0.0)
+        return self.exitcode
+
+
+def _torchrun(arguments: list[str], errors: str) -> None:
+    """torchrun, which forks its ranks and does everything else as ever."""
+
+    def rank(command: tuple[str, ...], environment: dict[str, str]) -> None:
+        os.setsid()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # as of a program that is started
+        _run(list(command[command.index(SCRIPT) + 1 :]), environment, errors)
+
+    def popen(_: object, command: tuple[str, ...], environment: dict[str, str]) -> _ForkedRank:
+        started = _ForkedRank(target=rank, args=(command, environment))
+        started.start()
+        return started
+
+    _write_errors_to(errors)
+    elastic.SubprocessHandler._popen = popen
+    torch.distributed.run.main(arguments)
 
 
 def _free_port() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -28,8 +27,8 @@ from streamtrain.train.distributed import _sendable, choose_device
 from streamtrain.train.folder import RunLock
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+def children(pid: int | None) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(text) for text in path.read_text().split()]
 
 
@@ -109,12 +108,11 @@ def test_torchrun_restarts_after_a_killed_rank(tmp_path: Path) -> None:
     words = tuple(f"{key}={value}" for key, value in settings.items())
     killed = ("--kill-at", "7", "--kill-rank", "1")
     restarts = ("--max-restarts=3", "--monitor-interval=0.2")
-    process = start(tmp_path / "killed", *killed, ranks=2, train=words, torchrun=restarts)
+    training = Forked(tmp_path / "killed", *killed, train=words, torchrun=restarts)
     whole = Forked(tmp_path / "whole", ranks=2, train=words)
     assert whole.finish() == [0, 0], whole.errors
-    status, errors = finish(process)
-    assert status == 0, errors
-    assert f"continuing {tmp_path / 'killed'} from step" in errors
+    assert training.finish() == [0], training.errors
+    assert f"continuing {tmp_path / 'killed'} from step" in training.errors
     first, second = (tiny_config(tmp_path / name, **settings) for name in ("killed", "whole"))
     assert_same_bits(state_of(first), state_of(second))
     assert losses(first) == losses(second)
@@ -124,7 +122,7 @@ def test_sigterm_to_torchrun_reaches_all_ranks(tmp_path: Path) -> None:
     """As from a scheduler: all leave within 20 s, with a checkpoint of the same step."""
     process = start(tmp_path, "--delay", "0.05", ranks=2, train=("steps=500",))
     wait_for_step(tmp_path, 2, process)
-    ranks, begin = children(process), time.monotonic()
+    ranks, begin = children(process.pid), time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, errors = finish(process)
     assert time.monotonic() - begin < 20
@@ -150,17 +148,18 @@ def test_ranks_stop_together_when_one_is_asked_to(tmp_path: Path) -> None:
 
 def test_ranks_end_when_torchrun_is_killed(tmp_path: Path) -> None:
     """kill -9 of torchrun leaves no orphan that keeps the run's folder."""
-    process = start(tmp_path, "--delay", "0.05", ranks=2, train=("steps=500",))
-    wait_for_step(tmp_path, 2, process)
-    ranks = children(process)
+    training = Forked(tmp_path, "--delay", "0.05", train=("steps=500",), torchrun=())
+    training.wait_for_step(2)
+    [torchrun] = training.ranks
+    ranks = children(torchrun.pid)
     assert len(ranks) == 2
-    process.kill()
+    torchrun.kill()
     RunLock(tmp_path, patience_s=PATIENCE_S).close()
     end = time.monotonic() + PATIENCE_S
     while any(Path(f"/proc/{rank}").exists() for rank in ranks):
         assert time.monotonic() < end
         time.sleep(0.1)
-    process.communicate()
+    assert training.finish() == [-signal.SIGKILL]
 
 
 def test_gpu_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
