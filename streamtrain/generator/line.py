@@ -362,12 +362,12 @@ class EmissionLine:
         model = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return {"lightcones": [c.digest for c in self.lightcones], "model": model}
 
-    def enough(self, parameters: Parameters, number: int = 0) -> NDArray[np.bool_]:
-        """Whether parameters are expected to make what `emit.line.require` asks for, [B]; number:
-        of the luminosity model."""
+    def enough(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether parameters of the first luminosity model are expected to make what
+        `emit.line.require` asks for, [B]."""
         if not self._section.require.asks:
             return np.ones(len(next(iter(parameters.values()))), bool)
-        return self._enough(self.painter.compiled_models[number], parameters)
+        return self._enough(self.painter.compiled_models[0], parameters)
 
     def fields(self, draws: Draws, lightcone: NDArray[np.int64] | None = None) -> Fields:
         """Where the fields of the samples of `draws` (of any stage) lie. lightcone: numbers of the
