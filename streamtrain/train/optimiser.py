@@ -21,8 +21,6 @@ from streamtrain.train.settings import ExtensionConfig, TrainConfig, default_war
 DEFAULT_MOMENTUM = 0.9
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 _OF_MUON = {"momentum_buffer"}
-_GROUPS_WITH_MUON = 3
-"""Groups of weights of `MuonWithAdamW`; the others have two."""
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -81,19 +79,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
             values.copy_(torch.where(found > 0, old, values))
 
 
-def build_optimiser(
-    network: nn.Module, train: TrainConfig, state: Mapping[str, Any] | None = None
-) -> torch.optim.Optimizer:
+def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980),
     stochastic gradient descent with momentum, or Muon for hidden dense layers beside AdamW; tensors
     of two or more dimensions decay, which are the weights and what heads have of every bin or
     model, and vectors, such as biases, do not.
 
-    state: what it will continue from, which decides what `auto` is.
-
     Raises ValueError where Muon has nothing to do, and for a torch that has none.
     """
-    hidden = _for_muon(network, train.optimiser, state)
+    hidden = _hidden(network) if train.optimiser == "muon" else []
     weights = [p for p in network.parameters() if p.ndim > 1 and not _among(p, hidden)]
     biases = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -105,47 +99,31 @@ def build_optimiser(
         return torch.optim.SGD(
             groups, lr=train.learning_rate, momentum=momentum, nesterov=train.nesterov, fused=True
         )
-    if hidden:
+    if train.optimiser == "muon":
         return MuonWithAdamW(hidden, groups, train.learning_rate, train.weight_decay)
-    adam = torch.optim.Adam if train.optimiser == "adam" else torch.optim.AdamW
+    adam = torch.optim.AdamW if train.optimiser == "adamw" else torch.optim.Adam
     return adam(groups, lr=train.learning_rate, fused=True)
 
 
-def _for_muon(network: nn.Module, optimiser: str, state: Mapping[str, Any] | None) -> list[Tensor]:
-    """Weights that Muon updates: of the dense layers before the last one, if it is wanted."""
-    if optimiser not in ("auto", "muon"):
-        return []
+def _hidden(network: nn.Module) -> list[Tensor]:
+    """Weights of the dense layers before the last one."""
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"train.optimiser = muon needs torch 2.9 or newer, this is {torch.__version__}: "
+            "adamw needs no more"
+        )
     body = getattr(network, "body", network)
     found: list[Tensor] = [
         layer.weight
         for layer in body.modules()
         if isinstance(layer, nn.Linear) and not isinstance(layer, Output)
     ]
-    there = hasattr(torch.optim, "Muon")
-    if optimiser == "auto":
-        groups = state.get("param_groups") if state else None
-        if not isinstance(groups, list):
-            return found if there else []
-        if len(groups) < _GROUPS_WITH_MUON:
-            return []
-    if not there:
-        raise ValueError(
-            f"train.optimiser = muon needs torch 2.9 or newer, this is {torch.__version__}: "
-            + ("adamw needs no more" if optimiser == "muon" else "this run began with it")
-        )
     if not found:
         raise ValueError(
             "train.optimiser = muon is for dense layers before the last one, of which this network "
             "has none: adamw is for all"
         )
     return found
-
-
-def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
-    """Which it is, in words."""
-    if isinstance(optimiser, MuonWithAdamW):
-        return f"optimiser: muon for {len(optimiser.matrices)} dense layers, adamw for all else"
-    return f"optimiser: {type(optimiser).__name__.lower()}"
 
 
 def _among(tensor: Tensor, others: Sequence[Tensor]) -> bool:

@@ -52,10 +52,8 @@ class TrainConfig:
         None, "folder of a run whose weights this one begins with; default: random weights"
     )
     batch_size: int = setting(32, "samples per step over all ranks", low=1)
-    optimiser: Literal["auto", "adamw", "adam", "sgd", "muon"] = setting(
-        "auto",
-        "how weights are updated; muon: hidden dense layers by Muon, all others by adamw; auto: "
-        "muon for a network with such layers, where torch has it (2.9), else adamw",
+    optimiser: Literal["adamw", "adam", "sgd", "muon"] = setting(
+        "adamw", "how weights are updated; muon: hidden dense layers by Muon, all others by adamw"
     )
     learning_rate: float = setting(3e-3, "after the warm-up", above=0, high=10)
     momentum: float | None = setting(None, "of sgd; default: 0.9", low=0, high=0.9999)

@@ -45,7 +45,6 @@ from streamtrain.train.optimiser import (
     ExponentialMovingAverage,
     build_optimiser,
     compiled,
-    describe_optimiser,
     learning_rate,
     load_state,
 )
@@ -226,11 +225,7 @@ class Trainer:
             self._say(self.generator.describe())
             self._say(describe(self.network, self.generator.input_shape))
             self._warn_of_idle_skies()
-        self._optimiser = build_optimiser(
-            self.network, config.train, state["optimiser"] if state else None
-        )
-        if self.step < config.train.steps:
-            self._say(describe_optimiser(self._optimiser))
+        self._optimiser = build_optimiser(self.network, config.train)
         if state:
             load_weights(self.network, state["network"])
             load_state(self._optimiser, state["optimiser"])

@@ -11,12 +11,7 @@ from support.network_tools import network_of
 
 from streamtrain.config import ConfigError, TrainConfig, from_mapping, load_config
 from streamtrain.networks.settings import CNNConfig, CompactConfig, HybridConfig, ResNeXtConfig
-from streamtrain.train.optimiser import (
-    MuonWithAdamW,
-    build_optimiser,
-    describe_optimiser,
-    learning_rate,
-)
+from streamtrain.train.optimiser import MuonWithAdamW, build_optimiser, learning_rate
 
 
 def test_kinds_have_their_own_defaults() -> None:
@@ -130,7 +125,7 @@ CUMULATIVE = {"quantity": "cumulative"}
         ({"network": {"head": "rmse"}}, "network.head = 'rmse' is none of auto, mse, log_cosh"),
         (
             {"train": {"momentum": 0.5}},
-            "train.momentum belongs to train.optimiser = sgd, not to auto",
+            "train.momentum belongs to train.optimiser = sgd, not to adamw",
         ),
         (
             {"train": {"optimiser": "adam", "nesterov": True}},
@@ -140,7 +135,7 @@ CUMULATIVE = {"quantity": "cumulative"}
             {"train": {"optimiser": "sgd", "nesterov": True, "momentum": 0}},
             "train.nesterov needs train.momentum above 0",
         ),
-        ({"train": {"optimiser": "lbfgs"}}, "train.optimiser = 'lbfgs' is none of auto, adamw"),
+        ({"train": {"optimiser": "lbfgs"}}, "train.optimiser = 'lbfgs' is none of adamw, adam"),
         ({"train": {"schedule": "steps"}}, "train.schedule = 'steps' is none of cosine, constant"),
     ],
 )
@@ -154,7 +149,7 @@ def test_bad_settings(data: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("train", "kind", "settings"),
     [
-        ({"optimiser": "adamw"}, torch.optim.AdamW, {}),
+        ({}, torch.optim.AdamW, {}),
         ({"optimiser": "adam"}, torch.optim.Adam, {"decoupled_weight_decay": False}),
         ({"optimiser": "sgd"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": False}),
         (
@@ -194,29 +189,6 @@ def test_muon_is_for_hidden_dense_layers(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ValueError, match=r"muon needs torch 2\.9 or newer, this is"):
         build_optimiser(network, train)
-
-
-def test_auto_is_muon_where_there_is_something_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run goes on with what it began with, wherever it goes on; and which it is gets said."""
-    train = TrainConfig()
-    with torch.random.fork_rng(devices=[]):
-        network = network_of((2, 16, 16), filters=2)
-    without = build_optimiser(torch.nn.Conv1d(1, 1, 3), train)
-    assert type(without) is torch.optim.AdamW and describe_optimiser(without) == "optimiser: adamw"
-    old = build_optimiser(network, TrainConfig(optimiser="adamw"))
-    assert type(build_optimiser(network, train, old.state_dict())) is torch.optim.AdamW
-    state = {"param_groups": [{}, {}, {}]}
-    if hasattr(torch.optim, "Muon"):
-        muon = build_optimiser(network, train)
-        assert describe_optimiser(muon) == (
-            f"optimiser: muon for {len(network.body.layers)} dense layers, adamw for all else"
-        )
-        assert type(build_optimiser(network, train, muon.state_dict())) is MuonWithAdamW
-        state = muon.state_dict()
-    monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    assert type(build_optimiser(network, train)) is torch.optim.AdamW
-    with pytest.raises(ValueError, match=r"needs torch 2\.9 or newer, .*: this run began with it"):
-        build_optimiser(network, train, state)
 
 
 def test_muon_moves_a_matrix_in_all_directions_alike() -> None:
