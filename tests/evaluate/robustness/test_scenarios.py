@@ -53,6 +53,12 @@ def run(skies, tmp_path, monkeypatch):
     return config
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Their drawing, the slow part, is for tests that look at them."""
+    monkeypatch.setattr(scenarios, "save", lambda drawn, folder: list(drawn))
+
+
 def write(folder: Path, name: str, text: str) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}.yaml"
@@ -157,6 +163,7 @@ def test_one_command_judges_all(run, capsys):
     assert all((folder / name).stat().st_size > 10_000 for name in result["figures"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_users_own_folder_is_judged_and_its_test_sets_are_verified(run, tmp_path):
     mine = tmp_path / "mine"
     write(mine, "1_faint", "# Fainter.\nemit: {line: {}, brightness: {factor: 0.5}}\n" + OBSERVE)
@@ -318,6 +325,7 @@ def test_a_new_model_is_among_the_published_ones(run, monkeypatch):
     assert names == [*CO10, "new26_fiducial"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_is_judged_by_published_models(run, capsys, tmp_path):
     """Each paints what it says; lidz11, the brightest, too."""
     result = evaluate_scenarios(run, "published_models", out=tmp_path / "models")
