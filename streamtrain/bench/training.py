@@ -117,8 +117,7 @@ def build(generator: Generator, network: NetworkConfig, train: TrainConfig, opti
     optimiser = build_optimiser(built, train)
     if not fused:
         for group in optimiser.param_groups:
-            if "fused" in group:  # Muon knows no other
-                group["fused"] = False
+            group["fused"] = False
     return _step(built, train, generator.device, optimiser)
 
 
