@@ -334,6 +334,7 @@ def test_voxels_that_are_filled_again(observe: dict[str, Any], filled: str) -> N
         ("subtract_mean transfer_function", ["transfer_function comes after observe.subtract_m"]),
         ("pool beam transfer_function noise pool_2 mask high_pass pca subtract_mean asinh", []),
         ("mask pool_2 noise mask_2 standardise beam", []),
+        ("pool log_modulus noise", ["noise comes after observe.log_modulus"]),  # of units, once
     ],
 )  # fmt: skip
 def test_a_filter_before_what_a_map_has_already(names: str, late: list[str]) -> None:
