@@ -81,6 +81,10 @@ class Ranks:
     """Posterior median of log10 of each sum [N], a function of the map alone."""
     log_q: Float | None
     """Log probability of the true counts [nat] [N]."""
+    surprise: Float | None
+    """How much less that is than the mean log probability of the posterior's own samples [nat] [N]:
+    of mean 0 for an exact posterior, more for one that is too sure, less for one that is too wide.
+    """
 
     def __len__(self) -> int:
         return len(self.bins)
@@ -127,7 +131,7 @@ class RankedTruth:
         self._one = positive.min(axis=0)  # what the least of one halo adds
         self._rng = np.random.default_rng(seed)
         self._parts: list[tuple[Float, ...]] = []
-        self._log_q: list[Float] = []
+        self._log_q: list[tuple[Float, Float]] = []
 
     def add(
         self,
@@ -161,7 +165,7 @@ class RankedTruth:
         levels = [np.zeros(len(truth))]
         if log_q is not None:
             levels[0] = 1.0 - _rank(np.concatenate([log_q[0][None], log_q[1]]), of_levels[:, 0])
-            self._log_q.append(log_q[0])
+            self._log_q.append((log_q[0], log_q[1].mean(axis=0) - log_q[0]))
         levels.append(1.0 - _rank(depth(pool), of_levels[:, 1]))
         away = ((tell_apart(pool) - tell_apart(references)) / self._scale) ** 2
         levels.append(_rank(away.sum(axis=-1), of_levels[:, 2]))
@@ -182,6 +186,11 @@ class RankedTruth:
         columns = [np.concatenate(rows) for rows in zip(*self._parts, strict=True)]
         names = LEVELS if self._log_q else LEVELS[1:]
         levels = columns[2].T[-len(names) :]
+        log_q, surprise = (
+            (np.concatenate(rows) for rows in zip(*self._log_q, strict=True))
+            if self._log_q
+            else (None, None)
+        )
 
         def by_name(rows: Float) -> dict[str, Float]:
             return dict(zip(self._names, rows.T, strict=True))
@@ -194,7 +203,8 @@ class RankedTruth:
             width_68=by_name(columns[4]),
             width_95=by_name(columns[5]),
             median=by_name(columns[6]),
-            log_q=np.concatenate(self._log_q) if self._log_q else None,
+            log_q=log_q,
+            surprise=surprise,
         )
 
 
@@ -374,13 +384,15 @@ def rank_curve(rank: Float) -> Float:
 
 def scalars(ranks: Ranks) -> dict[str, float]:
     """A few numbers to watch during training: shares of truths within the posterior's 68 and 95 %
-    of each sum, level and of the bins, biases in standard deviations, log10 of p."""
+    of each sum, level and of the bins, biases in standard deviations, log probability and surprise
+    in nat, log10 of p."""
     found = {
         f"coverage_{100 * level:g}/{name}": float(share.mean())
         for level in BANDS
         for name, share in ranks.inside(level).items()
     }
     found |= {f"bias_sigma/{name}": float(pull.mean()) for name, pull in ranks.pulls.items()}
-    if ranks.log_q is not None:
-        found["log_probability"] = float(ranks.log_q.mean())
+    for name, values in (("log_probability", ranks.log_q), ("surprise", ranks.surprise)):
+        if values is not None:
+            found[name] = float(values.mean())
     return found | {"log10_p": float(np.log10(p_value(ranks)))}

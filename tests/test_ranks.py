@@ -209,7 +209,7 @@ def test_batches_do_not_matter():
     for name in ("sums", "levels", "pulls"):
         for key, values in getattr(one, name).items():
             np.testing.assert_array_equal(values, getattr(other, name)[key])
-    assert "density" not in one.levels and one.log_q is None
+    assert "density" not in one.levels and one.log_q is one.surprise is None
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -256,7 +256,33 @@ def test_uniform_ranks_keep_to_the_band(num):
     assert (low < 0).all() and (high > 0).all()
 
 
+@pytest.mark.parametrize("toy", TOYS)
+@pytest.mark.parametrize("fault", ["", "shuffled"])
+def test_exact_posteriors_are_not_surprised(toy, fault):
+    """Nor are right marginals without correlation, which surprise cannot see."""
+    surprise = toy(2000, 100, 10, 13, fault).surprise
+    assert abs(surprise.mean()) < 4 * surprise.std() / np.sqrt(len(surprise))
+
+
+@pytest.mark.parametrize("width", [0.8, 1.25])
+def test_surprise_of_wrong_widths(width):
+    """n / 2 (1 / width^2 - 1) of a normal distribution in n dimensions, and its error."""
+    rng, num, bins = np.random.default_rng(14), 4000, 7
+    truth, samples = rng.normal(size=(num, bins)), width * rng.normal(size=(60, num, bins))
+    of_truth, of_samples = (-0.5 * (x**2).sum(-1) / width**2 for x in (truth, samples))
+    ranked = RankedTruth(sums(bins), np.ones(bins))
+    for some in (slice(1000), slice(1000, num)):
+        counts = (np.exp(3.0 + x[..., some, :]) for x in (samples, truth, truth))
+        ranked.add(*counts, (of_truth[some], of_samples[:, some]))
+    error = np.sqrt(0.5 * bins * (1 / width**4 + 1 / 60) / num)
+    expected = 0.5 * bins * (1 / width**2 - 1)
+    assert ranked.ranks().surprise.mean() == pytest.approx(expected, abs=4 * error)
+    faint = ranked.ranks().among(np.arange(num) < 10)
+    np.testing.assert_allclose(faint.surprise, of_samples[:, :10].mean(0) - of_truth[:10])
+
+
 def test_scalars_to_watch():
     found = calibration.scalars(gaussian(300, 64, 6, 12, "narrow"))
     assert found["coverage_68/rho_L"] < 0.62 and found["log10_p"] < -6
     assert {"coverage_95/curve", "bias_sigma/faint", "log_probability"} <= found.keys()
+    assert found["surprise"] == pytest.approx(3 * (1 / 0.64 - 1), abs=0.6)

@@ -73,7 +73,9 @@ CONVENTIONS = {
     "information": "mean ln of the probability of the true counts, and the same minus that under a "
     f"prior that knows no map, the head joint_counts fitted to the halos of {PRIOR_MAPS} training "
     "samples; a better density of the prior would leave less, and differences between networks on "
-    "the same test maps do not depend on it",
+    "the same test maps do not depend on it; 'surprise' is how much less probable the true counts "
+    "are than the functions that the posterior draws: 0 for an exact posterior, more for one that "
+    "is too sure, less for one that is too wide",
     "groups": "maps by the number of bright halos that the posterior expects, by their noise, and "
     "by luminosity model; the latter two are known to the maker of the maps alone, so that even an "
     "exact posterior need not be calibrated in each",
@@ -160,12 +162,13 @@ def _mean(name: str, values: Float, bootstrap: Bootstrap) -> dict[str, float | N
 
 def _information(ranked: Ranked, bootstrap: Bootstrap) -> dict[str, float | None]:
     """Mean log probability of the truth, and what the map has added to the prior [nat]."""
-    log_q = ranked.ranks.log_q
-    assert log_q is not None
+    log_q, surprise = ranked.ranks.log_q, ranked.ranks.surprise
+    assert log_q is not None and surprise is not None
     return {
         **_mean("log_probability_nat", log_q, bootstrap),
         **_mean("log_prior_nat", ranked.log_prior, bootstrap),
         **_mean("information_nat", log_q - ranked.log_prior, bootstrap),
+        **_mean("surprise_nat", surprise, bootstrap),
     }
 
 
@@ -295,6 +298,9 @@ def table(result: Mapping[str, Any]) -> str:
             + plus_minus(*_pair(information, "log_probability_nat"), ".2f")
             + " nat, above the prior's: "
             + plus_minus(*_pair(information, "information_nat"), ".2f"),
+            "below that of the functions that the posterior draws: "
+            + plus_minus(*_pair(information, "surprise_nat"), ".2f")
+            + " nat, 0 for an exact one, more for one too sure",
             *lines,
         ]
     )
