@@ -79,6 +79,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
             values.copy_(torch.where(found > 0, old, values))
 
 
+def refuse_missing_muon(train: TrainConfig) -> None:
+    """Raise ValueError where Muon is asked of a torch that has none."""
+    if train.optimiser == "muon" and not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"train.optimiser = muon needs torch 2.9 or newer, this is {torch.__version__}: "
+            "adamw needs no more"
+        )
+
+
 def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), Adam (Kingma & Ba 2014, arXiv:1412.6980),
     stochastic gradient descent with momentum, or Muon for hidden dense layers beside AdamW; tensors
@@ -87,6 +96,7 @@ def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optim
 
     Raises ValueError where Muon has nothing to do, and for a torch that has none.
     """
+    refuse_missing_muon(train)
     hidden = _hidden(network) if train.optimiser == "muon" else []
     weights = [p for p in network.parameters() if p.ndim > 1 and not _among(p, hidden)]
     biases = [p for p in network.parameters() if p.ndim <= 1]
@@ -107,11 +117,6 @@ def build_optimiser(network: nn.Module, train: TrainConfig) -> torch.optim.Optim
 
 def _hidden(network: nn.Module) -> list[Tensor]:
     """Weights of the dense layers before the last one."""
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(
-            f"train.optimiser = muon needs torch 2.9 or newer, this is {torch.__version__}: "
-            "adamw needs no more"
-        )
     body = getattr(network, "body", network)
     found: list[Tensor] = [
         layer.weight

@@ -47,6 +47,7 @@ from streamtrain.train.optimiser import (
     compiled,
     learning_rate,
     load_state,
+    refuse_missing_muon,
 )
 from streamtrain.train.start import (
     Start,
@@ -103,6 +104,7 @@ class Trainer:
         threads = train.threads or self._cores
         self._bfloat16 = use_bfloat16(train, self._device)
         check_trainable(self._folder)
+        refuse_missing_muon(train)
         refuse_missing_files(config, ("train", "validation"))
         self._start = world.on_main(lambda: Start.of(config))
         self._request = StopRequest()

@@ -12,6 +12,7 @@ from support.network_tools import network_of
 from streamtrain.config import ConfigError, TrainConfig, from_mapping, load_config
 from streamtrain.networks.settings import CNNConfig, CompactConfig, HybridConfig, ResNeXtConfig
 from streamtrain.train.optimiser import MuonWithAdamW, build_optimiser, learning_rate
+from streamtrain.train.trainer import Trainer
 
 
 def test_kinds_have_their_own_defaults() -> None:
@@ -189,6 +190,8 @@ def test_muon_is_for_hidden_dense_layers(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ValueError, match=r"muon needs torch 2\.9 or newer, this is"):
         build_optimiser(network, train)
+    with pytest.raises(ValueError, match=r"muon needs torch 2\.9 or newer, this is"):
+        Trainer(from_mapping({"data": {"train": ["none_*.h5"]}, "train": {"optimiser": "muon"}}))
 
 
 def test_muon_moves_a_matrix_in_all_directions_alike() -> None:
