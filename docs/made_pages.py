@@ -37,6 +37,7 @@ UNITS = (*UNITS, "h", "GB", "map units")
 SUFFIXES = {
     unit: unit for unit in ("uK", "K", "mJy", "GHz", "MHz", "deg", "arcmin", "GB", "pixels")
 }
+SUFFIXES = {"per_GHz": "1/GHz"} | SUFFIXES  # before GHz, which is its end too
 SUFFIXES |= {"Lsun": "Lsun", "Msun": "Msun", "hours": "h", "log10_L": "log10 L/Lsun"}
 """Units that are part of a setting's name."""
 ORDERED: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def command_section(parser: argparse.ArgumentParser) -> str:
     rows = [
         [f"`{formatter._format_action_invocation(action)}`", text(formatter._expand_help(action))]
         for action in parser._actions
-        if action.help and action.dest != "help"
+        if action.help not in (None, argparse.SUPPRESS) and action.dest != "help"
     ]
     usage = re.sub(r"\n +", "\n    ", parser.format_usage().removeprefix("usage: "))
     parts = [f"## {parser.prog}", text(parser.description or ""), f"```text\n{usage}```"]

@@ -107,6 +107,7 @@ def test_index_says_default_range_and_unit() -> None:
         "log10 L/Lsun",
     ]
     assert index["observe.noise.radiometer.hours"][3] == "h"
+    assert index["observe.correlated_noise.knee_per_GHz"][3] == "1/GHz"
     assert index["observe.beam.profile"][3] == "" and "deg" in index["observe.beam.profile"][0]
 
 
@@ -128,6 +129,7 @@ def test_every_command_has_a_section(capsys: pytest.CaptureFixture[str]) -> None
     options = rows(page.partition("## streamtrain evaluate")[2].partition("\n## ")[0])
     assert options["--samples SAMPLES"] == ["test maps; default: test.samples"]
     assert "](evaluation.md)" in page
+    assert "SUPPRESS" not in page  # options that `--help` hides
 
 
 def test_all_public_names_are_shown() -> None:

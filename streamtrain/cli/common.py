@@ -38,7 +38,9 @@ def with_config() -> Parser:
     """The parent of commands that take a configuration."""
     parser = Parser(add_help=False)
     parser.add_argument(
-        "config", metavar="CONFIG", help="a configuration file, or the folder of a run"
+        "config",
+        metavar="CONFIG",
+        help="a configuration file, the name of one that ships, or the folder of a run",
     )
     add_settings(parser, "settings to change")
     parser.add_argument(
