@@ -98,7 +98,7 @@ def add_evaluate(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     add(
         "--calibration",
         action="store_true",
-        help="instead: whether the posterior of a network with a head of counts means what it says",
+        help="instead: how often the intervals of a posterior of counts hold the truth",
     )
     add(
         "--draws",
@@ -117,8 +117,8 @@ def add_evaluate(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     add(
         "--blind",
         action="store_true",
-        help="instead: 24 maps made by things that no preset trains on (configs/blind/maps.yaml), "
-        "and where answer and alarm stand",
+        help="instead: 24 maps that each differ from the training in one thing "
+        "(configs/blind/maps.yaml): whether its bands hold the truth, and its alarms",
     )
     add(
         "--scenarios",

@@ -140,7 +140,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
 
 
 INFER_DESCRIPTION = """\
-The luminosity function of a map of your own, as a trained network reads it off.
+The luminosity function of a map of your own, predicted by a trained network.
 
 RUN is the folder of a training; MAP a FITS cube, an npz file (limlam_mocker's, or arrays with
 edges) or an HDF5 file; docs/infer.md has the layouts. The map must be of the line, units, band,
@@ -178,7 +178,7 @@ def add_infer(commands: Any, device: argparse.ArgumentParser) -> None:
     add(
         "--anyway",
         action="store_true",
-        help="also read a map that its survey's pipeline has done more to than training did",
+        help="also read a map that was processed otherwise than the maps of the training",
     )
     add(
         "--samples",

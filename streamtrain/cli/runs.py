@@ -81,14 +81,15 @@ def run_pack(arguments: argparse.Namespace) -> int:
 
 
 ALARM_DESCRIPTION = """\
-Looks at maps of a run's own prior, so that every later prediction says whether a map is one of
-those that the training could have made.
+Compare a run with maps of its own prior, so that every later prediction says how unusual its map
+is among those that the training could have made.
 
-Half of the maps are of the training's skies and say what goes with what, the others of the
-validation skies and say how far from that maps of the prior lie; the p-value of a map is its rank
-among these. `streamtrain infer` makes a smaller reference by itself where there is none; `evaluate`
-and its options use the one that is there. Prints how often the alarm is false on the run's test
-maps, and writes alarm.npz, alarm.json and alarm.png into the run folder. More in docs/infer.md."""
+Half of the maps are of the training's skies and give means and covariances of their statistics,
+the others of the validation skies and show how far from these a map of the prior lies; the p-value
+of a map is its rank among the latter. `streamtrain infer` makes a smaller reference by itself
+where there is none; `evaluate` and its options use the one that is there. Prints how often the
+alarm is false on the run's test maps, and writes alarm.npz, alarm.json and alarm.png into the run
+folder. More in docs/infer.md."""
 
 
 def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
@@ -96,7 +97,7 @@ def add_alarm(commands: Any, device: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "alarm",
         parents=[device],
-        help="what maps a network was trained for, so that it can say when a map is none of them",
+        help="look at maps of a run's prior, so that predictions mark maps unlike them",
         description=ALARM_DESCRIPTION,
     )
     add = command.add_argument

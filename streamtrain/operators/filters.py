@@ -191,7 +191,7 @@ PIXELS_OF_CHUNK = 256
 class PCAConfig:
     """The leading principal components along frequency are subtracted from every cube."""
 
-    modes: int = setting(help="how many, of all channels' number less one [COMAP: 5]", low=1)
+    modes: int = setting(help="how many; fewer than there are channels [COMAP: 5]", low=1)
 
 
 @dataclass

@@ -24,9 +24,7 @@ MOST = 1e20
 class HitsConfig:
     """Time on a field that falls off from its middle as a Gaussian, to nothing beyond a radius."""
 
-    fwhm_deg: float = setting(
-        help="where the time is half that in the middle, twice [deg]", above=0
-    )
+    fwhm_deg: float = setting(help="full width at half maximum of the time [deg]", above=0)
     radius_deg: float | None = setting(
         None, "nothing is observed beyond this [deg]; default: all is", above=0
     )

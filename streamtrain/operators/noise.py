@@ -66,8 +66,8 @@ class NoiseConfig:
     )
     hits: str | HitsConfig | None = setting(
         None,
-        "file of the time on every pixel or voxel of the map, or {fwhm_deg, radius_deg}; without "
-        "time: set to 0",
+        "file of hits or time on every pixel or voxel of the map, or {fwhm_deg, radius_deg}; the "
+        "map is 0 where there are none",
     )
     index: float = setting(
         0.0,
@@ -80,7 +80,7 @@ class NoiseConfig:
     )
     rms: str | None = setting(
         None,
-        "file of sigma in every voxel of the map; where it is missing: set to 0; with sigma_uK "
+        "file of sigma in every voxel of the map, which is 0 where there is none; with sigma_uK "
         "beside it only its ratios count",
         later=True,
     )

@@ -47,7 +47,10 @@ class RadioSourcesConfig:
         high=SOURCE_LIMITS["density"],
     )
     slope: float | DistributionConfig = setting(
-        2.18, "of dN/dS ~ S^-slope, or a distribution of it", low=0, high=SOURCE_LIMITS["slope"]
+        2.18,
+        "exponent of dN/dS ~ S^-slope, or its distribution",
+        low=0,
+        high=SOURCE_LIMITS["slope"],
     )
     flux_mJy: tuple[float, float] = setting(
         (1.0, 316.22776601683796),
@@ -62,7 +65,7 @@ class RadioSourcesConfig:
         "channel", "frequency of the conversion to temperature"
     )
     sum_pixels: bool = setting(
-        True, "where voxels were summed, sources are too; no: only over their channels"
+        True, "sum sources where voxels were summed; false: over their channels only"
     )
     absent: float = setting(0.0, "probability of a sample without them", low=0, high=1)
 

@@ -107,10 +107,13 @@ class TransferFunctionConfig:
 
     file: str | None = setting(None, "HDF5 or npz file of T(k_perp, k_par) [1/Mpc]")
     k_half: tuple[float, float] | None = setting(
-        None, "or k_perp and k_par [1/Mpc] where half of the power is left, of a formula", above=0
+        None, "or, for a formula, k_perp and k_par [1/Mpc] where half of the power is left", above=0
     )
     slope: tuple[float, float] = setting(
-        (2.7, 3.6), "powers of k_perp and k_par that T falls with below these", above=0, high=20
+        (2.7, 3.6),
+        "exponents of k_perp and k_par with which T falls below k_half",
+        above=0,
+        high=20,
     )
     mean: Literal["remove", "keep"] = setting(
         "remove", "the mean of the cube, of which a table says nothing"
