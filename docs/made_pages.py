@@ -203,7 +203,7 @@ def setting_row(
 ) -> list[str]:
     said = values_of(hint)
     meaning, unit = field.metadata.get("help", ""), unit_of(field) if "number" in said else ""
-    meaning = text(meaning.replace(f" [{unit}]", "")) or "a section"
+    meaning = text(meaning.replace(f" [{unit}]", "") or about(within(hint)))
     values = ", ".join(filter(None, [text(said), range_of(field.metadata)]))
     if name in ORDERED:
         values = link_to(f"`{name}`")
@@ -212,6 +212,12 @@ def setting_row(
     anchor = anchor_of(section, field.name)
     shown = f"[`{name}`](#{anchor}){{#{anchor}}}"
     return [shown, meaning, default_of(field, section.default), values, unit]
+
+
+def about(kinds: list[type]) -> str:
+    """What a section is for whose setting has no help: the first sentence of its docstring."""
+    first = " ".join((kinds[0].__doc__ or "").split("\n\n")[0].split()).rstrip(".")
+    return "one of several kinds" if len(kinds) > 1 else first[:1].lower() + first[1:]
 
 
 def default_of(field: dataclasses.Field[Any], section: Any) -> str:

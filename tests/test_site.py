@@ -100,6 +100,7 @@ def test_index_says_default_range_and_unit() -> None:
         "3 whole numbers, at least 1, at most 4096",
         "",
     ]
+    assert index["label"][0] == "what the network predicts"
     assert index["grid.units"][2] == "`uK` or `Jy/sr`"
     assert index["emit.dim.above_log10_L"][1:] == [
         "must be given",
