@@ -18,8 +18,11 @@ from streamtrain.shipped import find_run, near_run, trained_networks
 from streamtrain.tables import columns, rounded
 from streamtrain.train.checkpoint import last_step, newest, save_checkpoint
 
+HISTORY = "history.jsonl"
+ENTRIES = 250
+"""Training steps that a copy's history has at most, beside the validations."""
 KEPT = (
-    "history.jsonl",
+    HISTORY,
     "lightcones.jsonl",
     "testset.json",
     "evaluation.json",
@@ -43,7 +46,8 @@ HEAD = ("run", "line", "luminosity", "map", "label", "steps", "mse [dex^2]", "me
 def pack(run: str | Path, out: str | Path) -> Path:
     """Copy what a run needs to predict into a folder, which `infer`, `evaluate` and `compare` take
     as they take the run: a checkpoint of the weights that predict, without the optimiser, and the
-    numbers that were measured of the network, without figures and TensorBoard's files.
+    numbers that were measured of the network, without figures and TensorBoard's files. Of the
+    history of a long training it keeps every n-th entry, and all validations.
 
     run: the folder of a run, or the name of a trained network that ships with streamtrain. out: the
     folder, which must be new. Returns it. Raises ValueError, one sentence, for a run without an
@@ -65,13 +69,24 @@ def pack(run: str | Path, out: str | Path) -> Path:
         save_checkpoint(partial / "checkpoints", state, config, version)
         write_text(partial / "config.yaml", config.to_yaml())
         for name in KEPT:
-            if (folder / name).is_file():
+            if name == HISTORY and (folder / name).is_file():
+                write_text(partial / name, _thinned((folder / name).read_text()))
+            elif (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / name)
         os.rename(partial, target)
     except BaseException:
         discard(partial)
         raise
     return target
+
+
+def _thinned(history: str) -> str:
+    """A history with at most `ENTRIES` training steps, evenly spaced up to the last."""
+    lines = history.splitlines(keepends=True)
+    steps = [k for k, line in enumerate(lines) if "validation_loss" not in line]
+    every = -(-len(steps) // ENTRIES) or 1
+    left_out = set(steps) - set(steps[::-1][::every])
+    return "".join(line for k, line in enumerate(lines) if k not in left_out)
 
 
 def describe_runs(folder: str | Path = "runs") -> list[str]:

@@ -79,6 +79,23 @@ def test_a_copy_predicts_as_the_run_does(config: Config, tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "copy"]
 
 
+def test_the_history_of_a_long_training_is_thinned(config: Config, tmp_path: Path) -> None:
+    run, entries = tmp_path / "run", []
+    shutil.copytree(config.run, run)
+    for step in range(10, 18_000, 10):
+        entries.append({"step": step, "loss": 1.0 / step})
+        if step % 600 == 0:
+            entries.append({"step": step, "validation_loss": 2.0 / step})
+    lines = [json.dumps(entry) + "\n" for entry in entries]
+    (run / "history.jsonl").write_text("".join(lines))
+    kept = (pack(run, tmp_path / "copy") / "history.jsonl").read_text().splitlines(keepends=True)
+    assert [k for k in kept if "validation" in k] == [k for k in lines if "validation" in k]
+    steps = [json.loads(k)["step"] for k in kept if "validation" not in k]
+    assert steps == list(range(70, 18_000, 80)) and set(kept) < set(lines)
+    again = (pack(tmp_path / "copy", tmp_path / "again") / "history.jsonl").read_text()
+    assert again == "".join(kept)
+
+
 @pytest.fixture
 def ours(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run as a network that ships, named `tiny`."""
