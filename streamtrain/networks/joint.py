@@ -258,7 +258,7 @@ class JointCountsHead(Head):
         return counts
 
     def point(self, prediction: Tensor, unit_label: Tensor) -> Tensor:
-        log10 = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
+        log10 = self._points(prediction)
         if self.move is not None:
             shift, _ = self.move.at(self.centre_of(prediction))
             log10 = log10 + (shift / LN10).to(log10)
@@ -281,8 +281,14 @@ class JointCountsHead(Head):
         return torch.cat([prediction[:, :bins], prediction[:, -CONTEXT:]], 1)
 
     def centre_of(self, prediction: Tensor) -> Tensor:
+        return LN10 * self._points(prediction).double()
+
+    def _points(self, prediction: Tensor) -> Tensor:
+        """Point estimates of log10 of the halos in each bin [B, bins], from one halo to as many as
+        a drawn block may have: far outside of its training a network says anything."""
+        most = ((self.largest * self._block) @ self._part).log10().to(self.label_mean)
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
-        return LN10 * points.double()
+        return torch.minimum(points.clamp(min=0.0), most)
 
     def _nodes(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Halos of each node and of what it is a part of, [..., bins], of counts [..., bins]."""

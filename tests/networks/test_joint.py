@@ -152,6 +152,22 @@ def test_no_drawn_block_has_far_more_halos_than_any_sample() -> None:
         assert largest == head.largest[k].floor()  # which many of them reach
 
 
+def test_a_point_estimate_is_no_more_than_a_drawn_block_may_have() -> None:
+    """Nor less than one halo, however far a map is from the training; in between it stays."""
+    head = made(14)
+    numbers = torch.zeros(3, head.num_numbers)
+    numbers[0], numbers[1], numbers[2, :14] = 1e4, -1e4, torch.linspace(-1, 1, 14)
+    points = head.point(numbers, torch.zeros(1, 14))
+    blocks = [(low, high) for low, middle, high in tree(14) if low == middle]
+    assert len(blocks) > 1
+    for k, (low, high) in enumerate(blocks):
+        most = head.largest[[node[0] == node[1] for node in tree(14)]][k].log10().float()
+        assert torch.equal(points[0, low:high], most.expand(high - low))
+    assert (points[1] == 0).all()
+    expected = head.label_mean + head.label_std * numbers[2, :14]
+    assert torch.equal(points[2], expected.clamp(min=0)) and (points[2] > 0).any()
+
+
 def test_sums_lack_nothing_but_the_network_s_error_when_all_bins_are_known() -> None:
     """And the scatter of nodes that are left falls from node to node, to none."""
     head = made(9)
