@@ -12,9 +12,9 @@ name="${1:?quickstart or comap}"
 case "$name" in
 quickstart)
     config=configs/quickstart_freeform.yaml
-    settings=(train.steps=15000 test.samples=2000) maps=10240
+    settings=(train.steps=45000 test.samples=2000) maps=10240
     make="streamtrain catalog make --out lightcones/quickstart --footprint-deg 1.0 --no-velocities"
-    $make 32 --prefix train --first-seed 0
+    $make 128 --prefix train --first-seed 0
     $make 64 --prefix validation --first-seed 1000  # as many as the alarm needs
     $make 16 --prefix test --first-seed 2000
     ;;
