@@ -63,13 +63,19 @@ readme)
   ;;
 chain)
   skies
-  of=(configs/quickstart.yaml "${data[@]}" train.steps=3000 test.samples=1024 "$@")
-  streamtrain train "${of[@]}" label.quantity=parameters network.head=flow run=runs/docs/flow
-  streamtrain train "${of[@]}" run=runs/docs/joint
+  make=(catalog make --out lightcones/docs --footprint-deg 1.0 --no-velocities)
+  streamtrain "${make[@]}" 128 --prefix some --first-seed 0
+  streamtrain "${make[@]}" 384 --prefix more --first-seed 128
+  of=(configs/quickstart.yaml "${data[@]}" test.samples=1024 train.optimiser=muon "$@")
+  streamtrain train "${of[@]}" run=runs/docs/chain --print-config > lightcones/docs/chain.yaml
+  streamtrain train "${of[@]}" 'data.train=[lightcones/docs/some_*.h5, lightcones/docs/more_*.h5]' \
+    data.active=64 data.active_samples=8192 train.steps=4000 label.quantity=parameters \
+    network.head=flow run=runs/docs/flow
+  streamtrain train "${of[@]}" 'data.train=[lightcones/docs/some_*.h5]' train.steps=1000 run=runs/docs/joint
   streamtrain evaluate runs/docs/flow
   streamtrain evaluate runs/docs/joint --calibration
-  OMP_NUM_THREADS=1 "$STREAMTRAIN" launch/beside_chain.py runs/docs/joint --counts runs/docs/joint \
-    --parameters runs/docs/flow --maps 16 --out runs/docs/chains
+  OMP_NUM_THREADS=1 "$STREAMTRAIN" launch/beside_chain.py lightcones/docs/chain.yaml \
+    --counts runs/docs/joint --parameters runs/docs/flow --maps 16 --out runs/docs/chains
   ;;
 experiments)
   skies
