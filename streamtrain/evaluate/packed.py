@@ -70,7 +70,7 @@ def pack(run: str | Path, out: str | Path) -> Path:
         write_text(partial / "config.yaml", config.to_yaml())
         for name in KEPT:
             if name == HISTORY and (folder / name).is_file():
-                write_text(partial / name, _thinned((folder / name).read_text()))
+                (partial / name).write_bytes(_thinned((folder / name).read_bytes()))
             elif (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / name)
         os.rename(partial, target)
@@ -80,13 +80,13 @@ def pack(run: str | Path, out: str | Path) -> Path:
     return target
 
 
-def _thinned(history: str) -> str:
+def _thinned(history: bytes) -> bytes:
     """A history with at most `ENTRIES` training steps, evenly spaced up to the last."""
     lines = history.splitlines(keepends=True)
-    steps = [k for k, line in enumerate(lines) if "validation_loss" not in line]
+    steps = [k for k, line in enumerate(lines) if b"validation_loss" not in line]
     every = -(-len(steps) // ENTRIES) or 1
     left_out = set(steps) - set(steps[::-1][::every])
-    return "".join(line for k, line in enumerate(lines) if k not in left_out)
+    return b"".join(line for k, line in enumerate(lines) if k not in left_out)
 
 
 def describe_runs(folder: str | Path = "runs") -> list[str]:

@@ -288,7 +288,8 @@ class JointCountsHead(Head):
         a drawn block may have: far outside of its training a network says anything."""
         most = ((self.largest * self._block) @ self._part).log10().to(self.label_mean)
         points = self.label_mean + self.label_std * prediction[:, : self.num_outputs]
-        return torch.minimum(points.clamp(min=0.0), most)
+        within = torch.minimum(points.clamp(min=0.0), most).detach()
+        return within + (points - points.detach())  # slopes stay those of what the network says
 
     def _nodes(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Halos of each node and of what it is a part of, [..., bins], of counts [..., bins]."""

@@ -94,6 +94,9 @@ def test_the_history_of_a_long_training_is_thinned(config: Config, tmp_path: Pat
     assert steps == list(range(70, 18_000, 80)) and set(kept) < set(lines)
     again = (pack(tmp_path / "copy", tmp_path / "again") / "history.jsonl").read_text()
     assert again == "".join(kept)
+    damaged = b'{"step": 10, "lo\xff\n{"step": 20, "loss": 1.0}\n'
+    (run / "history.jsonl").write_bytes(damaged)
+    assert (pack(run, tmp_path / "damaged") / "history.jsonl").read_bytes() == damaged
 
 
 @pytest.fixture

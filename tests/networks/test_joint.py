@@ -166,6 +166,10 @@ def test_a_point_estimate_is_no_more_than_a_drawn_block_may_have() -> None:
     assert (points[1] == 0).all()
     expected = head.label_mean + head.label_std * numbers[2, :14]
     assert torch.equal(points[2], expected.clamp(min=0)) and (points[2] > 0).any()
+    numbers.requires_grad_()  # what a map does to the answer is seen at the ends, too
+    head.point(numbers, torch.zeros(1, 14)).sum().backward()
+    assert numbers.grad is not None
+    assert torch.equal(numbers.grad[:, :14], head.label_std.expand(3, 14))
 
 
 def test_sums_lack_nothing_but_the_network_s_error_when_all_bins_are_known() -> None:
